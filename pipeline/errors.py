@@ -1,0 +1,45 @@
+"""The errors a user sees, and the exit codes they end in. Anything else is a bug and shows its traceback with `--debug`."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_STAGE_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something a user can act on: what is wrong, where (file:line or setting), and what to do."""
+
+    exit_code = EXIT_CONFIG
+
+    def __init__(self, message: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(message)
+        self.message, self.where, self.fix = message, where, fix
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (f"{self.where}: {self.message}" if self.where else self.message, self.fix) if part)
+
+
+class ConfigError(UserError):
+    """The configuration or the arguments are wrong; nothing has been started."""
+
+
+class StoreError(UserError):
+    """The artifact store cannot be used (not writable, disk full, a folder in the way)."""
+
+
+class StageFailed(UserError):
+    """A stage's process ended without a result. `log` is its complete output."""
+
+    exit_code = EXIT_STAGE_FAILED
+
+    def __init__(self, stage: str, message: str, *, fix: str = "", log: str = "") -> None:
+        super().__init__(message, where=f"stage {stage}", fix=fix)
+        self.stage, self.log = stage, log
+
+
+class Interrupted(UserError):
+    """The run was stopped (SIGINT or SIGTERM); what was computed is kept and the next run continues."""
+
+    exit_code = EXIT_INTERRUPTED
