@@ -1,0 +1,5 @@
+"""`python -m pipeline` is `vcore`."""
+
+from pipeline.cli import main
+
+main()

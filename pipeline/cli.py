@@ -1,0 +1,272 @@
+"""The `vcore` command. Parses arguments, prints results; the work is elsewhere."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.errors import EXIT_INTERRUPTED, EXIT_STAGE_FAILED, UserError
+
+app = typer.Typer(
+    name="vcore", help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.", no_args_is_help=True, add_completion=False
+)
+store_app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+out = Console(highlight=False)
+
+ConfigFile = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, for example configs/demo.yaml.", show_default=False)
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: --set sft.learning_rate=1e-5")]
+Force = Annotated[list[str] | None, typer.Option("--force", metavar="STAGE", help="Compute this stage although it is cached.")]
+From = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Compute this stage and everything after it.")]
+Only = Annotated[str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone; what it needs must be cached.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+Home = Annotated[Path, typer.Option("--home", envvar="VCORE_HOME", help="Folder of the store and the runs.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+_debug = False
+
+
+@app.callback()
+def _options(debug: Debug = False) -> None:
+    global _debug
+    _debug = debug
+
+
+@app.command()
+def run(
+    config: ConfigFile, overrides: Overrides = None, force: Force = None, start: From = None, only: Only = None, as_json: AsJson = False
+) -> None:
+    """Run a pipeline: every stage that is not cached, then a table and a report."""
+    from pipeline.plan import Options
+    from pipeline.progress import View
+    from pipeline.session import Session
+
+    signal.signal(signal.SIGTERM, _terminated)
+    with View() as view:
+        session = Session.prepare(config, overrides or [], Options(tuple(force or ()), start, only), view)
+        waiting = [planned for planned in session.plan if planned.state != "HIT"]
+        view.line(
+            f"[bold]{session.config.name}[/]  {len(session.plan)} stages, {len(waiting)} to compute, store {session.store.home / 'store'}"
+        )
+        session.run()
+    report = session.report_folder
+    if as_json:
+        results = json.loads((report / "report.json").read_text(encoding="utf-8"))["results"] if report else []
+        page = str(session.record.folder / "report.html") if report else None
+        _print_json({"run": session.record.data["id"], "stages": session.record.data["stages"], "results": results, "report": page})
+        return
+    out.print(f"\n{session.summary()}; record {session.record.folder / 'run.json'}", soft_wrap=True)
+    if report is not None:
+        _print_results(report)
+        out.print(f"\nReport: {session.record.folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def plan(
+    config: ConfigFile, overrides: Overrides = None, force: Force = None, start: From = None, only: Only = None, as_json: AsJson = False
+) -> None:
+    """Say what a run would do and why: HIT, RUN, RESUME or WAIT for every stage."""
+    from pipeline.plan import Options
+    from pipeline.session import plan_only
+
+    _, store, planned = plan_only(config, overrides or [], Options(tuple(force or ()), start, only))
+    if as_json:
+        _print_json({"home": str(store.home), "stages": [p.as_json() for p in planned]})
+        return
+    colours = {"HIT": "cyan", "RUN": "green", "RESUME": "yellow", "WAIT": "magenta"}
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "state", "key", "last time", "why"):
+        table.add_column(column, overflow="fold")
+    for p in planned:
+        seconds = f"{p.last_seconds:.1f} s" if p.last_seconds is not None else ""
+        table.add_row(p.stage.name, f"[{colours[p.state]}]{p.state}[/]", (p.key or "")[:12], seconds, escape(p.reason))
+    out.print(table)
+
+
+@app.command()
+def doctor(as_json: AsJson = False, home: Home = Path(".vcore")) -> None:
+    """Check this environment and say what to do about what is wrong."""
+    from pipeline.doctor import diagnose, render
+
+    findings = diagnose(home)
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+    else:
+        render(findings, out)
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(EXIT_STAGE_FAILED)
+
+
+@app.command()
+def runs(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """List the runs recorded below HOME."""
+    from pipeline.runs import list_runs
+
+    records = list_runs(home)
+    if as_json:
+        _print_json(records)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "status", "started", "stages"):
+        table.add_column(column)
+    for record in records:
+        states = [stage["state"] for stage in record["stages"]]
+        table.add_row(record["id"], record["status"], record["started"], f"{states.count('ran')} ran, {states.count('cached')} cached")
+    out.print(table if records else f"no runs in {home / 'runs'}")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, its beginning, or `latest`.")] = "latest",
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: its stages, results and report."""
+    from pipeline.runs import find_run
+
+    folder = find_run(home, name)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if as_json:
+        _print_json(record)
+        return
+    out.print(f"[bold]{record['id']}[/]  {record['status']}\n{escape(record['command'])}", soft_wrap=True)
+    if record["error"]:
+        out.print(f"[red]{escape(record['error'])}[/]", soft_wrap=True)
+    for stage in record["stages"]:
+        out.print(f"  {stage['name']:<15} {stage['state']:<7} {stage['seconds']:>7.1f} s  {stage['folder']}", soft_wrap=True)
+    if (folder / "report.json").is_file():
+        _print_results(folder)
+        out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark's name, for example aime24.")],
+    generations: Annotated[Path, typer.Argument(metavar="GENERATIONS.jsonl", help="Full records, or rows {problem_id, completion}.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", envvar="VCORE_DATA_DIR", help="Folder with local copies of the benchmarks.")
+    ] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write one verdict a line to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grade generations from anywhere; needs no model and no GPU."""
+    from pipeline.scoring import score_generations
+
+    metrics = score_generations(benchmark, generations, data, out_file)
+    if as_json:
+        _print_json(metrics)
+        return
+    out.print(f"{benchmark}: {metrics['metric']} {_interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
+    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()))
+
+
+@store_app.command("ls")
+def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """List the artifacts."""
+    from pipeline.store import Store
+
+    rows = []
+    for program, key, folder in Store(home).artifacts():
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        size = sum(entry["size"] for entry in manifest["files"])
+        rows.append(
+            {"stage": program, "name": manifest["name"], "key": key, "bytes": size, "ended": manifest["ended"], "folder": str(folder)}
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "key", "size", "made", "folder"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(str(row["name"]), str(row["key"])[:12], f"{int(row['bytes']) / 2**20:.1f} MiB", str(row["ended"]), str(row["folder"]))
+    out.print(table)
+
+
+@store_app.command("verify")
+def store_verify(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """Read every file of every artifact and compare it with its manifest; exit 1 if one is damaged."""
+    from pipeline.store import Store
+
+    store = Store(home)
+    found = {f"{program}/{key}": store.find(program, key, reread=True).damage for program, key, _ in store.artifacts()}
+    store.memo.save()
+    damaged = {name: damage for name, damage in found.items() if damage}
+    if as_json:
+        _print_json({"artifacts": len(found), "damaged": damaged})
+    else:
+        for name, damage in damaged.items():
+            out.print(f"[red]{name}: {damage}[/]", soft_wrap=True)
+        out.print(f"{len(found)} artifacts, {len(damaged)} damaged{'; the next run makes them again' if damaged else ''}")
+    if damaged:
+        raise typer.Exit(EXIT_STAGE_FAILED)
+
+
+def main() -> NoReturn:
+    """Entry point: every error that a user can act on is one message and an exit code, never a traceback (but with --debug)."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        _interrupted()
+    except BaseException as error:
+        if type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
+            _interrupted()
+        raise
+    raise SystemExit(0)
+
+
+def _fail(error: UserError) -> NoReturn:
+    if _debug:
+        traceback.print_exc()
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+    if error.exit_code == EXIT_STAGE_FAILED:
+        console.print("What was computed is kept: the same command continues there.")
+    raise SystemExit(error.exit_code)
+
+
+def _interrupted() -> NoReturn:
+    Console(stderr=True, highlight=False).print("interrupted; what was computed is kept: the same command continues there.")
+    raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _terminated(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _interval(result: dict[str, Any]) -> str:
+    return f"{100 * result['value']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
+
+
+def _print_results(folder: Path) -> None:
+    """The results table: one row a benchmark, one column a checkpoint, accuracy with its 95 % interval."""
+    results = json.loads((folder / "report.json").read_text(encoding="utf-8"))["results"]
+    checkpoints = list(dict.fromkeys(result["checkpoint"] for result in results))
+    table = Table(title="accuracy with 95 % interval", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("benchmark", "metric", "n", *checkpoints):
+        table.add_column(column, justify="right" if column == "n" else "left")
+    for name in dict.fromkeys(result["benchmark"] for result in results):
+        cells = {result["checkpoint"]: result for result in results if result["benchmark"] == name}
+        first = next(iter(cells.values()))
+        values = (_interval(cells[c]) if c in cells else "" for c in checkpoints)
+        table.add_row(name, first["metric"], str(first["n"]), *values)
+    out.print()
+    out.print(table)

@@ -1,0 +1,200 @@
+"""One YAML per pipeline, parsed into strict models. Every error names the file, the line, what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from evaluation.benchmarks import BENCHMARKS
+from pipeline.errors import ConfigError
+from pipeline.yaml_file import Document, Location, read
+from stages.base.settings import BaseSettings
+from stages.data.settings import DataSettings
+from stages.generate.settings import BenchmarkSettings, GenerateSettings
+from stages.grpo.settings import GrpoSettings
+from stages.report.settings import ReportSettings
+from stages.score.settings import ScoreSettings
+from stages.settings import StageSettings, execution, identity
+from stages.sft.settings import SftSettings
+
+MAKE_MODEL = "make"
+
+
+class ExecutionSettings(StageSettings):
+    """How stages run on this machine. Never part of a key."""
+
+    device: Literal["auto", "cpu", "cuda"] = execution("auto")
+    threads: int | None = execution(None, gt=0)
+    """CPU threads of one stage process; None takes all cores."""
+    stop_grace_s: float = execution(60.0, gt=0)
+    """Seconds a stopped stage has to save its state before it is killed."""
+    min_free_gib: float = execution(2.0, ge=0)
+    """Refuse to start with less free disk than this below `home`."""
+
+
+class PipelineConfig(StageSettings):
+    """A whole pipeline. A stage whose section is absent (`sft`, `grpo`) is not run."""
+
+    name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = identity(ge=0)
+    model: str = identity(MAKE_MODEL)
+    """`make`: the base stage trains a small model from scratch; otherwise a local checkpoint folder or a hub id."""
+    model_revision: str = identity("main")
+    data_dir: str | None = execution(None)
+    """Folder with local copies of datasets (or VCORE_DATA_DIR); without one, datasets come from the hub."""
+    home: str = execution(".vcore")
+    """Folder of the artifact store and the run records (or VCORE_HOME)."""
+    benchmarks: list[BenchmarkSettings] = identity(min_length=1)
+    data: DataSettings = identity(DataSettings())
+    base: BaseSettings = identity(BaseSettings())
+    sft: SftSettings | None = identity(None)
+    grpo: GrpoSettings | None = identity(None)
+    generate: GenerateSettings = identity(GenerateSettings())
+    score: ScoreSettings = identity(ScoreSettings())
+    report: ReportSettings = identity(ReportSettings())
+    execution: ExecutionSettings = Field(ExecutionSettings(), json_schema_extra={"role": "execution"})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PipelineConfig:
+        _each_benchmark_once(self)
+        for section, field in (("data", "benchmarks"), ("generate", "benchmarks")):
+            if getattr(getattr(self, section), field):
+                raise ValueError(f"{section}.{field} is filled from the top-level benchmarks: list; write it there")
+        if self.sft is not None and not self.data.sft:
+            raise ValueError("there is an sft section, but data.sft names no source of demonstrations")
+        if self.grpo is not None and not self.data.rl:
+            raise ValueError("there is a grpo section, but data.rl names no source of prompts")
+        for where, sources in (("sft", self.data.sft), ("rl", self.data.rl)):
+            for index, source in enumerate(sources):
+                if source.task is not None:
+                    _task_can_train(f"data.{where}.{index}.task", source.task, source.split, demonstrations=where == "sft")
+                elif where == "rl" and source.columns.answer is None:
+                    raise ValueError(f"data.rl.{index}.columns.answer: an RL source needs the column with the gold answer")
+                elif where == "sft" and source.columns.completion is None:
+                    raise ValueError(f"data.sft.{index}.columns.completion: an SFT source needs the column with the demonstration")
+        return self
+
+    @property
+    def home_folder(self) -> Path:
+        return Path(self.home).expanduser()
+
+    @property
+    def data_folder(self) -> Path | None:
+        return Path(self.data_dir).expanduser() if self.data_dir is not None else None
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfig:
+    """Read, merge and validate. Raises `ConfigError` with every problem found, one a line."""
+    document = read(path, overrides)
+    for name, variable in (("data_dir", "VCORE_DATA_DIR"), ("home", "VCORE_HOME")):
+        if document.values.get(name) is None and os.environ.get(variable):
+            document.values[name] = os.environ[variable]
+            document.places[(name,)] = variable
+    try:
+        return PipelineConfig.model_validate(document.values)
+    except ValidationError as error:
+        problems = [_explain(detail, document) for detail in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+
+
+def _each_benchmark_once(config: PipelineConfig) -> None:
+    names = [benchmark.name for benchmark in config.benchmarks]
+    for index, name in enumerate(names):
+        if name not in BENCHMARKS:
+            raise ValueError(f"benchmarks.{index}.name: there is no benchmark {name!r}{nearest(name, BENCHMARKS)}")
+        if name in names[:index]:
+            raise ValueError(f"benchmarks.{index}.name: benchmark {name!r} is listed twice")
+        benchmark = BENCHMARKS[name]
+        if config.benchmarks[index].split not in benchmark.splits:
+            raise ValueError(f"benchmarks.{index}.split: {name} has the splits {', '.join(benchmark.splits)}")
+        if benchmark.generate is not None and config.benchmarks[index].problems is None:
+            raise ValueError(f"benchmarks.{index}.problems: {name} is generated; say how many problems to make")
+
+
+def _task_can_train(where: str, name: str, split: str, *, demonstrations: bool) -> None:
+    if name not in BENCHMARKS:
+        raise ValueError(f"{where}: there is no task {name!r}{nearest(name, BENCHMARKS)}")
+    task = BENCHMARKS[name]
+    if split not in task.splits or split == "test":
+        raise ValueError(f"{where}: {name} has no {split!r} split to train on")
+    if demonstrations and task.demonstrate is None:
+        raise ValueError(f"{where}: {name} has no demonstrations for SFT")
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean X?` or the list of what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _explain(detail: ErrorDetails, document: Document) -> str:
+    """One pydantic error as `place: setting: what is wrong`."""
+    path = _yaml_path(detail["loc"], document.values, keep_last=detail["type"] == "missing")
+    message, name = detail["msg"], ".".join(map(str, path))
+    if detail["type"] == "extra_forbidden":
+        fields = _fields_at(PipelineConfig, path[:-1], document.values)
+        message = f"unknown setting{nearest(str(path[-1]), fields)}"
+    elif detail["type"] == "missing":
+        message = "this setting is required"
+    elif detail["type"] == "value_error":
+        message = str(detail["ctx"]["error"]) if "ctx" in detail else message
+        first = message.partition(":")[0]
+        if first and " " not in first and "." in first:  # the validator named the setting itself
+            inner: Location = tuple(int(p) if p.isdigit() else p for p in first.split("."))
+            path, name, message = (*path, *inner), ".".join(map(str, (*path, *inner))), message.partition(":")[2].strip()
+    elif "input" in detail and not isinstance(detail["input"], dict | list):
+        message = f"{message} (found {detail['input']!r})"
+    place = document.place(path)
+    return ": ".join(part for part in (place, name, message) if part)
+
+
+def _yaml_path(loc: tuple[str | int, ...], values: Any, *, keep_last: bool) -> Location:
+    """Pydantic's location without what only its unions add (tags, type names), so that it names a place in the YAML."""
+    path: list[str | int] = []
+    node = values
+    for index, part in enumerate(loc):
+        inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int) and part < len(node))
+        if inside:
+            path.append(part)
+            node = node[part]  # type: ignore[index]
+        elif keep_last and index == len(loc) - 1:
+            path.append(part)
+    return tuple(path)
+
+
+def _fields_at(model: Any, path: Location, values: Any) -> set[str]:
+    """Names of the settings that exist at a place; for a union of models, those of the members its tag selects, else of all."""
+    if not path:
+        return {field for member in _models(model, values) for field in member.model_fields}
+    found: set[str] = set()
+    inside = values[path[0]] if isinstance(values, dict | list) else None
+    if isinstance(path[0], int):
+        return _fields_at(model, path[1:], inside)
+    for member in _models(model, values):
+        if path[0] in member.model_fields:
+            found |= _fields_at(member.model_fields[path[0]].annotation, path[1:], inside)
+    return found
+
+
+def _models(annotation: Any, value: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType, list, typing.Annotated):
+        members = [model for argument in arguments for model in _models(argument, value)]
+        tagged = [
+            m
+            for m in members
+            if isinstance(value, dict) and "name" in m.model_fields and m.model_fields["name"].default == value.get("name")
+        ]
+        return tagged or members
+    return []

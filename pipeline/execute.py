@@ -1,0 +1,172 @@
+"""Making one stage's artifact: look it up, else run its process and publish what it made. Knows nothing of Prefect."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import Interrupted, StageFailed, StoreError
+from pipeline.graph import Stage
+from pipeline.identity import ROOT, digest, library_versions
+from pipeline.launch import run_process, stage_environment
+from pipeline.machine import cores, device, hardware
+from pipeline.plan import KeyMaker
+from pipeline.progress import View
+from pipeline.store import Artifact, Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: `cached` (found) or `ran` (computed now), with the seconds its computation took whenever that was."""
+
+    stage: str
+    state: Literal["cached", "ran"]
+    artifact: Artifact
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.stage, "key": self.artifact.key, "state": self.state, "seconds": round(self.seconds, 2)}
+
+
+class Executor:
+    """Runs the stages of one pipeline against one store. Call `ensure` in running order; it remembers what it made."""
+
+    def __init__(self, config: PipelineConfig, store: Store, view: View, *, command: str, forced: set[str]) -> None:
+        self.config, self.store, self.view = config, store, view
+        self.command, self.forced = command, forced
+        self.keys = KeyMaker(config, store)
+        self.outcomes: dict[str, Outcome] = {}
+
+    def ensure(self, stage: Stage) -> Outcome:
+        """The stage's artifact, from the store or made now. Raises `StageFailed`, `Interrupted` or `StoreError`."""
+        inputs = {name: self.outcomes[source.stage].artifact for name, source in stage.inputs.items()}
+        preimage = self.keys.preimage(stage, inputs)
+        key = digest(preimage)
+        outcome = self._find(stage, key) if stage.name not in self.forced else None
+        if outcome is None:
+            with self.store.lock(stage.program, key, lambda who: self.view.line(f"  {stage.name:<15} waits for {who}")) as lock:
+                outcome = self._find(stage, key) if stage.name not in self.forced else None
+                outcome = outcome or self._make(stage, key, preimage, inputs, lock)
+        self.store.remember(self.config.name, stage.name, outcome.artifact.manifest)
+        self.outcomes[stage.name] = outcome
+        return outcome
+
+    def _find(self, stage: Stage, key: str) -> Outcome | None:
+        found = self.store.find(stage.program, key)
+        if found.damage:
+            aside = self.store.set_aside(stage.program, key)
+            self.view.line(f"  {stage.name:<15} [yellow]{found.damage}: set aside in {aside} and made again[/]")
+        if found.artifact is None:
+            return None
+        seconds = float(found.artifact.manifest["seconds"])
+        self.view.ended(stage.name, f"[cyan]cached[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
+        return Outcome(stage.name, "cached", found.artifact, seconds)
+
+    def _make(self, stage: Stage, key: str, preimage: dict[str, Any], inputs: dict[str, Artifact], lock: int) -> Outcome:
+        work = self.store.work(stage.program, key)
+        settings = self.config.execution
+        outside = self.keys.outside.get(stage.program, {})
+        where, threads = device(settings), settings.threads or cores()
+        data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
+        spec = {
+            "stage": stage.program,
+            "settings": stage.settings.model_dump(mode="json"),
+            "inputs": {name: str(artifact.folder) for name, artifact in inputs.items()},
+            "seed": self.config.seed,
+            "machine": {"device": where, "threads": threads, "data_dir": data_dir},
+            "details": {**stage.details, **self._details(stage, outside)},
+        }
+        uses_hub = any("hub" in entry for entry in outside.values())
+        environment = stage_environment(where, threads, hub=uses_hub)
+        self.view.started(stage.name, str(work / "stage.log"))
+        started, clock = _now(), time.monotonic()
+        try:
+            result = run_process(
+                stage.name,
+                f"stages.{stage.program}",
+                spec,
+                work,
+                environment,
+                lambda event: self.view.event(stage.name, event),
+                lock=lock,
+                grace_s=settings.stop_grace_s,
+            )
+            seconds = time.monotonic() - clock
+            manifest = {
+                "stage": stage.program,
+                "name": stage.name,
+                "key": key,
+                "preimage": preimage,
+                "inputs": {
+                    n: {"stage": s.stage, "key": inputs[n].key, "digest": inputs[n].content_digest(s.select)}
+                    for n, s in stage.inputs.items()
+                },
+                "git": git_state(),
+                "argv": sys.argv,
+                "command": self.command,
+                "versions": library_versions(stage.program, exact=True),
+                "hardware": hardware(),
+                "started": started,
+                "ended": _now(),
+                "seconds": round(seconds, 3),
+                **result,
+            }
+            if self.store.folder(stage.program, key).exists():  # forced: the earlier one makes way only for a whole new one
+                self.store.set_aside(stage.program, key)
+            artifact = self.store.publish(stage.program, key, manifest)
+        except (StageFailed, Interrupted) as error:
+            self.view.ended(stage.name, "[red]failed[/]" if isinstance(error, StageFailed) else "[yellow]stopped[/]")
+            raise
+        except OSError as error:
+            self.view.ended(stage.name, "[red]failed[/]")
+            raise StoreError(
+                f"cannot write below {self.store.home}: {error.strerror or error}",
+                where=f"stage {stage.name}",
+                fix="Free some disk space or choose another `home:`; earlier artifacts are whole.",
+            ) from error
+        self.view.ended(stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result['metrics'])}")
+        return Outcome(stage.name, "ran", artifact, seconds)
+
+    def _details(self, stage: Stage, outside: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        if stage.program == "report":
+            return {
+                "name": self.config.name,
+                "command": self.command,
+                "stages": [outcome.as_json() for outcome in self.outcomes.values()],
+                "config": self.config.model_dump(mode="json"),
+            }
+        return {"commits": {label: entry["commit"] for label, entry in outside.items() if "commit" in entry}}
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether the work tree differs from it; both None where the code is not in a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+            return answer.stdout.strip()
+        return None
+
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"commit": commit, "dirty": bool(status) if status is not None else None}
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    headline = metrics.get("headline")
+    return f"  {headline}" if isinstance(headline, str) else ""
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def log_of(store: Store, outcome: Outcome) -> Path:
+    """Where a finished stage's complete output is."""
+    return outcome.artifact.folder / "record" / "stage.log"

@@ -1,0 +1,121 @@
+"""What a pipeline reads from outside the store: local data files, datasets and models on the hub.
+
+Each becomes an entry of the stage's key: the sha256 of a file or folder, or the commit a hub revision stands for today.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluation.benchmarks import get
+from pipeline.config import MAKE_MODEL, PipelineConfig
+from pipeline.errors import ConfigError
+from pipeline.identity import DigestMemo, folder_digest
+from stages.data.settings import SourceSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """One thing outside: a local path, or a repository on the hub at a revision."""
+
+    label: str
+    path: Path | None = None
+    hub: str = ""
+    hub_kind: str = "dataset"
+    revision: str = "main"
+
+
+def origins(config: PipelineConfig, program: str) -> Iterator[Origin]:
+    """What a stage program reads from outside, as the config says."""
+    if program == "data":
+        for kind, sources in (("sft", config.data.sft), ("rl", config.data.rl)):
+            for index, source in enumerate(sources):
+                yield from _source_origin(config, f"data.{kind}.{index}", source)
+        for benchmark in config.benchmarks:
+            yield from _task_origin(config, f"benchmark {benchmark.name}", benchmark.name, benchmark.split)
+    elif program == "base" and config.model != MAKE_MODEL:
+        folder = Path(config.model).expanduser()
+        if folder.is_dir():
+            yield Origin("model", path=folder)
+        elif looks_like_path(config.model):
+            raise ConfigError(
+                f"model folder {config.model} does not exist",
+                where="model",
+                fix="Name a folder with a checkpoint, a hub id such as Qwen/Qwen3-0.6B, or `make`.",
+            )
+        else:
+            yield Origin("model", hub=config.model, hub_kind="model", revision=config.model_revision)
+
+
+def resolve(origin: Origin, memo: DigestMemo) -> dict[str, Any]:
+    """The part of the key that stands for an origin. Raises `ConfigError` when a file is missing or the hub does not answer."""
+    if origin.path is not None:
+        if origin.path.is_dir():
+            return {"sha256": folder_digest(origin.path, memo)}
+        if not origin.path.is_file():
+            raise ConfigError(
+                f"file {origin.path} does not exist",
+                where=origin.label,
+                fix="Check data_dir in the config (or VCORE_DATA_DIR): the file is looked for below it.",
+            )
+        return {"sha256": memo.sha256(origin.path)}
+    return {"hub": origin.hub, "commit": _hub_commit(origin)}
+
+
+def looks_like_path(model: str) -> bool:
+    """Whether a model name can only be a local folder (hub ids are NAME or OWNER/NAME)."""
+    return model.startswith(("/", ".", "~")) or model.count("/") > 1
+
+
+def _source_origin(config: PipelineConfig, label: str, source: SourceSettings) -> Iterator[Origin]:
+    if source.task is not None:
+        yield from _task_origin(config, label, source.task, source.split)
+    elif source.file is not None:
+        yield Origin(label, path=Path(source.file).expanduser())
+    elif source.hub is not None:
+        yield Origin(label, hub=source.hub, revision=source.revision)
+
+
+def _task_origin(config: PipelineConfig, label: str, task: str, split: str) -> Iterator[Origin]:
+    source = get(task).sources.get(split)
+    if source is None:
+        return  # generated from a seed
+    if config.data_folder is not None:
+        yield Origin(label, path=config.data_folder / source.local)
+    else:
+        yield Origin(label, hub=source.hub, revision=source.revision)
+
+
+def _hub_commit(origin: Origin) -> str:
+    if len(origin.revision) == 40 and all(c in "0123456789abcdef" for c in origin.revision):
+        return origin.revision
+    fix = (
+        "Set data_dir (or VCORE_DATA_DIR) to local copies."
+        if origin.hub_kind == "dataset"
+        else "Set model to a local checkpoint folder, or `make`."
+    )
+    if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "TRUE", "yes", "on", "ON"):
+        raise ConfigError(f"needs {origin.hub} from the hub, but HF_HUB_OFFLINE is set", where=origin.label, fix=fix)
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    api = HfApi()
+    lookup = api.dataset_info if origin.hub_kind == "dataset" else api.model_info
+    try:
+        commit = lookup(origin.hub, revision=origin.revision, timeout=10).sha
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ConfigError(
+            f"the hub has no {origin.hub_kind} {origin.hub} at revision {origin.revision}", where=origin.label, fix=fix
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise ConfigError(
+            f"needs {origin.hub} from the hub, which does not answer ({type(error).__name__})", where=origin.label, fix=fix
+        ) from error
+    if commit is None:
+        raise ConfigError(f"the hub names no commit for {origin.hub} at {origin.revision}", where=origin.label, fix=fix)
+    return commit

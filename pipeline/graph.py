@@ -1,0 +1,101 @@
+"""Which stages a config has, in the order they run, and what each one takes from the others.
+
+This is the place to look for what depends on what: one function, read top to bottom.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pipeline.config import MAKE_MODEL, PipelineConfig
+from stages.data.settings import BenchmarkSource
+from stages.settings import StageSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """What a stage takes from another: the whole content of its artifact, or the part below `select`."""
+
+    stage: str
+    select: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One node of the graph. `name` is unique (`generate.sft`); `program` is the package that runs it (`stages/generate`)."""
+
+    name: str
+    program: str
+    settings: StageSettings
+    inputs: dict[str, Input]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Facts for the program that are not settings and do not enter the key."""
+
+
+def build_graph(config: PipelineConfig) -> list[Stage]:
+    """The stages of a pipeline in running order: each checkpoint is evaluated as soon as it exists."""
+    data = config.data.model_copy(
+        update={
+            "benchmarks": [BenchmarkSource(name=b.name, split=b.split, problems=b.problems, seed=b.problem_seed) for b in config.benchmarks]
+        }
+    )
+    stages = [Stage("data", "data", data, {})]
+
+    base_inputs = {"data": Input("data", ("sft.jsonl",))} if config.model == MAKE_MODEL and config.base.corpus == "train_data" else {}
+    base = config.base.model_copy(update={"source": config.model, "revision": config.model_revision})
+    stages.append(Stage("base", "base", base, base_inputs))
+    checkpoint = "base"
+    evaluations = _evaluate(config, checkpoint)
+
+    if config.sft is not None:
+        stages += evaluations
+        inputs = {"data": Input("data", ("sft.jsonl",)), "model": Input(checkpoint, ("model",))}
+        stages.append(Stage("sft", "sft", config.sft, inputs))
+        checkpoint = "sft"
+        evaluations = _evaluate(config, checkpoint)
+
+    if config.grpo is not None:
+        stages += evaluations
+        inputs = {"data": Input("data", ("rl.jsonl",)), "model": Input(checkpoint, ("model",))}
+        stages.append(Stage("grpo", "grpo", config.grpo, inputs))
+        checkpoint = "grpo"
+        evaluations = _evaluate(config, checkpoint)
+
+    stages += evaluations
+    stages.append(Stage("report", "report", config.report, {s.name: Input(s.name) for s in stages}))
+    return stages
+
+
+def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
+    """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores without it."""
+    benchmarks = Input("data", ("benchmarks",))
+    generate = Stage(
+        f"generate.{checkpoint}",
+        "generate",
+        config.generate.model_copy(update={"benchmarks": config.benchmarks}),
+        {"data": benchmarks, "model": Input(checkpoint, ("model",))},
+        {"checkpoint": checkpoint},
+    )
+    score = Stage(
+        f"score.{checkpoint}",
+        "score",
+        config.score,
+        {"data": benchmarks, "generations": Input(generate.name)},
+        {"checkpoint": checkpoint},
+    )
+    return [generate, score]
+
+
+def select_stages(stages: list[Stage], name: str) -> list[str]:
+    """Names of the stages a word on the command line means: a stage, or all stages of one program (`score`)."""
+    return [s.name for s in stages if name in (s.name, s.program)]
+
+
+def downstream(stages: list[Stage], names: set[str]) -> set[str]:
+    """The named stages and everything that takes from them, directly or not."""
+    found = set(names)
+    for stage in stages:  # running order, so one pass is enough
+        if any(i.stage in found for i in stage.inputs.values()):
+            found.add(stage.name)
+    return found

@@ -1,0 +1,148 @@
+"""Starting one stage in a process of its own, following its progress, and ending it in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import Interrupted, StageFailed
+from stages.runtime import EXIT_STOPPED, read_json, write_json
+
+POLL_SECONDS = 0.1
+Event = dict[str, Any]
+
+
+def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]:
+    """The environment of a stage process. Only what must be set before a library is imported, or keeps libraries quiet and offline."""
+    env = dict(os.environ)
+    env.update(
+        OMP_NUM_THREADS=str(threads),
+        MKL_NUM_THREADS=str(threads),
+        PYTHONHASHSEED="0",
+        PYTHONUNBUFFERED="1",
+        TOKENIZERS_PARALLELISM="false",
+        DO_NOT_TRACK="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        VLLM_NO_USAGE_STATS="1",
+    )
+    if not hub:
+        env.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    if device == "cpu":
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    return env
+
+
+def run_process(
+    name: str,
+    module: str,
+    spec: dict[str, Any],
+    work: Path,
+    environment: dict[str, str],
+    on_event: Callable[[Event], None],
+    *,
+    lock: int,
+    grace_s: float,
+) -> dict[str, Any]:
+    """Run `python -m MODULE SPEC.json` to its end and return its result (`proof`, `metrics`).
+
+    All its output goes to `work/stage.log`. Raises `StageFailed`, or `Interrupted` when the stage was stopped on request. When this
+    function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), the stage is asked to stop, has `grace_s` seconds to save
+    its state, and is then killed with everything it started.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    log, events = work / "stage.log", work / "events.jsonl"
+    for leftover in (work / "error.json", events):
+        leftover.unlink(missing_ok=True)
+    if not (work / "state").is_dir() or not any((work / "state").iterdir()):
+        shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
+    (work / "out").mkdir(exist_ok=True)
+    write_json(work / "spec.json", {**spec, "output": str(work / "out"), "state": str(work / "state"), "parent": os.getpid()})
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(work / "spec.json")],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+    tail = _Tail(events)
+    try:
+        while process.poll() is None:
+            for event in tail.read():
+                on_event(event)
+            time.sleep(POLL_SECONDS)
+    except BaseException:
+        _stop(process, grace_s)
+        raise
+    finally:
+        _kill_group(process.pid)  # what the stage left behind
+    for event in tail.read():
+        on_event(event)
+    if process.returncode == EXIT_STOPPED:
+        raise Interrupted(f"stage {name} was stopped; its state is saved", fix="Run the same command again to continue.")
+    result = work / "out" / "record" / "result.json"
+    if process.returncode != 0 or not result.is_file():
+        raise _failure(name, process.returncode, work, log)
+    loaded: dict[str, Any] = read_json(result)
+    if not loaded.get("proof"):
+        raise StageFailed(name, "ended without a completion proof", log=str(log), fix=f"See {log}")
+    shutil.copyfile(log, work / "out" / "record" / "stage.log")
+    return loaded
+
+
+def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:
+    error = work / "error.json"
+    if error.is_file():
+        told = read_json(error)
+        return StageFailed(name, told["message"], fix=told["fix"] or f"See the log: {log}", log=str(log))
+    if code < 0:
+        cause = f"was killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            cause += " (out of memory?)"
+    else:
+        cause = f"ended with exit code {code} and no result"
+    return StageFailed(name, cause, fix=f"See the end of its log: {log}", log=str(log))
+
+
+def _stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=grace_s)
+    except subprocess.TimeoutExpired:
+        _kill_group(process.pid)
+        process.wait()
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+class _Tail:
+    """New complete lines of a growing JSON-lines file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, 0
+
+    def read(self) -> list[Event]:
+        if not self._path.is_file():
+            return []
+        with open(self._path, "rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        return [json.loads(line) for line in complete.splitlines()]

@@ -1,0 +1,64 @@
+"""What this machine is, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ExecutionSettings
+from pipeline.errors import ConfigError
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs this process may use, as `nvidia-smi` tells them; empty where there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1") or shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (subprocess.SubprocessError, OSError):
+        return []  # the program is there but no driver answers: no GPU can be used
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def device(execution: ExecutionSettings) -> str:
+    """`cpu` or `cuda`. Raises `ConfigError` when cuda is asked for and there is none."""
+    if execution.device == "cuda" and not gpus():
+        raise ConfigError(
+            "no NVIDIA GPU answers on this machine",
+            where="execution.device",
+            fix="Use `--set execution.device=cpu`, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES.",
+        )
+    return ("cuda" if gpus() else "cpu") if execution.device == "auto" else execution.device
+
+
+def hardware() -> dict[str, Any]:
+    """Provenance for the manifest; never part of a key."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": gpus(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

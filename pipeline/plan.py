@@ -1,0 +1,188 @@
+"""What a run would do, and why: HIT, RUN, RESUME or WAIT for every stage. Reads the store; starts nothing; imports no library
+that computes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from pipeline.config import PipelineConfig, nearest
+from pipeline.errors import ConfigError
+from pipeline.external import origins, resolve
+from pipeline.graph import Stage, build_graph, downstream, select_stages
+from pipeline.identity import digest, library_versions, source_digests
+from pipeline.store import Artifact, Store
+
+STAGE_SCHEMA = 1
+"""Raise it when the meaning of a stage's settings or payload changes in a way that its code digest does not show."""
+
+State = Literal["HIT", "RUN", "RESUME", "WAIT"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """One stage of a plan. `key` is unknown (None) while an input has not been made: the state is then WAIT."""
+
+    stage: Stage
+    state: State
+    reason: str
+    key: str | None = None
+    preimage: dict[str, Any] | None = None
+    artifact: Artifact | None = None
+    forced: bool = False
+    last_seconds: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "state": self.state,
+            "reason": self.reason,
+            "key": self.key,
+            "last_seconds": self.last_seconds,
+            "folder": str(self.artifact.folder) if self.artifact else None,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The command line's choices: stages to force, a stage to start from, a stage to run alone."""
+
+    force: tuple[str, ...] = ()
+    start: str | None = None
+    only: str | None = None
+
+
+class KeyMaker:
+    """Makes stage keys. Outside inputs (files, hub commits) are resolved once, when the maker is created: a run keeps what it planned."""
+
+    def __init__(self, config: PipelineConfig, store: Store) -> None:
+        self.seed = config.seed
+        self.outside: dict[str, dict[str, Any]] = {}
+        for program in ("data", "base"):
+            self.outside[program] = {origin.label: resolve(origin, store.memo) for origin in origins(config, program)}
+        store.memo.save()
+
+    def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
+        """Everything a stage's result depends on; the key is its digest."""
+        return {
+            "stage": stage.program,
+            "schema": STAGE_SCHEMA,
+            "settings": stage.settings.identity_settings(),
+            "seed": self.seed,
+            "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
+            "outside": self.outside.get(stage.program, {}),
+            "code": source_digests(stage.program),
+            "versions": library_versions(stage.program),
+        }
+
+
+def make_plan(config: PipelineConfig, store: Store, options: Options | None = None) -> list[Planned]:
+    """Plan every stage (with `only`: that stage and what it needs).
+
+    Raises `ConfigError` for a stage that does not exist, or that should run alone while something it needs is not cached.
+    """
+    options = options or Options()
+    stages = build_graph(config)
+    forced, wanted = chosen_stages(stages, options)
+    keys = KeyMaker(config, store)
+    latest = store.latest(config.name)
+    plan: dict[str, Planned] = {}
+    for stage in stages:
+        if wanted is None or stage.name in wanted:
+            plan[stage.name] = _plan_stage(stage, plan, keys, store, latest.get(stage.name), stage.name in forced)
+    if options.only is not None:
+        alone = set(select_stages(stages, options.only))
+        missing = [p for p in plan.values() if p.state != "HIT" and p.stage.name not in alone]
+        if missing:
+            names = ", ".join(p.stage.name for p in missing)
+            raise ConfigError(
+                f"{options.only} needs {names}, not cached",
+                where="--only",
+                fix=f"Run without --only, or first: --only {missing[0].stage.name} ({missing[0].reason})",
+            )
+    store.memo.save()
+    return list(plan.values())
+
+
+def chosen_stages(stages: list[Stage], options: Options) -> tuple[set[str], set[str] | None]:
+    """(stages to compute although they are cached, stages to look at at all or None for all)."""
+
+    def select(option: str, name: str) -> set[str]:
+        names = select_stages(stages, name)
+        if not names:
+            known = {s.name for s in stages} | {s.program for s in stages}
+            raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, known)}", where=f"--{option} {name}")
+        return set(names)
+
+    forced: set[str] = set()
+    for name in options.force:
+        forced |= select("force", name)
+    if options.start is not None:
+        forced |= downstream(stages, select("from", options.start))
+    if options.only is None:
+        return forced, None
+    wanted = select("only", options.only)
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted |= {source.stage for source in stage.inputs.values()}
+    return forced & select("only", options.only), wanted
+
+
+def _plan_stage(
+    stage: Stage, plan: dict[str, Planned], keys: KeyMaker, store: Store, latest: dict[str, Any] | None, forced: bool
+) -> Planned:
+    seconds = latest["seconds"] if latest else None
+    inputs: dict[str, Artifact] = {}
+    for name, source in stage.inputs.items():
+        upstream = plan[source.stage]
+        if upstream.artifact is None or upstream.state != "HIT":
+            return Planned(stage, "WAIT", f"depends on the output of {source.stage}", forced=forced, last_seconds=seconds)
+        inputs[name] = upstream.artifact
+    preimage = keys.preimage(stage, inputs)
+    key = digest(preimage)
+    found = store.find(stage.program, key)
+    if forced:
+        return Planned(stage, "RUN", "forced", key, preimage, None, True, seconds)
+    if found.artifact is not None:
+        return Planned(stage, "HIT", "", key, preimage, found.artifact, False, found.artifact.manifest["seconds"])
+    if store.has_state(stage.program, key):
+        return Planned(stage, "RESUME", "an interrupted attempt left its state", key, preimage, None, False, seconds)
+    if found.damage:
+        reason = found.damage
+    elif latest is None:
+        reason = "never run"
+    else:
+        reason = "; ".join(differences(latest["preimage"], preimage)) or "its artifact is gone from the store"
+    return Planned(stage, "RUN", reason, key, preimage, None, False, seconds)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two pre-images, one phrase a change: `settings.learning_rate 0.002 → 0.001`, `stages/sft/train.py changed`."""
+    out = []
+    for part in ("settings", "seed", "versions", "outside", "inputs", "code", "schema"):
+        for path, before, after in _changes(old.get(part), new.get(part), part):
+            if part == "code":
+                name = path.removeprefix("code.")
+                out.append(f"{name} {'added' if before is None else 'removed' if after is None else 'changed'}")
+            elif part == "inputs":
+                out.append(f"input {path.removeprefix('inputs.')} has other content")
+            elif part == "outside":
+                out.append(f"{path.removeprefix('outside.')} changed")
+            elif part == "versions":
+                out.append(f"{path.removeprefix('versions.')} {before} → {after}")
+            else:
+                out.append(f"{path} {_short(before)} → {_short(after)}")
+    return out
+
+
+def _changes(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [change for key in sorted(old.keys() | new.keys()) for change in _changes(old.get(key), new.get(key), f"{path}.{key}")]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [change for i, (a, b) in enumerate(zip(old, new, strict=True)) for change in _changes(a, b, f"{path}.{i}")]
+    return [] if old == new else [(path, old, new)]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

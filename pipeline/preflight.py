@@ -1,0 +1,129 @@
+"""Everything that can be known to be wrong before the first stage starts. Runs in `vcore plan` and `vcore run`; loads no model.
+
+Settings check themselves (pipeline/config.py, stages/*/settings.py); here are the checks that need the machine or two sections at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import MAKE_MODEL, PipelineConfig
+from pipeline.errors import ConfigError, StoreError
+from pipeline.machine import device
+from pipeline.plan import Planned
+
+
+def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
+    """Raise `ConfigError` for what a stage that has to run would trip over later."""
+    programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
+    if not programs:
+        return
+    where = device(config.execution)
+    _libraries(config, programs)
+    _dtypes(config, programs, where)
+    _lengths(config, programs)
+    free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
+    if free < config.execution.min_free_gib:
+        raise StoreError(
+            f"{free:.1f} GiB free below {config.home_folder}, {config.execution.min_free_gib:g} GiB wanted",
+            where="execution.min_free_gib",
+            fix="Free some space, choose another `home:`, or lower execution.min_free_gib.",
+        )
+
+
+def check_trainer_options(config: PipelineConfig, plan: list[Planned]) -> None:
+    """Check `trainer:` mappings against TRL's own config classes, in a process of their own (importing TRL takes seconds).
+
+    Called by `vcore run` before the first stage, and only where such a mapping is given.
+    """
+    programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
+    for program, section in (("sft", config.sft), ("grpo", config.grpo)):
+        if section is None or program not in programs or not section.trainer:
+            continue
+        code = (
+            "import json, sys\n"
+            f"from stages.{program}.train import check_trainer_options\n"
+            "from stages.runtime import StageError\n"
+            "try:\n    check_trainer_options(json.load(sys.stdin))\n"
+            "except StageError as error:\n    json.dump([error.message, error.fix], sys.stdout); sys.exit(3)\n"
+        )
+        answer = subprocess.run([sys.executable, "-P", "-c", code], input=json.dumps(section.trainer), capture_output=True, text=True)
+        if answer.returncode == 3:
+            message, fix = json.loads(answer.stdout.splitlines()[-1])
+            raise ConfigError(message, where=f"{program}.trainer", fix=fix)
+        if answer.returncode != 0:
+            raise ConfigError(
+                f"TRL cannot be imported: {answer.stderr.strip().splitlines()[-1]}", where=f"{program}.trainer", fix="Run `vcore doctor`."
+            )
+
+
+def _libraries(config: PipelineConfig, programs: set[str]) -> None:
+    wanted: dict[str, str] = {}
+    if "generate" in programs and config.generate.engine == "vllm":
+        wanted["generate.engine"] = "vllm"
+    if "grpo" in programs and config.grpo is not None and config.grpo.rollout == "vllm":
+        wanted["grpo.rollout"] = "vllm"
+    for where, module in wanted.items():
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(
+                "vLLM is not installed",
+                where=where,
+                fix=f"Install the pinned set (make setup), or choose `--set {where}=transformers` (slower at scale).",
+            )
+    if programs & {"base", "sft", "grpo", "generate"} and importlib.util.find_spec("torch") is None:
+        raise ConfigError("torch is not installed", fix="Install the pinned set: make setup, then vcore doctor.")
+
+
+def _dtypes(config: PipelineConfig, programs: set[str], where: str) -> None:
+    for name, section in (("sft", config.sft), ("grpo", config.grpo), ("generate", config.generate)):
+        if section is not None and name in programs and section.dtype == "bfloat16" and where == "cpu":
+            raise ConfigError(
+                "bfloat16 is for GPUs, and this run is on the CPU", where=f"{name}.dtype", fix=f"Use `--set {name}.dtype=float32`."
+            )
+
+
+def model_length(config: PipelineConfig) -> int | None:
+    """Positions of the model, where they can be known without the hub."""
+    if config.model == MAKE_MODEL:
+        return config.base.max_position_embeddings
+    file = Path(config.model).expanduser() / "config.json"
+    if not file.is_file():
+        if Path(config.model).expanduser().is_dir():
+            raise ConfigError(
+                f"{config.model} holds no config.json: not a checkpoint folder", where="model", fix="Name a Hugging Face checkpoint."
+            )
+        return None
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file} is not valid JSON", where="model", fix="Restore the checkpoint.") from error
+    length = settings.get("max_position_embeddings")
+    return length if isinstance(length, int) else None
+
+
+def _lengths(config: PipelineConfig, programs: set[str]) -> None:
+    length = model_length(config)
+    if length is None:
+        return
+    limits = {f"benchmarks.{i}.max_new_tokens": b.max_new_tokens for i, b in enumerate(config.benchmarks) if "generate" in programs}
+    if config.sft is not None and "sft" in programs and config.sft.max_length > length:
+        raise ConfigError(
+            f"{config.sft.max_length} is more than the model's {length} positions", where="sft.max_length", fix=f"At most {length}."
+        )
+    if config.grpo is not None and "grpo" in programs:
+        limits["grpo.max_completion_length"] = config.grpo.max_completion_length
+    if config.generate.max_model_len is not None and config.generate.max_model_len > length:
+        raise ConfigError(
+            f"more than the model's {length} positions", where="generate.max_model_len", fix=f"At most {length}, or leave it out."
+        )
+    for where, new_tokens in limits.items():
+        if new_tokens >= length:
+            raise ConfigError(
+                f"{new_tokens} new tokens leave no room for a prompt in the model's {length} positions", where=where, fix="Lower it."
+            )

@@ -1,0 +1,83 @@
+"""What a person sees while stages run: one live line per stage on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY_S = 10.0
+
+
+class View:
+    """Shows stages starting, progressing and ending. On a terminal each running stage has a bar with step, metrics and time left."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._live: Progress | None = None
+        if self.console.is_terminal:
+            self._live = Progress(
+                TextColumn("  {task.description:<15}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(compact=True),
+                console=self.console,
+                transient=True,
+            )
+        self._bars: dict[str, TaskID] = {}
+        self._last_plain: dict[str, tuple[float, str]] = {}
+
+    def __enter__(self) -> View:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def line(self, text: str) -> None:
+        """One permanent line. `text` is rich markup."""
+        self.console.print(text, soft_wrap=True)
+
+    def started(self, stage: str, log: str) -> None:
+        if self._live:
+            self._bars[stage] = self._live.add_task(stage, total=None, text="starting")
+        else:
+            self.line(f"  {stage:<15} started, log {escape(log)}")
+
+    def event(self, stage: str, event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            self.line(f"  {stage:<15} [yellow]{escape(event['message'])}[/]")
+            return
+        metrics = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items())
+        of = f"/{event['total']}" if event["total"] else ""
+        text = f"{event['phase']} {event['step']}{of}  {metrics}".rstrip()
+        if self._live:
+            self._live.update(self._bars[stage], total=event["total"], completed=event["step"], text=escape(text))
+            return
+        now = time.monotonic()
+        last, phase = self._last_plain.get(stage, (0.0, ""))
+        if now - last >= PLAIN_EVERY_S or phase != event["phase"]:
+            self._last_plain[stage] = (now, event["phase"])
+            self.line(f"  {stage:<15} {escape(text)}")
+
+    def ended(self, stage: str, text: str) -> None:
+        if self._live and stage in self._bars:
+            self._live.remove_task(self._bars.pop(stage))
+        self.line(f"  {stage:<15} {text}")
+
+
+def _number(value: float | int | str) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:,.0f}"
+        if abs(value) >= 1000
+        else f"{value:.3g}"
+    )

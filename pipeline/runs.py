@@ -1,0 +1,89 @@
+"""The record of every run: what was asked, what each stage did, where the report is."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import PipelineConfig
+from pipeline.errors import ConfigError
+from pipeline.execute import Outcome
+from stages.runtime import write_json
+
+
+@dataclasses.dataclass
+class RunRecord:
+    """One run's folder, `HOME/runs/ID/`, with `run.json`, `config.json` and a copy of the report."""
+
+    folder: Path
+    data: dict[str, Any]
+
+    @classmethod
+    def start(cls, home: Path, config: PipelineConfig, command: str, plan: list[dict[str, Any]]) -> RunRecord:
+        started = datetime.datetime.now(datetime.UTC)
+        folder = home / "runs" / f"{started:%Y%m%d-%H%M%S}-{config.name}"
+        suffix = 1
+        while True:
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                suffix += 1
+                folder = folder.with_name(f"{started:%Y%m%d-%H%M%S}-{config.name}-{suffix}")
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        data = {
+            "id": folder.name,
+            "name": config.name,
+            "command": command,
+            "pid": os.getpid(),
+            "started": started.isoformat(timespec="seconds"),
+            "ended": None,
+            "status": "running",
+            "error": None,
+            "plan": plan,
+            "stages": [],
+        }
+        record = cls(folder, data)
+        record.save()
+        return record
+
+    def stage_done(self, outcome: Outcome) -> None:
+        self.data["stages"].append({**outcome.as_json(), "folder": str(outcome.artifact.folder)})
+        self.save()
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """`status`: done, failed or interrupted."""
+        self.data.update(status=status, error=error, ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+        self.save()
+
+    def keep_report(self, artifact: Path) -> Path:
+        """Copy the report next to the run record, and return the page to open."""
+        for name in ("report.md", "report.html", "report.json"):
+            shutil.copyfile(artifact / name, self.folder / name)
+        return self.folder / "report.html"
+
+    def save(self) -> None:
+        write_json(self.folder / "run.json", self.data)
+
+
+def list_runs(home: Path) -> list[dict[str, Any]]:
+    """Every run's record, oldest first."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((home / "runs").glob("*/run.json"))]
+
+
+def find_run(home: Path, name: str) -> Path:
+    """The folder of a run, by its id or an unambiguous beginning of it, or `latest`."""
+    folders = sorted(file.parent for file in (home / "runs").glob("*/run.json"))
+    if name == "latest" and folders:
+        return folders[-1]
+    matching = [folder for folder in folders if folder.name == name] or [folder for folder in folders if folder.name.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise ConfigError(f"{name!r} stands for {len(matching)} runs", fix="One of: " + ", ".join(f.name for f in matching[-5:]))
+    raise ConfigError(f"there is no run {name!r} in {home / 'runs'}", fix="List them with: vcore runs")

@@ -1,0 +1,106 @@
+"""One invocation of a pipeline: its config, plan, executor and run record. The flow and the CLI both work on a `Session`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+
+from pipeline.config import PipelineConfig, load_config
+from pipeline.errors import UserError
+from pipeline.execute import Executor, Outcome
+from pipeline.graph import Stage
+from pipeline.plan import Options, Planned, chosen_stages, make_plan
+from pipeline.preflight import check_trainer_options, preflight
+from pipeline.progress import View
+from pipeline.runs import RunRecord
+from pipeline.store import Store
+
+
+@dataclasses.dataclass
+class Session:
+    """A planned and checked run. Create it with `prepare`, then call `run`."""
+
+    config: PipelineConfig
+    store: Store
+    plan: list[Planned]
+    stages: list[Stage]
+    executor: Executor
+    record: RunRecord
+
+    @classmethod
+    def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
+        """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
+        config, store, plan = plan_only(path, overrides, options)
+        check_trainer_options(config, plan)
+        stages = [planned.stage for planned in plan]
+        command = command_line(path, overrides, options)
+        forced, _ = chosen_stages(stages, options)
+        executor = Executor(config, store, view, command=command, forced=forced)
+        record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan])
+        return cls(config, store, plan, stages, executor, record)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return all(planned.state == "HIT" for planned in self.plan)
+
+    @property
+    def report_folder(self) -> Path | None:
+        outcome = self.executor.outcomes.get("report")
+        return outcome.artifact.folder if outcome else None
+
+    def run(self) -> None:
+        """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without one."""
+        try:
+            if self.nothing_to_do and "PREFECT_API_URL" not in os.environ:
+                for stage in self.stages:
+                    self.run_stage(stage)
+            else:
+                from pipeline.flow import prepare_environment, run_flow
+
+                prepare_environment(self.store.home)
+                run_flow(self)
+        except UserError as error:
+            self.record.end("interrupted" if error.exit_code == 130 else "failed", str(error))
+            raise
+        except BaseException as error:
+            self.record.end("interrupted", f"{type(error).__name__}: {error}")
+            raise
+        if self.report_folder is not None:
+            self.record.keep_report(self.report_folder)
+        self.record.end("done")
+
+    def run_stage(self, stage: Stage) -> Outcome:
+        """One stage, recorded. Called by the flow's tasks in running order."""
+        outcome = self.executor.ensure(stage)
+        self.record.stage_done(outcome)
+        return outcome
+
+    def summary(self) -> str:
+        """`8 stages: 2 ran, 6 cached`"""
+        states = [outcome.state for outcome in self.executor.outcomes.values()]
+        return f"{len(states)} stages: {states.count('ran')} ran, {states.count('cached')} cached"
+
+
+def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[PipelineConfig, Store, list[Planned]]:
+    """Config, store and plan, checked; what `vcore plan` shows."""
+    config = load_config(path, overrides)
+    store = Store(config.home_folder)
+    plan = make_plan(config, store, options)
+    preflight(config, plan)
+    return config, store, plan
+
+
+def command_line(path: Path, overrides: list[str], options: Options) -> str:
+    """The command that repeats this run, as one would type it."""
+    words = ["vcore", "run", str(path)]
+    for override in overrides:
+        words += ["--set", override]
+    for name in options.force:
+        words += ["--force", name]
+    if options.start:
+        words += ["--from", options.start]
+    if options.only:
+        words += ["--only", options.only]
+    return shlex.join(words)

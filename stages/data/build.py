@@ -1,0 +1,199 @@
+"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `benchmarks/NAME.jsonl` and `summary.json`.
+
+Training rows are checked row by row, and against the benchmarks that this very pipeline evaluates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.benchmarks import get
+from evaluation.benchmarks.base import Benchmark
+from evaluation.loading import LoadError, load
+from evaluation.records import Problem, RecordError, read_rows, write_jsonl
+from stages.data.settings import BenchmarkSource, DataSettings, SourceSettings
+from stages.runtime import Context, Result, StageError, write_json
+
+Row = dict[str, Any]
+
+
+def build(context: Context[DataSettings]) -> Result:
+    """Load every source, refuse what is broken or overlaps a benchmark, and write the artifact."""
+    settings = context.settings
+    total = len(settings.sft) + len(settings.rl) + len(settings.benchmarks)
+    step = itertools.count(1)
+
+    benchmarks: dict[str, list[Problem]] = {}
+    for source in settings.benchmarks:
+        benchmarks[source.name] = _benchmark(source, context)
+        context.progress(next(step), total, "load", problems=len(benchmarks[source.name]))
+    sft: list[Row] = []
+    for index, source in enumerate(settings.sft):
+        sft += _sft_rows(source, f"data.sft.{index}", context)
+        context.progress(next(step), total, "load", rows=len(sft))
+    rl: list[Problem] = []
+    for index, source in enumerate(settings.rl):
+        rl += _rl_problems(source, f"data.rl.{index}", context)
+        context.progress(next(step), total, "load", prompts=len(rl))
+
+    overlap = _overlap(sft, rl, benchmarks)
+    if overlap and settings.refuse_overlap:
+        shown = "; ".join(overlap[:3])
+        raise StageError(
+            f"{len(overlap)} training prompts are benchmark problems: {shown}",
+            "Remove them from the training data, or set data.refuse_overlap to false and say so beside every score.",
+        )
+    if overlap:
+        context.note(f"{len(overlap)} training prompts are benchmark problems (data.refuse_overlap is off)")
+
+    folder = context.output / "benchmarks"
+    folder.mkdir()
+    counts = {name: write_jsonl(folder / f"{name}.jsonl", problems) for name, problems in benchmarks.items()}
+    n_sft, n_rl = write_jsonl(context.output / "sft.jsonl", sft), write_jsonl(context.output / "rl.jsonl", rl)
+    summary = {
+        "sft": {"rows": n_sft, "by_source": _count(row["source"] for row in sft), "sha256": _sha256(context.output / "sft.jsonl")},
+        "rl": {"prompts": n_rl, "by_source": _count(p.benchmark for p in rl), "sha256": _sha256(context.output / "rl.jsonl")},
+        "benchmarks": {
+            name: {"problems": n, "complete": get(name).size, "sha256": _sha256(folder / f"{name}.jsonl")} for name, n in counts.items()
+        },
+        "overlap": overlap,
+    }
+    write_json(context.output / "summary.json", summary)
+    proof = {"sft_rows": n_sft, "rl_prompts": n_rl, "benchmark_problems": counts}
+    return Result(proof, {"headline": f"{n_sft} demonstrations, {n_rl} prompts, {sum(counts.values())} benchmark problems"})
+
+
+def _benchmark(source: BenchmarkSource, context: Context[DataSettings]) -> list[Problem]:
+    benchmark = get(source.name)
+    label = f"benchmark {source.name}"
+    problems = _load(benchmark, source.split, source.problems, source.seed, label, context)
+    if source.problems is not None and len(problems) < source.problems:
+        raise StageError(
+            f"{label} has {len(problems)} problems, {source.problems} were asked for", "Lower benchmarks.*.problems or leave it out."
+        )
+    return problems
+
+
+def _load(benchmark: Benchmark, split: str, n: int | None, seed: int, label: str, context: Context[DataSettings]) -> list[Problem]:
+    try:
+        problems = load(benchmark, split, context.machine.data_dir, n, seed, revision=_commit(label, context))
+    except (RecordError, LoadError, OSError) as error:
+        raise StageError(f"{label}: {error}", "Check the file, or data_dir; the expected columns are in docs/data.md.") from error
+    if not problems:
+        raise StageError(f"{label}: no problems in split {split}", "The file or split is empty.")
+    return problems
+
+
+def _commit(label: str, context: Context[DataSettings]) -> str | None:
+    commits: dict[str, str] = context.details.get("commits", {})
+    return commits.get(label)
+
+
+def _seed(source: SourceSettings, context: Context[DataSettings]) -> int:
+    return context.seed if source.seed is None else source.seed
+
+
+def _sft_rows(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Row]:
+    if source.task is not None:
+        task = get(source.task)
+        problems = _load(task, source.split, source.rows, _seed(source, context), label, context)
+        if task.demonstrate is None:
+            raise StageError(f"{label}: {task.name} has no demonstrations", "Use another task, or a file with a completion column.")
+        completions = task.demonstrate(problems, _seed(source, context))
+        return [_sft_row(f"{task.name}/{p.id}", task.name, p.prompt, c) for p, c in zip(problems, completions, strict=True)]
+    columns, name = source.columns, source.file or source.hub or ""
+    if columns.completion is None:
+        raise StageError(f"{label}: columns.completion is not set", "Name the column with the demonstration.")
+    rows = _rows(source, label, context)
+    origin = Path(name).name
+    return [
+        _sft_row(f"{origin}:{number}", origin, _text(row, columns.prompt, label, number), _text(row, columns.completion, label, number))
+        for number, row in rows
+    ]
+
+
+def _sft_row(id: str, source: str, prompt: str, completion: str) -> Row:
+    return {
+        "id": id,
+        "source": source,
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": completion}],
+    }
+
+
+def _rl_problems(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Problem]:
+    if source.task is not None:
+        return _load(get(source.task), source.split, source.rows, _seed(source, context), label, context)
+    columns, name = source.columns, source.file or source.hub or ""
+    if columns.answer is None:
+        raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
+    origin = Path(name).name
+    return [
+        Problem(f"{origin}:{number}", origin, "maths", _text(row, columns.prompt, label, number), _text(row, columns.answer, label, number))
+        for number, row in _rows(source, label, context)
+    ]
+
+
+def _rows(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[tuple[int, Mapping[str, Any]]]:
+    """(row number, row) of a dataset that is not a task of ours: a local file, or a hub dataset at its resolved commit."""
+    import datasets
+
+    try:
+        if source.file is not None:
+            path = Path(source.file).expanduser()
+            if path.name.endswith((".jsonl", ".jsonl.gz")):
+                rows: Iterable[tuple[int, Mapping[str, Any]]] = read_rows(path)
+            elif path.suffix == ".parquet":
+                rows = enumerate(datasets.Dataset.from_parquet(str(path), keep_in_memory=True), start=1)
+            else:
+                raise StageError(f"{label}: cannot read {path.name}", "Use a .jsonl, .jsonl.gz or .parquet file.")
+        else:
+            revision = _commit(label, context)
+            rows = enumerate(datasets.load_dataset(source.hub, source.hub_config, split=source.split, revision=revision), start=1)
+        taken = list(itertools.islice(rows, source.rows))
+    except RecordError as error:
+        raise StageError(f"{label}: {error}", "Mend or remove that line.") from error
+    except (OSError, ValueError) as error:
+        raise StageError(f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset.") from error
+    if not taken:
+        raise StageError(f"{label}: {source.file or source.hub} has no rows", "The dataset or split is empty.")
+    return taken
+
+
+def _text(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
+    if column not in row:
+        raise StageError(f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}", f"Set {label}.columns.")
+    value = row[column]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise StageError(f"{label}: row {number}: column {column!r} is {value!r}, expected text", "Mend or remove that row.")
+    return value
+
+
+def _overlap(sft: list[Row], rl: list[Problem], benchmarks: dict[str, list[Problem]]) -> list[str]:
+    """Training prompts that equal a benchmark prompt once case, punctuation and spacing are gone."""
+    known = {_normal(p.prompt): p for problems in benchmarks.values() for p in problems}
+    training = [(row["id"], row["prompt"][0]["content"]) for row in sft] + [(p.id, p.prompt) for p in rl]
+    hits = ((id, known.get(_normal(prompt))) for id, prompt in training)
+    return [f"{id} = {problem.benchmark} {problem.id}" for id, problem in hits if problem is not None]
+
+
+def _normal(text: str) -> str:
+    return re.sub(r"[\W_]+", " ", text).casefold().strip()
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
