@@ -1,0 +1,59 @@
+"""A stage program for the launcher's tests: does what `details.behaviour` says, with the real runtime."""
+
+import os
+import subprocess
+import sys
+import time
+
+from stages.runtime import Context, Result, StageError, StageStopped, run_stage
+from stages.settings import StageSettings, identity
+
+
+class FakeSettings(StageSettings):
+    steps: int = identity(3)
+
+
+def run(context: Context[FakeSettings]) -> Result:
+    behaviour = context.details["behaviour"]
+    print(f"behaviour {behaviour}")
+    if behaviour == "succeed":
+        for step in range(context.settings.steps):
+            context.progress(step + 1, context.settings.steps, "work", loss=1.0 / (step + 1))
+        (context.output / "payload").write_text("made")
+        return Result({"steps": context.settings.steps}, {"headline": "made"})
+    if behaviour == "resume":  # counts in its state; stops when asked; ends at 5
+        context.stops_gracefully = True
+        counter = context.state / "count"
+        count = int(counter.read_text()) if counter.exists() else 0
+        context.note(f"starts at {count}")
+        while count < 5:
+            count += 1
+            counter.write_text(str(count))
+            context.progress(count, 5, "work")
+            if context.stop_requested:
+                raise StageStopped
+            time.sleep(0.3)
+        (context.output / "payload").write_text("5")
+        return Result({"count": count})
+    if behaviour == "orphan":  # leaves a process behind
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+        (context.output / "pid").write_text(str(child.pid))
+        return Result({"ok": True})
+    if behaviour == "no_proof":
+        return Result({})
+    if behaviour == "stage_error":
+        raise StageError("the data are empty", "Add some rows.")
+    if behaviour == "bug":
+        raise RuntimeError("unforeseen")
+    if behaviour == "die":
+        os.kill(os.getpid(), 9)
+    if behaviour == "exit0":
+        os._exit(0)
+    if behaviour == "hang":
+        while True:
+            time.sleep(1)
+    raise AssertionError(behaviour)
+
+
+if __name__ == "__main__":
+    run_stage(FakeSettings, run)

@@ -1,0 +1,131 @@
+"""The launcher against real processes: success, every kind of failure, stopping, resuming, and leaving nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import Interrupted, StageFailed
+from pipeline.launch import run_process, stage_environment
+from pipeline.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def launch(tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None) -> dict[str, Any]:
+    spec = {
+        "stage": "fake",
+        "settings": {"steps": 3},
+        "inputs": {},
+        "seed": 0,
+        "machine": {"device": "cpu", "threads": 1, "data_dir": None},
+        "details": {"behaviour": behaviour},
+    }
+    environment = stage_environment("cpu", 1, hub=False) | {"PYTHONPATH": str(ROOT)}
+    handler = on_event or (events if events is not None else []).append
+    with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
+        return run_process("fake", "tests.fake_stage", spec, tmp_path / "w", environment, handler, lock=lock, grace_s=10)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def test_success_returns_the_proof_and_shows_progress(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    result = launch(tmp_path, "succeed", events)
+    assert result["proof"] == {"steps": 3}
+    assert events[-1]["step"] == events[-1]["total"] == 3
+    assert (tmp_path / "w" / "out" / "payload").read_text() == "made"
+    assert "behaviour succeed" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("stage_error", "the data are empty\nAdd some rows."),
+        ("bug", "RuntimeError: unforeseen\nSee the log: .*stage.log"),
+        ("die", "was killed by SIGKILL"),
+        ("exit0", "ended with exit code 0 and no result"),
+        ("no_proof", "without a completion proof"),
+    ],
+)
+def test_every_failure_is_one_message(tmp_path: Path, behaviour: str, message: str) -> None:
+    with pytest.raises(StageFailed, match=message):
+        launch(tmp_path, behaviour)
+
+
+def test_an_error_of_an_earlier_attempt_is_not_reported_again(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="the data are empty"):
+        launch(tmp_path, "stage_error")
+    with pytest.raises(StageFailed, match="SIGKILL"):
+        launch(tmp_path, "die")
+
+
+def test_a_process_the_stage_left_behind_is_ended(tmp_path: Path) -> None:
+    launch(tmp_path, "orphan")
+    pid = int((tmp_path / "w" / "out" / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
+
+
+def test_interruption_stops_the_stage_and_the_next_run_resumes(tmp_path: Path) -> None:
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["step"] >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path, "resume", on_event=interrupt)
+    saved = int((tmp_path / "w" / "state" / "count").read_text())
+    assert 2 <= saved < 5
+    events: list[dict[str, Any]] = []
+    assert launch(tmp_path, "resume", events)["proof"] == {"count": 5}
+    assert events[0]["message"] == f"starts at {saved}"
+
+
+def test_a_stage_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: Path) -> None:
+    def stop() -> None:
+        while not (tmp_path / "w" / "state" / "count").exists():
+            time.sleep(0.05)
+        found = subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True, check=True).stdout.split()
+        os.kill(int(found[0]), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="state is saved"):
+        launch(tmp_path, "resume")
+    thread.join()
+
+
+def test_a_killed_orchestrator_takes_its_stage_along(tmp_path: Path) -> None:
+    """SIGKILL gives the orchestrator no chance to act: the stage hears of it from the kernel, saves its state and leaves."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom tests.pipeline.test_launch import launch\n"
+        "launch(Path(sys.argv[1]), 'resume')\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT)])
+    counter = tmp_path / "w" / "state" / "count"
+    deadline = time.monotonic() + 60
+    while not counter.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found = subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True, check=True).stdout.split()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(int(found[0])) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(int(found[0]))
+    assert int(counter.read_text()) < 5

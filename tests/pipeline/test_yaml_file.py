@@ -1,0 +1,74 @@
+"""Reading YAML: places, extends, overrides, and the errors a user can make."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.yaml_file import read
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_values_are_plain_and_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    document = read(write(tmp_path, "a.yaml", "rate: 1e-5\nflag: true\nnested:\n  list: [1, two]\n"))
+    assert document.values == {"rate": 1e-5, "flag": True, "nested": {"list": [1, "two"]}}
+    assert type(document.values["rate"]) is float
+    assert type(document.values["nested"]["list"][0]) is int
+
+
+def test_place_is_the_line_that_set_the_value(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "name: x\nsft:\n  steps: 3\n")
+    document = read(path)
+    assert document.place(("sft", "steps")) == f"{path}:3"
+    assert document.place(("sft", "absent")) == f"{path}:2"
+    assert document.place(("nothing",)) == str(path)
+
+
+def test_extends_merges_mappings_and_replaces_lists(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", "seed: 0\nsft:\n  steps: 3\n  betas: [1, 2]\n")
+    child = write(tmp_path, "child.yaml", "extends: base.yaml\nsft:\n  betas: [9]\n")
+    document = read(child)
+    assert document.values == {"seed": 0, "sft": {"steps": 3, "betas": [9]}}
+    assert document.place(("sft", "betas")) == f"{child}:3"
+    assert document.place(("sft", "steps")) == f"{tmp_path / 'base.yaml'}:3"
+    assert document.place(("sft", "betas", 1)) == f"{child}:3", "the replaced list leaves no places behind"
+
+
+def test_overrides_set_values_sections_and_list_items(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "benchmarks:\n- name: x\n  problems: 5\n")
+    document = read(path, ["benchmarks.0.problems=7", "sft.learning_rate=1e-5", "grpo=null"])
+    assert document.values["benchmarks"][0]["problems"] == 7
+    assert document.values["sft"] == {"learning_rate": 1e-5}
+    assert document.values["grpo"] is None
+    assert document.place(("benchmarks", 0, "problems")) == "--set benchmarks.0.problems=7"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("a: [1\n", [], r"a\.yaml:\d+: not valid YAML"),
+        ("a: 1\na: 2\n", [], r"a\.yaml:\d+: not valid YAML.*duplicate"),
+        ("- 1\n", [], "is a YAML mapping"),
+        ("extends: missing.yaml\n", [], "missing.yaml does not exist"),
+        ("extends: a.yaml\n", [], "extends itself"),
+        ("extends: [x]\n", [], r"a\.yaml:1: extends takes the path"),
+        ("a: 1\n", ["a"], "KEY=VALUE"),
+        ("a: 1\n", ["a.b=2"], "single value, not a section"),
+        ("a: [1]\n", ["a.5=2"], "not an index"),
+        ("a: 1\n", ["a=[1"], "not valid YAML"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    path = write(tmp_path, "a.yaml", text)
+    with pytest.raises(ConfigError, match=message):
+        read(path, overrides)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        read(tmp_path / "none.yaml")
