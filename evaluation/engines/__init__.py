@@ -1,0 +1,26 @@
+"""Sampling engines behind one interface: vLLM, and plain `transformers` generation where vLLM is absent.
+
+Which one runs is the caller's choice and never changes silently: an engine that cannot run raises `EngineUnavailable`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from evaluation.engines.base import Engine, EngineOptions, EngineUnavailable, OnDone, Sampled, SamplingRequest
+
+EngineName = Literal["vllm", "transformers"]
+
+__all__ = ["Engine", "EngineName", "EngineOptions", "EngineUnavailable", "OnDone", "Sampled", "SamplingRequest", "open_engine"]
+
+
+def open_engine(name: EngineName, model: str | Path, options: EngineOptions) -> Engine:
+    """Load the checkpoint folder `model` into the named engine. Takes seconds; heavy libraries are imported here, not before."""
+    if name == "vllm":
+        from evaluation.engines.vllm_engine import VLLMEngine
+
+        return VLLMEngine(str(model), options)
+    from evaluation.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(str(model), options)

@@ -1,0 +1,136 @@
+"""The interface that both sampling engines share: token ids in, text and a finish reason out.
+
+One request is one sample with its own seed, so that neither the order of requests nor what else is in the batch decides what is
+drawn. (Arithmetic of a batch still depends on its shape in the last bits; in float32 that changes a token only at an exact near-tie.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class EngineUnavailable(RuntimeError):
+    """The chosen engine is not installed or cannot run here; the message names what to install or set."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingRequest:
+    """One completion to sample.
+
+    Attributes:
+        prompt_token_ids: the rendered prompt, special tokens included.
+        max_new_tokens: limit on completion tokens; the context length limits it further.
+        seed: seed of this sample's own random stream; required unless greedy, where nothing is drawn.
+        temperature: 0 is greedy decoding.
+        top_p: nucleus mass; 1 switches it off.
+        top_k: number of candidates; 0 switches it off.
+        stop: strings that end the completion; they are not part of it.
+    """
+
+    prompt_token_ids: tuple[int, ...]
+    max_new_tokens: int
+    seed: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompt_token_ids:
+            raise ValueError("a request needs at least one prompt token")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if self.temperature > 0 and self.seed is None:
+            raise ValueError("a request with a temperature above 0 needs a seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """One completion: its text without special tokens, its tokens (the end-of-turn token counts), and `stop` or `length`."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+OnDone = Callable[[int, Sampled], None]
+"""Called with the index of a request and its sample as soon as it is finished, in any order."""
+
+
+class Engine(Protocol):
+    """A loaded model that samples. `max_model_len` bounds prompt plus completion, in tokens."""
+
+    name: str
+    version: str
+    tokenizer: Any
+    max_model_len: int
+
+    def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
+        """Sample all requests together; the result is in their order. Raises ValueError on a prompt that leaves no room to sample."""
+        ...
+
+    def close(self) -> None:
+        """Release the model's memory."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineOptions:
+    """How to load a model. Only `dtype` and `max_model_len` change results; the rest is how the machine is used.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        dtype: `float32`, `bfloat16` or `float16`.
+        max_model_len: context in tokens; None takes the model's own.
+        threads: CPU threads.
+        max_concurrent: samples in flight at once.
+        gpu_memory_utilization: share of the GPU's memory for vLLM (cuda only).
+        tensor_parallel: number of GPUs that share one model (cuda only).
+        cpu_kv_cache_gib: memory for vLLM's key-value cache (cpu only).
+    """
+
+    device: str
+    dtype: str
+    max_model_len: int | None = None
+    threads: int = 1
+    max_concurrent: int = 256
+    gpu_memory_utilization: float = 0.9
+    tensor_parallel: int = 1
+    cpu_kv_cache_gib: int = 1
+
+
+def check_room(requests: Sequence[SamplingRequest], max_model_len: int) -> None:
+    """Raise ValueError when a prompt fills the context, so that no engine cuts or drops it silently."""
+    for index, request in enumerate(requests):
+        if len(request.prompt_token_ids) >= max_model_len:
+            raise ValueError(
+                f"request {index}: {len(request.prompt_token_ids)} prompt tokens leave no room in a context of {max_model_len}"
+            )
+
+
+def text_of(tokenizer: Any, token_ids: Sequence[int], stop: Sequence[str]) -> str:
+    """Decode a completion, the same way for every engine: no special tokens, cut before the first stop string."""
+    text: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    ends = [place for place in (text.find(string) for string in stop) if place >= 0]
+    return text[: min(ends)] if ends else text
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer of a checkpoint folder. Raises ValueError where it has no chat template."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{model}: the tokenizer has no chat template")
+    return tokenizer
+
+
+def end_token_ids(tokenizer: Any, generation_config: Any) -> list[int]:
+    """Every token that ends a completion: those of the generation config and the tokenizer's own."""
+    declared = generation_config.eos_token_id
+    ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
+        ids.append(tokenizer.eos_token_id)
+    return ids

@@ -1,0 +1,146 @@
+"""Plain `transformers` generation as an `Engine`: slower than vLLM on large models, runs wherever torch runs."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
+
+from evaluation.engines.base import EngineOptions, OnDone, Sampled, SamplingRequest, check_room, end_token_ids, load_tokenizer, text_of
+
+
+class TransformersEngine:
+    """A checkpoint loaded with `AutoModelForCausalLM`, sampled in left-padded batches of requests with like parameters."""
+
+    name = "transformers"
+
+    def __init__(self, model: str, options: EngineOptions) -> None:
+        self.version: str = transformers.__version__
+        self.tokenizer = load_tokenizer(model)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.dtype)).to(options.device).eval()
+        self._ends = end_token_ids(self.tokenizer, self._model.generation_config)
+        self._device = options.device
+        self._max_concurrent = options.max_concurrent
+        self.max_model_len: int = options.max_model_len or int(self._model.config.get_text_config().max_position_embeddings)
+
+    def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
+        """See `Engine.generate`. Requests are grouped by parameters and prompt length, which keeps padding small."""
+        check_room(requests, self.max_model_len)
+        done: dict[int, Sampled] = {}
+        order = sorted(range(len(requests)), key=lambda i: (*_parameters(requests[i]), -len(requests[i].prompt_token_ids), i))
+        for _, group in itertools.groupby(order, key=lambda i: _parameters(requests[i])):
+            for batch in _chunks(list(group), self._max_concurrent):
+                for index, sampled in zip(batch, self._sample([requests[i] for i in batch]), strict=True):
+                    done[index] = sampled
+                    if on_done is not None:
+                        on_done(index, sampled)
+        return [done[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """Drop the model and give cached GPU memory back."""
+        self._model = None
+        gc.collect()
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _sample(self, batch: list[SamplingRequest]) -> list[Sampled]:
+        """Sample one batch whose requests share all parameters but prompt and seed."""
+        first, longest = batch[0], max(len(request.prompt_token_ids) for request in batch)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._ends[0]
+        ids = torch.full((len(batch), longest), pad)
+        mask = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, request in enumerate(batch):
+            start = longest - len(request.prompt_token_ids)
+            ids[row, start:] = torch.tensor(request.prompt_token_ids)
+            mask[row, start:] = 1
+        # Rows with shorter prompts may go on longer than the context allows the longest one; each row is cut to its own room below.
+        shortest = min(len(request.prompt_token_ids) for request in batch)
+        output = self._model.generate(
+            input_ids=ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            do_sample=False,  # drawing is done row by row in `_SeededDraw`
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=min(first.max_new_tokens, self.max_model_len - shortest),
+            eos_token_id=self._ends,
+            pad_token_id=pad,
+            logits_processor=[_SeededDraw(batch)] if first.temperature > 0 else [],
+            stopping_criteria=[_StopStrings(self.tokenizer, longest, first.stop)] if first.stop else [],
+            disable_compile=True,
+        )
+        rows = output[:, longest:].tolist()
+        return [self._finish(request, row) for request, row in zip(batch, rows, strict=True)]
+
+    def _finish(self, request: SamplingRequest, row: list[int]) -> Sampled:
+        room = min(request.max_new_tokens, self.max_model_len - len(request.prompt_token_ids))
+        end = next((place for place, token in enumerate(row[:room]) if token in self._ends), None)
+        if end is not None:
+            return Sampled(text_of(self.tokenizer, row[: end + 1], request.stop), end + 1, "stop")
+        if request.stop:
+            length = _first_stop(self.tokenizer, row[:room], request.stop)
+            if length is not None:
+                return Sampled(text_of(self.tokenizer, row[:length], request.stop), length, "stop")
+        return Sampled(text_of(self.tokenizer, row[:room], ()), len(row[:room]), "length")
+
+
+class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
+    """Draws each row's token from its own generator and leaves it as the only candidate for greedy selection.
+
+    Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax. The noise of a row depends on its seed and on
+    how many tokens it has, never on its neighbours.
+    """
+
+    def __init__(self, batch: list[SamplingRequest]) -> None:
+        first = batch[0]
+        self._temperature, self._top_p, self._top_k = first.temperature, first.top_p, first.top_k
+        self._generators = [torch.Generator().manual_seed(int(request.seed)) for request in batch]  # type: ignore[arg-type]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores`: (rows, vocabulary) logits; returns the same shape with all but the drawn token at -inf."""
+        logits = scores.float() / self._temperature
+        if self._top_k > 0:
+            logits = transformers.TopKLogitsWarper(self._top_k)(input_ids, logits)
+        if self._top_p < 1:
+            logits = transformers.TopPLogitsWarper(self._top_p)(input_ids, logits)
+        exponential = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=generator) for generator in self._generators])
+        drawn = (logits - exponential.log().to(logits.device)).argmax(dim=1, keepdim=True)  # -log(Exp(1)) is Gumbel noise
+        return torch.full_like(scores, float("-inf")).scatter(1, drawn, 0.0)
+
+
+class _StopStrings(StoppingCriteria):  # type: ignore[misc]
+    """Ends a row whose completion contains a stop string."""
+
+    def __init__(self, tokenizer: Any, prompt_length: int, stop: Sequence[str]) -> None:
+        self._tokenizer, self._prompt_length, self._stop = tokenizer, prompt_length, stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        texts = self._tokenizer.batch_decode(input_ids[:, self._prompt_length :], skip_special_tokens=True)
+        return torch.tensor([any(string in text for string in self._stop) for text in texts], device=input_ids.device)
+
+
+def _chunks(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _parameters(request: SamplingRequest) -> tuple[Any, ...]:
+    """What all rows of one batch share; the longest completions come first."""
+    return (-request.max_new_tokens, request.temperature, request.top_p, request.top_k, request.stop)
+
+
+def _first_stop(tokenizer: Any, row: list[int], stop: Sequence[str]) -> int | None:
+    """Number of tokens after which a stop string is complete, or None."""
+    text = tokenizer.decode(row, skip_special_tokens=True)
+    if not any(string in text for string in stop):
+        return None
+    for length in range(1, len(row) + 1):
+        text = tokenizer.decode(row[:length], skip_special_tokens=True)
+        if any(string in text for string in stop):
+            return length
+    return None

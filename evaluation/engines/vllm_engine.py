@@ -1,0 +1,111 @@
+"""vLLM as an `Engine`: everything is submitted at once and finished samples are handed over as they come."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation.engines import vllm_cpu
+from evaluation.engines.base import EngineOptions, EngineUnavailable, OnDone, Sampled, SamplingRequest, check_room, load_tokenizer, text_of
+
+_MIN_BATCHED_TOKENS = 16_384
+
+
+def require_vllm(device: str) -> None:
+    """Raise `EngineUnavailable` where vLLM is not installed; does not import it."""
+    if importlib.util.find_spec("vllm") is None:
+        extra = "cuda" if device == "cuda" else "cpu"
+        raise EngineUnavailable(
+            f"vLLM is not installed: install the pinned set (requirements/{extra}.txt, extra `{extra}`), or set engine: transformers"
+        )
+
+
+class VLLMEngine:
+    """A checkpoint loaded in vLLM's offline engine.
+
+    On a CPU the engine lives in this process with the environment of `vllm_cpu`; on CUDA vLLM's own defaults stand, and dtype,
+    memory share and tensor parallelism come from the options.
+    """
+
+    name = "vllm"
+
+    def __init__(self, model: str, options: EngineOptions) -> None:
+        require_vllm(options.device)
+        if options.device == "cpu":
+            vllm_cpu.prepare_environment(options.threads)
+        self.tokenizer = load_tokenizer(model)
+        import vllm
+
+        self.version: str = vllm.__version__
+        self._llm: Any = vllm.LLM(
+            model=model,
+            dtype=options.dtype,
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.max_concurrent,
+            disable_log_stats=True,
+            seed=0,  # every request that draws has its own seed
+            **_device_arguments(model, options),
+        )
+        self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
+
+    def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
+        """See `Engine.generate`. Requests keep their order in the queue, so put the long ones first."""
+        from vllm import TokensPrompt
+
+        check_room(requests, self.max_model_len)
+        engine = self._llm.llm_engine
+        done: dict[int, Sampled] = {}
+        for index, request in enumerate(requests):
+            prompt = TokensPrompt(prompt_token_ids=list(request.prompt_token_ids))
+            engine.add_request(str(index), prompt, _sampling_params(request))
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if not output.finished:
+                    continue
+                index, completion = int(output.request_id), output.outputs[0]
+                if completion.finish_reason not in ("stop", "length"):
+                    raise RuntimeError(f"vLLM ended request {index} with {completion.finish_reason!r}")
+                text = text_of(self.tokenizer, completion.token_ids, requests[index].stop)
+                done[index] = Sampled(text, len(completion.token_ids), completion.finish_reason)
+                if on_done is not None:
+                    on_done(index, done[index])
+        return [done[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """Drop the engine; on CUDA, memory is certain to be free only when the process ends."""
+        self._llm = None
+        gc.collect()
+
+
+def _device_arguments(model: str, options: EngineOptions) -> dict[str, Any]:
+    if options.device == "cuda":
+        return {"gpu_memory_utilization": options.gpu_memory_utilization, "tensor_parallel_size": options.tensor_parallel}
+    return vllm_cpu.engine_arguments(max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib)
+
+
+def _context(model: str, options: EngineOptions) -> int:
+    """Context length in tokens; without chunked prefill one batch must hold the longest prompt."""
+    if options.max_model_len is not None:
+        return options.max_model_len
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings)
+
+
+def _sampling_params(request: SamplingRequest) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    greedy = request.temperature == 0
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=1.0 if greedy else request.top_p,
+        top_k=0 if greedy else request.top_k,
+        max_tokens=request.max_new_tokens,
+        seed=None if greedy else request.seed,
+        stop=list(request.stop) or None,
+        detokenize=bool(request.stop),  # only stop strings need vLLM's own text; ours is decoded the same way for every engine
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )

@@ -1,0 +1,1 @@
+"""Sampling of one checkpoint on all benchmarks with one engine load."""

@@ -1,0 +1,62 @@
+"""Settings of the generate stage: which engine samples which benchmarks, and how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from stages.settings import StageSettings, execution, identity
+
+
+class BenchmarkSettings(StageSettings):
+    """One benchmark of an evaluation: which problems, how many samples of each, drawn how."""
+
+    name: str = identity()
+    split: Literal["test", "dev"] = identity("test")
+    problems: int | None = identity(None, gt=0)
+    """How many problems (the first ones; how many to make for a generated benchmark). None: all."""
+    problem_seed: int = identity(0, ge=0)
+    """Seed that generated problems are made from."""
+    samples: int = identity(1, gt=0)
+    """Completions per problem."""
+    temperature: float = identity(0.0, ge=0)
+    """0 is greedy decoding."""
+    top_p: float = identity(1.0, gt=0, le=1)
+    top_k: int = identity(0, ge=0)
+    """Number of candidate tokens; 0 switches it off."""
+    max_new_tokens: int = identity(512, gt=0)
+    stop: list[str] = identity([])
+    """Strings that end a completion, beside the model's own end tokens. Long reasoning is easily cut by one."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> BenchmarkSettings:
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError(f"samples: {self.samples} greedy samples of a problem would all be the same; set a temperature")
+        if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
+            raise ValueError("temperature: greedy decoding ignores top_p and top_k; set a temperature or leave them out")
+        if any(not string for string in self.stop):
+            raise ValueError("stop: an empty string would end every completion at once")
+        return self
+
+
+class GenerateSettings(StageSettings):
+    """How a checkpoint is sampled. `benchmarks` comes from the pipeline's top level and is not written by hand."""
+
+    benchmarks: list[BenchmarkSettings] = identity([])
+    engine: Literal["vllm", "transformers"] = identity("vllm")
+    """`transformers` is for machines without vLLM; nothing switches to it by itself."""
+    dtype: Literal["float32", "bfloat16", "float16"] = identity("float32")
+    max_model_len: int | None = identity(None, gt=1)
+    """Context in tokens, prompt and completion together. None: the model's own."""
+    system_prompt: str | None = identity(None)
+    enable_thinking: bool | None = identity(None)
+    """Passed to the chat template where set (Qwen3). None leaves the template's default."""
+    max_concurrent: int = execution(256, gt=0)
+    """Samples in flight at once."""
+    gpu_memory_utilization: float = execution(0.9, gt=0, le=1)
+    """Share of the GPU's memory that vLLM takes (cuda)."""
+    tensor_parallel: int = execution(1, gt=0)
+    """GPUs that share one model in vLLM (cuda)."""
+    cpu_kv_cache_gib: int = execution(1, gt=0)
+    """Memory for vLLM's key-value cache (cpu), in GiB."""

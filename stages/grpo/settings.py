@@ -1,0 +1,144 @@
+"""Settings of the GRPO stage. Every default of TRL that changes the result is named here and so stands in the resolved config."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from stages.settings import StageSettings, execution, identity
+from stages.sft.settings import LoraSettings
+
+
+class RewardSettings(StageSettings):
+    """Weights of the reward's parts; each part is 0 or 1 per completion."""
+
+    correct: float = identity(1.0, ge=0)
+    """The grader's verdict is `correct`; a timeout counts as 0."""
+    format: float = identity(0.1, ge=0)
+    """Exactly one complete \\boxed{} (maths) or one fenced block (code)."""
+
+    @model_validator(mode="after")
+    def _some_reward(self) -> RewardSettings:
+        if self.correct == 0 and self.format == 0:
+            raise ValueError("correct: with both weights 0 there is nothing to learn from")
+        return self
+
+
+class GrpoSettings(StageSettings):
+    """Settings of the GRPO stage."""
+
+    steps: int = identity(100, gt=0)
+    """Optimizer steps."""
+    prompts_per_step: int = identity(16, gt=0)
+    num_generations: int = identity(8, ge=2)
+    """Completions per prompt: the group whose mean reward is the baseline. A step trains on prompts_per_step * num_generations."""
+    micro_batch_size: int | None = execution(None, gt=0)
+    """Completions per forward and backward pass; must divide the step's. None: all at once."""
+    num_iterations: int = identity(1, gt=0)
+    """Optimizer steps taken on each batch of completions."""
+
+    max_completion_length: int = identity(512, gt=0)
+    max_model_len: int | None = identity(None, gt=1)
+    """Context in tokens, prompt and completion together; prompts that leave no room for max_completion_length are left out.
+    None: the model's own."""
+    temperature: float = identity(1.0, gt=0)
+    top_p: float = identity(1.0, gt=0, le=1)
+    top_k: int = identity(0, ge=0)
+    """Number of candidate tokens; 0 switches it off."""
+    system_prompt: str | None = identity(None)
+    """Use the same as `generate.system_prompt`, or the evaluation sees prompts that training never had."""
+    enable_thinking: bool | None = identity(None)
+    """Passed to the chat template where set (Qwen3). None leaves the template's default."""
+
+    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = identity("dapo")
+    """How token losses are averaged: over all tokens of the step (dapo), per completion (grpo), and so on (TRL's names)."""
+    beta: float = identity(0.0, ge=0)
+    """Weight of the divergence from the starting model; 0 keeps no reference model."""
+    epsilon: float = identity(0.2, gt=0, lt=1)
+    epsilon_high: float = identity(0.28, gt=0)
+    """Upper clip of the probability ratio is 1 + epsilon_high, the lower 1 - epsilon."""
+    scale_rewards: Literal["group", "batch", "none"] = identity("group")
+    """Which standard deviation advantages are divided by."""
+    importance_sampling_level: Literal["token", "sequence"] = identity("token")
+    mask_truncated_completions: bool = identity(False)
+    """Leave completions that hit the length limit out of the loss."""
+    rewards: RewardSettings = identity(RewardSettings())
+
+    rollout: Literal["vllm", "transformers"] = identity("vllm")
+    """What samples the completions. `transformers` is for machines without vLLM; nothing switches to it by itself."""
+    sampling_correction: bool = identity(True)
+    """Correct for the difference between the sampler's probabilities and the trainer's (rollout vllm)."""
+    sampling_correction_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = identity("sequence_mask")
+    sampling_correction_max: float = identity(3.0, gt=1)
+    """Largest ratio of trainer to sampler probability that is kept."""
+    max_logprob_difference: float | None = execution(None, gt=0)
+    """Stop when a sampled token's log-probability differs by more between vLLM and the trainer, which means that the weights were not
+    synchronised. None: 0.001 in float32, where both compute the same; no bound in bfloat16, where single tokens differ by much."""
+    mean_logprob_difference: float | None = execution(None, gt=0)
+    """The same for the mean over a step's tokens. None: 0.0001 in float32, 0.1 in bfloat16."""
+
+    learning_rate: float = identity(1e-6, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = identity("constant")
+    """Learning rate after the warm-up."""
+    warmup_steps: int = identity(0, ge=0)
+    adam_beta1: float = identity(0.9, ge=0, lt=1)
+    adam_beta2: float = identity(0.999, ge=0, lt=1)
+    adam_epsilon: float = identity(1e-8, gt=0)
+    weight_decay: float = identity(0.0, ge=0)
+    max_grad_norm: float = identity(1.0, gt=0)
+    dtype: Literal["float32", "bfloat16"] = identity("float32")
+    """bfloat16: mixed precision (trained weights stay float32), vLLM and the saved checkpoint in bfloat16."""
+    lora: LoraSettings | None = identity(None)
+    gradient_checkpointing: bool = execution(False)
+    """Recompute activations in the backward pass: less memory, more time."""
+
+    grader_workers: int = execution(2, gt=0)
+    maths_timeout_s: float = execution(5.0, gt=0)
+    code_timeout_s: float = execution(10.0, gt=0)
+    max_grader_error_share: float = execution(0.01, ge=0, le=1)
+    """Stop when the grader itself fails on more than this share of a step's completions."""
+
+    gpu_memory_utilization: float = execution(0.3, gt=0, le=1)
+    """Share of the GPU's memory that vLLM takes beside the trainer (cuda)."""
+    tensor_parallel: int = execution(1, gt=0)
+    """GPUs that share one vLLM model (cuda)."""
+    cpu_kv_cache_gib: int = execution(1, gt=0)
+    """Memory for vLLM's key-value cache (cpu), in GiB."""
+    logging_steps: int = execution(1, gt=0)
+    checkpoint_steps: int = execution(20, gt=0)
+    """Optimizer steps between two checkpoints that a stopped run can resume from."""
+    trainer: dict[str, Any] = identity({})
+    """Further options of `trl.GRPOConfig`, by their names there. Options that have a field above are refused."""
+
+    @property
+    def completions_per_step(self) -> int:
+        """The effective batch size, in completions."""
+        return self.prompts_per_step * self.num_generations
+
+    @property
+    def logprob_bounds(self) -> tuple[float | None, float]:
+        """Bounds of the sampling log-probability difference: (largest of a step's tokens or None, mean of them)."""
+        exact = self.dtype == "float32"
+        largest = self.max_logprob_difference if self.max_logprob_difference is not None else (1e-3 if exact else None)
+        mean = self.mean_logprob_difference if self.mean_logprob_difference is not None else (1e-4 if exact else 0.1)
+        return largest, mean
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GrpoSettings:
+        if self.micro_batch_size and self.completions_per_step % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size: {self.micro_batch_size} does not divide the {self.completions_per_step} completions of a step "
+                f"({self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations)"
+            )
+        if self.steps % self.num_iterations:
+            raise ValueError(f"num_iterations: {self.num_iterations} does not divide {self.steps} steps")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps: {self.warmup_steps} leave nothing of {self.steps} steps")
+        if self.max_model_len is not None and self.max_completion_length >= self.max_model_len:
+            raise ValueError(
+                f"max_completion_length: {self.max_completion_length} leaves no room for a prompt in {self.max_model_len} max_model_len"
+            )
+        if self.rollout == "transformers" and self.max_logprob_difference is not None:
+            raise ValueError("max_logprob_difference: only the rollout vllm has a sampler to compare the trainer with")
+        return self
