@@ -48,7 +48,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def make_tiny_model(folder: Path, seed: int = 0, hidden_size: int = 32, layers: int = 2, positions: int = 256) -> Path:
-    """Write a complete random Qwen3 checkpoint (float32, tied embeddings, 28,608 parameters by default) and its tokenizer; returns `folder`."""
+    """Write a complete random Qwen3 checkpoint (float32, 28,608 parameters by default) and its tokenizer; returns `folder`."""
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 

@@ -1,0 +1,104 @@
+"""Token weights as Gibbs distributions of a utility: q proportional to exp(utility / temperature), one distribution per trajectory.
+
+It maximises the expected utility under a bound on KL(q || uniform) (VCORE, arXiv 2510.27462); the temperature is the bound's
+multiplier. Everything is computed in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenWeights:
+    """Distributions over the tokens of each trajectory.
+
+    Attributes:
+        q: weights [rows, positions], float64; each row with a supervised token sums to 1, unsupervised positions are 0.
+        kl: KL(q || uniform) of each row, in nats, [rows].
+        ess: effective sample size 1 / sum(q^2) over the number of tokens, [rows], 1 for uniform weights.
+        neutral: how many tokens had a utility that is not finite and were given their row's mean instead.
+    """
+
+    q: torch.Tensor
+    kl: torch.Tensor
+    ess: torch.Tensor
+    neutral: int
+
+
+def weights_at_temperature(utility: torch.Tensor, mask: torch.Tensor, temperature: float) -> TokenWeights:
+    """q = softmax(utility / temperature) over the supervised tokens of each row; both arguments are [rows, positions]."""
+    utility, neutral = _neutralise(utility, mask)
+    rows = torch.full((len(mask),), 1.0 / temperature, dtype=torch.float64, device=mask.device)
+    return _tilt(_shifted(utility, mask), mask, rows, neutral)
+
+
+def weights_within_kl(utility: torch.Tensor, mask: torch.Tensor, kl: float, iterations: int = 60) -> TokenWeights:
+    """The Gibbs distribution of each row with KL(q || uniform) = `kl`.
+
+    A row that cannot reach `kl` (m of its n tokens share the largest utility, and KL cannot exceed log(n / m)) gets nearly all of
+    what it can. A row of equal utilities, of one token or of none, or `kl` = 0, gives uniform weights. The result does not change
+    when a row's utilities are shifted, or multiplied by a positive number.
+
+    Args:
+        utility: [rows, positions]; anything where `mask` is false.
+        mask: the supervised tokens, bool, the same shape.
+        kl: the bound in nats.
+        iterations: of the safeguarded Newton search; 60 is enough for float64 from any start.
+    """
+    utility, neutral = _neutralise(utility, mask)
+    count = mask.sum(-1)
+    shifted = _shifted(utility, mask)
+    mean = shifted.sum(-1, keepdim=True) / count.clamp(min=1).unsqueeze(-1)
+    spread = (((shifted - mean).square() * mask).sum(-1) / count.clamp(min=1)).sqrt()
+    scale = torch.where(mask, utility.abs(), 0.0).amax(-1)
+    live = (count > 1) & (spread > 1e-12 * scale.clamp(min=1e-300)) & (kl > 0)
+    scores = shifted / spread.where(live, torch.ones_like(spread)).unsqueeze(-1)
+    ties = ((scores > -1e-12) & mask).sum(-1).clamp(min=1)
+    reachable = 0.999 * (count.clamp(min=1).double() / ties).log()
+    target = reachable.clamp(max=kl)
+
+    low = torch.zeros_like(spread)
+    high = torch.full_like(spread, max(1e-6, math.sqrt(2 * kl)))  # KL is about beta^2 / 2 for scores of unit variance
+    for _ in range(64):  # a fixed count: asking whether all rows are bracketed would wait for the device each time
+        short = live & (_tilt(scores, mask, high, 0).kl < target)
+        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
+    beta = 0.5 * (low + high)
+    for _ in range(iterations):
+        tilted = _tilt(scores, mask, beta, 0)
+        below = tilted.kl < target
+        low, high = torch.where(below, beta, low), torch.where(below, high, beta)
+        first = (tilted.q * scores).sum(-1)
+        slope = beta * ((tilted.q * scores.square()).sum(-1) - first.square())  # d KL / d beta
+        newton = beta - (tilted.kl - target) / slope.clamp(min=1e-300)
+        beta = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
+    return _tilt(scores, mask, torch.where(live, beta, torch.zeros_like(beta)), neutral)
+
+
+def _neutralise(utility: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Utilities in float64 with those that are not finite replaced by the mean of their row's finite ones; and how many they were."""
+    utility = utility.detach().double()
+    usable = mask & utility.isfinite()
+    mean = utility.where(usable, torch.zeros_like(utility)).sum(-1, keepdim=True) / usable.sum(-1, keepdim=True).clamp(min=1)
+    return utility.where(usable, mean.expand_as(utility)), int((mask & ~usable).sum())
+
+
+def _shifted(utility: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Utilities minus their row's largest, so that all are at most 0; 0 outside the mask."""
+    largest = utility.masked_fill(~mask, -math.inf).amax(-1, keepdim=True)
+    return torch.where(mask, utility - largest, 0.0)
+
+
+def _tilt(scores: torch.Tensor, mask: torch.Tensor, beta: torch.Tensor, neutral: int) -> TokenWeights:
+    """q proportional to exp(beta * scores), with its KL and effective sample size; `scores` are at most 0."""
+    count = mask.sum(-1)
+    exponents = (beta.unsqueeze(-1) * scores).masked_fill(~mask, -math.inf)
+    log_normaliser = torch.where(count > 0, torch.logsumexp(exponents, -1), 0.0)
+    q = torch.where(mask, (exponents - log_normaliser.unsqueeze(-1)).exp(), 0.0)
+    kl = beta * (q * scores).sum(-1) - log_normaliser + count.clamp(min=1).double().log()
+    ess = 1.0 / (q.square().sum(-1).clamp(min=1e-300) * count.clamp(min=1))
+    empty = count == 0
+    return TokenWeights(q, kl.masked_fill(empty, 0.0).clamp(min=0.0), ess.masked_fill(empty, 1.0), neutral)

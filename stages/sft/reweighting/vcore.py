@@ -1,0 +1,211 @@
+"""VCORE: variance-controlled optimisation-based reweighting of tokens (arXiv 2510.27462).
+
+The utility of token t is s_t = <g, grad l_t>, where g is the gradient of the uniform loss on an independent probe batch: how much
+a small step along -g lowers the token's loss. It is measured by differences of the loss along g. What the differences must keep
+apart from rounding is their size in nats, not the step, so by default the step is steered to keep that size constant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from stages.sft.reweighting.base import Batch, Evaluator, Method, Outcome, Window
+from stages.sft.reweighting.gibbs import TokenWeights, weights_at_temperature, weights_within_kl
+from stages.sft.settings import VcoreSettings
+
+FIRST_RADIUS = 1e-2
+"""Euclidean length of the first trial step, before any loss change has been measured."""
+CALIBRATION_TRIALS = 8
+LARGEST_CALIBRATION_FACTOR = 100.0
+LARGEST_SERVO_FACTOR = 4.0
+
+
+@dataclasses.dataclass
+class _Sums:
+    """What the micro-batches of one window add up to."""
+
+    tokens: float = 0.0
+    uniform_loss: float = 0.0
+    weighted_loss: float = 0.0
+    squared_change: float = 0.0
+    measured: int = 0
+    neutral: int = 0
+    kl: list[float] = dataclasses.field(default_factory=list)
+    ess: list[float] = dataclasses.field(default_factory=list)
+    uniform_utility: list[float] = dataclasses.field(default_factory=list)
+    weighted_utility: list[float] = dataclasses.field(default_factory=list)
+
+
+class Vcore(Method):
+    """Weights from probe utilities, within a KL budget (or at a temperature), with the paper's variance control."""
+
+    def __init__(self, settings: VcoreSettings) -> None:
+        self.settings = settings
+        self.radius: float | None = None
+        """Length of the step along the probe gradient, |eps g|, as the servo last left it; None before the first measurement."""
+        self._step = 0.0
+        self._gradient_norm = 0.0
+        self._tokens_per_trajectory = 0.0
+        self._sums = _Sums()
+
+    def prepare(self, window: Window, model: Evaluator) -> list[dict[str, torch.Tensor]]:
+        self._sums = _Sums()
+        self._tokens_per_trajectory = window.tokens / max(window.trajectories, 1)
+        gradient = model.probe_gradient(self.settings.probe_fraction, window.step)
+        norm = _norm(gradient)
+        self._gradient_norm = norm
+        if norm == 0.0 or not math.isfinite(norm):  # no direction: all utilities unknown, so every token stays neutral
+            self._step = 0.0
+            return [{"change": torch.full(batch["labels"][:, 1:].shape, math.nan)} for batch in window.batches]
+        clip = self.settings.probe_clip
+        factor = 1.0 if clip is None else min(1.0, clip / norm)
+        direction = [part * factor for part in gradient]
+        self._step = self.settings.epsilon or self._servo_step(window, model, direction, norm * factor)
+        return self._evaluate(window.batches, model, direction, self._step)
+
+    def _servo_step(self, window: Window, model: Evaluator, direction: Sequence[torch.Tensor], norm: float) -> float:
+        """Step size from the servo; the very first one from a few trial evaluations on the window's first micro-batch."""
+        if self.radius is None:
+            self.radius = FIRST_RADIUS
+            first = window.batches[0]
+            mask = first["labels"][:, 1:] != -100
+            base = model.losses(first)
+            for _ in range(CALIBRATION_TRIALS):
+                [trial] = self._evaluate([first], model, direction, self.radius / norm)
+                change = trial["change"] if "change" in trial else base - trial["minus"]
+                factor = self._servo_factor(*_squares(change, mask), largest=LARGEST_CALIBRATION_FACTOR)
+                self.radius *= factor
+                if 0.8 < factor < 1.25:
+                    break
+        return self.radius / norm
+
+    def _evaluate(
+        self, batches: Sequence[Batch], model: Evaluator, direction: Sequence[torch.Tensor], step: float
+    ) -> list[dict[str, torch.Tensor]]:
+        """The change of each token's loss over `step`; one-sided without dropout only the far end, as training yields the near one."""
+        with model.perturbed(direction, -step):
+            minus = [model.losses(batch) for batch in batches]
+        if self.settings.differences == "central":
+            with model.perturbed(direction, step):
+                plus = [model.losses(batch) for batch in batches]
+            return [{"change": (after - before) / 2} for after, before in zip(plus, minus, strict=True)]
+        if model.has_dropout():
+            return [{"change": model.losses(batch) - far} for batch, far in zip(batches, minus, strict=True)]
+        return [{"minus": far} for far in minus]
+
+    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
+        change = prepared["change"].to(losses.device) if "change" in prepared else losses - prepared["minus"]
+        utility = change / self._step if self._step else torch.full_like(losses, math.nan)
+        weights = self._distribution(utility, mask)
+        counts = mask.sum(-1, keepdim=True)
+        share = counts.double() if self.settings.normalisation == "tokens" else (counts > 0) * self._tokens_per_trajectory
+        factors = (weights.q * share).to(torch.float32)
+        self._add(losses, mask, change, utility, weights, factors)
+        return factors
+
+    def _distribution(self, utility: torch.Tensor, mask: torch.Tensor) -> TokenWeights:
+        if self.settings.kl is not None:
+            return weights_within_kl(utility, mask, self.settings.kl)
+        assert self.settings.temperature is not None  # the settings hold exactly one of the two
+        return weights_at_temperature(utility, mask, self.settings.temperature)
+
+    def _add(
+        self,
+        losses: torch.Tensor,
+        mask: torch.Tensor,
+        change: torch.Tensor,
+        utility: torch.Tensor,
+        weights: TokenWeights,
+        factors: torch.Tensor,
+    ) -> None:
+        sums = self._sums
+        rows = mask.any(-1)
+        sums.tokens += mask.sum().item()
+        sums.uniform_loss += losses.double().sum().item()
+        sums.weighted_loss += (losses.double() * factors.double()).sum().item()
+        squared, measured = _squares(change, mask)
+        sums.squared_change += squared
+        sums.measured += measured
+        sums.neutral += weights.neutral
+        sums.kl += weights.kl[rows].tolist()
+        sums.ess += weights.ess[rows].tolist()
+        usable = utility.double().where(mask & utility.isfinite(), torch.zeros_like(utility, dtype=torch.float64))
+        sums.uniform_utility += (usable.sum(-1) / mask.sum(-1).clamp(min=1))[rows].tolist()
+        sums.weighted_utility += (usable * weights.q).sum(-1)[rows].tolist()
+
+    def finish(self) -> Outcome:
+        sums, settings = self._sums, self.settings
+        scale = 1.0
+        if settings.variance_control == "variance":
+            scale = variance_ratio(sums.uniform_utility, sums.weighted_utility)
+        elif settings.variance_control == "loss_ratio" and sums.weighted_loss > 0:
+            scale = min(1.0, sums.uniform_loss / sums.weighted_loss)
+        rms = math.sqrt(sums.squared_change / sums.measured) if sums.measured else 0.0
+        metrics = {
+            "kl": _mean(sums.kl),
+            "ess": _mean(sums.ess),
+            "alpha": scale,
+            "loss_change_rms": rms,
+            "probe_grad_norm": self._gradient_norm,
+            "step_size": self._step,
+            "neutral_tokens": float(sums.neutral),
+        }
+        if settings.target_rms is not None and self.radius is not None and self._step:
+            self.radius *= self._servo_factor(sums.squared_change, sums.measured, largest=LARGEST_SERVO_FACTOR)
+        return Outcome(scale, metrics)
+
+    def _servo_factor(self, squared_change: float, measured: int, largest: float) -> float:
+        """Factor on the step that brings the loss change to `target_rms`; the smallest where nothing finite was measured."""
+        if self.settings.target_rms is None:
+            return 1.0
+        if measured == 0:
+            return 1.0 / largest
+        rms = math.sqrt(squared_change / measured)
+        return largest if rms == 0.0 else min(largest, max(1.0 / largest, self.settings.target_rms / rms))
+
+    def state(self) -> dict[str, Any]:
+        return {"radius": self.radius}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.radius = state["radius"]
+
+
+def variance_ratio(uniform: Sequence[float], weighted: Sequence[float]) -> float:
+    """The paper's alpha = sqrt(Var[mean utility] / Var[weighted utility]) over trajectories, at most 1.
+
+    Args:
+        uniform: for each trajectory the mean utility of its tokens.
+        weighted: for each trajectory the weighted sum of its utilities.
+
+    Returns:
+        1.0 for fewer than two trajectories, where a variance does not exist. The estimate from few trajectories is biased upwards,
+        which is why it is never allowed to amplify the update.
+    """
+    if len(uniform) < 2:
+        return 1.0
+    spread_uniform, spread_weighted = _variance(uniform), _variance(weighted)
+    return 1.0 if spread_weighted <= spread_uniform else math.sqrt(spread_uniform / spread_weighted)
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _norm(parts: Sequence[torch.Tensor]) -> float:
+    return math.sqrt(math.fsum(part.float().square().sum().item() for part in parts))
+
+
+def _squares(change: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
+    """Sum of squares and number of the supervised, finite entries."""
+    usable = mask.to(change.device) & change.isfinite()
+    return change.double().where(usable, torch.zeros_like(change, dtype=torch.float64)).square().sum().item(), int(usable.sum())
