@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from pipeline.config import MAKE_MODEL, PipelineConfig
+from stages.base.settings import BaseSettings
 from stages.data.settings import BenchmarkSource
 from stages.settings import StageSettings
 
@@ -42,9 +43,11 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     )
     stages = [Stage("data", "data", data, {})]
 
-    base_inputs = {"data": Input("data", ("sft.jsonl",))} if config.model == MAKE_MODEL and config.base.corpus == "train_data" else {}
-    base = config.base.model_copy(update={"source": config.model, "revision": config.model_revision})
-    stages.append(Stage("base", "base", base, base_inputs))
+    if config.model == MAKE_MODEL:
+        inputs = {"data": Input("data", ("sft.jsonl",))} if config.base.corpus == "train_data" else {}
+        stages.append(Stage("base", "base", config.base, inputs))
+    else:  # how a model would be made does not matter for one that is given
+        stages.append(Stage("base", "base", BaseSettings(source=config.model, revision=config.model_revision), {}))
     checkpoint = "base"
     evaluations = _evaluate(config, checkpoint)
 

@@ -1,0 +1,179 @@
+"""Planning: states and reasons, forcing, running alone, and stopping where content did not change. The store is real; no stage runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import PipelineConfig, load_config
+from pipeline.errors import ConfigError
+from pipeline.plan import Options, Planned, make_plan
+from pipeline.store import Store
+
+CONFIG = """
+name: small
+seed: 0
+benchmarks:
+- {name: word_problems, problems: 20, max_new_tokens: 64}
+data:
+  sft: [{task: word_problems, rows: 64}]
+  rl: [{task: word_problems, rows: 32}]
+sft: {learning_rate: 2e-3, max_steps: 4, max_length: 256}
+grpo: {steps: 2}
+"""
+ORDER = ["data", "base", "generate.base", "score.base", "sft", "generate.sft", "score.sft", "grpo", "generate.grpo", "score.grpo", "report"]
+
+
+def config(tmp_path: Path, *overrides: str) -> PipelineConfig:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return load_config(path, [f"home={tmp_path / 'home'}", *overrides])
+
+
+def plan(tmp_path: Path, *overrides: str, **options: Any) -> dict[str, Planned]:
+    settings = config(tmp_path, *overrides)
+    return {p.stage.name: p for p in make_plan(settings, Store(settings.home_folder), Options(**options))}
+
+
+def make(tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, ...] = ()) -> None:
+    """Publish an artifact for every stage the plan would run, in order, as a run would."""
+    settings = config(tmp_path, *overrides)
+    store = Store(settings.home_folder)
+    for name in ORDER:
+        planned = {p.stage.name: p for p in make_plan(settings, store)}[name]
+        if planned.state == "HIT" and name not in forced:
+            continue
+        assert planned.key is not None
+        if planned.state == "HIT":
+            store.set_aside(planned.stage.program, planned.key)
+        out = store.work(planned.stage.program, planned.key) / "out"
+        (out / "record").mkdir(parents=True)
+        for file in ("sft.jsonl", "rl.jsonl", "benchmarks/word_problems.jsonl", "model/weights", "generations.jsonl"):
+            (out / file).parent.mkdir(exist_ok=True)
+            (out / file).write_text(f"{name} {planned.stage.settings.identity_settings()}{content}")
+        manifest = {"stage": planned.stage.program, "name": name, "key": planned.key, "preimage": planned.preimage, "seconds": 2.5}
+        store.remember(settings.name, name, store.publish(planned.stage.program, planned.key, manifest).manifest)
+
+
+def states(plan: dict[str, Planned]) -> dict[str, str]:
+    return {name: planned.state for name, planned in plan.items()}
+
+
+def test_first_plan_runs_the_roots_and_waits_for_the_rest(tmp_path: Path) -> None:
+    first = plan(tmp_path)
+    assert list(first) == ORDER
+    assert {n for n, s in states(first).items() if s == "RUN"} == {"data", "base"}
+    assert first["data"].reason == "never run"
+    assert first["sft"].state == "WAIT"
+    assert first["sft"].reason == "depends on the output of data"
+
+
+def test_all_cached_after_a_run(tmp_path: Path) -> None:
+    make(tmp_path)
+    again = plan(tmp_path)
+    assert set(states(again).values()) == {"HIT"}
+    assert again["sft"].last_seconds == 2.5
+
+
+def test_a_changed_setting_runs_exactly_what_depends_on_it(tmp_path: Path) -> None:
+    make(tmp_path)
+    changed = plan(tmp_path, "sft.learning_rate=1e-3")
+    assert changed["sft"].state == "RUN"
+    assert changed["sft"].reason == "settings.learning_rate 0.002 → 0.001"
+    hits = {"data", "base", "generate.base", "score.base"}
+    assert {n for n, s in states(changed).items() if s == "HIT"} == hits
+    assert {s for n, s in states(changed).items() if n not in hits | {"sft"}} == {"WAIT"}
+
+
+def test_execution_settings_change_nothing(tmp_path: Path) -> None:
+    make(tmp_path)
+    assert set(states(plan(tmp_path, "execution.threads=1", "name=small")).values()) == {"HIT"}
+
+
+def test_the_seed_reaches_every_stage_that_draws(tmp_path: Path) -> None:
+    make(tmp_path)
+    changed = plan(tmp_path, "seed=1")
+    assert changed["data"].reason == "seed 0 → 1"
+    assert set(states(changed).values()) == {"RUN", "WAIT"}
+
+
+def test_equal_bytes_upstream_stop_the_rerun(tmp_path: Path) -> None:
+    make(tmp_path)
+    make(tmp_path, forced=("sft",))
+    assert set(states(plan(tmp_path)).values()) == {"HIT"}
+
+
+def test_other_bytes_upstream_are_named(tmp_path: Path) -> None:
+    make(tmp_path)
+    settings = config(tmp_path)
+    store = Store(settings.home_folder)
+    key = plan(tmp_path)["generate.sft"].key
+    assert key is not None
+    manifest = dict(store.find("generate", key).artifact.manifest)  # type: ignore[union-attr]
+    store.set_aside("generate", key)
+    out = store.work("generate", key) / "out"
+    out.mkdir(parents=True)
+    (out / "generations.jsonl").write_text("other")
+    store.publish("generate", key, {k: manifest[k] for k in ("stage", "name", "key", "preimage", "seconds")})
+    changed = plan(tmp_path)
+    assert changed["generate.sft"].state == "HIT"
+    assert (changed["score.sft"].state, changed["score.sft"].reason) == ("RUN", "input generations has other content")
+
+
+def test_sft_does_not_depend_on_the_benchmarks(tmp_path: Path) -> None:
+    make(tmp_path)
+    settings = config(tmp_path)
+    store = Store(settings.home_folder)
+    first = plan(tmp_path)
+    changed = plan(tmp_path, "benchmarks.0.temperature=0.5")
+    assert changed["sft"].state == "HIT"
+    assert changed["generate.base"].reason.startswith("settings.benchmarks.0.temperature")
+    assert store.find("sft", str(first["sft"].key)).artifact is not None
+
+
+def test_damage_is_a_reason(tmp_path: Path) -> None:
+    make(tmp_path)
+    artifact = plan(tmp_path)["base"].artifact
+    assert artifact is not None
+    (artifact.folder / "model" / "weights").write_text("cut")
+    damaged = plan(tmp_path)
+    assert damaged["base"].reason == "file model/weights damaged"
+    assert damaged["sft"].state == "WAIT"
+
+
+def test_left_state_is_resumed(tmp_path: Path) -> None:
+    key = plan(tmp_path)["base"].key
+    state = tmp_path / "home" / "work" / "base" / str(key) / "state"
+    state.mkdir(parents=True)
+    (state / "checkpoint").write_text("x")
+    assert plan(tmp_path)["base"].state == "RESUME"
+
+
+def test_force_from_and_only(tmp_path: Path) -> None:
+    make(tmp_path)
+    forced = plan(tmp_path, force=("sft",))
+    assert (forced["sft"].state, forced["sft"].reason) == ("RUN", "forced")
+    assert forced["grpo"].state == "WAIT"
+    start = plan(tmp_path, start="grpo")
+    assert {n for n, p in start.items() if p.forced} == {"grpo", "generate.grpo", "score.grpo", "report"}
+    score = plan(tmp_path, force=("score",))
+    assert {n for n, p in score.items() if p.forced} == {"score.base", "score.sft", "score.grpo"}
+    only = plan(tmp_path, only="score.sft")
+    assert set(only) == {"data", "generate.sft", "score.sft"}
+
+
+def test_only_refuses_what_is_not_cached(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="grpo needs data, sft, not cached"):
+        plan(tmp_path, only="grpo")
+
+
+def test_unknown_stage_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'score'"):
+        plan(tmp_path, force=("scores",))
+
+
+def test_a_pipeline_without_rl(tmp_path: Path) -> None:
+    short = plan(tmp_path, "grpo=null")
+    assert "grpo" not in short
+    assert "score.grpo" not in short
+    assert "report" in short

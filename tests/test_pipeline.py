@@ -1,0 +1,211 @@
+"""The complete demo pipeline at reduced size, as a user runs it: the `vcore` command, real TRL, real vLLM, real Prefect.
+
+The recipe is cut to what fits a test, so accuracy is not asserted here; that every number in the report comes from the artifacts is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REDUCED = [
+    "base.steps=60",
+    "base.min_accuracy=0.0",
+    "sft.max_steps=24",
+    "sft.checkpoint_steps=4",
+    "grpo.steps=3",
+    "grpo.prompts_per_step=4",
+    "benchmarks.0.problems=40",
+    "benchmarks.1.problems=16",
+]
+ORDER = ["data", "base", "generate.base", "score.base", "sft", "generate.sft", "score.sft", "grpo", "generate.grpo", "score.grpo", "report"]
+pytestmark = pytest.mark.slow
+
+
+def vcore(home: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"VCORE_HOME": str(home)} | (env or {})
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def demo(home: Path, *arguments: str, command: str = "run", **options: Any) -> tuple[int, str, str]:
+    sets = [word for override in REDUCED for word in ("--set", override)]
+    process = vcore(home, command, "configs/demo.yaml", *sets, *arguments, **options)
+    out, err = process.communicate(timeout=900)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder in which the reduced demo has run once."""
+    folder = tmp_path_factory.mktemp("home")
+    code, out, err = demo(folder, "--json")
+    assert code == 0, err
+    (folder / "first.json").write_text(out)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first(home: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((home / "first.json").read_text())
+    return result
+
+
+def test_every_stage_ran_and_the_report_holds_every_result(home: Path, first: dict[str, Any]) -> None:
+    assert [(s["name"], s["state"]) for s in first["stages"]] == [(name, "ran") for name in ORDER]
+    cells = {(r["checkpoint"], r["benchmark"]) for r in first["results"]}
+    assert cells == {(c, b) for c in ("base", "sft", "grpo") for b in ("word_problems", "tiny_code")}
+    folders = {s["name"]: Path(s["folder"]) for s in first["stages"]}
+    for result in first["results"]:
+        scores = [json.loads(line) for line in (folders[f"score.{result['checkpoint']}"] / "scores.jsonl").read_text().splitlines()]
+        mine = [s for s in scores if s["benchmark"] == result["benchmark"]]
+        assert result["n"] == len(mine)
+        assert result["value"] == pytest.approx(sum(s["verdict"] == "correct" for s in mine) / len(mine))
+        assert result["low"] <= result["value"] <= result["high"]
+    page = Path(first["report"]).read_text()
+    assert "word_problems" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_manifests_prove_what_was_done(first: dict[str, Any]) -> None:
+    for stage in first["stages"]:
+        manifest = json.loads((Path(stage["folder"]) / "manifest.json").read_text())
+        assert manifest["proof"]
+        assert manifest["key"] == stage["key"]
+        assert {f["path"] for f in manifest["files"]} >= {"record/result.json", "record/stage.log"}
+    sft = json.loads((Path(first["stages"][4]["folder"]) / "manifest.json").read_text())
+    assert sft["proof"]["steps"] == sft["proof"]["planned_steps"] == 24
+    assert sft["preimage"]["settings"]["method"]["name"] == "vcore"
+
+
+def test_second_run_computes_nothing_and_ends_within_seconds(home: Path, first: dict[str, Any]) -> None:
+    started = time.monotonic()
+    code, out, err = demo(home, "--json")
+    seconds = time.monotonic() - started
+    assert code == 0, err
+    second = json.loads(out)
+    assert {s["state"] for s in second["stages"]} == {"cached"}
+    assert second["results"] == first["results"]
+    assert seconds < 30, "no stage process may have been started"
+
+
+def test_plan_of_a_cached_pipeline(home: Path) -> None:
+    code, out, err = demo(home, "--json", command="plan")
+    assert code == 0, err
+    assert {s["state"] for s in json.loads(out)["stages"]} == {"HIT"}
+
+
+def test_changing_the_grader_setting_rescores_without_sampling(home: Path) -> None:
+    code, out, err = demo(home, "--json", "--set", "score.max_grader_error_share=0.02")
+    assert code == 0, err
+    ran = {s["name"] for s in json.loads(out)["stages"] if s["state"] == "ran"}
+    assert ran == {"score.base", "score.sft", "score.grpo", "report"} or ran == {"score.base", "score.sft", "score.grpo"}
+
+
+def test_forced_sft_gives_the_same_bytes_and_stops_there(home: Path) -> None:
+    code, out, err = demo(home, "--json", "--force", "sft")
+    assert code == 0, err
+    ran = {s["name"] for s in json.loads(out)["stages"] if s["state"] == "ran"}
+    assert ran == {"sft"}, "equal bytes must not rerun what depends on them"
+
+
+def test_stopped_sft_resumes_to_the_same_weights(home: Path, first: dict[str, Any]) -> None:
+    """SIGTERM in the middle of SFT: exit 130, state kept, RESUME planned; the next run ends in the bytes of the uninterrupted one."""
+    sets = [word for override in REDUCED for word in ("--set", override)]
+    expected = json.loads((Path(first["stages"][4]["folder"]) / "manifest.json").read_text())
+    process = vcore(home, "run", "configs/demo.yaml", *sets, "--force", "sft", "--only", "sft")
+    events = home / "work" / "sft" / expected["key"] / "events.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (events.is_file() and '"step": 6' in events.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    code, out, err = demo(home, "--json", "--force", "sft", "--only", "sft")
+    assert code == 0, err
+    assert "resuming from step" in err
+    again = json.loads((Path(first["stages"][4]["folder"]) / "manifest.json").read_text())
+    assert again["digest"] == expected["digest"]
+
+
+def test_a_stage_that_fails_keeps_what_was_computed(home: Path) -> None:
+    broken = "trainer={warmup_ratio: 2.0}"
+    code, out, err = demo(home, "--set", f"sft.{broken}")
+    assert code in (1, 2), err
+    assert "error:" in err
+    assert "Traceback" not in err
+    code, out, err = demo(home, "--json", command="plan")
+    assert {s["state"] for s in json.loads(out)["stages"]} == {"HIT"}
+
+
+def test_runs_show_and_store_commands(home: Path) -> None:
+    for arguments in (["runs", "--json"], ["show", "latest", "--json"], ["store", "ls", "--json"], ["store", "verify", "--json"]):
+        process = vcore(home, *arguments)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        json.loads(out)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real Prefect server for the session, on a free port, with a database of its own."""
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    environment = os.environ | {
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    log = open(tmp_path_factory.mktemp("prefect-log") / "server.log", "wb")  # noqa: SIM115 - the server writes to it until it ends
+    server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    api = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{api}/health", timeout=2)
+            break
+        except OSError:
+            assert server.poll() is None, "the Prefect server ended"
+            assert time.monotonic() < deadline, "the Prefect server did not start"
+            time.sleep(0.5)
+    yield api
+    os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    log.close()
+
+
+def test_a_running_server_sees_the_flow_and_its_cached_stages(home: Path, prefect_server: str) -> None:
+    code, out, err = demo(home, "--json", env={"PREFECT_API_URL": prefect_server})
+    assert code == 0, err
+    run = json.loads(out)["run"]
+    flows = _query(f"{prefect_server}/flow_runs/filter", {})
+    assert [(f["name"], f["state"]["type"]) for f in flows] == [(f"demo/{run}", "COMPLETED")]
+    tasks = _query(f"{prefect_server}/task_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
+    assert {t["name"]: t["state"]["name"] for t in tasks} == {name: "Cached" for name in ORDER}
+
+
+def _query(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        rows: list[dict[str, Any]] = json.load(answer)
+    return rows
