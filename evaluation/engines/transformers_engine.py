@@ -21,6 +21,7 @@ class TransformersEngine:
 
     def __init__(self, model: str, options: EngineOptions) -> None:
         self.version: str = transformers.__version__
+        torch.set_num_threads(options.threads)
         self.tokenizer = load_tokenizer(model)
         self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.dtype)).to(options.device).eval()
         self._ends = end_token_ids(self.tokenizer, self._model.generation_config)
@@ -48,7 +49,7 @@ class TransformersEngine:
         if self._device == "cuda":
             torch.cuda.empty_cache()
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def _sample(self, batch: list[SamplingRequest]) -> list[Sampled]:
         """Sample one batch whose requests share all parameters but prompt and seed."""
         first, longest = batch[0], max(len(request.prompt_token_ids) for request in batch)

@@ -60,3 +60,10 @@ class GenerateSettings(StageSettings):
     """GPUs that share one model in vLLM (cuda)."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> GenerateSettings:
+        names = [benchmark.name for benchmark in self.benchmarks]
+        if len(set(names)) < len(names):
+            raise ValueError("benchmarks: a benchmark is listed twice")
+        return self

@@ -94,8 +94,8 @@ class GrpoSettings(StageSettings):
     """Recompute activations in the backward pass: less memory, more time."""
 
     grader_workers: int = execution(2, gt=0)
-    maths_timeout_s: float = execution(5.0, gt=0)
-    code_timeout_s: float = execution(10.0, gt=0)
+    maths_timeout_s: float = identity(5.0, gt=0)
+    code_timeout_s: float = identity(10.0, gt=0)
     max_grader_error_share: float = execution(0.01, ge=0, le=1)
     """Stop when the grader itself fails on more than this share of a step's completions."""
 
@@ -105,7 +105,6 @@ class GrpoSettings(StageSettings):
     """GPUs that share one vLLM model (cuda)."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
-    logging_steps: int = execution(1, gt=0)
     checkpoint_steps: int = execution(20, gt=0)
     """Optimizer steps between two checkpoints that a stopped run can resume from."""
     trainer: dict[str, Any] = identity({})

@@ -1,0 +1,24 @@
+"""How a problem's prompt becomes the tokens that a model is asked with: the same for evaluation and for RL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def messages_of(prompt: str, system_prompt: str | None) -> list[dict[str, str]]:
+    """The conversation that asks one problem."""
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def template_options(enable_thinking: bool | None) -> dict[str, Any]:
+    """Extra variables of the chat template; None leaves the template's own default."""
+    return {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+
+
+def render(tokenizer: Any, prompt: str, system_prompt: str | None, enable_thinking: bool | None) -> tuple[str, tuple[int, ...]]:
+    """The rendered text of a prompt, up to where the assistant speaks, and its token ids."""
+    text: str = tokenizer.apply_chat_template(
+        messages_of(prompt, system_prompt), tokenize=False, add_generation_prompt=True, **template_options(enable_thinking)
+    )
+    return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,115 @@
+"""Which samples a generate stage has to draw: problems, rendered prompts, and one seed for every sample."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluation.engines.base import SamplingRequest
+from evaluation.engines.chat import render
+from evaluation.records import Problem, RecordError, read_records
+from stages.generate.settings import BenchmarkSettings, GenerateSettings
+from stages.runtime import StageError
+
+SampleId = tuple[str, str, int]
+"""(benchmark, problem id, sample number)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedPrompt:
+    """One problem of a benchmark with its rendered prompt."""
+
+    benchmark: BenchmarkSettings
+    problem: Problem
+    text: str
+    token_ids: tuple[int, ...]
+
+    def samples(self) -> Iterator[SampleId]:
+        """The ids of the problem's samples, in order."""
+        for sample in range(self.benchmark.samples):
+            yield self.benchmark.name, self.problem.id, sample
+
+    def seed(self, sample: int, seed: int) -> int | None:
+        """The seed of one sample; None where decoding is greedy and draws nothing."""
+        return None if self.benchmark.temperature == 0 else sample_seed(seed, (self.benchmark.name, self.problem.id, sample))
+
+    def request(self, sample: int, seed: int) -> SamplingRequest:
+        """What the engine is asked for."""
+        return SamplingRequest(
+            prompt_token_ids=self.token_ids,
+            max_new_tokens=self.benchmark.max_new_tokens,
+            seed=self.seed(sample, seed),
+            temperature=self.benchmark.temperature,
+            top_p=self.benchmark.top_p,
+            top_k=self.benchmark.top_k,
+            stop=tuple(self.benchmark.stop),
+        )
+
+
+def sample_seed(seed: int, sample: SampleId) -> int:
+    """A 32-bit seed that depends on the pipeline's seed and on the sample's id only, so that neither order nor a resume changes it."""
+    name = "\0".join(map(str, (seed, *sample)))
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Problem], str]:
+    """The problems of a benchmark and the sha256 of their lines.
+
+    Raises:
+        StageError: the file is missing, damaged, empty, shorter than the settings ask for, or holds an id twice.
+    """
+    path = folder / "benchmarks" / f"{benchmark.name}.jsonl"
+    fix = "Run the data stage again with this benchmark in the config's `benchmarks:` list."
+    try:
+        problems = read_records(path, Problem)
+    except FileNotFoundError:
+        raise StageError(f"{path}: there are no problems of {benchmark.name}", fix) from None
+    except RecordError as error:
+        raise StageError(str(error), fix) from None
+    wanted = benchmark.problems if benchmark.problems is not None else len(problems)
+    if not problems or len(problems) < wanted:
+        raise StageError(f"{path}: {len(problems)} problems, {wanted or 'at least one'} wanted", fix)
+    problems = problems[:wanted]
+    if len({problem.id for problem in problems}) < len(problems):
+        raise StageError(f"{path}: a problem id stands there twice", fix)
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:wanted]
+    return problems, hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
+
+
+def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]], tokenizer: Any) -> list[PlannedPrompt]:
+    """Render every problem of every benchmark, in the order in which the generations are written."""
+    return [
+        PlannedPrompt(benchmark, problem, *render(tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking))
+        for benchmark in settings.benchmarks
+        for problem in problems[benchmark.name]
+    ]
+
+
+def protocol(
+    settings: GenerateSettings,
+    benchmark: BenchmarkSettings,
+    problems: int,
+    problems_sha256: str,
+    chat_template: str,
+    max_model_len: int,
+    engine_version: str,
+) -> dict[str, Any]:
+    """Everything that defines how a benchmark was sampled. Scores compare only where this is equal.
+
+    The seed is not part of it: two seeds are two draws under one protocol.
+    """
+    return {
+        **benchmark.identity_settings(),
+        "problems": problems,
+        "problems_sha256": problems_sha256,
+        "system_prompt": settings.system_prompt,
+        "enable_thinking": settings.enable_thinking,
+        "chat_template_sha256": hashlib.sha256(chat_template.encode()).hexdigest(),
+        "max_model_len": max_model_len,
+        "engine": settings.engine,
+        "engine_version": engine_version,
+        "dtype": settings.dtype,
+    }
