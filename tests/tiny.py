@@ -164,3 +164,14 @@ def read_stage_run(folder: Path, code: int, log: str) -> StageRun:
         state=folder / "state",
         log=log,
     )
+
+
+def open_stage(settings_type: Any, spec: Path) -> Any:
+    """The `Context` that a stage program would build from a spec, for running a stage inside the test process."""
+    from stages.runtime import Context
+
+    raw = json.loads(spec.read_text(encoding="utf-8"))
+    context = Context(raw, settings_type.model_validate(raw["settings"]), spec)
+    context.record.mkdir(parents=True, exist_ok=True)
+    context.state.mkdir(parents=True, exist_ok=True)
+    return context

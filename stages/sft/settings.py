@@ -9,6 +9,18 @@ from pydantic import Field, model_validator
 from stages.settings import StageSettings, execution, identity
 
 
+def _instead(values: Any, given: str, default: str) -> Any:
+    """Where `given` is set and `default` is not mentioned, let `given` replace it."""
+    if isinstance(values, dict) and values.get(given) is not None and default not in values:
+        return {**values, default: None}
+    return values
+
+
+def _require_one(settings: StageSettings, first: str, second: str) -> None:
+    if (getattr(settings, first) is None) == (getattr(settings, second) is None):
+        raise ValueError(f"set exactly one of {first} and {second} (the other to null)")
+
+
 class UniformSettings(StageSettings):
     """Plain SFT: every supervised token has the same weight."""
 
@@ -128,15 +140,3 @@ class SftSettings(StageSettings):
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
         return self
-
-
-def _instead(values: Any, given: str, default: str) -> Any:
-    """Where `given` is set and `default` is not mentioned, let `given` replace it."""
-    if isinstance(values, dict) and values.get(given) is not None and default not in values:
-        return {**values, default: None}
-    return values
-
-
-def _require_one(settings: StageSettings, first: str, second: str) -> None:
-    if (getattr(settings, first) is None) == (getattr(settings, second) is None):
-        raise ValueError(f"set exactly one of {first} and {second} (the other to null)")

@@ -47,7 +47,7 @@ def weights_within_kl(utility: torch.Tensor, mask: torch.Tensor, kl: float, iter
         utility: [rows, positions]; anything where `mask` is false.
         mask: the supervised tokens, bool, the same shape.
         kl: the bound in nats.
-        iterations: of the safeguarded Newton search; 60 is enough for float64 from any start.
+        iterations: at most this many of the safeguarded Newton search; a few are usual, 60 halvings would also do.
     """
     utility, neutral = _neutralise(utility, mask)
     count = mask.sum(-1)
@@ -63,12 +63,16 @@ def weights_within_kl(utility: torch.Tensor, mask: torch.Tensor, kl: float, iter
 
     low = torch.zeros_like(spread)
     high = torch.full_like(spread, max(1e-6, math.sqrt(2 * kl)))  # KL is about beta^2 / 2 for scores of unit variance
-    for _ in range(64):  # a fixed count: asking whether all rows are bracketed would wait for the device each time
+    for _ in range(64):
         short = live & (_tilt(scores, mask, high, 0).kl < target)
+        if not short.any():
+            break
         low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
     beta = 0.5 * (low + high)
     for _ in range(iterations):
         tilted = _tilt(scores, mask, beta, 0)
+        if not (live & ((tilted.kl - target).abs() > 1e-12 + 1e-9 * target)).any():
+            break
         below = tilted.kl < target
         low, high = torch.where(below, beta, low), torch.where(below, high, beta)
         first = (tilted.q * scores).sum(-1)

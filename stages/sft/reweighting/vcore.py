@@ -69,16 +69,18 @@ class Vcore(Method):
         return self._evaluate(window.batches, model, direction, self._step)
 
     def _servo_step(self, window: Window, model: Evaluator, direction: Sequence[torch.Tensor], norm: float) -> float:
-        """Step size from the servo; the very first one from a few trial evaluations on the window's first micro-batch."""
+        """Step size from the servo; the very first one from a few trial evaluations of the whole window."""
         if self.radius is None:
             self.radius = FIRST_RADIUS
-            first = window.batches[0]
-            mask = first["labels"][:, 1:] != -100
-            base = model.losses(first)
+            base = [model.losses(batch) for batch in window.batches]
             for _ in range(CALIBRATION_TRIALS):
-                [trial] = self._evaluate([first], model, direction, self.radius / norm)
-                change = trial["change"] if "change" in trial else base - trial["minus"]
-                factor = self._servo_factor(*_squares(change, mask), largest=LARGEST_CALIBRATION_FACTOR)
+                squared, measured = 0.0, 0
+                trials = self._evaluate(window.batches, model, direction, self.radius / norm)
+                for batch, losses, trial in zip(window.batches, base, trials, strict=True):
+                    change = trial["change"] if "change" in trial else losses - trial["minus"]
+                    more_squared, more_measured = _squares(change, batch["labels"][:, 1:] != -100)
+                    squared, measured = squared + more_squared, measured + more_measured
+                factor = self._servo_factor(squared, measured, largest=LARGEST_CALIBRATION_FACTOR)
                 self.radius *= factor
                 if 0.8 < factor < 1.25:
                     break
