@@ -1,0 +1,87 @@
+"""How TRL's colocated vLLM engine is built here, and the proof in every run that it samples from the weights being trained."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from evaluation.engines import EngineUnavailable, vllm_cpu
+from evaluation.engines.vllm_engine import require_vllm
+from stages.grpo.settings import GrpoSettings
+from stages.runtime import Context, StageError
+from stages.training import StageCallback
+
+LARGEST = "sampling/sampling_logp_difference/max"
+MEAN = "sampling/sampling_logp_difference/mean"
+"""TRL's names of the difference between the sampler's and the trainer's log-probability of the sampled tokens, in nats."""
+
+
+def configure_engine(ctx: Context[GrpoSettings]) -> None:
+    """Say which dtype TRL's vLLM engine has, and on a CPU keep its weights loadable. Call before the trainer is built.
+
+    TRL passes no dtype, and vLLM's own choice for a float32 checkpoint is a 16-bit type. TRL has no option for further engine
+    arguments, so its name `LLM` is bound to them.
+
+    Raises:
+        StageError: vLLM is not installed, or this version cannot be told.
+    """
+    try:
+        require_vllm(ctx.machine.device)
+        arguments: dict[str, Any] = {"dtype": ctx.settings.dtype, "disable_log_stats": True}
+        if ctx.machine.device == "cpu":
+            vllm_cpu.keep_weights_loadable()
+            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": ctx.settings.cpu_kv_cache_gib << 30}
+    except EngineUnavailable as error:
+        raise StageError(str(error), "Install the pinned set, or choose `grpo.rollout: transformers`.") from error
+    import trl.generation.vllm_generation as generation
+
+    if not hasattr(generation, "LLM"):
+        raise StageError(
+            "this TRL does not build vLLM's engine where it did", "Install the pinned versions, or choose `grpo.rollout: transformers`."
+        )
+    import vllm
+
+    generation.LLM = functools.partial(vllm.LLM, **arguments)
+
+
+class GrpoCallback(StageCallback):
+    """Reports each step, and stops a run whose sampler and trainer no longer hold the same weights."""
+
+    def __init__(self, ctx: Context[GrpoSettings]) -> None:
+        super().__init__(ctx, "grpo", shown=("reward", "completions/mean_length"))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # Completions that are in use for several steps are not part of a checkpoint, so a stop waits for the last of these steps.
+        if self.ctx.stop_requested and state.global_step % self.ctx.settings.num_iterations:
+            return
+        super().on_step_end(args, state, control, **kwargs)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        super().on_log(args, state, control, logs, **kwargs)
+        if self.ctx.settings.rollout == "vllm" and "reward" in logs:  # a step that sampled, not the summary at the end
+            self._check(state.global_step, logs)
+
+    def _check(self, step: int, logs: dict[str, float]) -> None:
+        if LARGEST not in logs or MEAN not in logs:
+            raise StageError(f"TRL logs no {LARGEST}: the sampler cannot be checked", "Install the pinned versions.")
+        for name, found, bound in zip(("max", "mean"), (logs[LARGEST], logs[MEAN]), self.ctx.settings.logprob_bounds, strict=True):
+            if bound is not None and not found <= bound:
+                raise StageError(
+                    f"step {step}: the {name} log-probability difference of sampled tokens between vLLM and the trainer is {found:.3g}, "
+                    f"above {bound:g}: vLLM does not hold the weights that are trained",
+                    f"Use the pinned versions. Raise grpo.{name}_logprob_difference only where 16-bit arithmetic explains it.",
+                )
+
+
+def check_recorded(ctx: Context[GrpoSettings], history: list[dict[str, float]]) -> dict[str, float]:
+    """The largest differences over all steps, those before a resume included. Raises StageError where a step was not measured."""
+    measured = [entry for entry in history if LARGEST in entry]
+    expected = ctx.settings.steps // ctx.settings.num_iterations
+    if len(measured) != expected:
+        raise StageError(
+            f"the sampler was compared with the trainer in {len(measured)} of {expected} rollouts", "This is an error in the stage."
+        )
+    return {
+        "logprob_difference_max": max(entry[LARGEST] for entry in measured),
+        "logprob_difference_mean": max(entry[MEAN] for entry in measured),
+    }
