@@ -82,9 +82,9 @@ def _libraries(config: PipelineConfig, programs: set[str]) -> None:
 
 def _dtypes(config: PipelineConfig, programs: set[str], where: str) -> None:
     for name, section in (("sft", config.sft), ("grpo", config.grpo), ("generate", config.generate)):
-        if section is not None and name in programs and section.dtype == "bfloat16" and where == "cpu":
+        if section is not None and name in programs and section.dtype != "float32" and where == "cpu":
             raise ConfigError(
-                "bfloat16 is for GPUs, and this run is on the CPU", where=f"{name}.dtype", fix=f"Use `--set {name}.dtype=float32`."
+                f"{section.dtype} is for GPUs, and this run is on the CPU", where=f"{name}.dtype", fix=f"Use `--set {name}.dtype=float32`."
             )
 
 
