@@ -29,6 +29,9 @@ from stages.runtime import Context, StageError, StageStopped
 TRAINER_STATE = "trainer_state.json"
 """The file that `transformers.Trainer` writes last into a checkpoint: a checkpoint without it is incomplete."""
 
+SMALLEST_CHANGE = 1e-9
+"""Relative change of all weights below which nothing was trained; the smallest real update moves float32 weights by far more."""
+
 
 def prepare_torch(ctx: Context[Any]) -> None:
     """Seed every generator, set the thread count, ask torch for deterministic kernels, and silence progress bars."""
@@ -195,9 +198,9 @@ def training_proof(
         raise StageError(f"{after}: the saved checkpoint differs from the trained model ({differ[:3]})", "This is an error in the stage.")
     _check_agreement(saved, saved_tokenizer, tokenizer, after)
     change = relative_change(load_model_and_tokenizer(before, dtype)[0], saved)
-    if change == 0.0:
+    if change < SMALLEST_CHANGE:
         raise StageError(
-            f"no weight changed in {planned_steps} steps",
+            f"the weights did not change in {planned_steps} steps (relative change {change:.1e})",
             f"Raise the learning rate, or train longer: the updates vanish in {dtype}."
             if dtype != "float32"
             else "Raise the learning rate.",

@@ -88,13 +88,13 @@ def test_dft_is_trls_dft_bit_for_bit(sft_context: MakeContext) -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_one_batch_of_eight_is_two_of_four(sft_context: MakeContext, name: str) -> None:
-    settings = {"method": METHODS[name], "max_steps": 2}
+    settings = {"method": METHODS[name], "max_steps": 2, "learning_rate": 0.1, "trainer": {"optim": "sgd"}}  # Adam would amplify rounding
     whole = weights(train(sft_context("whole", **settings)))
     split = weights(train(sft_context("split", micro_batch_size=4, **settings)))
     start = training.load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
     for tensor in whole:
         moved = (whole[tensor] - start[tensor]).norm()
-        assert (whole[tensor] - split[tensor]).norm() <= 2e-2 * moved, tensor  # Adam's first steps amplify rounding of small gradients
+        assert (whole[tensor] - split[tensor]).norm() <= 1e-3 * moved, tensor
 
 
 def test_vcore_changes_the_update_and_reports_why(sft_context: MakeContext) -> None:
@@ -109,10 +109,10 @@ def test_vcore_changes_the_update_and_reports_why(sft_context: MakeContext) -> N
     assert losses(vcore, "uniform_loss")[0] == pytest.approx(losses(uniform)[0], rel=1e-5)
 
 
-def test_the_variance_factor_scales_the_gradient_before_clipping(sft_context: MakeContext) -> None:
+def test_the_control_factor_scales_the_gradient_before_clipping(sft_context: MakeContext) -> None:
     settings = {"max_steps": 1, "max_grad_norm": 1e6}
     free = train(sft_context("free", method={"name": "vcore", "variance_control": "none", "kl": 0.5}, **settings))
-    held = train(sft_context("held", method={"name": "vcore", "variance_control": "variance", "kl": 0.5}, **settings))
+    held = train(sft_context("held", method={"name": "vcore", "variance_control": "loss_ratio", "kl": 0.5}, **settings))
     [alpha] = losses(held, "alpha")
     assert alpha < 0.999
     assert losses(held, "grad_norm")[0] == pytest.approx(alpha * losses(free, "grad_norm")[0], rel=1e-5)
