@@ -1,0 +1,23 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from evaluation.benchmarks import aime, amc, gsm8k, humaneval, mbpp, tiny_code, word_problems
+from evaluation.benchmarks.base import Benchmark, Source
+
+__all__ = ["BENCHMARKS", "Benchmark", "Source", "get"]
+
+BENCHMARKS: dict[str, Benchmark] = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (aime, amc, gsm8k, humaneval, mbpp, tiny_code, word_problems)
+}
+
+
+def get(name: str) -> Benchmark:
+    """The benchmark called `name`. Raises `ValueError` that names the nearest ones."""
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    near = difflib.get_close_matches(name, BENCHMARKS, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(BENCHMARKS))}"
+    raise ValueError(f"unknown benchmark {name!r}; {hint}")

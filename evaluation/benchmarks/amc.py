@@ -1,0 +1,28 @@
+"""AMC 12 of 2023 (A and B): the 40 problems whose answer is an integer. Not the 83 problems of 2022 and 2023 that some call AMC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.contest import parse_contest
+from evaluation.records import Problem
+
+NAME = "amc23"
+SIZE = 40
+
+
+def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """The 40 problems, 12A before 12B. Columns: problem or question, answer (27.0 in some sources), url."""
+    return parse_contest(NAME, "2023", ("12A", "12B"), rows, SIZE)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    kind="maths",
+    description="American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer.",
+    size=SIZE,
+    sources={"test": Source(local="amc23/amc23.jsonl", hub="math-ai/amc23", hub_split="test")},
+    parse=parse,
+)

@@ -1,0 +1,80 @@
+"""MBPP (Austin et al., 2021, arXiv:2108.07732): short Python functions, each with three asserts; the test split is task ids 11 to 510."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.rows import check_set, text
+from evaluation.records import Problem, RecordError
+
+NAME = "mbpp"
+SIZE = 500
+TEST_IDS = range(11, 511)
+
+
+def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Columns: task_id, text (or prompt), code, test_list, and where there are any test_setup_code and test_imports.
+
+    The file of all 974 problems and the hub's test split yield the same 500.
+    """
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        task_id = row.get("task_id")
+        if not isinstance(task_id, int):
+            raise RecordError(f"{NAME}, row {number}: task_id is {task_id!r}, not an integer")
+        if task_id in TEST_IDS:
+            problems.append(_problem(task_id, row))
+    problems.sort(key=lambda problem: int(problem.id))
+    return check_set(problems, SIZE, NAME)
+
+
+def _problem(task_id: int, row: Mapping[str, Any]) -> Problem:
+    where = f"{NAME} task {task_id}"
+    tests = row.get("test_list")
+    if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
+        raise RecordError(f"{where}: test_list is not a list of asserts")
+    program = text(row, ("code",), where)
+    asserts = [test.replace("\r\n", "\n").strip() for test in tests]
+    # Imports that the asserts need (math.isclose) and objects they name (a tree of nodes built with the program's own class).
+    setup = "\n".join([*(row.get("test_imports") or []), str(row.get("test_setup_code") or "").replace("\r\n", "\n")]).strip()
+    return Problem(
+        id=str(task_id),
+        benchmark=NAME,
+        kind="code",
+        prompt=(
+            f"{text(row, ('text', 'prompt'), where).strip()}\n\nYour code should pass these tests:\n\n" + "\n".join(asserts) + "\n\n"
+            "Put the complete program, with every import it needs, into one Python code block at the end."
+        ),
+        gold=program,
+        tests={"entry_point": _entry_point(program, asserts, where), "setup": setup, "asserts": asserts},
+    )
+
+
+def _entry_point(program: str, asserts: list[str], where: str) -> str:
+    """The function that every assert calls and the reference program defines."""
+    try:
+        defined = {node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
+        calls = [_called(test) for test in asserts]
+    except SyntaxError as error:
+        raise RecordError(f"{where}: the program or an assert does not parse: {error}") from error
+    names = defined.intersection(*calls)
+    if len(names) != 1:
+        raise RecordError(f"{where}: the asserts do not all call one function of the program (found {sorted(names)})")
+    return names.pop()
+
+
+def _called(source: str) -> set[str]:
+    return {node.func.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    kind="code",
+    description="Mostly basic Python problems, the 500 of the test split.",
+    size=SIZE,
+    sources={"test": Source(local="mbpp/mbpp.jsonl.gz", hub="google-research-datasets/mbpp", hub_config="full", hub_split="test")},
+    parse=parse,
+)

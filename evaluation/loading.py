@@ -1,0 +1,77 @@
+"""Reading the problems of a benchmark: from a file below a data folder, from the hub, or made from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.records import Problem, read_rows
+
+
+class LoadError(ValueError):
+    """Problems that cannot be had: no such split, no such file, or no answer from the hub."""
+
+
+def read_source(source: Source, split: str, data_dir: str | Path | None = None, revision: str | None = None) -> Iterator[Mapping[str, Any]]:
+    """The rows of one split.
+
+    Args:
+        source: names the local file and the hub's data set.
+        split: our name of the split, for messages.
+        data_dir: folder with local copies. Given: the file below it is read, and its absence is an error, never a reason to go to
+            the hub. None: the hub, or what its cache holds.
+        revision: commit of the hub's data set; None takes the source's own.
+
+    Raises:
+        LoadError: the file is missing, or the hub's data set cannot be loaded.
+        RecordError: a line is not a JSON object.
+    """
+    if data_dir is not None:
+        path = Path(data_dir).expanduser() / source.local
+        if not path.is_file():
+            raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
+        for _, row in read_rows(path):
+            yield row
+        return
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        rows = load_dataset(source.hub, source.hub_config, split=source.hub_split, revision=revision or source.revision)
+    except (DatasetsError, OSError, ValueError) as error:  # offline, unknown name or revision, unknown config or split
+        raise LoadError(
+            f"{split}: the hub's {source.hub} ({source.hub_split}) cannot be loaded: {type(error).__name__}: {error}; "
+            f"without the hub, put {source.local} below a local data folder"
+        ) from error
+    yield from rows
+
+
+def load(
+    benchmark: Benchmark,
+    split: str = "test",
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    revision: str | None = None,
+) -> list[Problem]:
+    """The problems of one split, always in the same order.
+
+    Args:
+        limit: the first so many problems; how many to make for a generated benchmark, which needs it. Read data are checked
+            against their complete size first.
+        seed: what generated problems are made from; without effect on others.
+
+    Raises:
+        LoadError: no such split, a generated benchmark without `limit`, or a source that cannot be read.
+        RecordError: a row or the whole set is not as it should be.
+    """
+    if split not in benchmark.splits:
+        raise LoadError(f"{benchmark.name} has no split {split!r}; it has {', '.join(benchmark.splits)}")
+    if benchmark.generate is not None:
+        if limit is None:
+            raise LoadError(f"{benchmark.name} is generated: say how many problems")
+        return benchmark.generate(split, limit, seed)
+    assert benchmark.parse is not None  # Benchmark holds exactly one of the two
+    return benchmark.parse(split, read_source(benchmark.sources[split], split, data_dir, revision))[:limit]
