@@ -1,0 +1,160 @@
+"""Both engines on a tiny random model: they agree, nothing depends on the order of requests, and weights load into a running vLLM."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluation.engines import Engine, EngineOptions, EngineUnavailable, SamplingRequest, open_engine, vllm_cpu, vllm_engine
+from tests.evaluation.engines.cases import GREEDY_TOKENS, PROMPTS, drawn_requests, greedy_requests
+from tests.tiny import make_tiny_model, stage_environment
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two checkpoints of one shape; vLLM's CPU attention wants a head of at least 32."""
+    folder = tmp_path_factory.mktemp("models")
+    return make_tiny_model(folder / "first", hidden_size=128), make_tiny_model(folder / "second", seed=1, hidden_size=128)
+
+
+@pytest.fixture(scope="module")
+def plain(models: tuple[Path, Path]) -> Iterator[Engine]:
+    engine = open_engine("transformers", models[0], EngineOptions("cpu", "float32", threads=1, max_concurrent=64))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def vllm(models: tuple[Path, Path]) -> dict[str, Any]:
+    """What `vllm_program` found; one process serves all tests."""
+    command = [sys.executable, "-m", "tests.evaluation.engines.vllm_program", *map(str, models)]
+    done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
+    found: dict[str, Any] = json.loads(line.removeprefix("FOUND "))
+    return found
+
+
+def as_json(samples: list[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(sample) for sample in samples]
+
+
+@pytest.mark.slow
+def test_greedy_decoding_is_the_same_in_both_engines(plain: Engine, vllm: dict[str, Any]) -> None:
+    assert vllm["name"] == "vllm"
+    assert vllm["max_model_len"] == plain.max_model_len == 256
+    assert as_json(plain.generate(greedy_requests(plain))) == vllm["greedy"]
+    assert all(0 < sample["tokens"] <= GREEDY_TOKENS for sample in vllm["greedy"])
+
+
+@pytest.mark.slow
+def test_vllm_draws_do_not_depend_on_order_or_company(vllm: dict[str, Any]) -> None:
+    assert vllm["drawn"] == vllm["drawn_backwards"]
+    assert vllm["drawn"][:4] == vllm["drawn_alone"]
+    assert len({sample["text"] for sample in vllm["drawn"]}) > len(vllm["drawn"]) // 2  # seeds do differ
+
+
+@pytest.mark.slow
+def test_vllm_hands_samples_over_and_keeps_limits(vllm: dict[str, Any], plain: Engine) -> None:
+    assert sorted(vllm["told"]) == list(range(len(PROMPTS)))
+    assert vllm["stopped"][0]["finish_reason"] == "stop"
+    assert vllm["greedy"][0]["text"].startswith(vllm["stopped"][0]["text"])
+    assert len(vllm["stopped"][0]["text"]) <= 5
+    assert vllm["fills_the_context"][0]["finish_reason"] == "length"
+    prompt = 10 * len(greedy_requests(plain)[0].prompt_token_ids)
+    assert vllm["fills_the_context"][0]["tokens"] == 256 - prompt
+    assert "no room in a context of 256" in vllm["too_long"]
+
+
+@pytest.mark.slow
+def test_weights_load_into_a_running_vllm_on_a_cpu(models: tuple[Path, Path], vllm: dict[str, Any]) -> None:
+    """The private switch of `vllm_cpu` still works: when this fails, GRPO with vLLM on a CPU does not train what it samples."""
+    changed = open_engine("transformers", models[1], EngineOptions("cpu", "float32"))
+    assert vllm["synchronised"] == as_json(changed.generate(greedy_requests(changed)))
+    assert vllm["synchronised"] != vllm["greedy"]
+    assert "_supports_onednn" in vllm["without_switch"]
+
+
+def test_transformers_draws_do_not_depend_on_order_or_batches(models: tuple[Path, Path], plain: Engine) -> None:
+    requests = drawn_requests(plain)
+    together = plain.generate(requests)
+    assert plain.generate(requests[::-1])[::-1] == together
+    small = open_engine("transformers", models[0], EngineOptions("cpu", "float32", max_concurrent=2))
+    assert small.generate(requests) == together
+    assert plain.generate(requests[:1]) == together[:1]
+    assert len({sample.text for sample in together}) > len(together) // 2
+
+
+def test_transformers_draws_from_the_models_distribution(plain: Engine) -> None:
+    """Texts of the first token over many seeds against the softmax of the logits, within five standard errors each."""
+    ids, n, temperature = greedy_requests(plain)[0].prompt_token_ids, 3000, 0.05  # so cold that few tokens share most of the mass
+    with torch.inference_mode():
+        logits = plain._model(torch.tensor([ids])).logits[0, -1]  # type: ignore[attr-defined]
+    expected: Counter[str] = Counter()
+    for token, probability in enumerate(torch.softmax(logits / temperature, dim=0).tolist()):
+        expected[plain.tokenizer.decode([token], skip_special_tokens=True)] += probability
+    drawn = Counter(sample.text for sample in plain.generate([SamplingRequest(ids, 1, seed, temperature) for seed in range(n)]))
+    likely = expected.most_common(5)
+    assert 0.1 < likely[0][1] < 0.9
+    for text, probability in likely:
+        assert abs(drawn[text] / n - probability) < 5 * (probability * (1 - probability) / n) ** 0.5
+
+
+def test_transformers_top_k_of_one_is_greedy(plain: Engine) -> None:
+    greedy = greedy_requests(plain)
+    narrow = [dataclasses.replace(request, temperature=1.0, top_k=1, seed=3) for request in greedy]
+    assert plain.generate(narrow) == plain.generate(greedy)
+
+
+def test_transformers_stops_at_a_string_and_at_the_context(plain: Engine) -> None:
+    request = greedy_requests(plain)[0]
+    (whole,) = plain.generate([request])
+    (stopped,) = plain.generate([dataclasses.replace(request, stop=(whole.text[5:7],))])
+    assert stopped.finish_reason == "stop"
+    assert stopped.tokens < whole.tokens
+    assert whole.text.startswith(stopped.text)
+    long, short = request.prompt_token_ids * 10, request.prompt_token_ids
+    samples = plain.generate([SamplingRequest(long, 10_000), SamplingRequest(short, 10_000)])
+    assert [sample.finish_reason for sample in samples] == ["length", "length"]
+    assert [sample.tokens for sample in samples] == [256 - len(long), 256 - len(short)]
+    with pytest.raises(ValueError, match="no room in a context of 256"):
+        plain.generate([SamplingRequest((5,) * 256, 1)])
+
+
+@pytest.mark.parametrize("bad", [{"prompt_token_ids": ()}, {"max_new_tokens": 0}, {"temperature": 1.0}])
+def test_impossible_requests_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        SamplingRequest(**{"prompt_token_ids": (1,), "max_new_tokens": 1, **bad})
+
+
+def test_a_missing_vllm_is_named_with_its_extra_and_nothing_else_runs(monkeypatch: pytest.MonkeyPatch, models: tuple[Path, Path]) -> None:
+    monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EngineUnavailable, match=r"requirements/cpu.txt.*engine: transformers"):
+        open_engine("vllm", models[0], EngineOptions("cpu", "float32"))
+    with pytest.raises(EngineUnavailable, match=r"requirements/cuda.txt"):
+        open_engine("vllm", models[0], EngineOptions("cuda", "bfloat16"))
+
+
+def test_the_cpu_environment_must_precede_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", torch)  # any module: what counts is that the name is taken
+    for name, value in vllm_cpu.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    vllm_cpu.prepare_environment(threads=2)  # all set: nothing to complain about
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    with pytest.raises(RuntimeError, match="TORCH_COMPILE_DISABLE"):
+        vllm_cpu.prepare_environment(threads=2)
+
+
+def test_on_cuda_no_cpu_special_applies() -> None:
+    options = EngineOptions("cuda", "bfloat16", gpu_memory_utilization=0.5, tensor_parallel=2)
+    assert vllm_engine._device_arguments("unused", options) == {"gpu_memory_utilization": 0.5, "tensor_parallel_size": 2}

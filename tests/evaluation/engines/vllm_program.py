@@ -1,0 +1,73 @@
+"""Runs vLLM on the cases and prints what it found as JSON: one process, because vLLM wants its environment before anything is imported.
+
+usage: python -m tests.evaluation.engines.vllm_program MODEL CHANGED_MODEL
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from evaluation.engines import EngineOptions, EngineUnavailable, SamplingRequest, open_engine, vllm_cpu
+from tests.evaluation.engines.cases import drawn_requests, greedy_requests
+
+
+def main(model: str, changed: str) -> dict[str, Any]:
+    options = EngineOptions("cpu", "float32", threads=1, max_concurrent=64)
+    engine = open_engine("vllm", model, options)
+    greedy, drawn = greedy_requests(engine), drawn_requests(engine)
+    told: list[int] = []
+    found: dict[str, Any] = {
+        "name": engine.name,
+        "max_model_len": engine.max_model_len,
+        "greedy": as_json(engine.generate(greedy, lambda index, sampled: told.append(index))),
+        "drawn": as_json(engine.generate(drawn)),
+        "drawn_backwards": as_json(engine.generate(drawn[::-1])[::-1]),
+        "drawn_alone": as_json([engine.generate([request])[0] for request in drawn[:4]]),
+        "told": told,
+    }
+    stop = found["greedy"][0]["text"][5:7]
+    found["stopped"] = as_json(engine.generate([dataclasses.replace(greedy[0], stop=(stop,))]))
+    found["fills_the_context"] = as_json(engine.generate([SamplingRequest(greedy[0].prompt_token_ids * 10, 10_000)]))
+    try:
+        engine.generate([SamplingRequest((5,) * engine.max_model_len, 1)])
+    except ValueError as error:
+        found["too_long"] = str(error)
+    engine.close()
+    found["synchronised"] = as_json(weights_loaded_into_a_running_engine(model, changed, options))
+    found["without_switch"] = missing_switch()
+    return found
+
+
+def weights_loaded_into_a_running_engine(model: str, changed: str, options: EngineOptions) -> list[Any]:
+    """Greedy samples after the weights of `changed` were loaded, one by one as TRL does, into an engine built from `model`."""
+    vllm_cpu.keep_weights_loadable()
+    from safetensors.torch import load_file
+
+    engine: Any = open_engine("vllm", model, options)
+    live = engine._llm.llm_engine.model_executor.driver_worker.model_runner.model
+    for name, tensor in load_file(f"{changed}/model.safetensors").items():
+        live.load_weights([(name, tensor)])
+    return list(engine.generate(greedy_requests(engine)))
+
+
+def missing_switch() -> str:
+    """The message where vLLM no longer has the private name."""
+    import vllm._custom_ops as ops
+
+    delattr(ops, vllm_cpu._ONEDNN_SWITCH)
+    try:
+        vllm_cpu.keep_weights_loadable()
+    except EngineUnavailable as error:
+        return str(error)
+    return ""
+
+
+def as_json(samples: list[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(sample) for sample in samples]
+
+
+if __name__ == "__main__":
+    print("FOUND " + json.dumps(main(*sys.argv[1:])))
