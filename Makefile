@@ -1,0 +1,32 @@
+# make demo   set-up if needed, then the complete demo pipeline      make test   set-up if needed, then all tests
+# MACHINE=cpu|cuda chooses the pinned list (default: cuda where nvidia-smi finds a GPU); PYTHON=... names the interpreter for .venv
+MACHINE ?= auto
+PYTEST_ARGS ?=
+export PYTHON TORCH_INDEX
+
+.PHONY: demo test check bench lock clean setup
+.NOTPARALLEL:
+
+demo: setup
+	.venv/bin/vcore run configs/demo.yaml
+
+test: setup
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup
+	.venv/bin/python -m pytest tests/performance --benchmark -s $(PYTEST_ARGS)
+
+lock: setup
+	.venv/bin/python tools/lock.py
+
+setup:
+	@tools/setup.sh $(MACHINE)
+
+clean:
+	rm -rf .venv .setup.lock .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
