@@ -23,7 +23,11 @@ class TransformersEngine:
         self.version: str = transformers.__version__
         torch.set_num_threads(options.threads)
         self.tokenizer = load_tokenizer(model)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.dtype)).to(options.device).eval()
+        loaded, info = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.dtype), output_loading_info=True)
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(f"{model}: {len(missing)} weights are missing and would be random: {', '.join(missing[:3])}")
+        self._model: Any = loaded.to(options.device).eval()
         self._ends = end_token_ids(self.tokenizer, self._model.generation_config)
         self._device = options.device
         self._max_concurrent = options.max_concurrent

@@ -141,6 +141,8 @@ def _note_lengths(ctx: Context[GenerateSettings], prompts: list[PlannedPrompt], 
 
 
 def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPrompt], limit: int) -> Engine:
+    from safetensors import SafetensorError
+
     settings = ctx.settings
     needed = max((len(prompt.token_ids) + prompt.benchmark.max_new_tokens for prompt in prompts), default=limit)
     options = EngineOptions(
@@ -157,7 +159,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
         return open_engine(settings.engine, folder, options)
     except EngineUnavailable as error:
         raise StageError(str(error), "Install it, or choose another `generate.engine`.") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StageError(f"{folder}: {settings.engine} cannot load the model: {error}", f"{_MODEL_FIX} See the log.") from error
 
 

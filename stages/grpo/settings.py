@@ -95,7 +95,7 @@ class GrpoSettings(StageSettings):
 
     grader_workers: int = execution(2, gt=0)
     maths_timeout_s: float = identity(5.0, gt=0)
-    code_timeout_s: float = identity(10.0, gt=0)
+    code_timeout_s: float = identity(4.0, gt=0)
     max_grader_error_share: float = execution(0.01, ge=0, le=1)
     """Stop when the grader itself fails on more than this share of a step's completions."""
 
