@@ -147,7 +147,7 @@ def _explain(detail: ErrorDetails, document: Document) -> str:
     elif detail["type"] == "value_error":
         message = str(detail["ctx"]["error"]) if "ctx" in detail else message
         first = message.partition(":")[0]
-        if first and " " not in first and "." in first:  # the validator named the setting itself
+        if " " not in first and ("." in first or first in _fields_at(PipelineConfig, path, document.values)):  # it names the setting
             inner: Location = tuple(int(p) if p.isdigit() else p for p in first.split("."))
             path, name, message = (*path, *inner), ".".join(map(str, (*path, *inner))), message.partition(":")[2].strip()
     elif "input" in detail and not isinstance(detail["input"], dict | list):
@@ -164,7 +164,7 @@ def _yaml_path(loc: tuple[str | int, ...], values: Any, *, keep_last: bool) -> L
         inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int) and part < len(node))
         if inside:
             path.append(part)
-            node = node[part]  # type: ignore[index]
+            node = node[part]
         elif keep_last and index == len(loc) - 1:
             path.append(part)
     return tuple(path)
@@ -175,7 +175,7 @@ def _fields_at(model: Any, path: Location, values: Any) -> set[str]:
     if not path:
         return {field for member in _models(model, values) for field in member.model_fields}
     found: set[str] = set()
-    inside = values[path[0]] if isinstance(values, dict | list) else None
+    inside: Any = dict(enumerate(values))[path[0]] if isinstance(values, list) else values[path[0]] if isinstance(values, dict) else None
     if isinstance(path[0], int):
         return _fields_at(model, path[1:], inside)
     for member in _models(model, values):

@@ -118,4 +118,4 @@ def _hub_commit(origin: Origin) -> str:
         ) from error
     if commit is None:
         raise ConfigError(f"the hub names no commit for {origin.hub} at {origin.revision}", where=origin.label, fix=fix)
-    return commit
+    return str(commit)

@@ -66,7 +66,8 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
         evaluations = _evaluate(config, checkpoint)
 
     stages += evaluations
-    stages.append(Stage("report", "report", config.report, {s.name: Input(s.name) for s in stages}))
+    report = config.report.model_copy(update={"title": config.report.title or config.name})
+    stages.append(Stage("report", "report", report, {s.name: Input(s.name) for s in stages}))
     return stages
 
 

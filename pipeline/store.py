@@ -117,7 +117,7 @@ class Store:
     def publish(self, program: str, key: str, manifest: dict[str, Any]) -> Artifact:
         """Turn `work/.../out` into the artifact: hash and flush every file, write the manifest last, rename the folder into place."""
         out = self.work(program, key) / "out"
-        files = []
+        files: list[dict[str, Any]] = []
         for file in sorted(p for p in out.rglob("*") if p.is_file()):
             if file == out / "manifest.json":
                 continue  # of an attempt that was killed between its manifest and the rename

@@ -19,7 +19,7 @@ data:
   sft: [{task: word_problems, rows: 64}]
   rl: [{task: word_problems, rows: 32}]
 sft: {learning_rate: 2e-3, max_steps: 4, max_length: 256}
-grpo: {steps: 2}
+grpo: {steps: 2, max_completion_length: 64}
 """
 ORDER = ["data", "base", "generate.base", "score.base", "sft", "generate.sft", "score.sft", "grpo", "generate.grpo", "score.grpo", "report"]
 
@@ -159,11 +159,11 @@ def test_force_from_and_only(tmp_path: Path) -> None:
     score = plan(tmp_path, force=("score",))
     assert {n for n, p in score.items() if p.forced} == {"score.base", "score.sft", "score.grpo"}
     only = plan(tmp_path, only="score.sft")
-    assert set(only) == {"data", "generate.sft", "score.sft"}
+    assert set(only) == {"data", "base", "sft", "generate.sft", "score.sft"}, "what it needs, directly or not"
 
 
 def test_only_refuses_what_is_not_cached(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="grpo needs data, sft, not cached"):
+    with pytest.raises(ConfigError, match="grpo needs data, base, sft, not cached"):
         plan(tmp_path, only="grpo")
 
 
