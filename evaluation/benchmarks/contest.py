@@ -17,24 +17,33 @@ def parse_contest(name: str, year: str, contests: tuple[str, ...], rows: Iterabl
     """Problems in the order of the contests, with ids such as aime24-II-04 whatever id the source gives them.
 
     `contests` holds the contests' names as in the links ("I", "12A"). The problem's link decides its id, so the local file and the
-    hub's data set, which number their rows differently, yield the same ids in the same order.
+    hub's data set, which number their rows differently, yield the same ids in the same order. Where no row has a link, the rows'
+    own ids and order stand.
     """
-    problems: list[tuple[int, int, Problem]] = []
+    problems: list[tuple[tuple[int, int], Problem]] = []
     for number, row in enumerate(rows, start=1):
         where = f"{name}, row {number}"
-        link = text(row, ("url", "link"), where)
-        found = LINK.search(link)
-        if found is None or found[1] != year or found[2] not in contests:
-            raise RecordError(f"{where}: the link {link!r} is not one of a {year} contest ({', '.join(contests)})")
+        id, place = _identify(name, year, contests, row, where)
         answer = next((row[column] for column in ANSWER_COLUMNS if row.get(column) is not None), None)
         problem = Problem(
-            id=f"{name}-{found[2]}-{int(found[3]):02d}",
+            id=id,
             benchmark=name,
             kind="maths",
             prompt=maths_prompt(text(row, ("problem", "question"), where).strip()),
             gold=integer(answer, where),
-            meta={"url": link},
         )
-        problems.append((contests.index(found[2]), int(found[3]), problem))
-    problems.sort(key=lambda item: item[:2])
-    return check_set([problem for *_, problem in problems], expected, name)
+        problems.append((place, problem))
+    problems.sort(key=lambda item: item[0])
+    return check_set([problem for _, problem in problems], expected, name)
+
+
+def _identify(name: str, year: str, contests: tuple[str, ...], row: Mapping[str, Any], where: str) -> tuple[str, tuple[int, int]]:
+    """A problem's id, and (contest, number), which it is sorted by."""
+    if row.get("url") is None:
+        if row.get("id") is None:
+            raise RecordError(f"{where}: no column 'url' or 'id'; the row has {sorted(row)}")
+        return f"{name}-{row['id']}", (0, 0)
+    found = LINK.search(str(row["url"]))
+    if found is None or found[1] != year or found[2] not in contests:
+        raise RecordError(f"{where}: the link {row['url']!r} is not one of a {year} contest ({', '.join(contests)})")
+    return f"{name}-{found[2]}-{int(found[3]):02d}", (contests.index(found[2]), int(found[3]))

@@ -1,0 +1,72 @@
+"""What of a completion is the answer: the text after the thinking, the last complete box, the last program."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+THINK, END_THINK = "<think>", "</think>"
+_BOX_TOKENS = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})")
+_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+def after_thinking(completion: str) -> str | None:
+    """The text after the last </think>; the whole where nothing thinks aloud; None where a <think> is never closed."""
+    _, closed, answer = completion.rpartition(END_THINK)
+    if THINK in answer:
+        return None
+    return answer if closed else completion
+
+
+def continue_prompt(prompt: str, completion: str) -> str:
+    """The completion with the <think> that some chat templates already put at the end of the prompt, so that it counts as open."""
+    return THINK + completion if prompt.rstrip().endswith(THINK) else completion
+
+
+def last_box(text: str) -> str | None:
+    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost), or None. Linear in the length of the text."""
+    open_braces: list[tuple[bool, int, int]] = []
+    last: tuple[int, int, int] | None = None
+    for token in _BOX_TOKENS.finditer(text):
+        if token.lastgroup == "box":
+            open_braces.append((True, token.start(), token.end()))
+        elif token.lastgroup == "open":
+            open_braces.append((False, token.start(), token.end()))
+        elif token.lastgroup == "close" and open_braces:
+            is_box, start, content = open_braces.pop()
+            if is_box and (last is None or start > last[0]):
+                last = start, content, token.start()
+    return None if last is None else text[last[1] : last[2]]
+
+
+def boxed_answer(completion: str) -> str | None:
+    """The maths answer of a completion; None where there is none, also where the box is empty."""
+    text = after_thinking(completion)
+    box = None if text is None else last_box(text)
+    return box.strip() or None if box is not None else None
+
+
+def program(completion: str, entry_point: str) -> str | None:
+    """The last complete fenced block that defines `entry_point`; else the whole text where that is a program which does; else None.
+
+    The definition is looked for in the text, not in the syntax tree: a block with a syntax error is a wrong answer, not a missing one.
+    """
+    text = after_thinking(completion)
+    if text is None:
+        return None
+    defines = re.compile(
+        rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}\b|^{re.escape(entry_point)}[ \t]*[:=]", re.MULTILINE
+    )
+    blocks = [block for block in _FENCED.findall(text.replace("\r\n", "\n")) if defines.search(block)]
+    if blocks:
+        return str(blocks[-1])
+    return text if defines.search(text) and _parses(text) else None
+
+
+def _parses(source: str) -> bool:
+    """Whether a text is a Python program; text too deeply nested to parse is none."""
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True

@@ -1,0 +1,267 @@
+"""Running programs that nobody has read.
+
+One program runs in a process of its own that sees no network, no other process, no environment and only the files a Python needs, and
+that is ended when it takes too much time or memory. What it computes comes back as text and is compared here, in the parent: expected
+values never enter the process, so nothing a program does there can make it pass.
+
+Two levels, found out once by trying (`Sandbox.level`):
+
+- `namespaces`: user, mount, network, process, IPC and host-name namespaces of Linux; a root folder of Python and system libraries,
+  read-only, with a small private /tmp; no capabilities, and no way to get any. Needs no root, but a kernel that lets users make
+  namespaces, which many containers forbid.
+- `rlimits`: only limits on CPU time, memory, file size and open files. The program can read and write what the user can and reach the
+  network; a process that leaves its session outlives it. For programs of models you trust no further than this, it is not enough.
+
+Neither filters system calls, and neither limits the number of processes where the user is root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import marshal
+import math
+import os
+import secrets
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from evaluation.sandbox.values import UNSENDABLE, MalformedValue, decode
+
+__all__ = ["UNSENDABLE", "Job", "Level", "Outcome", "Sandbox", "SandboxError"]
+
+Level = Literal["namespaces", "rlimits"]
+CHILD = Path(__file__).with_name("child.py")
+MAX_RESULT = 64 * 2**20
+"""Bytes of result that are read before a program is ended."""
+WALL_FACTOR, WALL_EXTRA_S = 3.0, 2.0
+"""A program is ended after WALL_FACTOR * its CPU limit + WALL_EXTRA_S on the clock: busy machines stretch time, CPU seconds stay."""
+
+_log = logging.getLogger(__name__)
+
+
+class SandboxError(RuntimeError):
+    """The sandbox itself did not work; says nothing about the program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one process runs.
+
+    Attributes:
+        sections: sources executed in turn in one module that is not `__main__`.
+        expressions: evaluated in that module after the sections, each after the one before it.
+        entry_point: function to call with each of `inputs`; None where `expressions` are used.
+        inputs: argument lists, plain JSON values; each call gets fresh ones.
+    """
+
+    sections: Sequence[str]
+    expressions: Sequence[str] = ()
+    entry_point: str | None = None
+    inputs: Sequence[Sequence[Any]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        status: `done` (`values` has one value for each expression or input), `raised` (an exception; `values` has those before it),
+            `died` (the process ended without a result: exit, crash, too much output), `limit` (out of time).
+        values: results as plain values; `UNSENDABLE` stands for one of another type.
+        detail: the exception or the way it died.
+        cpu_s: CPU seconds of the process, as the kernel counted them (0 when it was ended from outside).
+    """
+
+    status: Literal["done", "raised", "died", "limit"]
+    values: list[Any]
+    detail: str
+    cpu_s: float
+
+
+class Sandbox:
+    """Runs jobs, one process each; safe to use from several threads. A context manager: leaving it ends what still runs.
+
+    Args:
+        memory_mib: address space of one program, in MiB.
+        level: forces a level (tests); None takes the best the machine has.
+    """
+
+    def __init__(self, memory_mib: int = 4096, level: Level | None = None) -> None:
+        self.memory_mib = memory_mib
+        self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
+        self.level: Level = level or self._detect()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what still runs and remove the private folder. Nothing can be run afterwards."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for process in running:
+            _kill(process)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, job: Job, cpu_limit_s: float) -> Outcome:
+        """Run one job. Raises `SandboxError` when the sandbox cannot be set up."""
+        work = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            return self._run(job, cpu_limit_s, work, self.level)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _detect(self) -> Level:
+        work = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            self._run(Job(sections=["import math"], expressions=["math.sqrt(4)"]), 10.0, work, "namespaces")
+        except SandboxError as error:
+            _log.warning("programs run with resource limits only, without isolation from files and network: %s", error)
+            return "rlimits"
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return "namespaces"
+
+    def _run(self, job: Job, cpu_limit_s: float, work: Path, level: Level) -> Outcome:
+        token = secrets.token_hex(16)
+        order = {
+            "level": level,
+            "work": str(work),
+            "roots": _roots() if level == "namespaces" else [],
+            "memory": self.memory_mib * 2**20,
+            "cpu_s": math.ceil(cpu_limit_s),
+            "token": token,
+            "sections": [_without_carriage_returns(section) for section in job.sections],
+            "expressions": list(job.expressions),
+            "entry_point": job.entry_point,
+            "inputs": [list(arguments) for arguments in job.inputs],
+        }
+        deadline = time.monotonic() + cpu_limit_s * WALL_FACTOR + WALL_EXTRA_S
+        data, on_time = self._communicate(marshal.dumps(order, 4), work, deadline)
+        return _read_outcome(data, token, on_time, cpu_limit_s)
+
+    def _communicate(self, order: bytes, work: Path, deadline: float) -> tuple[bytes, bool]:
+        """Start the child, give it its order, and read until it ends, says it ended, or time or space runs out."""
+        (work / "order").write_bytes(order)
+        read_end, write_end = os.pipe()
+        try:
+            with open(work / "order", "rb") as stdin:
+                # No -I, which would ignore the fixed hash seed: the environment is ours, and -s -S -P keep paths out all the same.
+                process = subprocess.Popen(
+                    [_python(), "-s", "-S", "-P", "-B", str(CHILD), str(write_end)],
+                    stdin=stdin,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={"PYTHONHASHSEED": "0"},
+                    cwd=work,
+                    pass_fds=(write_end,),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(write_end)
+        try:
+            with self._lock:
+                self._running.add(process)
+                closed = self._closed
+            if closed:
+                raise SandboxError("the sandbox is closed")
+            return _read_all(read_end, deadline)
+        finally:
+            os.close(read_end)
+            _kill(process)
+            with self._lock:
+                self._running.discard(process)
+
+
+def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
+    """Everything up to the closing line, the end of the stream, MAX_RESULT or the deadline; and whether it was not the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    data = bytearray()
+    while len(data) < MAX_RESULT:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return bytes(data), False
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            break
+        data += part
+        last = data[-100:]
+        if last.endswith(b"\n") and last[:-1].rpartition(b"\n")[2].startswith(b"end "):
+            break
+    return bytes(data), True
+
+
+def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float) -> Outcome:
+    """Lines: `ready`, the token with the result, and `end SIGNAL EXITCODE CPU_SECONDS`; a program can only forge its own failure."""
+    lines = data.split(b"\n")
+    if lines[0] != b"ready":
+        reason = lines[0].decode(errors="replace") or "the process ended before it was set up"
+        raise SandboxError(reason if on_time else f"{reason} (out of time)")
+    signal_number, exit_code, cpu_s = _ending(lines)
+    if not on_time:
+        return Outcome("limit", [], "still running on the clock", cpu_s)
+    if len(data) >= MAX_RESULT:
+        return Outcome("died", [], "too much output", cpu_s)
+    result = next((line for line in lines if line.startswith(token.encode() + b" ")), None)
+    if result is not None:
+        try:
+            status, detail, values = json.loads(result[len(token) + 1 :])
+            return Outcome("done" if status == "done" else "raised", [decode(value) for value in values], str(detail), cpu_s)
+        except (ValueError, RecursionError, TypeError, MalformedValue) as error:
+            return Outcome("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
+    if signal_number == signal.SIGKILL and cpu_s >= 0.9 * cpu_limit_s:
+        return Outcome("limit", [], f"CPU time limit of {math.ceil(cpu_limit_s)} s", cpu_s)
+    how = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
+    return Outcome("died", [], f"ended with {how} before the tests were done", cpu_s)
+
+
+def _ending(lines: list[bytes]) -> tuple[int, int, float]:
+    for line in reversed(lines):
+        if line.startswith(b"end "):
+            try:
+                number, code, cpu_s = line.split()[1:4]
+                return int(number), int(code), float(cpu_s)
+            except ValueError:
+                break
+    return 0, 0, 0.0
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a child with everything in its session's first process group, and reap it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _python() -> str:
+    """The real interpreter: a virtual environment's link may lie outside the sandbox's root folder."""
+    return os.path.realpath(sys.executable)
+
+
+def _roots() -> list[str]:
+    """Folders a Python needs: system libraries, its own installation, and this package's child program."""
+    return ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", os.path.realpath(sys.base_prefix)]
+
+
+def _without_carriage_returns(source: str) -> str:
+    return source.replace("\r\n", "\n")

@@ -1,0 +1,222 @@
+"""The process that runs one untrusted program: locks itself in, runs the program, sends back the values.
+
+Started by path as a plain script (see `evaluation.sandbox`), so it imports nothing of ours and little of the standard library. It
+forks: the first process watches and says how the second ended; the second is the program's. Lines written to the descriptor named on
+the command line: `ready` once all limits hold (or what went wrong), TOKEN and a JSON result, `end SIGNAL EXITCODE CPU_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import marshal
+import os
+import resource
+import sys
+from _blake2 import blake2b  # hashlib and json themselves take as long to import as the interpreter to start
+from _json import encode_basestring_ascii
+
+TYPE_CHECKING = False  # the name type checkers know; typing itself takes long to import
+if TYPE_CHECKING:
+    from typing import Any
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
+    0x00020000,
+    0x04000000,
+    0x08000000,
+    0x10000000,
+    0x20000000,
+    0x40000000,
+)
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 442, 0x8000, 1, 2  # one number on all architectures
+CAPABILITY_VERSION_3 = 0x20080522
+NOBODY = 65534
+TMP_BYTES = 64 * 2**20
+LONG_TEXT = 2**18  # characters
+EXACT = 2**53  # below it, every whole float is one integer and every integer one float
+FILE_BYTES, OPEN_FILES = 16 * 2**20, 64
+SIGKILL = 9
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def check(result: int, what: str) -> None:
+    """Raise `OSError` when a C function failed."""
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    """mount(2)."""
+    arguments = [None if part is None else part.encode() for part in (source, target, kind)]
+    check(libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode()), f"mount {target}")
+
+
+def enter_namespaces(work: str, roots: list[str]) -> None:
+    """Leave the machine's network, processes and files; what remains is a read-only folder tree of `roots` and an empty /tmp."""
+    uid, gid = os.getuid(), os.getgid()
+    check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    mount("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    for path in roots:
+        place = work + path
+        if os.path.islink(path):  # /lib -> usr/lib
+            os.symlink(os.readlink(path), place)
+        elif os.path.exists(path) and not os.path.exists(place):  # the Python may lie inside /usr
+            bind(path, place)
+    for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
+        bind(device, work + device)
+    os.mkdir(work + "/tmp")
+    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    at_root = ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, -100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32)))
+    check(at_root.value, "mount_setattr")
+    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},mode=700")
+    # A process in a changed root may not make user namespaces of its own, so there is no way back to any capability.
+    os.chroot(work)
+    os.chdir("/tmp")
+
+
+def bind(source: str, target: str) -> None:
+    """Show a file or folder at another place."""
+    if os.path.isdir(source):
+        os.makedirs(target)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+    mount(source, target, None, MS_BIND | MS_REC)
+
+
+def drop_privileges() -> None:
+    """No capabilities, none to be gained by starting another program, no core dump, and death with the watching process."""
+    check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+    check(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "pdeathsig")  # after capset, which would clear it
+
+
+def limit(cpu_s: int, memory: int) -> None:
+    """Limits on CPU seconds, address space, file size and open files; the hard ones, so the program cannot raise them."""
+    for kind, value in (
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def encode(value: Any, canonical: bool = False) -> str:
+    """The text of one value (see `evaluation.sandbox.values`).
+
+    `canonical`: one text for equal values (whole floats as integers, sets and dicts in the order of their items' texts), for digests.
+    """
+    kind = type(value)
+    if value is None:
+        return "null"
+    if kind is bool:
+        return "true" if value else "false"
+    if issubclass(kind, int):
+        return f'"i{int.__index__(value):x}"'
+    if issubclass(kind, float):
+        if canonical and -EXACT < value < EXACT and float.is_integer(value):
+            return f'"i{int(value):x}"'
+        return f'"f{float.hex(value)}"'
+    if issubclass(kind, str):
+        return str(encode_basestring_ascii("s" + str.__str__(value)))
+    for mark, base in (("l", list), ("t", tuple), ("S", set), ("F", frozenset)):
+        if issubclass(kind, base):
+            items = [encode(item, canonical) for item in base.__iter__(value)]
+            if canonical and mark in "SF":
+                items.sort()
+            return f'["{mark}"' + "".join([", " + item for item in items]) + "]"
+    if issubclass(kind, dict):
+        pairs = [f", {encode(key, canonical)}, {encode(item, canonical)}" for key, item in dict.items(value)]
+        return '["d"' + "".join(sorted(pairs) if canonical else pairs) + "]"
+    if issubclass(kind, complex):
+        return f'["c", "{value.real.hex()}", "{value.imag.hex()}"]'
+    if issubclass(kind, bytes):
+        return f'["b", "{bytes.hex(value)}"]'
+    return '["?"]'
+
+
+def pack(value: Any) -> str:
+    """The text of one value, or a digest in its place where the text is long: HumanEval+ has results of hundreds of megabytes."""
+    text = encode(value)
+    if len(text) <= LONG_TEXT:
+        return text
+    # What decides is the length of the canonical text, so that of two equal values either both are sent as digests or none.
+    same_for_equals = encode(value, canonical=True)
+    if len(same_for_equals) <= LONG_TEXT:
+        return text
+    return f'["h", "{blake2b(same_for_equals.encode()).hexdigest()}"]'
+
+
+def run_program(order: dict[str, Any]) -> str:
+    """Run the sections, then the expressions or calls. The result as JSON text: [status, detail, [values]]."""
+    module = type(sys)("program")
+    sys.modules["program"] = module  # dataclasses and pickle look a class's module up
+    values = []
+    status, detail = "done", ""
+    try:
+        for number, source in enumerate(order["sections"]):
+            exec(compile(source, f"<section {number}>", "exec", dont_inherit=True), module.__dict__)
+        for source in order["expressions"]:
+            values.append(pack(eval(compile(source, "<test>", "eval", dont_inherit=True), module.__dict__)))
+        for arguments in order["inputs"]:
+            values.append(pack(module.__dict__[order["entry_point"]](*arguments)))
+    except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures like any other here
+        status, detail = "raised", describe(error)
+    return f"[{encode_basestring_ascii(status)}, {encode_basestring_ascii(detail)}, [{', '.join(values)}]]"
+
+
+def describe(error: BaseException) -> str:
+    """Type and message of an exception, also of one whose message cannot be made."""
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except BaseException:  # noqa: BLE001 - its message is the program's own code
+        return type(error).__name__
+
+
+def main() -> None:
+    """Lock in, fork, run, report."""
+    channel = int(sys.argv[1])
+    order = marshal.loads(sys.stdin.buffer.read())
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    try:
+        if order["level"] == "namespaces":
+            enter_namespaces(order["work"], order["roots"])
+        pid = os.fork()
+    except OSError as error:
+        os.write(channel, f"{error}\n".encode())
+        return
+    if pid == 0:
+        try:
+            drop_privileges()
+            limit(order["cpu_s"], order["memory"])
+        except OSError as error:
+            os.write(channel, f"{error}\n".encode())
+            os._exit(1)
+        token = order.pop("token")
+        os.write(channel, b"ready\n")
+        text = run_program(order)
+        data = memoryview(f"{token} {text}\n".encode())
+        while data:
+            data = data[os.write(channel, data) :]
+        os._exit(0)
+    _, status, usage = os.wait4(pid, 0)
+    signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
+    os.write(channel, f"\nend {signal_number} {exit_code} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
+
+
+main()
