@@ -1,0 +1,93 @@
+"""The reward: the evaluation's verdicts on exactly the text that the evaluation would see, and the form of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from evaluation.grading import Graded, Grader
+from evaluation.records import Problem
+from stages.grpo.rewards import Rewards, has_answer_form
+from stages.runtime import StageError
+from tests.tiny import make_tiny_tokenizer
+
+MATHS = Problem("m", "sums", "maths", "2+2?", "4")
+CODE = Problem("c", "programs", "code", "Write f.", "def f(): pass", {})
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(workers=1) as opened:
+        yield opened
+
+
+def rewards_of(grader: Any, share: float = 0.0) -> tuple[Rewards, Any]:
+    tokenizer = make_tiny_tokenizer()
+    return Rewards([MATHS, CODE], grader, tokenizer, [tokenizer.eos_token_id], share), tokenizer
+
+
+def test_correct_is_the_graders_verdict_and_every_verdict_is_counted(grader: Grader) -> None:
+    rewards, tokenizer = rewards_of(grader)
+    texts = ["2+2=4. \\boxed{4}", "\\boxed{5}", "four", "\\boxed{4.0}"]
+    ids = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in texts]
+    logged: dict[str, float] = {}
+    assert rewards.correct(completion_ids=ids, problem=[0] * 4, log_metric=logged.__setitem__, prompts=[]) == [1.0, 0.0, 0.0, 1.0]
+    assert logged == {
+        "verdicts/correct": 2.0,
+        "verdicts/wrong": 1.0,
+        "verdicts/no_answer": 1.0,
+        "verdicts/timeout": 0.0,
+        "verdicts/grader_error": 0.0,
+    }
+    assert rewards.format(completion_ids=ids, problem=[0] * 4) == [1.0, 1.0, 0.0, 1.0]
+
+
+class _Recording:
+    """A grader that notes what it is asked and answers from a list: only the boundary to it is under test here."""
+
+    def __init__(self, verdicts: list[str]) -> None:
+        self.verdicts, self.items = verdicts, []  # type: ignore[var-annotated]
+
+    def grade(self, items: list[Any]) -> list[Graded]:
+        self.items = items
+        return [Graded(verdict, None, "sandbox is gone") for verdict in self.verdicts]  # type: ignore[arg-type]
+
+
+def test_a_completion_without_end_token_counts_as_cut() -> None:
+    recording = _Recording(["wrong", "wrong"])
+    rewards, tokenizer = rewards_of(recording)
+    ids = tokenizer("\\boxed{4}")["input_ids"]
+    rewards.correct(completion_ids=[ids, [*ids, tokenizer.eos_token_id]], problem=[0, 1], log_metric=lambda name, value: None)
+    assert recording.items == [(MATHS, "\\boxed{4}", "length"), (CODE, "\\boxed{4}", "stop")]
+
+
+def test_grader_errors_above_the_share_stop_the_run() -> None:
+    verdicts = ["grader_error", "correct", "timeout", "wrong"]
+    arguments: dict[str, Any] = {"completion_ids": [[5]] * 4, "problem": [0] * 4, "log_metric": lambda name, value: None}
+    assert rewards_of(_Recording(verdicts), share=0.25)[0].correct(**arguments) == [0.0, 1.0, 0.0, 0.0]
+    with pytest.raises(StageError, match="grader failed on 1 of 4 completions of a step: sandbox is gone"):
+        rewards_of(_Recording(verdicts), share=0.2)[0].correct(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "completion", "good"),
+    [
+        ("maths", "so \\boxed{4}.", True),
+        ("maths", "\\boxed{\\frac{1}{2}}", True),
+        ("maths", "\\boxed{4} or \\boxed{5}", False),
+        ("maths", "\\boxed{\\boxed{4}}", False),
+        ("maths", "\\boxed{4", False),
+        ("maths", "\\boxed{ }", False),
+        ("maths", "4", False),
+        ("code", "```python\ndef f(): pass\n```", True),
+        ("code", "Here:\n```\nx\n```\nDone.", True),
+        ("code", "```python\ndef f(): pass", False),
+        ("code", "```\na\n```\n```\nb\n```", False),
+        ("code", "def f(): pass", False),
+        ("code", "inline ``` fence ``` only", False),
+    ],
+)
+def test_form_of_an_answer(kind: str, completion: str, good: bool) -> None:
+    assert has_answer_form(kind, completion) is good

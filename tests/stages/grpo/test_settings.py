@@ -1,0 +1,43 @@
+"""GRPO settings: what makes no sense is refused before anything loads, and micro-batches are not part of the identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from stages.grpo.settings import GrpoSettings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts_per_step": 3, "num_generations": 4, "micro_batch_size": 8}, "8 does not divide the 12 completions"),
+        ({"num_generations": 1}, "greater than or equal to 2"),
+        ({"steps": 10, "num_iterations": 4}, "4 does not divide 10 steps"),
+        ({"steps": 5, "warmup_steps": 5}, "5 leave nothing of 5 steps"),
+        ({"max_completion_length": 64, "max_model_len": 64}, "leaves no room for a prompt"),
+        ({"rewards": {"correct": 0.0, "format": 0.0}}, "nothing to learn from"),
+        ({"rollout": "transformers", "max_logprob_difference": 1.0}, "only the rollout vllm"),
+        ({"rollout": "sglang"}, "'vllm' or 'transformers'"),
+        ({"temperature": 0.0}, "greater than 0"),
+        ({"lerning_rate": 1.0}, "Extra inputs"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GrpoSettings.model_validate(settings)
+
+
+def test_how_a_batch_is_cut_is_not_identity_but_its_size_is() -> None:
+    plain = GrpoSettings().identity_settings()
+    assert GrpoSettings(micro_batch_size=8, grader_workers=1, gpu_memory_utilization=0.5).identity_settings() == plain
+    assert GrpoSettings(prompts_per_step=8).identity_settings() != plain
+    assert GrpoSettings(rollout="transformers").identity_settings() != plain
+
+
+def test_bounds_of_the_logprob_difference_follow_the_dtype() -> None:
+    assert GrpoSettings().logprob_bounds == (1e-3, 1e-4)
+    assert GrpoSettings(dtype="bfloat16").logprob_bounds == (None, 0.1)
+    assert GrpoSettings(dtype="bfloat16", max_logprob_difference=2.0).logprob_bounds == (2.0, 0.1)

@@ -1,0 +1,189 @@
+"""The GRPO stage as a program with real vLLM: what it writes, what it refuses, and that a stopped run ends in the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.grpo.settings import GrpoSettings
+from stages.runtime import StageError
+from stages.training import TRAINER_STATE
+from tests.tiny import StageRun, open_stage, run_stage_program, stage_environment, write_jsonl, write_spec
+
+BRIEF: dict[str, Any] = {
+    "steps": 8,
+    "prompts_per_step": 4,
+    "num_generations": 4,
+    "micro_batch_size": 8,
+    "max_completion_length": 40,
+    "learning_rate": 3e-4,
+    "checkpoint_steps": 3,
+}
+LEFT_OUT = "1 of 40 prompts are left out: too long with max_completion_length 40 in a context of 256 tokens"
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Digest of every file of the payload, `record/` left out."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "record" not in path.relative_to(folder).parts]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def curve(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "record" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def result(run: StageRun) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.output / "record" / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def straight(grpo_inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> StageRun:
+    """One run with vLLM from start to end, which several tests look at."""
+    return run_stage_program(tmp_path_factory.mktemp("straight"), "grpo", BRIEF, grpo_inputs, seed=3)
+
+
+@pytest.mark.slow
+def test_the_program_trains_with_vllm_and_records_what_it_did(straight: StageRun) -> None:
+    assert (straight.code, straight.error) == (0, None), straight.log
+    assert {"model/model.safetensors", "model/generation_config.json", "model/tokenizer.json", "model/chat_template.jinja"} == (
+        set(content(straight.output)) - {"model/config.json", "model/tokenizer_config.json"}
+    )
+    proof, metrics = result(straight)["proof"], result(straight)["metrics"]
+    assert proof["steps"] == proof["planned_steps"] == 8
+    assert proof["relative_weight_change"] > 0
+    assert 0 <= proof["logprob_difference_max"] < 1e-3
+    assert sum(metrics["verdicts"].values()) == 8 * 16
+    assert metrics["verdicts"]["grader_error"] == 0
+    assert metrics["verdicts"]["wrong"] > 0  # the model boxes answers, so the grader had something to compare
+    points = curve(straight.output)
+    assert [point["step"] for point in points] == list(range(1, 9))
+    wanted = ("reward", "rewards/correct/mean", "rewards/format/mean", "completions/mean_length", "completions/clipped_ratio", "entropy")
+    assert {*wanted, "frac_reward_zero_std", "step_time", "verdicts/correct", "sampling/sampling_logp_difference/max"} <= set(points[0])
+    for point in points:
+        assert point["reward"] == pytest.approx(point["rewards/correct/mean"] + 0.1 * point["rewards/format/mean"], abs=1e-6)
+        assert sum(value for name, value in point.items() if name.startswith("verdicts/")) == 16
+    assert any(point["frac_reward_zero_std"] < 1 for point in points)
+    assert straight.notes == [LEFT_OUT]
+    last = [event for event in straight.events if event["event"] == "progress"][-1]
+    assert (last["step"], last["total"]) == (8, 8)
+    assert {"reward", "tokens_per_s"} <= set(last["metrics"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_program_resumes_to_the_same_bytes(
+    grpo_inputs: dict[str, Path], straight: StageRun, tmp_path: Path, blow: signal.Signals
+) -> None:
+    spec = write_spec(tmp_path, "grpo", BRIEF, grpo_inputs, seed=3)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.grpo", str(spec)], env=stage_environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "state" / "checkpoints" / "checkpoint-3" / TRAINER_STATE).exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(blow)
+    assert process.wait(timeout=60) == (75 if blow == signal.SIGTERM else -signal.SIGKILL)
+    assert not (tmp_path / "output" / "record" / "result.json").exists()
+    resumed = run_stage_program(tmp_path, "grpo", BRIEF, grpo_inputs, seed=3)
+    assert resumed.code == 0, resumed.log
+    assert any(note.startswith("resuming from step") for note in resumed.notes)
+    assert content(resumed.output) == content(straight.output)
+    same = ("step", "loss", "reward", "completions/mean_length", "entropy")
+    assert [[point[name] for name in same] for point in curve(resumed.output)] == [
+        [point[name] for name in same] for point in curve(straight.output)
+    ]
+
+
+@pytest.mark.slow
+def test_the_guard_fires_and_the_runs_own_seed_draws_the_completions(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Two runs whose bound lies below float32's own noise, so both end at step 1. All their prompts are equal and vLLM seeds the process
+    with 0 when it is built: only the run's own seed, set after that, can make their completions differ."""
+    first = json.loads((grpo_inputs["data"] / "rl.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    write_jsonl(tmp_path / "data" / "rl.jsonl", [{**first, "id": f"same-{number}"} for number in range(4)])
+    entropies = []
+    for seed in (3, 4):
+        inputs = {**grpo_inputs, "data": tmp_path / "data"}
+        run = run_stage_program(tmp_path / str(seed), "grpo", {**BRIEF, "max_logprob_difference": 1e-12}, inputs, seed=seed)
+        assert run.code == 1
+        assert run.error is not None
+        assert "step 1: the max log-probability difference" in run.error["message"]
+        assert "grpo.max_logprob_difference" in run.error["fix"]
+        entropies.append(curve(run.output)[0]["entropy"])
+    assert entropies[0] != entropies[1]
+
+
+@pytest.mark.slow
+def test_lora_with_transformers_rollouts_and_reused_completions(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    settings = {
+        **BRIEF,
+        "rollout": "transformers",
+        "steps": 4,
+        "num_iterations": 2,
+        "beta": 0.05,
+        "lora": {"rank": 4},
+        "learning_rate": 1e-2,
+        "system_prompt": "Be brief.",
+        "trainer": {"entropy_coef": 0.001},
+    }
+    run = run_stage_program(tmp_path, "grpo", settings, grpo_inputs)
+    assert run.code == 0, run.log
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "model/model.safetensors"} <= set(content(run.output))
+    proof = result(run)["proof"]
+    assert proof["steps"] == 4
+    assert proof["merge_difference"] < 1e-3
+    assert "logprob_difference_max" not in proof
+    assert ["reward" in point for point in curve(run.output)] == [True, False, True, False]
+    assert all("kl" in point for point in curve(run.output))
+
+
+@pytest.mark.slow
+def test_bad_inputs_are_named(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    from stages.grpo import train
+
+    def fails(inputs: dict[str, Path], **settings: Any) -> StageError:
+        spec = write_spec(tmp_path / "run", "grpo", {**BRIEF, "rollout": "transformers", **settings}, inputs)
+        with pytest.raises(StageError) as error:
+            train.run(open_stage(GrpoSettings, spec))
+        return error.value
+
+    assert "all 40 prompts are too long with max_completion_length 250" in fails(grpo_inputs, max_completion_length=250).message
+    assert "39 prompts are fewer than the 50 of one step" in fails(grpo_inputs, prompts_per_step=50, micro_batch_size=None).message
+    assert "the model has 256 positions" in fails(grpo_inputs, max_model_len=300).message
+    assert "Did you mean top_entropy_quantile?" in fails(grpo_inputs, trainer={"top_entropy_quantil": 0.5}).fix
+    assert "grpo.learning_rate" in fails(grpo_inputs, trainer={"learning_rate": 1.0}).fix
+    assert "does not fit" in fails(grpo_inputs, trainer={"entropy_coef": "much"}).message
+    assert "config.json is missing" in fails({**grpo_inputs, "model": tmp_path}).message
+    assert "no prompts to train on" in fails({**grpo_inputs, "data": tmp_path}).message
+    write_jsonl(tmp_path / "bad" / "rl.jsonl", [{"id": "x", "prompt": "p"}])
+    assert "rl.jsonl:1: not a Problem: missing" in fails({**grpo_inputs, "data": tmp_path / "bad"}).message
+
+
+@pytest.mark.slow
+def test_every_setting_reaches_trl(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    from stages.grpo import train
+
+    settings = {**BRIEF, "loss_type": "dr_grpo", "beta": 0.01, "epsilon": 0.1, "epsilon_high": 0.3, "scale_rewards": "none", "top_k": 7}
+    settings |= {"steps": 12, "num_iterations": 2, "rewards": {"correct": 2.0, "format": 0.5}, "schedule": "constant", "warmup_steps": 2}
+    config = train.trainer_config(open_stage(GrpoSettings, write_spec(tmp_path, "grpo", settings, grpo_inputs, seed=5)), 100)
+    assert (config.loss_type, config.beta, config.epsilon, config.epsilon_high, config.scale_rewards) == ("dr_grpo", 0.01, 0.1, 0.3, "none")
+    assert (config.per_device_train_batch_size, config.gradient_accumulation_steps, config.generation_batch_size) == (8, 2, 16)
+    assert (config.top_k, config.max_steps, config.seed, config.save_steps) == (
+        7,
+        12,
+        5,
+        4,
+    )  # checkpoints after whole rounds of completions
+    assert (config.reward_weights, config.lr_scheduler_type, config.bf16) == ([2.0, 0.5], "constant_with_warmup", False)
+    assert (config.use_vllm, config.vllm_max_model_length, config.vllm_importance_sampling_correction) == (True, 100, True)
+    assert (config.gradient_checkpointing, config.mask_truncated_completions, config.num_iterations) == (False, False, 2)
