@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from peft import LoraConfig
 from trl import SFTConfig
 
 from stages import training
+from stages.lora import lora_config, merge_adapter
 from stages.runtime import Context, Result, StageError
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
-
-MERGE_TOLERANCE = 1e-3
-"""Largest difference of a logit between adapter and merged weights, relative to the largest logit, in float32."""
 
 OWNED_OPTIONS: dict[str, str] = {
     **{name: f"sft.{name}" for name in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "max_length", "max_steps")},
@@ -76,17 +71,17 @@ def run(ctx: Context[SftSettings]) -> Result:
         args=trainer_config(ctx),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
         processing_class=tokenizer,
-        peft_config=_lora_config(settings),
+        peft_config=lora_config(settings.lora),
         callbacks=[callback],
         method=make_method(settings.method),
     )
     kept = len(trainer.train_dataset)
     _report_truncation(ctx, trainer.train_dataset, total=len(rows), stops=tokenizer.eos_token_id)
     training.train(ctx, trainer)
-    trained = trainer.accelerator.unwrap_model(trainer.model)
+    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # without autocast: as others will load it
     merge_difference = None
     if settings.lora:
-        trained, merge_difference = _merge_adapter(trained, trainer, ctx.output / "adapter")
+        trained, merge_difference = merge_adapter(trained, trainer.train_dataset[0]["input_ids"], ctx.output / "adapter")
     training.save_checkpoint(trained, tokenizer, ctx.output / "model", settings.dtype)
     proof = training.training_proof(
         trained,
@@ -183,43 +178,3 @@ def _report_truncation(ctx: Context[SftSettings], dataset: Dataset, *, total: in
             f"{len(unended) - cut} completions are complete but hold no end-of-sequence token (id {stops}): the model would never stop",
             "The chat template must end the assistant's turn with the tokenizer's eos_token; set it with `sft.trainer: {eos_token: ...}`.",
         )
-
-
-def _lora_config(settings: SftSettings) -> LoraConfig | None:
-    lora = settings.lora
-    if lora is None:
-        return None
-    return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.targets, bias="none", task_type="CAUSAL_LM"
-    )
-
-
-def _merge_adapter(model: Any, trainer: ReweightingTrainer, folder: Path) -> tuple[Any, float]:
-    """Save the adapter, merge it in float32, and compare logits on training rows; returns the merged model and the relative difference."""
-    model.float().eval()
-    _save_adapter(model, folder)
-    batch = trainer._prepare_inputs(
-        trainer.data_collator([trainer.train_dataset[index] for index in range(min(2, len(trainer.train_dataset)))])
-    )
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    with torch.no_grad():
-        with_adapter = model(**inputs).logits.float()
-        merged = model.merge_and_unload()
-        without = merged(**inputs).logits.float()
-    difference = ((with_adapter - without).abs().max() / with_adapter.abs().max()).item()
-    if not difference <= MERGE_TOLERANCE:
-        raise StageError(
-            f"merging the adapter moves a logit by {difference:.2e} of the largest", "Train without LoRA, or report this model."
-        )
-    return merged, difference
-
-
-def _save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter without what peft adds about the machine: the base model's path, a model card, sets in hash order."""
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = None
-    ordered = {name: sorted(value) if isinstance(value, list) else value for name, value in config.items()}
-    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -41,6 +41,10 @@ class Evaluator(Protocol):
         """Within: every trained parameter moved by `amount * direction`. After it, also on an exception: restored bit for bit."""
         ...
 
+    def parameter_norm(self) -> float:
+        """Euclidean norm of all trained parameters."""
+        ...
+
     def has_dropout(self) -> bool:
         """Whether the training forward drops activations, so that its losses cannot be compared with `losses`."""
         ...

@@ -90,6 +90,9 @@ class ModelEvaluator:
                 for parameter, copy in zip(self.parameters, kept, strict=True):
                     parameter.copy_(copy)
 
+    def parameter_norm(self) -> float:
+        return float(torch.nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters]).item())
+
     def has_dropout(self) -> bool:
         modules = self.model.modules()
         if any(isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules):

@@ -21,8 +21,40 @@ from stages.sft.settings import VcoreSettings
 FIRST_RADIUS = 1e-2
 """Euclidean length of the first trial step, before any loss change has been measured."""
 CALIBRATION_TRIALS = 8
-LARGEST_CALIBRATION_FACTOR = 100.0
+LARGEST_CALIBRATION_FACTOR = 10.0
 LARGEST_SERVO_FACTOR = 4.0
+LARGEST_BEND = 1.0
+"""Largest RMS of the losses' even change (curvature) relative to the odd one (slope), for central differences. Beyond it a longer step
+changes the losses less, not more, and a servo on the change alone would run away."""
+LARGEST_RELATIVE_RADIUS = 0.1
+"""Largest step relative to the norm of the trained parameters; reached only where the losses hardly respond at all."""
+
+
+@dataclasses.dataclass
+class _Change:
+    """Sums over tokens of the squared odd and even loss changes along the step; tokens with a change that is not finite are left out."""
+
+    squared: float = 0.0
+    measured: int = 0
+    odd_squared: float = 0.0
+    even_squared: float = 0.0
+
+    def add(self, prepared: dict[str, torch.Tensor], change: torch.Tensor, losses: torch.Tensor, mask: torch.Tensor) -> None:
+        """Add one micro-batch; `losses` are those at the current parameters, the even change is known for central differences only."""
+        squared, measured = _squares(change, mask)
+        self.squared += squared
+        self.measured += measured
+        if "middle" in prepared:
+            self.odd_squared += squared
+            self.even_squared += _squares(prepared["middle"] - losses, mask)[0]
+
+    @property
+    def rms(self) -> float:
+        return math.sqrt(self.squared / self.measured) if self.measured else 0.0
+
+    @property
+    def bend(self) -> float:
+        return math.sqrt(self.even_squared / self.odd_squared) if self.odd_squared else 0.0
 
 
 @dataclasses.dataclass
@@ -32,8 +64,7 @@ class _Sums:
     tokens: float = 0.0
     uniform_loss: float = 0.0
     weighted_loss: float = 0.0
-    squared_change: float = 0.0
-    measured: int = 0
+    change: _Change = dataclasses.field(default_factory=lambda: _Change())
     neutral: int = 0
     kl: list[float] = dataclasses.field(default_factory=list)
     ess: list[float] = dataclasses.field(default_factory=list)
@@ -74,16 +105,16 @@ class Vcore(Method):
             self.radius = FIRST_RADIUS
             base = [model.losses(batch) for batch in window.batches]
             for _ in range(CALIBRATION_TRIALS):
-                squared, measured = 0.0, 0
+                seen = _Change()
                 trials = self._evaluate(window.batches, model, direction, self.radius / norm)
                 for batch, losses, trial in zip(window.batches, base, trials, strict=True):
                     change = trial["change"] if "change" in trial else losses - trial["minus"]
-                    more_squared, more_measured = _squares(change, batch["labels"][:, 1:] != -100)
-                    squared, measured = squared + more_squared, measured + more_measured
-                factor = self._servo_factor(squared, measured, largest=LARGEST_CALIBRATION_FACTOR)
+                    seen.add(trial, change, losses, batch["labels"][:, 1:] != -100)
+                factor = self._servo_factor(seen, largest=LARGEST_CALIBRATION_FACTOR)
                 self.radius *= factor
                 if 0.8 < factor < 1.25:
                     break
+        self.radius = min(self.radius, LARGEST_RELATIVE_RADIUS * model.parameter_norm())
         return self.radius / norm
 
     def _evaluate(
@@ -95,7 +126,12 @@ class Vcore(Method):
         if self.settings.differences == "central":
             with model.perturbed(direction, step):
                 plus = [model.losses(batch) for batch in batches]
-            return [{"change": (after - before) / 2} for after, before in zip(plus, minus, strict=True)]
+            prepared = [{"change": (after - before) / 2, "middle": (after + before) / 2} for after, before in zip(plus, minus, strict=True)]
+            if model.has_dropout():  # then the training losses are no middle to compare with: one batch of clean ones must do
+                prepared[0]["base"] = model.losses(batches[0])
+                for later in prepared[1:]:
+                    del later["middle"]
+            return prepared
         if model.has_dropout():
             return [{"change": model.losses(batch) - far} for batch, far in zip(batches, minus, strict=True)]
         return [{"minus": far} for far in minus]
@@ -107,7 +143,9 @@ class Vcore(Method):
         counts = mask.sum(-1, keepdim=True)
         share = counts.double() if self.settings.normalisation == "tokens" else (counts > 0) * self._tokens_per_trajectory
         factors = (weights.q * share).to(torch.float32)
-        self._add(losses, mask, change, utility, weights, factors)
+        self._add(losses, mask, utility, weights, factors)
+        prepared = {name: value.to(losses.device) for name, value in prepared.items()}
+        self._sums.change.add(prepared, change, prepared.get("base", losses), mask)
         return factors
 
     def _distribution(self, utility: torch.Tensor, mask: torch.Tensor) -> TokenWeights:
@@ -120,7 +158,6 @@ class Vcore(Method):
         self,
         losses: torch.Tensor,
         mask: torch.Tensor,
-        change: torch.Tensor,
         utility: torch.Tensor,
         weights: TokenWeights,
         factors: torch.Tensor,
@@ -130,9 +167,6 @@ class Vcore(Method):
         sums.tokens += mask.sum().item()
         sums.uniform_loss += losses.double().sum().item()
         sums.weighted_loss += (losses.double() * factors.double()).sum().item()
-        squared, measured = _squares(change, mask)
-        sums.squared_change += squared
-        sums.measured += measured
         sums.neutral += weights.neutral
         sums.kl += weights.kl[rows].tolist()
         sums.ess += weights.ess[rows].tolist()
@@ -147,28 +181,30 @@ class Vcore(Method):
             scale = variance_ratio(sums.uniform_utility, sums.weighted_utility)
         elif settings.variance_control == "loss_ratio" and sums.weighted_loss > 0:
             scale = min(1.0, sums.uniform_loss / sums.weighted_loss)
-        rms = math.sqrt(sums.squared_change / sums.measured) if sums.measured else 0.0
         metrics = {
             "kl": _mean(sums.kl),
             "ess": _mean(sums.ess),
             "alpha": scale,
-            "loss_change_rms": rms,
+            "loss_change_rms": sums.change.rms,
+            "loss_change_bend": sums.change.bend,
             "probe_grad_norm": self._gradient_norm,
             "step_size": self._step,
             "neutral_tokens": float(sums.neutral),
         }
         if settings.target_rms is not None and self.radius is not None and self._step:
-            self.radius *= self._servo_factor(sums.squared_change, sums.measured, largest=LARGEST_SERVO_FACTOR)
+            self.radius *= self._servo_factor(sums.change, largest=LARGEST_SERVO_FACTOR)
         return Outcome(scale, metrics)
 
-    def _servo_factor(self, squared_change: float, measured: int, largest: float) -> float:
-        """Factor on the step that brings the loss change to `target_rms`; the smallest where nothing finite was measured."""
+    def _servo_factor(self, change: _Change, largest: float) -> float:
+        """Factor on the step that brings the loss change to `target_rms` without bending; the smallest if nothing finite was measured."""
         if self.settings.target_rms is None:
             return 1.0
-        if measured == 0:
+        if change.measured == 0:
             return 1.0 / largest
-        rms = math.sqrt(squared_change / measured)
-        return largest if rms == 0.0 else min(largest, max(1.0 / largest, self.settings.target_rms / rms))
+        wanted = self.settings.target_rms / change.rms if change.rms else largest
+        if change.bend:
+            wanted = min(wanted, LARGEST_BEND / change.bend)
+        return min(largest, max(1.0 / largest, wanted))
 
     def state(self) -> dict[str, Any]:
         return {"radius": self.radius}
@@ -204,7 +240,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _norm(parts: Sequence[torch.Tensor]) -> float:
-    return math.sqrt(math.fsum(part.float().square().sum().item() for part in parts))
+    return float(torch.nn.utils.get_total_norm(parts).item())
 
 
 def _squares(change: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:

@@ -154,12 +154,15 @@ def test_merged_weights_are_base_plus_adapter(sft_context: MakeContext) -> None:
     assert adapter["target_modules"] == ["down_proj", "q_proj"]
 
 
-def test_bfloat16_trains_and_saves_bfloat16(sft_context: MakeContext) -> None:
-    context = sft_context(dtype="bfloat16")
-    sft.run(context)
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_bfloat16_trains_and_saves_bfloat16(sft_context: MakeContext, lora: dict[str, Any] | None) -> None:
+    context = sft_context(dtype="bfloat16", lora=lora)
+    proof = sft.run(context).proof
+    assert proof.get("merge_difference", 0.0) < 1e-5  # compared in float32
     assert json.loads((context.output / "model" / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
-    points = curve(context.output)
-    assert all(point["loss_change_rms"] == pytest.approx(0.3, rel=0.5) for point in points)
+    for point in curve(context.output):  # adapters on a random model cannot move its losses by 0.3: the step stops where they bend
+        assert point["loss_change_rms"] == pytest.approx(0.3, rel=0.5) or point["loss_change_bend"] == pytest.approx(1.0, rel=0.5)
+        assert point["loss_change_bend"] < 1.5
 
 
 def data_folder(folder: Path, rows: list[Any]) -> Path:

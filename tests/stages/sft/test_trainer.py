@@ -14,10 +14,11 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from stages import training
+from stages.lora import lora_config
 from stages.runtime import Context
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
-from stages.sft.train import _lora_config, read_demonstrations, trainer_config
+from stages.sft.train import read_demonstrations, trainer_config
 from stages.sft.trainer import ReweightingTrainer
 
 MakeContext = Callable[..., Context[SftSettings]]
@@ -45,7 +46,7 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
         args=args,
         train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
         processing_class=tokenizer,
-        peft_config=_lora_config(context.settings),
+        peft_config=lora_config(context.settings.lora),
         **method,
     )
     trainer.train()

@@ -169,6 +169,16 @@ def test_the_servo_steers_to_its_target_by_at_most_four(rms: float, factor: floa
     assert outcome.metrics["loss_change_rms"] == pytest.approx(rms)
 
 
+def test_the_servo_shortens_a_step_along_which_the_losses_bend() -> None:
+    """The odd change is far below its target, but the even one is twice as large: a longer step would only bend more."""
+    method = Vcore(VcoreSettings.model_validate({"name": "vcore", "differences": "central", "target_rms": 0.3}))
+    method._step, method.radius = 0.1, 0.1
+    losses, mask = torch.ones(2, 5), torch.ones(2, 5, dtype=torch.bool)
+    method.weigh(losses, mask, {"change": torch.full((2, 5), 0.05), "middle": losses + 0.1})
+    assert method.finish().metrics["loss_change_bend"] == pytest.approx(2.0)
+    assert method.radius == pytest.approx(0.05)
+
+
 def test_a_change_that_is_not_finite_is_neutral_and_shrinks_the_step() -> None:
     mask = torch.ones(2, 4, dtype=torch.bool)
     factors, (outcome, moved) = weigh({}, torch.full((2, 4), math.nan), torch.ones(2, 4), mask)
