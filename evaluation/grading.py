@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from hashlib import sha256
 from types import TracebackType
@@ -84,6 +84,10 @@ class Grader:
     def sandbox_level(self) -> Level | None:
         """How programs are isolated; None while no code problem has been graded."""
         return None if self._code is None else self._code.sandbox.level
+
+    def start_sandbox(self) -> Level:
+        """Prepare for code problems now rather than at the first of them; how programs will be isolated."""
+        return self._code_grader().sandbox.level
 
     @property
     def maths_workers_started(self) -> int:
@@ -164,7 +168,7 @@ def grader_version(kind: str) -> dict[str, str]:
     return {"grader": f"maths {maths.VERSION}", "math_verify": version("math-verify")}
 
 
-def fingerprint(protocol: dict[str, object]) -> str:
+def fingerprint(protocol: Mapping[str, object]) -> str:
     """Twelve hexadecimal digits for a protocol: equal ones compare, others do not."""
     text = json.dumps(protocol, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return sha256(text.encode()).hexdigest()[:12]

@@ -1,1 +1,1 @@
-"""The score stage: verdicts on generations, and the metrics they add up to. Needs no GPU."""
+"""The score stage: verdicts and numbers from stored generations. Needs no model and no GPU."""

@@ -1,6 +1,8 @@
-"""Settings of the score stage."""
+"""Settings of the score stage: how long an answer or a program may take, and how many the grader itself may fail on."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from stages.settings import StageSettings, execution, identity
 
@@ -9,10 +11,14 @@ class ScoreSettings(StageSettings):
     """How generations are graded."""
 
     maths_timeout_s: float = identity(5.0, gt=0)
-    """Wall seconds for one maths answer; past it the verdict is `timeout`."""
-    code_timeout_s: float = identity(10.0, gt=0)
-    """Wall seconds for one program; a problem whose reference is slow gets more."""
+    """Seconds on the clock for one answer that needs algebra."""
+    code_timeout_s: float = identity(4.0, gt=0)
+    """CPU seconds for one program; more where the reference program needs more than a quarter of it."""
+    memory_mib: int = identity(4096, ge=256)
+    """Address space of one program, in MiB."""
     max_grader_error_share: float = identity(0.01, ge=0, le=1)
-    """Fail when the grader itself fails on more than this share of a benchmark's generations."""
+    """Share of generations that the grader itself may fail on; above it the stage fails."""
+    require_sandbox: Literal["rlimits", "namespaces"] = execution("rlimits")
+    """The least isolation that programs may run with; the machine's best is used either way. See evaluation/sandbox."""
     workers: int | None = execution(None, gt=0)
-    """Grading processes; None takes one for each CPU thread."""
+    """Items graded at once. None: as many as the machine's threads."""

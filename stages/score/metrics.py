@@ -1,0 +1,62 @@
+"""One benchmark's numbers: the metric with its interval, counts of verdicts, and the protocol that makes scores comparable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation.grading import fingerprint, grader_version
+from evaluation.metrics import load_metric
+from evaluation.records import VERDICTS, Generation, Kind, Score
+from stages.score.settings import ScoreSettings
+
+
+def benchmark_metrics(
+    generations: Sequence[Generation], scores: Sequence[Score], kind: Kind, sampling: dict[str, Any], settings: ScoreSettings
+) -> dict[str, Any]:
+    """The entry of one benchmark in `metrics.json`.
+
+    `value`, `low` and `high` are shares with a 95 % interval over `n` problems of `k` samples each: `accuracy` (maths) or `pass@1` (code)
+    of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With several samples, `pass_at` holds the
+    unbiased pass@k for k = 1 and the powers of two up to the number of samples.
+
+    Args:
+        generations: of one benchmark.
+        scores: in the same order.
+        sampling: the protocol under which they were sampled, from the generations' summary.
+    """
+    right = [int(score.verdict == "correct") for score in scores]
+    ids = [score.problem_id for score in scores]
+    accuracy = load_metric("accuracy_ci").compute(predictions=right, references=ids)
+    verdicts = Counter(score.verdict for score in scores)
+    k = accuracy["k"]
+    protocol = {"sampling": sampling, "scoring": scoring_protocol(kind, settings)}
+    entry: dict[str, Any] = {
+        "metric": f"avg@{k}" if k > 1 else "pass@1" if kind == "code" else "accuracy",
+        "value": accuracy["accuracy"],
+        "low": accuracy["low"],
+        "high": accuracy["high"],
+        "n": accuracy["n"],
+        "k": k,
+        "verdicts": {verdict: verdicts[verdict] for verdict in VERDICTS},
+        "truncated": sum(generation.finish_reason == "length" for generation in generations),
+        "prompt_too_long": sum(generation.finish_reason == "prompt_too_long" for generation in generations),
+        "no_answer": verdicts["no_answer"],
+        "protocol": fingerprint(protocol),
+        "protocol_details": protocol,
+    }
+    if k > 1:
+        metric = load_metric("pass_at_k")
+        entry["pass_at"] = {}
+        for tries in (2**power for power in range(k.bit_length())):
+            found = metric.compute(predictions=right, references=ids, k=tries)
+            entry["pass_at"][str(tries)] = {"value": found["pass_at_k"], "low": found["low"], "high": found["high"]}
+    return entry
+
+
+def scoring_protocol(kind: Kind, settings: ScoreSettings) -> dict[str, Any]:
+    """What of the grading can change a verdict."""
+    if kind == "code":
+        return {**grader_version(kind), "timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
+    return {**grader_version(kind), "timeout_s": settings.maths_timeout_s}

@@ -1,0 +1,230 @@
+"""Grades the generations of one checkpoint: `scores.jsonl` with a verdict on each, `metrics.json` with a number for each benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.benchmarks import get
+from evaluation.graders.extraction import continue_prompt
+from evaluation.grading import Graded, Grader
+from evaluation.loading import load
+from evaluation.records import Generation, Problem, RecordError, Score, read_records, read_rows, write_jsonl
+from stages.runtime import Context, Result, StageError, read_json, write_json
+from stages.score.metrics import benchmark_metrics
+from stages.score.settings import ScoreSettings
+
+PLAIN_FIELDS = {"problem_id", "completion"}
+OPTIONAL_FIELDS = {"sample", "finish_reason"}
+
+
+def run(context: Context[ScoreSettings]) -> Result:
+    """The stage: every generation gets one verdict."""
+    settings = context.settings
+    folder = context.inputs["generations"]
+    try:
+        generations = read_generations(folder / "generations.jsonl")
+        protocols: dict[str, dict[str, Any]] = read_json(folder / "summary.json")["protocol"]
+        names = list(dict.fromkeys(generation.benchmark for generation in generations))
+        problems = {name: _problems(context.inputs["data"] / "benchmarks" / f"{name}.jsonl") for name in names}
+        check_complete(folder / "generations.jsonl", generations, problems, protocols)
+    except (RecordError, OSError, KeyError, ValueError) as error:
+        raise StageError(f"the generations cannot be scored: {_text(error)}", "Run the generate stage of this checkpoint again.") from error
+    workers = settings.workers or context.machine.threads
+    with Grader(workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
+        if any(problem.kind == "code" for name in names for problem in problems[name].values()):
+            check_isolation(grader, settings)
+            context.note(f"programs run with isolation level {grader.sandbox_level}")
+        graded = grade(grader, generations, problems, lambda done: context.progress(done, len(generations), "grading"))
+        level, started = grader.sandbox_level, grader.maths_workers_started
+    scores = make_scores(generations, graded, problems)
+    check_grader_errors(scores, settings)
+    metrics = {
+        name: benchmark_metrics(
+            [g for g in generations if g.benchmark == name],
+            [s for s in scores if s.benchmark == name],
+            next(iter(problems[name].values())).kind,
+            protocols[name],
+            settings,
+        )
+        for name in names
+    }
+    n_scores = write_jsonl(context.output / "scores.jsonl", scores)
+    write_json(context.output / "metrics.json", metrics)
+    write_json(context.record / "grading.json", {"sandbox_level": level, "workers": workers, "maths_workers_started": started})
+    if n_scores != len(generations):
+        raise StageError(f"{len(generations)} generations but {n_scores} scores", "This is a defect of the score stage.")
+    headline = ", ".join(f"{name} {100 * m['value']:.1f} %" for name, m in metrics.items())
+    return Result({"generations": len(generations), "scores": n_scores}, {"headline": headline, "sandbox_level": level or "not used"})
+
+
+def score_file(
+    benchmark: str, path: str | Path, data_dir: str | Path | None = None, settings: ScoreSettings | None = None
+) -> tuple[dict[str, Any], list[Score]]:
+    """Score a file of generations from anywhere against a benchmark's test split.
+
+    Lines are complete `Generation` records, or {problem_id, completion} with sample and finish_reason where they are known; several rows
+    of one problem without a sample number are its samples in order.
+
+    Returns:
+        The benchmark's metrics, as in `metrics.json` and with `missing`, the number of the test split's problems that the file does not
+        answer (the metrics are over the others), and the scores in the order of the file.
+
+    Raises:
+        ValueError: unknown benchmark, or one that is generated and so has no fixed test split.
+        evaluation.loading.LoadError: the benchmark's problems cannot be had.
+        RecordError: a line is no record, repeats a sample or names an unknown problem; problems have different numbers of samples.
+        StageError: the grader itself failed on too many, or the sandbox is weaker than the settings ask.
+    """
+    settings = settings or ScoreSettings()
+    known = {problem.id: problem for problem in load(get(benchmark), "test", data_dir)}
+    generations = _read_any(benchmark, Path(path))
+    problems = {benchmark: known}
+    answered = check_samples(path, generations, problems)[benchmark]
+    with Grader(settings.workers or 2, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
+        if get(benchmark).kind == "code":
+            check_isolation(grader, settings)
+        graded = grade(grader, generations, problems)
+    scores = make_scores(generations, graded, problems)
+    check_grader_errors(scores, settings)
+    metrics = benchmark_metrics(generations, scores, get(benchmark).kind, {"name": benchmark, "generations": "made elsewhere"}, settings)
+    return metrics | {"missing": len(known) - len(answered)}, scores
+
+
+def read_generations(path: Path) -> list[Generation]:
+    """All generations; `RecordError` for a line that is none, and for a file without any."""
+    generations = read_records(path, Generation)
+    if not generations:
+        raise RecordError(f"{path}: no generations")
+    return generations
+
+
+def check_samples(
+    path: str | Path, generations: Sequence[Generation], problems: dict[str, dict[str, Problem]]
+) -> dict[str, dict[str, int]]:
+    """Number of samples of each problem of each benchmark.
+
+    Raises `RecordError`, with the line, for a sample that occurs twice and for an unknown problem; and for unequal numbers of samples.
+    """
+    lines = [number for number, _ in read_rows(path)]
+    seen: set[tuple[str, str, int]] = set()
+    counts: dict[str, dict[str, int]] = {name: {} for name in problems}
+    for line, generation in zip(lines, generations, strict=True):
+        if generation.problem_id not in problems[generation.benchmark]:
+            raise RecordError(f"{path}:{line}: {generation.benchmark} has no problem {generation.problem_id!r}")
+        key = generation.benchmark, generation.problem_id, generation.sample
+        if key in seen:
+            raise RecordError(f"{path}:{line}: sample {generation.sample} of {generation.problem_id} occurs twice")
+        seen.add(key)
+        counts[generation.benchmark][generation.problem_id] = counts[generation.benchmark].get(generation.problem_id, 0) + 1
+    for name, samples in counts.items():
+        most = max(samples.values())
+        for problem_id, count in samples.items():
+            if count != most:
+                raise RecordError(f"{path}: {name} {problem_id} has {count} samples, others have {most}")
+    return counts
+
+
+def check_complete(
+    path: Path, generations: Sequence[Generation], problems: dict[str, dict[str, Problem]], protocols: dict[str, dict[str, Any]]
+) -> None:
+    """`RecordError` unless every problem that the protocols promise has all its samples."""
+    counts = check_samples(path, generations, problems)
+    if set(protocols) != set(counts):
+        raise RecordError(f"{path}: generations of {sorted(counts)}, but the summary's protocols are of {sorted(protocols)}")
+    for name, protocol in protocols.items():
+        wanted = list(problems[name])[: protocol["problems"]]
+        missing = [problem_id for problem_id in wanted if problem_id not in counts[name]]
+        if missing or len(counts[name]) != protocol["problems"]:
+            shown = f", {missing[0]} is missing" if missing else ""
+            raise RecordError(f"{path}: {name}: {len(counts[name])} problems have generations, not {protocol['problems']}{shown}")
+        samples = next(iter(counts[name].values()))
+        if samples != protocol["samples"]:
+            raise RecordError(f"{path}: {name}: {samples} samples a problem, the protocol says {protocol['samples']}")
+
+
+def grade(
+    grader: Grader,
+    generations: Sequence[Generation],
+    problems: dict[str, dict[str, Problem]],
+    on_done: Callable[[int], None] | None = None,
+) -> list[Graded]:
+    """Verdicts in the order of the generations."""
+    items = [(problems[g.benchmark][g.problem_id], continue_prompt(g.prompt, g.completion), g.finish_reason) for g in generations]
+    return grader.grade(items, on_done)
+
+
+def make_scores(generations: Sequence[Generation], graded: Sequence[Graded], problems: dict[str, dict[str, Problem]]) -> list[Score]:
+    """One score for each generation, in the same order."""
+    return [
+        Score(g.benchmark, g.problem_id, g.sample, r.verdict, r.extracted, problems[g.benchmark][g.problem_id].gold, r.detail)
+        for g, r in zip(generations, graded, strict=True)
+    ]
+
+
+def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings) -> None:
+    """`StageError` where the grader itself failed on more than the allowed share of any benchmark."""
+    totals = Counter(score.benchmark for score in scores)
+    failed: dict[str, list[Score]] = {}
+    for score in scores:
+        if score.verdict == "grader_error":
+            failed.setdefault(score.benchmark, []).append(score)
+    for name, errors in failed.items():
+        if len(errors) > settings.max_grader_error_share * totals[name]:
+            raise StageError(
+                f"the grader failed on {len(errors)} of {totals[name]} generations of {name}; "
+                f"the first: {errors[0].problem_id}: {errors[0].detail}",
+                "Mend what the message names; score.max_grader_error_share is the share that may fail.",
+            )
+
+
+def check_isolation(grader: Grader, settings: ScoreSettings) -> None:
+    """Start the sandbox. `StageError` where the machine offers less isolation than the settings ask."""
+    level = grader.start_sandbox()
+    if settings.require_sandbox == "namespaces" and level != "namespaces":
+        raise StageError(
+            f"programs could only be run at isolation level {level}: this machine does not let users make namespaces",
+            "Score on another machine, allow user namespaces, or set score.require_sandbox: rlimits if you trust the model.",
+        )
+
+
+def _problems(path: Path) -> dict[str, Problem]:
+    problems = {problem.id: problem for problem in read_records(path, Problem)}
+    if not problems:
+        raise RecordError(f"{path}: no problems")
+    return problems
+
+
+def _read_any(benchmark: str, path: Path) -> list[Generation]:
+    """Complete records, or plain rows filled up with what is neutral for a score."""
+    names = {field.name for field in dataclasses.fields(Generation)}
+    rows = list(read_rows(path))
+    if not rows:
+        raise RecordError(f"{path}: no generations")
+    if all(names == row.keys() for _, row in rows):
+        generations = read_generations(path)
+        for (number, _), generation in zip(rows, generations, strict=True):
+            if generation.benchmark != benchmark:
+                raise RecordError(f"{path}:{number}: a generation of {generation.benchmark}, not of {benchmark}")
+        return generations
+    out: list[Generation] = []
+    counts: Counter[str] = Counter()
+    for number, row in rows:
+        missing, unknown = PLAIN_FIELDS - row.keys(), row.keys() - PLAIN_FIELDS - OPTIONAL_FIELDS
+        if missing or unknown:
+            parts = [f"missing {sorted(missing)}"] * bool(missing) + [f"unknown {sorted(unknown)}"] * bool(unknown)
+            raise RecordError(f"{path}:{number}: neither a Generation nor a row {sorted(PLAIN_FIELDS)}: {', '.join(parts)}")
+        problem_id, completion = row["problem_id"], row["completion"]
+        sample = row.get("sample", counts[problem_id]) if isinstance(problem_id, str) else None
+        if not isinstance(sample, int) or not isinstance(completion, str):
+            raise RecordError(f"{path}:{number}: problem_id and completion must be text, sample a whole number")
+        out.append(Generation(benchmark, problem_id, sample, "", completion, row.get("finish_reason", "stop"), 0, 0, None))
+        counts[problem_id] += 1
+    return out
+
+
+def _text(error: Exception) -> str:
+    return f"no entry {error}" if isinstance(error, KeyError) else str(error)
