@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import EXIT_INTERRUPTED, EXIT_STAGE_FAILED, UserError
+from pipeline.errors import EXIT_INTERRUPTED, EXIT_STAGE_FAILED, ConfigError, StageFailed, UserError
 
 app = typer.Typer(
     name="vcore", help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.", no_args_is_help=True, add_completion=False
@@ -162,14 +162,25 @@ def score(
     as_json: AsJson = False,
 ) -> None:
     """Grade generations from anywhere; needs no model and no GPU."""
-    from pipeline.scoring import score_generations
+    from evaluation.loading import LoadError
+    from evaluation.records import RecordError, write_jsonl
+    from stages.runtime import StageError
+    from stages.score.run import score_file
 
-    metrics = score_generations(benchmark, generations, data, out_file)
+    try:
+        metrics, scores = score_file(benchmark, generations, data)
+    except StageError as error:
+        raise StageFailed("score", error.message, fix=error.fix) from error
+    except (RecordError, LoadError, OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if out_file is not None:
+        write_jsonl(out_file, scores)
     if as_json:
         _print_json(metrics)
         return
     out.print(f"{benchmark}: {metrics['metric']} {_interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
-    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()))
+    missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
+    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
 
 
 @store_app.command("ls")

@@ -175,7 +175,7 @@ def _fields_at(model: Any, path: Location, values: Any) -> set[str]:
     if not path:
         return {field for member in _models(model, values) for field in member.model_fields}
     found: set[str] = set()
-    inside: Any = dict(enumerate(values))[path[0]] if isinstance(values, list) else values[path[0]] if isinstance(values, dict) else None
+    inside: Any = values[path[0]] if isinstance(values, dict | list) else None  # type: ignore[index]
     if isinstance(path[0], int):
         return _fields_at(model, path[1:], inside)
     for member in _models(model, values):

@@ -162,7 +162,11 @@ def _hub() -> Finding:
 
 
 def _sandbox() -> Finding:
-    from evaluation.sandbox import sandbox_level
+    from evaluation.sandbox import Sandbox
 
-    level = sandbox_level()
-    return Finding("code sandbox", "warn" if level.startswith("rlimits") else "ok", level, "Install bubblewrap for stronger isolation.")
+    with Sandbox() as sandbox:
+        level = sandbox.level
+    if level == "namespaces":
+        return Finding("code sandbox", "ok", "namespaces: no network, no view of files, environment or other processes")
+    advice = "Model-written programs can read what you can and reach the network. Allow user namespaces, or run in a container."
+    return Finding("code sandbox", "warn", level, advice)

@@ -38,8 +38,8 @@ def run_flow(session: Session) -> None:
     from prefect import flow, task
     from prefect.artifacts import create_markdown_artifact
     from prefect.cache_policies import NO_CACHE
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.client.schemas.objects import State
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.states import Completed
 
     errors: list[BaseException] = []

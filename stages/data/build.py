@@ -29,9 +29,9 @@ def build(context: Context[DataSettings]) -> Result:
     step = itertools.count(1)
 
     benchmarks: dict[str, list[Problem]] = {}
-    for source in settings.benchmarks:
-        benchmarks[source.name] = _benchmark(source, context)
-        context.progress(next(step), total, "load", problems=len(benchmarks[source.name]))
+    for wanted in settings.benchmarks:
+        benchmarks[wanted.name] = _benchmark(wanted, context)
+        context.progress(next(step), total, "load", problems=len(benchmarks[wanted.name]))
     sft: list[Row] = []
     for index, source in enumerate(settings.sft):
         sft += _sft_rows(source, f"data.sft.{index}", context)
