@@ -67,9 +67,8 @@ class GrpoSettings(StageSettings):
 
     rollout: Literal["vllm", "transformers"] = identity("vllm")
     """What samples the completions. `transformers` is for machines without vLLM; nothing switches to it by itself."""
-    sampling_correction: bool = identity(True)
-    """Correct for the difference between the sampler's probabilities and the trainer's (rollout vllm)."""
     sampling_correction_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = identity("sequence_mask")
+    """How the ratio of the trainer's probability to vLLM's enters the loss; it is always measured (TRL's names)."""
     sampling_correction_max: float = identity(3.0, gt=1)
     """Largest ratio of trainer to sampler probability that is kept."""
     max_logprob_difference: float | None = execution(None, gt=0)
@@ -95,7 +94,12 @@ class GrpoSettings(StageSettings):
 
     grader_workers: int = execution(2, gt=0)
     maths_timeout_s: float = identity(5.0, gt=0)
+    """Seconds on the clock for one answer that needs algebra; the grader's settings are best those of the score stage."""
     code_timeout_s: float = identity(4.0, gt=0)
+    memory_mib: int = identity(4096, ge=256)
+    """Address space of one program, in MiB."""
+    require_sandbox: Literal["rlimits", "namespaces"] = execution("rlimits")
+    """The least isolation that sampled programs may run with; the machine's best is used either way."""
     max_grader_error_share: float = execution(0.01, ge=0, le=1)
     """Stop when the grader itself fails on more than this share of a step's completions."""
 

@@ -84,7 +84,9 @@ def run(ctx: Context[GrpoSettings]) -> Result:
     problems, longest = _fitting(ctx, problems, tokenizer, model.config.get_text_config().max_position_embeddings)
     callback = GrpoCallback(ctx)
     ctx.progress(0, settings.steps, "loading the engine")
-    with Grader(settings.grader_workers, settings.maths_timeout_s, settings.code_timeout_s) as grader:
+    with Grader(settings.grader_workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
+        if any(problem.kind == "code" for problem in problems):
+            _start_sandbox(ctx, grader)
         ends = end_token_ids(tokenizer, model.generation_config)
         rewards = Rewards(problems, grader, tokenizer, ends, settings.max_grader_error_share)
         trainer = GRPOTrainer(
@@ -154,6 +156,17 @@ def read_prompts(ctx: Context[GrpoSettings]) -> list[Problem]:
     if not problems:
         raise StageError(f"{path}: no prompts to train on", "Check `data.rl` in the config.")
     return problems
+
+
+def _start_sandbox(ctx: Context[GrpoSettings], grader: Grader) -> None:
+    """Say how sampled programs are isolated. Raises StageError where that is less than the settings require."""
+    level = grader.start_sandbox()
+    if ctx.settings.require_sandbox == "namespaces" and level != "namespaces":
+        raise StageError(
+            f"sampled programs could only be run at isolation level {level}: this machine does not let users make namespaces",
+            "Train on another machine, allow user namespaces, or set grpo.require_sandbox: rlimits if you trust the model.",
+        )
+    ctx.note(f"sampled programs run with isolation level {level}")
 
 
 def _fitting(ctx: Context[GrpoSettings], problems: list[Problem], tokenizer: Any, positions: int) -> tuple[list[Problem], int]:

@@ -11,10 +11,12 @@ import pytest
 from evaluation.records import Problem
 from tests.tiny import make_tiny_model, tiny_demonstrations, write_jsonl
 
+CODE_TESTS = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6"]}
+
 
 @pytest.fixture(scope="session")
 def grpo_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """40 sums as RL problems (one of them too long for the model), and a model that boxes an answer most of the time."""
+    """40 RL problems, sums and one program (one of them too long for the model), and a model that boxes an answer most of the time."""
     folder = tmp_path_factory.mktemp("grpo_inputs")
     teach_form(make_tiny_model(folder / "base" / "model", hidden_size=128))
     problems = []
@@ -22,6 +24,8 @@ def grpo_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         gold = row["completion"][0]["content"].partition("\\boxed{")[2].rstrip("}")
         problems.append(dataclasses.asdict(Problem(row["id"], "sums", "maths", row["prompt"][0]["content"], gold)))
     problems[5]["prompt"] *= 20
+    program = Problem("double", "programs", "code", "Write f(x) that doubles x.", "def f(x):\n    return 2 * x", CODE_TESTS)
+    problems[6] = dataclasses.asdict(program)
     write_jsonl(folder / "data" / "rl.jsonl", problems)
     return {"data": folder / "data", "model": folder / "base"}
 
