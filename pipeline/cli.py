@@ -22,7 +22,8 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
-out = Console(highlight=False)
+# A file or a pipe has no width to fit: tables keep their lines whole there.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, for example configs/demo.yaml.", show_default=False)
@@ -273,7 +274,7 @@ def _print_results(folder: Path) -> None:
     checkpoints = list(dict.fromkeys(result["checkpoint"] for result in results))
     table = Table(title="accuracy with 95 % interval", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in ("benchmark", "metric", "n", *checkpoints):
-        table.add_column(column, justify="right" if column == "n" else "left")
+        table.add_column(column, justify="right" if column == "n" else "left", no_wrap=True)
     for name in dict.fromkeys(result["benchmark"] for result in results):
         cells = {result["checkpoint"]: result for result in results if result["benchmark"] == name}
         first = next(iter(cells.values()))

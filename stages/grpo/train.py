@@ -111,7 +111,7 @@ def run(ctx: Context[GrpoSettings]) -> Result:
 def _finish(ctx: Context[GrpoSettings], trainer: GRPOTrainer, tokenizer: Any, callback: GrpoCallback, problems: list[Problem]) -> Result:
     """Save the checkpoint, check it, and sum up the run."""
     settings = ctx.settings
-    trained = trainer.accelerator.unwrap_model(trainer.model)
+    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # autocast would blur the merge check
     extra: dict[str, Any] = {}
     if settings.lora:
         _, token_ids = render(tokenizer, problems[0].prompt, settings.system_prompt, settings.enable_thinking)

@@ -107,7 +107,7 @@ def _view(report: Report) -> dict[str, Any]:
             "state": stage.state,
             "seconds": f"{stage.manifest['seconds']:.1f}",
             "share": percent(stage.manifest["seconds"] / total) if total else "",
-            "tokens": _rate(stage.metrics.get("tokens_per_second", stage.metrics.get("output_tokens_per_second"))),
+            "tokens": _rate(stage.metrics.get("tokens_per_second", stage.metrics.get("output_tokens_per_s"))),
             "key": stage.manifest["key"][:12],
             "digest": stage.manifest["digest"][:12],
             "inputs": ", ".join(f"{name} {source['digest'][:8]}" for name, source in stage.manifest["inputs"].items()),
