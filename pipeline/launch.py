@@ -27,6 +27,8 @@ def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]
     env.update(
         OMP_NUM_THREADS=str(threads),
         MKL_NUM_THREADS=str(threads),
+        # Threads that wait must sleep: by default they spin, and where anything else runs on the cores a step takes twenty times as long.
+        OMP_WAIT_POLICY="PASSIVE",
         PYTHONHASHSEED="0",
         PYTHONUNBUFFERED="1",
         TOKENIZERS_PARALLELISM="false",
