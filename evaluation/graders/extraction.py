@@ -7,7 +7,7 @@ import re
 
 THINK, END_THINK = "<think>", "</think>"
 _BOX_TOKENS = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})")
-_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^[ \t]*```([^\n`]*)(?:\n|\Z)", re.MULTILINE)
 
 
 def after_thinking(completion: str) -> str | None:
@@ -57,10 +57,39 @@ def program(completion: str, entry_point: str) -> str | None:
     defines = re.compile(
         rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}\b|^{re.escape(entry_point)}[ \t]*[:=]", re.MULTILINE
     )
-    blocks = [block for block in _FENCED.findall(text.replace("\r\n", "\n")) if defines.search(block)]
+    blocks = [block for block in _fenced_blocks(text.replace("\r\n", "\n")) if defines.search(block)]
     if blocks:
-        return str(blocks[-1])
+        return blocks[-1]
     return text if defines.search(text) and _parses(text) else None
+
+
+def _fenced_blocks(text: str) -> list[str]:
+    """Contents of the complete fenced blocks, in one pass: a completion may be thousands of fences that never close."""
+    blocks: list[str] = []
+    start: int | None = None
+    for fence in _FENCE.finditer(text):
+        if start is None:
+            start = fence.end()
+        elif not fence[1].strip():
+            blocks.append(text[start : fence.start()])
+            start = None
+    return blocks
+
+
+def fenced_blocks(text: str) -> list[str]:
+    """Contents of the complete fenced blocks, in order; linear in the length. A fence with a language inside a block starts it anew."""
+    blocks: list[str] = []
+    block: list[str] | None = None
+    for line in text.replace("\r\n", "\n").split("\n"):
+        mark = line.strip()
+        if mark == _FENCE and block is not None:
+            blocks.append("".join(block))
+            block = None
+        elif mark.startswith(_FENCE):
+            block = []
+        elif block is not None:
+            block.append(line + "\n")
+    return blocks
 
 
 def _parses(source: str) -> bool:

@@ -49,6 +49,9 @@ MAX_RESULT = 64 * 2**20
 WALL_FACTOR, WALL_EXTRA_S = 3.0, 2.0
 """A program is ended after WALL_FACTOR * its CPU limit + WALL_EXTRA_S on the clock: busy machines stretch time, CPU seconds stay."""
 
+KILL_WAIT_S = 1.0
+"""For a child to end its own processes when it is told to; longer than it ever needs, for it only kills and waits."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -118,8 +121,8 @@ class Sandbox:
         with self._lock:
             self._closed = True
             running = list(self._running)
-        for process in running:
-            _kill(process)
+            for process in running:
+                process.terminate()  # the thread that started it sees the end of its output, and reaps it
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, job: Job, cpu_limit_s: float) -> Outcome:
@@ -150,6 +153,7 @@ class Sandbox:
             "memory": self.memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
             "token": token,
+            "caller": os.getpid(),
             "sections": [_without_carriage_returns(section) for section in job.sections],
             "expressions": list(job.expressions),
             "entry_point": job.entry_point,
@@ -226,8 +230,10 @@ def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float) ->
     if result is not None:
         try:
             status, detail, values = json.loads(result[len(token) + 1 :])
-            return Outcome("done" if status == "done" else "raised", [decode(value) for value in values], str(detail), cpu_s)
-        except (ValueError, RecursionError, TypeError, MalformedValue) as error:
+            # A message may hold half a surrogate pair, which no file can be written with.
+            text = str(detail).encode(errors="replace").decode()
+            return Outcome("done" if status == "done" else "raised", [decode(value) for value in values], text, cpu_s)
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MalformedValue) as error:
             return Outcome("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
     if signal_number == signal.SIGKILL and cpu_s >= 0.9 * cpu_limit_s:
         return Outcome("limit", [], f"CPU time limit of {math.ceil(cpu_limit_s)} s", cpu_s)
@@ -247,7 +253,16 @@ def _ending(lines: list[bytes]) -> tuple[int, int, float]:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a child with everything in its session's first process group, and reap it."""
+    """End a child, which ends its own (see `child.py`), then what is left of its process group, and reap it."""
+    process.terminate()
+    # Not reaped before its group is gone: until then the number of the group cannot become another's.
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll(KILL_WAIT_S * 1000)
+    finally:
+        os.close(descriptor)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,8 +1,12 @@
 """The process that runs one untrusted program: locks itself in, runs the program, sends back the values.
 
 Started by path as a plain script (see `evaluation.sandbox`), so it imports nothing of ours and little of the standard library. It
-forks: the first process watches and says how the second ended; the second is the program's. Lines written to the descriptor named on
-the command line: `ready` once all limits hold (or what went wrong), TOKEN and a JSON result, `end SIGNAL EXITCODE CPU_SECONDS`.
+forks twice. The outermost process stays outside the process namespace and lives as long as the next one, or until SIGTERM. The second
+is the first process of that namespace, so whatever the program left behind ends with it; it says how the program ended. Only the third
+runs code of the program, and it can reach neither of the others. Each dies with the one before it, and the first with its caller.
+
+Lines written to the descriptor named on the command line: `ready` once all limits hold (or what went wrong), TOKEN and a JSON result,
+`end SIGNAL EXITCODE CPU_SECONDS`.
 """
 
 from __future__ import annotations
@@ -14,10 +18,11 @@ import resource
 import sys
 from _blake2 import blake2b  # hashlib and json themselves take as long to import as the interpreter to start
 from _json import encode_basestring_ascii
+from _signal import SIGKILL, SIGTERM, signal  # type: ignore[import-not-found]  # the module signal itself imports enum
 
 TYPE_CHECKING = False  # the name type checkers know; typing itself takes long to import
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x00020000,
@@ -36,7 +41,6 @@ TMP_BYTES = 64 * 2**20
 LONG_TEXT = 2**18  # characters
 EXACT = 2**53  # below it, every whole float is one integer and every integer one float
 FILE_BYTES, OPEN_FILES = 16 * 2**20, 64
-SIGKILL = 9
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,12 +95,16 @@ def bind(source: str, target: str) -> None:
     mount(source, target, None, MS_BIND | MS_REC)
 
 
+def die_with_parent() -> None:
+    """Be killed when the process that forked this one ends. Any change of capabilities undoes this."""
+    check(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "pdeathsig")
+
+
 def drop_privileges() -> None:
-    """No capabilities, none to be gained by starting another program, no core dump, and death with the watching process."""
+    """No capabilities, and none to be gained by starting another program."""
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
-    check(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "pdeathsig")  # after capset, which would clear it
 
 
 def limit(cpu_s: int, memory: int) -> None:
@@ -186,7 +194,7 @@ def describe(error: BaseException) -> str:
 
 
 def main() -> None:
-    """Lock in, fork, run, report."""
+    """The outermost process: lock in, fork, and wait."""
     channel = int(sys.argv[1])
     order = marshal.loads(sys.stdin.buffer.read())
     null = os.open("/dev/null", os.O_RDONLY)
@@ -195,28 +203,56 @@ def main() -> None:
     try:
         if order["level"] == "namespaces":
             enter_namespaces(order["work"], order["roots"])
+        die_with_parent()
+        if os.getppid() != order["caller"]:  # it ended before it was watched
+            return
         pid = os.fork()
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
         return
     if pid == 0:
-        try:
-            drop_privileges()
-            limit(order["cpu_s"], order["memory"])
-        except OSError as error:
-            os.write(channel, f"{error}\n".encode())
-            os._exit(1)
-        token = order.pop("token")
-        os.write(channel, b"ready\n")
-        text = run_program(order)
-        data = memoryview(f"{token} {text}\n".encode())
-        while data:
-            data = data[os.write(channel, data) :]
-        os._exit(0)
+        watch(channel, order)
+    # Ending by a signal would leave the child to whoever is process 1, which in a container may be a program that reaps no children.
+    signal(SIGTERM, lambda *_: os.kill(pid, SIGKILL))
+    os.waitpid(pid, 0)
+
+
+def watch(channel: int, order: dict[str, Any]) -> NoReturn:
+    """The second process: fork the program's, and say how it ended."""
+    try:
+        die_with_parent()
+        check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")  # the program, of the same user, may not trace this process
+        pid = os.fork()
+    except OSError as error:
+        os.write(channel, f"{error}\n".encode())
+        os._exit(1)
+    if pid == 0:
+        confine(channel, order)
     _, status, usage = os.wait4(pid, 0)
     signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
     os.write(channel, f"\nend {signal_number} {exit_code} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
+    os._exit(0)
+
+
+def confine(channel: int, order: dict[str, Any]) -> NoReturn:
+    """The third process: give up everything, run the program, send the result."""
+    try:
+        if order["level"] == "namespaces":
+            os.setsid()  # signals to its own group must not reach the outermost process; without namespaces, the group's end is its end
+        drop_privileges()
+        die_with_parent()
+        limit(order["cpu_s"], order["memory"])
+    except OSError as error:
+        os.write(channel, f"{error}\n".encode())
+        os._exit(1)
+    token = order.pop("token")
+    os.write(channel, b"ready\n")
+    text = run_program(order)
+    data = memoryview(f"{token} {text}\n".encode())
+    while data:
+        data = data[os.write(channel, data) :]
+    os._exit(0)
 
 
 main()
