@@ -143,9 +143,8 @@ class PairedDifference:
 def paired_difference(before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE) -> PairedDifference:
     """Difference of two checkpoints on the same problems, one value (right or wrong, or the share of right samples) a problem.
 
-    Where all values are 0 or 1: Newcombe's (1998) hybrid score interval for paired proportions (method 10 without continuity correction
-    of phi) and McNemar's exact test. Otherwise: difference +- z SE with SE = sd(after - before)/sqrt(n) and the matching normal test,
-    which wants some 30 problems.
+    Where all values are 0 or 1: Newcombe's (1998) hybrid score interval for paired proportions (his method 10) and McNemar's exact
+    test. Otherwise: difference +- z SE with SE = sd(after - before)/sqrt(n) and the matching normal test, which wants some 30 problems.
 
     Raises:
         ValueError: no problems, or not as many before as after.
@@ -174,7 +173,9 @@ def _newcombe(before: Sequence[float], after: Sequence[float], confidence: float
     p1, p2 = right_after / n, right_before / n
     (l1, u1), (l2, u2) = wilson_interval(right_after, n, confidence), wilson_interval(right_before, n, confidence)
     spread = math.sqrt(right_before * (n - right_before) * right_after * (n - right_after))
-    phi = (both * neither - only_before * only_after) / spread if spread else 0.0
+    # The correlation of the two measurements. Newcombe's correction by n/2 keeps "nothing changed" from being certainty.
+    association = both * neither - only_before * only_after
+    phi = (max(association - n / 2, 0.0) if association > 0 else association) / spread if spread else 0.0
     low = (p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2
     high = (u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2
     return p1 - p2 - math.sqrt(max(0.0, low)), p1 - p2 + math.sqrt(max(0.0, high))

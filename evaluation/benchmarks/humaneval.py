@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,14 +32,15 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
     task_id = text(row, ("task_id",), f"{NAME}, row {number}")
     where = f"{NAME} {task_id}"
     prompt, entry_point = text(row, ("prompt",), where), text(row, ("entry_point",), where)
-    preamble, signature, _ = prompt.rpartition(f"def {entry_point}(")
-    if not signature:
+    definitions = list(re.finditer(rf"^def {re.escape(entry_point)}\(", prompt, re.MULTILINE))
+    if not definitions:
         raise RecordError(f"{where}: the prompt does not define {entry_point}")
+    preamble = prompt[: definitions[-1].start()].strip()
     if "base_input" in row:
         inputs, atol = _release_inputs(row, where)
     else:
         inputs, atol = _hub_inputs(text(row, ("test",), where), where)
-    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": preamble.strip(), "inputs": inputs, "atol": atol}
+    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": preamble, "inputs": inputs, "atol": atol}
     if task_id == FIND_ZERO:
         tests |= {"check": "polynomial_root", "atol": FIND_ZERO_TOLERANCE}
     return Problem(
@@ -75,11 +77,14 @@ def _hub_inputs(test: str, where: str) -> tuple[list[list[Any]], float]:
         raise RecordError(f"{where}: the column 'test' is not Python: {error}") from error
     inputs: list[list[Any]] | None = None
     atol: Any = 0
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "inputs":
-            inputs = ast.literal_eval(node.value)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assertion":
-            atol = ast.literal_eval(node.args[-1])
+    try:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "inputs":
+                inputs = ast.literal_eval(node.value)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assertion":
+                atol = ast.literal_eval(node.args[-1])
+    except ValueError as error:
+        raise RecordError(f"{where}: the inputs are not literals: {error}") from error
     if not inputs or not all(isinstance(arguments, list) for arguments in inputs):
         raise RecordError(f"{where}: the column 'test' holds no list `inputs`")
     try:

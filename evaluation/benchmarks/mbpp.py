@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -56,8 +57,10 @@ def _problem(task_id: int, row: Mapping[str, Any]) -> Problem:
 def _entry_point(program: str, asserts: list[str], where: str) -> str:
     """The function that every assert calls and the reference program defines."""
     try:
-        defined = {node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
-        calls = [_called(test) for test in asserts]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some programs hold "\\w" where they should hold r"\\w"
+            defined = {node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
+            calls = [_called(test) for test in asserts]
     except SyntaxError as error:
         raise RecordError(f"{where}: the program or an assert does not parse: {error}") from error
     names = defined.intersection(*calls)

@@ -31,14 +31,14 @@ START_S = 120.0
 
 _ROOT = Path(__file__).resolve().parents[2]
 _WORKER = "evaluation.graders.maths_worker"
-_SPACING = re.compile(r"\\[,;:! ]|\\(?:quad|qquad)\b|~")
+_SPACING = re.compile(r"\\[,;: ]|\\(?:quad|qquad)\b|~")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?:,|\{,\})\d{3})+")
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
 
 
 def clean(answer: str) -> str:
     """The answer without dollar signs, LaTeX spacing, and the punctuation that ends a sentence (math-verify refuses the last two)."""
-    return _SPACING.sub(" ", answer.replace("$", "")).strip().rstrip(".,;:").strip()
+    return _SPACING.sub(" ", answer.replace("$", "").replace("\\!", "")).strip().rstrip(".,;:").strip()
 
 
 def whole_number(answer: str) -> str | None:

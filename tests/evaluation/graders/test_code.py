@@ -1,0 +1,227 @@
+"""Programs: right, wrong, slow and hostile. Every one of them really runs, in the sandbox."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.benchmarks import get
+from evaluation.grading import Graded, Grader
+from evaluation.loading import load
+from evaluation.records import Problem
+
+DOUBLE = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6", "assert f(10) == 20"]}
+
+
+def problem(tests: dict[str, Any], gold: str = "def f(x):\n    return x * 2") -> Problem:
+    return Problem("1", "test", "code", "?", gold, tests)
+
+
+def judge(grader: Grader, program: str, tests: dict[str, Any] = DOUBLE, gold: str = "def f(x):\n    return x * 2") -> Graded:
+    return grader.grade([(problem(tests, gold), f"```python\n{program}\n```", "stop")])[0]
+
+
+@pytest.mark.parametrize(
+    ("program", "verdict", "detail"),
+    [
+        ("def f(x): return x + x", "correct", ""),
+        ("def f(x): return x + 3", "wrong", "test 2 of 2: 13 instead of 20"),
+        ("def f(x): return y", "wrong", "test 1 of 2: NameError"),
+        ("def f(x): return", "wrong", "test 1 of 2: None instead of 6"),
+        ("def f(x) return", "wrong", "SyntaxError"),
+        ("def f(x):\n    while True: pass", "timeout", "CPU time limit"),
+        ("def f(x): return f(x)", "wrong", "RecursionError"),
+        ("if __name__ == '__main__': 1 / 0\ndef f(x): return 2 * x", "correct", ""),
+        ("from dataclasses import dataclass\n@dataclass\nclass A:\n    v: int\ndef f(x): return A(x).v * 2", "correct", ""),
+        ("import re, math, collections, itertools, heapq, typing, functools\ndef f(x): return 2 * x", "correct", ""),
+        ("def f(x): print('x' * 10**7); return 2 * x", "correct", ""),
+    ],
+)
+def test_verdicts(grader: Grader, program: str, verdict: str, detail: str) -> None:
+    result = judge(grader, program)
+    assert result.verdict == verdict
+    assert detail in result.detail
+
+
+HOSTILE = {
+    "exit": "import sys\ndef f(x): sys.exit(0)",
+    "exit at once": "def f(x): return 1\nraise SystemExit",
+    "_exit": "import os\ndef f(x): os._exit(0)",
+    "_exit in a thread": "import os, threading\nthreading.Thread(target=os._exit, args=(0,)).start()\ndef f(x):\n    while True: pass",
+    "atexit": "import atexit, os\natexit.register(os._exit, 0)\ndef f(x): exit()",
+    "exec another program": "import os\ndef f(x): os.execv('/bin/true', ['true'])",
+    "print PASS": "print('PASS\\nOK\\n1 passed')\ndef f(x): return 0",
+    "equal to everything": "class A:\n    def __eq__(s, o): return True\n    def __hash__(s): return 0\ndef f(x): return A()",
+    "int equal to everything": "class A(int):\n    def __eq__(s, o): return True\n    def __index__(s): return 6\ndef f(x): return A(0)",
+    "reflected equality": "class A(float):\n    __eq__ = __ne__ = __lt__ = lambda s, o: True\ndef f(x): return A(0)",
+    "patched builtins": "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.all = lambda *a: True\ndef f(x): return 0",
+    "assert off": "import sys\nsys.flags = None\n__debug__x = 0\ndef f(x): return 0",
+    "write to every descriptor": (
+        "import os\ntext = b'ready\\n[\"done\", \"\", [\"i6\", \"i14\"]]\\nend 0 0 0.1\\n'\ndef f(x):\n    for fd in range(3, 64):\n"
+        "        try: os.write(fd, text)\n        except OSError: pass\n    os._exit(0)"
+    ),
+    "the caller's frame": (
+        "import sys\ndef f(x):\n    frame = sys._getframe(1)\n    while frame:\n        for value in frame.f_locals.values():\n"
+        "            if isinstance(value, int): return value\n        frame = frame.f_back\n    return 0"
+    ),
+    "kill everything": "import os\ndef f(x):\n    os.kill(-1, 9)\n    os.kill(os.getppid(), 9)\n    return 0",
+    "memory": "def f(x): return bytearray(10**12)",
+    "many small objects": "def f(x):\n    a = []\n    while True: a.append([0] * 10**6)",
+    "huge output": "def f(x): return ['x' * 1000 * i for i in range(10**5)]",
+    "endless iterator": "class A(list):\n    def __iter__(s):\n        while True: yield 6\ndef f(x): return A()",
+    "deep value": "def f(x):\n    a = []\n    for i in range(10**5): a = [a]\n    return a",
+    "deep source": "def f(x): return " + "(" * 5000 + ")" * 5000,
+    "sleep": "import time\ndef f(x): time.sleep(1000)",
+    "ignores signals": (
+        "import signal\nfor n in range(1, 32):\n    try: signal.signal(n, signal.SIG_IGN)\n"
+        "    except OSError: pass\nwhile True: pass\ndef f(x): 0"
+    ),
+    "catches everything": "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
+    "surrogates": "def f(x): return '\\ud800'",
+    "raises a class of its own": "class E(BaseException):\n    def __str__(s): raise s\ndef f(x): raise E",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_programs_neither_pass_nor_hang(grader: Grader, name: str) -> None:
+    started = time.monotonic()
+    result = judge(grader, HOSTILE[name])
+    assert result.verdict in ("wrong", "timeout"), result
+    assert time.monotonic() - started < 30
+
+
+def test_sleeping_children_are_gone_afterwards(grader: Grader, tmp_path: Path) -> None:
+    mark = f"sleeper-{time.time_ns()}"
+    program = (
+        "import os, sys\nfor i in range(5):\n    if os.fork() == 0:\n"
+        f"        os.execv(sys.executable, ['{mark}', '-S', '-c', 'import time; time.sleep(300)'])\ndef f(x): return 2 * x"
+    )
+    started = time.monotonic()
+    judge(grader, program)
+    assert time.monotonic() - started < 20
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _exists(path)]
+    assert not [line for line in running if mark.encode() in line]
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
+
+
+def test_asserts_of_every_form(grader: Grader) -> None:
+    gold = "import math\nclass A:\n    def __init__(self): self.v = 1\ndef f(x):\n    return x / 3"
+    tests = {
+        "entry_point": "f",
+        "setup": "import math\ny = 3",
+        "asserts": [
+            "assert f(y) == 1",
+            "assert 2.0 == f(6), 'message'",
+            "assert math.isclose(f(1), 0.333, abs_tol=1e-3)",
+            "assert not f(0)",
+            "assert f(12) == len('abcd')",
+            "assert f(3) != f(6)",
+        ],
+    }
+    assert judge(grader, "def f(x): return x / 3", tests, gold).verdict == "correct"
+    assert judge(grader, "def f(x): return x / 3 if x != 12 else 5", tests, gold).detail == "test 5 of 6: 5 instead of 4"
+    assert judge(grader, "def f(x): return x / 3 if x else 1", tests, gold).detail == "test 4 of 6: False instead of True"
+
+
+def test_a_slow_reference_gives_more_time() -> None:
+    slow = "import time\ndef f(x):\n    end = time.process_time() + 1.1\n    while time.process_time() < end: pass\n    return x * 2"
+    tests = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6"]}
+    with Grader(workers=1, code_timeout_s=1.0) as grader:
+        assert judge(grader, slow, tests, gold=slow).verdict == "correct"
+        assert judge(grader, slow, tests).verdict == "timeout"
+        assert judge(grader, slow.replace("1.1", "60"), tests, gold=slow).verdict == "timeout"
+
+
+def test_a_broken_reference_or_assert_is_the_graders_error(grader: Grader) -> None:
+    inputs = {"entry_point": "f", "preamble": "", "inputs": [[1]], "atol": 0.0}
+    assert judge(grader, "def f(x): return 2", inputs, gold="def f(x): return 1 / 0").verdict == "grader_error"
+    assert judge(grader, "def f(x): return 2", inputs, gold="def f(x): return f").verdict == "grader_error"
+    assert judge(grader, "def f(x): return 2", {"entry_point": "f", "setup": "", "asserts": ["f(3) == 6"]}).verdict == "grader_error"
+
+
+@pytest.mark.parametrize(
+    ("gold", "candidate", "atol", "verdict"),
+    [
+        ("x + 0.5", "x + 0.5 + 1e-9", 0.0, "correct"),  # all floats: 1e-6
+        ("x + 0.5", "x + 0.5001", 0.0, "wrong"),
+        ("x + 0.5", "x + 0.5001", 1e-2, "correct"),
+        ("x", "x + 1e-9", 0.0, "wrong"),
+        ("[1.0, 2.0]", "[1.0, 2.0 + 1e-9]", 0.0, "correct"),
+        ("[1.0, 2.0]", "[1.0]", 0.0, "wrong"),
+        ("[1.0, 2.0]", "1.0", 1.0, "wrong"),  # numpy would broadcast
+        ("[1, 2]", "(1, 2)", 0.0, "wrong"),
+        ("1", "1.0", 0.0, "correct"),
+        ("True", "1", 0.0, "correct"),
+        ("'a'", "b'a'", 0.0, "wrong"),
+        ("{'a': {1, 2}}", "{'a': {2, 1}}", 0.0, "correct"),
+        ("{1: 2}", "__import__('collections').Counter({1: 2})", 0.0, "correct"),
+        ("float('inf')", "float('inf')", 0.0, "correct"),
+        ("float('inf')", "1e308", 1.0, "wrong"),
+        ("1.5", "float('nan')", 1.0, "wrong"),
+        ("1.5", "10**400", 1.0, "wrong"),
+        ("10**100000", "10**100000", 0.0, "correct"),
+        ("10**100000", "10**100000 + 1", 0.0, "wrong"),
+        ("['ab'] * 10**6", "['ab'] * 10**6", 0.0, "correct"),  # sent as digests
+        ("[2.0] * 10**6", "[2] * 10**6", 0.0, "correct"),
+        ("['ab'] * 10**6", "['ab'] * (10**6 - 1) + ['ac']", 0.0, "wrong"),
+        ("set(range(10**6))", "set(reversed(range(10**6)))", 0.0, "correct"),
+    ],
+)
+def test_comparison_with_the_reference(grader: Grader, gold: str, candidate: str, atol: float, verdict: str) -> None:
+    tests = {"entry_point": "f", "preamble": "", "inputs": [[1]], "atol": atol}
+    assert judge(grader, f"def f(x): return {candidate}", tests, f"def f(x): return {gold}").verdict == verdict
+
+
+def test_inputs_are_fresh_and_the_preamble_is_there(grader: Grader) -> None:
+    tests = {"entry_point": "f", "preamble": "from math import floor", "inputs": [[[1, 2]], [[1, 2]]], "atol": 0.0}
+    gold = "from math import floor\ndef f(a): return floor(sum(a))"
+    assert judge(grader, "def f(a):\n    a.append(0)\n    return floor(sum(a))", tests, gold).verdict == "correct"
+    assert judge(grader, "from __future__ import annotations\ndef f(a: X): return sum(a)", tests, gold).verdict == "correct"
+
+
+def test_any_root_of_the_polynomial_is_right(grader: Grader) -> None:
+    tests = {"entry_point": "f", "preamble": "", "inputs": [[[-6, 1, 1]]], "atol": 1e-4, "check": "polynomial_root"}  # (x - 2)(x + 3)
+    for value, verdict in (
+        ("2", "correct"),
+        ("-3.000001", "correct"),
+        ("1", "wrong"),
+        ("True", "wrong"),
+        ("'2'", "wrong"),
+        ("1e300", "wrong"),
+    ):
+        assert judge(grader, f"def f(a): return {value}", tests, "def f(a): return 2").verdict == verdict
+
+
+def canonical(name: str, folder: Path, step: int) -> list[str]:
+    problems = load(get(name), "test", folder)[::step]
+    with Grader(workers=2) as grader:
+        graded = grader.grade([(p, f"Here it is:\n```python\n{p.gold}\n```\n", "stop") for p in problems])
+    return [f"{p.id}: {result}" for p, result in zip(problems, graded, strict=True) if result.verdict != "correct"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mbpp", "humaneval_plus"])
+def test_all_reference_programs_pass(benchmark_data: Path, name: str) -> None:
+    """500 of 500 in about 10 s and 164 of 164 in about 50 s, on two busy cores."""
+    assert canonical(name, benchmark_data, 1) == []
+
+
+@pytest.mark.slow
+def test_changed_reference_programs_fail(benchmark_data: Path) -> None:
+    """The reference program with `None` for its result: no test is so weak that nothing passes it."""
+    problems = load(get("mbpp"), "test", benchmark_data)[::5] + load(get("humaneval_plus"), "test", benchmark_data)[::8]
+    broken = [f"{p.gold}\n_right = {p.tests['entry_point']}\ndef {p.tests['entry_point']}(*a): _right(*a); return None" for p in problems]
+    with Grader(workers=2) as grader:
+        graded = grader.grade([(p, f"```python\n{text}\n```", "stop") for p, text in zip(problems, broken, strict=True)])
+    # MBPP has tests that expect None; those may pass.
+    passing = [p for p, result in zip(problems, graded, strict=True) if result.verdict == "correct"]
+    assert all("None" in str(p.tests["asserts"]) for p in passing)
+    assert len(passing) <= 2

@@ -1,0 +1,87 @@
+"""Reading problems: local files, the hub's library on local files, generated ones."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.benchmarks import get
+from evaluation.benchmarks.base import Source
+from evaluation.loading import LoadError, load, read_source
+from evaluation.records import RecordError
+from tests.evaluation.benchmarks.test_contest import aime_rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_local_file_and_a_limit(tmp_path: Path) -> None:
+    write(tmp_path / "aime24" / "aime24.jsonl", aime_rows())
+    assert [problem.id for problem in load(get("aime24"), "test", tmp_path, limit=2)] == ["aime24-I-01", "aime24-I-02"]
+
+
+def test_a_limit_does_not_hide_an_incomplete_file(tmp_path: Path) -> None:
+    write(tmp_path / "aime24" / "aime24.jsonl", aime_rows()[:20])
+    with pytest.raises(RecordError, match="20 problems"):
+        load(get("aime24"), "test", tmp_path, limit=2)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=f"{tmp_path}/aime24/aime24.jsonl does not exist"):
+        load(get("aime24"), "test", tmp_path)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "aime24" / "aime24.jsonl"
+    path.parent.mkdir()
+    path.write_text('\n{"a": \n')
+    with pytest.raises(RecordError, match=r"aime24.jsonl:2: not a JSON object"):
+        load(get("aime24"), "test", tmp_path)
+
+
+def test_the_hubs_library_reads_a_parquet_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real `datasets.load_dataset`, pointed at a folder that is laid out like the hub's repository."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "repository" / "data").mkdir(parents=True)
+    datasets.Dataset.from_list(aime_rows(hub=True)).to_parquet(str(tmp_path / "repository" / "data" / "train-00000-of-00001.parquet"))
+    source = dataclasses.replace(get("aime24").sources["test"], hub=str(tmp_path / "repository"))
+    benchmark = dataclasses.replace(get("aime24"), sources={"test": source})
+    from_hub = load(benchmark, "test")
+    write(tmp_path / "aime24" / "aime24.jsonl", aime_rows())
+    assert from_hub == load(get("aime24"), "test", tmp_path)
+
+
+def test_a_hub_that_does_not_have_it_is_one_clear_error(tmp_path: Path) -> None:
+    source = Source(local="x/y.jsonl", hub=str(tmp_path / "nothing"), hub_split="test")
+    with pytest.raises(LoadError, match=r"cannot be loaded.*put x/y.jsonl below a local data folder"):
+        list(read_source(source, "test"))
+
+
+def test_generated_problems_need_a_number_and_depend_on_the_seed() -> None:
+    task = get("word_problems")
+    with pytest.raises(LoadError, match="say how many"):
+        load(task, "test")
+    assert load(task, "test", None, 5, seed=1) == load(task, "test", None, 5, seed=1) != load(task, "test", None, 5, seed=2)
+
+
+def test_an_unknown_split_is_named() -> None:
+    with pytest.raises(LoadError, match="aime24 has no split 'train'; it has test"):
+        load(get("aime24"), "train")
+
+
+def test_importing_the_package_leaves_the_heavy_libraries_out() -> None:
+    heavy = "{'torch', 'transformers', 'datasets', 'evaluate', 'sympy', 'math_verify'}"
+    program = (
+        f"import sys, evaluation.loading, evaluation.grading, evaluation.metrics, stages.score.settings; print({heavy} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "set()"

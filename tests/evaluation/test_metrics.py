@@ -1,0 +1,48 @@
+"""The metrics as `evaluate` modules: loaded by path, without a hub, in a fresh process as a stage has it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.metrics import load_metric
+from evaluation.statistics import wilson_interval
+
+
+def test_accuracy_with_its_interval() -> None:
+    found = load_metric("accuracy_ci").compute(predictions=[1, 0, 1, 1], references=["a", "b", "c", "d"])
+    low, high = wilson_interval(3, 4)
+    assert found == {"accuracy": 0.75, "low": low, "high": high, "n": 4, "k": 1}
+
+
+def test_several_samples_a_problem() -> None:
+    predictions, references = [1, 0, 1, 1, 0, 0], ["a", "a", "b", "b", "c", "c"]
+    assert load_metric("accuracy_ci").compute(predictions=predictions, references=references)["accuracy"] == 0.5
+    found = load_metric("pass_at_k").compute(predictions=predictions, references=references, k=2)
+    assert (found["pass_at_k"], found["n"], found["k"]) == (pytest.approx(2 / 3), 3, 2)
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        load_metric("accuracy_ci").compute(predictions=[1, 0, 1], references=["a", "a", "b"])
+    with pytest.raises(ValueError, match="pass@3 cannot be estimated"):
+        load_metric("pass_at_k").compute(predictions=[1, 0], references=["a", "a"], k=3)
+    with pytest.raises(ValueError, match="unknown metric 'f1'"):
+        load_metric("f1")
+
+
+def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
+    program = (
+        "import json, sys\nfrom evaluation.metrics import load_metric\n"
+        "found = load_metric('pass_at_k').compute(predictions=[1, 0], references=['a', 'b'])\n"
+        "heavy = sorted({'torch', 'transformers'} & set(sys.modules))\nimport transformers\n"
+        "import evaluate, pathlib, evaluation.metrics as m\n"
+        "again = evaluate.load(str(pathlib.Path(m.__file__).parent / 'accuracy_ci')).compute(predictions=[1], references=['a'])\n"
+        "print(json.dumps([found['pass_at_k'], heavy, again['accuracy'], bool(transformers.__version__)]))"
+    )
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(out.splitlines()[-1]) == [0.5, [], 1.0, True]

@@ -1,0 +1,142 @@
+"""Statistics against known values and against data whose truth is known."""
+
+import math
+import random
+
+import pytest
+
+from evaluation.statistics import (
+    bootstrap_interval,
+    clustered_standard_error,
+    mcnemar_exact,
+    mean_estimate,
+    paired_difference,
+    pass_at_k,
+    wilson_interval,
+)
+
+
+def test_wilson_known_values() -> None:
+    # 23 of 60 is the paper's Qwen3-4B on AIME 2024 and 2025.
+    assert wilson_interval(23, 60) == pytest.approx((0.2710, 0.5097), abs=5e-4)
+    # Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20.
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(20, 20)[1] == 1.0
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(1, 0), (5, 4), (-1, 4)])
+def test_wilson_refuses_impossible_counts(successes: int, trials: int) -> None:
+    with pytest.raises(ValueError):
+        wilson_interval(successes, trials)
+
+
+def test_pass_at_k() -> None:
+    assert pass_at_k(10, 3, 1) == 0.3
+    assert pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)
+    assert pass_at_k(5, 0, 5) == 0
+    assert pass_at_k(5, 1, 5) == 1
+    assert pass_at_k(5000, 2500, 100) == pytest.approx(1)
+    with pytest.raises(ValueError, match="pass@6 cannot be estimated from 5 samples"):
+        pass_at_k(5, 1, 6)
+    with pytest.raises(ValueError):
+        pass_at_k(5, 6, 1)
+
+
+def test_pass_at_k_is_unbiased() -> None:
+    rng = random.Random(0)
+    p, k, n = 0.3, 3, 8
+    estimates = [pass_at_k(n, sum(rng.random() < p for _ in range(n)), k) for _ in range(20_000)]
+    assert sum(estimates) / len(estimates) == pytest.approx(1 - (1 - p) ** k, abs=0.01)
+
+
+def sample(rng: random.Random, problems: int, samples: int, spread: float) -> list[list[float]]:
+    """0-or-1 samples of problems with success rates around 0.4; `spread` 0: all equal, 1: each always right or always wrong."""
+    out = []
+    for _ in range(problems):
+        rate = 0.4 if rng.random() >= spread else float(rng.random() < 0.4)
+        out.append([float(rng.random() < rate) for _ in range(samples)])
+    return out
+
+
+@pytest.mark.parametrize(("samples", "spread"), [(1, 0.5), (4, 0.0), (4, 0.5), (8, 1.0)])
+def test_the_interval_covers_the_truth(samples: int, spread: float) -> None:
+    rng = random.Random(1)
+    hits = 0
+    for _ in range(1000):
+        estimate = mean_estimate(sample(rng, 60, samples, spread))
+        hits += estimate.low <= 0.4 <= estimate.high
+    assert 0.925 <= hits / 1000 <= 0.985
+
+
+def test_the_clustered_error_sees_that_samples_of_a_problem_agree() -> None:
+    agreeing = [[float(i < 40)] * 8 for i in range(100)]
+    assert clustered_standard_error(agreeing) == pytest.approx(math.sqrt(0.4 * 0.6 / 99))
+    assert mean_estimate(agreeing).low == pytest.approx(wilson_interval(40, 100)[0], abs=2e-3)
+    independent = sample(random.Random(2), 100, 8, 0.0)
+    assert clustered_standard_error(independent) == pytest.approx(math.sqrt(0.4 * 0.6 / 800), rel=0.25)
+
+
+def test_no_spread_is_not_certainty() -> None:
+    assert mean_estimate([[0.0] * 16] * 30).high == pytest.approx(wilson_interval(0, 30)[1])
+    assert mean_estimate([[1.0]]).low < 0.3
+
+
+def test_unequal_or_missing_samples_are_refused() -> None:
+    for problems in ([], [[]], [[1.0], [1.0, 0.0]]):
+        with pytest.raises(ValueError):
+            mean_estimate(problems)
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        mean_estimate([[1.5]])
+
+
+def test_the_bootstrap_agrees_with_the_clustered_error() -> None:
+    problems = sample(random.Random(3), 200, 4, 0.5)
+    mean = sum(map(sum, problems)) / 800
+    low, high = bootstrap_interval(problems, seed=0)
+    error = clustered_standard_error(problems)
+    assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.012)
+    assert bootstrap_interval(problems, seed=0) == (low, high)
+
+
+def test_mcnemar() -> None:
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(5, 5) == 1.0
+    assert mcnemar_exact(0, 5) == 2 / 32
+    assert mcnemar_exact(1, 9) == pytest.approx(22 / 1024)
+
+
+def test_paired_difference_of_right_and_wrong() -> None:
+    before, after = [1.0] * 36 + [0.0] * 14, [1.0] * 48 + [0.0] * 2
+    found = paired_difference(before, after)
+    assert (found.difference, found.improved, found.worsened, found.n) == (pytest.approx(0.24), 12, 0, 50)
+    assert found.p_value == mcnemar_exact(0, 12)
+    assert 0.0 < found.low < 0.24 < found.high < 0.4
+    same = paired_difference([1.0, 0.0] * 10, [1.0, 0.0] * 10)
+    assert same.low < 0 < same.high
+    assert (same.difference, same.p_value) == (0.0, 1.0)
+    back = paired_difference(after, before)
+    assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_the_paired_interval_covers_the_truth(samples: int) -> None:
+    rng = random.Random(4)
+    hits = 0
+    for _ in range(1000):
+        before, after = [], []
+        for _ in range(80):
+            rate = rng.choice([0.1, 0.5, 0.8])
+            before.append(sum(rng.random() < rate for _ in range(samples)) / samples)
+            after.append(sum(rng.random() < rate + 0.1 for _ in range(samples)) / samples)
+        found = paired_difference(before, after)
+        hits += found.low <= 0.1 <= found.high
+    assert 0.93 <= hits / 1000 <= 0.985
+
+
+def test_pairing_refuses_different_problems() -> None:
+    with pytest.raises(ValueError, match="2 values before, 1 after"):
+        paired_difference([0.0, 1.0], [1.0])
+    with pytest.raises(ValueError):
+        paired_difference([], [])
