@@ -1,0 +1,362 @@
+"""The sandbox under attack: each property its docstring promises, and the ways round it that are known."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluation.sandbox import UNSENDABLE, Job, Level, Outcome, Sandbox, SandboxError
+
+LEAVE_THE_SESSION = "import ctypes, os, time\nif os.getsid(0) != os.getpid():\n    os.setsid()\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
+"""Out of the process group, and no longer killed with the parent."""
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(memory_mib=512) as shared:
+        yield shared
+
+
+@pytest.fixture
+def isolated(sandbox: Sandbox) -> Sandbox:
+    if sandbox.level != "namespaces":
+        pytest.skip("NOT TESTED: this machine does not let users make namespaces")
+    return sandbox
+
+
+def value_of(sandbox: Sandbox, source: str, expression: str) -> object:
+    outcome = sandbox.run(Job([source], expressions=[expression]), 5.0)
+    assert outcome.status == "done", outcome
+    return outcome.values[0]
+
+
+def run(sandbox: Sandbox, source: str, limit_s: float = 1.0) -> Outcome:
+    return sandbox.run(Job([source], expressions=["f()"]), limit_s)
+
+
+def sandbox_processes() -> dict[int, int]:
+    """Processes of this machine that run the sandbox's program or a fork of it, with their parents; also those of other tests."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"sandbox/child.py" in (folder / "cmdline").read_bytes():
+                found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def gone(pids: set[int], within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while pids & sandbox_processes().keys():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Spy(threading.Thread):
+    """Collects the sandbox's processes that descend from `caller` while it is active; orphans count if they were seen before."""
+
+    def __enter__(self) -> "Spy":
+        self.caller, self.seen, self.stop = os.getpid(), set[int](), threading.Event()
+        self.start()
+        return self
+
+    def run(self) -> None:
+        while not self.stop.wait(0.01):
+            family = {self.caller} | self.seen
+            processes = sandbox_processes()
+            while more := {pid for pid, parent in processes.items() if parent in family} - family:
+                family |= more
+            self.seen |= family & processes.keys()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.join()
+
+
+@pytest.mark.parametrize("level", ["namespaces", "rlimits"])
+def test_values_come_back_exactly(request: pytest.FixtureRequest, level: Level) -> None:
+    if level == "namespaces":
+        request.getfixturevalue("isolated")
+    values: list[object] = [None, True, 2**5000, -1, 0.1, float("inf"), 1j, "é\ud800\n", b"\x00", [1, (2,)], {1, "a"}, {(1, 2): [3]}]
+    values.append(frozenset({1.5}))
+    with Sandbox(level=level) as sandbox:
+        assert sandbox.level == level
+        outcome = sandbox.run(Job([f"inf = float('inf')\nvalues = {values!a}"], expressions=["values", "object()"]), 5.0)
+    assert outcome.status == "done"
+    assert outcome.values[0] == values
+    assert [type(value) for value in outcome.values[0]] == [type(value) for value in values]
+    assert outcome.values[1] is UNSENDABLE
+
+
+def test_each_call_gets_its_own_arguments(sandbox: Sandbox) -> None:
+    job = Job(["def f(x):\n    x.append(1)\n    return x"], entry_point="f", inputs=[[[]], [[5]]])
+    assert sandbox.run(job, 5.0).values == [[1], [5, 1]]
+
+
+@pytest.mark.parametrize(
+    ("source", "how"),
+    [
+        ("import sys\ndef f(): sys.exit(0)", "raised"),
+        ("import os\ndef f(): os._exit(0)", "died"),
+        ("import os\ndef f(): os.execv('/bin/true', ['true'])", "died"),
+        ("import os, threading\nthreading.Thread(target=os._exit, args=(0,)).start()\ndef f():\n    while True: pass", "died"),
+        ("import atexit, os\natexit.register(os._exit, 0)\ndef f(): raise SystemExit(0)", "raised"),
+        ("import ctypes\ndef f(): ctypes.string_at(0)", "died"),
+        ("import os\ndef f(): os.kill(0, 9)", "died"),
+        ("def f(): raise KeyboardInterrupt", "raised"),
+        ("class E(Exception):\n    def __str__(self): return 1 / 0\ndef f(): raise E", "raised"),
+        ("def f():\n    a = []\n    a.append(a)\n    return a", "raised"),
+        ("def f(: pass", "raised"),
+    ],
+)
+def test_an_early_end_is_no_result(sandbox: Sandbox, source: str, how: str) -> None:
+    outcome = run(sandbox, source)
+    assert (outcome.status, outcome.values) == (how, [])
+
+
+def test_printing_is_no_result(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, "import sys\nprint('PASS')\nsys.stderr.write('x' * 10**7)\nprint('y' * 10**7)\ndef f(): return 1")
+    assert (outcome.status, outcome.values) == ("done", [1])
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "import builtins\nbuiltins.compile = builtins.eval = builtins.exec = lambda *a, **k: None",
+        "import __main__\n__main__.encode_basestring_ascii = lambda s: '\"done\"'",
+        'import os, sys\nfor fd in range(3, 64):\n    try: os.write(fd, b\'["done", "", ["i1"]]\\n\')\n    except OSError: pass',
+    ],
+)
+def test_patching_the_harness_makes_no_expected_value(sandbox: Sandbox, patch: str) -> None:
+    """What a program can do to its own process never yields what it does not know; here the secret of the parent."""
+    outcome = run(sandbox, patch + "\ndef f(): return 2")
+    assert outcome.status != "done" or outcome.values in ([None], [2])
+
+
+MALFORMED = [
+    "[1]",
+    '["c"]',
+    '["f0x1p99999"]',
+    '["d", "i1"]',
+    '["S", ["l"]]',
+    '["b", "x"]',
+    '{"a": 1}',
+    "[" * 5000,
+    "1" * 5000,
+    "[[]]",
+    '[""]',
+]
+
+
+@pytest.mark.parametrize("values", MALFORMED)
+def test_a_forged_result_is_at_most_a_failure(sandbox: Sandbox, values: str) -> None:
+    """A program that finds the token in the harness's frames can write any text as its result."""
+    forge = (
+        "import os, sys\ndef f():\n    frame = sys._getframe()\n    while 'token' not in frame.f_locals: frame = frame.f_back\n"
+        "    token, channel = frame.f_locals['token'], frame.f_locals['channel']\n"
+        f"    os.write(channel, (token + ' [\"done\", \"\", ' + {values!r} + ']\\n').encode())\n    os._exit(0)"
+    )
+    outcome = run(sandbox, forge)
+    assert (outcome.status, outcome.values) == ("died", [])
+    assert outcome.detail.startswith("unreadable result")
+
+
+def test_a_message_can_always_be_written_to_a_file(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, "def f(): raise ValueError('\\ud800')")
+    assert outcome.detail.encode("utf-8") == b"ValueError: ?"
+
+
+def test_environment_and_arguments_hold_nothing(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_TEST", "s3cret")
+    assert value_of(sandbox, "import os", "dict(os.environ)") in ({"PYTHONHASHSEED": "0"}, {"PYTHONHASHSEED": "0", "LC_CTYPE": "C.UTF-8"})
+    assert value_of(sandbox, "import sys", "sys.stdin.read()") == ""
+
+
+def test_no_files_of_the_machine(isolated: Sandbox, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    listing = "import os\ndef f(): return os.listdir('/')"
+    python = Path(os.path.realpath(sys.base_prefix)).parts[1]
+    assert set(run(isolated, listing).values[0]) <= {"usr", "lib", "lib64", "bin", "sbin", "etc", "dev", "tmp", python}
+    assert run(isolated, listing.replace("'/'", "'/etc'")).values == [["ld.so.cache"]]
+    assert run(isolated, f"def f(): return open({str(secret)!r}).read()").detail.startswith("FileNotFoundError")
+    for place in ("/usr/x", os.path.realpath(sys.base_prefix) + "/x", "/x", "/dev/x"):
+        outcome = run(isolated, f"def f(): open({place!r}, 'w')")
+        assert outcome.detail.startswith("OSError: [Errno 30] Read-only file system"), (place, outcome)
+
+
+def test_its_own_folder_is_small_private_and_removed(isolated: Sandbox) -> None:
+    write = "import os\ndef f():\n    before = os.listdir('/tmp')\n    open('/tmp/left', 'w').write('x')\n    return before"
+    assert [run(isolated, write).values, run(isolated, write).values] == [[[]], [[]]]
+    fill = "def f():\n    for i in range(20):\n        open(f'/tmp/{i}', 'wb').write(bytes(15 * 2**20))"
+    assert run(isolated, fill, 5.0).detail.startswith("OSError: [Errno 28] No space left")
+
+
+def test_a_file_cannot_grow_without_end(sandbox: Sandbox) -> None:
+    assert run(sandbox, "def f(): open('big', 'wb').write(bytes(2**25))").detail.startswith("OSError: [Errno 27] File too large")
+
+
+def test_no_network(isolated: Sandbox) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        connect = f"import socket\ndef f():\n    socket.create_connection(('127.0.0.1', {port}), 1)\n    return 'connected'"
+        assert run(isolated, connect).status == "raised"
+        with Sandbox(level="rlimits") as open_sandbox:  # the attack itself works
+            assert run(open_sandbox, connect).values == ["connected"]
+    assert run(isolated, "import socket\ndef f(): return [name for _, name in socket.if_nameindex()]").values in ([["lo"]], [[]])
+
+
+def test_no_way_back_to_capabilities(isolated: Sandbox) -> None:
+    attempts = (
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "def f(): return [libc.unshare(0x10000000), libc.mount(b'none', b'/tmp', b'tmpfs', 0, None), libc.setuid(0), libc.chroot(b'/usr')]"
+    )
+    assert run(isolated, attempts).values == [[-1, -1, -1, -1]]
+
+
+def test_other_processes_cannot_be_seen_traced_or_signalled(isolated: Sandbox) -> None:
+    """Process 1 is the one that reports how the program ended."""
+    attempts = (
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f():\n    out = [libc.ptrace(16, 1, 0, 0)]\n"
+        f"    for pid in (1, {os.getpid()}):\n        try: os.kill(pid, 9)\n        except OSError as e: out.append(type(e).__name__)\n"
+        "    return out"
+    )
+    assert run(isolated, attempts).values == [[-1, "ProcessLookupError"]]
+
+
+def test_an_endless_loop_ends_by_its_cpu_time(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, "def f():\n    while True: pass")
+    assert (outcome.status, outcome.detail) == ("limit", "CPU time limit of 1 s")
+    assert 0.9 <= outcome.cpu_s < 2.0
+
+
+def test_the_cpu_limit_cannot_be_raised_or_caught(sandbox: Sandbox) -> None:
+    source = (
+        "import resource, signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+        "try: resource.setrlimit(resource.RLIMIT_CPU, (900, 900))\nexcept ValueError: pass\ndef f():\n    while True: pass"
+    )
+    assert run(sandbox, source).status == "limit"
+
+
+def test_memory_is_limited(sandbox: Sandbox) -> None:
+    assert run(sandbox, "def f(): return len(bytearray(2**29))").detail.startswith("MemoryError")
+
+
+def test_a_result_without_end_is_cut(sandbox: Sandbox) -> None:
+    source = (
+        "import os, sys\nframe = sys._getframe()\nwhile 'channel' not in frame.f_locals: frame = frame.f_back\n"
+        "channel, block = frame.f_locals['channel'], b'x' * 65536\nfor _ in range(2000): os.write(channel, block)\ndef f(): return 1"
+    )
+    outcome = run(sandbox, source, 10.0)
+    assert (outcome.status, outcome.detail) == ("died", "too much output")
+
+
+def test_long_results_are_compared_by_digest(sandbox: Sandbox) -> None:
+    one, same, other = (value_of(sandbox, "", text) for text in ("list(range(10**5))", "[float(i) for i in range(10**5)]", "[0] * 10**5"))
+    assert one == same
+    assert one != other
+
+
+def test_a_sleeper_that_leaves_its_session_ends_with_the_run(isolated: Sandbox) -> None:
+    with Spy() as spy:
+        assert run(isolated, LEAVE_THE_SESSION + "def f(): time.sleep(1000)", 0.1).status == "limit"
+    assert len(spy.seen) >= 3
+    assert gone(spy.seen)
+
+
+@pytest.mark.parametrize("end", ["return 7", "os._exit(3)", "while True: pass"])
+def test_children_left_behind_end_with_the_run(isolated: Sandbox, end: str) -> None:
+    source = LEAVE_THE_SESSION + f"def f():\n    for _ in range(5):\n        if os.fork() == 0:\n            time.sleep(1000)\n    {end}"
+    with Spy() as spy:
+        run(isolated, source)
+    assert gone(spy.seen)
+
+
+def test_children_in_the_same_session_end_with_the_run_also_without_namespaces() -> None:
+    with Sandbox(level="rlimits") as sandbox, Spy() as spy:
+        assert run(sandbox, "import os, time\ndef f():\n    if os.fork() == 0: time.sleep(1000)\n    return 7").values == [7]
+    assert gone(spy.seen)
+
+
+def test_a_run_leaves_no_process_nor_folder_nor_descriptor(sandbox: Sandbox) -> None:
+    folder = sandbox._folder
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for source in ("def f(): return 1", "import time\ndef f(): time.sleep(1000)"):
+        run(sandbox, source, 0.1)
+    assert list(folder.iterdir()) == []
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    with pytest.raises(ChildProcessError):  # nothing waits to be reaped
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_programs_end_when_their_caller_is_killed(isolated: Sandbox) -> None:
+    caller = (
+        "from evaluation.sandbox import Job, Sandbox\n"
+        f"Sandbox().run(Job([{LEAVE_THE_SESSION!r} + 'def f(): time.sleep(1000)'], expressions=['f()']), 300)"
+    )
+    with Spy() as spy:
+        process = subprocess.Popen([sys.executable, "-c", caller])
+        spy.caller = process.pid
+        deadline = time.monotonic() + 30
+        while len(spy.seen & sandbox_processes().keys()) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)  # until the program itself runs
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(spy.seen) >= 3
+    assert gone(spy.seen)
+
+
+def test_closing_ends_what_runs_in_other_threads() -> None:
+    sandbox = Sandbox()
+    outcomes: list[Outcome | SandboxError] = []
+
+    def work() -> None:
+        try:
+            outcomes.append(run(sandbox, "import time\ndef f(): time.sleep(1000)", 100.0))
+        except SandboxError as error:
+            outcomes.append(error)
+
+    with Spy() as spy:
+        thread = threading.Thread(target=work)
+        thread.start()
+        time.sleep(0.5)
+        sandbox.close()
+        thread.join(5.0)
+        assert not thread.is_alive()
+    assert len(outcomes) == 1
+    assert gone(spy.seen)
+    with pytest.raises((SandboxError, FileNotFoundError)):
+        run(sandbox, "def f(): return 1")
+
+
+def test_many_threads(sandbox: Sandbox) -> None:
+    results: dict[int, object] = {}
+    threads = [
+        threading.Thread(target=lambda n=n: results.update({n: value_of(sandbox, f"def f(): return {n}", "f()")}))  # type: ignore[misc]
+        for n in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {n: n for n in range(16)}
+
+
+def test_one_program_costs_little(sandbox: Sandbox) -> None:
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        run(sandbox, "def f(): return 1")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.15  # about 0.02 s on a free core
