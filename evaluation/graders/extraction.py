@@ -64,31 +64,18 @@ def program(completion: str, entry_point: str) -> str | None:
 
 
 def _fenced_blocks(text: str) -> list[str]:
-    """Contents of the complete fenced blocks, in one pass: a completion may be thousands of fences that never close."""
+    """Contents of the complete fenced blocks, in one pass: a completion may be thousands of fences that never close.
+
+    A fence with a language opens a block also inside one, which then was never closed.
+    """
     blocks: list[str] = []
     start: int | None = None
     for fence in _FENCE.finditer(text):
-        if start is None:
+        if start is None or fence[1].strip():
             start = fence.end()
-        elif not fence[1].strip():
+        else:
             blocks.append(text[start : fence.start()])
             start = None
-    return blocks
-
-
-def fenced_blocks(text: str) -> list[str]:
-    """Contents of the complete fenced blocks, in order; linear in the length. A fence with a language inside a block starts it anew."""
-    blocks: list[str] = []
-    block: list[str] | None = None
-    for line in text.replace("\r\n", "\n").split("\n"):
-        mark = line.strip()
-        if mark == _FENCE and block is not None:
-            blocks.append("".join(block))
-            block = None
-        elif mark.startswith(_FENCE):
-            block = []
-        elif block is not None:
-            block.append(line + "\n")
     return blocks
 
 

@@ -122,7 +122,9 @@ class Sandbox:
             self._closed = True
             running = list(self._running)
             for process in running:
-                process.terminate()  # the thread that started it sees the end of its output, and reaps it
+                # The thread that started it sees the end of its output, and reaps it; process.terminate() might reap it here.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, job: Job, cpu_limit_s: float) -> Outcome:
@@ -191,9 +193,9 @@ class Sandbox:
             return _read_all(read_end, deadline)
         finally:
             os.close(read_end)
-            _kill(process)
-            with self._lock:
+            with self._lock:  # before it is reaped: close() must not signal a number that may be another's by then
                 self._running.discard(process)
+            _kill(process)
 
 
 def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
@@ -254,10 +256,11 @@ def _ending(lines: list[bytes]) -> tuple[int, int, float]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a child, which ends its own (see `child.py`), then what is left of its process group, and reap it."""
-    process.terminate()
     # Not reaped before its group is gone: until then the number of the group cannot become another's.
     descriptor = os.pidfd_open(process.pid)
     try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)  # not process.terminate(), which reaps a child that has ended
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.poll(KILL_WAIT_S * 1000)

@@ -62,6 +62,7 @@ def test_a_prompt_that_opens_the_thinking_counts() -> None:
         ("```python\ndef f(x): return 1\n```\n```python\ndef f(x): return 2\n```", "def f(x): return 2\n"),
         ("```python\ndef f(x): return 1\n```\n```python\nprint(f(3))\n```", "def f(x): return 1\n"),
         ("```python\ndef f(x): return 1\n```\n```python\ndef f(x): return 2", "def f(x): return 1\n"),
+        ("```python\ndef f(x): re\n\nAgain:\n```python\ndef f(x): return 2\n```", "def f(x): return 2\n"),
         ("```\ndef f(x) return\n```", "def f(x) return\n"),  # broken, but it is the answer
         ("```py\r\nf = lambda x: 1\r\n```", "f = lambda x: 1\n"),
         ("def f(x):\n    return 1", "def f(x):\n    return 1"),
