@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.errors import EXIT_INTERRUPTED, EXIT_STAGE_FAILED, ConfigError, StageFailed, UserError
+from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, StageFailed, UserError
 
 app = typer.Typer(
     name="vcore", help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.", no_args_is_help=True, add_completion=False
@@ -229,31 +229,21 @@ def store_verify(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
 def main() -> NoReturn:
     """Entry point: every error that a user can act on is one message and an exit code, never a traceback (but with --debug)."""
     try:
-        app(standalone_mode=True)
+        app()
     except UserError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        _interrupted()
-    except BaseException as error:
-        if type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
-            _interrupted()
-        raise
-    raise SystemExit(0)
+    raise SystemExit(EXIT_OK)
 
 
 def _fail(error: UserError) -> NoReturn:
     if _debug:
         traceback.print_exc()
     console = Console(stderr=True, highlight=False)
-    console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-    if error.exit_code == EXIT_STAGE_FAILED:
+    word = "[yellow]stopped:[/]" if error.exit_code == EXIT_INTERRUPTED else "[red]error:[/]"
+    console.print(f"{word} {escape(str(error))}", soft_wrap=True)
+    if error.exit_code != EXIT_CONFIG:
         console.print("What was computed is kept: the same command continues there.")
     raise SystemExit(error.exit_code)
-
-
-def _interrupted() -> NoReturn:
-    Console(stderr=True, highlight=False).print("interrupted; what was computed is kept: the same command continues there.")
-    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _terminated(signum: int, frame: FrameType | None) -> None:

@@ -86,6 +86,7 @@ def run_process(
                 on_event(event)
             time.sleep(POLL_SECONDS)
     except BaseException:
+        on_event({"event": "note", "message": f"asked to stop; it has {grace_s:.0f} s to save its state"})
         _stop(process, grace_s)
         raise
     finally:

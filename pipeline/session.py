@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from pipeline.config import PipelineConfig, load_config
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.execute import Executor, Outcome
 from pipeline.graph import Stage
 from pipeline.plan import Options, Planned, chosen_stages, make_plan
@@ -66,6 +66,8 @@ class Session:
             raise
         except BaseException as error:
             self.record.end("interrupted", f"{type(error).__name__}: {error}")
+            if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
+                raise Interrupted("interrupted") from error
             raise
         if self.report_folder is not None:
             self.record.keep_report(self.report_folder)

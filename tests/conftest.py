@@ -1,0 +1,6 @@
+"""What every test runs under."""
+
+import os
+
+# As for the stages themselves (pipeline/launch.py): threads that wait must not spin on cores that others use.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
