@@ -12,7 +12,7 @@ from evaluation.benchmarks.synthetic import split_of, stream
 from evaluation.records import read_rows
 from stages.base.tokenizer import END, START
 
-SHARES = (20, 60, 12, 8)
+SHARES = (10, 70, 12, 8)
 """Per cent of arithmetic facts, worked problems, programs and one-step chats in the word_problems corpus."""
 FACTS_PER_DOCUMENT = 8
 

@@ -32,11 +32,13 @@ class BaseSettings(StageSettings):
     max_position_embeddings: int = identity(512, ge=16)
     """Longest sequence in tokens; longer documents are cut there."""
 
-    steps: int = identity(700, gt=0)
+    steps: int = identity(400, gt=0)
     batch_size: int = identity(16, gt=0)
     """Documents per step, one a row."""
     learning_rate: float = identity(3e-3, gt=0)
-    """Peak; linear warm-up, constant until 70 % of the steps, then linear to 5 % of the peak."""
+    """Peak for embeddings and norms (AdamW); linear warm-up, constant until 70 % of the steps, then linear to 5 % of the peak."""
+    muon_learning_rate: float = identity(0.03, gt=0)
+    """Peak for the matrices of the layers (Muon), same schedule."""
     warmup_steps: int = identity(20, ge=0)
     adam_beta2: float = identity(0.98, gt=0, lt=1)
     weight_decay: float = identity(0.01, ge=0)
