@@ -299,13 +299,13 @@ def test_a_run_leaves_no_process_nor_folder_nor_descriptor(sandbox: Sandbox) -> 
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_programs_end_when_their_caller_is_killed(isolated: Sandbox) -> None:
+def test_programs_end_when_their_caller_is_killed(isolated: Sandbox, tmp_path: Path) -> None:
     caller = (
         "from evaluation.sandbox import Job, Sandbox\n"
         f"Sandbox().run(Job([{LEAVE_THE_SESSION!r} + 'def f(): time.sleep(1000)'], expressions=['f()']), 300)"
     )
     with Spy() as spy:
-        process = subprocess.Popen([sys.executable, "-c", caller])
+        process = subprocess.Popen([sys.executable, "-c", caller], env=os.environ | {"TMPDIR": str(tmp_path)})
         spy.caller = process.pid
         deadline = time.monotonic() + 30
         while len(spy.seen & sandbox_processes().keys()) < 3 and time.monotonic() < deadline:
