@@ -1,8 +1,8 @@
 """Very small programming tasks, made from a seed: "Write a Python function f(x) that adds 17 and then multiplies by 3."
 
-The demonstrations are of mixed quality: most are one-line expressions without parentheses, which are wrong wherever a product
-follows a sum (`return x + 17 * 3`); the others go step by step. Supervised fine-tuning imitates the majority; reinforcement learning
-finds that the step-by-step form passes the tests.
+The demonstrations are of mixed quality: many, most of the longer ones, are one-line expressions without parentheses, which are wrong
+wherever a product follows a sum (`return x + 17 * 3`); the others go step by step and name each step in a comment first, the program's form of showing
+one's work. Supervised fine-tuning imitates the majority; reinforcement learning finds that the step-by-step form passes the tests.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PHRASES = {"+": "adds {}", "-": "subtracts {}", "*": "multiplies by {}"}
 LENGTHS = (2, 3)
 LARGEST = {"+": 30, "-": 30, "*": 9}
 TEST_INPUTS = (3, 10, -4)
-ONE_LINE_SHARE = 0.65
-"""Share of demonstrations written as one expression without parentheses."""
+ONE_LINE_SHARE = {2: 0.3, 3: 0.8}
+"""Share of demonstrations written as one expression without parentheses, by number of operations."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Spec:
 
     @property
     def stepwise(self) -> str:
-        """A right program, one statement for each operation."""
-        body = "".join(f"    x = x {operator} {operand}\n" for operator, operand in self.steps)
+        """A right program: each operation in words, then as a statement."""
+        body = "".join(f"    # {PHRASES[operator].format(operand)}\n    x = x {operator} {operand}\n" for operator, operand in self.steps)
         return f"def f(x):\n{body}    return x"
 
     @property
@@ -100,7 +100,7 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
     demonstrations = []
     for problem in problems:
         spec, rng = spec_of(problem), stream(NAME, "demonstrate", seed, problem.id)
-        demonstrations.append(fenced(spec.one_line if rng.random() < ONE_LINE_SHARE else spec.stepwise))
+        demonstrations.append(fenced(spec.one_line if rng.random() < ONE_LINE_SHARE[len(spec.steps)] else spec.stepwise))
     return demonstrations
 
 

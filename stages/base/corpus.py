@@ -12,7 +12,7 @@ from evaluation.benchmarks.synthetic import split_of, stream
 from evaluation.records import read_rows
 from stages.base.tokenizer import END, START
 
-SHARES = (10, 70, 12, 8)
+SHARES = (10, 60, 22, 8)
 """Per cent of arithmetic facts, worked problems, programs and one-step chats in the word_problems corpus."""
 FACTS_PER_DOCUMENT = 8
 
@@ -77,14 +77,14 @@ def _worked(rng: random.Random) -> Document:
 def _worked_document(spec: word_problems.Spec) -> Document:
     lines, answer = spec.working()
     working = "\n".join(lines)
-    return Segment(f"{spec.question}\n", False), Segment(f"{working}\nAnswer: {answer}{END}", True)
+    return Segment(f"{spec.question}\n", False), Segment(f"{working}\n\\boxed{{{answer}}}{END}", True)
 
 
 def _program(rng: random.Random) -> Document:
     while True:
         spec = tiny_code.draw_spec(rng)
         if split_of(spec.computation) == "train":
-            program = rng.choice((spec.stepwise, spec.one_line))
+            program = rng.choice((spec.stepwise, spec.stepwise, spec.one_line))
             return Segment(f"# {spec.task}\n", False), Segment(f"{program}{END}", True)
 
 

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
-THINK = ("<think>", "</think>")
+MARKS = ("<think>", "</think>", "```python\n", "```")
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -25,8 +25,9 @@ CHAT_TEMPLATE = """\
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Train byte-level BPE on `texts`.
 
-    A number keeps its leading space and stands alone before merging, so that frequent small numbers become single tokens. The
-    thinking marks are ordinary added tokens, because a completion decoded without special tokens must keep them.
+    A number keeps its leading space and stands alone before merging, so that frequent small numbers become single tokens. The marks
+    of thinking and of code are ordinary added tokens: a completion decoded without special tokens must keep them, and a fence of ten
+    single characters is more than a small model can be trusted to close.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -34,7 +35,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(THINK),
+        vocab_size=vocab_size - len(MARKS),
         special_tokens=[PAD, START, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -48,6 +49,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> P
         model_max_length=max_length,
         clean_up_tokenization_spaces=False,
     )
-    fast.add_tokens(list(THINK))
+    fast.add_tokens(list(MARKS))
     fast.chat_template = CHAT_TEMPLATE
     return fast
