@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.runtime import StageError
@@ -21,7 +22,7 @@ def verify(model_folder: Path, source: str) -> tuple[PreTrainedModel, PreTrained
         AutoConfig.from_pretrained(model_folder)
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
         model, loading = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto", output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise StageError(
             f"model {source} does not load: {str(error).strip().splitlines()[0]}",
             "It must be a complete causal language model (config, tokenizer, safetensors) of a type known to this version of transformers.",
