@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,9 @@ def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]
         MKL_NUM_THREADS=str(threads),
         # Threads that wait must sleep: by default they spin, and where anything else runs on the cores a step takes twenty times as long.
         OMP_WAIT_POLICY="PASSIVE",
+        # torch.distributed inside a stage (vLLM beside the trainer) would else meet a second pipeline of this machine at one fixed port.
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(_free_port()),
         PYTHONHASHSEED="0",
         PYTHONUNBUFFERED="1",
         TOKENIZERS_PARALLELISM="false",
@@ -132,6 +136,12 @@ def _stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
 def _kill_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class _Tail:
