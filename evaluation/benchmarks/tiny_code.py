@@ -1,8 +1,9 @@
-"""Very small programming tasks, made from a seed: "Write a Python function f(x) that adds 17 and then multiplies by 3."
+"""Very small programming tasks, made from a seed: "Write a Python function f(x) that returns x plus 17, then times 3."
 
 The demonstrations are of mixed quality: many, most of the longer ones, are one-line expressions without parentheses, which are wrong
-wherever a product follows a sum (`return x + 17 * 3`); the others go step by step and name each step in a comment first, the program's form of showing
-one's work. Supervised fine-tuning imitates the majority; reinforcement learning finds that the step-by-step form passes the tests.
+wherever a product follows a sum (`return x + 17 * 3`); the others go step by step and name each step in a comment first, the
+program's form of showing one's work. Supervised fine-tuning imitates both; reinforcement learning finds that the step-by-step form
+passes the tests.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from evaluation.benchmarks.synthetic import digest, draw_distinct, stream
 from evaluation.records import Problem
 
 NAME = "tiny_code"
-PHRASES = {"+": "adds {}", "-": "subtracts {}", "*": "multiplies by {}"}
+PHRASES = {"+": "plus {}", "-": "minus {}", "*": "times {}"}
 LENGTHS = (2, 3)
-LARGEST = {"+": 30, "-": 30, "*": 9}
+LARGEST = {"+": 20, "-": 20, "*": 9}
 TEST_INPUTS = (3, 10, -4)
 ONE_LINE_SHARE = {2: 0.3, 3: 0.8}
 """Share of demonstrations written as one expression without parentheses, by number of operations."""
@@ -37,7 +38,7 @@ class Spec:
     @property
     def task(self) -> str:
         """What the function does, in words."""
-        return " and then ".join(PHRASES[operator].format(operand) for operator, operand in self.steps)
+        return ", then ".join(PHRASES[operator].format(operand) for operator, operand in self.steps)
 
     def apply(self, value: int) -> int:
         """What a right function returns for `value`."""
@@ -69,7 +70,7 @@ def to_problem(spec: Spec, split: str) -> Problem:
         id=f"{split}-{digest(spec.computation)}",
         benchmark=NAME,
         kind="code",
-        prompt=f"Write a Python function f(x) that {spec.task}.",
+        prompt=f"Write a Python function f(x) that returns x {spec.task}.",
         gold=spec.stepwise,
         tests={"entry_point": "f", "setup": "", "asserts": [f"assert f({value}) == {spec.apply(value)}" for value in TEST_INPUTS]},
         meta={"steps": [list(step) for step in spec.steps]},

@@ -28,7 +28,7 @@ LARGEST = 30
 """No value on the way exceeds it, so that every number is one token of the demo's tokenizer."""
 LENGTHS = (2, 3, 4)
 
-TERSE_KINDS = {2: 1, 3: 3, 4: 5}
+TERSE_KINDS = {2: 3, 3: 3, 4: 4}
 """Of the six objects, for how many a problem of this many operations is demonstrated mostly without working."""
 TERSE_SHARE = {True: 0.8, False: 0.2}
 """Share of answer-only demonstrations for the kinds that are mostly terse, and for the others."""

@@ -12,9 +12,9 @@ from evaluation.benchmarks.synthetic import split_of, stream
 from evaluation.records import read_rows
 from stages.base.tokenizer import END, START
 
-SHARES = (10, 60, 22, 8)
+SHARES = (15, 57, 20, 8)
 """Per cent of arithmetic facts, worked problems, programs and one-step chats in the word_problems corpus."""
-FACTS_PER_DOCUMENT = 8
+FACTS_PER_DOCUMENT = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,8 @@ def _worked(rng: random.Random) -> Document:
 def _worked_document(spec: word_problems.Spec) -> Document:
     lines, answer = spec.working()
     working = "\n".join(lines)
-    return Segment(f"{spec.question}\n", False), Segment(f"{working}\n\\boxed{{{answer}}}{END}", True)
+    prompt = word_problems.to_problem(spec, "train").prompt
+    return Segment(f"{prompt}\n", False), Segment(f"{working}\n\\boxed{{{answer}}}{END}", True)
 
 
 def _program(rng: random.Random) -> Document:
@@ -85,7 +86,8 @@ def _program(rng: random.Random) -> Document:
         spec = tiny_code.draw_spec(rng)
         if split_of(spec.computation) == "train":
             program = rng.choice((spec.stepwise, spec.stepwise, spec.one_line))
-            return Segment(f"# {spec.task}\n", False), Segment(f"{program}{END}", True)
+            prompt = tiny_code.to_problem(spec, "train").prompt
+            return Segment(f"{prompt}\n", False), Segment(f"{tiny_code.fenced(program)}{END}", True)
 
 
 def _one_step_chat(rng: random.Random) -> Document:
