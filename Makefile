@@ -19,7 +19,7 @@ check: setup
 	.venv/bin/mypy
 
 bench: setup
-	.venv/bin/python -m pytest tests/performance --benchmark -s $(PYTEST_ARGS)
+	.venv/bin/python -m pytest tests/performance -o "python_files=bench_*.py" -s $(PYTEST_ARGS)
 
 lock: setup
 	.venv/bin/python tools/lock.py
