@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Their builds on package indexes are CUDA builds, which break `import transformers` beside a CPU torch; vLLM runs without them.
 LEFT_OUT = {"cpu": {"torchvision", "torchaudio", "torchcodec"}, "cuda": set()}
 HEADER = {
-    "cpu": "# Complete pinned set for a CPU machine: Python 3.11, Linux x86_64. Install with --no-deps; torchvision, torchaudio and torchcodec are\n"
-    "# left out on purpose (requirements/README.md). Regenerate with: make lock\n",
+    "cpu": "# Complete pinned set for a CPU machine: Python 3.11, Linux x86_64. Install with --no-deps; torchvision, torchaudio and\n"
+    "# torchcodec are left out on purpose (requirements/README.md). Regenerate with: make lock\n",
     "cuda": "# Complete pinned set for a CUDA machine: Python 3.11, Linux x86_64. Install with --no-deps. Regenerate with: make lock\n"
     "# What pip's resolver gives for the same direct versions as cpu.txt; resolved, but not yet installed and run on a GPU.\n",
 }
