@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 REDUCED = [
     "base.steps=60",
     "base.min_accuracy=0.0",
+    "sft.epochs=null",
     "sft.max_steps=24",
     "sft.checkpoint_steps=4",
     "grpo.steps=3",
+    "grpo.warmup_steps=1",
     "grpo.prompts_per_step=4",
     "benchmarks.0.problems=40",
     "benchmarks.1.problems=16",
@@ -64,7 +66,9 @@ def first(home: Path) -> dict[str, Any]:
 
 
 def test_every_stage_ran_and_the_report_holds_every_result(home: Path, first: dict[str, Any]) -> None:
-    assert [(s["name"], s["state"]) for s in first["stages"]] == [(name, "ran") for name in ORDER]
+    assert [s["name"] for s in first["stages"]] == ORDER
+    cached = {s["name"] for s in first["stages"] if s["state"] == "cached"}
+    assert cached <= {"score.sft", "score.grpo"}, "only where two checkpoints gave the very same answers"
     cells = {(r["checkpoint"], r["benchmark"]) for r in first["results"]}
     assert cells == {(c, b) for c in ("base", "sft", "grpo") for b in ("word_problems", "tiny_code")}
     folders = {s["name"]: Path(s["folder"]) for s in first["stages"]}
