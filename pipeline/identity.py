@@ -100,6 +100,12 @@ class DigestMemo:
         self._dirty = True
         return value
 
+    def moved(self, file: Path, value: str) -> None:
+        """Remember a file whose digest is known because it was just read under another name."""
+        stat = file.stat()
+        self._known[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, value]
+        self._dirty = True
+
     def save(self) -> None:
         """Keep what was learnt. Failing to is no error: the memo only saves time."""
         if not self._dirty or not os.access(self.path.parent, os.W_OK):

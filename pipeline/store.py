@@ -131,8 +131,8 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(out, target)
         _flush_folder(target.parent)
-        for entry in files:  # the rename moved the files: remember their digests under the new names
-            self.memo.sha256(target / entry["path"])
+        for entry in files:
+            self.memo.moved(target / entry["path"], entry["sha256"])
         self.memo.save()
         shutil.rmtree(self.work(program, key))
         return Artifact(target, complete)

@@ -34,7 +34,7 @@ def test_plan_and_cached_run(tmp_path: Path) -> None:
 
     def command(name: str) -> Callable[[], object]:
         line = [sys.executable, "-m", "pipeline", name, str(tmp_path / "small.yaml"), *home]
-        return lambda: subprocess.run(line, cwd=ROOT, capture_output=True, check=name == "plan")
+        return lambda: subprocess.run(line, cwd=ROOT, capture_output=True, check=True)
 
     python = seconds(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
     print(

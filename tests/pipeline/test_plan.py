@@ -51,6 +51,8 @@ def make(tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, 
         for file in ("sft.jsonl", "rl.jsonl", "benchmarks/word_problems.jsonl", "model/weights", "generations.jsonl"):
             (out / file).parent.mkdir(exist_ok=True)
             (out / file).write_text(f"{name} {planned.stage.settings.identity_settings()}{content}")
+        for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"results": []}')):
+            (out / file).write_text(text)
         manifest = {"stage": planned.stage.program, "name": name, "key": planned.key, "preimage": planned.preimage, "seconds": 2.5}
         store.remember(settings.name, name, store.publish(planned.stage.program, planned.key, manifest).manifest)
 
