@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
+LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless"}
 LISTS = {name: ROOT / "requirements" / f"{name}.txt" for name in ("cpu", "cuda", "dev")}
 
 
@@ -65,33 +67,112 @@ def test_cpu_list_is_complete() -> None:
     assert problems == []
 
 
-def check(*arguments: str) -> subprocess.CompletedProcess[str]:
+def check(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """tools/check_installed.py, optionally with a folder of packages that only it sees."""
+    environment = dict(os.environ, PYTHONPATH=str(path)) if path else None
     command = [sys.executable, str(ROOT / "tools" / "check_installed.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_an_environment_that_lacks_a_pin_is_noticed_and_listed_for_repair(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("numpy==0.0.1\nno-such-package==1.0\npydantic==" + distribution("pydantic").version + "\n")
-    answer = check("--repair-list", str(tmp_path / "repair"), str(tmp_path / "list.txt"))
-    assert answer.returncode == 1
-    assert f"numpy is {distribution('numpy').version}" in answer.stderr
-    assert "no-such-package not installed" in answer.stderr
-    assert (tmp_path / "repair").read_text() == "numpy==0.0.1\nno-such-package==1.0\n"
-
-
-def test_a_deleted_file_of_an_installed_package_is_noticed(tmp_path: Path) -> None:
-    """A package whose record names a file that is gone, as after an interrupted installation."""
-    info = tmp_path / "half_made-1.0.dist-info"
+def package(folder: Path, name: str, record: str | None) -> Path:
+    """An installed package of one file of 6 bytes; returns its dist-info folder."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text("x = 1\n")
+    info = folder / f"{name}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-made\nVersion: 1.0\n")
-    (info / "RECORD").write_text("half_made/__init__.py,,\nhalf_made-1.0.dist-info/METADATA,,\n")
-    (tmp_path / "list.txt").write_text("half-made==1.0\n")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['check', {str(tmp_path / 'list.txt')!r}]; " + (
-        f"import runpy; runpy.run_path({str(ROOT / 'tools' / 'check_installed.py')!r}, run_name='__main__')"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    if record is not None:
+        (info / "RECORD").write_text(record)
+    return info
+
+
+def test_this_environment_is_complete() -> None:
+    """The environment that runs the tests is the pinned one, of this checkout, so that what passes here is what users get."""
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("not run by the .venv that `make setup` makes")
+    machine = (ROOT / ".venv" / ".complete").read_text().split()[0]
+    assert check(str(LISTS[machine]), str(LISTS["dev"])).stderr == ""
+
+
+def test_missing_and_wrong_versions_are_named(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("numpy==0.0.1\nno-such-package==1.0  # why\npydantic==" + distribution("pydantic").version + "\n")
+    answer = check(str(tmp_path / "list.txt"))
     assert answer.returncode == 1
-    assert "half-made lacks half_made/__init__.py" in answer.stderr
+    assert f"setup: numpy is {distribution('numpy').version}, pinned is 0.0.1" in answer.stderr
+    assert "setup: no-such-package is not installed" in answer.stderr
+    assert "pydantic" not in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        (None, "is half installed"),
+        ("half_made/__init__.py,,6\nhalf_made/gone.py,,6\n", "lacks half_made/gone.py"),
+        ("half_made/__init__.py,,7\n", "has a damaged half_made/__init__.py"),
+    ],
+)
+def test_a_half_installed_package_is_noticed_and_forgotten(tmp_path: Path, record: str | None, problem: str) -> None:
+    """As after a set-up that was killed while unpacking, or after files were deleted: pip then has to install the package again."""
+    info = package(tmp_path / "site", "half_made", record)
+    (tmp_path / "list.txt").write_text("half_made==1.0\n")
+    answer = check(str(tmp_path / "list.txt"), path=tmp_path / "site")
+    assert answer.returncode == 1
+    assert f"setup: half_made {problem}" in answer.stderr
+    assert check("--forget", str(tmp_path / "list.txt"), path=tmp_path / "site").returncode == 0
+    assert not info.exists()
+    assert "half_made is not installed" in check(str(tmp_path / "list.txt"), path=tmp_path / "site").stderr
+
+
+def test_a_whole_package_is_left_alone(tmp_path: Path) -> None:
+    info = package(tmp_path / "site", "whole", "whole/__init__.py,,6\nwhole/__pycache__/__init__.cpython-311.pyc,,\n")
+    (tmp_path / "list.txt").write_text("whole==1.0\n")
+    assert check("--forget", str(tmp_path / "list.txt"), path=tmp_path / "site").stdout == ""
+    assert info.exists()
+    assert "whole" not in check(str(tmp_path / "list.txt"), path=tmp_path / "site").stderr
+
+
+def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([folder / "tools" / "setup.sh", *arguments], capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The set-up's own files, with short lists of packages that need no index: a checkout whose .venv can be made in seconds."""
+    folder = tmp_path / "check out"
+    shutil.copytree(ROOT / "tools", folder / "tools")
+    (folder / "requirements").mkdir()
+    (folder / "pyproject.toml").write_text("")
+    for name in LISTS:
+        (folder / "requirements" / f"{name}.txt").write_text("no-such-package-at-all==1.0\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["tpu"], {}, "use MACHINE=cpu or MACHINE=cuda"),
+        (["cpu"], {"PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3 is not a Python 3.11 to 3.13"),
+    ],
+)
+def test_wrong_choices_are_one_line(checkout: Path, arguments: list[str], environment: dict[str, str], said: str) -> None:
+    answer = setup(checkout, *arguments, **environment)
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert len(answer.stderr.splitlines()) == 1
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_installation_says_why_leaves_no_stamp_and_is_continued(checkout: Path) -> None:
+    first = setup(checkout, "cpu", PIP_NO_INDEX="1")
+    assert first.returncode == 1
+    assert "making .venv" in first.stdout
+    assert "No matching distribution found for no-such-package-at-all==1.0" in first.stderr
+    assert "setup.log" in first.stderr
+    assert not (checkout / ".venv" / ".complete").exists()
+    assert "completing .venv" in setup(checkout, "cpu", PIP_NO_INDEX="1").stdout
+    moved = checkout.rename(checkout.with_name("moved"))
+    assert "making .venv" in setup(moved, "cpu", PIP_NO_INDEX="1").stdout, "the scripts of a moved .venv name its old place"
 
 
 def test_nothing_in_the_project_names_an_index_or_a_private_path() -> None:

@@ -1,47 +1,69 @@
-"""Regenerate requirements/cpu.txt and requirements/cuda.txt: what pip's resolver gives for the dependencies in pyproject.toml.
+"""The pinned lists requirements/cpu.txt and requirements/cuda.txt: what pip's resolver gives for the dependencies in pyproject.toml.
 
-Reads package metadata only; nothing is installed. Usage: python tools/lock.py [cpu] [cuda]
+    python tools/lock.py [--check] [cpu] [cuda]
+
+Without --check the lists are resolved anew and rewritten; with it, each list is resolved against itself: exit 1 and one line per difference
+when a pin contradicts another, a needed package is missing, or nothing needs one. Reads package metadata; nothing is installed. The CPU
+list needs an index or a file with torch's CPU build (requirements/README.md).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Their builds on package indexes are CUDA builds, which break `import transformers` beside a CPU torch; vLLM runs without them.
-LEFT_OUT = {"cpu": {"torchvision", "torchaudio", "torchcodec"}, "cuda": set()}
-HEADER = {
-    "cpu": "# Complete pinned set for a CPU machine: Python 3.11, Linux x86_64. Install with --no-deps; torchvision, torchaudio and\n"
-    "# torchcodec are left out on purpose (requirements/README.md). Regenerate with: make lock\n",
-    "cuda": "# Complete pinned set for a CUDA machine: Python 3.11, Linux x86_64. Install with --no-deps. Regenerate with: make lock\n"
-    "# What pip's resolver gives for the same direct versions as cpu.txt; resolved, but not yet installed and run on a GPU.\n",
-}
+# What a CPU machine does without, and why: requirements/README.md.
+LEFT_OUT = {"cpu": {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless"}, "cuda": set()}
 
 
-def resolve(machine: str) -> list[str]:
-    """`name==version` of every package that a machine needs, sorted."""
+def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
+    """name -> version of every package that a machine needs, as pip resolves it, less what is left out."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"][machine]]
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", *wanted]
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-qq", "--report", "-"]
+    command += ["-c", str(constraints)] if constraints else []
+    command += [*project["dependencies"], *project["optional-dependencies"][machine]]
     answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         sys.exit(f"lock: pip cannot resolve the {machine} set:\n{answer.stderr}")
-    found = [item["metadata"] for item in json.loads(answer.stdout)["install"]]
-    pins = [f"{m['name']}=={m['version'].partition('+')[0]}" for m in found if m["name"].lower() not in LEFT_OUT[machine]]
-    return sorted(pins, key=str.lower)
+    found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(answer.stdout)["install"]}
+    if machine == "cuda" and "cpu" in found["torch"]:
+        sys.exit("lock: pip finds torch's CPU build first; run again without the index or folder it comes from (`pip config list`)")
+    return {name: found[name].partition("+")[0] for name in sorted(found, key=str.lower) if normal(name) not in LEFT_OUT[machine]}
+
+
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def main() -> None:
-    for machine in sys.argv[1:] or ["cpu", "cuda"]:
-        pins = resolve(machine)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("machines", nargs="*", default=["cpu", "cuda"])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    differences = 0
+    for machine in options.machines:
         path = ROOT / "requirements" / f"{machine}.txt"
-        before = {line for line in path.read_text().splitlines() if "==" in line}
-        path.write_text(HEADER[machine] + "\n".join(pins) + "\n")
-        print(f"lock: {path.name}: {len(pins)} packages, {len(set(pins) - before)} new or changed")
+        lines = path.read_text().splitlines()
+        pinned = {f"{normal(name)}=={version}" for name, _, version in (line.partition("==") for line in lines) if version}
+        found = resolve(machine, path if options.check else None)
+        resolved = {f"{normal(name)}=={version}" for name, version in found.items()}
+        if options.check:
+            for pin in sorted(pinned ^ resolved):
+                print(f"lock: {path.name}: {pin} {'is needed but not pinned' if pin in resolved else 'is pinned but not needed'}")
+            differences += len(pinned ^ resolved)
+            print(f"lock: {path.name}: {len(pinned)} packages, {'consistent' if pinned == resolved else 'see above'}")
+        else:
+            header = [line for line in lines if line.startswith("#")]
+            path.write_text("\n".join([*header, *(f"{name}=={version}" for name, version in found.items())]) + "\n")
+            print(f"lock: {path.name}: {len(resolved)} packages, {len(resolved - pinned)} new or changed")
+    sys.exit(1 if differences else 0)
 
 
 if __name__ == "__main__":
