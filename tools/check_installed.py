@@ -129,7 +129,7 @@ def main() -> int:
     for line in failed:
         print(f"setup: {line}", file=sys.stderr)
     if failed:
-        print(TORCH_HELP if failed[0].startswith("torch ") else "setup: try again after `make clean`", file=sys.stderr)
+        print(TORCH_HELP if failed[0].startswith("torch ") else "setup: run it again; if that stays, `make clean` first", file=sys.stderr)
     return 1 if failed else 0
 
 
