@@ -1,4 +1,4 @@
-"""The report stage as a program, on artifacts small enough to check every number by hand."""
+"""The report stage as a program: the same numbers in all three forms, nothing hostile gets out, damage is one clear error."""
 
 from __future__ import annotations
 
@@ -6,175 +6,216 @@ import html.parser
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from evaluation.records import Generation, Problem, Score, write_jsonl
-from evaluation.statistics import wilson_interval
+from evaluation.statistics import paired_difference, wilson_interval
+from tests.stages.report.artifacts import HOSTILE, artifact, change_manifest, complete, data, report_of, run, scored
 
-HOSTILE = "<script>alert('x')</script> & ```` \\boxed{3}"
-
-
-def artifact(folder: Path, name: str, metrics: dict[str, Any] | None = None) -> Path:
-    """A folder with the manifest that the orchestrator would have written."""
-    folder.mkdir(parents=True)
-    manifest = {
-        "schema": 1,
-        "stage": name.partition(".")[0],
-        "name": name,
-        "key": (name.encode().hex() * 8)[:64],
-        "digest": ("ab" * 32),
-        "preimage": {"settings": {"learning_rate": 0.002, "method": {"name": "vcore", "kl": 0.05}}},
-        "files": [],
-        "inputs": {"data": {"stage": "data", "key": "00" * 32, "digest": "cd" * 32}},
-        "git": {"commit": "0123456789abcdef", "dirty": True},
-        "versions": {"torch": "2.13.0"},
-        "hardware": {"cpu": "a CPU", "cores": 2, "memory_gib": 24.0, "gpu": []},
-        "started": "2026-01-01T00:00:00+00:00",
-        "seconds": 12.0,
-        "proof": {"ok": True},
-        "metrics": metrics or {},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
-def scored(folder: Path, checkpoint: str, right: int, n: int = 20, protocol: str = "abc123") -> dict[str, Path]:
-    """The generate and score artifacts of a checkpoint that answers the first `right` of `n` problems rightly."""
-    generate = artifact(folder / f"generate.{checkpoint}", f"generate.{checkpoint}", {"output_tokens_per_s": 9000.0})
-    score = artifact(folder / f"score.{checkpoint}", f"score.{checkpoint}")
-    texts = [f"\\boxed{{{i}}}" if i < right else HOSTILE for i in range(n)]
-    write_jsonl(
-        generate / "generations.jsonl", [Generation("toy", f"p{i}", 0, f"prompt {i}", t, "stop", 5, 9, 0) for i, t in enumerate(texts)]
-    )
-    verdicts = ["correct" if i < right else "wrong" for i in range(n)]
-    write_jsonl(score / "scores.jsonl", [Score("toy", f"p{i}", 0, v, "3", str(i)) for i, v in enumerate(verdicts)])  # type: ignore[arg-type]
-    low, high = wilson_interval(right, n)
-    counts = {"correct": right, "wrong": n - right, "no_answer": 0, "timeout": 0, "grader_error": 0}
-    entry = {
-        "metric": "accuracy",
-        "value": right / n,
-        "low": low,
-        "high": high,
-        "n": n,
-        "k": 1,
-        "verdicts": counts,
-        "truncated": 0,
-        "prompt_too_long": 0,
-        "no_answer": 0,
-        "protocol": protocol,
-        "protocol_details": {"sampling": {"temperature": 0.0}},
-    }
-    (score / "metrics.json").write_text(json.dumps({"toy": entry}))
-    return {f"generate.{checkpoint}": generate, f"score.{checkpoint}": score}
+class Page(html.parser.HTMLParser):
+    """Checks that elements nest, and keeps their names, ids and references."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.names: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"{tag} has a handler {name}"
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href", "data", "srcset", "action"):
+                self.references.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
-def data(folder: Path, n: int = 20) -> Path:
-    made = artifact(folder / "data", "data")
-    (made / "benchmarks").mkdir()
-    write_jsonl(made / "benchmarks" / "toy.jsonl", [Problem(f"p{i}", "toy", "maths", f"question {i}", str(i)) for i in range(n)])
-    return made
-
-
-def run(folder: Path, inputs: dict[str, Path], **settings: Any) -> subprocess.CompletedProcess[str]:
-    spec = {
-        "stage": "report",
-        "settings": {"title": "toy run", **settings},
-        "inputs": {name: str(path) for name, path in inputs.items()},
-        "output": str(folder / "out"),
-        "state": str(folder / "state"),
-        "seed": 7,
-        "machine": {"device": "cpu", "threads": 1, "data_dir": None},
-        "details": {"name": "toy", "command": "vcore run toy.yaml", "stages": [{"name": "sft", "state": "ran"}], "config": {}},
-    }
-    (folder / "out").mkdir(exist_ok=True)
-    (folder / "spec.json").write_text(json.dumps(spec))
-    return subprocess.run([sys.executable, "-m", "stages.report", str(folder / "spec.json")], capture_output=True, text=True)
-
-
-def complete(folder: Path, base: int = 1, sft: int = 10, grpo: int = 19, sft_protocol: str = "abc123") -> dict[str, Path]:
-    inputs = {"data": data(folder), "sft": artifact(folder / "sft", "sft"), "grpo": artifact(folder / "grpo", "grpo")}
-    for name, curve in (("sft", {"uniform_loss": 1.0, "kl": 0.05}), ("grpo", {"reward": 0.5, "completions/mean_length": 30.0})):
-        (inputs[name] / "record").mkdir()
-        write_jsonl(inputs[name] / "record" / "metrics.jsonl", [{"step": step, **curve} for step in (1, 2, 3)])
-    for checkpoint, right in (("base", base), ("sft", sft), ("grpo", grpo)):
-        inputs |= scored(folder, checkpoint, right, protocol=sft_protocol if checkpoint == "sft" else "abc123")
-    return inputs
+def page_of(folder: Path) -> tuple[str, Page]:
+    text = (folder / "out" / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    page.close()
+    assert page.open == [], "every element is closed"
+    return text, page
 
 
 def test_every_form_holds_the_numbers(tmp_path: Path) -> None:
-    answer = run(tmp_path, complete(tmp_path))
-    assert answer.returncode == 0, answer.stderr
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = report_of(tmp_path, complete(tmp_path))
     low, high = wilson_interval(10, 20)
     sft = report["results"][1]
-    assert (sft["checkpoint"], sft["benchmark"], sft["value"], sft["n"]) == ("sft", "toy", 0.5, 20)
-    assert (sft["low"], sft["high"]) == (low, high)
+    assert (sft["checkpoint"], sft["benchmark"], sft["value"], sft["n"], sft["k"]) == ("sft", "toy", 0.5, 20, 1)
+    assert (sft["low"], sft["high"], sft["completion_tokens"], sft["split"]) == (low, high, 9.0, "test")
+    expected = paired_difference([1.0] + [0.0] * 19, [1.0] * 10 + [0.0] * 10)
+    first = report["comparisons"][0]
+    assert (first["difference"], first["low"], first["high"]) == (expected.difference, expected.low, expected.high)
+    assert (first["p_value"], first["improved"], first["worsened"]) == (2 / 2**9, 9, 0)
     assert [c["verdict"] for c in report["comparisons"]] == ["higher", "higher"]
-    assert report["comparisons"][0]["difference"] == pytest.approx(0.45)
-    assert report["verdict"].startswith("toy: base 5.0 %; sft higher than base by 45.0 points")
-    assert {s["name"]: s["state"] for s in report["stages"]}["sft"] == "ran"
+    assert {s["name"]: s["state"] for s in report["stages"]} == {
+        **dict.fromkeys((s["name"] for s in report["stages"]), "cached"),
+        "sft": "ran",
+    }
     markdown = (tmp_path / "out" / "report.md").read_text()
     row = next(line for line in markdown.splitlines() if line.startswith("| toy | accuracy"))
     assert row == f"| toy | accuracy | 20 | 1 | 5.0 % [0.9, 23.6] | 50.0 % [{100 * low:.1f}, {100 * high:.1f}] | 95.0 % [76.4, 99.1] |"
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "<b>50.0 %</b>" in page
-    assert "with uncommitted changes" in page
+    text, page = page_of(tmp_path)
+    assert "<b>50.0 %</b>" in text
+    for form in (markdown, page.text):
+        assert report["verdict"] in form
+        assert all(caveat in form for caveat in report["caveats"])
+        assert "9 better, 0 worse" in form
+        assert "data 00000000" in form, "lineage"
+
+
+def test_every_table_of_the_markdown_is_whole(tmp_path: Path) -> None:
+    report_of(tmp_path, complete(tmp_path))
+    lines = (tmp_path / "out" / "report.md").read_text().split("## Sample answers")[0].splitlines()
+    heads = [index for index, line in enumerate(lines) if re.fullmatch(r"(\|-+)+\|", line)]
+    assert len(heads) == 4
+    for index in heads:
+        columns = lines[index - 1].count("|")
+        rows = [line for line in lines[index + 1 : lines.index("", index)] if line]
+        assert rows
+        assert {row.count("|") for row in rows} == {columns}
 
 
 def test_page_stands_alone_and_escapes_what_models_write(tmp_path: Path) -> None:
-    run(tmp_path, complete(tmp_path))
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    references = re.findall(r'(?:src|href)="([^"#][^"]*)"', page)
-    assert references == [], "the page must not load anything"
-    html.parser.HTMLParser(convert_charrefs=True).feed(page)
-    assert page.count("<svg") == page.count("</svg>") == 3
-    assert "currentColor" in page
+    inputs = complete(tmp_path)
+    report_of(tmp_path, inputs, title="<img src=x onerror=alert(1)>")
+    text, page = page_of(tmp_path)
+    assert "script" not in page.names
+    assert "img" not in page.names
+    assert page.text.count("<script>alert('x')</script>") >= 6, "completion and detail of wrong answers, shown as text"
+    assert [r for r in page.references if not r.startswith("#")] == [], "the page loads nothing"
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert page.names.count("svg") == 9, "results, 1 of base, 3 of SFT, 4 of RL"
+    assert len(page.ids) == len(set(page.ids)), "several drawings on one page share no id"
+    assert {r.removeprefix("#") for r in page.references} <= set(page.ids)
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
 
 
-def test_backticks_cannot_end_a_markdown_block(tmp_path: Path) -> None:
-    run(tmp_path, complete(tmp_path))
+def test_drawings_follow_the_page_and_do_not_need_colour(tmp_path: Path) -> None:
+    report_of(tmp_path, complete(tmp_path))
+    text, _ = page_of(tmp_path)
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    svgs = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert all("currentColor" in svg for svg in svgs)
+    labels = [re.search(r'aria-label="([^"]*)"', svg) for svg in svgs]
+    assert labels[0] is not None
+    assert "toy sft 50.0 [29.9, 70.1]" in labels[0][1]
+    loss = next(svg for svg in svgs if "weighted" in svg)
+    assert "uniform from 1 to 1; weighted from 1.1 to 1.1" in loss
+    assert "stroke-dasharray" in loss
+
+
+def test_colours_stand_out_on_light_and_dark_paper() -> None:
+    from stages.report.figures import COLOURS
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    for colour in COLOURS:
+        for paper in ("#ffffff", "#0d1117"):
+            lighter, darker = sorted((luminance(colour), luminance(paper)), reverse=True)
+            assert (lighter + 0.05) / (darker + 0.05) >= 3, "WCAG 2.1, 1.4.11: graphics"
+
+
+def test_markdown_holds_no_markup_of_models(tmp_path: Path) -> None:
+    report_of(tmp_path, complete(tmp_path))
     markdown = (tmp_path / "out" / "report.md").read_text()
-    block = markdown[markdown.index("`````text") :]
-    assert HOSTILE in block[: block.index("\n`````\n")]
-
-
-@pytest.mark.parametrize(
-    ("counts", "verdicts"),
-    [((10, 10, 10), ["not distinguishable"] * 2), ((19, 1, 1), ["lower", "not distinguishable"]), ((1, 19, 1), ["higher", "lower"])],
-)
-def test_verdicts(tmp_path: Path, counts: tuple[int, int, int], verdicts: list[str]) -> None:
-    run(tmp_path, complete(tmp_path, *counts))
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [c["verdict"] for c in report["comparisons"]] == verdicts
-    for verdict in verdicts:
-        assert verdict in report["verdict"]
+    outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    assert "Grader: not equal: &lt;script" in outside
+    assert "<script" not in outside
+    assert "````" not in outside, "backticks inside a text end no block"
+    blocks = re.findall(r"^(`{3,})text\n(.*?)^\1$", markdown, flags=re.DOTALL | re.MULTILINE)
+    assert HOSTILE + "\n" in [block for _, block in blocks]
 
 
 def test_scores_of_different_protocols_are_not_compared(tmp_path: Path) -> None:
-    run(tmp_path, complete(tmp_path, sft_protocol="other"))
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = report_of(tmp_path, complete(tmp_path, sft_protocol="other"))
     assert [c["verdict"] for c in report["comparisons"]] == ["different protocols"] * 2
     assert "difference" not in report["comparisons"][0]
+    assert any("measured under different protocols" in caveat for caveat in report["caveats"])
+
+
+def test_several_samples_a_problem(tmp_path: Path) -> None:
+    base, sft = [["wrong", "correct"]] * 10, [["correct", "correct"]] * 5 + [["wrong", "correct"]] * 5
+    inputs = {"data": data(tmp_path, 10), **scored(tmp_path, "base", base), **scored(tmp_path, "sft", sft)}
+    report = report_of(tmp_path, inputs)
+    assert [(r["metric"], r["value"], r["n"], r["k"]) for r in report["results"]] == [("avg@2", 0.5, 10, 2), ("avg@2", 0.75, 10, 2)]
+    assert report["results"][0]["pass_at"]["2"]["value"] == 0.75
+    assert report["comparisons"][0]["exact"] is False
+    assert report["comparisons"][0]["improved"] == 5
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "- toy, base: pass@1 50.0 % [40.0, 60.0], pass@2 75.0 % [65.0, 85.0]" in markdown
+    assert "(normal)" in markdown
 
 
 def test_without_rl_and_without_transcripts(tmp_path: Path) -> None:
     inputs = {name: path for name, path in complete(tmp_path).items() if "grpo" not in name}
-    assert run(tmp_path, inputs, transcripts=0).returncode == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = report_of(tmp_path, inputs, transcripts=0)
     assert {r["checkpoint"] for r in report["results"]} == {"base", "sft"}
+    text, page = page_of(tmp_path)
     assert HOSTILE not in (tmp_path / "out" / "report.md").read_text()
+    assert "Sample answers" not in page.text
+    assert "grpo" not in text
 
 
-def test_long_answers_are_cut_in_the_middle_and_say_so(tmp_path: Path) -> None:
-    run(tmp_path, complete(tmp_path), transcript_characters=10)
-    assert f"[... {len(HOSTILE) - 10} characters left out ...]" in (tmp_path / "out" / "report.md").read_text()
+def test_a_method_without_weights_shows_its_one_loss(tmp_path: Path) -> None:
+    inputs = complete(tmp_path)
+    (inputs["sft"] / "record" / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n{"step": 3, "loss": NaN}\n'
+    )
+    report_of(tmp_path, inputs)
+    assert "sft, loss, nats per token over optimizer steps: loss from 2 to 1.5" in page_of(tmp_path)[0]
+
+
+def test_a_long_curve_is_drawn_in_bins(tmp_path: Path) -> None:
+    inputs = complete(tmp_path)
+    rows = [json.dumps({"step": step, "loss": 5.0 - step / 1000}) for step in range(4000)]
+    (inputs["sft"] / "record" / "metrics.jsonl").write_text("\n".join(rows))
+    report_of(tmp_path, inputs)
+    text, page = page_of(tmp_path)
+    assert "SFT: training curves, each point the mean of 10 recorded steps" in page.text
+    assert "loss from 5 to 1.01" in text
+    assert len(text) < 400_000
+
+
+def test_wrong_answers_show_every_verdict_before_a_second_of_one(tmp_path: Path) -> None:
+    verdicts = [["wrong"], ["wrong"], ["correct"], ["timeout"], ["no_answer"], ["correct"], ["correct"]]
+    inputs = {"data": data(tmp_path, 7), **scored(tmp_path, "base", verdicts)}
+    report_of(tmp_path, inputs, transcripts=2)
+    shown = re.findall(r"^### toy, base: (.*) \((p\d)\)", (tmp_path / "out" / "report.md").read_text(), flags=re.MULTILINE)
+    assert shown == [("correct", "p2"), ("correct", "p5"), ("wrong", "p0"), ("timeout", "p3")]
+
+
+@pytest.mark.parametrize("limit", [10, 11])
+def test_long_answers_are_cut_in_the_middle_and_say_so(tmp_path: Path, limit: int) -> None:
+    report_of(tmp_path, complete(tmp_path), transcript_characters=limit)
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert f"{HOSTILE[: limit - 5]}\n[... {len(HOSTILE) - limit} characters left out ...]\n{HOSTILE[-5:]}\n" in markdown
 
 
 def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -186,9 +227,74 @@ def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     assert first == {name: (tmp_path / "out" / name).read_bytes() for name in first}
 
 
-def test_a_damaged_input_is_one_clear_error(tmp_path: Path) -> None:
+def test_stages_of_different_origin_are_told_apart(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
-    (inputs["score.sft"] / "scores.jsonl").write_text('{"benchmark": "toy"}\n')
+    change_manifest(inputs["sft"], versions={"torch": "2.12.0"}, git={"commit": "fedcba9876543210", "dirty": True})
+    change_manifest(inputs["grpo"], hardware={"cpu": "a CPU", "cores": 16, "memory_gib": 128.0, "gpu": ["a GPU"]})
+    report = report_of(tmp_path, inputs)
+    assert report["versions"] == {"torch": "2.13.0, 2.12.0"}
+    said = " ".join(report["caveats"])
+    assert "different versions of torch" in said
+    assert "2.12.0 (sft)" in said
+    assert "different commits" in said
+    assert "uncommitted changes" in said
+    assert "a CPU x 2 and a CPU x 16 a GPU" in said
+    assert "fedcba987654+" in page_of(tmp_path)[1].text
+
+
+@pytest.mark.parametrize(
+    ("where", "file", "content", "message"),
+    [
+        ("score.sft", "scores.jsonl", '{"benchmark": "toy"}\n', "scores.jsonl:1: not a Score"),
+        ("score.sft", "scores.jsonl", None, "No such file"),
+        ("score.sft", "metrics.json", "{}", "numbers of []"),
+        ("score.sft", "metrics.json", '{"toy": {"value": 0.5}}', "'metric' is missing"),
+        ("generate.sft", "generations.jsonl", "", "was scored but never generated"),
+        ("sft", "manifest.json", "{", "input sft in"),
+        ("sft", "manifest.json", '{"key": "00"}', "'digest' is missing"),
+        ("sft", "record/metrics.jsonl", '{"loss": 1.0}\n', "a row has no step"),
+        ("sft", "record/metrics.jsonl", "{broken\n", "metrics.jsonl:1"),
+        ("data", "summary.json", None, "No such file"),
+        ("data", "benchmarks/toy.jsonl", "", "is not among the data's problems"),
+    ],
+)
+def test_a_damaged_input_is_one_clear_error(tmp_path: Path, where: str, file: str, content: str | None, message: str) -> None:
+    inputs = complete(tmp_path)
+    path = inputs[where] / file
+    path.unlink() if content is None else path.write_text(content)
     answer = run(tmp_path, inputs)
     assert answer.returncode == 1
-    assert "scores.jsonl:1: not a Score" in json.loads((tmp_path / "error.json").read_text())["message"]
+    assert "Traceback" not in answer.stderr
+    error = json.loads((tmp_path / "error.json").read_text())
+    assert message in error["message"]
+    assert error["fix"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("value", 0.6), ("n", 21), ("verdicts", {"correct": 20}), ("low", 0.9)])
+def test_numbers_that_the_scores_do_not_bear_out_are_refused(tmp_path: Path, field: str, value: object) -> None:
+    inputs = complete(tmp_path)
+    path = inputs["score.sft"] / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["toy"][field] = value
+    path.write_text(json.dumps(metrics))
+    assert run(tmp_path, inputs).returncode == 1
+    assert "scores.jsonl" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+def test_one_protocol_on_different_problems_is_refused(tmp_path: Path) -> None:
+    inputs = {"data": data(tmp_path, 20), **scored(tmp_path, "base", [["wrong"]] * 20), **scored(tmp_path, "sft", [["wrong"]] * 19)}
+    assert run(tmp_path, inputs).returncode == 1
+    assert "not scored on the same problems" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+@pytest.mark.parametrize("missing", ["data", "generate.sft"])
+def test_a_missing_input_is_named(tmp_path: Path, missing: str) -> None:
+    inputs = complete(tmp_path)
+    del inputs[missing]
+    assert run(tmp_path, inputs).returncode == 1
+    assert f"input {missing} is missing" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+def test_nothing_scored(tmp_path: Path) -> None:
+    assert run(tmp_path, {"data": data(tmp_path, 1), "sft": artifact(tmp_path, "sft")}).returncode == 1
+    assert "no scores" in json.loads((tmp_path / "error.json").read_text())["message"]

@@ -1,0 +1,185 @@
+"""What a report says, as plain values. Its three forms are rendered from this one structure, so they cannot disagree."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from evaluation.statistics import CONFIDENCE, PairedDifference
+
+CHECKPOINTS = ("base", "sft", "grpo")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage as its manifest tells it.
+
+    Attributes:
+        state: `ran` or `cached` in the run that made this report.
+        seconds: wall time of its computation, whenever that was.
+        inputs: input name -> {stage, key, digest}.
+        curve: rows of its training curve, each with `step`; empty where it recorded none.
+    """
+
+    name: str
+    state: str
+    key: str
+    digest: str
+    started: str
+    seconds: float
+    inputs: dict[str, dict[str, str]]
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    proof: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    git: dict[str, Any]
+    curve: list[dict[str, Any]]
+
+    @property
+    def commit(self) -> str:
+        """`0123456789ab`, with a `+` where the work tree differed from it; empty outside a git checkout."""
+        return f"{self.git['commit'][:12]}{'+' if self.git['dirty'] else ''}" if self.git["commit"] else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One cell of the results table: a checkpoint on a benchmark, `n` problems of `k` samples, with its 95 % interval."""
+
+    checkpoint: str
+    benchmark: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    k: int
+    protocol: str
+    verdicts: dict[str, int]
+    truncated: int
+    no_answer: int
+    prompt_too_long: int
+    completion_tokens: float
+    """Mean over samples, in tokens of the checkpoint's own tokenizer."""
+    pass_at: dict[str, dict[str, float]]
+    """k -> {value, low, high} of the unbiased pass@k; empty for a single sample."""
+    protocol_details: dict[str, Any]
+
+    @property
+    def samples(self) -> int:
+        return self.n * self.k
+
+    @property
+    def split(self) -> str:
+        """The split that was sampled; empty where the protocol does not say."""
+        return str(self.protocol_details.get("sampling", {}).get("split", ""))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints on the same problems. `difference` is None where their protocols differ: then they may not be compared."""
+
+    benchmark: str
+    before: str
+    after: str
+    difference: PairedDifference | None
+    exact: bool = True
+    """Whether the p-value is of McNemar's exact test (one sample a problem); otherwise of the paired normal test."""
+
+    @property
+    def verdict(self) -> str:
+        """`higher`, `lower`, `not distinguishable` or `different protocols`.
+
+        A difference is claimed only where its 95 % interval leaves out 0 and the test agrees (p < 0.05): with few changed problems the
+        interval alone is too eager (5 of 20 better and none worse: interval above 0, exact p = 0.06).
+        """
+        d = self.difference
+        if d is None:
+            return "different protocols"
+        if d.p_value >= 1 - CONFIDENCE or d.low <= 0 <= d.high:
+            return "not distinguishable"
+        return "higher" if d.difference > 0 else "lower"
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcript:
+    """One answer, in full or with its middle left out."""
+
+    checkpoint: str
+    benchmark: str
+    problem_id: str
+    sample: int
+    verdict: str
+    prompt: str
+    completion: str
+    finish_reason: str
+    tokens: int
+    extracted: str | None
+    gold: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything the report shows. Results are ordered by checkpoint, then benchmark."""
+
+    title: str
+    verdict: str
+    command: str
+    seed: int
+    stages: list[Stage]
+    results: list[Result]
+    comparisons: list[Comparison]
+    transcripts: list[Transcript]
+    caveats: list[str]
+    config: dict[str, Any]
+
+    def stage(self, name: str) -> Stage | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    def result(self, checkpoint: str, benchmark: str) -> Result | None:
+        return next((r for r in self.results if (r.checkpoint, r.benchmark) == (checkpoint, benchmark)), None)
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return list(dict.fromkeys(result.checkpoint for result in self.results))
+
+    @property
+    def benchmarks(self) -> list[str]:
+        return list(dict.fromkeys(result.benchmark for result in self.results))
+
+    @property
+    def versions(self) -> dict[str, list[str]]:
+        """Library -> the versions that the stages ran with: one, unless stages of different environments were joined."""
+        return versions(self.stages)
+
+
+def versions(stages: list[Stage]) -> dict[str, list[str]]:
+    """Library -> the different versions among the stages, in order of the stages."""
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        for library, version in stage.versions.items():
+            known = found.setdefault(library, [])
+            if version not in known:
+                known.append(version)
+    return dict(sorted(found.items()))
+
+
+def percent(value: float) -> str:
+    """`43.0 %`"""
+    return f"{100 * value:.1f} %"
+
+
+def interval(low: float, high: float) -> str:
+    """`[38.7, 47.4]`, in percent."""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def points(d: PairedDifference) -> str:
+    """`+45.8 [+41.0, +50.4]`, in percentage points."""
+    return f"{_signed(d.difference)} [{_signed(d.low)}, {_signed(d.high)}]"
+
+
+def _signed(value: float) -> str:
+    shown = f"{100 * value:+.1f}"
+    return "0.0" if shown in ("+0.0", "-0.0") else shown

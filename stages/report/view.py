@@ -1,0 +1,114 @@
+"""What the templates show; every number is formatted here, once for both of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.report.figures import figures
+from stages.report.model import Comparison, Report, Result, Stage, interval, percent, points
+
+NONE = "–"
+
+
+def view(report: Report) -> dict[str, Any]:
+    """The variables of report.md.j2 and report.html.j2."""
+    total = sum(stage.seconds for stage in report.stages)
+    shared, different = _protocols(report)
+    return {
+        "report": report,
+        "table": [_row(report, benchmark) for benchmark in report.benchmarks],
+        "pass_at": [_pass_at(r) for r in report.results if r.pass_at],
+        "comparisons": [_comparison(c) for c in report.comparisons],
+        "rates": [_rates(r) for benchmark in report.benchmarks for r in report.results if r.benchmark == benchmark],
+        "stages": [_stage(stage, total) for stage in report.stages],
+        "total_seconds": f"{total:.0f}",
+        "figures": figures(report),
+        "settings": {name: _flat(stage.settings) for name in ("sft", "grpo") if (stage := report.stage(name)) is not None},
+        "protocol_shared": shared,
+        "protocols": different,
+        "machines": list(dict.fromkeys(_machine(stage) for stage in report.stages)),
+        "commits": list(dict.fromkeys(stage.commit or "not a git checkout" for stage in report.stages)),
+        "versions": {library: ", ".join(found) for library, found in report.versions.items()},
+    }
+
+
+def _row(report: Report, benchmark: str) -> dict[str, Any]:
+    cells = [report.result(checkpoint, benchmark) for checkpoint in report.checkpoints]
+    first = next(cell for cell in cells if cell is not None)
+    shown = [(percent(c.value), interval(c.low, c.high)) if c is not None else (NONE, "") for c in cells]
+    name = benchmark if first.split in ("", "test") else f"{benchmark} ({first.split})"
+    return {"benchmark": name, "metric": first.metric, "n": first.n, "k": first.k, "cells": shown}
+
+
+def _pass_at(r: Result) -> dict[str, str]:
+    values = ", ".join(f"pass@{k} {percent(v['value'])} {interval(v['low'], v['high'])}" for k, v in r.pass_at.items())
+    return {"benchmark": r.benchmark, "checkpoint": r.checkpoint, "values": values}
+
+
+def _comparison(c: Comparison) -> dict[str, str]:
+    d = c.difference
+    row = {"benchmark": c.benchmark, "pair": f"{c.before} → {c.after}", "verdict": c.verdict}
+    if d is None:
+        return {**row, "difference": NONE, "changed": NONE, "p": NONE, "n": NONE}
+    p = f"{d.p_value:.2g}" if d.p_value >= 1e-4 else "< 0.0001"
+    changed = f"{d.improved} better, {d.worsened} worse"
+    return {**row, "difference": points(d), "changed": changed, "p": p if c.exact else f"{p} (normal)", "n": str(d.n)}
+
+
+def _rates(r: Result) -> dict[str, str]:
+    def share(count: int) -> str:
+        return f"{count} ({percent(count / r.samples)})" if count else "0"
+
+    return {
+        "benchmark": r.benchmark,
+        "checkpoint": r.checkpoint,
+        "samples": f"{r.samples}",
+        **{name: share(r.verdicts.get(name, 0)) for name in ("correct", "wrong", "no_answer", "timeout", "grader_error")},
+        "truncated": share(r.truncated),
+        "prompt_too_long": share(r.prompt_too_long),
+        "tokens": f"{r.completion_tokens:.1f}",
+        "protocol": r.protocol,
+    }
+
+
+def _stage(stage: Stage, total: float) -> dict[str, str]:
+    rate = stage.metrics.get("tokens_per_second", stage.metrics.get("output_tokens_per_s"))
+    sources = [
+        f"{source['stage'] if name == source['stage'] else name + ' of ' + source['stage']} {source['key'][:8]}"
+        for name, source in stage.inputs.items()
+    ]
+    return {
+        "name": stage.name,
+        "state": stage.state,
+        "seconds": f"{stage.seconds:.1f}",
+        "share": percent(stage.seconds / total) if total else NONE,
+        "tokens": f"{rate:,.0f}" if rate else NONE,
+        "key": stage.key[:12],
+        "digest": stage.digest[:12],
+        "inputs": ", ".join(sources) or NONE,
+        "commit": stage.commit or NONE,
+    }
+
+
+def _machine(stage: Stage) -> str:
+    h = stage.hardware
+    return f"{h['cpu']}, {h['cores']} cores, {h['memory_gib']} GiB" + "".join(f", {gpu}" for gpu in h["gpu"])
+
+
+def _protocols(report: Report) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """What all protocols have in common, and by fingerprint what each has of its own."""
+    flat = {r.protocol: _flat(r.protocol_details) for r in report.results}
+    names = list(dict.fromkeys(name for values in flat.values() for name in values))
+    shared = {name for name in names if len(flat) > 1 and len({values.get(name) for values in flat.values()}) == 1}
+    first = next(iter(flat.values()))
+    own = {protocol: {name: value for name, value in values.items() if name not in shared} for protocol, values in flat.items()}
+    return {name: first[name] for name in names if name in shared}, own
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Nested settings as `lora.rank: 8`, empty ones left out and digests shortened."""
+    if isinstance(value, dict):
+        return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()}
+    if value in (None, [], ""):
+        return {}
+    return {prefix: str(value)[:12] if prefix.endswith("sha256") else str(value)}
