@@ -16,6 +16,7 @@ from pipeline.config import MAKE_MODEL, PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.identity import DigestMemo, folder_digest
 from stages.data.settings import SourceSettings
+from stages.sft.method_settings import CustomSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ def origins(config: PipelineConfig, program: str) -> Iterator[Origin]:
                 yield from _source_origin(config, f"data.{kind}.{index}", source)
         for benchmark in config.benchmarks:
             yield from _task_origin(config, f"benchmark {benchmark.name}", benchmark.name, benchmark.split)
+    elif program == "sft" and config.sft is not None and isinstance(config.sft.method, CustomSettings):
+        yield Origin("sft.method.file", path=Path(config.sft.method.file).expanduser())
     elif program == "base" and config.model != MAKE_MODEL:
         folder = Path(config.model).expanduser()
         if folder.is_dir():

@@ -6,6 +6,8 @@ writes its payload into `spec.output`, keeps what it needs to resume in `spec.st
 - exit 0 with `record/result.json` in the output folder, holding a completion proof;
 - exit 75: stopped on request (SIGTERM or SIGINT) with its state saved; the next start with the same spec resumes;
 - exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is in the log).
+
+Started by torchrun, each of its processes runs the same program; only the first of them reports and writes the result.
 """
 
 from __future__ import annotations
@@ -96,6 +98,11 @@ class Context(Generic[S]):
         self._last_progress = 0.0
 
     @property
+    def main(self) -> bool:
+        """Whether this is the only process of the stage, or the first of several: the one that reports and writes."""
+        return is_main_process()
+
+    @property
     def resuming(self) -> bool:
         """Whether an earlier, unfinished attempt left state behind."""
         return any(self.state.iterdir())
@@ -114,10 +121,14 @@ class Context(Generic[S]):
 
     def curve(self, step: int, **values: float | int) -> None:
         """Append one point to `record/metrics.jsonl`, the stage's training curve, which the report draws."""
+        if not self.main:
+            return
         with open(self.record / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     def _event(self, event: dict[str, Any]) -> None:
+        if not self.main:
+            return
         with open(self._events, "a", encoding="utf-8") as file:
             file.write(json.dumps({"time": time.time(), **event}) + "\n")
 
@@ -147,7 +158,13 @@ def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> No
         traceback.print_exc()
         _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "")
         raise SystemExit(EXIT_FAILED) from error
-    write_json(context.output / "record" / "result.json", dataclasses.asdict(result))
+    if is_main_process():
+        write_json(context.output / "record" / "result.json", dataclasses.asdict(result))
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of its stage, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def read_json(path: str | Path) -> Any:
@@ -187,7 +204,7 @@ def _die_with_parent(parent: int | None) -> None:
         return
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the request was made
+    if "RANK" not in os.environ and os.getppid() != parent:  # it died before the request was made; under torchrun that is the parent
         raise SystemExit(EXIT_STOPPED)
 
 

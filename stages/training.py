@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import random
 import shutil
 import time
@@ -24,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainerState
 
+from stages import ranks
 from stages.runtime import Context, StageError, StageStopped
 
 TRAINER_STATE = "trainer_state.json"
@@ -67,6 +69,9 @@ def shared_trainer_options(ctx: Context[Any], *, logging_steps: int, checkpoint_
         "disable_tqdm": True,
         "push_to_hub": False,
         "dataloader_num_workers": 0,
+        "average_tokens_across_devices": True,
+        "ddp_backend": "gloo" if ctx.machine.device == "cpu" and "RANK" in os.environ else None,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": ctx.machine.device == "cuda",
     }
 
@@ -299,7 +304,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (self.ctx.record / "metrics.jsonl").write_text("", encoding="utf-8")
+        if self.ctx.main:
+            (self.ctx.record / "metrics.jsonl").write_text("", encoding="utf-8")
         for entry in state.log_history:
             if "loss" in entry:
                 self.ctx.curve(entry["step"], **{name: value for name, value in entry.items() if name != "step"})
@@ -309,7 +315,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not control.should_log:  # otherwise on_log reports the same step with its metrics
             self.ctx.progress(state.global_step, state.max_steps, self.phase)
-        if self.ctx.stop_requested:
+        if any(ranks.gather(self.ctx.stop_requested)):  # all processes leave after the same step
+            self.ctx.stop_requested = True
             control.should_save = True
             control.should_training_stop = True
 

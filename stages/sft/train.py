@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from trl import SFTConfig
 
 from stages import training
 from stages.lora import lora_config, merge_adapter
-from stages.runtime import Context, Result, StageError
+from stages.runtime import Context, Result, StageError, write_json
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
@@ -28,7 +29,11 @@ OWNED_OPTIONS: dict[str, str] = {
     **dict.fromkeys(("logging_strategy", "logging_first_step", "logging_nan_inf_filter"), "sft.logging_steps"),
     **dict.fromkeys(("seed", "data_seed", "full_determinism"), "seed"),
     **dict.fromkeys(("use_cpu", "local_rank", "dataloader_pin_memory"), "execution.device"),
-    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "parallelism_config"), "one process: distributed training is not supported yet"),
+    **dict.fromkeys(
+        ("deepspeed", "fsdp", "fsdp_config", "parallelism_config"),
+        "data parallelism (torchrun): token weights move and probe whole parameters, which sharding splits; LoRA makes large models fit",
+    ),
+    **dict.fromkeys(("ddp_backend", "ddp_find_unused_parameters", "average_tokens_across_devices"), "execution.device"),
     **dict.fromkeys(
         ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end"), "the generate and score stages for evaluation"
     ),
@@ -65,19 +70,29 @@ def run(ctx: Context[SftSettings]) -> Result:
         raise StageError(
             f"sft.max_length is {settings.max_length}, but the model has {positions} positions", f"Set max_length to {positions} or less."
         )
+    arguments = trainer_config(ctx)
+    if arguments.n_gpu > 1:
+        raise StageError(
+            f"one process sees {arguments.n_gpu} GPUs: torch's DataParallel would split the batch behind the method's back",
+            "Set CUDA_VISIBLE_DEVICES to one of them, or start one process for each with torchrun.",
+        )
     callback = training.StageCallback(ctx, "sft", shown=("loss",))
     trainer = ReweightingTrainer(
         model=model,
-        args=trainer_config(ctx),
+        args=arguments,
         train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
         callbacks=[callback],
-        method=make_method(settings.method),
+        method=make_method(settings.method, tokenizer, ctx.seed),
+        note=ctx.note,
     )
     kept = len(trainer.train_dataset)
     _report_truncation(ctx, trainer.train_dataset, total=len(rows), stops=tokenizer.eos_token_id)
     training.train(ctx, trainer)
+    if not ctx.main:
+        return Result({})
+    write_json(ctx.record / "token_weights.json", trainer.snapshots.taken)
     trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # without autocast: as others will load it
     merge_difference = None
     if settings.lora:
@@ -121,7 +136,13 @@ def _is_message(message: Any) -> bool:
 def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
     """The SFTConfig of a run: everything that matters written out, then the user's further options."""
     settings = ctx.settings
-    micro_batch = settings.micro_batch_size or settings.batch_size
+    share, rest = divmod(settings.batch_size, int(os.environ.get("WORLD_SIZE", "1")))
+    micro_batch = settings.micro_batch_size or share
+    if rest or share % micro_batch:
+        raise StageError(
+            f"batch_size {settings.batch_size} does not split into {os.environ['WORLD_SIZE']} processes of micro-batches of {micro_batch}",
+            "Choose sft.batch_size, sft.micro_batch_size and the number of processes so that they divide.",
+        )
     options = {
         **training.shared_trainer_options(ctx, logging_steps=settings.logging_steps, checkpoint_steps=settings.checkpoint_steps),
         "learning_rate": settings.learning_rate,
@@ -135,7 +156,7 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
         "max_grad_norm": settings.max_grad_norm,
         "max_length": settings.max_length,
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": settings.batch_size // micro_batch,
+        "gradient_accumulation_steps": share // micro_batch,
         "num_train_epochs": settings.epochs if settings.epochs is not None else 1.0,
         "max_steps": settings.max_steps if settings.max_steps is not None else -1,
         "bf16": settings.dtype == "bfloat16",

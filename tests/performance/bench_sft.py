@@ -22,7 +22,7 @@ METHODS = {
     "uniform": {"name": "uniform"},
     "dft": {"name": "dft"},
     "vcore r=1/4": {"name": "vcore"},
-    "vcore r=1/4, central": {"name": "vcore", "differences": "central"},
+    "vcore r=1/4, central": {"name": "vcore", "utility": "central_difference"},
     "vcore r=1": {"name": "vcore", "probe_fraction": 1.0},
 }
 STEPS, BATCH = 12, 16

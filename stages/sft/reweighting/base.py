@@ -12,10 +12,16 @@ import torch
 Batch = dict[str, Any]
 """One collated micro-batch: input_ids, attention_mask and labels, each [rows, positions]."""
 
+Direction = list[torch.Tensor]
+"""A direction in the space of the trained parameters: one tensor for each of them, in the order of `model.parameters()`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The micro-batches of one optimizer step, before any of them has been through the model."""
+    """The micro-batches of one optimizer step that this process trains on, before any of them has been through the model.
+
+    With several processes the counts are those of all of them together.
+    """
 
     batches: Sequence[Batch]
     step: int
@@ -29,16 +35,34 @@ class Window:
 class Evaluator(Protocol):
     """Evaluations of the model that a method can ask for. None of them draws from the global random state or leaves a trace."""
 
-    def losses(self, batch: Batch) -> torch.Tensor:
-        """Loss of each next token, [rows, positions - 1], float32, without gradient and dropout; 0 where unsupervised."""
+    def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
+        """Loss of each next token, [rows, positions - 1], float32, without gradient; 0 where unsupervised.
+
+        Without dropout, unless a seed for its masks is given.
+        """
         ...
 
-    def probe_gradient(self, fraction: float, step: int) -> list[torch.Tensor]:
-        """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step); one tensor a parameter."""
+    def mean_losses_of_all_rows(self) -> dict[str, float]:
+        """Digest of a row (`rows.row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
         ...
 
-    def perturbed(self, direction: Sequence[torch.Tensor], amount: float) -> AbstractContextManager[None]:
+    def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
+        """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step).
+
+        With `part` = (i, n) on the i-th of n equal parts of that batch only.
+        """
+        ...
+
+    def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
+        """<direction, grad l_t> of each next token by forward-mode differentiation, [rows, positions - 1], float32."""
+        ...
+
+    def perturbed(self, direction: Direction, amount: float) -> AbstractContextManager[None]:
         """Within: every trained parameter moved by `amount * direction`. After it, also on an exception: restored bit for bit."""
+        ...
+
+    def preconditioned(self, direction: Direction) -> Direction:
+        """The direction divided by the root of the optimizer's second moments, as Adam's step is; itself before the first step."""
         ...
 
     def parameter_norm(self) -> float:
@@ -49,6 +73,14 @@ class Evaluator(Protocol):
         """Whether the training forward drops activations, so that its losses cannot be compared with `losses`."""
         ...
 
+    def sum_over_ranks(self, values: list[float]) -> list[float]:
+        """The sums of these numbers over all processes."""
+        ...
+
+    def of_all_ranks(self, values: list[float]) -> list[float]:
+        """These lists of all processes, one after the other."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -57,6 +89,8 @@ class Outcome:
     scale: float = 1.0
     """Factor on the accumulated gradient, before clipping."""
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+    """Lines for the person who watches the run."""
 
 
 class Method:
@@ -83,9 +117,15 @@ class Method:
         """
         return None
 
-    def finish(self) -> Outcome:
+    def finish(self, model: Evaluator) -> Outcome:
         """The factor for the window's gradient, and numbers worth plotting."""
         return Outcome()
+
+    def preview(self, window: Window, model: Evaluator) -> torch.Tensor | None:
+        """What `weigh` would return for the one micro-batch of `window`, which is shown and not trained on. Changes no state."""
+        [batch] = window.batches
+        [prepared] = self.prepare(window, model)
+        return self.weigh(model.losses(batch), batch["labels"][:, 1:] != -100, prepared)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON values."""
@@ -93,3 +133,10 @@ class Method:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
+
+    def tensors(self) -> Direction:
+        """The part of the state that is as large as the model."""
+        return []
+
+    def restore_tensors(self, tensors: Direction) -> None:
+        """Take back what `tensors` returned."""

@@ -1,15 +1,19 @@
-"""Evaluations of a Trainer's model beside its training forward: losses, a probe gradient, and losses at moved parameters."""
+"""Evaluations of a Trainer's model beside its training forward: losses, a probe gradient, losses at moved parameters, utilities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from stages.sft.reweighting.base import Batch
+from stages import ranks
+from stages.runtime import StageError
+from stages.sft.reweighting.base import Batch, Direction
+from stages.sft.reweighting.forward_mode import ForwardMode
+from stages.sft.reweighting.rows import row_digests
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PROBE_STREAM = 1
@@ -23,12 +27,14 @@ class ModelEvaluator:
     trains exactly as one that does not.
 
     Args:
-        model: the model being trained, as the Trainer calls it (with its autocast).
+        model: the model being trained, as the Trainer calls it (with its autocast), not wrapped for data parallelism.
         dataset: the tokenised training rows, to draw probe batches from.
         collate: the Trainer's data collator.
         place: moves a batch to the model's device.
-        batch_size: rows of one optimizer step.
+        optimizer: the optimizer, asked for only when its moments are needed.
+        batch_size: rows of one optimizer step, over all processes.
         micro_batch_size: rows of one forward pass.
+        bfloat16: whether the model's forward runs under bfloat16 autocast.
         seed: of the probe batches.
     """
 
@@ -38,47 +44,75 @@ class ModelEvaluator:
         dataset: Any,
         collate: Callable[[list[dict[str, Any]]], Batch],
         place: Callable[[Batch], Batch],
+        optimizer: Callable[[], Any],
         *,
         batch_size: int,
         micro_batch_size: int,
+        bfloat16: bool,
         seed: int,
     ) -> None:
         self.model = model
         self.dataset = dataset
         self.collate = collate
         self.place = place
+        self.optimizer = optimizer
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
+        self.bfloat16 = bfloat16
         self.seed = seed
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._forward_mode: ForwardMode | None = None
 
-    def losses(self, batch: Batch) -> torch.Tensor:
-        with self._without_dropout(training=False), torch.no_grad():
+    def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
+        with self._modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
             return -self._forward(batch).log_probs.float()
 
-    def probe_gradient(self, fraction: float, step: int) -> list[torch.Tensor]:
-        rows = self.probe_rows(fraction, step)
-        batches = [self.collate(rows[start : start + self.micro_batch_size]) for start in range(0, len(rows), self.micro_batch_size)]
-        tokens = sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches)
+    def mean_losses_of_all_rows(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        rows = range(ranks.index(), len(self.dataset), ranks.count())
+        for start in range(0, len(rows), self.micro_batch_size):
+            batch = self.collate([self.dataset[row] for row in rows[start : start + self.micro_batch_size]])
+            supervised = (batch["labels"][:, 1:] != -100).sum(-1).clamp(min=1)
+            means = self.losses(batch).double().sum(-1).cpu() / supervised
+            found.update(zip(row_digests(batch), means.tolist(), strict=True))
+        merged: dict[str, float] = {}
+        for part in ranks.gather(found):
+            merged.update(part)
+        return merged
+
+    def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
+        rows = self.probe_rows(fraction, step, at_least=part[1])[part[0] :: part[1]]
+        own = rows[ranks.index() :: ranks.count()]
+        batches = [self.collate(own[start : start + self.micro_batch_size]) for start in range(0, len(own), self.micro_batch_size)]
         total = [torch.zeros_like(parameter) for parameter in self.parameters]
+        [tokens] = self.sum_over_ranks([float(sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches))])
         # Gradient checkpointing works only in training mode; dropout is off in both.
-        with self._without_dropout(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
+        with self._modes(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
             for batch in batches:
-                loss = -self._forward(batch).log_probs.sum() / tokens
+                loss = -self._forward(batch).log_probs.sum() / max(tokens, 1.0)
                 parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-                for accumulated, part in zip(total, parts, strict=True):
-                    if part is not None:
-                        accumulated.add_(part)
+                for accumulated, gradient in zip(total, parts, strict=True):
+                    if gradient is not None:
+                        accumulated.add_(gradient)
+        ranks.sum_tensors(total)
         return total
 
-    def probe_rows(self, fraction: float, step: int) -> list[dict[str, Any]]:
+    def probe_rows(self, fraction: float, step: int, at_least: int = 1) -> list[dict[str, Any]]:
         """The probe batch of an optimizer step: rows drawn without replacement by (seed, step) alone, so a resume draws the same."""
-        size = min(len(self.dataset), max(1, round(fraction * self.batch_size)))
+        size = min(len(self.dataset), max(at_least, round(fraction * self.batch_size)))
         draw = np.random.default_rng([PROBE_STREAM, self.seed, step])
         return [self.dataset[int(index)] for index in draw.choice(len(self.dataset), size, replace=False)]
 
+    def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
+        if self._forward_mode is None:
+            self._forward_mode = ForwardMode(self.model, self.parameters)
+        inputs = self.place({name: batch[name] for name in MODEL_INPUTS})
+        device = self.parameters[0].device.type
+        with self._modes(training=False), torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+            return self._forward_mode.utilities(inputs, direction)
+
     @contextmanager
-    def perturbed(self, direction: Sequence[torch.Tensor], amount: float) -> Iterator[None]:
+    def perturbed(self, direction: Direction, amount: float) -> Iterator[None]:
         kept = [parameter.detach().clone() for parameter in self.parameters]
         try:
             with torch.no_grad():
@@ -90,6 +124,23 @@ class ModelEvaluator:
                 for parameter, copy in zip(self.parameters, kept, strict=True):
                     parameter.copy_(copy)
 
+    def preconditioned(self, direction: Direction) -> Direction:
+        optimizer = self.optimizer()
+        scaled = []
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if state and "exp_avg_sq" not in state:
+                    raise StageError(
+                        f"{type(optimizer).__name__} keeps no second moments to precondition with", "Set sft.method.precondition to false."
+                    )
+                if not state:
+                    return direction
+                unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+                scaled.append((id(parameter), unbiased.sqrt().add_(group["eps"])))
+        roots = dict(scaled)
+        return [part / roots[id(parameter)] for part, parameter in zip(direction, self.parameters, strict=True)]
+
     def parameter_norm(self) -> float:
         return float(torch.nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters]).item())
 
@@ -100,20 +151,30 @@ class ModelEvaluator:
         config = self.model.config.to_dict()
         return any(name.endswith(("dropout", "_pdrop")) and value for name, value in config.items() if isinstance(value, int | float))
 
+    def sum_over_ranks(self, values: list[float]) -> list[float]:
+        return [sum(column) for column in zip(*ranks.gather(values), strict=True)]
+
+    def of_all_ranks(self, values: list[float]) -> list[float]:
+        return [value for part in ranks.gather(values) for value in part]
+
     def _forward(self, batch: Batch) -> Any:
         inputs = self.place({name: batch[name] for name in MODEL_INPUTS})
         return self.model(**inputs, use_cache=False, fused_lm_head=True)
 
     @contextmanager
-    def _without_dropout(self, *, training: bool) -> Iterator[None]:
+    def _modes(self, *, training: bool, dropout_seed: int | None = None) -> Iterator[None]:
+        """Within: train or eval mode; dropout off, or with masks from a seed. The modes and the random state come back."""
         modes = [(module, module.training) for module in self.model.modules()]
         devices = [self.parameters[0].device] if self.parameters[0].is_cuda else []
         try:
             self.model.train(training)
-            for module, _ in modes:
-                if isinstance(module, torch.nn.modules.dropout._DropoutNd):
-                    module.eval()
+            if dropout_seed is None:
+                for module, _ in modes:
+                    if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+                        module.eval()
             with torch.random.fork_rng(devices):
+                if dropout_seed is not None:
+                    torch.manual_seed(dropout_seed)
                 yield
         finally:
             for module, mode in modes:

@@ -29,10 +29,10 @@ class TokenWeights:
     neutral: int
 
 
-def weights_at_temperature(utility: torch.Tensor, mask: torch.Tensor, temperature: float) -> TokenWeights:
-    """q = softmax(utility / temperature) over the supervised tokens of each row; both arguments are [rows, positions]."""
+def weights_at_temperature(utility: torch.Tensor, mask: torch.Tensor, beta: float) -> TokenWeights:
+    """q = softmax(beta * utility) over the supervised tokens of each row, beta = 1 / temperature; both tensors are [rows, positions]."""
     utility, neutral = _neutralise(utility, mask)
-    rows = torch.full((len(mask),), 1.0 / temperature, dtype=torch.float64, device=mask.device)
+    rows = torch.full((len(mask),), beta, dtype=torch.float64, device=mask.device)
     return _tilt(_shifted(utility, mask), mask, rows, neutral)
 
 
@@ -80,6 +80,35 @@ def weights_within_kl(utility: torch.Tensor, mask: torch.Tensor, kl: float, iter
         newton = beta - (tilted.kl - target) / slope.clamp(min=1e-300)
         beta = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
     return _tilt(scores, mask, torch.where(live, beta, torch.zeros_like(beta)), neutral)
+
+
+def capped(weights: TokenWeights, mask: torch.Tensor, largest: float) -> TokenWeights:
+    """The weights with none above `largest` / tokens; what is cut goes to a row's other tokens in proportion to their weights.
+
+    It is the distribution closest to `weights` in KL under that limit.
+    """
+    count = mask.sum(-1, keepdim=True)
+    limit = torch.where(count > 0, largest / count.clamp(min=1).double(), 1.0)
+    q = weights.q
+    free = q.clamp(min=1e-200)  # what is cut must have somewhere to go, even where all other weights are nothing
+    full = torch.zeros_like(mask)
+    for _ in range(mask.shape[-1]):
+        over = mask & ~full & (q > limit)
+        if not over.any():
+            break
+        full = full | over
+        rest = (1.0 - (limit * full).sum(-1, keepdim=True)).clamp(min=0.0)
+        others = free.masked_fill(full | ~mask, 0.0)
+        q = torch.where(full, limit, others * rest / others.sum(-1, keepdim=True).clamp(min=1e-300))
+    return _described(q, mask, weights.neutral)
+
+
+def _described(q: torch.Tensor, mask: torch.Tensor, neutral: int) -> TokenWeights:
+    count = mask.sum(-1)
+    kl = torch.special.xlogy(q, q).sum(-1) + count.clamp(min=1).double().log()
+    ess = 1.0 / (q.square().sum(-1).clamp(min=1e-300) * count.clamp(min=1))
+    empty = count == 0
+    return TokenWeights(q, kl.masked_fill(empty, 0.0).clamp(min=0.0), ess.masked_fill(empty, 1.0), neutral)
 
 
 def _neutralise(utility: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.sft.reweighting.gibbs import weights_at_temperature, weights_within_kl
+from stages.sft.reweighting.gibbs import capped, weights_at_temperature, weights_within_kl
 
 UTILITIES = st.lists(
     st.lists(st.floats(-100, 100, allow_nan=False, width=32), min_size=1, max_size=12), min_size=1, max_size=5
@@ -85,7 +85,22 @@ def test_no_budget_one_token_no_token_and_equal_utilities_are_uniform() -> None:
 
 def test_temperature_is_a_softmax() -> None:
     utility, mask = padded([[1.0, -2.0, 0.5], [3.0, 4.0]])
-    weights = weights_at_temperature(utility, mask, temperature=2.0)
+    weights = weights_at_temperature(utility, mask, beta=0.5)
     assert weights.q[0, :3].tolist() == pytest.approx(torch.softmax(torch.tensor([1.0, -2.0, 0.5]).double() / 2, 0).tolist())
     assert weights.q[1, :2].tolist() == pytest.approx(torch.softmax(torch.tensor([3.0, 4.0]).double() / 2, 0).tolist())
     assert weights.kl.tolist() == pytest.approx(divergence(weights.q, mask))
+
+
+@settings(deadline=None, max_examples=100)
+@given(rows=UTILITIES, kl=st.floats(1e-3, 2.0), largest=st.floats(1.05, 8.0))
+def test_a_cap_holds_and_only_brings_weights_nearer_to_uniform(rows: list[list[float]], kl: float, largest: float) -> None:
+    utility, mask = padded(rows)
+    free = weights_within_kl(utility, mask, kl)
+    held = capped(free, mask, largest)
+    counts = mask.sum(-1, keepdim=True)
+    assert torch.allclose(held.q.sum(-1), torch.ones(len(rows), dtype=torch.float64), atol=1e-9)
+    assert (held.q * counts <= max(largest, 1.0) + 1e-9).all()
+    assert (held.kl <= free.kl + 1e-9).all()
+    assert held.kl.tolist() == pytest.approx(divergence(held.q, mask), abs=1e-9)
+    untouched = (free.q * counts <= largest).all(-1)
+    assert torch.allclose(held.q[untouched], free.q[untouched], rtol=1e-12)

@@ -34,9 +34,21 @@ def test_an_alternative_replaces_the_default_it_excludes() -> None:
     [
         ({"epochs": 1.0, "max_steps": 5}, "exactly one of epochs and max_steps"),
         ({"epochs": None}, "exactly one of epochs and max_steps"),
-        ({"method": {"name": "vcore", "kl": 0.1, "temperature": 1.0}}, "exactly one of kl and temperature"),
+        ({"method": {"name": "vcore", "kl": 0.1, "temperature": 1.0}}, "exactly one of kl, temperature and inverse_temperature"),
         ({"method": {"name": "vcore", "target_rms": 0.1, "epsilon": 1e-4}}, "exactly one of target_rms and epsilon"),
         ({"method": {"name": "vcore", "target_rms": None}}, "exactly one of target_rms and epsilon"),
+        ({"method": {"name": "vcore", "temperature": 1.0, "inverse_temperature": 1.0}}, "exactly one of kl, temperature and inverse"),
+        ({"method": {"name": "vcore", "temperature": 0.0}}, "greater than 0"),
+        ({"method": {"name": "vcore", "probe_fraction": 0.0}}, "greater than 0"),
+        ({"method": {"name": "vcore", "utility": "jvp", "target_rms": 0.1}}, "jvp takes no step"),
+        ({"method": {"name": "vcore", "utility": "jvp", "epsilon": 0.1}}, "jvp takes no step"),
+        ({"method": {"name": "vcore", "utility": "jvp", "utility_dropout": "independent"}}, "finite_difference only"),
+        ({"method": {"name": "vcore", "preset": "papers"}}, "'paper' or 'official'"),
+        ({"method": {"name": "vcore", "max_relative_weight": 1.0}}, "greater than 1"),
+        ({"method": {"name": "vcore", "epsilon": 1e-8}}, "epsilon 1e-08 is below what float32 resolves"),
+        ({"method": {"name": "vcore", "epsilon": 1e-4}, "dtype": "bfloat16"}, "below what bfloat16 resolves"),
+        ({"method": {"name": "random", "kept": 0.0}}, "greater than 0"),
+        ({"method": {"name": "noise", "kl": 0.0}}, "greater than 0"),
         ({"batch_size": 8, "micro_batch_size": 3}, "does not divide"),
         ({"method": {"name": "uniform", "kl": 0.1}}, "Extra inputs"),
         ({"method": {"name": "vcor"}}, "vcore"),
@@ -53,10 +65,10 @@ def test_contradictions_are_refused(values: dict[str, object], message: str) -> 
 def test_bfloat16_measures_larger_changes_unless_told_otherwise() -> None:
     method = make(dtype="bfloat16").method
     assert isinstance(method, VcoreSettings)
-    assert (method.differences, method.target_rms) == ("central", 0.3)
-    chosen = make(dtype="bfloat16", method={"name": "vcore", "differences": "one_sided", "epsilon": 1e-3}).method
+    assert (method.utility, method.target_rms) == ("central_difference", 0.3)
+    chosen = make(dtype="bfloat16", method={"name": "vcore", "utility": "finite_difference", "epsilon": 1e-2}).method
     assert isinstance(chosen, VcoreSettings)
-    assert (chosen.differences, chosen.target_rms, chosen.epsilon) == ("one_sided", None, 1e-3)
+    assert (chosen.utility, chosen.target_rms, chosen.epsilon) == ("finite_difference", None, 1e-2)
 
 
 def test_the_identity_is_the_effective_batch_and_not_how_it_is_split() -> None:
@@ -64,3 +76,30 @@ def test_the_identity_is_the_effective_batch_and_not_how_it_is_split() -> None:
     assert split.identity_settings() == make(batch_size=8).identity_settings()
     assert make(batch_size=16).identity_settings() != make(batch_size=8).identity_settings()
     assert make().identity_settings()["method"]["kl"] == 0.05
+
+
+def test_presets_fill_what_is_not_given() -> None:
+    paper, official = vcore(preset="paper"), vcore(preset="official")
+    assert (paper.epsilon, paper.temperature, paper.kl, paper.probe_clip, paper.probe_fraction) == (1e-4, 5e3, None, None, 1.0)
+    assert (paper.variance_control, paper.normalisation, paper.max_alpha) == ("trajectories", "trajectories", None)
+    assert (official.utility_dropout, official.variance_control, official.normalisation) == (
+        "independent",
+        "loss_ratio_per_trajectory",
+        "tokens",
+    )
+    other = vcore(preset="paper", kl=0.1, target_rms=0.05)
+    assert (other.kl, other.temperature, other.target_rms, other.epsilon) == (0.1, None, 0.05, None)
+    assert make(dtype="bfloat16", method={"name": "vcore", "preset": "official"}).method == official
+    assert "preset" not in paper.identity_settings(), "the values are the identity, not what they were called"
+
+
+def test_forward_mode_takes_no_step() -> None:
+    settings = make(method={"name": "vcore", "utility": "jvp"}, dtype="bfloat16").method
+    assert isinstance(settings, VcoreSettings)
+    assert (settings.utility, settings.target_rms, settings.epsilon) == ("jvp", None, None)
+
+
+def test_a_custom_methods_path_is_not_its_identity() -> None:
+    one, other = (make(method={"name": "custom", "file": file, "options": {"x": 1}}).identity_settings() for file in ("a.py", "b/c.py"))
+    assert one == other
+    assert one["method"] == {"name": "custom", "class_name": "Weights", "options": {"x": 1}}

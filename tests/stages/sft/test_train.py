@@ -98,6 +98,11 @@ def test_a_stopped_program_resumes_to_the_same_bytes(sft_inputs: dict[str, Path]
         {"method": {"name": "vcore"}, "micro_batch_size": 4},
         {"method": {"name": "uniform"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "vcore"}, "lora": {"rank": 2, "dropout": 0.3}},
+        {"method": {"name": "vcore", "utility": "jvp", "precondition": True}},
+        {"method": {"name": "vcore", "preset": "official"}, "lora": {"rank": 2, "dropout": 0.3}},
+        {"method": {"name": "iw_sft"}},
+        {"method": {"name": "random"}},
+        {"method": {"name": "noise"}},
     ],
 )
 def test_a_requested_stop_saves_and_the_next_run_ends_the_same(
@@ -250,3 +255,18 @@ def test_every_owned_option_exists_and_every_setting_reaches_the_config(sft_cont
     assert [name for name in sft.OWNED_OPTIONS if not hasattr(config, name)] == []
     assert (config.lr_scheduler_type, config.warmup_steps, config.weight_decay) == ("linear", 2, 0.1)
     assert (config.adam_beta2, config.max_grad_norm, config.bf16, config.max_steps, config.max_length) == (0.98, 0.5, False, 3, 128)
+
+
+def test_the_first_the_middle_and_the_last_step_show_their_weights(sft_context: MakeContext) -> None:
+    context = sft_context("run", method={"name": "vcore"}, max_steps=7)
+    sft.run(context)
+    taken = json.loads((context.record / "token_weights.json").read_text(encoding="utf-8"))
+    assert [entry["step"] for entry in taken] == [0, 3, 6]
+    for entry in taken:
+        for row in entry["rows"]:
+            assert len(row["tokens"]) == len(row["weights"]) == len(row["losses"])
+            assert "\\boxed" in "".join(row["tokens"])
+            assert sum(row["weights"]) == pytest.approx(len(row["weights"]), rel=1e-3)
+    plain = sft_context("plain", method={"name": "uniform"})
+    sft.run(plain)
+    assert json.loads((plain.record / "token_weights.json").read_text(encoding="utf-8")) == []

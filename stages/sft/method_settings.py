@@ -1,0 +1,199 @@
+"""Settings of the token weighting methods. Where a paper and its code differ, or leave something open, the choice is a field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from stages.settings import StageSettings, execution, identity
+
+
+def instead(values: Any, given: str, default: str) -> Any:
+    """Where `given` is set and `default` is not mentioned, let `given` replace it."""
+    if isinstance(values, dict) and values.get(given) is not None and default not in values:
+        return {**values, default: None}
+    return values
+
+
+def require_one(settings: StageSettings, *names: str) -> None:
+    """Raise ValueError unless exactly one of the fields is not None."""
+    if sum(getattr(settings, name) is not None for name in names) != 1:
+        listed = " and ".join([", ".join(names[:-1]), names[-1]])
+        raise ValueError(f"set exactly one of {listed} (the others to null)")
+
+
+class UniformSettings(StageSettings):
+    """Plain SFT: every supervised token has the same weight."""
+
+    name: Literal["uniform"] = identity("uniform")
+
+
+class DftSettings(StageSettings):
+    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629): each token's loss times the model's own probability of that token."""
+
+    name: Literal["dft"] = identity("dft")
+
+
+class IwSftSettings(StageSettings):
+    """Importance-weighted SFT (Qin & Springenberg 2025, arXiv 2507.12856), relative to the model that training starts from.
+
+    Every token of a trajectory has the weight exp(temperature * mean log-ratio to that model), as in its authors' code.
+    """
+
+    name: Literal["iw_sft"] = identity("iw_sft")
+    temperature: float = identity(1.0, gt=0)
+    """Multiplies the mean log-ratio."""
+    max_weight: float = identity(16.0, gt=1)
+    """The largest weight of a trajectory."""
+
+
+class RandomSettings(StageSettings):
+    """The Random baseline of the VCORE paper: a random share of the tokens keep their loss, the boxed answer always does."""
+
+    name: Literal["random"] = identity("random")
+    kept: float = identity(0.2, gt=0, le=1)
+    """Probability that a token outside the answer keeps its loss; drawn afresh each time that the row is trained on."""
+    keep_boxed: bool = identity(True)
+    """Whether the tokens inside \\boxed{...} always keep theirs."""
+
+
+class NoiseSettings(StageSettings):
+    """Control for VCORE: Gibbs weights of pure noise, exactly as far from uniform. What it does, no utility is needed for."""
+
+    name: Literal["noise"] = identity("noise")
+    kl: float = identity(0.05, gt=0)
+    """KL(weights || uniform) of each trajectory, in nats."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The paper's formulas with Table 5's values for Qwen3-4B on maths (epsilon 1e-4, tau * epsilon 0.5).
+    "paper": {
+        "utility": "finite_difference",
+        "epsilon": 1e-4,
+        "direction": "fresh",
+        "probe_fraction": 1.0,
+        "probe_clip": None,
+        "temperature": 5e3,
+        "variance_control": "trajectories",
+        "max_alpha": None,
+        "normalisation": "trajectories",
+        "unmeasurable": "warn",
+    },
+    # What the released code computes: clipped probe gradient, dropout drawn anew between the two losses, the loss ratio of each
+    # micro-batch (of one row), and a trajectory's weights multiplied by its length.
+    "official": {
+        "utility": "finite_difference",
+        "epsilon": 1e-4,
+        "utility_dropout": "independent",
+        "direction": "fresh",
+        "probe_fraction": 1.0,
+        "probe_clip": 1.0,
+        "temperature": 5e3,
+        "variance_control": "loss_ratio_per_trajectory",
+        "max_alpha": 1.0,
+        "normalisation": "tokens",
+        "unmeasurable": "warn",
+    },
+}
+
+
+class VcoreSettings(StageSettings):
+    """VCORE (arXiv 2510.27462): more weight on tokens whose loss falls along the gradient of an independent probe batch."""
+
+    name: Literal["vcore"] = identity("vcore")
+    preset: Literal["paper", "official"] | None = execution(None)
+    """Values for all fields that are not given themselves: `paper` as printed, `official` as its released code computes."""
+
+    utility: Literal["finite_difference", "central_difference", "jvp"] = identity("finite_difference")
+    """How s_t = <g, grad l_t> is measured: l(theta) - l(theta - eps g) as in the paper, the more exact l(theta + eps g) -
+    l(theta - eps g) (the default with bfloat16), or `jvp`: forward-mode differentiation, exact and without a step."""
+    target_rms: float | None = identity(0.03, gt=0)
+    """Root mean square of the loss change in nats that the step is steered to. bfloat16 defaults to 0.3. None: use `epsilon`."""
+    epsilon: float | None = identity(None, gt=0)
+    """A fixed step along the (clipped) direction, as in the paper, instead of `target_rms`."""
+    utility_dropout: Literal["off", "independent"] = identity("off")
+    """Dropout in the losses that are subtracted. `independent` draws new masks for each, as the released code does: their noise then
+    exceeds the utilities."""
+
+    direction: Literal["fresh", "ema"] = identity("ema")
+    """`fresh`: the gradient of each step's probe batch, as in the paper. `ema`: an average over the steps' probes, which at small
+    learning rates is the better direction at a fraction of the cost; at large ones it lags behind."""
+    ema_decay: float = identity(0.9, gt=0, lt=1)
+    probe_fraction: float = identity(0.0625, gt=0)
+    """Size of the probe batch as a share of `batch_size` (the paper: 1), at least one row."""
+    probe_clip: float | None = identity(1.0, gt=0)
+    """Norm that the direction is clipped to, or None. It matters only with `epsilon` or a temperature."""
+    precondition: bool = identity(False)
+    """Whether the direction is divided by Adam's root of the second moments, as the optimizer's step is."""
+
+    kl: float | None = identity(0.05, ge=0)
+    """Sharpness as the divergence KL(weights || uniform) in nats that each trajectory may use; 0 is uniform."""
+    temperature: float | None = identity(None, gt=0)
+    """Sharpness as a fixed temperature: weights = softmax(s / temperature). The tau of the paper's Table 5 and code divides."""
+    inverse_temperature: float | None = identity(None, ge=0)
+    """Sharpness as a fixed multiplier: weights = softmax(inverse_temperature * s). The tau of the paper's printed formula multiplies."""
+    max_relative_weight: float | None = identity(None, gt=1)
+    """No token weighs more than this times its trajectory's mean weight; what is cut goes to the other tokens."""
+
+    variance_control: Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"] = identity("trajectories")
+    """Factor alpha on the update. `trajectories`: the paper's sqrt(V_uniform / V_weighted) over the step's trajectories; `tokens`: the
+    same over its tokens; `loss_ratio`: L_uniform / L_weighted of the whole step; `loss_ratio_per_trajectory`: of each trajectory, as
+    the paper's code does with one row to a micro-batch."""
+    max_alpha: float | None = identity(1.0, gt=0)
+    """The largest factor, or None; estimates from few trajectories are biased upwards."""
+    normalisation: Literal["tokens", "trajectories"] = identity("tokens")
+    """`tokens`: a trajectory counts by its length, as in the paper's code. `trajectories`: all count the same, as in its text."""
+
+    max_neutral_share: float = identity(0.1, ge=0, le=1)
+    """Tokens whose utility is not finite count as neutral; the run stops where they are more than this share of a step's."""
+    unmeasurable: Literal["stop", "warn"] = identity("stop")
+    """What happens where the first step's loss changes over a fixed `epsilon` are rounding. A steered step only warns."""
+    diagnostics_steps: int = execution(50, gt=0)
+    """Optimizer steps between two checks of the utilities against rounding and against a second probe."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if isinstance(preset := values.get("preset"), str) and preset in PRESETS:
+            filled = PRESETS[preset]
+            for group in (("kl", "temperature", "inverse_temperature"), ("epsilon", "target_rms")):
+                if any(values.get(name) is not None for name in group):
+                    filled = {name: value for name, value in filled.items() if name not in group}
+            values = {**filled, **values}
+        for given in ("temperature", "inverse_temperature"):
+            values = instead(values, given, "kl")
+        if values.get("utility") == "jvp" and "target_rms" not in values:
+            values = {**values, "target_rms": None}
+        return instead(values, "epsilon", "target_rms")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VcoreSettings:
+        require_one(self, "kl", "temperature", "inverse_temperature")
+        if self.utility == "jvp":
+            if self.epsilon is not None or self.target_rms is not None:
+                raise ValueError("utility jvp takes no step: leave out epsilon and target_rms")
+        else:
+            require_one(self, "target_rms", "epsilon")
+        if self.utility_dropout == "independent" and self.utility != "finite_difference":
+            raise ValueError("utility_dropout independent is how the released code differs; it exists for finite_difference only")
+        return self
+
+
+class CustomSettings(StageSettings):
+    """A method of your own: a Python file with a class that derives from `stages.sft.reweighting.base.Method`. See docs/methods.md."""
+
+    name: Literal["custom"] = identity("custom")
+    file: str = execution()
+    """The file; its content enters the stage's key, its path does not."""
+    class_name: str = identity("Weights")
+    options: dict[str, Any] = identity({})
+    """Keyword arguments of the class."""
+
+
+Method = Annotated[
+    UniformSettings | DftSettings | IwSftSettings | RandomSettings | NoiseSettings | VcoreSettings | CustomSettings,
+    Field(discriminator="name"),
+]

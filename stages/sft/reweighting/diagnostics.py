@@ -1,0 +1,112 @@
+"""Whether measured utilities mean anything, and how concentrated weights are."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from stages.runtime import StageError
+from stages.sft.method_settings import VcoreSettings
+from stages.sft.reweighting.base import Direction, Evaluator, Window
+from stages.sft.reweighting.utility import Differences, Measurement
+
+CHECKED_ROWS = 8
+POOR_AGREEMENT = 0.5
+"""Rank correlation of the two one-sided changes below which a warning is due: measured on models with known utilities, it peaks
+together with the true accuracy and stays above this wherever utilities are usable."""
+NO_AGREEMENT = 0.1
+TOP_SHARE = 0.01
+
+
+def check_measurement(
+    settings: VcoreSettings, measurement: Measurement, window: Window, model: Evaluator, direction: Direction
+) -> tuple[dict[str, float], list[str]]:
+    """Compare the utilities of a few rows with themselves: against rounding, and between two halves of a probe batch.
+
+    Returns:
+        Metrics `rounding_agreement` (rank correlation of the loss changes on the two sides; differences only) and
+        `probe_agreement` (of the utilities along two half probes; what a fresh probe's noise leaves), and warnings.
+
+    Raises:
+        StageError: in the first step the changes over a fixed epsilon are rounding, and the settings say to stop then.
+    """
+    batch = {name: value[:CHECKED_ROWS] if isinstance(value, torch.Tensor) else value for name, value in window.batches[0].items()}
+    mask = batch["labels"][:, 1:] != -100
+    metrics: dict[str, float] = {}
+    notes: list[str] = []
+    if isinstance(measurement, Differences):
+        agreement = _mean_over_ranks(rank_agreement(*measurement.both_sides(batch, model, direction), mask), model)
+        metrics["rounding_agreement"] = agreement
+        if settings.epsilon is not None and agreement < NO_AGREEMENT and window.step == 0 and settings.unmeasurable == "stop":
+            raise StageError(
+                f"the utilities are rounding: the loss changes on the two sides of the step have rank correlation {agreement:.2f}",
+                "Leave out sft.method.epsilon, use utility central_difference or jvp, or set unmeasurable: warn.",
+            )
+        if agreement < POOR_AGREEMENT:
+            cause = f"epsilon {settings.epsilon}" if settings.epsilon is not None else f"target_rms {settings.target_rms}"
+            notes.append(
+                f"weights may be noise: at {cause} the loss changes on the two sides of the step agree only to rank correlation "
+                f"{agreement:.2f} (step {window.step + 1})"
+            )
+    halves = [model.probe_gradient(2 * settings.probe_fraction, window.step, part=(half, 2)) for half in (0, 1)]
+    if all(any(part.any() for part in half) for half in halves):
+        first, second = (measurement.again(batch, model, half) for half in halves)
+        metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(first, second, mask), model)
+    return metrics, notes
+
+
+def rank_agreement(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> list[float]:
+    """Spearman correlation within each row over its supervised tokens; rows of fewer than three or without any spread are left out.
+
+    Args:
+        first, second, mask: [rows, positions].
+    """
+    found = []
+    for one, other, kept in zip(first.double().cpu(), second.double().cpu(), mask.cpu(), strict=True):
+        kept = kept & one.isfinite() & other.isfinite()
+        if kept.sum() >= 3:
+            ranks = torch.stack([_ranks(one[kept]), _ranks(other[kept])])
+            value = torch.corrcoef(ranks)[0, 1].item()
+            found.append(value if math.isfinite(value) else 0.0)  # no spread at all: nothing agrees
+    return found
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    """Ranks with ties at their mean."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def _mean_over_ranks(values: list[float], model: Evaluator) -> float:
+    total, count = model.sum_over_ranks([sum(values), float(len(values))])
+    return total / count if count else 0.0
+
+
+class Concentration:
+    """How far the weights of one optimizer step are from uniform, whatever the method."""
+
+    def __init__(self) -> None:
+        self._sums = dict.fromkeys(("kl", "ess", "top_share"), 0.0)
+        self._rows = 0
+
+    def add(self, factors: torch.Tensor, mask: torch.Tensor) -> None:
+        """Add one micro-batch; both [rows, positions - 1]."""
+        weights = factors.double() * mask
+        rows = weights.sum(-1) > 0
+        q = weights[rows] / weights[rows].sum(-1, keepdim=True)
+        counts = mask[rows].sum(-1)
+        self._rows += int(rows.sum())
+        self._sums["kl"] += (torch.special.xlogy(q, q).sum(-1) + counts.double().log()).clamp(min=0).sum().item()
+        self._sums["ess"] += (1.0 / (q.square().sum(-1) * counts)).sum().item()
+        ordered = q.sort(-1, descending=True).values
+        top = (TOP_SHARE * counts).ceil().clamp(min=1)
+        within = torch.arange(q.shape[-1], device=q.device) < top.unsqueeze(-1)
+        self._sums["top_share"] += (ordered * within).sum().item()
+
+    def metrics(self, model: Evaluator) -> dict[str, float]:
+        """Means over trajectories: `kl` from uniform in nats, `ess` the effective share of tokens, `top_share` the share of weight on
+        the heaviest 1 % of tokens (at least one)."""
+        *sums, rows = model.sum_over_ranks([*self._sums.values(), float(self._rows)])
+        return {name: value / rows for name, value in zip(self._sums, sums, strict=True)} if rows else {}

@@ -1,0 +1,62 @@
+"""The direction along which VCORE measures utilities: a probe gradient, or an average of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from stages.sft.method_settings import VcoreSettings
+from stages.sft.reweighting.base import Direction, Evaluator
+
+
+class ProbeDirection:
+    """Each step's direction, from the gradient of the uniform loss on a probe batch that the step does not train on.
+
+    Attributes:
+        size: Euclidean norm of the last direction.
+        metrics: of the last direction: the fresh probe's norm and, with averaging, its cosine to the average before it.
+    """
+
+    def __init__(self, settings: VcoreSettings) -> None:
+        self.settings = settings
+        self.average: Direction = []
+        """Sum of decay^i * gradient of i steps ago; its scale matters only where a norm does, which takes the bias out."""
+        self.steps = 0
+        self.size = 0.0
+        self.metrics: dict[str, float] = {}
+
+    def next(self, step: int, model: Evaluator) -> Direction | None:
+        """The clipped direction, or None where it is zero or not finite."""
+        fresh = model.probe_gradient(self.settings.probe_fraction, step)
+        size = norm(fresh)
+        self.metrics = {"probe_grad_norm": size}
+        if size == 0.0 or not math.isfinite(size):
+            return None
+        direction = self._average(fresh, size) if self.settings.direction == "ema" else fresh
+        if self.settings.precondition:
+            direction = model.preconditioned(direction)
+        if direction is not fresh:
+            size = norm(direction)
+        limit = self.settings.probe_clip
+        factor = 1.0 if limit is None else min(1.0, limit / size)
+        self.size = size * factor
+        return [part * factor for part in direction]
+
+    def _average(self, fresh: Direction, size: float) -> Direction:
+        decay = self.settings.ema_decay
+        if self.average:
+            inner = sum(torch.sum(one * other).item() for one, other in zip(self.average, fresh, strict=True))
+            self.metrics["probe_cosine"] = inner / (norm(self.average) * size)
+            for kept, part in zip(self.average, fresh, strict=True):
+                kept.mul_(decay).add_(part, alpha=1 - decay)
+        else:
+            self.average = [part * (1 - decay) for part in fresh]
+        self.steps += 1
+        unbiased = 1 / (1 - decay**self.steps)
+        return [part * unbiased for part in self.average]
+
+
+def norm(direction: Direction) -> float:
+    """Euclidean norm over all parameters."""
+    return float(torch.nn.utils.get_total_norm(direction).item())

@@ -1,0 +1,176 @@
+"""Exact token utilities by forward-mode differentiation: d l_t / d epsilon at theta + epsilon * direction, in one pass, without a step.
+
+A pass under `no_grad` keeps activations and their tangents only as long as the next module needs them, so its memory is that of two
+layers whatever the depth, with or without gradient checkpointing in training. Two parts of a model have no forward mode of their own
+and get it here: fused attention kernels, and the chunked head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwAD
+import torch.nn.functional as F
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from stages.runtime import StageError
+from stages.sft.reweighting.base import Batch, Direction
+
+ATTENTION = "sdpa_with_forward_mode"
+QUERY_BLOCK = 128
+"""Queries whose attention probabilities exist at once while the tangent is computed."""
+TOKEN_CHUNK = 512
+"""Tokens whose logits exist at once."""
+SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+
+
+class ForwardMode:
+    """Token utilities of a causal language model with a plain linear head.
+
+    Args:
+        model: the model as it is trained, a PEFT model included, not wrapped for data parallelism.
+        parameters: the trained ones; directions follow their order.
+
+    Raises:
+        StageError: the model's head or attention cannot be differentiated this way.
+    """
+
+    def __init__(self, model: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self.model = model
+        self.language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.backbone = self.language_model.base_model
+        self.head = self.language_model.get_output_embeddings()
+        self._refuse_unsupported()
+        positions = {id(parameter): index for index, parameter in enumerate(parameters)}
+        self._backbone_names = {
+            name: positions[id(parameter)] for name, parameter in self.backbone.named_parameters() if id(parameter) in positions
+        }
+        self._head_position = positions.get(id(self.head.weight))
+
+    def _refuse_unsupported(self) -> None:
+        fix = "Use utility central_difference or finite_difference, which need nothing of the model."
+        name = type(self.language_model).__name__
+        config = self.language_model.config.get_text_config()
+        if type(self.head) is not torch.nn.Linear or self.head.bias is not None:
+            raise StageError(f"utility jvp: the head of {name} is a {type(self.head).__name__} with a bias or an adapter", fix)
+        if scaled := [option for option in SCALED_HEADS if getattr(config, option, None) not in (None, 1.0)]:
+            raise StageError(f"utility jvp: {name} scales its logits ({scaled[0]})", fix)
+        if not getattr(self.language_model, "_supports_attention_backend", False):
+            raise StageError(f"utility jvp: the attention of {name} cannot be replaced, and its kernels have no forward mode", fix)
+
+    def utilities(self, inputs: Batch, direction: Direction) -> torch.Tensor:
+        """d l_t / d epsilon for the supervised next tokens of `inputs`, [rows, positions - 1], float32, 0 elsewhere.
+
+        To be called in the modes and the autocast in which the losses are meant.
+        """
+        labels = inputs["labels"][:, 1:]
+        mask = labels != -100
+        with torch.no_grad(), self._attention(), fwAD.dual_level():
+            duals = {
+                name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[index])
+                for name, index in self._backbone_names.items()
+            }
+            out = torch.func.functional_call(
+                self.backbone,
+                duals,
+                kwargs={"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False},
+            )
+            hidden, hidden_tangent = fwAD.unpack_dual(out.last_hidden_state[:, :-1][mask])
+        with torch.no_grad():
+            weight_tangent = None if self._head_position is None else direction[self._head_position]
+            changes = loss_tangent(hidden, hidden_tangent, self.head.weight, weight_tangent, labels[mask])
+        return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, changes)
+
+    @contextmanager
+    def _attention(self) -> Iterator[None]:
+        usual = self.language_model.config._attn_implementation
+        self.language_model.set_attn_implementation(ATTENTION)
+        try:
+            yield
+        finally:
+            self.language_model.set_attn_implementation(usual)
+
+
+def loss_tangent(
+    hidden: torch.Tensor,
+    hidden_tangent: torch.Tensor | None,
+    weight: torch.Tensor,
+    weight_tangent: torch.Tensor | None,
+    targets: torch.Tensor,
+) -> torch.Tensor:
+    """Tangent of -log softmax(hidden @ weight.T)[target]: sum over v of (p_v - [v = target]) * dz_v.
+
+    Args:
+        hidden: [tokens, width], and its tangent or None where it does not move.
+        weight: [vocabulary, width], and its tangent or None where it does not move.
+        targets: [tokens].
+
+    Returns:
+        [tokens], float32. Logits exist for `TOKEN_CHUNK` tokens at a time.
+    """
+    parts = []
+    for start in range(0, len(hidden), TOKEN_CHUNK):
+        chunk = slice(start, start + TOKEN_CHUNK)
+        probabilities = torch.softmax(F.linear(hidden[chunk], weight).float(), -1)
+        change = torch.zeros_like(probabilities)
+        if hidden_tangent is not None:
+            change += F.linear(hidden_tangent[chunk], weight)
+        if weight_tangent is not None:
+            change += F.linear(hidden[chunk], weight_tangent.to(weight.dtype))
+        parts.append((probabilities * change).sum(-1) - change.gather(-1, targets[chunk].unsqueeze(-1)).squeeze(-1))
+    return torch.cat(parts) if parts else torch.zeros(0, device=hidden.device)
+
+
+def attention_with_forward_mode(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The usual fused attention on the primals, and its tangent by the product rule, block by block of queries.
+
+    query, key, value: [rows, heads, positions, width], with fewer heads of keys and values under grouped-query attention.
+    """
+    (query, dq), (key, dk), (value, dv) = (fwAD.unpack_dual(part) for part in (query, key, value))
+    out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    if dq is None and dk is None and dv is None:
+        return out, None
+    groups = query.shape[1] // key.shape[1]
+    dq = torch.zeros_like(query) if dq is None else dq
+    dk = torch.zeros_like(key) if dk is None else dk
+    dv = torch.zeros_like(value) if dv is None else dv
+    key, value, dk, dv = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (key, value, dk, dv))
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    positions = query.shape[2]
+    blocks = []
+    for start in range(0, positions, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, positions)
+        seen = end if attention_mask is None else key.shape[2]  # causal: later keys are never seen
+        scores = (query[:, :, start:end] @ key[:, :, :seen].mT).float() * scale
+        dscores = (dq[:, :, start:end] @ key[:, :, :seen].mT + query[:, :, start:end] @ dk[:, :, :seen].mT).float() * scale
+        if attention_mask is None:
+            later = torch.arange(seen, device=query.device) > torch.arange(start, end, device=query.device).unsqueeze(-1)
+            scores.masked_fill_(later, float("-inf"))
+        elif attention_mask.dtype == torch.bool:
+            scores.masked_fill_(~attention_mask[:, :, start:end], float("-inf"))
+        else:
+            scores += attention_mask[:, :, start:end]
+        weights = torch.softmax(scores, -1).nan_to_num(0.0)  # a padded query may see nothing
+        dweights = weights * dscores
+        dweights -= weights * dweights.sum(-1, keepdim=True)
+        blocks.append(dweights.to(value.dtype) @ value[:, :, :seen] + weights.to(value.dtype) @ dv[:, :, :seen])
+    tangent = torch.cat(blocks, 2).transpose(1, 2).to(out.dtype).contiguous()
+    return fwAD.make_dual(out, tangent), None
+
+
+AttentionInterface.register(ATTENTION, attention_with_forward_mode)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,53 @@
+"""What a method makes of the same few trajectories at the start, in the middle and at the end of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages import ranks
+from stages.sft.reweighting.base import Method, Window
+from stages.sft.reweighting.evaluation import ModelEvaluator
+
+ROWS = 3
+MOST_TOKENS = 400
+
+
+class Snapshots:
+    """Token weights of the training set's first rows at three times; recorded for the report, never trained on.
+
+    Attributes:
+        taken: one entry a time: {step, rows: [{prompt, tokens, weights, losses}]}, weights relative to uniform (1 is unchanged).
+    """
+
+    def __init__(self, dataset: Any, tokenizer: Any) -> None:
+        self.dataset = dataset
+        self.tokenizer = tokenizer
+        self.taken: list[dict[str, Any]] = []
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether `step` of `steps` is the first, the middle or the last one."""
+        return step in (0, steps // 2, steps - 1) and step not in {entry["step"] for entry in self.taken}
+
+    def take(self, step: int, method: Method, model: ModelEvaluator) -> None:
+        """Ask the method for the rows' weights; one row at a time, so that padding plays no part."""
+        rows = []
+        for index in range(min(ROWS, len(self.dataset))):
+            batch = model.place(model.collate([self.dataset[index]]))
+            mask = batch["labels"][:, 1:] != -100
+            window = Window([batch], step, int(mask.sum()) * ranks.count(), ranks.count())
+            factors = method.preview(window, model)
+            if factors is None:
+                return
+            rows.append(self._described(batch, mask, factors, model.losses(batch)))
+        self.taken.append({"step": step, "rows": rows})
+
+    def _described(self, batch: Any, mask: Any, factors: Any, losses: Any) -> dict[str, Any]:
+        kept = mask[0].cpu()
+        tokens = batch["input_ids"][0, 1:].cpu()[kept].tolist()[:MOST_TOKENS]
+        prompt = batch["input_ids"][0].cpu()[batch["labels"][0].cpu() == -100]
+        return {
+            "prompt": self.tokenizer.decode(prompt, skip_special_tokens=True),
+            "tokens": [self.tokenizer.decode([token]) for token in tokens],
+            "weights": [round(value, 4) for value in factors[0].cpu()[kept].tolist()[:MOST_TOKENS]],
+            "losses": [round(value, 4) for value in losses[0].cpu()[kept].tolist()[:MOST_TOKENS]],
+        }
