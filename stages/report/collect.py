@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluation.records import VERDICTS, Generation, Problem, Score, read_records, read_rows
 from evaluation.statistics import paired_difference
-from stages.report.model import CHECKPOINTS, Comparison, Report, Result, Stage, Transcript
+from stages.report.model import CHECKPOINTS, Comparison, Report, Result, Stage, Transcript, WeightedRow
 from stages.report.settings import ReportSettings
 from stages.report.statements import caveats, verdict
 from stages.runtime import Context, StageError, read_json
@@ -57,6 +57,7 @@ def collect(context: Context[ReportSettings]) -> Report:
         results=results,
         comparisons=comparisons,
         transcripts=_transcripts(context.settings, measured, problems),
+        weighted_rows=_weighted_rows(context.inputs.get("sft")),
         caveats=caveats(results, comparisons, stages, overlap),
         config=context.details.get("config", {}),
     )
@@ -98,6 +99,17 @@ def _stage(name: str, folder: Path, state: str) -> Stage:
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(name, folder, error) from error
+
+
+def _weighted_rows(folder: Path | None) -> list[WeightedRow]:
+    """What SFT recorded of its token weights; nothing where there was no SFT, or its method has none."""
+    if folder is None or not (path := folder / "record" / "token_weights.json").is_file():
+        return []
+    try:
+        found = [(index, WeightedRow(entry["step"], **row)) for entry in read_json(path) for index, row in enumerate(entry["rows"])]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged("sft", folder, error) from error
+    return [row for _, row in sorted(found, key=lambda item: (item[0], item[1].step))]
 
 
 def _checkpoint(name: str, score_folder: Path, generate_folder: Path) -> _Checkpoint:

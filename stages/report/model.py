@@ -120,6 +120,22 @@ class Transcript:
 
 
 @dataclasses.dataclass(frozen=True)
+class WeightedRow:
+    """One training trajectory with what SFT's method made of its tokens before optimizer step `step` + 1.
+
+    Attributes:
+        weights: factor on each token's loss; 1 is what plain SFT gives it.
+        losses: in nats, under the model of that time.
+    """
+
+    step: int
+    prompt: str
+    tokens: list[str]
+    weights: list[float]
+    losses: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """Everything the report shows. Results are ordered by checkpoint, then benchmark."""
 
@@ -131,6 +147,8 @@ class Report:
     results: list[Result]
     comparisons: list[Comparison]
     transcripts: list[Transcript]
+    weighted_rows: list[WeightedRow]
+    """The same trajectories at the start, in the middle and at the end of SFT; by trajectory, then step."""
     caveats: list[str]
     config: dict[str, Any]
 

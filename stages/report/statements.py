@@ -12,6 +12,7 @@ LARGE_SHARE = 0.10  # of truncated or unanswered samples, above which a score sa
 FEW_PROBLEMS = 100
 SATURATED = 0.98
 FLOOR = 0.02
+RELIABLE = 0.5  # rank correlation of measured utilities with themselves
 
 
 def verdict(results: list[Result], comparisons: list[Comparison]) -> str:
@@ -62,7 +63,7 @@ def caveats(results: list[Result], comparisons: list[Comparison], stages: list[S
         )
     for benchmark in dict.fromkeys(result.benchmark for result in results):
         out += _of_benchmark(benchmark, [result for result in results if result.benchmark == benchmark])
-    return out + _of_origin(stages)
+    return out + _of_weights(stages) + _of_origin(stages)
 
 
 def _of_benchmark(benchmark: str, results: list[Result]) -> list[str]:
@@ -99,6 +100,18 @@ def _of_benchmark(benchmark: str, results: list[Result]) -> list[str]:
         if len(low) == len(results):
             out.append(f"{benchmark} is at the floor ({_values(low)}): it is too hard to tell these checkpoints apart.")
     return out
+
+
+def _of_weights(stages: list[Stage]) -> list[str]:
+    """Where SFT's token weights were measured at the level of rounding."""
+    found = [row["rounding_agreement"] for stage in stages if stage.name == "sft" for row in stage.curve if "rounding_agreement" in row]
+    noisy = sum(value < RELIABLE for value in found)
+    if not noisy:
+        return []
+    return [
+        f"In {noisy} of {len(found)} checks of SFT the utilities on the two sides of the step agreed only to rank correlation "
+        f"{min(found):.2f} or little more: weights of those steps may be noise."
+    ]
 
 
 def _of_origin(stages: list[Stage]) -> list[str]:

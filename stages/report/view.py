@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from stages.report.figures import figures
-from stages.report.model import Comparison, Report, Result, Stage, interval, percent, points
+from stages.report.model import Comparison, Report, Result, Stage, WeightedRow, interval, percent, points
 
 NONE = "–"
 
@@ -23,6 +24,7 @@ def view(report: Report) -> dict[str, Any]:
         "stages": [_stage(stage, total) for stage in report.stages],
         "total_seconds": f"{total:.0f}",
         "figures": figures(report),
+        "weighted_rows": [_weighted_row(row) for row in report.weighted_rows],
         "settings": {name: _flat(stage.settings) for name in ("sft", "grpo") if (stage := report.stage(name)) is not None},
         "protocol_shared": shared,
         "protocols": different,
@@ -87,6 +89,23 @@ def _stage(stage: Stage, total: float) -> dict[str, str]:
         "digest": stage.digest[:12],
         "inputs": ", ".join(sources) or NONE,
         "commit": stage.commit or NONE,
+    }
+
+
+def _weighted_row(row: WeightedRow) -> dict[str, Any]:
+    """Each token with `shade`, from -1 (a quarter of the uniform weight or less) over 0 to 1 (four times and more), and its numbers."""
+    return {
+        "prompt": row.prompt.strip(),
+        "when": f"before step {row.step + 1}",
+        "tokens": [
+            {
+                "text": text,
+                "up": weight > 1,
+                "shade": f"{min(1.0, abs(math.log(max(weight, 1e-6), 4))):.2f}",
+                "numbers": f"x {weight:.2f}, loss {loss:.2f}",
+            }
+            for text, weight, loss in zip(row.tokens, row.weights, row.losses, strict=True)
+        ],
     }
 
 

@@ -298,3 +298,19 @@ def test_a_missing_input_is_named(tmp_path: Path, missing: str) -> None:
 def test_nothing_scored(tmp_path: Path) -> None:
     assert run(tmp_path, {"data": data(tmp_path, 1), "sft": artifact(tmp_path, "sft")}).returncode == 1
     assert "no scores" in json.loads((tmp_path / "error.json").read_text())["message"]
+
+
+def test_token_weights_are_shown_by_trajectory_and_time(tmp_path: Path) -> None:
+    inputs = complete(tmp_path)
+    row = {"prompt": "q", "tokens": ["a", "<b>", "c"], "weights": [0.1, 1.0, 4.0], "losses": [0.5, 1.0, 2.0]}
+    taken = [{"step": step, "rows": [row, {**row, "prompt": "r"}]} for step in (0, 9)]
+    (inputs["sft"] / "record" / "token_weights.json").write_text(json.dumps(taken))
+    report_of(tmp_path, inputs)
+    text = page_of(tmp_path)[0]
+    assert [text.count(f"before step {step}<") for step in (1, 10)] == [2, 2]
+    assert text.index("before step 10") < text.rindex("before step 1<")
+    assert '<span class="up" style="--w:1.00" title="x 4.00, loss 2.00">c</span>' in text
+    assert '<span style="--w:1.00" title="x 0.10, loss 0.50">a</span>' in text
+    assert '<span style="--w:0.00" title="x 1.00, loss 1.00">&lt;b&gt;</span>' in text
+    (inputs["sft"] / "record" / "token_weights.json").write_text('[{"step": 0, "rows": [{"prompt": "q"}]}]')
+    assert "the report's input sft" in run(tmp_path, inputs).stderr

@@ -127,3 +127,9 @@ def test_stages_of_several_environments_are_a_caveat() -> None:
     assert "different versions of torch: 2.13.0 (base), 2.14.0 (sft)" in several
     assert "computed at different commits" in several
     assert "uncommitted changes" in several
+
+
+def test_utilities_at_the_level_of_rounding_are_a_caveat() -> None:
+    good, poor = {"step": 1, "rounding_agreement": 0.97}, {"step": 51, "rounding_agreement": 0.12}
+    assert caveats([], [], [stage("sft", curve=[good])], 0) == caveats([], [], [], 0)
+    assert "In 1 of 2 checks of SFT" in caveats([], [], [stage("sft", curve=[good, {"step": 2}, poor])], 0)[1]
