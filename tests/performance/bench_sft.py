@@ -1,56 +1,177 @@
-"""What token weights cost: one optimizer step of each method over plain SFT's, interleaved in one process.
+"""What token weights cost: one optimizer step of each method over plain SFT's, and the peak memory of its process.
 
-Floors, in forward passes of the batch (backward = 2): uniform 3; VCORE one-sided with a probe of fraction r: 3 + 3r + 1.
+`pytest tests/performance/bench_sft.py -o "python_files=bench_*.py" -s`. Process CPU time on one thread, steps of all methods in turn, so
+that a busy machine changes all alike. Floors are in forward passes F of the batch: a backward pass costs 2 F (LoRA: 1 F, as frozen
+weights need no gradient), checkpointing 1 F more, a tangent 2 F (LoRA: 1 F); r is the probe's share of the batch.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from datasets import Dataset
+from transformers import TrainerCallback
 
 from stages import training
+from stages.lora import lora_config
+from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting import make_method
+from stages.sft.reweighting.diagnostics import rank_agreement
+from stages.sft.reweighting.utility import ForwardMode
+from stages.sft.reweighting.vcore import Vcore
 from stages.sft.settings import SftSettings
 from stages.sft.train import trainer_config
 from stages.sft.trainer import ReweightingTrainer
-from tests.tiny import make_tiny_model, open_stage, tiny_demonstrations, write_spec
+from tests.tiny import make_tiny_tokenizer, open_stage, tiny_demonstrations, write_spec
 
-METHODS = {
+BATCH, LENGTH, STEPS, ROUNDS = 16, 160, 4, 2
+METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"name": "uniform"},
     "dft": {"name": "dft"},
-    "vcore r=1/4": {"name": "vcore"},
-    "vcore r=1/4, central": {"name": "vcore", "utility": "central_difference"},
-    "vcore r=1": {"name": "vcore", "probe_fraction": 1.0},
+    "iw_sft": {"name": "iw_sft"},
+    "random": {"name": "random"},
+    "noise": {"name": "noise"},
+    "vcore, default": {"name": "vcore"},
+    "vcore, central": {"name": "vcore", "utility": "central_difference"},
+    "vcore, jvp": {"name": "vcore", "utility": "jvp"},
+    "vcore, fresh r=1/4": {"name": "vcore", "direction": "fresh", "probe_fraction": 0.25},
+    "vcore, paper": {"name": "vcore", "preset": "paper"},
+    "vcore, official": {"name": "vcore", "preset": "official"},
 }
-STEPS, BATCH = 12, 16
+MODES: dict[str, dict[str, Any]] = {
+    "full": {},
+    "full, checkpointing": {"gradient_checkpointing": True},
+    "LoRA": {"lora": {"rank": 8}},
+    "LoRA, checkpointing": {"lora": {"rank": 8}, "gradient_checkpointing": True},
+    "full, bfloat16": {"dtype": "bfloat16"},
+}
 
 
-def test_step_time(tmp_path: Path) -> None:
-    from datasets import Dataset
+def floor(settings: SftSettings) -> float:
+    """The least a step of these settings can cost relative to plain SFT, in forward passes."""
+    forward_and_backward = (2 if settings.lora else 3) + (1 if settings.gradient_checkpointing else 0)
+    method = settings.method
+    if not isinstance(method, VcoreSettings):
+        return 1.0
+    extra = {"finite_difference": 1, "central_difference": 2, "jvp": 2 if settings.lora else 3}[method.utility]
+    return (forward_and_backward * (1 + max(method.probe_fraction, 1 / BATCH)) + extra) / forward_and_backward
 
-    make_tiny_model(tmp_path / "base" / "model", hidden_size=128, layers=4)
-    rows = [{"prompt": r["prompt"], "completion": r["completion"]} for r in tiny_demonstrations(BATCH * STEPS)]
+
+def make_model(folder: Path) -> None:
+    """A Qwen3 of 7 million parameters with a vocabulary whose head costs about as much as in real models."""
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = make_tiny_tokenizer()
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen3Config(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=32,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        **ids,
+    )
+    torch.manual_seed(0)
+    model = Qwen3ForCausalLM(config)
+    model.generation_config = GenerationConfig(**ids)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """CPU seconds from the end of one step to the end of the next: everything a step costs, its probe included."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.ends.append(time.process_time())
+
+    @property
+    def step(self) -> float:
+        return statistics.median(b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False))
+
+
+def train(folder: Path, base: Path, method: dict[str, Any], mode: dict[str, Any]) -> tuple[Clock, ReweightingTrainer, SftSettings]:
+    settings = {"method": method, "max_steps": STEPS, "batch_size": BATCH, "max_length": LENGTH, "logging_steps": STEPS, **mode}
+    context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
+    training.prepare_torch(context)
+    model, tokenizer = training.load_model_and_tokenizer(base, context.settings.dtype if context.settings.lora else "float32")
+    rows = tiny_demonstrations(BATCH * STEPS)
+    for row in rows:  # full rows: every position counts
+        row["completion"][0]["content"] *= 12
+    clock = Clock()
+    trainer = ReweightingTrainer(
+        model=model,
+        args=trainer_config(context),
+        train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
+        processing_class=tokenizer,
+        peft_config=lora_config(context.settings.lora),
+        callbacks=[clock],
+        method=make_method(context.settings.method, tokenizer, context.seed),
+    )
+    trainer.train()
+    return clock, trainer, context.settings
+
+
+def agreement_with_exact(trainer: ReweightingTrainer) -> float | None:
+    """Mean rank correlation of the method's utilities with the exact float32 ones of the same direction."""
+    method = trainer.method
+    if not isinstance(method, Vcore) or method._direction is None:
+        return None
+    evaluator = trainer.evaluator
+    batch = evaluator.place(evaluator.collate([trainer.train_dataset[index] for index in range(8)]))
+    mask = batch["labels"][:, 1:] != -100
+    measured = method.measurement.again(batch, evaluator, method._direction)
+    evaluator.bfloat16, kept = False, evaluator.bfloat16
+    exact = ForwardMode().again(batch, evaluator, method._direction)
+    evaluator.bfloat16 = kept
+    found = rank_agreement(measured, exact, mask)
+    return sum(found) / len(found)
+
+
+def peak_memory(base: Path, folder: Path, method: str, mode: str) -> float:
+    """Peak resident memory in MiB of a process that trains two steps."""
+    code = (
+        "import sys, json, resource; from pathlib import Path; from tests.performance import bench_sft as b;"
+        "b.STEPS = 2; b.train(Path(sys.argv[1]), Path(sys.argv[2]), b.METHODS[sys.argv[3]], b.MODES[sys.argv[4]]);"
+        "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(folder), str(base), method, mode], capture_output=True, text=True, check=True)
+    return float(out.stdout.rpartition("PEAK")[2])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_step_cost(tmp_path: Path, mode: str) -> None:
+    make_model(tmp_path / "base")
     spent: dict[str, list[float]] = {name: [] for name in METHODS}
-    for repeat in range(3):
+    floors, ranks = {}, {}
+    for index in range(ROUNDS):
         for name, method in METHODS.items():
-            folder = tmp_path / f"{name.replace('/', '_')}-{repeat}"
-            settings = {"method": method, "max_steps": STEPS, "batch_size": BATCH, "max_length": 128, "logging_steps": STEPS}
-            context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
-            training.prepare_torch(context)
-            model, tokenizer = training.load_model_and_tokenizer(tmp_path / "base" / "model", "float32")
-            trainer = ReweightingTrainer(
-                model=model,
-                args=trainer_config(context),
-                train_dataset=Dataset.from_list(rows),
-                processing_class=tokenizer,
-                method=make_method(context.settings.method),
-            )
-            started = time.perf_counter()
-            trainer.train()
-            spent[name].append((time.perf_counter() - started) / STEPS)
-    base = sorted(spent["uniform"])[1]
-    table = {name: round(sorted(times)[1] / base, 2) for name, times in spent.items()}
-    print(f"\n  uniform {1000 * base:.0f} ms a step ({torch.get_num_threads()} thread); ratios {json.dumps(table)}")
+            folder = tmp_path / f"{index}-{len(spent[name])}-{abs(hash(name))}"
+            clock, trainer, settings = train(folder, tmp_path / "base", method, MODES[mode])
+            spent[name].append(clock.step)
+            floors[name], ranks[name] = floor(settings), agreement_with_exact(trainer)
+    plain = min(spent["uniform"])
+    start = peak_memory(tmp_path / "base", tmp_path / "m0", "uniform", mode)
+    print(f"\n{mode}: plain SFT {1000 * plain:.0f} ms CPU a step of {BATCH} x {LENGTH} tokens, peak {start:.0f} MiB")
+    print(f"{'method':22} {'time':>6} {'floor':>6} {'memory':>7} {'rank correlation to exact':>26}")
+    table = {}
+    for index, name in enumerate(METHODS):
+        memory = peak_memory(tmp_path / "base", tmp_path / f"m{index + 1}", name, mode) / start
+        table[name] = {"time": min(spent[name]) / plain, "floor": floors[name], "memory": memory, "rank": ranks[name]}
+        rank = "" if ranks[name] is None else f"{ranks[name]:.3f}"
+        print(f"{name:22} {table[name]['time']:6.2f} {floors[name]:6.2f} {memory:7.2f} {rank:>26}")
+    print(json.dumps({mode: table}))
