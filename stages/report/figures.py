@@ -45,9 +45,9 @@ PANELS: dict[str, tuple[str, list[tuple[str, dict[str, str]]]]] = {
         [
             ("loss, nats per token", {"uniform_loss": "uniform", "weighted_loss": "weighted"}),
             ("KL, nats", {"kl": "token weights from uniform"}),
-            ("share", {"ess": "effective tokens (ESS)", "top_share": "weight on top 1 %"}),
+            ("share", {"ess": "ESS", "top_share": "weight of top 1 %"}),
             ("factor", {"alpha": "alpha"}),
-            ("rank correlation", {"rounding_agreement": "two sides of the step", "probe_agreement": "two half probes"}),
+            ("rank correlation", {"rounding_agreement": "two sides", "probe_agreement": "two probes"}),
         ],
     ),
     "grpo": (

@@ -49,8 +49,8 @@ class SftSettings(StageSettings):
     """bfloat16: mixed precision (trained weights stay float32, a frozen base under LoRA is bfloat16), and a bfloat16 checkpoint."""
     completion_only_loss: bool = identity(True)
     """Whether the prompt's tokens carry no loss."""
-    packing: Literal[False] = identity(False)
-    """One row per sequence; packing is not supported."""
+    packing: bool = identity(False)
+    """One row per sequence; packing is refused, because a method's weights are a distribution over one trajectory."""
     lora: LoraSettings | None = identity(None)
     gradient_checkpointing: bool = execution(False)
     """Recompute activations in the backward pass: less memory, more time."""
@@ -75,6 +75,8 @@ class SftSettings(StageSettings):
     @model_validator(mode="after")
     def _consistent(self) -> SftSettings:
         require_one(self, "epochs", "max_steps")
+        if self.packing:
+            raise ValueError("packing puts several trajectories into one row, over which token weights are not defined; leave it out")
         method, resolution = self.method, RESOLUTION[self.dtype]
         if isinstance(method, VcoreSettings) and method.unmeasurable == "stop" and (method.epsilon or 1.0) < resolution:
             raise ValueError(

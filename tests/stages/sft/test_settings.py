@@ -52,7 +52,7 @@ def test_an_alternative_replaces_the_default_it_excludes() -> None:
         ({"batch_size": 8, "micro_batch_size": 3}, "does not divide"),
         ({"method": {"name": "uniform", "kl": 0.1}}, "Extra inputs"),
         ({"method": {"name": "vcor"}}, "vcore"),
-        ({"packing": True}, "False"),
+        ({"packing": True}, "several trajectories into one row"),
         ({"learning_rate": "1e-5"}, "valid number"),
         ({"lora": {"rank": 0}}, "greater than 0"),
     ],
