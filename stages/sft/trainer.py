@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
 from stages import ranks
-from stages.runtime import read_json, write_json
+from stages.runtime import StageError, read_json, write_json
 from stages.sft.reweighting.base import Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
@@ -33,6 +33,11 @@ class ReweightingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, method: Method, note: Callable[[str], None] = print, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise StageError(
+                "token weights move and probe whole parameters, which FSDP and DeepSpeed split between processes",
+                "Use plain data parallelism (torchrun without a sharding config), with LoRA where the model is large.",
+            )
         self.method = method
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)

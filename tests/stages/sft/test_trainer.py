@@ -15,7 +15,7 @@ from trl import SFTTrainer
 
 from stages import training
 from stages.lora import lora_config
-from stages.runtime import Context
+from stages.runtime import Context, StageError
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.train import read_demonstrations, trainer_config
@@ -165,3 +165,15 @@ def test_losses_are_those_of_the_committed_reference(sft_context: MakeContext, n
         pytest.skip("reference losses rewritten")
     for quantity, values in measured.items():
         assert values == pytest.approx(stored[name][quantity], rel=2e-3), quantity
+
+
+def test_sharded_training_is_refused(sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = SFTTrainer.__init__
+
+    def as_under_fsdp(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(SFTTrainer, "__init__", as_under_fsdp)
+    with pytest.raises(StageError, match="FSDP and DeepSpeed split"):
+        train(sft_context())
