@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from hashlib import sha256
 from types import TracebackType
 
-from evaluation.graders import code, maths
+from evaluation.graders import choice, code, maths
 from evaluation.graders.extraction import boxed_answer
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import Level, Sandbox
@@ -32,7 +32,7 @@ class Graded:
 
 
 class Grader:
-    """Grades completions of maths and code problems; use as a context manager. One thread at a time may call `grade`.
+    """Grades completions of maths, multiple-choice and code problems; use as a context manager. One thread at a time may call `grade`.
 
     Worker processes are started when an item first needs them, live as long as the grader, and end with it or with this process.
 
@@ -117,6 +117,9 @@ class Grader:
                     if key not in equal_answers:
                         equal_answers[key] = self._pool.submit(self._grade_maths, problem.gold, answer)
                     waiting.setdefault(equal_answers[key], []).append(place)
+            elif problem.kind == "choice":
+                letter = choice.letter(boxed_answer(completion))
+                graded[place] = Graded("no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter)
             elif problem.kind == "code":
                 waiting[self._pool.submit(self._grade_code, self._code_grader(), problem, completion)] = [place]
             else:
@@ -163,6 +166,8 @@ def grader_version(kind: str) -> dict[str, str]:
     """What decides a verdict beside the completion: our grader's version and, for maths, math-verify's."""
     if kind == "code":
         return {"grader": f"code {code.VERSION}"}
+    if kind == "choice":
+        return {"grader": f"choice {choice.VERSION}"}
     from importlib.metadata import version
 
     return {"grader": f"maths {maths.VERSION}", "math_verify": version("math-verify")}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-Kind = Literal["maths", "code"]
+Kind = Literal["maths", "code", "choice"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
 VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "no_answer", "timeout", "grader_error")
 
@@ -26,8 +26,8 @@ class Problem:
     """One problem of a benchmark or of an RL prompt set.
 
     `prompt` is the user message exactly as the model's chat template will receive it (instruction included). `gold` is the
-    reference: the answer for maths, the reference program for code. `tests` holds what a code grader needs (see
-    `evaluation.graders.code`) and is empty for maths.
+    reference: the answer for maths, the reference program for code, the letter for multiple choice. `tests` holds what a code
+    grader needs (see `evaluation.graders.code`) and is empty otherwise.
     """
 
     id: str

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import difflib
 
-from evaluation.benchmarks import aime, amc, gsm8k, humaneval, mbpp, tiny_code, word_problems
+from evaluation.benchmarks import aime, aime25, amc, choice, gsm8k, humaneval, math500, mbpp, olympiadbench, tiny_code, word_problems
 from evaluation.benchmarks.base import Benchmark, Source
 
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "get"]
 
 BENCHMARKS: dict[str, Benchmark] = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (aime, amc, gsm8k, humaneval, mbpp, tiny_code, word_problems)
+    benchmark.name: benchmark
+    for benchmark in (
+        *(module.BENCHMARK for module in (aime, aime25, amc, gsm8k, humaneval, math500, mbpp, olympiadbench, tiny_code, word_problems)),
+        choice.SUPERGPQA,
+        choice.RBENCH,
+    )
 }
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from evaluation.records import Verdict
 
-VERSION = "1"
+VERSION = "2"
 """Part of every score's protocol; raise it when the same answer may get another verdict."""
 MAX_ANSWER = 2000
 """Characters. No reference answer of any benchmark is near it; longer text is not an answer and only keeps workers busy."""
@@ -31,14 +31,22 @@ START_S = 120.0
 
 _ROOT = Path(__file__).resolve().parents[2]
 _WORKER = "evaluation.graders.maths_worker"
-_SPACING = re.compile(r"\\[,;: ]|\\(?:quad|qquad)\b|~")
+_NEGATIVE_SPACE = re.compile(r"(?<!\\)\\!\s*")
+# Not after another backslash: two of them end the row of a matrix.
+_SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad)\b|~")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?:,|\{,\})\d{3})+")
+_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})")
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
 
 
 def clean(answer: str) -> str:
-    """The answer without dollar signs, LaTeX spacing, and the punctuation that ends a sentence (math-verify refuses the last two)."""
-    return _SPACING.sub(" ", answer.replace("$", "").replace("\\!", "")).strip().rstrip(".,;:").strip()
+    """The answer without dollar signs, LaTeX spacing, and the punctuation that ends a sentence (math-verify refuses the last two).
+
+    1.5e3 becomes 1.5 \\times 10^{3}, which math-verify reads as a number and not as a product with Euler's e.
+    """
+    text = _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", answer.replace("$", ""))).strip().rstrip(".,;:").strip()
+    found = _SCIENTIFIC.fullmatch(text)
+    return text if found is None else f"{found[1]} \\times 10^{{{found[2]}}}"
 
 
 def whole_number(answer: str) -> str | None:
@@ -62,8 +70,14 @@ def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:
         return "wrong", f"{len(answer)} characters are no answer"
     left, right = whole_number(gold), whole_number(answer)
     if left is None or right is None:
-        return None
+        # The very text of the gold answer is right, also where math-verify cannot read it (sentences, unions of sets).
+        return ("correct", "") if _text(gold) == _text(answer) else None
     return ("correct" if left == right else "wrong"), ""
+
+
+def _text(answer: str) -> str:
+    """For comparison as text: cleaned, and without white space."""
+    return "".join(clean(answer).split())
 
 
 class WorkerFailed(RuntimeError):
@@ -90,7 +104,7 @@ class MathsWorker:
         """Verdict on one pair, and a detail where it is not plain. Never raises for what an answer does to the worker."""
         try:
             process = self._ready()
-            self._send(process, {"gold": gold, "answer": clean(answer), "cpu_s": 2 * self.timeout_s + 5})
+            self._send(process, {"gold": clean(gold), "answer": clean(answer), "cpu_s": 2 * self.timeout_s + 5})
             reply = self._receive(process, self.timeout_s)
         except WorkerFailed as error:
             self._stop()

@@ -12,6 +12,9 @@ from typing import Any, TextIO
 MEMORY = 4 * 2**30
 """Bytes of address space; an answer such as 10^{10^{10}} is ended by it instead of taking the machine's memory."""
 
+RELATIVE = 1e-6
+"""Numbers further apart than this share of the larger are never equal."""
+
 
 class _Failures(logging.Handler):
     """Collects the exceptions that math-verify swallows and reports only to its debug log."""
@@ -23,6 +26,21 @@ class _Failures(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info is not None and record.exc_info[0] is not None:
             self.names.append(record.exc_info[0].__name__)
+
+
+def _apart(gold: Any, answer: Any) -> bool:
+    """Whether two numbers differ by more than a millionth of the larger.
+
+    math-verify rounds to six decimals, so that 1/2^99 and 1/2^98, or 2e-7 and 1e-7, are the same to it.
+    """
+    from sympy import Expr
+
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
+        return False
+    left, right = gold.evalf(30), answer.evalf(30)
+    if not (left.is_comparable and right.is_comparable):
+        return False
+    return bool(abs(left - right) > max(abs(left), abs(right)) * RELATIVE)
 
 
 def main() -> None:
@@ -46,6 +64,8 @@ def main() -> None:
             return {"error": f"math-verify cannot read the gold answer {gold_text[:100]!r}"}
         answer = parse(f"\\boxed{{{answer_text}}}", extraction_config=forms, parsing_timeout=None)
         equal = bool(verify(gold, answer, timeout_seconds=None))
+        if equal and "%" not in gold_text + answer_text and _apart(gold[0], answer[0]):
+            return {"equal": False, "detail": "equal only when rounded"}
         if not equal and "MemoryError" in failures.names:
             return {"error": "MemoryError"}
         detail = "math-verify cannot read the answer" if not answer else ", ".join(sorted(set(failures.names)))

@@ -59,4 +59,6 @@ def scoring_protocol(kind: Kind, settings: ScoreSettings) -> dict[str, Any]:
     """What of the grading can change a verdict."""
     if kind == "code":
         return {**grader_version(kind), "timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
+    if kind == "choice":
+        return dict(grader_version(kind))
     return {**grader_version(kind), "timeout_s": settings.maths_timeout_s}

@@ -1,0 +1,77 @@
+"""Multiple choice with lettered options: SuperGPQA (arXiv:2502.14739, a thousand questions of it) and R-Bench-T (arXiv:2505.02018)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from string import ascii_uppercase
+from typing import Any
+
+from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.rows import check_set, text
+from evaluation.records import Problem, RecordError
+
+SUPERGPQA_SIZE = 1000
+RBENCH_SIZE = 1094
+
+
+def choice_prompt(question: str, options: list[str]) -> str:
+    """The maths prompt's instruction, with the options and the letter asked for."""
+    listed = "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
+    return (
+        f"You are a helpful and accurate assistant for solving the following multiple-choice problem:\n{question}\n{listed}\n"
+        "Please reason step by step, and put the letter of the correct option within \\boxed{} at last."
+    )
+
+
+def parse_supergpqa(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """A thousand questions. Columns: uuid or id, question, options (a list of texts), answer_letter.
+
+    Of a source with more rows (the hub's has 26,529) those are taken whose ids have the smallest SHA-256: the same ones everywhere and
+    whatever the order, but not the thousand that a paper may have drawn, which a local file can hold.
+    """
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        where = f"supergpqa, row {number}"
+        problems.append(_problem("supergpqa", text(row, ("uuid", "id"), where), row, row.get("options"), ("answer_letter",), where))
+    if len(problems) > SUPERGPQA_SIZE:
+        problems = sorted(problems, key=lambda p: hashlib.sha256(p.id.encode()).hexdigest())[:SUPERGPQA_SIZE]
+    return check_set(problems, SUPERGPQA_SIZE, "supergpqa")
+
+
+def parse_rbench(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """All 1,094 questions. Columns: index or id, question, one column an option (A, B, ...), answer."""
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        where = f"rbench_t, row {number}"
+        name = next((str(row[column]) for column in ("index", "id") if row.get(column) is not None), str(number))
+        options = [row[letter] for letter in ascii_uppercase if row.get(letter) is not None]
+        problems.append(_problem("rbench_t", name, row, options, ("answer",), where))
+    return check_set(problems, RBENCH_SIZE, "rbench_t")
+
+
+def _problem(benchmark: str, name: str, row: Mapping[str, Any], options: Any, answer: tuple[str, ...], where: str) -> Problem:
+    if not isinstance(options, list) or not 2 <= len(options) <= len(ascii_uppercase) or not all(isinstance(o, str) for o in options):
+        raise RecordError(f"{where}: the options must be two to {len(ascii_uppercase)} texts, not {options!r}")
+    gold = text(row, answer, where).strip().upper()
+    if gold not in ascii_uppercase[: len(options)] or len(gold) != 1:
+        raise RecordError(f"{where}: the answer {gold!r} is not the letter of one of its {len(options)} options")
+    return Problem(name, benchmark, "choice", choice_prompt(text(row, ("question",), where).strip(), options), gold)
+
+
+SUPERGPQA = Benchmark(
+    name="supergpqa",
+    kind="choice",
+    description="A thousand graduate-level questions of 285 disciplines, up to ten options.",
+    size=SUPERGPQA_SIZE,
+    sources={"test": Source(local="supergpqa/supergpqa.jsonl", hub="m-a-p/SuperGPQA", hub_split="train")},
+    parse=parse_supergpqa,
+)
+RBENCH = Benchmark(
+    name="rbench_t",
+    kind="choice",
+    description="R-Bench-T: graduate-level text questions, six options.",
+    size=RBENCH_SIZE,
+    sources={"test": Source(local="rbench_t/rbench_t.jsonl", hub="R-Bench/R-Bench", hub_config="rbench-t_en", hub_split="test")},
+    parse=parse_rbench,
+)

@@ -1,0 +1,42 @@
+"""MATH-500: the 500 test problems of MATH (Hendrycks et al., 2021) that Lightman et al. (2023, arXiv:2305.20050) held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.rows import check_set, maths_prompt, text
+from evaluation.records import Problem
+
+NAME = "math500"
+SIZE = 500
+
+
+def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Columns: problem, answer (bare LaTeX), and unique_id or id; ids become as short as precalculus/807."""
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        where = f"{NAME}, row {number}"
+        name = text(row, ("unique_id", "id"), where).removeprefix(f"{NAME}-").removeprefix("test/").removesuffix(".json")
+        problems.append(
+            Problem(
+                id=name,
+                benchmark=NAME,
+                kind="maths",
+                prompt=maths_prompt(text(row, ("problem",), where).strip()),
+                gold=text(row, ("answer",), where).strip(),
+                meta={column: row[column] for column in ("subject", "level") if column in row},
+            )
+        )
+    return check_set(problems, SIZE, NAME)
+
+
+BENCHMARK = Benchmark(
+    name=NAME,
+    kind="maths",
+    description="Competition mathematics of seven subjects, answers in LaTeX.",
+    size=SIZE,
+    sources={"test": Source(local=f"{NAME}/{NAME}.jsonl.gz", hub="HuggingFaceH4/MATH-500", hub_split="test")},
+    parse=parse,
+)
