@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline import cli_eval
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, StageFailed, UserError
 
 app = typer.Typer(
@@ -182,6 +183,9 @@ def score(
     out.print(f"{benchmark}: {metrics['metric']} {_interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
     missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
     out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
+
+
+app.command()(cli_eval.compare)
 
 
 @store_app.command("ls")

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from evaluation.comparison import Comparison, Measured, compare, right_shares
 from evaluation.records import VERDICTS, Generation, Problem, Score, read_records, read_rows
-from evaluation.statistics import paired_difference
-from stages.report.model import CHECKPOINTS, Comparison, Report, Result, Stage, Transcript, WeightedRow
+from stages.report.model import CHECKPOINTS, Report, Result, Stage, Transcript, WeightedRow
 from stages.report.settings import ReportSettings
 from stages.report.statements import caveats, verdict
 from stages.runtime import Context, StageError, read_json
@@ -145,7 +145,7 @@ def _result(
         pass_at=metrics.get("pass_at", {}),
         **given,
     )
-    shares = _right_shares(scores)
+    shares = right_shares(scores)
     counts = {name: sum(s.verdict == name for s in scores) for name in VERDICTS}
     if not math.isclose(result.value, fmean(shares.values()), abs_tol=1e-9) or not result.low <= result.value <= result.high:
         raise ValueError(f"{benchmark}: the value {result.value} is not that of scores.jsonl, {fmean(shares.values())}")
@@ -157,14 +157,6 @@ def _result(
 _OWN_FIELDS = {"checkpoint", "benchmark", "completion_tokens", "pass_at"}
 
 
-def _right_shares(scores: list[Score]) -> dict[str, float]:
-    """Problem -> share of its samples that are right."""
-    samples: dict[str, list[bool]] = {}
-    for score in scores:
-        samples.setdefault(score.problem_id, []).append(score.verdict == "correct")
-    return {problem: fmean(right) for problem, right in samples.items()}
-
-
 def _compare(measured: dict[str, _Checkpoint]) -> list[Comparison]:
     """Consecutive checkpoints, on the same problems; without a difference where the protocols are not the same."""
     out = []
@@ -172,16 +164,16 @@ def _compare(measured: dict[str, _Checkpoint]) -> list[Comparison]:
         having = [name for name in CHECKPOINTS if name in measured and benchmark in measured[name].results]
         for before, after in itertools.pairwise(having):
             first, second = measured[before].results[benchmark], measured[after].results[benchmark]
-            if first.protocol != second.protocol:
-                out.append(Comparison(benchmark, before, after, None))
-                continue
-            old, new = _right_shares(measured[before].scores[benchmark]), _right_shares(measured[after].scores[benchmark])
-            if old.keys() != new.keys() or first.k != second.k:
+            old = Measured(measured[before].scores[benchmark], first.protocol, first.protocol_details)
+            new = Measured(measured[after].scores[benchmark], second.protocol, second.protocol_details)
+            try:
+                out.append(compare(benchmark, before, after, old, new))
+            except ValueError as error:
                 raise StageError(
-                    f"{benchmark}: {before} and {after} name the same protocol but were not scored on the same problems and samples", _FIX
-                )
-            difference = paired_difference(list(old.values()), [new[problem] for problem in old])
-            out.append(Comparison(benchmark, before, after, difference, exact=first.k == 1))
+                    f"{benchmark}: {before} and {after} name the same protocol but were not scored on the same problems and samples "
+                    f"({error})",
+                    _FIX,
+                ) from error
     return out
 
 

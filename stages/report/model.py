@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from evaluation.statistics import CONFIDENCE, PairedDifference
+from evaluation.comparison import Comparison
+from evaluation.statistics import PairedDifference
 
 CHECKPOINTS = ("base", "sft", "grpo")
 
@@ -73,32 +74,6 @@ class Result:
     def split(self) -> str:
         """The split that was sampled; empty where the protocol does not say."""
         return str(self.protocol_details.get("sampling", {}).get("split", ""))
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Two checkpoints on the same problems. `difference` is None where their protocols differ: then they may not be compared."""
-
-    benchmark: str
-    before: str
-    after: str
-    difference: PairedDifference | None
-    exact: bool = True
-    """Whether the p-value is of McNemar's exact test (one sample a problem); otherwise of the paired normal test."""
-
-    @property
-    def verdict(self) -> str:
-        """`higher`, `lower`, `not distinguishable` or `different protocols`.
-
-        A difference is claimed only where its 95 % interval leaves out 0 and the test agrees (p < 0.05): with few changed problems the
-        interval alone is too eager (5 of 20 better and none worse: interval above 0, exact p = 0.06).
-        """
-        d = self.difference
-        if d is None:
-            return "different protocols"
-        if d.p_value >= 1 - CONFIDENCE or d.low <= 0 <= d.high:
-            return "not distinguishable"
-        return "higher" if d.difference > 0 else "lower"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.comparison import Comparison
 from evaluation.statistics import CONFIDENCE
-from stages.report.model import Comparison, Result, Stage, percent, points, versions
+from stages.report.model import Result, Stage, percent, points, versions
 
 LARGE_SHARE = 0.10  # of truncated or unanswered samples, above which a score says as much about the limit or the format
 FEW_PROBLEMS = 100

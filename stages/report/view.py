@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from evaluation.comparison import Comparison
 from stages.report.figures import figures
-from stages.report.model import Comparison, Report, Result, Stage, WeightedRow, interval, percent, points
+from stages.report.model import Report, Result, Stage, WeightedRow, interval, percent, points
 
 NONE = "–"
 

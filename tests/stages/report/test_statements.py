@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from evaluation.comparison import Comparison
 from evaluation.statistics import mean_estimate, paired_difference
-from stages.report.model import Comparison, Result, Stage
+from stages.report.model import Result, Stage
 from stages.report.statements import caveats, verdict
 
 

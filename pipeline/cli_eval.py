@@ -1,0 +1,101 @@
+"""Commands of `vcore` about scores: `compare`. They need no pipeline config."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evaluation.comparison import Comparison, Measured
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+_SCORES = "A scores file, the folder or key of a score artifact, or a run (latest:sft is the SFT checkpoint of the latest run)."
+
+
+def compare(
+    before: Annotated[str, typer.Argument(metavar="A", help=_SCORES, show_default=False)],
+    after: Annotated[str, typer.Argument(metavar="B", help="What is compared with A, in the same forms.", show_default=False)],
+    home: Annotated[Path, typer.Option("--home", envvar="VCORE_HOME", help="Folder of the store and the runs.")] = Path(".vcore"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+) -> None:
+    """Compare two scores on the same problems: the difference B - A, its 95 % interval, and whether there is one."""
+    from evaluation.comparison import compare as compare_measured
+
+    old, new = read_scores(home, before), read_scores(home, after)
+    common = [name for name in old if name in new]
+    if not common:
+        raise ConfigError(f"no benchmark in common: {before} has {', '.join(old)}; {after} has {', '.join(new)}")
+    try:
+        found = [compare_measured(name, before, after, old[name], new[name]) for name in common]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    unknown = [name for name in common if old[name].protocol is None or new[name].protocol is None]
+    alone = sorted(old.keys() ^ new.keys())
+    if as_json:
+        rows = [_as_json(c) | {"protocol_known": c.benchmark not in unknown} for c in found]
+        sys.stdout.write(json.dumps({"before": before, "after": after, "comparisons": rows, "not_compared": alone}, indent=2) + "\n")
+        return
+    for c in found:
+        out.print(escape(_line(c)), soft_wrap=True)
+        for difference in c.protocols:
+            out.print(f"    {escape(difference)}", soft_wrap=True)
+    if unknown:
+        out.print(f"[yellow]Sampled how is not known for {', '.join(unknown)}: a scores file tells no protocol.[/]", soft_wrap=True)
+    if alone:
+        out.print(f"Not compared, on one side only: {', '.join(alone)}")
+
+
+def read_scores(home: Path, name: str) -> dict[str, Measured]:
+    """The scores that a word on the command line means; `ConfigError` where it means none."""
+    from evaluation.comparison import read_measured
+
+    path = Path(name).expanduser()
+    try:
+        return read_measured(path if path.exists() else _score_folder(home, name))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: the scores cannot be read: {error}") from error
+
+
+def _score_folder(home: Path, name: str) -> Path:
+    """The artifact of a score stage, by its key or the beginning of it, or of a run, by default that of its last checkpoint."""
+    from pipeline.runs import find_run
+    from pipeline.store import Store
+
+    artifacts = [folder for program, key, folder in Store(home).artifacts() if program == "score" and key.startswith(name)]
+    if len(artifacts) == 1 and len(name) >= 4:
+        return artifacts[0]
+    if name.endswith((".jsonl", ".gz")) or "/" in name:
+        raise ConfigError(f"there is no file or folder {name}")
+    run, _, checkpoint = name.partition(":")
+    record = json.loads((find_run(home, run) / "run.json").read_text(encoding="utf-8"))
+    stages = {stage["name"].partition(".")[2]: stage for stage in record["stages"] if stage["name"].startswith("score.")}
+    if not stages or (checkpoint and checkpoint not in stages):
+        raise ConfigError(
+            f"run {record['id']} has no scores{' of ' + checkpoint if checkpoint else ''}; it has {', '.join(stages) or 'none'}"
+        )
+    return Path(stages[checkpoint or list(stages)[-1]]["folder"])
+
+
+def _line(c: Comparison) -> str:
+    d = c.difference
+    if d is None:
+        return f"{c.benchmark}: different protocols, not compared"
+    test = "exact McNemar" if c.exact else "paired normal test"
+    return (
+        f"{c.benchmark}: {100 * d.difference:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {d.improved} better and {d.worsened} "
+        f"worse of {d.n}, p = {d.p_value:.2g} ({test}): {c.verdict}"
+    )
+
+
+def _as_json(c: Comparison) -> dict[str, Any]:
+    values = {} if c.difference is None else {"exact": c.exact, **dataclasses.asdict(c.difference)}
+    return {"benchmark": c.benchmark, "verdict": c.verdict, **values, "protocols_differ_in": list(c.protocols)}
