@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from statistics import NormalDist, fmean, variance
@@ -58,6 +59,23 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     if not 1 <= k <= samples:
         raise ValueError(f"pass@{k} cannot be estimated from {samples} samples of a problem")
     return float(1 - Fraction(math.comb(samples - correct, k), math.comb(samples, k)))
+
+
+def majority_share(samples: Sequence[tuple[int, str]]) -> float:
+    """Chance that the most frequent answer of one problem is right, ties broken by lot; 0 where nobody votes.
+
+    Args:
+        samples: (1 if right else 0, vote); equal votes are one answer, an empty one is none.
+
+    Raises:
+        ValueError: an answer is right in one sample and wrong in another, or two answers are right.
+    """
+    votes = Counter(vote for _, vote in samples if vote)
+    right = {vote for correct, vote in samples if correct and vote}
+    if len(right) > 1 or any(vote in right and not correct for correct, vote in samples):
+        raise ValueError(f"right answers must all have one vote and wrong ones another, not {sorted(right)}")
+    first = [vote for vote, count in votes.items() if count == max(votes.values())]
+    return len(right & set(first)) / len(first) if first else 0.0
 
 
 def clustered_standard_error(problems: Sequence[Sequence[float]]) -> float:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import cli_eval
-from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, StageFailed, UserError
+from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, UserError
 
 app = typer.Typer(
     name="vcore", help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.", no_args_is_help=True, add_completion=False
@@ -153,38 +153,7 @@ def show(
         out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True)
 
 
-@app.command()
-def score(
-    benchmark: Annotated[str, typer.Argument(help="A benchmark's name, for example aime24.")],
-    generations: Annotated[Path, typer.Argument(metavar="GENERATIONS.jsonl", help="Full records, or rows {problem_id, completion}.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", envvar="VCORE_DATA_DIR", help="Folder with local copies of the benchmarks.")
-    ] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", help="Write one verdict a line to this file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Grade generations from anywhere; needs no model and no GPU."""
-    from evaluation.loading import LoadError
-    from evaluation.records import RecordError, write_jsonl
-    from stages.runtime import StageError
-    from stages.score.run import score_file
-
-    try:
-        metrics, scores = score_file(benchmark, generations, data)
-    except StageError as error:
-        raise StageFailed("score", error.message, fix=error.fix) from error
-    except (RecordError, LoadError, OSError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    if out_file is not None:
-        write_jsonl(out_file, scores)
-    if as_json:
-        _print_json(metrics)
-        return
-    out.print(f"{benchmark}: {metrics['metric']} {_interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
-    missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
-    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
-
-
+app.command()(cli_eval.score)
 app.command()(cli_eval.compare)
 
 

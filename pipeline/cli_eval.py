@@ -1,4 +1,4 @@
-"""Commands of `vcore` about scores: `compare`. They need no pipeline config."""
+"""Commands of `vcore` about scores, `score` and `compare`. They need no pipeline config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StageFailed
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Measured
@@ -52,6 +52,49 @@ def compare(
         out.print(f"[yellow]Sampled how is not known for {', '.join(unknown)}: a scores file tells no protocol.[/]", soft_wrap=True)
     if alone:
         out.print(f"Not compared, on one side only: {', '.join(alone)}")
+
+
+def score(
+    benchmark: Annotated[str, typer.Argument(help="A benchmark's name, for example aime24; or maths, for rows that bring their own gold.")],
+    generations: Annotated[
+        Path,
+        typer.Argument(metavar="GENERATIONS.jsonl", help="Full records, {problem_id, completion} or {task_id, solution}."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", envvar="VCORE_DATA_DIR", help="The benchmark's local file, or a folder with local copies.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Score a file that leaves problems out.")] = False,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Write one verdict a line to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+) -> None:
+    """Grade generations from anywhere; needs no model and no GPU."""
+    from evaluation.loading import LoadError
+    from evaluation.records import RecordError, write_jsonl
+    from stages.runtime import StageError
+    from stages.score.files import score_file
+
+    try:
+        metrics, scores = score_file(benchmark, generations, data, partial)
+    except StageError as error:
+        raise StageFailed("score", error.message, fix=error.fix) from error
+    except (RecordError, LoadError, OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if out_file is not None:
+        write_jsonl(out_file, scores)
+    if as_json:
+        sys.stdout.write(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        return
+    out.print(f"{benchmark}: {metrics['metric']} {_interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
+    for tries, value in metrics.get("pass_at", {}).items():
+        out.print(f"  pass@{tries} {_interval(value)}")
+    if "majority" in metrics:
+        out.print(f"  maj@{metrics['k']} {_interval(metrics['majority'])}")
+    missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
+    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
+
+
+def _interval(result: dict[str, Any]) -> str:
+    return f"{100 * result['value']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
 
 
 def read_scores(home: Path, name: str) -> dict[str, Measured]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-MODULES = ("accuracy_ci", "pass_at_k")
+MODULES = ("accuracy_ci", "maj_at_k", "pass_at_k")
 
 
 def load_metric(name: str) -> Any:

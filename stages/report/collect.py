@@ -143,6 +143,7 @@ def _result(
         benchmark=benchmark,
         completion_tokens=fmean(g.completion_tokens for g in mine),
         pass_at=metrics.get("pass_at", {}),
+        majority=metrics.get("majority", {}),
         **given,
     )
     shares = right_shares(scores)
@@ -154,7 +155,7 @@ def _result(
     return result
 
 
-_OWN_FIELDS = {"checkpoint", "benchmark", "completion_tokens", "pass_at"}
+_OWN_FIELDS = {"checkpoint", "benchmark", "completion_tokens", "pass_at", "majority"}
 
 
 def _compare(measured: dict[str, _Checkpoint]) -> list[Comparison]:

@@ -64,6 +64,8 @@ class Result:
     """Mean over samples, in tokens of the checkpoint's own tokenizer."""
     pass_at: dict[str, dict[str, float]]
     """k -> {value, low, high} of the unbiased pass@k; empty for a single sample."""
+    majority: dict[str, float]
+    """{value, low, high} of the vote over the samples; empty for a single sample and for code."""
     protocol_details: dict[str, Any]
 
     @property

@@ -45,6 +45,8 @@ def _row(report: Report, benchmark: str) -> dict[str, Any]:
 
 def _pass_at(r: Result) -> dict[str, str]:
     values = ", ".join(f"pass@{k} {percent(v['value'])} {interval(v['low'], v['high'])}" for k, v in r.pass_at.items())
+    if r.majority:
+        values += f", maj@{r.k} {percent(r.majority['value'])} {interval(r.majority['low'], r.majority['high'])}"
     return {"benchmark": r.benchmark, "checkpoint": r.checkpoint, "values": values}
 
 

@@ -6,25 +6,32 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.grading import fingerprint, grader_version
+from evaluation.grading import Grader, fingerprint, grader_version
 from evaluation.metrics import load_metric
 from evaluation.records import VERDICTS, Generation, Kind, Score
+from evaluation.voting import pool_votes
 from stages.score.settings import ScoreSettings
 
 
 def benchmark_metrics(
-    generations: Sequence[Generation], scores: Sequence[Score], kind: Kind, sampling: dict[str, Any], settings: ScoreSettings
+    generations: Sequence[Generation],
+    scores: Sequence[Score],
+    kind: Kind,
+    sampling: dict[str, Any],
+    settings: ScoreSettings,
+    grader: Grader,
 ) -> dict[str, Any]:
     """The entry of one benchmark in `metrics.json`.
 
     `value`, `low` and `high` are shares with a 95 % interval over `n` problems of `k` samples each: `accuracy` (maths) or `pass@1` (code)
     of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With several samples, `pass_at` holds the
-    unbiased pass@k for k = 1 and the powers of two up to the number of samples.
+    unbiased pass@k for k = 1 and the powers of two up to the number of samples, and `majority` the accuracy of their vote (not for code).
 
     Args:
         generations: of one benchmark.
         scores: in the same order.
         sampling: the protocol under which they were sampled, from the generations' summary.
+        grader: decides which answers are one vote.
     """
     right = [int(score.verdict == "correct") for score in scores]
     ids = [score.problem_id for score in scores]
@@ -52,6 +59,9 @@ def benchmark_metrics(
         for tries in (2**power for power in range(k.bit_length())):
             found = metric.compute(predictions=right, references=ids, k=tries)
             entry["pass_at"][str(tries)] = {"value": found["pass_at_k"], "low": found["low"], "high": found["high"]}
+        if kind != "code":
+            found = load_metric("maj_at_k").compute(predictions=right, references=ids, votes=pool_votes(scores, grader))
+            entry["majority"] = {"value": found["maj_at_k"], "low": found["low"], "high": found["high"]}
     return entry
 
 

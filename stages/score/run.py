@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import get
 from evaluation.graders.extraction import continue_prompt
 from evaluation.grading import Graded, Grader
-from evaluation.loading import load
 from evaluation.records import Generation, Problem, RecordError, Score, read_records, read_rows, write_jsonl
 from stages.runtime import Context, Result, StageError, read_json, write_json
 from stages.score.metrics import benchmark_metrics
 from stages.score.settings import ScoreSettings
-
-PLAIN_FIELDS = {"problem_id", "completion"}
-OPTIONAL_FIELDS = {"sample", "finish_reason"}
 
 
 def run(context: Context[ScoreSettings]) -> Result:
@@ -39,19 +33,20 @@ def run(context: Context[ScoreSettings]) -> Result:
             check_isolation(grader, settings)
             context.note(f"programs run with isolation level {grader.sandbox_level}")
         graded = grade(grader, generations, problems, lambda done: context.progress(done, len(generations), "grading"))
+        scores = make_scores(generations, graded, problems)
+        check_grader_errors(scores, settings)
+        metrics = {
+            name: benchmark_metrics(
+                [g for g in generations if g.benchmark == name],
+                [s for s in scores if s.benchmark == name],
+                next(iter(problems[name].values())).kind,
+                protocols[name],
+                settings,
+                grader,
+            )
+            for name in names
+        }
         level, started = grader.sandbox_level, grader.maths_workers_started
-    scores = make_scores(generations, graded, problems)
-    check_grader_errors(scores, settings)
-    metrics = {
-        name: benchmark_metrics(
-            [g for g in generations if g.benchmark == name],
-            [s for s in scores if s.benchmark == name],
-            next(iter(problems[name].values())).kind,
-            protocols[name],
-            settings,
-        )
-        for name in names
-    }
     n_scores = write_jsonl(context.output / "scores.jsonl", scores)
     write_json(context.output / "metrics.json", metrics)
     write_json(context.record / "grading.json", {"sandbox_level": level, "workers": workers, "maths_workers_started": started})
@@ -59,39 +54,6 @@ def run(context: Context[ScoreSettings]) -> Result:
         raise StageError(f"{len(generations)} generations but {n_scores} scores", "This is a defect of the score stage.")
     headline = ", ".join(f"{name} {100 * m['value']:.1f} %" for name, m in metrics.items())
     return Result({"generations": len(generations), "scores": n_scores}, {"headline": headline, "sandbox_level": level or "not used"})
-
-
-def score_file(
-    benchmark: str, path: str | Path, data_dir: str | Path | None = None, settings: ScoreSettings | None = None
-) -> tuple[dict[str, Any], list[Score]]:
-    """Score a file of generations from anywhere against a benchmark's test split.
-
-    Lines are complete `Generation` records, or {problem_id, completion} with sample and finish_reason where they are known; several rows
-    of one problem without a sample number are its samples in order.
-
-    Returns:
-        The benchmark's metrics, as in `metrics.json` and with `missing`, the number of the test split's problems that the file does not
-        answer (the metrics are over the others), and the scores in the order of the file.
-
-    Raises:
-        ValueError: unknown benchmark, or one that is generated and so has no fixed test split.
-        evaluation.loading.LoadError: the benchmark's problems cannot be had.
-        RecordError: a line is no record, repeats a sample or names an unknown problem; problems have different numbers of samples.
-        StageError: the grader itself failed on too many, or the sandbox is weaker than the settings ask.
-    """
-    settings = settings or ScoreSettings()
-    known = {problem.id: problem for problem in load(get(benchmark), "test", data_dir)}
-    generations = _read_any(benchmark, Path(path))
-    problems = {benchmark: known}
-    answered = check_samples(path, generations, problems)[benchmark]
-    with Grader(settings.workers or 2, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
-        if get(benchmark).kind == "code":
-            check_isolation(grader, settings)
-        graded = grade(grader, generations, problems)
-    scores = make_scores(generations, graded, problems)
-    check_grader_errors(scores, settings)
-    metrics = benchmark_metrics(generations, scores, get(benchmark).kind, {"name": benchmark, "generations": "made elsewhere"}, settings)
-    return metrics | {"missing": len(known) - len(answered)}, scores
 
 
 def read_generations(path: Path) -> list[Generation]:
@@ -196,34 +158,6 @@ def _problems(path: Path) -> dict[str, Problem]:
     if not problems:
         raise RecordError(f"{path}: no problems")
     return problems
-
-
-def _read_any(benchmark: str, path: Path) -> list[Generation]:
-    """Complete records, or plain rows filled up with what is neutral for a score."""
-    names = {field.name for field in dataclasses.fields(Generation)}
-    rows = list(read_rows(path))
-    if not rows:
-        raise RecordError(f"{path}: no generations")
-    if all(names == row.keys() for _, row in rows):
-        generations = read_generations(path)
-        for (number, _), generation in zip(rows, generations, strict=True):
-            if generation.benchmark != benchmark:
-                raise RecordError(f"{path}:{number}: a generation of {generation.benchmark}, not of {benchmark}")
-        return generations
-    out: list[Generation] = []
-    counts: Counter[str] = Counter()
-    for number, row in rows:
-        missing, unknown = PLAIN_FIELDS - row.keys(), row.keys() - PLAIN_FIELDS - OPTIONAL_FIELDS
-        if missing or unknown:
-            parts = [f"missing {sorted(missing)}"] * bool(missing) + [f"unknown {sorted(unknown)}"] * bool(unknown)
-            raise RecordError(f"{path}:{number}: neither a Generation nor a row {sorted(PLAIN_FIELDS)}: {', '.join(parts)}")
-        problem_id, completion = row["problem_id"], row["completion"]
-        sample = row.get("sample", counts[problem_id]) if isinstance(problem_id, str) else None
-        if not isinstance(sample, int) or not isinstance(completion, str):
-            raise RecordError(f"{path}:{number}: problem_id and completion must be text, sample a whole number")
-        out.append(Generation(benchmark, problem_id, sample, "", completion, row.get("finish_reason", "stop"), 0, 0, None))
-        counts[problem_id] += 1
-    return out
 
 
 def _text(error: Exception) -> str:

@@ -25,6 +25,11 @@ def test_several_samples_a_problem() -> None:
     assert (found["pass_at_k"], found["n"], found["k"]) == (pytest.approx(2 / 3), 3, 2)
 
 
+def test_majority() -> None:
+    found = load_metric("maj_at_k").compute(predictions=[1, 1, 0, 1, 0, 0], references=list("aaabbb"), votes=["r", "r", "x", "r", "y", ""])
+    assert (found["maj_at_k"], found["n"], found["k"]) == (0.75, 2, 3)
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="equally many"):
         load_metric("accuracy_ci").compute(predictions=[1, 0, 1], references=["a", "a", "b"])

@@ -1,13 +1,16 @@
 """Statistics against known values and against data whose truth is known."""
 
+import itertools
 import math
 import random
+from statistics import fmean
 
 import pytest
 
 from evaluation.statistics import (
     bootstrap_interval,
     clustered_standard_error,
+    majority_share,
     mcnemar_exact,
     mean_estimate,
     paired_difference,
@@ -140,3 +143,40 @@ def test_pairing_refuses_different_problems() -> None:
         paired_difference([0.0, 1.0], [1.0])
     with pytest.raises(ValueError):
         paired_difference([], [])
+
+
+def test_majority_of_votes_with_ties_and_silence() -> None:
+    assert majority_share([(1, "a"), (1, "a"), (0, "b")]) == 1
+    assert majority_share([(1, "a"), (0, "b"), (0, "b"), (0, "")]) == 0
+    assert majority_share([(1, "a"), (0, "b"), (0, "c")]) == pytest.approx(1 / 3)
+    assert majority_share([(1, "a"), (0, ""), (0, ""), (0, "")]) == 1  # silence has no vote
+    assert majority_share([(0, ""), (0, "")]) == 0
+    with pytest.raises(ValueError, match="right answers must all have one vote"):
+        majority_share([(1, "a"), (1, "b")])
+    with pytest.raises(ValueError, match="right answers must all have one vote"):
+        majority_share([(1, "a"), (0, "a")])
+
+
+def test_majority_accuracy_of_a_model_with_known_chances_and_the_coverage_of_its_interval() -> None:
+    """Each problem is answered right with chance p, else with one of two wrong answers; the truth is summed over all outcomes."""
+    rng, chances, k = random.Random(5), [0.2, 0.5, 0.8], 5
+    outcomes = list(itertools.product("rab", repeat=k))
+
+    def probability(outcome: tuple[str, ...], p: float) -> float:
+        return math.prod(p if answer == "r" else (1 - p) / 2 for answer in outcome)
+
+    def share(outcome: tuple[str, ...]) -> float:
+        return majority_share([(int(answer == "r"), answer) for answer in outcome])
+
+    truth = fmean(sum(probability(o, p) * share(o) for o in outcomes) for p in chances)
+    means, covered, repeats = [], 0, 400
+    for _ in range(repeats):
+        values = []
+        for _ in range(60):
+            p = rng.choice(chances)
+            values.append([share(tuple("r" if rng.random() < p else rng.choice("ab") for _ in range(k)))])
+        estimate = mean_estimate(values)
+        means.append(estimate.value)
+        covered += estimate.low <= truth <= estimate.high
+    assert fmean(means) == pytest.approx(truth, abs=0.01)
+    assert covered / repeats >= 0.93

@@ -17,7 +17,8 @@ from evaluation.grading import Grader
 from evaluation.loading import load
 from evaluation.records import Generation, Problem, RecordError, Score, read_records, write_jsonl
 from stages.runtime import EXIT_STOPPED, StageError, read_json
-from stages.score.run import check_isolation, score_file
+from stages.score.files import read_any, score_file
+from stages.score.run import check_isolation
 from stages.score.settings import ScoreSettings
 from tests.evaluation.benchmarks.test_contest import aime_rows
 
@@ -186,17 +187,17 @@ def write_jsonl_at(path: Path, rows: list[Any]) -> Path:
 
 def test_plain_rows(aime_folder: Path) -> None:
     rows = [{"problem_id": "aime24-I-01", "completion": "\\boxed{1}"}, {"problem_id": "aime24-II-15", "completion": "\\boxed{14}"}]
-    metrics, scores = score_file("aime24", write_jsonl_at(aime_folder / "g.jsonl", rows), aime_folder)
+    metrics, scores = score_file("aime24", write_jsonl_at(aime_folder / "g.jsonl", rows), aime_folder, partial=True)
     assert (metrics["metric"], metrics["value"], metrics["n"], metrics["missing"]) == ("accuracy", 0.5, 2, 28)
     assert [score.verdict for score in scores] == ["correct", "wrong"]
     several = write_jsonl_at(aime_folder / "g.jsonl", rows + rows)
-    assert score_file("aime24", several, aime_folder)[0]["metric"] == "avg@2"
+    assert score_file("aime24", several, aime_folder, partial=True)[0]["metric"] == "avg@2"
 
 
 def test_complete_records(aime_folder: Path) -> None:
     problem = load(get("aime24"), "test", aime_folder)[2]
     path = write_jsonl_at(aime_folder / "g.jsonl", [generation(problem, "so \\boxed{003}", finish_reason="length")])
-    metrics, scores = score_file("aime24", path, aime_folder, ScoreSettings(workers=1))
+    metrics, scores = score_file("aime24", path, aime_folder, True, ScoreSettings(workers=1))
     assert (metrics["value"], metrics["truncated"]) == (1.0, 1)
     assert scores[0].gold == "3"
 
@@ -222,6 +223,60 @@ def test_generations_of_another_benchmark_are_refused(aime_folder: Path) -> None
     path = write_jsonl_at(aime_folder / "g.jsonl", [generation(Problem("1", "amc23", "maths", "?", "1"), "")])
     with pytest.raises(RecordError, match=r"g.jsonl:1: a generation of amc23, not of aime24"):
         score_file("aime24", path, aime_folder)
+
+
+def test_a_gap_is_refused_unless_partial(aime_folder: Path) -> None:
+    path = write_jsonl_at(aime_folder / "g.jsonl", [{"problem_id": "aime24-I-01", "completion": "\\boxed{1}"}])
+    with pytest.raises(RecordError, match=r"29 of the 30 problems of aime24 have no generation \(aime24-I-02 is the first\); --partial"):
+        score_file("aime24", path, aime_folder)
+
+
+def test_a_benchmarks_own_file_and_another_digest_another_protocol(aime_folder: Path) -> None:
+    path = write_jsonl_at(aime_folder / "g.jsonl", [{"problem_id": "aime24-I-01", "completion": "\\boxed{1}"}])
+    file = aime_folder / "aime24" / "aime24.jsonl"
+    first = score_file("aime24", path, file, partial=True)[0]
+    assert first == score_file("aime24", path, aime_folder, partial=True)[0]
+    rows = aime_rows()
+    rows[3]["problem"] = "changed"
+    second = score_file("aime24", path, write_jsonl_at(aime_folder / "other.jsonl", rows), partial=True)[0]
+    assert second["value"] == first["value"]
+    assert second["protocol"] != first["protocol"]
+
+
+def test_rows_with_their_own_gold(tmp_path: Path) -> None:
+    rows = [
+        {"problem_id": "a", "completion": "\\boxed{\\frac{2}{4}}", "gold": "1/2"},
+        {"problem_id": "b", "completion": "so 3", "gold": "3", "finish_reason": "length"},
+    ]
+    metrics, scores = score_file("maths", write_jsonl_at(tmp_path / "g.jsonl", rows))
+    assert (metrics["value"], metrics["n"], metrics["truncated"], metrics["missing"]) == (0.5, 2, 1, 0)
+    assert [score.verdict for score in scores] == ["correct", "no_answer"]
+    for change, message in (
+        ({"gold": 3}, "g.jsonl:1: problem_id and gold must be text"),
+        ({"problem_id": "b"}, "g.jsonl:2: the gold answer of b is '3' here and '1/2' before"),
+        ({"finish_reason": "bored"}, "g.jsonl:1: finish_reason is 'bored'"),
+    ):
+        with pytest.raises(RecordError, match=message):
+            score_file("maths", write_jsonl_at(tmp_path / "g.jsonl", [rows[0] | change, rows[1]]))
+
+
+def test_evalplus_samples(tmp_path: Path) -> None:
+    rows = [{"task_id": "HumanEval/0", "solution": "def f(): pass", "_identifier": "x"}] * 2 + [{"task_id": "Mbpp/11", "solution": ""}]
+    path = write_jsonl_at(tmp_path / "g.jsonl", rows)
+    read = [(g.problem_id, g.sample, g.completion) for g in read_any("humaneval_plus", path)]
+    assert read == [("HumanEval/0", 0, "def f(): pass"), ("HumanEval/0", 1, "def f(): pass"), ("Mbpp/11", 0, "")]
+    assert read_any("mbpp", path)[2].problem_id == "11"
+    with pytest.raises(RecordError, match=r"g.jsonl:1: .*unknown \['task'\]"):
+        read_any("mbpp", write_jsonl_at(path, [rows[0] | {"task": 1}]))
+
+
+def test_the_majority_votes_by_worth_not_by_text(tmp_path: Path) -> None:
+    answers = {"a": ["\\frac12", "0.5", "3", ""], "b": ["1", "x+1", "1+x", "7"], "c": ["2", "5", "", ""], "d": ["9", "9", "9", "4"]}
+    golds = {"a": "1/2", "b": "1", "c": "2", "d": "4"}
+    rows = [{"problem_id": n, "completion": f"\\boxed{{{x}}}", "gold": golds[n]} for n, given in answers.items() for x in given]
+    metrics, _ = score_file("maths", write_jsonl_at(tmp_path / "g.jsonl", rows))
+    assert metrics["majority"]["value"] == pytest.approx((1 + 0 + 0.5 + 0) / 4)
+    assert metrics["majority"]["low"] < 0.375 < metrics["majority"]["high"]
 
 
 def test_isolation_can_be_required() -> None:

@@ -32,6 +32,7 @@ def result(checkpoint: str, right: int = 50, n: int = 200, benchmark: str = "toy
         prompt_too_long=0,
         completion_tokens=9.0,
         pass_at={},
+        majority={},
         protocol_details={"sampling": {"split": split}},
     )
     return dataclasses.replace(made, **changes)
