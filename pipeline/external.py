@@ -40,6 +40,9 @@ def origins(config: PipelineConfig, program: str) -> Iterator[Origin]:
             yield from _task_origin(config, f"benchmark {benchmark.name}", benchmark.name, benchmark.split)
     elif program == "sft" and config.sft is not None and isinstance(config.sft.method, CustomSettings):
         yield Origin("sft.method.file", path=Path(config.sft.method.file).expanduser())
+    elif program == "grpo" and config.grpo is not None:
+        for index, part in enumerate(config.grpo.rewards.custom):
+            yield Origin(f"grpo.rewards.custom.{index}.file", path=Path(part.file).expanduser())
     elif program == "base" and config.model != MAKE_MODEL:
         folder = Path(config.model).expanduser()
         if folder.is_dir():

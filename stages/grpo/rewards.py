@@ -1,4 +1,4 @@
-"""The reward: the verdict of the evaluation's own grader, and a small part for the form of the answer."""
+"""The reward: the verdict of the evaluation's own grader, the form of the answer, penalties, and functions of the user's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 from evaluation.engines.base import text_of
 from evaluation.grading import Grader
 from evaluation.records import VERDICTS, Problem
+from stages.grpo.custom import RewardFunction, load_reward
+from stages.grpo.settings import GrpoSettings
+from stages.grpo.shaping import overlong_penalty, repetition_penalty
 from stages.runtime import StageError
+
+TrlReward = Callable[..., list[float]]
 
 _FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 
@@ -57,10 +62,54 @@ class Rewards:
             for index, ids in zip(problem, completion_ids, strict=True)
         ]
 
+    def parts(self, settings: GrpoSettings) -> tuple[list[TrlReward], list[float]]:
+        """The reward functions that these settings ask for, named as TRL logs them, and their weights.
+
+        `correct` and `format` are always among them, so that their curves exist even at weight 0.
+
+        Raises:
+            StageError: a function of the user's own cannot be loaded; later, it returns what is no reward.
+        """
+        chosen = settings.rewards
+        functions: list[TrlReward] = [self.correct, self.format]
+        weights = [chosen.correct, chosen.format]
+        if chosen.overlong:
+            functions.append(self._overlong(settings.max_completion_length, chosen.overlong_buffer))
+            weights.append(chosen.overlong)
+        if chosen.repetition:
+            functions.append(self._repetition(chosen.repetition_ngram))
+            weights.append(chosen.repetition)
+        for part in chosen.custom:
+            functions.append(self._custom(part.function, load_reward(part)))
+            weights.append(part.weight)
+        return functions, weights
+
+    def _overlong(self, limit: int, buffer: int) -> TrlReward:
+        def overlong(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+            return [overlong_penalty(len(ids), self._finished(ids), limit, buffer) for ids in completion_ids]
+
+        return overlong
+
+    def _repetition(self, ngram: int) -> TrlReward:
+        def repetition(completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+            return [repetition_penalty(ids, ngram) for ids in completion_ids]
+
+        return repetition
+
+    def _custom(self, name: str, function: RewardFunction) -> TrlReward:
+        def custom(completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any) -> list[float]:
+            decoded = [self._decoded(ids) for ids in completion_ids]
+            return function([self._problems[index] for index in problem], [text for text, _ in decoded], [reason for _, reason in decoded])
+
+        custom.__name__ = name
+        return custom
+
+    def _finished(self, ids: Sequence[int]) -> bool:
+        return bool(ids) and ids[-1] in self._ends
+
     def _decoded(self, ids: Sequence[int]) -> tuple[str, str]:
         """Text and finish reason of one completion."""
-        finished = bool(ids) and ids[-1] in self._ends
-        return text_of(self._tokenizer, ids, ()), "stop" if finished else "length"
+        return text_of(self._tokenizer, ids, ()), "stop" if self._finished(ids) else "length"
 
 
 def has_answer_form(kind: str, completion: str) -> bool:

@@ -10,18 +10,43 @@ from stages.settings import StageSettings, execution, identity
 from stages.sft.settings import LoraSettings
 
 
+class CustomReward(StageSettings):
+    """A reward of your own: a Python file with a function `(problems, completions, finish_reasons, **options)`. See docs/rl.md."""
+
+    file: str = execution()
+    """The file; its content enters the stage's key, its path does not."""
+    function: str = identity("reward")
+    weight: float = identity(1.0)
+    """Factor on what the function returns; negative makes a penalty of it."""
+    options: dict[str, Any] = identity({})
+    """Keyword arguments of the function."""
+
+
 class RewardSettings(StageSettings):
-    """Weights of the reward's parts; each part is 0 or 1 per completion."""
+    """Weights of the reward's parts, which are added. `correct` and `format` are 0 or 1 per completion, the penalties -1 to 0."""
 
     correct: float = identity(1.0, ge=0)
     """The grader's verdict is `correct`; a timeout counts as 0."""
     format: float = identity(0.1, ge=0)
     """Exactly one complete \\boxed{} (maths) or one fenced block (code)."""
+    overlong: float = identity(0.0, ge=0)
+    """Penalty for the last `overlong_buffer` tokens before max_completion_length, growing linearly to -1 (DAPO); -1 where it was cut."""
+    overlong_buffer: int = identity(128, gt=0)
+    """Tokens."""
+    repetition: float = identity(0.0, ge=0)
+    """Penalty: the share of n-grams of tokens that occurred before in the same completion."""
+    repetition_ngram: int = identity(20, gt=0)
+    """Tokens of one n-gram."""
+    custom: list[CustomReward] = identity([])
+    """Functions of your own."""
 
     @model_validator(mode="after")
     def _some_reward(self) -> RewardSettings:
-        if self.correct == 0 and self.format == 0:
-            raise ValueError("correct: with both weights 0 there is nothing to learn from")
+        if self.correct == 0 and self.format == 0 and not any(part.weight for part in self.custom):
+            raise ValueError("correct: with all weights 0 there is nothing to learn from")
+        names = [part.function for part in self.custom]
+        if len(set(names)) < len(names) or {"correct", "format", "overlong", "repetition"} & set(names):
+            raise ValueError("custom: each function needs a name of its own, not that of a built-in part: rewards are logged by name")
         return self
 
 
@@ -51,13 +76,22 @@ class GrpoSettings(StageSettings):
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
 
-    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo"] = identity("dapo")
-    """How token losses are averaged: over all tokens of the step (dapo), per completion (grpo), and so on (TRL's names)."""
+    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = identity("dapo")
+    """How token losses are averaged and clipped: over all tokens of the step (dapo), per completion (grpo), and so on (TRL's names).
+    GSPO is loss_type grpo with importance_sampling_level sequence."""
     beta: float = identity(0.0, ge=0)
-    """Weight of the divergence from the starting model; 0 keeps no reference model."""
+    """Weight of the divergence from the starting model (the low-variance estimate); 0 keeps no reference model."""
+    use_bias_correction_kl: bool = identity(True)
+    """Weigh the divergence by the probability ratio, so that its gradient is unbiased when completions are used more than once."""
+    entropy_coef: float = identity(0.0, ge=0)
+    """Weight of the entropy bonus."""
+    top_entropy_quantile: float = identity(1.0, gt=0, le=1)
+    """Share of tokens, those of highest entropy, that enter the loss."""
     epsilon: float = identity(0.2, gt=0, lt=1)
     epsilon_high: float = identity(0.28, gt=0)
     """Upper clip of the probability ratio is 1 + epsilon_high, the lower 1 - epsilon."""
+    delta: float | None = identity(None, gt=1)
+    """Bound of the ratio where the advantage is negative (two-sided clipping); None: no bound."""
     scale_rewards: Literal["group", "batch", "none"] = identity("group")
     """Which standard deviation advantages are divided by."""
     importance_sampling_level: Literal["token", "sequence"] = identity("token")
@@ -134,6 +168,8 @@ class GrpoSettings(StageSettings):
                 f"micro_batch_size: {self.micro_batch_size} does not divide the {self.completions_per_step} completions of a step "
                 f"({self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations)"
             )
+        if self.loss_type == "luspo" and self.importance_sampling_level != "sequence":
+            raise ValueError("importance_sampling_level: the loss luspo needs sequence")
         if self.steps % self.num_iterations:
             raise ValueError(f"num_iterations: {self.num_iterations} does not divide {self.steps} steps")
         if self.warmup_steps >= self.steps:
@@ -141,6 +177,10 @@ class GrpoSettings(StageSettings):
         if self.max_model_len is not None and self.max_completion_length >= self.max_model_len:
             raise ValueError(
                 f"max_completion_length: {self.max_completion_length} leaves no room for a prompt in {self.max_model_len} max_model_len"
+            )
+        if self.rewards.overlong and self.rewards.overlong_buffer > self.max_completion_length:
+            raise ValueError(
+                f"rewards.overlong_buffer: {self.rewards.overlong_buffer} is more than max_completion_length {self.max_completion_length}"
             )
         if self.rollout == "transformers" and self.max_logprob_difference is not None:
             raise ValueError("max_logprob_difference: only the rollout vllm has a sampler to compare the trainer with")

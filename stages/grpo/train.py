@@ -27,7 +27,7 @@ _SAME_NAME = (
     *("learning_rate", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm"),
     *("num_generations", "num_iterations", "max_completion_length", "temperature", "top_p", "top_k"),
     *("loss_type", "beta", "epsilon", "epsilon_high", "scale_rewards", "importance_sampling_level", "mask_truncated_completions"),
-    "gradient_checkpointing",
+    *("entropy_coef", "top_entropy_quantile", "use_bias_correction_kl", "delta", "gradient_checkpointing"),
 )
 """Settings that GRPOConfig knows under the same name."""
 
@@ -88,11 +88,11 @@ def run(ctx: Context[GrpoSettings]) -> Result:
         if any(problem.kind == "code" for problem in problems):
             _start_sandbox(ctx, grader)
         ends = end_token_ids(tokenizer, model.generation_config)
-        rewards = Rewards(problems, grader, tokenizer, ends, settings.max_grader_error_share)
+        functions, weights = Rewards(problems, grader, tokenizer, ends, settings.max_grader_error_share).parts(settings)
         trainer = GRPOTrainer(
             model=model,
-            args=trainer_config(ctx, longest + settings.max_completion_length),
-            reward_funcs=[rewards.correct, rewards.format],
+            args=trainer_config(ctx, longest + settings.max_completion_length, weights),
+            reward_funcs=functions,
             train_dataset=Dataset.from_list(
                 [
                     {"prompt": messages_of(problem.prompt, settings.system_prompt), "problem": index}
@@ -195,7 +195,7 @@ def _fitting(ctx: Context[GrpoSettings], problems: list[Problem], tokenizer: Any
     return [problems[index] for index in kept], max(lengths[index] for index in kept)
 
 
-def trainer_config(ctx: Context[GrpoSettings], max_model_length: int) -> GRPOConfig:
+def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_weights: list[float]) -> GRPOConfig:
     """The GRPOConfig of a run: everything that matters written out, then the user's further options."""
     settings = ctx.settings
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -221,7 +221,7 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int) -> GRPOCon
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "disable_dropout": False,
         "shuffle_dataset": True,
-        "reward_weights": [settings.rewards.correct, settings.rewards.format],
+        "reward_weights": reward_weights,
         "multi_objective_aggregation": "sum_then_normalize",
         "chat_template_kwargs": template_options(settings.enable_thinking),
         "repetition_penalty": 1.0,
@@ -236,8 +236,9 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int) -> GRPOCon
         "vllm_importance_sampling_mode": settings.sampling_correction_mode,
         "vllm_importance_sampling_clip_max": settings.sampling_correction_max,
         "vllm_importance_sampling_clip_min": None,
-        "top_entropy_quantile": 1.0,
-        "entropy_coef": 0.0,
+        "use_adaptive_entropy": False,
+        "sync_ref_model": False,
+        "off_policy_mask_threshold": None,
         "log_completions": False,
         **settings.trainer,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from evaluation.grading import Graded, Grader
 from evaluation.records import Problem
 from stages.grpo.rewards import Rewards, has_answer_form
+from stages.grpo.settings import GrpoSettings
+from stages.grpo.shaping import overlong_penalty, repetition_penalty
 from stages.runtime import StageError
 from tests.tiny import make_tiny_tokenizer
 
@@ -91,3 +94,48 @@ def test_grader_errors_above_the_share_stop_the_run() -> None:
 )
 def test_form_of_an_answer(kind: str, completion: str, good: bool) -> None:
     assert has_answer_form(kind, completion) is good
+
+
+@pytest.mark.parametrize(
+    ("tokens", "finished", "penalty"),
+    [(0, True, 0.0), (80, True, 0.0), (85, True, -0.25), (90, True, -0.5), (100, True, -1.0), (3, False, -1.0), (100, False, -1.0)],
+)
+def test_overlong_penalty_grows_over_the_buffer_and_a_cut_completion_has_all_of_it(tokens: int, finished: bool, penalty: float) -> None:
+    assert overlong_penalty(tokens, finished, limit=100, buffer=20) == pytest.approx(penalty)
+
+
+@pytest.mark.parametrize(("ids", "penalty"), [([], 0.0), ([1], 0.0), ([1, 2, 3, 4], 0.0), ([1, 1, 1, 1, 1], -0.75), ([1, 2, 1, 2], -1 / 3)])
+def test_repetition_penalty_is_the_share_of_repeated_ngrams(ids: list[int], penalty: float) -> None:
+    assert repetition_penalty(ids, 2) == pytest.approx(penalty)
+
+
+def custom(tmp_path: Path, body: str, **settings: Any) -> Any:
+    file = tmp_path / "mine.py"
+    file.write_text(f"def brevity(problems, completions, finish_reasons, scale=1):\n    {body}\n", encoding="utf-8")
+    rewards, tokenizer = rewards_of(_Recording([]))
+    part = {"file": str(file), "function": "brevity", "weight": -0.5, **settings}
+    functions, weights = rewards.parts(GrpoSettings.model_validate({"rewards": {"custom": [part]}}))
+    assert weights == [1.0, 0.1, -0.5]
+    ids = [tokenizer("ab")["input_ids"], [*tokenizer("abcd")["input_ids"], tokenizer.eos_token_id]]
+    return functions[-1](completion_ids=ids, problem=[0, 1], prompts=[])
+
+
+def test_a_function_of_ones_own_sees_problem_text_and_finish_reason(tmp_path: Path) -> None:
+    body = "return [scale * len(c) + (p.kind == 'code') / 2 + (r == 'stop') / 4 for p, c, r in zip(problems, completions, finish_reasons)]"
+    assert custom(tmp_path, body, options={"scale": 10}) == [20.0, 40.75]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [1.0]", "returned 1 rewards for 2 completions"),
+        ("return [1.0, float('nan')]", "returned nan for completion 1"),
+        ("return [None, 1.0]", "returned None for completion 0"),
+        ("return 3", "returned int, not a list"),
+        ("raise KeyError('gold')", "reward brevity of .*mine.py raised KeyError: 'gold'"),
+        ("return (", "mine.py: SyntaxError"),
+    ],
+)
+def test_a_function_of_ones_own_that_gives_no_rewards_is_named(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(StageError, match=message):
+        custom(tmp_path, body)

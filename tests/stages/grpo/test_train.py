@@ -135,7 +135,8 @@ def test_lora_with_transformers_rollouts_and_reused_completions(grpo_inputs: dic
         "lora": {"rank": 4},
         "learning_rate": 1e-2,
         "system_prompt": "Be brief.",
-        "trainer": {"entropy_coef": 0.001},
+        "entropy_coef": 0.001,
+        "rewards": {"overlong": 0.2, "overlong_buffer": 10, "repetition": 0.1, "repetition_ngram": 4},
     }
     run = run_stage_program(tmp_path, "grpo", settings, grpo_inputs)
     assert run.code == 0, run.log
@@ -146,6 +147,10 @@ def test_lora_with_transformers_rollouts_and_reused_completions(grpo_inputs: dic
     assert "logprob_difference_max" not in proof
     assert ["reward" in point for point in curve(run.output)] == [True, False, True, False]
     assert all("kl" in point for point in curve(run.output))
+    first = curve(run.output)[0]
+    weights = {"correct": 1.0, "format": 0.1, "overlong": 0.2, "repetition": 0.1}
+    assert first["reward"] == pytest.approx(sum(weight * first[f"rewards/{name}/mean"] for name, weight in weights.items()), abs=1e-6)
+    assert -1 <= first["rewards/overlong/mean"] <= 0
 
 
 @pytest.mark.slow
@@ -161,9 +166,9 @@ def test_bad_inputs_are_named(grpo_inputs: dict[str, Path], tmp_path: Path) -> N
     assert "all 40 prompts are too long with max_completion_length 250" in fails(grpo_inputs, max_completion_length=250).message
     assert "39 prompts are fewer than the 50 of one step" in fails(grpo_inputs, prompts_per_step=50, micro_batch_size=None).message
     assert "the model has 256 positions" in fails(grpo_inputs, max_model_len=300).message
-    assert "Did you mean top_entropy_quantile?" in fails(grpo_inputs, trainer={"top_entropy_quantil": 0.5}).fix
+    assert "Did you mean vespo_k_pos?" in fails(grpo_inputs, trainer={"vespo_k_po": 0.5}).fix
     assert "grpo.learning_rate" in fails(grpo_inputs, trainer={"learning_rate": 1.0}).fix
-    assert "does not fit" in fails(grpo_inputs, trainer={"entropy_coef": "much"}).message
+    assert "does not fit" in fails(grpo_inputs, trainer={"min_p": "much"}).message
     assert "config.json is missing" in fails({**grpo_inputs, "model": tmp_path}).message
     assert "no prompts to train on" in fails({**grpo_inputs, "data": tmp_path}).message
     write_jsonl(tmp_path / "bad" / "rl.jsonl", [{"id": "x", "prompt": "p"}])
@@ -176,7 +181,7 @@ def test_every_setting_reaches_trl(grpo_inputs: dict[str, Path], tmp_path: Path)
 
     settings = {**BRIEF, "loss_type": "dr_grpo", "beta": 0.01, "epsilon": 0.1, "epsilon_high": 0.3, "scale_rewards": "none", "top_k": 7}
     settings |= {"steps": 12, "num_iterations": 2, "rewards": {"correct": 2.0, "format": 0.5}, "schedule": "constant", "warmup_steps": 2}
-    config = train.trainer_config(open_stage(GrpoSettings, write_spec(tmp_path, "grpo", settings, grpo_inputs, seed=5)), 100)
+    config = train.trainer_config(open_stage(GrpoSettings, write_spec(tmp_path, "grpo", settings, grpo_inputs, seed=5)), 100, [2.0, 0.5])
     assert (config.loss_type, config.beta, config.epsilon, config.epsilon_high, config.scale_rewards) == ("dr_grpo", 0.01, 0.1, 0.3, "none")
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps, config.generation_batch_size) == (8, 2, 16)
     assert (config.top_k, config.max_steps, config.seed, config.save_steps) == (
