@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,7 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import cli_eval
-from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, UserError
+from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.session import Session
 
 app = typer.Typer(
     name="vcore", help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.", no_args_is_help=True, add_completion=False
@@ -63,16 +66,57 @@ def run(
             f"[bold]{session.config.name}[/]  {len(session.plan)} stages, {len(waiting)} to compute, store {session.store.home / 'store'}"
         )
         session.run()
-    report = session.report_folder
-    if as_json:
-        results = json.loads((report / "report.json").read_text(encoding="utf-8"))["results"] if report else []
-        page = str(session.record.folder / "report.html") if report else None
-        _print_json({"run": session.record.data["id"], "stages": session.record.data["stages"], "results": results, "report": page})
+    _print_run(session, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or a hub id.", show_default=False)],
+    benchmarks: Annotated[str, typer.Option("--benchmarks", help="Names with commas: aime24,math500.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option("--data", envvar="VCORE_DATA_DIR", help="Folder with local copies of the benchmarks.")
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="vllm or transformers.")] = "vllm",
+    problems: Annotated[int | None, typer.Option("--problems", help="Only the first so many of each benchmark.")] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Completions per problem; several need a temperature.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Limit of each completion.")] = 8192,
+    seed: Annotated[int, typer.Option("--seed", help="Every sample's own seed is made from it.")] = 0,
+    overrides: Overrides = None,
+    show_prompt: Annotated[int, typer.Option("--show-prompt", metavar="N", help="Print N prompts of each benchmark, and run nothing.")] = 0,
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a checkpoint without a pipeline: the same stages, the same store, nothing twice."""
+    from pipeline.config import load_config
+    from pipeline.evaluate import eval_config, shown_prompts, write_config
+    from pipeline.plan import Options
+    from pipeline.progress import View
+    from pipeline.session import Session
+
+    sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    asked = [{"name": name.strip(), "problems": problems, **sampling} for name in benchmarks.split(",")]
+    path = write_config(eval_config(model, asked, engine, seed, home, data), home)
+    if show_prompt:
+        from evaluation.loading import LoadError
+        from evaluation.records import RecordError
+
+        try:
+            prompts = shown_prompts(load_config(path, overrides or []), show_prompt)
+        except (LoadError, RecordError, OSError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+        if as_json:
+            _print_json(prompts)
+            return
+        for prompt in prompts:
+            out.print(f"[bold]{prompt['benchmark']} {escape(prompt['problem_id'])}[/], {len(prompt['token_ids'])} tokens")
+            sys.stdout.write(f"{prompt['text']}\n{prompt['token_ids']}\n{prompt['tokens']}\n\n")
         return
-    out.print(f"\n{session.summary()}; record {session.record.folder / 'run.json'}", soft_wrap=True)
-    if report is not None:
-        _print_results(report)
-        out.print(f"\nReport: {session.record.folder / 'report.html'}", soft_wrap=True)
+    signal.signal(signal.SIGTERM, _terminated)
+    with View() as view:
+        session = Session.prepare(path, overrides or [], Options((), None, None), view)
+        session.run()
+    _print_run(session, as_json)
 
 
 @app.command()
@@ -229,6 +273,20 @@ def _print_json(value: Any) -> None:
 
 def _interval(result: dict[str, Any]) -> str:
     return f"{100 * result['value']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
+
+
+def _print_run(session: Session, as_json: bool) -> None:
+    """What a finished run is worth: its results and where the report is."""
+    report = session.report_folder
+    if as_json:
+        results = json.loads((report / "report.json").read_text(encoding="utf-8"))["results"] if report else []
+        page = str(session.record.folder / "report.html") if report else None
+        _print_json({"run": session.record.data["id"], "stages": session.record.data["stages"], "results": results, "report": page})
+        return
+    out.print(f"\n{session.summary()}; record {session.record.folder / 'run.json'}", soft_wrap=True)
+    if report is not None:
+        _print_results(report)
+        out.print(f"\nReport: {session.record.folder / 'report.html'}", soft_wrap=True)
 
 
 def _print_results(folder: Path) -> None:

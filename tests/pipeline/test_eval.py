@@ -1,0 +1,73 @@
+"""`vcore eval`: the config it makes, what `--show-prompt` prints, and arguments that are wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.config import load_config
+from pipeline.errors import ConfigError
+from pipeline.evaluate import eval_config, write_config
+from tests.tiny import make_tiny_model
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def test_the_config_has_no_training_and_is_kept(model: Path, tmp_path: Path) -> None:
+    asked = [{"name": "word_problems", "problems": 5, "samples": 2, "temperature": 1.0}]
+    path = write_config(eval_config(str(model), asked, "transformers", 3, tmp_path, None), tmp_path)
+    config = load_config(path)
+    assert (config.model, config.seed, config.generate.engine) == (str(model), 3, "transformers")
+    assert config.sft is None
+    assert config.grpo is None
+    assert config.benchmarks[0].samples == 2
+    assert path == write_config(eval_config(str(model), asked, "transformers", 3, tmp_path, None), tmp_path)
+
+
+def test_show_prompt_prints_what_is_sent_in_text_and_tokens(model: Path, tmp_path: Path) -> None:
+    arguments = (model, "--benchmarks", "word_problems", "--problems", 3, "--show-prompt", 2, "--home", tmp_path)
+    shown = json.loads(run(*arguments, "--json"))
+    assert [row["benchmark"] for row in shown] == ["word_problems"] * 2
+    assert shown[0]["text"].startswith("<|im_start|>user\n")
+    assert shown[0]["text"].endswith("Put the answer in \\boxed{}.<|im_end|>\n<|im_start|>assistant\n")
+    assert "".join(shown[0]["tokens"]) == shown[0]["text"]
+    said = run(*arguments)
+    assert shown[1]["text"] in said
+    assert str(shown[1]["token_ids"]) in said
+    with_system = run(*arguments, "--set", "generate.system_prompt=Be brief.")
+    assert "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user" in with_system
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--benchmarks", "word_problem"), "no benchmark 'word_problem'; did you mean 'word_problems'"),
+        (("--benchmarks", "aime24", "--engine", "none"), "generate.engine: Input should be 'vllm' or 'transformers'"),
+        (("--benchmarks", "aime24", "--samples", 4), "greedy samples of a problem would all be the same"),
+        (("--benchmarks", "word_problems"), "is generated; say how many problems"),
+        (("--benchmarks", "aime24", "--data", "/nowhere", "--show-prompt", 1), "does not exist"),
+    ],
+)
+def test_wrong_arguments(model: Path, tmp_path: Path, arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(model, *arguments, "--home", tmp_path)
+
+
+def test_a_model_without_a_chat_template(model: Path, tmp_path: Path) -> None:
+    bare = make_tiny_model(tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
+        run(bare, "--benchmarks", "word_problems", "--problems", 3, "--show-prompt", 1, "--home", tmp_path)
