@@ -82,7 +82,7 @@ def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Prob
 def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]], tokenizer: Any) -> list[PlannedPrompt]:
     """Render every problem of every benchmark, in the order in which the generations are written."""
     return [
-        PlannedPrompt(benchmark, problem, *render(tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking))
+        PlannedPrompt(benchmark, problem, *render(tokenizer, problem.prompt, **settings.prompting(benchmark)))
         for benchmark in settings.benchmarks
         for problem in problems[benchmark.name]
     ]
@@ -105,8 +105,7 @@ def protocol(
         **benchmark.identity_settings(),
         "problems": problems,
         "problems_sha256": problems_sha256,
-        "system_prompt": settings.system_prompt,
-        "enable_thinking": settings.enable_thinking,
+        **settings.prompting(benchmark),
         "chat_template_sha256": hashlib.sha256(chat_template.encode()).hexdigest(),
         "max_model_len": max_model_len,
         "engine": settings.engine,

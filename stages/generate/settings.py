@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from stages.settings import StageSettings, execution, identity
+
+
+class Example(StageSettings):
+    """A worked example that is shown before each problem, as a turn of the conversation."""
+
+    question: str = identity(min_length=1)
+    answer: str = identity(min_length=1)
 
 
 class BenchmarkSettings(StageSettings):
@@ -28,6 +35,11 @@ class BenchmarkSettings(StageSettings):
     max_new_tokens: int = identity(512, gt=0)
     stop: list[str] = identity([])
     """Strings that end a completion, beside the model's own end tokens. Long reasoning is easily cut by one."""
+    system_prompt: str | None = identity(None)
+    """None: that of `generate`."""
+    enable_thinking: bool | None = identity(None)
+    """None: that of `generate`."""
+    few_shot: list[Example] = identity([])
 
     @model_validator(mode="after")
     def _samples_differ(self) -> BenchmarkSettings:
@@ -50,6 +62,7 @@ class GenerateSettings(StageSettings):
     max_model_len: int | None = identity(None, gt=1)
     """Context in tokens, prompt and completion together. None: the model's own."""
     system_prompt: str | None = identity(None)
+    """For the benchmarks that have none of their own."""
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
     max_concurrent: int = execution(256, gt=0)
@@ -60,6 +73,15 @@ class GenerateSettings(StageSettings):
     """GPUs that share one model in vLLM (cuda)."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
+
+    def prompting(self, benchmark: BenchmarkSettings) -> dict[str, Any]:
+        """What a benchmark's problems are asked with: its own settings, or these where it has none."""
+        own_system, own_thinking = benchmark.system_prompt, benchmark.enable_thinking
+        return {
+            "system_prompt": self.system_prompt if own_system is None else own_system,
+            "enable_thinking": self.enable_thinking if own_thinking is None else own_thinking,
+            "few_shot": [(example.question, example.answer) for example in benchmark.few_shot],
+        }
 
     @model_validator(mode="after")
     def _each_once(self) -> GenerateSettings:

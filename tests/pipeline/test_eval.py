@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import load_config
 from pipeline.errors import ConfigError
-from pipeline.evaluate import eval_config, write_config
+from pipeline.evaluate import eval_config, shown_prompts, write_config
+from stages.generate.plan import protocol
 from tests.tiny import make_tiny_model
 
 
@@ -49,6 +50,20 @@ def test_show_prompt_prints_what_is_sent_in_text_and_tokens(model: Path, tmp_pat
     with_system = run(*arguments, "--set", "generate.system_prompt=Be brief.")
     assert "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user" in with_system
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tmp_path: Path) -> None:
+    benchmark = {"name": "word_problems", "problems": 2, "system_prompt": "Own.", "few_shot": [{"question": "1+1?", "answer": "2"}]}
+    values = eval_config(str(model), [benchmark], "transformers", 0, tmp_path, None)
+    values["generate"]["system_prompt"] = "Default."
+    config = load_config(write_config(values, tmp_path))
+    text = shown_prompts(config, 1)[0]["text"]
+    examples = "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n"
+    assert text.startswith(f"<|im_start|>system\nOwn.<|im_end|>\n{examples}")
+    said = protocol(config.generate, config.benchmarks[0], 2, "", "", 256, "1")
+    assert (said["system_prompt"], said["few_shot"]) == ("Own.", [("1+1?", "2")])
+    plain = config.benchmarks[0].model_copy(update={"system_prompt": None, "few_shot": []})
+    assert protocol(config.generate, plain, 2, "", "", 256, "1")["system_prompt"] == "Default."
 
 
 @pytest.mark.parametrize(
