@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,12 @@ def read_source(source: Source, split: str, data_dir: str | Path | None = None, 
             f"without the hub, put {source.local} below a local data folder"
         ) from error
     yield from rows
+
+
+def digest(problems: Iterable[Problem]) -> str:
+    """Twelve hexadecimal digits of the problems' ids, prompts and gold answers, in their order."""
+    content = [[problem.id, problem.prompt, problem.gold] for problem in problems]
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
 def load(

@@ -89,6 +89,9 @@ def score(
         out.print(f"  pass@{tries} {_interval(value)}")
     if "majority" in metrics:
         out.print(f"  maj@{metrics['k']} {_interval(metrics['majority'])}")
+    out.print(f"  problems {metrics['problems_digest']}, protocol {metrics['protocol']}")
+    if metrics["pinned_digest"] not in (None, metrics["problems_digest"]):
+        out.print(f"  [yellow]these are not the problems this project was checked against ({metrics['pinned_digest']})[/]")
     missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
     out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
 

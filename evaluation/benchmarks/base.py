@@ -37,6 +37,7 @@ class Benchmark:
         parse: `(split, rows)` -> problems; rows are plain dicts, as read from the local file or the hub dataset. Raises
             `evaluation.records.RecordError` on a row without the fields it needs.
         generate: `(split, n, seed)` -> n distinct problems.
+        digest: `evaluation.loading.digest` of the complete test split that this project was checked against; None where none was.
         demonstrate: `(problems, seed)` -> one worked completion for each training problem (the SFT target).
     """
 
@@ -44,6 +45,7 @@ class Benchmark:
     kind: Kind
     description: str
     size: int | None
+    digest: str | None = None
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     parse: Callable[[str, Iterable[Mapping[str, Any]]], list[Problem]] | None = None
     generate: Callable[[str, int, int], list[Problem]] | None = None

@@ -37,6 +37,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     description="Competition mathematics of seven subjects, answers in LaTeX.",
     size=SIZE,
+    digest="840685404fe4",
     sources={"test": Source(local=f"{NAME}/{NAME}.jsonl.gz", hub="HuggingFaceH4/MATH-500", hub_split="test")},
     parse=parse,
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.benchmarks import get
 from evaluation.benchmarks.base import Benchmark
-from evaluation.loading import LoadError, load
+from evaluation.loading import LoadError, digest, load
 from evaluation.records import Problem, RecordError, read_rows, write_jsonl
 from stages.data.settings import BenchmarkSource, DataSettings, SourceSettings
 from stages.runtime import Context, Result, StageError, write_json
@@ -76,6 +76,9 @@ def _benchmark(source: BenchmarkSource, context: Context[DataSettings]) -> list[
         raise StageError(
             f"{label} has {len(problems)} problems, {source.problems} were asked for", "Lower benchmarks.*.problems or leave it out."
         )
+    complete = source.split == "test" and len(problems) == benchmark.size
+    if complete and benchmark.digest not in (None, digest(problems)):
+        context.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")
     return problems
 
 

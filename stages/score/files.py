@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import get
 from evaluation.grading import Grader
-from evaluation.loading import LoadError, load
+from evaluation.loading import LoadError, digest, load
 from evaluation.records import Generation, Kind, Problem, RecordError, Score, read_records, read_rows
 from stages.score.metrics import benchmark_metrics
 from stages.score.run import check_grader_errors, check_isolation, check_samples, grade, make_scores
@@ -39,7 +37,8 @@ def score_file(
 
     Returns:
         The benchmark's metrics, as in `metrics.json` and with `missing`, the number of the test split's problems that the file does not
-        answer (the metrics are over the others), and the scores in the order of the file.
+        answer (the metrics are over the others), `problems_digest` and `pinned_digest` (None where none is known), and the scores in
+        the order of the file.
 
     Raises:
         ValueError: unknown benchmark, or one that is generated and so has no fixed test split.
@@ -63,15 +62,16 @@ def score_file(
             f"{path}: {len(missing)} of the {len(problems)} problems of {benchmark} have no generation ({missing[0]} is the first); "
             "--partial scores the others"
         )
-    digest = hashlib.sha256(json.dumps([dataclasses.asdict(problem) for problem in problems.values()], sort_keys=True).encode()).hexdigest()
-    sampling = {"name": benchmark, "generations": "made elsewhere", "problems": len(problems) - len(missing), "problems_sha256": digest}
+    found = digest(problems.values())
+    sampling = {"name": benchmark, "generations": "made elsewhere", "problems": len(problems) - len(missing), "problems_digest": found}
     with Grader(settings.workers or 2, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
         if kind == "code":
             check_isolation(grader, settings)
         scores = make_scores(generations, grade(grader, generations, known), known)
         check_grader_errors(scores, settings)
         metrics = benchmark_metrics(generations, scores, kind, sampling, settings, grader)
-    return metrics | {"missing": len(missing)}, scores
+    pinned = None if benchmark == MATHS else get(benchmark).digest
+    return metrics | {"missing": len(missing), "problems_digest": found, "pinned_digest": pinned}, scores
 
 
 def _load(benchmark: str, data: str | Path | None) -> list[Problem]:

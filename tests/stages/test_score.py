@@ -241,6 +241,7 @@ def test_a_benchmarks_own_file_and_another_digest_another_protocol(aime_folder: 
     second = score_file("aime24", path, write_jsonl_at(aime_folder / "other.jsonl", rows), partial=True)[0]
     assert second["value"] == first["value"]
     assert second["protocol"] != first["protocol"]
+    assert second["problems_digest"] != first["problems_digest"] != first["pinned_digest"] == get("aime24").digest
 
 
 def test_rows_with_their_own_gold(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from evaluation.benchmarks import aime25, get, math500, olympiadbench
 from evaluation.graders.maths import MathsWorker, whole_number
 from evaluation.grading import Grader
-from evaluation.loading import load
+from evaluation.loading import digest, load
 from evaluation.records import RecordError
 
 SIZES = {"aime24": 30, "aime25": 30, "amc23": 40, "gsm8k": 1319, "math500": 500, "olympiadbench": 674}
@@ -60,6 +60,7 @@ def test_other_copies_of_the_real_files_give_the_same_problems(benchmark_data: P
 def test_every_gold_answer_is_its_own_right_answer_and_not_its_neighbours(name: str, benchmark_data: Path) -> None:
     problems = load(get(name), "test", benchmark_data)
     assert len(problems) == SIZES[name] == get(name).size
+    assert digest(problems) == get(name).digest
     with Grader(workers=1) as grader:
         assert {g.verdict for g in grader.grade([(p, f"so \\boxed{{{p.gold}}}", "stop") for p in problems])} == {"correct"}
         numbers = [(p, f"\\boxed{{{int(found) + 1}}}", "stop") for p in problems if (found := whole_number(p.gold)) is not None]
