@@ -126,6 +126,9 @@ class GrpoSettings(StageSettings):
     gradient_checkpointing: bool = execution(False)
     """Recompute activations in the backward pass: less memory, more time."""
 
+    stop_check_prompts: int = execution(8, ge=0)
+    """Prompts of which one sampled completion must end with an end token before RL starts; 0 skips the check."""
+
     grader_workers: int = execution(2, gt=0)
     maths_timeout_s: float = identity(5.0, gt=0)
     """Seconds on the clock for one answer that needs algebra; the grader's settings are best those of the score stage."""

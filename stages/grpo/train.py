@@ -20,6 +20,7 @@ from stages import training
 from stages.grpo.rewards import Rewards
 from stages.grpo.rollout import GrpoCallback, check_recorded, configure_engine
 from stages.grpo.settings import GrpoSettings
+from stages.handoff import check_contract, check_same, check_stops
 from stages.lora import lora_config, merge_adapter
 from stages.runtime import Context, Result, StageError
 
@@ -81,6 +82,7 @@ def run(ctx: Context[GrpoSettings]) -> Result:
     model, tokenizer = training.load_model_and_tokenizer(
         base, settings.dtype if settings.lora else "float32"
     )  # what is trained stays float32
+    contract = check_contract(base, model, tokenizer)
     problems, longest = _fitting(ctx, problems, tokenizer, model.config.get_text_config().max_position_embeddings)
     callback = GrpoCallback(ctx)
     ctx.progress(0, settings.steps, "loading the engine")
@@ -103,12 +105,23 @@ def run(ctx: Context[GrpoSettings]) -> Result:
             peft_config=lora_config(settings.lora),
             callbacks=[callback],
         )
+        if settings.stop_check_prompts:
+            first = problems[: settings.stop_check_prompts]
+            prompts = [render(tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)[1] for problem in first]
+            check_stops(trainer.model, tokenizer, prompts, settings.max_completion_length, settings.temperature)
         transformers.set_seed(ctx.seed)  # building vLLM's engine seeds this process with 0, whatever the run's seed is
         training.train(ctx, trainer)
-    return _finish(ctx, trainer, tokenizer, callback, problems)
+    return _finish(ctx, trainer, tokenizer, callback, problems, contract)
 
 
-def _finish(ctx: Context[GrpoSettings], trainer: GRPOTrainer, tokenizer: Any, callback: GrpoCallback, problems: list[Problem]) -> Result:
+def _finish(
+    ctx: Context[GrpoSettings],
+    trainer: GRPOTrainer,
+    tokenizer: Any,
+    callback: GrpoCallback,
+    problems: list[Problem],
+    contract: dict[str, Any],
+) -> Result:
     """Save the checkpoint, check it, and sum up the run."""
     settings = ctx.settings
     trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # autocast would blur the merge check
@@ -126,6 +139,9 @@ def _finish(ctx: Context[GrpoSettings], trainer: GRPOTrainer, tokenizer: Any, ca
         state=trainer.state,
         planned_steps=settings.steps,
     )
+    saved = training.load_model_and_tokenizer(ctx.output / "model", settings.dtype)
+    check_same(contract, check_contract(ctx.output / "model", *saved))
+    extra["contract"] = contract
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     if settings.rollout == "vllm":
         extra |= check_recorded(ctx, history)

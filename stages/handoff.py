@@ -1,0 +1,134 @@
+"""The contract between checkpoints: what a stage must find in the one it starts from, checked and written down before it trains.
+
+Imports torch and transformers: only a stage process imports this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from evaluation.engines.base import end_token_ids
+from stages.runtime import StageError
+
+ADAPTER = "adapter_config.json"
+
+
+def check_contract(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """What has to hold between the parts of a checkpoint.
+
+    Args:
+        folder: the checkpoint folder that both were loaded from.
+
+    Returns:
+        The contract for the stage's record: digests of tokenizer and chat template, special tokens, end and padding ids, sizes, type.
+
+    Raises:
+        StageError: parts that contradict each other, all of them named.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    declared = model.generation_config.eos_token_id
+    ends = end_token_ids(tokenizer, model.generation_config)
+    config = model.config.get_text_config()
+    wrong = []
+    if declared is None or tokenizer.eos_token_id not in ([declared] if isinstance(declared, int) else declared):
+        wrong.append(f"generation_config.json ends on {declared}, the tokenizer on {tokenizer.eos_token_id} ({tokenizer.eos_token})")
+    if outside := [index for index in [*ends, tokenizer.pad_token_id] if not 0 <= index < rows]:
+        wrong.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
+    if model.generation_config.pad_token_id not in (None, tokenizer.pad_token_id):
+        wrong.append(
+            f"generation_config.json pads with {model.generation_config.pad_token_id}, the tokenizer with {tokenizer.pad_token_id}"
+        )
+    if config.vocab_size != rows:
+        wrong.append(f"config.json has vocab_size {config.vocab_size}, the weights {rows} embeddings")
+    if (folder / ADAPTER).is_file():
+        wrong.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")
+    if wrong:
+        raise StageError(f"{folder}: not a checkpoint to go on from: {'; '.join(wrong)}", "Correct its files, or train it again.")
+    return {
+        "tokenizer_sha256": tokenizer_digest(tokenizer),
+        "chat_template_sha256": sha256(tokenizer.chat_template.encode()).hexdigest(),
+        "special_tokens": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
+        "end_token_ids": ends,
+        "pad_token_id": tokenizer.pad_token_id,
+        "vocabulary": len(tokenizer),
+        "embeddings": rows,
+        "max_length": config.max_position_embeddings,
+        "dtype": str(model.config.dtype).removeprefix("torch."),
+    }
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """sha256 of what decides token ids; padding and truncation, which every load may set anew, are left out."""
+    if not tokenizer.is_fast:
+        return sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content.pop("padding", None)
+    content.pop("truncation", None)
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_same(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Raise StageError where training changed what it must hand on as it was (the type of the weights is the run's own choice)."""
+    changed = [f"{name}: {before[name]} -> {after[name]}" for name in before if name != "dtype" and before[name] != after[name]]
+    if changed:
+        raise StageError(f"the saved checkpoint breaks the contract of the one it came from: {'; '.join(changed)}", "This is an error.")
+
+
+def check_stops(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float) -> int:
+    """Sample one completion of each prompt until the first of them ends with an end token. Uses torch's global generator.
+
+    Args:
+        prompts: token ids.
+
+    Returns:
+        Tokens until the first stop.
+
+    Raises:
+        StageError: none stops within `max_new_tokens`.
+    """
+    ends = end_token_ids(tokenizer, model.generation_config)
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id, device=model.device)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    with torch.no_grad():
+        sampled = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=temperature,
+            top_p=1.0,
+            top_k=0,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+            stopping_criteria=StoppingCriteriaList([_FirstEnd(ends)]),
+        )
+    new = sampled[:, longest:]
+    if not torch.isin(new[:, -1], torch.tensor(ends, device=new.device)).any():
+        raise StageError(
+            f"none of {len(prompts)} sampled completions stopped on an end token ({ends}) within {max_new_tokens} tokens: "
+            "there is nothing to reward",
+            "Raise grpo.max_completion_length, or train SFT longer, on completions that end; grpo.stop_check_prompts: 0 skips the check.",
+        )
+    return int(new.shape[1])
+
+
+class _FirstEnd(StoppingCriteria):  # type: ignore[misc]
+    """Ends the whole batch when one row ends: one stop is all there is to show."""
+
+    def __init__(self, ends: list[int]) -> None:
+        self.ends = ends
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        ended = torch.isin(input_ids[:, -1], torch.tensor(self.ends, device=input_ids.device)).any()
+        return ended.expand(input_ids.shape[0]).clone()
