@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import cli_eval
+from pipeline import cli_eval, cli_rewards
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -142,8 +142,23 @@ def plan(
 
 
 @app.command()
-def doctor(as_json: AsJson = False, home: Home = Path(".vcore")) -> None:
+def doctor(
+    as_json: AsJson = False,
+    home: Home = Path(".vcore"),
+    rewards: Annotated[
+        Path | None, typer.Option("--rewards", metavar="CONFIG", help="Try to fool the rewards of this config, instead.")
+    ] = None,
+) -> None:
     """Check this environment and say what to do about what is wrong."""
+    if rewards is not None:
+        probes = cli_rewards.probe_rewards(rewards)
+        if as_json:
+            _print_json(probes)
+        else:
+            out.print(cli_rewards.table_of(probes))
+        if any(found["fooled"] for found in probes):
+            raise typer.Exit(EXIT_STAGE_FAILED)
+        return
     from pipeline.doctor import diagnose, render
 
     findings = diagnose(home)

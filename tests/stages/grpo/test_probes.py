@@ -1,0 +1,45 @@
+"""No trick is rewarded like a solution, by the rewards as they ship; a reward that can be fooled is caught."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from stages.grpo.probes import HONEST, TRICKS, Probe, probe
+from stages.grpo.settings import GrpoSettings
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[tuple[str, str], Probe]:
+    settings = GrpoSettings(code_timeout_s=1.0, maths_timeout_s=2.0)
+    return {(item.kind, item.name): item for item in probe(settings)}
+
+
+@pytest.mark.parametrize(("kind", "trick"), [(kind, trick) for kind in TRICKS for trick in TRICKS[kind]])
+def test_a_trick_earns_less_than_a_solution_and_is_never_called_correct(found: dict[tuple[str, str], Probe], kind: str, trick: str) -> None:
+    item = found[kind, trick]
+    assert item.verdict in ("wrong", "no_answer", "timeout")
+    assert item.reward <= 0.1
+    assert not item.fooled
+
+
+@pytest.mark.parametrize("kind", sorted(HONEST))
+def test_the_honest_solution_earns_everything(found: dict[tuple[str, str], Probe], kind: str) -> None:
+    assert found[kind, "honest solution"] == Probe(kind, "honest solution", "correct", pytest.approx(1.1), False)
+
+
+def test_doctor_exits_1_for_a_reward_that_length_can_fool(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def eager(problems, completions, reasons):\n    return [len(text) / 100 for text in completions]\n")
+    demo = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
+    config = tmp_path / "fooled.yaml"
+    rewards = f"{{custom: [{{file: {tmp_path / 'mine.py'}, function: eager}}]}}"
+    config.write_text(f"extends: {demo}\ngrpo: {{code_timeout_s: 1.0, maths_timeout_s: 2.0, rewards: {rewards}}}\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["doctor", "--rewards", str(config), "--json"])
+    assert result.exit_code == 1
+    fooled = [item["name"] for item in json.loads(result.output) if item["fooled"]]
+    assert "many boxes, the right one among them" in fooled
+    assert "honest solution" not in fooled
