@@ -272,7 +272,14 @@ def train(ctx: Context[Any], trainer: Any) -> None:
         trainer.train()
     else:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
-        ctx.note(f"resuming from step {state.global_step} of {state.max_steps}")
+        if 0 < trainer.args.max_steps != state.max_steps:
+            raise StageError(
+                f"{checkpoint}: left by a run of {state.max_steps} steps, and this one has {trainer.args.max_steps}: "
+                "it cannot be continued from there",
+                f"Remove {ctx.state}, and the run starts anew.",
+            )
+        over = ": no step is left to train, its result is saved" if state.global_step == state.max_steps else ""
+        ctx.note(f"resuming from step {state.global_step} of {state.max_steps}{over}")
         if state.global_step < state.max_steps:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         else:  # training was over: the Trainer's loop would take one step more, so only its results are loaded

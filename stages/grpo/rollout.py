@@ -52,7 +52,7 @@ class GrpoCallback(StageCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Completions that are in use for several steps are not part of a checkpoint, so a stop waits for the last of these steps.
-        if self.ctx.stop_requested and state.global_step % self.ctx.settings.num_iterations:
+        if self.ctx.stop_requested and state.global_step % self.ctx.settings.steps_per_rollout:
             return
         super().on_step_end(args, state, control, **kwargs)
 
@@ -76,7 +76,7 @@ class GrpoCallback(StageCallback):
 def check_recorded(ctx: Context[GrpoSettings], history: list[dict[str, float]]) -> dict[str, float]:
     """The largest differences over all steps, those before a resume included. Raises StageError where a step was not measured."""
     measured = [entry for entry in history if LARGEST in entry]
-    expected = ctx.settings.steps // ctx.settings.num_iterations
+    expected = ctx.settings.steps // ctx.settings.steps_per_rollout
     if len(measured) != expected:
         raise StageError(
             f"the sampler was compared with the trainer in {len(measured)} of {expected} rollouts", "This is an error in the stage."

@@ -57,11 +57,13 @@ class GrpoSettings(StageSettings):
     """Optimizer steps."""
     prompts_per_step: int = identity(16, gt=0)
     num_generations: int = identity(8, ge=2)
-    """Completions per prompt: the group whose mean reward is the baseline. A step trains on prompts_per_step * num_generations."""
+    """Completions per prompt: the group whose mean reward is the baseline. A rollout is prompts_per_step * num_generations completions."""
+    mini_batches: int = identity(1, gt=0)
+    """Optimizer steps that a rollout's completions are shared out over, an equal part to each."""
     micro_batch_size: int | None = execution(None, gt=0)
-    """Completions per forward and backward pass; must divide the step's. None: all at once."""
+    """Completions per forward and backward pass; must divide the optimizer step's. None: all at once."""
     num_iterations: int = identity(1, gt=0)
-    """Optimizer steps taken on each batch of completions."""
+    """How often each completion is trained on before new ones are sampled."""
 
     max_completion_length: int = identity(512, gt=0)
     max_model_len: int | None = identity(None, gt=1)
@@ -153,8 +155,13 @@ class GrpoSettings(StageSettings):
 
     @property
     def completions_per_step(self) -> int:
-        """The effective batch size, in completions."""
-        return self.prompts_per_step * self.num_generations
+        """The effective batch size of one optimizer step, in completions."""
+        return self.prompts_per_step * self.num_generations // self.mini_batches
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts."""
+        return self.mini_batches * self.num_iterations
 
     @property
     def logprob_bounds(self) -> tuple[float | None, float]:
@@ -166,15 +173,23 @@ class GrpoSettings(StageSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> GrpoSettings:
+        if self.prompts_per_step * self.num_generations % self.mini_batches:
+            raise ValueError(
+                f"mini_batches: {self.mini_batches} does not divide the {self.prompts_per_step * self.num_generations} completions of a "
+                f"rollout ({self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations)"
+            )
         if self.micro_batch_size and self.completions_per_step % self.micro_batch_size:
             raise ValueError(
                 f"micro_batch_size: {self.micro_batch_size} does not divide the {self.completions_per_step} completions of a step "
-                f"({self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations)"
+                f"({self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations / {self.mini_batches} mini_batches)"
             )
         if self.loss_type == "luspo" and self.importance_sampling_level != "sequence":
             raise ValueError("importance_sampling_level: the loss luspo needs sequence")
-        if self.steps % self.num_iterations:
-            raise ValueError(f"num_iterations: {self.num_iterations} does not divide {self.steps} steps")
+        if self.steps % self.steps_per_rollout:
+            raise ValueError(
+                f"steps: {self.steps} are no whole number of rollouts, each used for {self.steps_per_rollout} steps "
+                f"({self.mini_batches} mini_batches * {self.num_iterations} num_iterations)"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} leave nothing of {self.steps} steps")
         if self.max_model_len is not None and self.max_completion_length >= self.max_model_len:

@@ -36,7 +36,7 @@ OWNED_OPTIONS: dict[str, str] = {
     **{name: f"grpo.{name}" for name in _SAME_NAME},
     **dict.fromkeys(("max_steps", "num_train_epochs"), "grpo.steps"),
     **dict.fromkeys(("bf16", "fp16", "model_init_kwargs", "bf16_full_eval", "fp16_full_eval"), "grpo.dtype"),
-    **dict.fromkeys(("generation_batch_size", "steps_per_generation"), "grpo.prompts_per_step and grpo.num_iterations"),
+    **dict.fromkeys(("generation_batch_size", "steps_per_generation"), "grpo.prompts_per_step and grpo.mini_batches"),
     **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"), "grpo.micro_batch_size"),
     **dict.fromkeys(("save_steps", "save_strategy", "save_total_limit", "save_only_model"), "grpo.checkpoint_steps"),
     **dict.fromkeys(
@@ -232,6 +232,7 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
         "max_steps": settings.steps,
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": here // micro_batch,
+        "steps_per_generation": here // micro_batch * settings.mini_batches,
         "bf16": settings.dtype == "bfloat16",
         "fp16": False,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
@@ -266,4 +267,4 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
 
 def _checkpoint_steps(settings: GrpoSettings) -> int:
     """Checkpoints only where the completions in use are used up: they are not part of a checkpoint."""
-    return math.ceil(settings.checkpoint_steps / settings.num_iterations) * settings.num_iterations
+    return math.ceil(settings.checkpoint_steps / settings.steps_per_rollout) * settings.steps_per_rollout

@@ -15,7 +15,10 @@ from stages.grpo.settings import GrpoSettings
     [
         ({"prompts_per_step": 3, "num_generations": 4, "micro_batch_size": 8}, "8 does not divide the 12 completions"),
         ({"num_generations": 1}, "greater than or equal to 2"),
-        ({"steps": 10, "num_iterations": 4}, "4 does not divide 10 steps"),
+        ({"steps": 10, "num_iterations": 4}, "10 are no whole number of rollouts, each used for 4 steps"),
+        ({"steps": 10, "num_iterations": 2, "mini_batches": 2}, "each used for 4 steps"),
+        ({"mini_batches": 3}, "3 does not divide the 128 completions of a rollout"),
+        ({"mini_batches": 4, "micro_batch_size": 64}, "64 does not divide the 32 completions of a step"),
         ({"steps": 5, "warmup_steps": 5}, "5 leave nothing of 5 steps"),
         ({"max_completion_length": 64, "max_model_len": 64}, "leaves no room for a prompt"),
         ({"rewards": {"correct": 0.0, "format": 0.0}}, "nothing to learn from"),

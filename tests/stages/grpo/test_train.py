@@ -129,8 +129,9 @@ def test_lora_with_transformers_rollouts_and_reused_completions(grpo_inputs: dic
     settings = {
         **BRIEF,
         "rollout": "transformers",
-        "steps": 4,
+        "steps": 8,
         "num_iterations": 2,
+        "mini_batches": 2,
         "beta": 0.05,
         "lora": {"rank": 4},
         "learning_rate": 1e-2,
@@ -142,10 +143,11 @@ def test_lora_with_transformers_rollouts_and_reused_completions(grpo_inputs: dic
     assert run.code == 0, run.log
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors", "model/model.safetensors"} <= set(content(run.output))
     proof = result(run)["proof"]
-    assert proof["steps"] == 4
+    assert proof["steps"] == 8
     assert proof["merge_difference"] < 1e-3
     assert "logprob_difference_max" not in proof
-    assert ["reward" in point for point in curve(run.output)] == [True, False, True, False]
+    assert ["reward" in point for point in curve(run.output)] == [True, False, False, False] * 2
+    assert sum(result(run)["metrics"]["verdicts"].values()) == 2 * 16
     assert all("kl" in point for point in curve(run.output))
     first = curve(run.output)[0]
     weights = {"correct": 1.0, "format": 0.1, "overlong": 0.2, "repetition": 0.1}
@@ -191,5 +193,8 @@ def test_every_setting_reaches_trl(grpo_inputs: dict[str, Path], tmp_path: Path)
         4,
     )  # checkpoints after whole rounds of completions
     assert (config.reward_weights, config.lr_scheduler_type, config.bf16) == ([2.0, 0.5], "constant_with_warmup", False)
+    settings |= {"mini_batches": 2, "micro_batch_size": 4}
+    halved = train.trainer_config(open_stage(GrpoSettings, write_spec(tmp_path, "grpo", settings, grpo_inputs, seed=5)), 100, [2.0, 0.5])
+    assert (halved.gradient_accumulation_steps, halved.steps_per_generation, halved.generation_batch_size) == (2, 4, 16)
     assert (config.use_vllm, config.vllm_max_model_length, config.vllm_importance_sampling_correction) == (True, 100, True)
     assert (config.gradient_checkpointing, config.mask_truncated_completions, config.num_iterations) == (False, False, 2)

@@ -1,0 +1,41 @@
+"""A state left behind that does not belong to this run is refused, before it could end a run that trained nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stages import training
+from stages.runtime import StageError
+
+
+def resume(tmp_path: Path, *, done: int, planned_then: int, planned_now: int) -> tuple[list[str], Any]:
+    checkpoint = tmp_path / "checkpoints" / f"checkpoint-{done}"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / training.TRAINER_STATE).write_text(json.dumps({"global_step": done, "max_steps": planned_then}), encoding="utf-8")
+    notes: list[str] = []
+    loaded: list[str] = []
+    ctx: Any = SimpleNamespace(state=tmp_path, stops_gracefully=False, stop_requested=False, note=notes.append)
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(output_dir=str(tmp_path / "checkpoints"), max_steps=planned_now),
+        state=None,
+        _load_from_checkpoint=loaded.append,
+    )
+    training.train(ctx, trainer)
+    assert loaded == [str(checkpoint)]
+    return notes, trainer.state
+
+
+def test_a_complete_run_says_that_no_step_is_left(tmp_path: Path) -> None:
+    notes, state = resume(tmp_path, done=8, planned_then=8, planned_now=8)
+    assert notes == ["resuming from step 8 of 8: no step is left to train, its result is saved"]
+    assert state.global_step == 8
+
+
+def test_the_state_of_a_shorter_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="left by a run of 8 steps, and this one has 16"):
+        resume(tmp_path, done=8, planned_then=8, planned_now=16)
