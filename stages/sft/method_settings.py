@@ -116,11 +116,11 @@ class VcoreSettings(StageSettings):
     """Dropout in the losses that are subtracted. `independent` draws new masks for each, as the released code does: their noise then
     exceeds the utilities."""
 
-    direction: Literal["fresh", "ema"] = identity("ema")
+    direction: Literal["fresh", "ema"] = identity("fresh")
     """`fresh`: the gradient of each step's probe batch, as in the paper. `ema`: an average over the steps' probes, which at small
-    learning rates is the better direction at a fraction of the cost; at large ones it lags behind."""
+    learning rates is the better direction even from tiny probes; at large ones it lags behind and misleads (docs/methods.md)."""
     ema_decay: float = identity(0.9, gt=0, lt=1)
-    probe_fraction: float = identity(0.0625, gt=0)
+    probe_fraction: float = identity(0.125, gt=0)
     """Size of the probe batch as a share of `batch_size` (the paper: 1), at least one row."""
     probe_clip: float | None = identity(1.0, gt=0)
     """Norm that the direction is clipped to, or None. It matters only with `epsilon` or a temperature."""

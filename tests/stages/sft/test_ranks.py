@@ -19,7 +19,7 @@ BRIEF = {"batch_size": 8, "max_length": 128, "max_steps": 2, "learning_rate": 0.
 
 @pytest.mark.parametrize(
     "method",
-    [{"name": "vcore", "probe_fraction": 0.5, "variance_control": "trajectories"}, {"name": "iw_sft"}],
+    [{"name": "vcore", "probe_fraction": 0.5, "direction": "ema"}, {"name": "iw_sft"}],
     ids=lambda method: method["name"],
 )
 def test_two_processes_give_the_update_of_one(sft_inputs: dict[str, Path], tmp_path: Path, method: dict[str, Any]) -> None:

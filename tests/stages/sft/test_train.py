@@ -98,7 +98,7 @@ def test_a_stopped_program_resumes_to_the_same_bytes(sft_inputs: dict[str, Path]
         {"method": {"name": "vcore"}, "micro_batch_size": 4},
         {"method": {"name": "uniform"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "vcore"}, "lora": {"rank": 2, "dropout": 0.3}},
-        {"method": {"name": "vcore", "utility": "jvp", "precondition": True}},
+        {"method": {"name": "vcore", "utility": "jvp", "direction": "ema", "precondition": True}},
         {"method": {"name": "vcore", "preset": "official"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "iw_sft"}},
         {"method": {"name": "random"}},

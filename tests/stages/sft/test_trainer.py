@@ -31,7 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "noise": {"name": "noise"},
     "vcore": {"name": "vcore"},
     "vcore_jvp": {"name": "vcore", "utility": "jvp"},
-    "vcore_fresh": {"name": "vcore", "direction": "fresh", "probe_fraction": 0.25},
+    "vcore_ema": {"name": "vcore", "direction": "ema"},
     "vcore_central_trajectories": {"name": "vcore", "utility": "central_difference", "normalisation": "trajectories", "kl": 0.3},
     "vcore_tokens_capped": {"name": "vcore", "variance_control": "tokens", "max_relative_weight": 2.0, "precondition": True},
     "vcore_paper": {"name": "vcore", "preset": "paper", "epsilon": 1e-2, "temperature": 1.0},
@@ -132,7 +132,13 @@ def test_the_control_factor_scales_the_gradient_before_clipping(sft_context: Mak
 
 
 def test_split_into_single_rows_and_not_at_all_give_the_same_update(sft_context: MakeContext) -> None:
-    settings = {"batch_size": 32, "max_steps": 1, "learning_rate": 0.1, "trainer": {"optim": "sgd"}, "method": METHODS["vcore_fresh"]}
+    settings = {
+        "batch_size": 32,
+        "max_steps": 1,
+        "learning_rate": 0.1,
+        "trainer": {"optim": "sgd"},
+        "method": {"name": "vcore", "probe_fraction": 0.25},
+    }
     updates = [weights(train(sft_context(str(micro), micro_batch_size=micro, **settings))) for micro in (32, 8, 1)]
     start = training.load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
     for tensor in start:

@@ -283,7 +283,9 @@ def test_the_released_codes_arithmetic_by_hand() -> None:
 
 def test_an_average_of_probes_is_theirs_and_knows_how_well_it_agrees(trainer: Any) -> None:
     evaluator = evaluator_of(trainer)
-    probe = ProbeDirection(VcoreSettings.model_validate({"name": "vcore", "ema_decay": 0.5, "probe_clip": None, "probe_fraction": 0.25}))
+    probe = ProbeDirection(
+        VcoreSettings.model_validate({"name": "vcore", "direction": "ema", "ema_decay": 0.5, "probe_clip": None, "probe_fraction": 0.25})
+    )
     first, second = (evaluator.probe_gradient(0.25, step) for step in (0, 1))
     assert probe.next(0, evaluator) is not None
     assert "probe_cosine" not in probe.metrics
