@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.records import Problem, read_rows
+from evaluation.records import Problem, RecordError, read_rows
 
 
 class LoadError(ValueError):
@@ -34,8 +35,11 @@ def read_source(source: Source, split: str, data_dir: str | Path | None = None, 
         path = Path(data_dir).expanduser() / source.local
         if not path.is_file():
             raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
-        for _, row in read_rows(path):
-            yield row
+        if source.local.removesuffix(".gz").endswith(".json"):
+            yield from _read_array(path)
+        else:
+            for _, row in read_rows(path):
+                yield row
         return
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -54,6 +58,18 @@ def digest(problems: Iterable[Problem]) -> str:
     """Twelve hexadecimal digits of the problems' ids, prompts and gold answers, in their order."""
     content = [[problem.id, problem.prompt, problem.gold] for problem in problems]
     return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+def _read_array(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a file that is one JSON array of objects."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+            rows = json.load(file)
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise RecordError(f"{path}: not a JSON array of objects")
+    return rows
 
 
 def load(

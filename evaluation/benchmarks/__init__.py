@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import difflib
 
-from evaluation.benchmarks import aime, aime25, amc, choice, gsm8k, humaneval, math500, mbpp, olympiadbench, tiny_code, word_problems
+from evaluation.benchmarks import (
+    aime,
+    aime25,
+    amc,
+    choice,
+    gsm8k,
+    humaneval,
+    humaneval_plus,
+    math500,
+    mbpp,
+    mbpp_plus,
+    olympiadbench,
+    tiny_code,
+    word_problems,
+)
 from evaluation.benchmarks.base import Benchmark, Source
 
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "get"]
@@ -12,7 +26,24 @@ __all__ = ["BENCHMARKS", "Benchmark", "Source", "get"]
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
-        *(module.BENCHMARK for module in (aime, aime25, amc, gsm8k, humaneval, math500, mbpp, olympiadbench, tiny_code, word_problems)),
+        *(
+            module.BENCHMARK
+            for module in (
+                aime,
+                aime25,
+                amc,
+                gsm8k,
+                humaneval,
+                humaneval_plus,
+                math500,
+                mbpp,
+                mbpp_plus,
+                olympiadbench,
+                tiny_code,
+                word_problems,
+            )
+        ),
+        mbpp.SANITIZED_BENCHMARK,
         choice.SUPERGPQA,
         choice.RBENCH,
     )

@@ -1,13 +1,13 @@
-"""HumanEval+ (Liu et al., 2023, arXiv:2305.01210): the 164 problems of HumanEval with about 80 times as many test inputs.
+"""HumanEval (Chen et al., 2021, arXiv:2107.03374): 164 functions to complete from signature and docstring.
 
-The release file has the inputs as JSON (base_input, plus_input, atol). The hub's data set has the same inputs written out as a Python
-test, which is read as data here and never run: expected values always come from the canonical solution.
+Each row's test is a Python function `check(candidate)`. Its asserts are taken out one by one, so that they are graded as MBPP's are: the
+program never sees an expected value. Five tests make their inputs in a loop; there, the reference program is called by the test and
+what it is called with becomes the inputs.
 """
 
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
-NAME = "humaneval_plus"
+NAME = "humaneval"
 SIZE = 164
 FIND_ZERO = "HumanEval/32"
 """Asks for a root of a polynomial: any root is right, so the value is put into the polynomial instead of being compared."""
@@ -24,7 +24,7 @@ FIND_ZERO_TOLERANCE = 1e-4
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Columns: task_id, prompt, canonical_solution, entry_point; base_input, plus_input, atol (release) or test (hub)."""
+    """Columns: task_id, prompt, canonical_solution, entry_point, test."""
     return check_set([_problem(number, row) for number, row in enumerate(rows, start=1)], SIZE, NAME)
 
 
@@ -32,79 +32,68 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
     task_id = text(row, ("task_id",), f"{NAME}, row {number}")
     where = f"{NAME} {task_id}"
     prompt, entry_point = text(row, ("prompt",), where), text(row, ("entry_point",), where)
-    definitions = list(re.finditer(rf"^def {re.escape(entry_point)}\(", prompt, re.MULTILINE))
-    if not definitions:
-        raise RecordError(f"{where}: the prompt does not define {entry_point}")
-    preamble = prompt[: definitions[-1].start()].strip()
-    if "base_input" in row:
-        inputs, atol = _release_inputs(row, where)
-    else:
-        inputs, atol = _hub_inputs(text(row, ("test",), where), where)
-    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": preamble, "inputs": inputs, "atol": atol}
+    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": preamble(prompt, entry_point, where)}
+    tests |= _take_apart(text(row, ("test",), where), entry_point, where)
     if task_id == FIND_ZERO:
         tests |= {"check": "polynomial_root", "atol": FIND_ZERO_TOLERANCE}
-    return Problem(
-        id=task_id,
-        benchmark=NAME,
-        kind="code",
-        prompt=(
-            f"Complete the following Python function.\n\n```python\n{prompt.strip()}\n```\n\n"
-            "Put the complete program, with every import and helper it needs, into one Python code block at the end."
-        ),
-        gold=prompt + text(row, ("canonical_solution",), where),
-        tests=tests,
+    gold = prompt + text(row, ("canonical_solution",), where)
+    return Problem(id=task_id, benchmark=NAME, kind="code", prompt=instruction(prompt), gold=gold, tests=tests)
+
+
+def instruction(prompt: str) -> str:
+    """The user message for a function to complete."""
+    return (
+        f"Complete the following Python function.\n\n```python\n{prompt.strip()}\n```\n\n"
+        "Put the complete program, with every import and helper it needs, into one Python code block at the end."
     )
 
 
-def _release_inputs(row: Mapping[str, Any], where: str) -> tuple[list[list[Any]], float]:
-    inputs: list[list[Any]] = []
-    for column in ("base_input", "plus_input"):
-        # The release writes {} for the one problem without further inputs.
-        value = row.get(column) or []
-        if not isinstance(value, list) or not all(isinstance(arguments, list) for arguments in value):
-            raise RecordError(f"{where}: {column} is not a list of argument lists")
-        inputs += value
-    if not inputs:
-        raise RecordError(f"{where}: no test inputs")
-    return inputs, _tolerance(row.get("atol"), where)
+def preamble(prompt: str, entry_point: str, where: str) -> str:
+    """Imports and helpers of the prompt: all that stands before the last definition of `entry_point`."""
+    definitions = list(re.finditer(rf"^def {re.escape(entry_point)}\(", prompt, re.MULTILINE))
+    if not definitions:
+        raise RecordError(f"{where}: the prompt does not define {entry_point}")
+    return prompt[: definitions[-1].start()].strip()
 
 
-def _hub_inputs(test: str, where: str) -> tuple[list[list[Any]], float]:
-    """Inputs and tolerance out of the text of the hub's test: `inputs = [...]` and the last argument of `assertion(...)`."""
+def _take_apart(test: str, entry_point: str, where: str) -> dict[str, Any]:
+    """`setup` and `asserts` of a test without loops; `recorded`, the test itself, of one with them."""
     try:
-        tree = ast.parse(test)
+        body = ast.parse(test).body
     except SyntaxError as error:
         raise RecordError(f"{where}: the column 'test' is not Python: {error}") from error
-    inputs: list[list[Any]] | None = None
-    atol: Any = 0
-    try:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "inputs":
-                inputs = ast.literal_eval(node.value)
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assertion":
-                atol = ast.literal_eval(node.args[-1])
-    except ValueError as error:
-        raise RecordError(f"{where}: the inputs are not literals: {error}") from error
-    if not inputs or not all(isinstance(arguments, list) for arguments in inputs):
-        raise RecordError(f"{where}: the column 'test' holds no list `inputs`")
-    try:
-        json.dumps(inputs)
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{where}: the inputs are not JSON: {error}") from error
-    return inputs, _tolerance(atol, where)
+    check = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
+    if check is None:
+        raise RecordError(f"{where}: the column 'test' defines no check(candidate)")
+    if any(isinstance(node, ast.For | ast.While) for node in ast.walk(check)):
+        return {"recorded": test.strip(), "atol": 0.0}
+    setup, asserts = [], []
+    for statement in check.body:
+        source = ast.unparse(_Rename(entry_point).visit(statement))
+        if not isinstance(statement, ast.Assert):
+            setup.append(source)
+        elif re.search(rf"\b{re.escape(entry_point)}\(", source):  # the others read `assert True`
+            asserts.append(source)
+    if not asserts:
+        raise RecordError(f"{where}: the column 'test' calls its candidate nowhere")
+    return {"setup": "\n".join(setup), "asserts": asserts}
 
 
-def _tolerance(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise RecordError(f"{where}: atol is {value!r}, not a tolerance")
-    return float(value)
+class _Rename(ast.NodeTransformer):
+    """The test's name for the function, `candidate`, becomes the program's own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        return ast.Name(self.name, node.ctx) if node.id == "candidate" else node
 
 
 BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
-    description="HumanEval with the test inputs of EvalPlus.",
+    description="Functions to complete from signature and docstring.",
     size=SIZE,
-    sources={"test": Source(local="humanevalplus/HumanEvalPlus.jsonl.gz", hub="evalplus/humanevalplus", hub_split="test")},
+    sources={"test": Source(local="humaneval/HumanEval.jsonl.gz", hub="openai/openai_humaneval", hub_split="test")},
     parse=parse,
 )

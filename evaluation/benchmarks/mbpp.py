@@ -1,4 +1,7 @@
-"""MBPP (Austin et al., 2021, arXiv:2108.07732): short Python functions, each with three asserts; the test split is task ids 11 to 510."""
+"""MBPP (Austin et al., 2021, arXiv:2108.07732): short Python functions, each with three asserts.
+
+Two sets: the 500 of the test split (task ids 11 to 510), and the 427 that its authors checked by hand and edited (sanitized MBPP).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from evaluation.records import Problem, RecordError
 NAME = "mbpp"
 SIZE = 500
 TEST_IDS = range(11, 511)
+SANITIZED = "mbpp_sanitized"
+SANITIZED_SIZE = 427
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
@@ -27,13 +32,25 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
         if not isinstance(task_id, int):
             raise RecordError(f"{NAME}, row {number}: task_id is {task_id!r}, not an integer")
         if task_id in TEST_IDS:
-            problems.append(_problem(task_id, row))
+            problems.append(_problem(NAME, task_id, row))
     problems.sort(key=lambda problem: int(problem.id))
     return check_set(problems, SIZE, NAME)
 
 
-def _problem(task_id: int, row: Mapping[str, Any]) -> Problem:
-    where = f"{NAME} task {task_id}"
+def parse_sanitized(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """Columns: task_id, prompt, code, test_list, test_imports. The hub spreads the 427 over its splits, which are read together."""
+    problems = []
+    for number, row in enumerate(rows, start=1):
+        task_id = row.get("task_id")
+        if not isinstance(task_id, int):
+            raise RecordError(f"{SANITIZED}, row {number}: task_id is {task_id!r}, not an integer")
+        problems.append(_problem(SANITIZED, task_id, row))
+    problems.sort(key=lambda problem: int(problem.id))
+    return check_set(problems, SANITIZED_SIZE, SANITIZED)
+
+
+def _problem(name: str, task_id: int, row: Mapping[str, Any]) -> Problem:
+    where = f"{name} task {task_id}"
     tests = row.get("test_list")
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
         raise RecordError(f"{where}: test_list is not a list of asserts")
@@ -43,7 +60,7 @@ def _problem(task_id: int, row: Mapping[str, Any]) -> Problem:
     setup = "\n".join([*(row.get("test_imports") or []), str(row.get("test_setup_code") or "").replace("\r\n", "\n")]).strip()
     return Problem(
         id=str(task_id),
-        benchmark=NAME,
+        benchmark=name,
         kind="code",
         prompt=(
             f"{text(row, ('text', 'prompt'), where).strip()}\n\nYour code should pass these tests:\n\n" + "\n".join(asserts) + "\n\n"
@@ -80,4 +97,20 @@ BENCHMARK = Benchmark(
     size=SIZE,
     sources={"test": Source(local="mbpp/mbpp.jsonl.gz", hub="google-research-datasets/mbpp", hub_config="full", hub_split="test")},
     parse=parse,
+)
+
+SANITIZED_BENCHMARK = Benchmark(
+    name=SANITIZED,
+    kind="code",
+    description="Mostly basic Python problems, the 427 checked by hand.",
+    size=SANITIZED_SIZE,
+    sources={
+        "test": Source(
+            local="mbpp/sanitized-mbpp.json.gz",
+            hub="google-research-datasets/mbpp",
+            hub_config="sanitized",
+            hub_split="train+test+validation+prompt",
+        )
+    },
+    parse=parse_sanitized,
 )

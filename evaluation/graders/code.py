@@ -2,24 +2,30 @@
 
 `Problem.gold` is the complete reference program. `Problem.tests` is one of two JSON objects.
 
-Asserts (MBPP, tiny_code)::
+Asserts (HumanEval, MBPP, tiny_code)::
 
     {"entry_point": "f",                  # the name that the program must define
+     "preamble": "import re",             # optional: run before the program
      "setup": "import math",              # run after the program, before the tests; may be ""
      "asserts": ["assert f(3) == 20"]}    # one assert statement each
 
-Inputs (HumanEval+)::
+Inputs (HumanEval+, MBPP+)::
 
     {"entry_point": "f",
      "preamble": "from typing import List",  # imports and helpers of the prompt, run before the program
-     "inputs": [[3], [10]],                  # argument lists
+     "inputs": [[3], [10]],                  # argument lists; or
+     "typed_inputs": ["l", ["l", "i3"]],     # the same with tuples, sets and complex numbers (see `evaluation.sandbox.values`); or
+     "recorded": "def check(candidate): ...",  # a test: the inputs are what it calls the reference program with
      "atol": 0.0,                            # absolute tolerance for floats; 0: exact, but 1e-6 where all expected values are floats
-     "check": "polynomial_root"}             # optional: the value must be a root of the polynomial in the first argument, within atol
+     "check": "polynomial_root"}             # optional: the value must be a root of the polynomial in the first argument, within atol;
+                                             # "same_set": results are compared as sets; "not_none": only whether there is a result
 
-The program never sees an expected value. `assert A == B` is taken apart: the side that calls the entry point is evaluated in the sandbox
-and sent back, the other is a literal, or is evaluated in a sandbox beside the reference program; any other assert is evaluated to true or
-false beside the program. Outputs for `inputs` are compared with those of the reference program, run in the same sandbox, once for each
-problem. Values are compared as plain data (see `evaluation.sandbox.values`), so a class with an `__eq__` of its own gains nothing.
+The program never sees an expected value. `assert A == B` is taken apart: the side that calls the entry point is evaluated in the
+sandbox and sent back, the other is a literal, or is evaluated in a sandbox beside the reference program. Of any other assert, such as
+`assert isclose(f(3), 9.42)`, the calls of the entry point are evaluated beside the program, and the rest, with the values that came
+back in their places, in a sandbox of its own beside the reference program. Outputs for `inputs` are compared with those of the
+reference program, run in the same sandbox, once for each problem. Values are compared as plain data (see `evaluation.sandbox.values`),
+so a class with an `__eq__` of its own gains nothing.
 
 Time: a program has `timeout_s` CPU seconds; one that needs more is run again with four times what the reference takes, where that is more.
 """
@@ -28,18 +34,20 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import math
 import reprlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from evaluation.graders.extraction import program
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import UNSENDABLE, Job, Outcome, Sandbox, SandboxError
+from evaluation.sandbox.values import Digest, decode
 
-VERSION = "1"
+VERSION = "2"
 """Part of every score's protocol; raise it when the same program may get another verdict."""
 REFERENCE_LIMIT_S = 120.0
 """CPU seconds for a reference program; the slowest of MBPP and HumanEval+ takes about 10 on a slow core."""
@@ -51,13 +59,55 @@ class ReferenceFailed(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tests:
-    """A problem's tests, taken apart. `expected` holds one value for each of the job's expressions or inputs."""
+class _Assert:
+    """One assert, taken apart.
 
-    sections: tuple[str, str]
-    """Run before and after the program."""
+    Attributes:
+        expressions: what is evaluated beside the program.
+        expected: what the one expression has to be; without meaning where `rest` is set.
+        rest: source of a function of the expressions' values, evaluated beside the reference program, that says whether the assert holds.
+    """
+
     expressions: tuple[str, ...]
-    expected: tuple[Any, ...]
+    expected: Any = None
+    rest: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tests:
+    """A problem's tests, made ready to run: asserts or inputs."""
+
+    before: str
+    after: str
+    asserts: tuple[_Assert, ...] = ()
+    inputs: Sequence[Sequence[Any]] = ()
+    entry_point: str | None = None
+
+
+class _Once:
+    """Results by key, each computed once, also when several threads ask at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._futures: dict[tuple[str, ...], Future[Any]] = {}
+
+    def get(self, key: tuple[str, ...], compute: Callable[[], Any]) -> Any:
+        """The result of `compute`. A `ReferenceFailed` is kept as well; after any other error the next one may have better luck."""
+        with self._lock:
+            future = self._futures.get(key)
+            mine = future is None
+            if future is None:
+                future = self._futures[key] = Future()
+        if mine:
+            try:
+                future.set_result(compute())
+            except BaseException as error:  # whatever it is, nobody may wait for ever
+                future.set_exception(error)
+                if not isinstance(error, ReferenceFailed):
+                    with self._lock:
+                        del self._futures[key]
+                raise
+        return future.result()
 
 
 class CodeGrader:
@@ -71,8 +121,7 @@ class CodeGrader:
     def __init__(self, sandbox: Sandbox, timeout_s: float) -> None:
         self.sandbox = sandbox
         self.timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._references: dict[tuple[str, str, str], Future[tuple[tuple[Any, ...], float]]] = {}
+        self._prepared, self._references = _Once(), _Once()
 
     def grade(self, problem: Problem, completion: str) -> tuple[Verdict, str | None, str]:
         """Verdict, the extracted program, and what went wrong."""
@@ -86,80 +135,126 @@ class CodeGrader:
         return verdict, source, detail
 
     def _judge(self, problem: Problem, source: str) -> tuple[Verdict, str]:
-        tests = self._tests(problem)
-        outcome = self._run(problem, tests, source, self.timeout_s)
+        # Not the inputs, which may be megabytes: of one problem of one benchmark they are always the same.
+        parts = (problem.tests.get(part) for part in ("asserts", "setup", "check"))
+        key = problem.benchmark, problem.id, problem.gold, *map(str, parts)
+        tests: _Tests = self._prepared.get(key, lambda: self._prepare(problem))
+
+        def reference() -> tuple[tuple[Any, ...], float]:
+            values: tuple[tuple[Any, ...], float] = self._references.get(key, lambda: self._run_reference(problem, tests))
+            return values
+
+        outcome = self._run(tests, source, self.timeout_s)
         if outcome.status == "limit":
-            allowed = REFERENCE_FACTOR * self._reference(problem, tests)[1]
+            allowed = REFERENCE_FACTOR * reference()[1]
             if allowed > self.timeout_s:
-                outcome = self._run(problem, tests, source, allowed)
+                outcome = self._run(tests, source, allowed)
         if outcome.status == "limit":
             return "timeout", outcome.detail
-        expected = tests.expected if tests.expressions else self._reference(problem, tests)[0]
+        if tests.asserts:
+            return self._check_asserts(problem, tests, outcome)
+        expected = reference()[0]
         for number, (value, wanted) in enumerate(zip(outcome.values, expected, strict=False), start=1):
-            if not _accepts(problem.tests, number - 1, value, wanted):
+            if not _accepts(problem.tests, tests.inputs[number - 1], value, wanted):
                 return "wrong", f"test {number} of {len(expected)}: {_short(value)} instead of {_short(wanted)}"
-        if outcome.status != "done":
-            return "wrong", f"test {len(outcome.values) + 1} of {len(expected)}: {outcome.detail}"
-        if len(outcome.values) != len(expected):
-            return "wrong", f"{len(outcome.values)} results for {len(expected)} tests"
+        return _unfinished(outcome, len(outcome.values), len(expected), len(expected)) or ("correct", "")
+
+    def _check_asserts(self, problem: Problem, tests: _Tests, outcome: Outcome) -> tuple[Verdict, str]:
+        values, total = iter(outcome.values), len(tests.asserts)
+        rests: list[str] = []
+        arguments: list[list[Any]] = []
+        for number, test in enumerate(tests.asserts, start=1):
+            got = list(itertools.islice(values, len(test.expressions)))
+            if len(got) < len(test.expressions):
+                return _unfinished(outcome, number - 1, total, sum(len(t.expressions) for t in tests.asserts)) or (
+                    "wrong",
+                    "results are missing",
+                )
+            if test.rest is None and got[0] != test.expected:
+                return "wrong", f"test {number} of {total}: {_short(got[0])} instead of {_short(test.expected)}"
+            if test.rest is not None:
+                if not all(map(_is_plain, got)):
+                    return "wrong", f"test {number} of {total}: {_short(got[0])}"
+                rests.append(test.rest)
+                arguments.append([len(arguments), got])
+        if next(values, None) is not None:
+            return "wrong", f"more results than the {total} tests have"
+        if rests:
+            held = f"_rests = [{', '.join(rests)}]\ndef _holds(place, values): return bool(_rests[place](*values))"
+            job = Job([part for part in (problem.gold, tests.after, held) if part], entry_point="_holds", inputs=arguments)
+            verdicts = self.sandbox.run(job, self.timeout_s)
+            for (place, got), holds in itertools.zip_longest(arguments, verdicts.values):
+                if holds is not True:
+                    return "wrong", f"not so for {', '.join(map(_short, got))}: {rests[place]}"
         return "correct", ""
 
-    def _run(self, problem: Problem, tests: _Tests, source: str, cpu_limit_s: float) -> Outcome:
-        before, after = tests.sections
-        sections = [section for section in (before, source, after) if section]
-        if tests.expressions:
-            return self.sandbox.run(Job(sections, expressions=tests.expressions), cpu_limit_s)
-        return self.sandbox.run(Job(sections, entry_point=problem.tests["entry_point"], inputs=problem.tests["inputs"]), cpu_limit_s)
+    def _run(self, tests: _Tests, source: str, cpu_limit_s: float) -> Outcome:
+        sections = [section for section in (tests.before, source, tests.after) if section]
+        if tests.asserts:
+            return self.sandbox.run(Job(sections, expressions=[e for test in tests.asserts for e in test.expressions]), cpu_limit_s)
+        return self.sandbox.run(Job(sections, entry_point=tests.entry_point, inputs=tests.inputs), cpu_limit_s)
 
-    def _reference(self, problem: Problem, tests: _Tests) -> tuple[tuple[Any, ...], float]:
-        """Values and CPU seconds of the reference program on the tests; run once, also when several threads ask at the same time."""
-        key = problem.benchmark, problem.id, problem.gold
-        with self._lock:
-            future = self._references.get(key)
-            mine = future is None
-            if future is None:
-                future = self._references[key] = Future()
-        if mine:
-            try:
-                outcome = self._run(problem, tests, problem.gold, REFERENCE_LIMIT_S)
-                if outcome.status != "done":
-                    raise ReferenceFailed(f"the reference program of {problem.id} fails: {outcome.detail}")
-                if any(value is UNSENDABLE for value in outcome.values):
-                    raise ReferenceFailed(f"the reference program of {problem.id} returns a value that cannot be compared")
-                future.set_result((tuple(outcome.values), outcome.cpu_s))
-            except BaseException as error:  # whatever it is, nobody may wait for ever
-                future.set_exception(error)
-                if not isinstance(error, ReferenceFailed):  # the next one may have better luck
-                    with self._lock:
-                        del self._references[key]
-                raise
-        return future.result()
+    def _run_reference(self, problem: Problem, tests: _Tests) -> tuple[tuple[Any, ...], float]:
+        """Values and CPU seconds of the reference program on the tests."""
+        outcome = self._run(tests, problem.gold, REFERENCE_LIMIT_S)
+        if outcome.status != "done":
+            raise ReferenceFailed(f"the reference program of {problem.id} fails: {outcome.detail}")
+        if any(value is UNSENDABLE for value in outcome.values):
+            raise ReferenceFailed(f"the reference program of {problem.id} returns a value that cannot be compared")
+        return tuple(outcome.values), outcome.cpu_s
 
-    def _tests(self, problem: Problem) -> _Tests:
-        tests = problem.tests
-        if "inputs" in tests:
-            return _Tests((tests.get("preamble", ""), ""), (), ())
-        expressions: list[str] = []
-        expected: list[Any] = []
-        unknown: dict[int, str] = {}
-        for place, statement in enumerate(tests["asserts"]):
-            expression, literal, other = _take_apart(statement, tests["entry_point"])
-            expressions.append(expression)
-            expected.append(literal)
-            if other is not None:
-                unknown[place] = other
-        if unknown:
-            job = Job([part for part in (problem.gold, tests["setup"]) if part], expressions=list(unknown.values()))
-            outcome = self.sandbox.run(job, REFERENCE_LIMIT_S)
-            if outcome.status != "done":
-                raise ReferenceFailed(f"the expected values of {problem.id} cannot be computed: {outcome.detail}")
-            for place, value in zip(unknown, outcome.values, strict=True):
-                expected[place] = value
-        return _Tests(("", tests["setup"]), tuple(expressions), tuple(expected))
+    def _prepare(self, problem: Problem) -> _Tests:
+        tests, before = problem.tests, problem.tests.get("preamble", "")
+        entry_point = tests["entry_point"]
+        if "asserts" in tests:
+            return _Tests(before, tests["setup"], self._with_expected_values(problem))
+        if "recorded" in tests:
+            inputs = self._record(problem)
+        else:
+            inputs = decode(tests["typed_inputs"]) if "typed_inputs" in tests else tests["inputs"]
+        if tests.get("check") == "not_none":
+            return _Tests(
+                before, f"def _there_is_one(*arguments): return {entry_point}(*arguments) is not None", (), inputs, "_there_is_one"
+            )
+        return _Tests(before, "", (), inputs, entry_point)
+
+    def _with_expected_values(self, problem: Problem) -> tuple[_Assert, ...]:
+        """The asserts taken apart; expected values that are no literals come from the reference program."""
+        taken = [_take_apart(statement, problem.tests["entry_point"]) for statement in problem.tests["asserts"]]
+        unknown = [other for _, other in taken if other is not None]
+        values = iter(self._beside_reference(problem, [problem.tests["setup"]], unknown) if unknown else [])
+        return tuple(test if other is None else dataclasses.replace(test, expected=next(values)) for test, other in taken)
+
+    def _record(self, problem: Problem) -> list[list[Any]]:
+        """What the test calls its candidate with when that is the reference program."""
+        name = problem.tests["entry_point"]
+        recorder = (
+            "import copy as _copy, random as _random\n_random.seed(0)\n_calls = []\n"
+            f"def _candidate(*arguments):\n    _calls.append(list(_copy.deepcopy(arguments)))\n    return {name}(*arguments)\n"
+            "check(_candidate)"
+        )
+        [calls] = self._beside_reference(problem, [problem.tests["recorded"], recorder], ["_calls"])
+        return list(calls)
+
+    def _beside_reference(self, problem: Problem, sections: list[str], expressions: list[str]) -> list[Any]:
+        job = Job([part for part in (problem.gold, *sections) if part], expressions=expressions)
+        outcome = self.sandbox.run(job, REFERENCE_LIMIT_S)
+        if outcome.status != "done":
+            raise ReferenceFailed(f"the expected values of {problem.id} cannot be computed: {outcome.detail}")
+        return outcome.values
 
 
-def _take_apart(statement: str, entry_point: str) -> tuple[str, Any, str | None]:
-    """(expression to evaluate beside the program, expected value, expression whose value is the expected one or None)."""
+def _unfinished(outcome: Outcome, passed: int, tests: int, values: int) -> tuple[Verdict, str] | None:
+    """The verdict on a program that did not get to its end; None for one that did."""
+    if outcome.status != "done":
+        return "wrong", f"test {min(passed + 1, tests)} of {tests}: {outcome.detail}"
+    if len(outcome.values) != values:
+        return "wrong", f"{len(outcome.values)} results for {values} tests"
+    return None
+
+
+def _take_apart(statement: str, entry_point: str) -> tuple[_Assert, str | None]:
+    """The assert, and the expression whose value is the expected one, or None where that is known."""
     try:
         body = ast.parse(statement.strip()).body
     except SyntaxError as error:
@@ -173,19 +268,59 @@ def _take_apart(statement: str, entry_point: str) -> tuple[str, Any, str | None]
             left, right = right, left
         if _mentions(left, entry_point) and not _mentions(right, entry_point):
             try:
-                return ast.unparse(left), ast.literal_eval(right), None
+                return _Assert((ast.unparse(left),), ast.literal_eval(right)), None
             except ValueError:
-                return ast.unparse(left), None, ast.unparse(right)
-    return f"True if {ast.unparse(test)} else False", True, None
+                return _Assert((ast.unparse(left),)), ast.unparse(right)
+    bare = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else test
+    if isinstance(bare, ast.Call) and isinstance(bare.func, ast.Name) and bare.func.id == entry_point:
+        # What counts is whether it is true; a match object could not be sent back.
+        return _Assert((f"True if {ast.unparse(bare)} else False",), bare is test), None
+    holes = _Holes(entry_point)
+    rest = holes.visit(test)
+    if not holes.calls or _mentions(rest, entry_point):
+        raise ReferenceFailed(f"an assert that cannot be taken apart into calls of {entry_point}: {statement!r}")
+    names = ", ".join(f"_value_{place}" for place in range(len(holes.calls)))
+    return _Assert(tuple(holes.calls), rest=f"lambda {names}: {ast.unparse(rest)}"), None
+
+
+class _Holes(ast.NodeTransformer):
+    """Puts a name in the place of each call of the entry point, and keeps the calls."""
+
+    def __init__(self, entry_point: str) -> None:
+        self.entry_point = entry_point
+        self.calls: list[str] = []
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        if not (isinstance(node.func, ast.Name) and node.func.id == self.entry_point):
+            self.generic_visit(node)
+            return node
+        self.calls.append(ast.unparse(node))
+        return ast.Name(f"_value_{len(self.calls) - 1}", ast.Load())
+
+    def _keep(self, node: ast.expr) -> ast.expr:
+        return node  # a call in there uses names that exist only in there
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda = _keep
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value came back whole, so that it can be handed on."""
+    if isinstance(value, dict):
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    return value is not UNSENDABLE and not isinstance(value, Digest)
 
 
 def _mentions(node: ast.expr, name: str) -> bool:
     return any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(node))
 
 
-def _accepts(tests: dict[str, Any], place: int, value: Any, expected: Any) -> bool:
+def _accepts(tests: dict[str, Any], arguments: Sequence[Any], value: Any, expected: Any) -> bool:
     if tests.get("check") == "polynomial_root":
-        return _is_root(tests["inputs"][place][0], value, tests["atol"])
+        return _is_root(arguments[0], value, tests["atol"])
+    if tests.get("check") == "same_set":
+        return bool(_as_set(value) == _as_set(expected))
     if value == expected:
         return True
     atol = tests.get("atol")
@@ -194,6 +329,14 @@ def _accepts(tests: dict[str, Any], place: int, value: Any, expected: Any) -> bo
     if atol == 0 and _all_floats(expected):
         atol = 1e-6
     return atol > 0 and _close(value, expected, atol)
+
+
+def _as_set(value: Any) -> Any:
+    """The elements of a result whose order does not count; a value that is no collection of hashable ones as it is."""
+    try:
+        return set(value) if isinstance(value, list | tuple | set | frozenset) else value
+    except TypeError:
+        return value
 
 
 def _is_root(coefficients: Sequence[float], value: Any, atol: float) -> bool:

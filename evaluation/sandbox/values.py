@@ -42,6 +42,29 @@ class Digest:
     hexadecimal: str
 
 
+def encode(value: Any) -> Any:
+    """The JSON value that `decode` turns back into `value`: for inputs that a record must hold. Raises `TypeError` for another type."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return "s" + value
+    if isinstance(value, int):
+        return f"i{value:x}"
+    if isinstance(value, float):
+        return "f" + value.hex()
+    if isinstance(value, complex):
+        return ["c", value.real.hex(), value.imag.hex()]
+    if isinstance(value, bytes):
+        return ["b", value.hex()]
+    if isinstance(value, dict):
+        return ["d", *(encode(part) for pair in value.items() for part in pair)]
+    if isinstance(value, set | frozenset):  # in an order that is the same in every process
+        return ["S" if isinstance(value, set) else "F", *sorted((encode(item) for item in value), key=repr)]
+    if isinstance(value, list | tuple):
+        return ["l" if isinstance(value, list) else "t", *map(encode, value)]
+    raise TypeError(f"{type(value).__name__} is none of the types that records hold")
+
+
 _CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"l": list, "t": tuple, "S": set, "F": frozenset}
 
 

@@ -1,97 +1,65 @@
-"""HumanEval+: the release's JSON inputs and the hub's inputs out of a Python test."""
+"""HumanEval: asserts out of `check(candidate)`, and tests that loop."""
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import humaneval
+from evaluation.benchmarks import humaneval, humaneval_plus
+from evaluation.graders import code
 from evaluation.loading import load
 from evaluation.records import RecordError
+from evaluation.sandbox import Sandbox
 
-PROMPT = 'import math\n\ndef half(x):\n    return x / 2\n\ndef f(x):\n    """Add one; def f(x) is yours."""\n'
-HUB_TEST = """
-import numpy as np
-
-def assertion(out, exp, atol):
-    assert out == exp
-
-def check(candidate):
-    inputs = [[1], [-2.5]]
-    results = [2, -1.5]
-    for i, (inp, exp) in enumerate(zip(inputs, results)):
-        assertion(candidate(*inp), exp, 1e-06)
-"""
+PROMPT = 'import math\n\ndef f(x):\n    """Double it."""\n'
+TEST = "METADATA = {}\n\ndef check(candidate):\n    assert True, 'never'\n    y = 3\n    assert candidate(y) == 6, candidate(1)\n"
+LOOP = (
+    "def check(candidate):\n    import random\n"
+    "    for _ in range(5):\n        x = random.randint(0, 99)\n        assert candidate(x) == 2 * x\n"
+)
 
 
-def rows(hub: bool = False, **changes: Any) -> list[dict[str, Any]]:
-    made = []
-    for number in range(164):
-        row: dict[str, Any] = {
-            "task_id": f"HumanEval/{number}",
-            "prompt": PROMPT,
-            "entry_point": "f",
-            "canonical_solution": "    return x + 1\n",
-        }
-        row |= {"test": HUB_TEST} if hub else {"base_input": [[1]], "plus_input": [[-2.5]], "atol": 1e-6, "test": "unused"}
-        made.append(row)
+def rows(**changes: Any) -> list[dict[str, Any]]:
+    row = {"prompt": PROMPT, "entry_point": "f", "canonical_solution": "    return 2 * x\n", "test": TEST}
+    made = [row | {"task_id": f"HumanEval/{number}"} for number in range(164)]
     made[0] |= changes
     return made
 
 
-def test_both_forms_give_the_same_problems() -> None:
-    problems = humaneval.parse("test", rows())
-    assert problems == humaneval.parse("test", rows(hub=True))
-    # The docstring names the function again: the preamble ends before its last definition that starts a body, so helpers stay in it.
-    assert problems[0].tests["inputs"] == [[1], [-2.5]]
-    assert problems[0].tests["atol"] == 1e-6
-    assert problems[0].gold == PROMPT + "    return x + 1\n"
-    assert PROMPT.strip() in problems[0].prompt
+def test_a_test_becomes_set_up_and_asserts() -> None:
+    problem = humaneval.parse("test", rows())[0]
+    assert problem.tests == {"entry_point": "f", "preamble": "import math", "setup": "y = 3", "asserts": ["assert f(y) == 6, f(1)"]}
+    assert problem.gold == PROMPT + "    return 2 * x\n"
 
 
-def test_the_preamble_is_what_stands_before_the_function() -> None:
-    assert humaneval.parse("test", rows())[0].tests["preamble"] == "import math\n\ndef half(x):\n    return x / 2"
-
-
-def test_a_problem_without_further_inputs() -> None:
-    assert humaneval.parse("test", rows(plus_input={}))[0].tests["inputs"] == [[1]]
-
-
-def test_the_root_finding_problem_is_checked_by_its_polynomial() -> None:
-    tests = humaneval.parse("test", rows())[32].tests
-    assert (tests["check"], tests["atol"]) == ("polynomial_root", 1e-4)
+def test_a_test_that_loops_is_recorded() -> None:
+    problem = humaneval.parse("test", rows(test=LOOP))[0]
+    assert problem.tests["recorded"] == LOOP.strip()
+    with Sandbox() as sandbox:
+        grader = code.CodeGrader(sandbox, 4.0)
+        assert grader.grade(problem, "```python\ndef f(x): return x + x\n```")[0] == "correct"
+        verdict, _, detail = grader.grade(problem, "```python\ndef f(x): return x\n```")
+        assert (verdict, detail[:11]) == ("wrong", "test 1 of 5")
 
 
 @pytest.mark.parametrize(
-    ("hub", "change", "message"),
+    ("change", "message"),
     [
-        (False, {"entry_point": "g"}, "HumanEval/0: the prompt does not define g"),
-        (False, {"base_input": [1]}, "HumanEval/0: base_input is not a list of argument lists"),
-        (False, {"base_input": [], "plus_input": []}, "HumanEval/0: no test inputs"),
-        (False, {"atol": "0"}, "HumanEval/0: atol is '0'"),
-        (False, {"canonical_solution": ""}, "HumanEval/0: column 'canonical_solution' is empty"),
-        (True, {"test": "def check(:"}, "HumanEval/0: the column 'test' is not Python"),
-        (True, {"test": "def check(candidate): pass"}, "HumanEval/0: the column 'test' holds no list `inputs`"),
-        (True, {"test": "inputs = [[{1, 2}]]"}, "HumanEval/0: the inputs are not JSON"),
-        (True, {"test": None}, "HumanEval/0: no column 'test'"),
-        (True, {"test": "inputs = [[open('x')]]"}, "HumanEval/0: the inputs are not literals"),
+        ({"entry_point": "g"}, "HumanEval/0: the prompt does not define g"),
+        ({"test": "def check(:"}, "HumanEval/0: the column 'test' is not Python"),
+        ({"test": "x = 1"}, r"HumanEval/0: the column 'test' defines no check\(candidate\)"),
+        ({"test": "def check(candidate): assert True"}, "HumanEval/0: the column 'test' calls its candidate nowhere"),
+        ({"test": None}, "HumanEval/0: no column 'test'"),
     ],
 )
-def test_a_broken_row_is_named(hub: bool, change: dict[str, Any], message: str) -> None:
+def test_a_broken_row_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RecordError, match=message):
-        humaneval.parse("test", rows(hub, **change))
+        humaneval.parse("test", rows(**change))
 
 
-def test_real_files(benchmark_data: Path) -> None:
+def test_real_file(benchmark_data: Path) -> None:
     problems = load(humaneval.BENCHMARK, "test", benchmark_data)
     assert len(problems) == 164
-    assert sum(len(problem.tests["inputs"]) for problem in problems) > 100_000
-    # The file in the hub's form: the same programs, and inputs that are among the release's (it leaves repeated ones out).
-    with gzip.open(benchmark_data / "humanevalplus" / "HumanEvalPlus-OriginFmt.jsonl.gz", "rt") as file:
-        hub = humaneval.parse("test", [json.loads(line) for line in file])
-    for one, other in zip(problems, hub, strict=True):
-        assert (one.id, one.gold, one.prompt) == (other.id, other.gold, other.prompt)
-        assert {k: v for k, v in one.tests.items() if k != "inputs"} == {k: v for k, v in other.tests.items() if k != "inputs"}
-        assert {json.dumps(i) for i in other.tests["inputs"]} <= {json.dumps(i) for i in one.tests["inputs"]}
+    assert [p.id for p in problems if "recorded" in p.tests] == [f"HumanEval/{n}" for n in (32, 38, 44, 50, 53)]
+    plus = load(humaneval_plus.BENCHMARK, "test", benchmark_data)
+    assert [p.tests["entry_point"] for p in problems] == [p.tests["entry_point"] for p in plus]

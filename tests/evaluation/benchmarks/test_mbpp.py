@@ -78,3 +78,12 @@ def test_real_file(benchmark_data: Path) -> None:
         (p.id, p.prompt, p.gold, p.tests["asserts"]) for p in problems
     ]
     assert [p.id for p in problems if p.tests["setup"]] == ["367"]
+
+
+def test_sanitized_set(benchmark_data: Path) -> None:
+    problems = load(mbpp.SANITIZED_BENCHMARK, "test", benchmark_data)
+    assert len(problems) == 427
+    assert sum(int(p.id) in mbpp.TEST_IDS for p in problems) == 257
+    assert any(p.tests["setup"] == "import math" for p in problems)
+    with pytest.raises(RecordError, match="mbpp_sanitized: 1 problems, the complete set has 427"):
+        mbpp.parse_sanitized("test", [{"task_id": 2, "prompt": "Add.", "code": "def g(x): return x", "test_list": ["assert g(1) == 1"]}])

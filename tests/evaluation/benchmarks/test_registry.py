@@ -9,8 +9,11 @@ def test_names() -> None:
     contests = {"aime24", "aime25", "amc23", "math500", "olympiadbench"}
     assert set(BENCHMARKS) == contests | {
         "gsm8k",
+        "humaneval",
         "humaneval_plus",
         "mbpp",
+        "mbpp_plus",
+        "mbpp_sanitized",
         "rbench_t",
         "supergpqa",
         "tiny_code",

@@ -128,7 +128,29 @@ def test_asserts_of_every_form(grader: Grader) -> None:
     }
     assert judge(grader, "def f(x): return x / 3", tests, gold).verdict == "correct"
     assert judge(grader, "def f(x): return x / 3 if x != 12 else 5", tests, gold).detail == "test 5 of 6: 5 instead of 4"
-    assert judge(grader, "def f(x): return x / 3 if x else 1", tests, gold).detail == "test 4 of 6: False instead of True"
+    assert judge(grader, "def f(x): return x / 3 if x else 1", tests, gold).detail == "test 4 of 6: True instead of False"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "class A:\n    __sub__ = __abs__ = lambda s, *o: s\n    __lt__ = lambda s, o: True\ndef f(x): return A()",
+        "class A(float):\n    __sub__ = __abs__ = lambda s, *o: s\n    __lt__ = lambda s, o: True\ndef f(x): return A(0)",
+        "import builtins\nbuiltins.abs = lambda v: 0\ndef f(x): return 0",
+        "abs = lambda v: 0\ndef f(x): return 0",
+        "import sys\ndef f(x):\n    return max([c for c in sys._getframe(1).f_code.co_consts if isinstance(c, float)] or [0])",
+    ],
+)
+def test_an_assert_that_is_no_equation_cannot_be_forged(grader: Grader, program: str) -> None:
+    """Only the value of f(3) comes out of the program's sandbox; what is asked of it is evaluated elsewhere."""
+    tests = {"entry_point": "f", "setup": "", "asserts": ["assert abs(f(3) - 5.9) < 0.2"]}
+    assert judge(grader, program, tests).verdict == "wrong"
+    assert judge(grader, "def f(x): return 2 * x", tests).verdict == "correct"
+
+
+def test_an_assert_that_calls_within_a_loop_of_its_own_is_the_graders_error(grader: Grader) -> None:
+    tests = {"entry_point": "f", "setup": "", "asserts": ["assert all(f(i) for i in range(1, 3))"]}
+    assert judge(grader, "def f(x): return 2 * x", tests).verdict == "grader_error"
 
 
 def test_a_slow_reference_gives_more_time() -> None:
@@ -208,9 +230,9 @@ def canonical(name: str, folder: Path, step: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mbpp", "humaneval_plus"])
+@pytest.mark.parametrize("name", ["humaneval", "humaneval_plus", "mbpp", "mbpp_sanitized"])
 def test_all_reference_programs_pass(benchmark_data: Path, name: str) -> None:
-    """500 of 500 in about 10 s and 164 of 164 in about 50 s, on two busy cores."""
+    """Every canonical solution of every problem; HumanEval+ takes about 50 s on two busy cores, the others about 10 s each."""
     assert canonical(name, benchmark_data, 1) == []
 
 
