@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import Interrupted, StageFailed
+from pipeline.identity import ROOT
 from stages.runtime import EXIT_STOPPED, read_json, write_json
 
 POLL_SECONDS = 0.1
@@ -33,6 +34,8 @@ def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]
         # torch.distributed inside a stage (vLLM beside the trainer) would else meet a second pipeline of this machine at one fixed port.
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(_free_port()),
+        # The stage runs the code whose digests are in its key, also where another checkout is the one installed.
+        PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")])),
         PYTHONHASHSEED="0",
         PYTHONUNBUFFERED="1",
         TOKENIZERS_PARALLELISM="false",

@@ -27,7 +27,7 @@ def launch(tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None =
         "machine": {"device": "cpu", "threads": 1, "data_dir": None},
         "details": {"behaviour": behaviour},
     }
-    environment = stage_environment("cpu", 1, hub=False) | {"PYTHONPATH": str(ROOT)}
+    environment = stage_environment("cpu", 1, hub=False)  # leads to this checkout's code, whatever is installed
     handler = on_event or (events if events is not None else []).append
     with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
         return run_process("fake", "tests.fake_stage", spec, tmp_path / "w", environment, handler, lock=lock, grace_s=10)
