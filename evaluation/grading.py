@@ -85,6 +85,11 @@ class Grader:
         """How programs are isolated; None while no code problem has been graded."""
         return None if self._code is None else self._code.sandbox.level
 
+    @property
+    def sandbox_unprotected(self) -> tuple[str, ...]:
+        """What programs can do on this machine that the sandbox at its best forbids; empty while no code problem has been graded."""
+        return () if self._code is None else self._code.sandbox.unprotected
+
     def start_sandbox(self) -> Level:
         """Prepare for code problems now rather than at the first of them; how programs will be isolated."""
         return self._code_grader().sandbox.level

@@ -180,8 +180,11 @@ def _sandbox() -> Finding:
     from evaluation.sandbox import Sandbox
 
     with Sandbox() as sandbox:
-        level = sandbox.level
-    if level == "namespaces":
-        return Finding("code sandbox", "ok", "namespaces: no network, no view of files, environment or other processes")
-    advice = "Model-written programs can read what you can and reach the network. Allow user namespaces, or run in a container."
-    return Finding("code sandbox", "warn", level, advice)
+        level, filtered, unprotected = sandbox.level, sandbox.filtered, sandbox.unprotected
+    how = level + (" and a filter of system calls" if filtered else "")
+    if not unprotected:
+        return Finding(
+            "code sandbox", "ok", f"{how}: no network, no view of files, environment or other processes, no processes of their own"
+        )
+    advice = f"Model-written programs: {'; '.join(unprotected)}. Allow user namespaces and seccomp on x86-64, or run in a container."
+    return Finding("code sandbox", "warn", how, advice)

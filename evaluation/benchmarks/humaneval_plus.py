@@ -95,6 +95,7 @@ BENCHMARK = Benchmark(
     kind="code",
     description="HumanEval with the test inputs of EvalPlus.",
     size=SIZE,
+    digest="6910a67659aa",
     sources={"test": Source(local="humanevalplus/HumanEvalPlus.jsonl.gz", hub="evalplus/humanevalplus", hub_split="test")},
     parse=parse,
 )

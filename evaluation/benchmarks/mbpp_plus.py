@@ -184,6 +184,7 @@ BENCHMARK = Benchmark(
     kind="code",
     description="Sanitized MBPP with the test inputs of EvalPlus.",
     size=SIZE,
+    digest="172bfa2ff7d6",
     sources={"test": Source(local="mbppplus/MbppPlus.jsonl.gz", hub="evalplus/mbppplus", hub_split="test")},
     parse=parse,
 )

@@ -12,7 +12,11 @@ Two levels, found out once by trying (`Sandbox.level`):
 - `rlimits`: only limits on CPU time, memory, file size and open files. The program can read and write what the user can and reach the
   network; a process that leaves its session outlives it. For programs of models you trust no further than this, it is not enough.
 
-Neither filters system calls, and neither limits the number of processes where the user is root.
+Both add a filter of system calls where the kernel takes one (`Sandbox.filtered`; x86-64 only): no processes beside the program's own,
+no other program in its place, no sockets, no signals to others, no tracing, no mounts. Threads work. The address space bounds their number.
+
+Not covered: faults of the kernel itself; channels such as the time things take; cores that a program keeps busy until its limit. What is
+missing on a machine is said by `Sandbox.unprotected`.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from evaluation.sandbox import seccomp
 from evaluation.sandbox.values import UNSENDABLE, MalformedValue, decode
 
 __all__ = ["UNSENDABLE", "Job", "Level", "Outcome", "Sandbox", "SandboxError"]
@@ -100,15 +105,32 @@ class Sandbox:
     Args:
         memory_mib: address space of one program, in MiB.
         level: forces a level (tests); None takes the best the machine has.
+        call_filter: False leaves out the filter of system calls, so that tests see what the other means hold.
     """
 
-    def __init__(self, memory_mib: int = 4096, level: Level | None = None) -> None:
+    def __init__(self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True) -> None:
         self.memory_mib = memory_mib
         self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
+        self._filter = seccomp.program() if call_filter else None
         self.level: Level = level or self._detect()
+        self.filtered = self._is_filtered()
+        """Whether programs run under the filter of system calls."""
+        if self.unprotected:
+            _log.warning("programs run with less isolation than there could be: %s", "; ".join(self.unprotected))
+
+    @property
+    def unprotected(self) -> tuple[str, ...]:
+        """What programs can do on this machine that they could not on one with all the means of this module; empty at best."""
+        missing = []
+        if self.level == "rlimits":
+            missing.append("they can read the files and the environment that the user can, and write and remove files")
+            missing += [] if self.filtered else ["they can reach the network", "a process that leaves its session outlives them"]
+        if not self.filtered:
+            missing.append("no filter of system calls: the number of processes is not limited")
+        return tuple(missing)
 
     def __enter__(self) -> Sandbox:
         return self
@@ -146,6 +168,11 @@ class Sandbox:
             shutil.rmtree(work, ignore_errors=True)
         return "namespaces"
 
+    def _is_filtered(self) -> bool:
+        """Whether a program that makes a socket is refused it."""
+        outcome = self.run(Job(["import _socket"], expressions=["_socket.socket()"]), 10.0)
+        return outcome.status == "raised" and outcome.detail.startswith("PermissionError")
+
     def _run(self, job: Job, cpu_limit_s: float, work: Path, level: Level) -> Outcome:
         token = secrets.token_hex(16)
         order = {
@@ -154,6 +181,7 @@ class Sandbox:
             "roots": _roots() if level == "namespaces" else [],
             "memory": self.memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
+            "filter": self._filter,
             "token": token,
             "caller": os.getpid(),
             "sections": [_without_carriage_returns(section) for section in job.sections],
@@ -220,7 +248,7 @@ def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
 def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float) -> Outcome:
     """Lines: `ready`, the token with the result, and `end SIGNAL EXITCODE CPU_SECONDS`; a program can only forge its own failure."""
     lines = data.split(b"\n")
-    if lines[0] != b"ready":
+    if lines[0] not in (b"ready", b"ready filtered"):
         reason = lines[0].decode(errors="replace") or "the process ended before it was set up"
         raise SandboxError(reason if on_time else f"{reason} (out of time)")
     signal_number, exit_code, cpu_s = _ending(lines)

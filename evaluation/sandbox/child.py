@@ -5,8 +5,8 @@ forks twice. The outermost process stays outside the process namespace and lives
 is the first process of that namespace, so whatever the program left behind ends with it; it says how the program ended. Only the third
 runs code of the program, and it can reach neither of the others. Each dies with the one before it, and the first with its caller.
 
-Lines written to the descriptor named on the command line: `ready` once all limits hold (or what went wrong), TOKEN and a JSON result,
-`end SIGNAL EXITCODE CPU_SECONDS`.
+Lines written to the descriptor named on the command line: `ready` once all limits hold, `ready filtered` with the filter of system calls
+as well (or what went wrong); TOKEN and a JSON result; `end SIGNAL EXITCODE CPU_SECONDS`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWN
     0x40000000,
 )
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 4, 22, 38, 2
 SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 442, 0x8000, 1, 2  # one number on all architectures
 CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
@@ -105,6 +105,17 @@ def drop_privileges() -> None:
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def filter_calls(program: tuple[bytes, int] | None) -> bool:
+    """Refuse system calls (see `evaluation.sandbox.seccomp`); whether that is in force. Needs `drop_privileges` before it."""
+    if program is None:
+        return False
+    steps, place = program
+    steps = steps[:place] + os.getpid().to_bytes(4, "little") + steps[place + 4 :]
+    text = ctypes.create_string_buffer(steps, len(steps))
+    header = (ctypes.c_uint64 * 2)(len(steps) // 8, ctypes.addressof(text))
+    return bool(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0) == 0)
 
 
 def limit(cpu_s: int, memory: int) -> None:
@@ -243,11 +254,12 @@ def confine(channel: int, order: dict[str, Any]) -> NoReturn:
         drop_privileges()
         die_with_parent()
         limit(order["cpu_s"], order["memory"])
+        filtered = filter_calls(order["filter"])
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
         os._exit(1)
     token = order.pop("token")
-    os.write(channel, b"ready\n")
+    os.write(channel, b"ready filtered\n" if filtered else b"ready\n")
     text = run_program(order)
     data = memoryview(f"{token} {text}\n".encode())
     while data:

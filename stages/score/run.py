@@ -31,7 +31,8 @@ def run(context: Context[ScoreSettings]) -> Result:
     with Grader(workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
         if any(problem.kind == "code" for name in names for problem in problems[name].values()):
             check_isolation(grader, settings)
-            context.note(f"programs run with isolation level {grader.sandbox_level}")
+            missing = f"; not protected: {'; '.join(grader.sandbox_unprotected)}" if grader.sandbox_unprotected else ""
+            context.note(f"programs run with isolation level {grader.sandbox_level}{missing}")
         graded = grade(grader, generations, problems, lambda done: context.progress(done, len(generations), "grading"))
         scores = make_scores(generations, graded, problems)
         check_grader_errors(scores, settings)
@@ -46,10 +47,11 @@ def run(context: Context[ScoreSettings]) -> Result:
             )
             for name in names
         }
-        level, started = grader.sandbox_level, grader.maths_workers_started
+        level, unprotected, started = grader.sandbox_level, grader.sandbox_unprotected, grader.maths_workers_started
     n_scores = write_jsonl(context.output / "scores.jsonl", scores)
     write_json(context.output / "metrics.json", metrics)
-    write_json(context.record / "grading.json", {"sandbox_level": level, "workers": workers, "maths_workers_started": started})
+    isolation = {"sandbox_level": level, "sandbox_unprotected": unprotected}
+    write_json(context.record / "grading.json", isolation | {"workers": workers, "maths_workers_started": started})
     if n_scores != len(generations):
         raise StageError(f"{len(generations)} generations but {n_scores} scores", "This is a defect of the score stage.")
     headline = ", ".join(f"{name} {100 * m['value']:.1f} %" for name, m in metrics.items())

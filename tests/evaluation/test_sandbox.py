@@ -31,6 +31,15 @@ def isolated(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+@pytest.fixture(scope="module")
+def unfiltered() -> Iterator[Sandbox]:
+    """Namespaces alone: what they hold must hold without the filter of system calls."""
+    with Sandbox(memory_mib=512, call_filter=False) as shared:
+        if shared.level != "namespaces":
+            pytest.skip("NOT TESTED: this machine does not let users make namespaces")
+        yield shared
+
+
 def value_of(sandbox: Sandbox, source: str, expression: str) -> object:
     outcome = sandbox.run(Job([source], expressions=[expression]), 5.0)
     assert outcome.status == "done", outcome
@@ -119,8 +128,8 @@ def test_each_call_gets_its_own_arguments(sandbox: Sandbox) -> None:
         ("def f(: pass", "raised"),
     ],
 )
-def test_an_early_end_is_no_result(sandbox: Sandbox, source: str, how: str) -> None:
-    outcome = run(sandbox, source)
+def test_an_early_end_is_no_result(unfiltered: Sandbox, source: str, how: str) -> None:
+    outcome = run(unfiltered, source)
     assert (outcome.status, outcome.values) == (how, [])
 
 
@@ -206,32 +215,32 @@ def test_a_file_cannot_grow_without_end(sandbox: Sandbox) -> None:
     assert run(sandbox, "def f(): open('big', 'wb').write(bytes(2**25))").detail.startswith("OSError: [Errno 27] File too large")
 
 
-def test_no_network(isolated: Sandbox) -> None:
+def test_no_network(unfiltered: Sandbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         connect = f"import socket\ndef f():\n    socket.create_connection(('127.0.0.1', {port}), 1)\n    return 'connected'"
-        assert run(isolated, connect).status == "raised"
-        with Sandbox(level="rlimits") as open_sandbox:  # the attack itself works
+        assert run(unfiltered, connect).status == "raised"
+        with Sandbox(level="rlimits", call_filter=False) as open_sandbox:  # the attack itself works
             assert run(open_sandbox, connect).values == ["connected"]
-    assert run(isolated, "import socket\ndef f(): return [name for _, name in socket.if_nameindex()]").values in ([["lo"]], [[]])
+    assert run(unfiltered, "import socket\ndef f(): return [name for _, name in socket.if_nameindex()]").values in ([["lo"]], [[]])
 
 
-def test_no_way_back_to_capabilities(isolated: Sandbox) -> None:
+def test_no_way_back_to_capabilities(unfiltered: Sandbox) -> None:
     attempts = (
         "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         "def f(): return [libc.unshare(0x10000000), libc.mount(b'none', b'/tmp', b'tmpfs', 0, None), libc.setuid(0), libc.chroot(b'/usr')]"
     )
-    assert run(isolated, attempts).values == [[-1, -1, -1, -1]]
+    assert run(unfiltered, attempts).values == [[-1, -1, -1, -1]]
 
 
-def test_other_processes_cannot_be_seen_traced_or_signalled(isolated: Sandbox) -> None:
+def test_other_processes_cannot_be_seen_traced_or_signalled(unfiltered: Sandbox) -> None:
     """Process 1 is the one that reports how the program ended."""
     attempts = (
         "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f():\n    out = [libc.ptrace(16, 1, 0, 0)]\n"
         f"    for pid in (1, {os.getpid()}):\n        try: os.kill(pid, 9)\n        except OSError as e: out.append(type(e).__name__)\n"
         "    return out"
     )
-    assert run(isolated, attempts).values == [[-1, "ProcessLookupError"]]
+    assert run(unfiltered, attempts).values == [[-1, "ProcessLookupError"]]
 
 
 def test_an_endless_loop_ends_by_its_cpu_time(sandbox: Sandbox) -> None:
@@ -267,23 +276,23 @@ def test_long_results_are_compared_by_digest(sandbox: Sandbox) -> None:
     assert one != other
 
 
-def test_a_sleeper_that_leaves_its_session_ends_with_the_run(isolated: Sandbox) -> None:
+def test_a_sleeper_that_leaves_its_session_ends_with_the_run(unfiltered: Sandbox) -> None:
     with Spy() as spy:
-        assert run(isolated, LEAVE_THE_SESSION + "def f(): time.sleep(1000)", 0.1).status == "limit"
+        assert run(unfiltered, LEAVE_THE_SESSION + "def f(): time.sleep(1000)", 0.1).status == "limit"
     assert len(spy.seen) >= 3
     assert gone(spy.seen)
 
 
 @pytest.mark.parametrize("end", ["return 7", "os._exit(3)", "while True: pass"])
-def test_children_left_behind_end_with_the_run(isolated: Sandbox, end: str) -> None:
+def test_children_left_behind_end_with_the_run(unfiltered: Sandbox, end: str) -> None:
     source = LEAVE_THE_SESSION + f"def f():\n    for _ in range(5):\n        if os.fork() == 0:\n            time.sleep(1000)\n    {end}"
     with Spy() as spy:
-        run(isolated, source)
+        run(unfiltered, source)
     assert gone(spy.seen)
 
 
 def test_children_in_the_same_session_end_with_the_run_also_without_namespaces() -> None:
-    with Sandbox(level="rlimits") as sandbox, Spy() as spy:
+    with Sandbox(level="rlimits", call_filter=False) as sandbox, Spy() as spy:
         assert run(sandbox, "import os, time\ndef f():\n    if os.fork() == 0: time.sleep(1000)\n    return 7").values == [7]
     assert gone(spy.seen)
 
@@ -360,3 +369,59 @@ def test_one_program_costs_little(sandbox: Sandbox) -> None:
         run(sandbox, "def f(): return 1")
         times.append(time.perf_counter() - start)
     assert min(times) < 0.15  # about 0.02 s on a free core
+
+
+REFUSED = {
+    "fork": "os.fork()",
+    "another program": "os.execv('/bin/true', ['true'])",
+    "posix_spawn": "os.posix_spawn('/bin/true', ['true'], {})",
+    "subprocess": "__import__('subprocess').run(['true'])",
+    "socket": "__import__('socket').socket()",
+    "local socket pair": "__import__('socket').socketpair()",
+    "kill": "os.kill(os.getppid(), 9)",
+    "kill by pidfd": "os.pidfd_open(os.getppid())",
+    "memory file": "os.memfd_create('x')",
+    "unshare": "call(272, 0x10000000)",
+    "ptrace": "call(101, 16, os.getppid(), 0, 0)",
+    "keyctl": "call(250, 0, -3, 0)",
+    "bpf": "call(321, 0, 0, 0)",
+    "io_uring": "call(425, 1, 0)",
+    "mount": "call(165, b'none', b'/tmp', b'tmpfs', 0, 0)",
+    "signal to a thread of another": "call(234, os.getppid(), os.getppid(), 9)",
+    "clone without its thread flag": "call(56, 17, 0, 0, 0, 0)",
+    "a number of the other ABI": "call(0x40000000 + 57)",
+}
+
+
+@pytest.fixture(scope="module", params=["namespaces", "rlimits"])
+def filtered(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with Sandbox(memory_mib=512, level=None if request.param == "namespaces" else "rlimits") as shared:
+        if not shared.filtered or shared.level != request.param:
+            pytest.skip("NOT TESTED: no filter of system calls, or no namespaces, on this machine")
+        yield shared
+
+
+@pytest.mark.parametrize("attack", REFUSED)
+def test_the_filter_refuses(filtered: Sandbox, attack: str) -> None:
+    source = (
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef call(*arguments):\n"
+        "    result = libc.syscall(*arguments)\n    number = ctypes.get_errno()\n"
+        "    if result < 0: raise OSError(number, os.strerror(number))\n"
+        "    return result\n"
+        f"def f():\n    try: return {REFUSED[attack]}\n    except OSError as error: return type(error).__name__"
+    )
+    assert value_of(filtered, source, "f()") == "PermissionError"
+
+
+def test_the_filter_leaves_threads_files_and_abort(filtered: Sandbox) -> None:
+    source = "import threading, tempfile, os\nfrom concurrent.futures import ThreadPoolExecutor\n"
+    assert value_of(filtered, source, "list(ThreadPoolExecutor(4).map(abs, [-1, -2]))") == [1, 2]
+    assert value_of(filtered, source, "tempfile.TemporaryFile().write(b'abc')") == 3
+    assert "signal 6" in run(filtered, "import os\ndef f(): os.abort()").detail
+
+
+def test_what_is_missing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with Sandbox(level="rlimits", call_filter=False) as weak:
+        assert any("reach the network" in text for text in weak.unprotected)
+        assert any("number of processes" in text for text in weak.unprotected)
+    assert "they can read the files" in caplog.text

@@ -107,7 +107,8 @@ def test_every_generation_gets_a_verdict_and_every_benchmark_its_numbers(inputs:
     assert {k: v["value"] for k, v in code["pass_at"].items()} == {"1": 0.5, "2": 1.0}
     assert len(code["protocol"]) == 12 != code["protocol"] != words["protocol"]
     assert read_json(output / "record" / "result.json")["proof"] == {"generations": 10, "scores": 10}
-    assert read_json(output / "record" / "grading.json")["sandbox_level"] in ("namespaces", "rlimits")
+    grading = read_json(output / "record" / "grading.json")
+    assert (grading["sandbox_level"] == "namespaces") or grading["sandbox_unprotected"]
 
 
 def test_scoring_again_gives_the_same_bytes_and_the_protocol_follows_its_parts(inputs: Inputs) -> None:

@@ -1,8 +1,11 @@
 """The benchmarks by name."""
 
+from pathlib import Path
+
 import pytest
 
 from evaluation.benchmarks import BENCHMARKS, get
+from evaluation.loading import digest, load
 
 
 def test_names() -> None:
@@ -27,3 +30,8 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         get("aime2")
     with pytest.raises(ValueError, match="known: aime24, aime25, amc23"):
         get("zzz")
+
+
+@pytest.mark.parametrize("name", ["humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "mbpp_sanitized"])
+def test_code_problems_are_the_ones_this_project_was_checked_against(name: str, benchmark_data: Path) -> None:
+    assert digest(load(get(name), "test", benchmark_data)) == get(name).digest is not None

@@ -1,0 +1,71 @@
+"""The filter of system calls that every program runs under: threads, files and memory work; processes and sockets do not.
+
+A limit on the number of processes (RLIMIT_NPROC) does not hold for root; a filter that refuses to make any does. The program of the filter
+(classic BPF, see seccomp(2)) is made here and handed to the child, which can import nothing of ours.
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+
+REFUSED = {
+    # other programs and processes; `clone` is looked at more closely below
+    "fork": 57, "vfork": 58, "execve": 59, "execveat": 322,
+    "kill": 62, "tkill": 200, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424, "pidfd_open": 434,
+    "pidfd_getfd": 438, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
+    # network and what else reaches other programs
+    "socket": 41, "connect": 42, "accept": 43, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53, "accept4": 288,
+    "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "memfd_create": 319,
+    # another view of files
+    "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308, "open_tree": 428, "move_mount": 429,
+    "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442, "name_to_handle_at": 303,
+    "open_by_handle_at": 304, "quotactl": 179,
+    # parts of the kernel that no such program needs and that many attacks begin with
+    "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425,
+    "io_uring_enter": 426, "io_uring_register": 427, "init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246,
+    "kexec_file_load": 320, "reboot": 169, "swapon": 167, "swapoff": 168, "acct": 163, "personality": 135, "settimeofday": 164,
+    "clock_settime": 227, "adjtimex": 159, "iopl": 172, "ioperm": 173,
+}  # fmt: skip
+"""System calls that fail with EPERM, with their numbers on x86-64."""
+CLONE, CLONE3, TGKILL = 56, 435, 234
+CLONE_THREAD = 0x10000
+ARCHITECTURE = 0xC000003E  # x86-64
+OTHER_ABI = 0x40000000  # numbers of the x32 calls, which would pass by the list
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, ERROR = 0x7FFF0000, 0x00050000
+EPERM, ENOSYS = 1, 38
+NUMBER, ARCH, ARGUMENT = 0, 4, 16  # offsets in what a filter sees
+
+
+def program() -> tuple[bytes, int] | None:
+    """The filter, and the offset of four bytes where the child writes its own process number; None on another machine than x86-64."""
+    if platform.machine() != "x86_64":
+        return None
+    # (code, value, label where true, label where false); a missing label is the next instruction
+    code: list[tuple[int, int, str, str]] = [
+        (LOAD, ARCH, "", ""),
+        (EQUAL, ARCHITECTURE, "", "refuse"),
+        (LOAD, NUMBER, "", ""),
+        (AT_LEAST, OTHER_ABI, "refuse", ""),
+        (EQUAL, CLONE, "clone", ""),
+        (EQUAL, CLONE3, "unknown", ""),  # its flags lie in memory, out of sight; the C library then takes clone
+        (EQUAL, TGKILL, "tgkill", ""),
+        *((EQUAL, number, "refuse", "") for number in REFUSED.values()),
+        (RETURN, ALLOW, "", ""),
+    ]
+    places = {}
+    for name, part in {
+        "clone": [(LOAD, ARGUMENT, "", ""), (ANY_BIT, CLONE_THREAD, "allow", "refuse")],
+        "tgkill": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],  # abort() signals its own process
+        "refuse": [(RETURN, ERROR | EPERM, "", "")],
+        "unknown": [(RETURN, ERROR | ENOSYS, "", "")],
+        "allow": [(RETURN, ALLOW, "", "")],
+    }.items():
+        places[name] = len(code)
+        code += part
+    steps = [
+        struct.pack("=HBBI", operation, *(places[label] - at - 1 if label else 0 for label in (true, false)), value)
+        for at, (operation, value, true, false) in enumerate(code)
+    ]
+    return b"".join(steps), 8 * (places["tgkill"] + 1) + 4
