@@ -47,7 +47,7 @@ from evaluation.records import Problem, Verdict
 from evaluation.sandbox import UNSENDABLE, Job, Outcome, Sandbox, SandboxError
 from evaluation.sandbox.values import Digest, decode
 
-VERSION = "2"
+VERSION = "3"
 """Part of every score's protocol; raise it when the same program may get another verdict."""
 REFERENCE_LIMIT_S = 120.0
 """CPU seconds for a reference program; the slowest of MBPP and HumanEval+ takes about 10 on a slow core."""

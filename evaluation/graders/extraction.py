@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 
 THINK, END_THINK = "<think>", "</think>"
 _BOX_TOKENS = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})")
@@ -47,24 +48,50 @@ def boxed_answer(completion: str) -> str | None:
 
 
 def program(completion: str, entry_point: str) -> str | None:
-    """The last complete fenced block that defines `entry_point`; else the whole text where that is a program which does; else None.
+    """The last complete fenced block that defines `entry_point`; else a last block that is never closed, or the whole text, where that
+    is a program which does, prose after it left out; else None.
 
-    The definition is looked for in the text, not in the syntax tree: a block with a syntax error is a wrong answer, not a missing one.
+    The definition is looked for in the text, not in the syntax tree: a complete block with a syntax error is a wrong answer, not a
+    missing one. A block indented as a whole, as in a list, is moved to the margin.
     """
     text = after_thinking(completion)
     if text is None:
         return None
+    text = text.replace("\r\n", "\n")
     defines = re.compile(
         rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}\b|^{re.escape(entry_point)}[ \t]*[:=]", re.MULTILINE
     )
-    blocks = [block for block in _fenced_blocks(text.replace("\r\n", "\n")) if defines.search(block)]
-    if blocks:
-        return blocks[-1]
-    return text if defines.search(text) and _parses(text) else None
+    blocks, unclosed = _fenced_blocks(text)
+    complete = [block for block in blocks if defines.search(block)]
+    if complete:
+        return textwrap.dedent(complete[-1])
+    for rest in (unclosed, text):
+        if rest is not None and defines.search(rest):
+            source = _leading_program(textwrap.dedent(rest))
+            if source is not None and defines.search(source):
+                return source
+    return None
 
 
-def _fenced_blocks(text: str) -> list[str]:
-    """Contents of the complete fenced blocks, in one pass: a completion may be thousands of fences that never close.
+def _leading_program(text: str) -> str | None:
+    """The text where it is a program, else what stands before the line that is none of Python, where that is one; None otherwise."""
+    for _ in range(2):
+        try:
+            ast.parse(text)
+        except SyntaxError as error:
+            lines = text.splitlines(keepends=True)
+            if error.lineno is None or not 1 < error.lineno <= len(lines):
+                return None
+            text = "".join(lines[: error.lineno - 1])
+        except (ValueError, RecursionError, MemoryError):
+            return None
+        else:
+            return text
+    return None
+
+
+def _fenced_blocks(text: str) -> tuple[list[str], str | None]:
+    """Contents of the complete fenced blocks, and of a last one that never closes, in one pass: a completion may be thousands of these.
 
     A fence with a language opens a block also inside one, which then was never closed.
     """
@@ -76,13 +103,4 @@ def _fenced_blocks(text: str) -> list[str]:
         else:
             blocks.append(text[start : fence.start()])
             start = None
-    return blocks
-
-
-def _parses(source: str) -> bool:
-    """Whether a text is a Python program; text too deeply nested to parse is none."""
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+    return blocks, None if start is None else text[start:]
