@@ -7,7 +7,9 @@ imported.
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,25 @@ def prepare_environment(home: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def start_embedded_server() -> None:
+    """Start the server that Prefect would start for itself, where none is configured, in a session of its own.
+
+    In the terminal's process group, as Prefect starts it, Ctrl-C ends it before this process has told it how the run ended, and the
+    client then waits for minutes for a server that is gone. It still ends with this process (Prefect registers that).
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return
+    ordinary = subprocess.Popen
+    subprocess.Popen = functools.partial(ordinary, start_new_session=True)  # type: ignore[assignment,misc]
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        subprocess.Popen = ordinary  # type: ignore[misc]
+
+
 def run_flow(session: Session) -> None:
     """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is stopped."""
     from prefect import flow, task
@@ -43,6 +64,7 @@ def run_flow(session: Session) -> None:
     from prefect.states import Completed
 
     errors: list[BaseException] = []
+    start_embedded_server()
 
     def as_task(stage: Stage) -> State[Any]:
         @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
