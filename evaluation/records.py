@@ -83,21 +83,36 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of each non-empty line of a .jsonl or .jsonl.gz file; `RecordError` names a line that is not an object."""
+    """(line number, object) of each non-empty line of a .jsonl or .jsonl.gz file.
+
+    Raises:
+        RecordError: with its line, for one that is not a JSON object or not UTF-8, and for a compressed file that ends too early.
+    """
     import gzip
+    import zlib
 
     path = Path(path)
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise RecordError(f"{path}:{number}: not a JSON object: {error}") from error
-            if not isinstance(value, dict):
-                raise RecordError(f"{path}:{number}: expected a JSON object, found {type(value).__name__}")
-            yield number, value
+    number = 0
+    # utf-8-sig: some editors begin a file with a mark of its encoding.
+    with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(line, f"{path}:{number}")
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{path}:{number + 1}: not text in UTF-8 ({error.reason})") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise RecordError(f"{path}: damaged after line {number}: {error}") from error
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RecordError(f"{where}: not a JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise RecordError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
 
 
 def read_records(path: str | Path, record: type[T]) -> list[T]:

@@ -223,11 +223,21 @@ def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
 
     rows = []
     for program, key, folder in Store(home).artifacts():
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        size = sum(entry["size"] for entry in manifest["files"])
-        rows.append(
-            {"stage": program, "name": manifest["name"], "key": key, "bytes": size, "ended": manifest["ended"], "folder": str(folder)}
-        )
+        row = {
+            "stage": program,
+            "name": program,
+            "key": key,
+            "bytes": 0,
+            "ended": "damaged: its manifest cannot be read",
+            "folder": str(folder),
+        }
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            size = sum(entry["size"] for entry in manifest["files"])
+            row |= {"name": manifest["name"], "bytes": size, "ended": manifest["ended"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # the row says so; `store verify` and the next run deal with it
+        rows.append(row)
     if as_json:
         _print_json(rows)
         return

@@ -73,14 +73,16 @@ def score(
     from stages.runtime import StageError
     from stages.score.files import score_file
 
+    if out_file is not None and (out_file.is_dir() or not out_file.absolute().parent.is_dir()):
+        raise ConfigError(f"{out_file} cannot be written", where="--out", fix="Name a file in a folder that exists.")
     try:
         metrics, scores = score_file(benchmark, generations, data, partial)
+        if out_file is not None:
+            write_jsonl(out_file, scores)
     except StageError as error:
         raise StageFailed("score", error.message, fix=error.fix) from error
     except (RecordError, LoadError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if out_file is not None:
-        write_jsonl(out_file, scores)
     if as_json:
         sys.stdout.write(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
         return

@@ -42,8 +42,8 @@ class ExecutionSettings(StageSettings):
 class PipelineConfig(StageSettings):
     """A whole pipeline. A stage whose section is absent (`sft`, `grpo`) is not run."""
 
-    name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = identity(ge=0)
+    name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: int = identity(ge=0, lt=2**32)
     model: str = identity(MAKE_MODEL)
     """`make`: the base stage trains a small model from scratch; otherwise a local checkpoint folder or a hub id."""
     model_revision: str = identity("main")

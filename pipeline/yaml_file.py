@@ -68,6 +68,9 @@ def _read_chain(path: Path, seen: list[Path]) -> Document:
 
 def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -> Any:
     """ruamel's nodes as plain Python values, noting each one's line."""
+    if getattr(getattr(node, "tag", None), "value", None):
+        where = places.get(path, str(file))
+        raise ConfigError(f"the YAML tag {node.tag.value} is not allowed", where=where, fix="Write the value without it.")
     if isinstance(node, CommentedMap):
         for key in node:
             places[(*path, key)] = f"{file}:{node.lc.key(key)[0] + 1}" if key in node.lc.data else str(file)
@@ -81,7 +84,11 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
     for plain_type in (int, float, str):
         if isinstance(node, plain_type):
             return plain_type(node)
-    return node
+    raise ConfigError(
+        f"a value of type {type(node).__name__}, which no setting takes",
+        where=places.get(path, str(file)),
+        fix="Write it without a YAML tag.",
+    )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any], path: Location, places: dict[Location, str], new: dict[Location, str]) -> None:

@@ -1,6 +1,7 @@
 """Reading problems: local files, the hub's library on local files, generated ones."""
 
 import dataclasses
+import gzip
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from evaluation.benchmarks import get
 from evaluation.benchmarks.base import Source
 from evaluation.loading import LoadError, load, read_source
-from evaluation.records import RecordError
+from evaluation.records import RecordError, read_rows
 from tests.evaluation.benchmarks.test_contest import aime_rows
 
 
@@ -85,3 +86,32 @@ def test_importing_the_package_leaves_the_heavy_libraries_out() -> None:
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1}\n\xff\xfe{"b": 2}\n', "rows.jsonl:[12]: not text in UTF-8"),
+        (b'{"a": 1}\n' + b"[" * 100_000 + b"\n", "rows.jsonl:2: not a JSON object"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(RecordError, match=message):
+        list(read_rows(file))
+
+
+def test_a_compressed_file_that_ends_too_early_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"a": %d}\n' % (number * 7919) for number in range(50_000)))
+    for damaged in (whole[: len(whole) // 2], b"not gzip at all"):
+        file.write_bytes(damaged)
+        with pytest.raises(RecordError, match="rows.jsonl.gz: damaged after line"):
+            list(read_rows(file))
+
+
+def test_a_mark_of_the_encoding_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert list(read_rows(file)) == [(1, {"a": 1})]

@@ -72,3 +72,12 @@ def test_mistakes_are_named(tmp_path: Path, text: str, overrides: list[str], mes
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         read(tmp_path / "none.yaml")
+
+
+def test_tags_are_refused_and_never_executed(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    for value in ('!!python/object/apply:os.system ["touch ran"]', "!!str 3", "!custom {a: 1}"):
+        file.write_text(f"name: x\nseed: {value}\n")
+        with pytest.raises(ConfigError, match="the YAML tag .* is not allowed") as caught:
+            read(file, [])
+        assert f"{file}:2" in str(caught.value)
