@@ -221,22 +221,15 @@ def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
     """List the artifacts."""
     from pipeline.store import Store
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for program, key, folder in Store(home).artifacts():
-        row = {
-            "stage": program,
-            "name": program,
-            "key": key,
-            "bytes": 0,
-            "ended": "damaged: its manifest cannot be read",
-            "folder": str(folder),
-        }
+        row: dict[str, Any] = {"stage": program, "name": program, "key": key, "bytes": 0, "ended": "", "folder": str(folder)}
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             size = sum(entry["size"] for entry in manifest["files"])
             row |= {"name": manifest["name"], "bytes": size, "ended": manifest["ended"]}
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # the row says so; `store verify` and the next run deal with it
+            row["ended"] = "damaged: its manifest cannot be read"  # `store verify` and the next run deal with it
         rows.append(row)
     if as_json:
         _print_json(rows)

@@ -84,11 +84,8 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
     for plain_type in (int, float, str):
         if isinstance(node, plain_type):
             return plain_type(node)
-    raise ConfigError(
-        f"a value of type {type(node).__name__}, which no setting takes",
-        where=places.get(path, str(file)),
-        fix="Write it without a YAML tag.",
-    )
+    where = places.get(path, str(file))
+    raise ConfigError(f"a value of type {type(node).__name__}, which no setting takes", where=where, fix="Write a number or a text.")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any], path: Location, places: dict[Location, str], new: dict[Location, str]) -> None:

@@ -107,7 +107,7 @@ def test_a_compressed_file_that_ends_too_early_is_named(tmp_path: Path) -> None:
     whole = gzip.compress(b"".join(b'{"a": %d}\n' % (number * 7919) for number in range(50_000)))
     for damaged in (whole[: len(whole) // 2], b"not gzip at all"):
         file.write_bytes(damaged)
-        with pytest.raises(RecordError, match="rows.jsonl.gz: damaged after line"):
+        with pytest.raises(RecordError, match=r"rows.jsonl.gz: damaged after line"):
             list(read_rows(file))
 
 
