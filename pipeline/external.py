@@ -18,6 +18,9 @@ from pipeline.identity import DigestMemo, folder_digest
 from stages.data.settings import SourceSettings
 from stages.sft.method_settings import CustomSettings
 
+READS_OUTSIDE = ("data", "base", "sft", "grpo")
+"""The stage programs that `origins` knows something for: data and models, and a user's own method or reward file."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipeline.config import PipelineConfig, nearest
 from pipeline.errors import ConfigError
-from pipeline.external import origins, resolve
+from pipeline.external import READS_OUTSIDE, origins, resolve
 from pipeline.graph import Stage, build_graph, downstream, select_stages
 from pipeline.identity import digest, library_versions, source_digests
 from pipeline.store import Artifact, Store
@@ -57,9 +57,9 @@ class KeyMaker:
 
     def __init__(self, config: PipelineConfig, store: Store) -> None:
         self.seed = config.seed
-        self.outside: dict[str, dict[str, Any]] = {}
-        for program in ("data", "base"):
-            self.outside[program] = {origin.label: resolve(origin, store.memo) for origin in origins(config, program)}
+        self.outside: dict[str, dict[str, Any]] = {
+            program: {origin.label: resolve(origin, store.memo) for origin in origins(config, program)} for program in READS_OUTSIDE
+        }
         store.memo.save()
 
     def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:

@@ -92,6 +92,24 @@ def test_execution_settings_change_nothing(tmp_path: Path) -> None:
     assert set(states(plan(tmp_path, "execution.threads=1", "name=small")).values()) == {"HIT"}
 
 
+@pytest.mark.parametrize(
+    ("stage", "label", "setting"),
+    [
+        ("sft", "sft.method.file", "sft.method={name: custom, file: FILE}"),
+        ("grpo", "grpo.rewards.custom.0.file", "grpo.rewards={correct: 1.0, custom: [{file: FILE, weight: 0.1}]}"),
+    ],
+)
+def test_an_edited_file_of_the_users_own_reruns_its_stage(tmp_path: Path, stage: str, label: str, setting: str) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("one = 1\n")
+    override = setting.replace("FILE", str(file))
+    make(tmp_path, override)
+    assert set(states(plan(tmp_path, override)).values()) == {"HIT"}
+    file.write_text("one = 2\n")
+    changed = plan(tmp_path, override)[stage]
+    assert (changed.state, changed.reason) == ("RUN", f"{label}.sha256 changed")
+
+
 def test_the_seed_reaches_every_stage_that_draws(tmp_path: Path) -> None:
     make(tmp_path)
     changed = plan(tmp_path, "seed=1")
