@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import traceback
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -16,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline import cli_eval, cli_rewards
-from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, UserError
+from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, ConfigError, Interrupted, UserError
+from pipeline.signals import asked_to_stop, stop_on_signals
 
 if TYPE_CHECKING:
     from pipeline.session import Session
@@ -58,7 +57,7 @@ def run(
     from pipeline.progress import View
     from pipeline.session import Session
 
-    signal.signal(signal.SIGTERM, _terminated)
+    stop_on_signals()
     with View() as view:
         session = Session.prepare(config, overrides or [], Options(tuple(force or ()), start, only), view)
         waiting = [planned for planned in session.plan if planned.state != "HIT"]
@@ -112,7 +111,7 @@ def evaluate(
             out.print(f"[bold]{prompt['benchmark']} {escape(prompt['problem_id'])}[/], {len(prompt['token_ids'])} tokens")
             sys.stdout.write(f"{prompt['text']}\n{prompt['token_ids']}\n{prompt['tokens']}\n\n")
         return
-    signal.signal(signal.SIGTERM, _terminated)
+    stop_on_signals()
     with View() as view:
         session = Session.prepare(path, overrides or [], Options((), None, None), view)
         session.run()
@@ -267,6 +266,10 @@ def main() -> NoReturn:
         app()
     except UserError as error:
         _fail(error)
+    except Exception:
+        if asked_to_stop():  # while a library was being imported, which made an error of its own of it
+            _fail(Interrupted("interrupted"))
+        raise
     raise SystemExit(EXIT_OK)
 
 
@@ -279,10 +282,6 @@ def _fail(error: UserError) -> NoReturn:
     if error.exit_code != EXIT_CONFIG:
         console.print("What was computed is kept: the same command continues there.")
     raise SystemExit(error.exit_code)
-
-
-def _terminated(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _print_json(value: Any) -> None:

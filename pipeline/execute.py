@@ -49,9 +49,11 @@ class Executor:
         inputs = {name: self.outcomes[source.stage].artifact for name, source in stage.inputs.items()}
         preimage = self.keys.preimage(stage, inputs)
         key = digest(preimage)
-        outcome = self._find(stage, key) if stage.name not in self.forced else None
+        look = stage.name not in self.forced and not self.store.has_remains(stage.program, key)
+        outcome = self._find(stage, key) if look else None
         if outcome is None:
             with self.store.lock(stage.program, key, lambda who: self.view.line(f"  {stage.name:<15} waits for {who}")) as lock:
+                self.store.clear_remains(stage.program, key)
                 outcome = self._find(stage, key) if stage.name not in self.forced else None
                 outcome = outcome or self._make(stage, key, preimage, inputs, lock)
         self.store.remember(self.config.name, stage.name, outcome.artifact.manifest)

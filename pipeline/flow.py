@@ -1,17 +1,17 @@
 """The Prefect flow: the pipeline's stages as tasks, in running order.
 
 Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed (every task has NO_CACHE). Without
-PREFECT_API_URL Prefect starts its embedded server with SQLite below HOME/prefect; `prepare_environment` must run before Prefect is
-imported.
+PREFECT_API_URL an embedded server with SQLite below HOME/prefect is used (pipeline/embedded.py).
 """
 
 from __future__ import annotations
 
-import functools
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pipeline.embedded import start_embedded_server
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.graph import Stage
@@ -28,34 +28,41 @@ def prepare_environment(home: Path) -> None:
     }
     if "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" not in os.environ:
         defaults["PREFECT_HOME"] = str(home.resolve() / "prefect")
-        defaults["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
-        defaults["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
         defaults["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"  # of 5: an embedded server that does not answer at once was killed
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
 
-def start_embedded_server() -> None:
-    """Start the server that Prefect would start for itself, where none is configured, in a session of its own.
-
-    In the terminal's process group, as Prefect starts it, Ctrl-C ends it before this process has told it how the run ended, and the
-    client then waits for minutes for a server that is gone. It still ends with this process (Prefect registers that).
-    """
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import get_current_settings
-
-    if get_current_settings().api.url is not None:
-        return
-    ordinary = subprocess.Popen
-    subprocess.Popen = functools.partial(ordinary, start_new_session=True)  # type: ignore[assignment,misc]
-    try:
-        SubprocessASGIServer().start()
-    finally:
-        subprocess.Popen = ordinary  # type: ignore[misc]
-
-
 def run_flow(session: Session) -> None:
-    """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is stopped."""
+    """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is stopped.
+
+    Without PREFECT_API_URL an embedded server records the run. If that server cannot be started or is killed, the run says so and goes
+    on without it: the store alone decides what is computed.
+    """
+    prepare_environment(session.store.home)
+    from prefect.settings import PREFECT_API_URL, get_current_settings
+
+    if get_current_settings().api.url is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
+        _run_recorded(session, {})
+        return
+    say = session.executor.view.line
+    home = get_current_settings().home
+    server = start_embedded_server(home, say, own=home == session.store.home / "prefect")
+    if server is not None:
+        try:
+            _run_recorded(session, {PREFECT_API_URL: server.address})
+        except UserError:
+            raise
+        except Exception as error:
+            if server.alive:
+                raise
+            say(f"[yellow]the embedded Prefect server was ended ({type(error).__name__}); the run goes on without its record[/]")
+    session.run_remaining()
+
+
+def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
     from prefect import flow, task
     from prefect.artifacts import create_markdown_artifact
     from prefect.cache_policies import NO_CACHE
@@ -64,7 +71,6 @@ def run_flow(session: Session) -> None:
     from prefect.states import Completed
 
     errors: list[BaseException] = []
-    start_embedded_server()
 
     def as_task(stage: Stage) -> State[Any]:
         @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
@@ -94,7 +100,7 @@ def run_flow(session: Session) -> None:
         return Completed(message=session.summary())
 
     # A sync flow joins its heartbeat thread, which sleeps in steps of a second: off, it saves a second a run.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         state = pipeline(return_state=True)
     if errors:
         raise errors[0]

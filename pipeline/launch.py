@@ -33,7 +33,7 @@ def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]
         OMP_WAIT_POLICY="PASSIVE",
         # torch.distributed inside a stage (vLLM beside the trainer) would else meet a second pipeline of this machine at one fixed port.
         MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(_free_port()),
+        MASTER_PORT=str(free_port()),
         # The stage runs the code whose digests are in its key, also where another checkout is the one installed.
         PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")])),
         PYTHONHASHSEED="0",
@@ -100,8 +100,8 @@ def run_process(
         _kill_group(process.pid)  # what the stage left behind
     for event in tail.read():
         on_event(event)
-    if process.returncode == EXIT_STOPPED:
-        raise Interrupted(f"stage {name} was stopped; its state is saved", fix="Run the same command again to continue.")
+    if process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM):  # the last two: asked before it could listen
+        raise Interrupted(f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue.")
     result = work / "out" / "record" / "result.json"
     if process.returncode != 0 or not result.is_file():
         raise _failure(name, process.returncode, work, log)
@@ -141,7 +141,7 @@ def _kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -15,6 +15,7 @@ from pipeline.plan import Options, Planned, chosen_stages, make_plan
 from pipeline.preflight import check_trainer_options, preflight
 from pipeline.progress import View
 from pipeline.runs import RunRecord
+from pipeline.signals import asked_to_stop
 from pipeline.store import Store
 
 
@@ -54,27 +55,33 @@ class Session:
         """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without one."""
         try:
             if self.nothing_to_do and "PREFECT_API_URL" not in os.environ:
-                for stage in self.stages:
-                    self.run_stage(stage)
+                self.run_remaining()
             else:
-                from pipeline.flow import prepare_environment, run_flow
+                from pipeline.flow import run_flow
 
-                prepare_environment(self.store.home)
                 run_flow(self)
         except UserError as error:
             self.record.end("interrupted" if error.exit_code == 130 else "failed", str(error))
             raise
         except BaseException as error:
             self.record.end("interrupted", f"{type(error).__name__}: {error}")
-            if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
+            if asked_to_stop() or type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
                 raise Interrupted("interrupted") from error
             raise
         if self.report_folder is not None:
             self.record.keep_report(self.report_folder)
         self.record.end("done")
 
+    def run_remaining(self) -> None:
+        """Every stage that has no outcome yet, in running order, without Prefect."""
+        for stage in self.stages:
+            if stage.name not in self.executor.outcomes:
+                self.run_stage(stage)
+
     def run_stage(self, stage: Stage) -> Outcome:
         """One stage, recorded. Called by the flow's tasks in running order."""
+        if asked_to_stop():  # and a library swallowed it
+            raise Interrupted("interrupted")
         outcome = self.executor.ensure(stage)
         self.record.stage_done(outcome)
         return outcome

@@ -108,6 +108,19 @@ class Store:
         state = self.work(program, key) / "state"
         return state.is_dir() and any(state.iterdir())
 
+    def has_remains(self, program: str, key: str) -> bool:
+        """Whether a process was killed right after publishing: its work folder is there, the payload has moved.
+
+        A forced run in progress, or interrupted, has its payload still there.
+        """
+        work = self.work(program, key)
+        return work.is_dir() and not (work / "out").exists() and self.folder(program, key).is_dir()
+
+    def clear_remains(self, program: str, key: str) -> None:
+        """Remove them. Call it with the key's lock held."""
+        if self.has_remains(program, key):
+            shutil.rmtree(self.work(program, key))
+
     def set_aside(self, program: str, key: str) -> Path:
         """Move an artifact to the trash (damaged, or forced to be made again); returns where it is now."""
         target = self.home / "trash" / f"{program}-{key[:16]}-{time.time_ns()}"

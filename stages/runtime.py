@@ -140,7 +140,7 @@ def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> No
         raise SystemExit(2)
     spec_path = Path(sys.argv[1]).resolve()
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
-    _die_with_parent(spec.get("parent"))
+    die_with_parent(spec.get("parent"))
     context = Context(spec, settings_type.model_validate(spec["settings"]), spec_path)
     context.record.mkdir(parents=True, exist_ok=True)
     context.state.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def _install_stop_handler(context: Context[Any]) -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _die_with_parent(parent: int | None) -> None:
+def die_with_parent(parent: int | None) -> None:
     """Ask Linux to send SIGTERM when the orchestrator dies, so that even its SIGKILL lets the stage save and leave."""
     if parent is None or not sys.platform.startswith("linux"):
         return

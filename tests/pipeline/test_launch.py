@@ -104,7 +104,7 @@ def test_a_stage_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: 
 
     thread = threading.Thread(target=stop)
     thread.start()
-    with pytest.raises(Interrupted, match="state is saved"):
+    with pytest.raises(Interrupted, match="saved is kept"):
         launch(tmp_path, "resume")
     thread.join()
 

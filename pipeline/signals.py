@@ -1,0 +1,25 @@
+"""Stopping on Ctrl-C and SIGTERM. The handler raises `KeyboardInterrupt`, and remembers: a library may turn an exception that comes
+out of nowhere into one of its own, or swallow it."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+_asked: list[int] = []
+
+
+def stop_on_signals() -> None:
+    """Install the handler for SIGINT and SIGTERM (main thread only)."""
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def asked_to_stop() -> bool:
+    """Whether one of the two has come since."""
+    return bool(_asked)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    _asked.append(signum)
+    raise KeyboardInterrupt

@@ -1,0 +1,61 @@
+"""`python -m tests.kill.run_chain HOME [--flow]`: a pipeline of three chain stages through the real session, executor, launcher, store
+and (with --flow) the real Prefect flow with its embedded server. Only the stage programs are the test's own."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline import execute, identity, plan
+from pipeline.config import load_config
+from pipeline.errors import UserError
+from pipeline.execute import Executor
+from pipeline.graph import Input, Stage
+from pipeline.progress import View
+from pipeline.runs import RunRecord
+from pipeline.session import Session
+from pipeline.signals import stop_on_signals
+from pipeline.store import Store
+from tests.kill.chain_stage import ChainSettings
+
+CONFIG = "name: chain\nseed: 0\nbenchmarks:\n- {name: word_problems, problems: 1, max_new_tokens: 8}\n"
+STAGES = [
+    Stage("first", "chain", ChainSettings(steps=40), {}),
+    Stage("second", "chain", ChainSettings(steps=15, checkpoint_steps=0), {"one": Input("first")}),
+    Stage("third", "chain", ChainSettings(steps=30), {"two": Input("second"), "one": Input("first")}),
+]
+
+
+def prepare(home: Path, flow: bool) -> Session:
+    """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
+    identity.LIBRARIES["chain"] = ()
+    plan.source_digests = lambda program: {}  # type: ignore[assignment]
+    real = execute.run_process
+
+    @functools.wraps(real)
+    def run_process(name: str, module: str, *rest: Any, **options: Any) -> dict[str, Any]:
+        return real(name, "tests.kill.chain_stage", *rest, **options)
+
+    execute.run_process = run_process
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "chain.yaml").write_text(CONFIG)
+    config = load_config(home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0"])
+    store = Store(home)
+    executor = Executor(config, store, View(), command="run_chain", forced=set())
+    planned = [plan.Planned(stage, "RUN", "never run") for stage in STAGES] if flow else []
+    return Session(config, store, planned, STAGES, executor, RunRecord.start(home, config, "run_chain", []))
+
+
+def main() -> None:
+    stop_on_signals()
+    try:
+        prepare(Path(sys.argv[1]), "--flow" in sys.argv).run()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+if __name__ == "__main__":
+    main()
