@@ -1,4 +1,4 @@
-"""Commands of `vcore` about scores, `score` and `compare`. They need no pipeline config."""
+"""Commands of `vcore` about scores: `eval`, `score` and `compare`. They need no pipeline config."""
 
 from __future__ import annotations
 
@@ -9,23 +9,72 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from pipeline.cli_common import AsJson, Home, Overrides, interval, out, print_json, print_run
 from pipeline.errors import ConfigError, StageFailed
+from pipeline.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from evaluation.comparison import Comparison, Measured
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 _SCORES = "A scores file, the folder or key of a score artifact, or a run (latest:sft is the SFT checkpoint of the latest run)."
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A checkpoint folder or a hub id.", show_default=False)],
+    benchmarks: Annotated[str, typer.Option("--benchmarks", help="Names with commas: aime24,math500.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option("--data", envvar="VCORE_DATA_DIR", help="Folder with local copies of the benchmarks.")
+    ] = None,
+    engine: Annotated[str, typer.Option("--engine", help="vllm or transformers.")] = "vllm",
+    problems: Annotated[int | None, typer.Option("--problems", help="Only the first so many of each benchmark.")] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Completions per problem; several need a temperature.")] = 1,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Limit of each completion.")] = 8192,
+    seed: Annotated[int, typer.Option("--seed", help="Every sample's own seed is made from it.")] = 0,
+    overrides: Overrides = None,
+    show_prompt: Annotated[int, typer.Option("--show-prompt", metavar="N", help="Print N prompts of each benchmark, and run nothing.")] = 0,
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a checkpoint without a pipeline: the same stages, the same store, nothing twice."""
+    from pipeline.config import load_config
+    from pipeline.evaluate import eval_config, shown_prompts, write_config
+    from pipeline.plan import Options
+    from pipeline.progress import View
+    from pipeline.session import Session
+
+    sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
+    asked = [{"name": name.strip(), "problems": problems, **sampling} for name in benchmarks.split(",")]
+    path = write_config(eval_config(model, asked, engine, seed, home, data), home)
+    if show_prompt:
+        from evaluation.loading import LoadError
+        from evaluation.records import RecordError
+
+        try:
+            prompts = shown_prompts(load_config(path, overrides or []), show_prompt)
+        except (LoadError, RecordError, OSError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+        if as_json:
+            print_json(prompts)
+            return
+        for prompt in prompts:
+            out.print(f"[bold]{prompt['benchmark']} {escape(prompt['problem_id'])}[/], {len(prompt['token_ids'])} tokens")
+            sys.stdout.write(f"{prompt['text']}\n{prompt['token_ids']}\n{prompt['tokens']}\n\n")
+        return
+    stop_on_signals()
+    with View() as view:
+        session = Session.prepare(path, overrides or [], Options(), view)
+        session.run()
+    print_run(session, as_json)
 
 
 def compare(
     before: Annotated[str, typer.Argument(metavar="A", help=_SCORES, show_default=False)],
     after: Annotated[str, typer.Argument(metavar="B", help="What is compared with A, in the same forms.", show_default=False)],
-    home: Annotated[Path, typer.Option("--home", envvar="VCORE_HOME", help="Folder of the store and the runs.")] = Path(".vcore"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
 ) -> None:
     """Compare two scores on the same problems: the difference B - A, its 95 % interval, and whether there is one."""
     from evaluation.comparison import compare as compare_measured
@@ -42,7 +91,7 @@ def compare(
     alone = sorted(old.keys() ^ new.keys())
     if as_json:
         rows = [_as_json(c) | {"protocol_known": c.benchmark not in unknown} for c in found]
-        sys.stdout.write(json.dumps({"before": before, "after": after, "comparisons": rows, "not_compared": alone}, indent=2) + "\n")
+        print_json({"before": before, "after": after, "comparisons": rows, "not_compared": alone})
         return
     for c in found:
         out.print(escape(_line(c)), soft_wrap=True)
@@ -65,7 +114,7 @@ def score(
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Score a file that leaves problems out.")] = False,
     out_file: Annotated[Path | None, typer.Option("--out", help="Write one verdict a line to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a script.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Grade generations from anywhere; needs no model and no GPU."""
     from evaluation.loading import LoadError
@@ -84,22 +133,18 @@ def score(
     except (RecordError, LoadError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if as_json:
-        sys.stdout.write(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        print_json(metrics)
         return
-    out.print(f"{benchmark}: {metrics['metric']} {_interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
+    out.print(f"{benchmark}: {metrics['metric']} {interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
     for tries, value in metrics.get("pass_at", {}).items():
-        out.print(f"  pass@{tries} {_interval(value)}")
+        out.print(f"  pass@{tries} {interval(value)}")
     if "majority" in metrics:
-        out.print(f"  maj@{metrics['k']} {_interval(metrics['majority'])}")
+        out.print(f"  maj@{metrics['k']} {interval(metrics['majority'])}")
     out.print(f"  problems {metrics['problems_digest']}, protocol {metrics['protocol']}")
     if metrics["pinned_digest"] not in (None, metrics["problems_digest"]):
         out.print(f"  [yellow]these are not the problems this project was checked against ({metrics['pinned_digest']})[/]")
     missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
     out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
-
-
-def _interval(result: dict[str, Any]) -> str:
-    return f"{100 * result['value']:.1f} % [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
 
 
 def read_scores(home: Path, name: str) -> dict[str, Measured]:
@@ -118,7 +163,7 @@ def _score_folder(home: Path, name: str) -> Path:
     from pipeline.runs import find_run
     from pipeline.store import Store
 
-    artifacts = [folder for program, key, folder in Store(home).artifacts() if program == "score" and key.startswith(name)]
+    artifacts = [folder for program, key, folder in Store.existing(home).artifacts() if program == "score" and key.startswith(name)]
     if len(artifacts) == 1 and len(name) >= 4:
         return artifacts[0]
     if name.endswith((".jsonl", ".gz")) or "/" in name:

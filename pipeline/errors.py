@@ -12,6 +12,8 @@ class UserError(Exception):
     """Something a user can act on: what is wrong, where (file:line or setting), and what to do."""
 
     exit_code = EXIT_CONFIG
+    continue_with = ""
+    """The command that goes on from here, where a run had begun."""
 
     def __init__(self, message: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(message)

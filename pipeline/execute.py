@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.markup import escape
+
 from pipeline.config import PipelineConfig
 from pipeline.errors import Interrupted, StageFailed, StoreError
 from pipeline.graph import Stage
 from pipeline.identity import ROOT, digest, library_versions
 from pipeline.launch import run_process, stage_environment
 from pipeline.machine import cores, device, hardware
-from pipeline.plan import KeyMaker
+from pipeline.plan import TRIGGERS, KeyMaker, accepted, differences
 from pipeline.progress import View
 from pipeline.store import Artifact, Store
 
@@ -30,17 +32,29 @@ class Outcome:
     state: Literal["cached", "ran"]
     artifact: Artifact
     seconds: float
+    accepted: str = ""
+    """What differs from what was asked for, where `--rerun-triggers` let it pass."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.stage, "key": self.artifact.key, "state": self.state, "seconds": round(self.seconds, 2)}
+        row = {"name": self.stage, "key": self.artifact.key, "state": self.state, "seconds": round(self.seconds, 2)}
+        return row | ({"accepted": self.accepted} if self.accepted else {})
 
 
 class Executor:
     """Runs the stages of one pipeline against one store. Call `ensure` in running order; it remembers what it made."""
 
-    def __init__(self, config: PipelineConfig, store: Store, view: View, *, command: str, forced: set[str]) -> None:
+    def __init__(
+        self,
+        config: PipelineConfig,
+        store: Store,
+        view: View,
+        *,
+        command: str,
+        forced: set[str],
+        triggers: tuple[str, ...] = tuple(TRIGGERS),
+    ) -> None:
         self.config, self.store, self.view = config, store, view
-        self.command, self.forced = command, forced
+        self.command, self.forced, self.triggers = command, forced, triggers
         self.keys = KeyMaker(config, store)
         self.outcomes: dict[str, Outcome] = {}
 
@@ -50,7 +64,7 @@ class Executor:
         preimage = self.keys.preimage(stage, inputs)
         key = digest(preimage)
         look = stage.name not in self.forced and not self.store.has_remains(stage.program, key)
-        outcome = self._find(stage, key) if look else None
+        outcome = (self._find(stage, key) or self._accept(stage, preimage)) if look else None
         if outcome is None:
             with self.store.lock(stage.program, key, lambda who: self.view.line(f"  {stage.name:<15} waits for {who}")) as lock:
                 self.store.clear_remains(stage.program, key)
@@ -70,6 +84,17 @@ class Executor:
         seconds = float(found.artifact.manifest["seconds"])
         self.view.ended(stage.name, f"[cyan]cached[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
         return Outcome(stage.name, "cached", found.artifact, seconds)
+
+    def _accept(self, stage: Stage, preimage: dict[str, Any]) -> Outcome | None:
+        """What this stage of the pipeline made last time, where only what is no trigger has changed since."""
+        latest = self.store.latest(self.config.name).get(stage.name)
+        artifact = accepted(self.store, stage.program, preimage, latest, self.triggers).artifact
+        if artifact is None:
+            return None
+        passed = "; ".join(differences(artifact.manifest["preimage"], preimage))
+        seconds = float(artifact.manifest["seconds"])
+        self.view.ended(stage.name, f"[cyan]cached[/] [dim]{artifact.key[:12]}[/] accepted although {escape(passed)}")
+        return Outcome(stage.name, "cached", artifact, seconds, passed)
 
     def _make(self, stage: Stage, key: str, preimage: dict[str, Any], inputs: dict[str, Artifact], lock: int) -> Outcome:
         work = self.store.work(stage.program, key)

@@ -96,6 +96,15 @@ def select_stages(stages: list[Stage], name: str) -> list[str]:
     return [s.name for s in stages if name in (s.name, s.program)]
 
 
+def upstream(stages: list[Stage], names: set[str]) -> set[str]:
+    """The named stages and everything they take from, directly or not."""
+    found = set(names)
+    for stage in reversed(stages):
+        if stage.name in found:
+            found |= {source.stage for source in stage.inputs.values()}
+    return found
+
+
 def downstream(stages: list[Stage], names: set[str]) -> set[str]:
     """The named stages and everything that takes from them, directly or not."""
     found = set(names)

@@ -9,14 +9,22 @@ from typing import Any, Literal
 from pipeline.config import PipelineConfig, nearest
 from pipeline.errors import ConfigError
 from pipeline.external import READS_OUTSIDE, origins, resolve
-from pipeline.graph import Stage, build_graph, downstream, select_stages
+from pipeline.graph import Stage, build_graph, downstream, select_stages, upstream
 from pipeline.identity import digest, library_versions, source_digests
-from pipeline.store import Artifact, Store
+from pipeline.store import Artifact, Found, Store
 
 STAGE_SCHEMA = 1
 """Raise it when the meaning of a stage's settings or payload changes in a way that its code digest does not show."""
 
 State = Literal["HIT", "RUN", "RESUME", "WAIT"]
+
+TRIGGERS: dict[str, tuple[str, ...]] = {
+    "config": ("settings", "seed", "schema"),
+    "inputs": ("inputs", "outside"),
+    "code": ("code",),
+    "versions": ("versions",),
+}
+"""What can make a stage rerun (`--rerun-triggers`), and the parts of its pre-image that each one stands for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +53,25 @@ class Planned:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The command line's choices: stages to force, a stage to start from, a stage to run alone."""
+    """The command line's choices: stages to force, a stage to start from, one to run alone, one to stop after, and what counts as a
+    reason to rerun."""
 
     force: tuple[str, ...] = ()
     start: str | None = None
     only: str | None = None
+    until: str | None = None
+    triggers: tuple[str, ...] = tuple(TRIGGERS)
+
+
+def parse_triggers(words: str | None) -> tuple[str, ...]:
+    """`config,inputs` as a tuple; None is all of them. Raises `ConfigError` for a word that is none."""
+    if words is None:
+        return tuple(TRIGGERS)
+    names = tuple(dict.fromkeys(word.strip() for word in words.split(",")))
+    for name in names:
+        if name not in TRIGGERS:
+            raise ConfigError(f"there is no trigger {name!r}{nearest(name, TRIGGERS)}", where="--rerun-triggers")
+    return names
 
 
 class KeyMaker:
@@ -76,8 +98,19 @@ class KeyMaker:
         }
 
 
+def accepted(store: Store, program: str, preimage: dict[str, Any], latest: dict[str, Any] | None, triggers: tuple[str, ...]) -> Found:
+    """What the stage made last time, where it differs from what is asked now only in what is no trigger.
+
+    `differences` says what was let pass.
+    """
+    counted = [part for name in triggers for part in TRIGGERS[name]]
+    if latest is None or len(triggers) == len(TRIGGERS) or any(latest["preimage"].get(part) != preimage[part] for part in counted):
+        return Found(None)
+    return store.find(program, latest["key"])
+
+
 def make_plan(config: PipelineConfig, store: Store, options: Options | None = None) -> list[Planned]:
-    """Plan every stage (with `only`: that stage and what it needs).
+    """Plan every stage (with `only` or `until`: that stage and what it needs).
 
     Raises `ConfigError` for a stage that does not exist, or that should run alone while something it needs is not cached.
     """
@@ -89,7 +122,7 @@ def make_plan(config: PipelineConfig, store: Store, options: Options | None = No
     plan: dict[str, Planned] = {}
     for stage in stages:
         if wanted is None or stage.name in wanted:
-            plan[stage.name] = _plan_stage(stage, plan, keys, store, latest.get(stage.name), stage.name in forced)
+            plan[stage.name] = _plan_stage(stage, plan, keys, store, latest.get(stage.name), stage.name in forced, options.triggers)
     if options.only is not None:
         alone = set(select_stages(stages, options.only))
         missing = [p for p in plan.values() if p.state != "HIT" and p.stage.name not in alone]
@@ -119,17 +152,24 @@ def chosen_stages(stages: list[Stage], options: Options) -> tuple[set[str], set[
         forced |= select("force", name)
     if options.start is not None:
         forced |= downstream(stages, select("from", options.start))
-    if options.only is None:
-        return forced, None
-    wanted = select("only", options.only)
-    for stage in reversed(stages):
-        if stage.name in wanted:
-            wanted |= {source.stage for source in stage.inputs.values()}
-    return forced & select("only", options.only), wanted
+    if options.only is not None and options.until is not None:
+        raise ConfigError("--only runs one stage, --until all up to one", where="--until", fix="Give one of the two.")
+    if options.only is not None:
+        return forced & select("only", options.only), upstream(stages, select("only", options.only))
+    if options.until is not None:
+        wanted = upstream(stages, select("until", options.until))
+        return forced & wanted, wanted
+    return forced, None
 
 
 def _plan_stage(
-    stage: Stage, plan: dict[str, Planned], keys: KeyMaker, store: Store, latest: dict[str, Any] | None, forced: bool
+    stage: Stage,
+    plan: dict[str, Planned],
+    keys: KeyMaker,
+    store: Store,
+    latest: dict[str, Any] | None,
+    forced: bool,
+    triggers: tuple[str, ...],
 ) -> Planned:
     seconds = latest["seconds"] if latest else None
     inputs: dict[str, Artifact] = {}
@@ -145,6 +185,10 @@ def _plan_stage(
         return Planned(stage, "RUN", "forced", key, preimage, None, True, seconds)
     if found.artifact is not None:
         return Planned(stage, "HIT", "", key, preimage, found.artifact, False, found.artifact.manifest["seconds"])
+    earlier = accepted(store, stage.program, preimage, latest, triggers).artifact
+    if earlier is not None:
+        reason = "accepted although " + "; ".join(differences(earlier.manifest["preimage"], preimage))
+        return Planned(stage, "HIT", reason, earlier.key, preimage, earlier, False, earlier.manifest["seconds"])
     if store.has_state(stage.program, key):
         return Planned(stage, "RESUME", "an interrupted attempt left its state", key, preimage, None, False, seconds)
     if found.damage:

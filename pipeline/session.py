@@ -8,10 +8,10 @@ import shlex
 from pathlib import Path
 
 from pipeline.config import PipelineConfig, load_config
-from pipeline.errors import Interrupted, UserError
+from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from pipeline.execute import Executor, Outcome
-from pipeline.graph import Stage
-from pipeline.plan import Options, Planned, chosen_stages, make_plan
+from pipeline.graph import Stage, build_graph
+from pipeline.plan import TRIGGERS, Options, Planned, chosen_stages, make_plan
 from pipeline.preflight import check_trainer_options, preflight
 from pipeline.progress import View
 from pipeline.runs import RunRecord
@@ -29,6 +29,9 @@ class Session:
     stages: list[Stage]
     executor: Executor
     record: RunRecord
+    path: Path
+    overrides: tuple[str, ...]
+    options: Options
 
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
@@ -37,10 +40,10 @@ class Session:
         check_trainer_options(config, plan)
         stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
-        forced, _ = chosen_stages(stages, options)
-        executor = Executor(config, store, view, command=command, forced=forced)
+        forced, _ = chosen_stages(build_graph(config), options)
+        executor = Executor(config, store, view, command=command, forced=forced, triggers=options.triggers)
         record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan])
-        return cls(config, store, plan, stages, executor, record)
+        return cls(config, store, plan, stages, executor, record, path, tuple(overrides), options)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -61,12 +64,15 @@ class Session:
 
                 run_flow(self)
         except UserError as error:
-            self.record.end("interrupted" if error.exit_code == 130 else "failed", str(error))
+            self.record.end("interrupted" if error.exit_code == EXIT_INTERRUPTED else "failed", str(error))
+            error.continue_with = self.continue_command()
             raise
         except BaseException as error:
             self.record.end("interrupted", f"{type(error).__name__}: {error}")
             if asked_to_stop() or type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
-                raise Interrupted("interrupted") from error
+                stopped = Interrupted("interrupted")
+                stopped.continue_with = self.continue_command()
+                raise stopped from error
             raise
         if self.report_folder is not None:
             self.record.keep_report(self.report_folder)
@@ -86,10 +92,15 @@ class Session:
         self.record.stage_done(outcome)
         return outcome
 
+    def continue_command(self) -> str:
+        """The command that goes on where this run ended: of what was forced, only what has not been computed yet still is."""
+        left = [name for name in (stage.name for stage in self.stages) if name in self.executor.forced - self.executor.outcomes.keys()]
+        return command_line(self.path, list(self.overrides), dataclasses.replace(self.options, force=tuple(left), start=None))
+
     def summary(self) -> str:
         """`8 stages: 2 ran, 6 cached`"""
         states = [outcome.state for outcome in self.executor.outcomes.values()]
-        return f"{len(states)} stages: {states.count('ran')} ran, {states.count('cached')} cached"
+        return f"{len(states)} {'stage' if len(states) == 1 else 'stages'}: {states.count('ran')} ran, {states.count('cached')} cached"
 
 
 def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[PipelineConfig, Store, list[Planned]]:
@@ -112,4 +123,8 @@ def command_line(path: Path, overrides: list[str], options: Options) -> str:
         words += ["--from", options.start]
     if options.only:
         words += ["--only", options.only]
+    if options.until:
+        words += ["--until", options.until]
+    if options.triggers != tuple(TRIGGERS):
+        words += ["--rerun-triggers", ",".join(options.triggers)]
     return shlex.join(words)

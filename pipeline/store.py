@@ -79,6 +79,13 @@ class Store:
             ) from error
         self.memo = DigestMemo(self.home / "cache" / "digests.json")
 
+    @classmethod
+    def existing(cls, home: Path) -> Store:
+        """A store to look into. Raises `StoreError` where there is none, and makes none."""
+        if not (home / "store").is_dir():
+            raise StoreError(f"there is no store in {home}", where="--home", fix="Name the home folder of earlier runs (default: .vcore).")
+        return cls(home)
+
     def folder(self, program: str, key: str) -> Path:
         return self.home / "store" / program / key
 

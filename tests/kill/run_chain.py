@@ -13,6 +13,7 @@ from pipeline.config import load_config
 from pipeline.errors import UserError
 from pipeline.execute import Executor
 from pipeline.graph import Input, Stage
+from pipeline.plan import Options
 from pipeline.progress import View
 from pipeline.runs import RunRecord
 from pipeline.session import Session
@@ -45,7 +46,8 @@ def prepare(home: Path, flow: bool) -> Session:
     store = Store(home)
     executor = Executor(config, store, View(), command="run_chain", forced=set())
     planned = [plan.Planned(stage, "RUN", "never run") for stage in STAGES] if flow else []
-    return Session(config, store, planned, STAGES, executor, RunRecord.start(home, config, "run_chain", []))
+    record = RunRecord.start(home, config, "run_chain", [])
+    return Session(config, store, planned, STAGES, executor, record, home / "chain.yaml", (), Options())
 
 
 def main() -> None:

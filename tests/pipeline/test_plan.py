@@ -7,7 +7,10 @@ import pytest
 
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import ConfigError
-from pipeline.plan import Options, Planned, make_plan
+from pipeline.execute import Executor
+from pipeline.graph import build_graph
+from pipeline.plan import Options, Planned, make_plan, parse_triggers
+from pipeline.progress import View
 from pipeline.store import Store
 
 CONFIG = """
@@ -54,6 +57,8 @@ def make(tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, 
         for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"results": []}')):
             (out / file).write_text(text)
         manifest = {"stage": planned.stage.program, "name": name, "key": planned.key, "preimage": planned.preimage, "seconds": 2.5}
+        manifest |= {"inputs": {}, "git": {"commit": None, "dirty": None}, "versions": {}, "proof": {"made": True}, "metrics": {}}
+        manifest |= {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:00:03+00:00"}
         store.remember(settings.name, name, store.publish(planned.stage.program, planned.key, manifest).manifest)
 
 
@@ -197,3 +202,42 @@ def test_a_pipeline_without_rl(tmp_path: Path) -> None:
     assert "grpo" not in short
     assert "score.grpo" not in short
     assert "report" in short
+
+
+def test_until_plans_a_stage_and_what_it_needs(tmp_path: Path) -> None:
+    assert list(plan(tmp_path, until="sft")) == ["data", "base", "sft"]
+    assert list(plan(tmp_path, until="score.base")) == ["data", "base", "generate.base", "score.base"]
+    with pytest.raises(ConfigError, match="--only runs one stage"):
+        plan(tmp_path, until="sft", only="sft")
+    with pytest.raises(ConfigError, match="--until sgt"):
+        plan(tmp_path, until="sgt")
+
+
+def test_what_is_no_trigger_does_not_rerun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    monkeypatch.setattr("pipeline.plan.library_versions", lambda program: {"torch": "9.9"})
+    assert plan(tmp_path)["data"].state == "RUN"
+    accepted = plan(tmp_path, triggers=("config", "inputs", "code"))
+    assert set(states(accepted).values()) == {"HIT"}
+    assert accepted["sft"].reason.startswith("accepted although")
+    assert "torch" in accepted["sft"].reason
+    changed = plan(tmp_path, "sft.learning_rate=0.001", triggers=("config", "inputs", "code"))
+    assert states(changed)["sft"] == "RUN", "a change that is a trigger still counts"
+    assert states(changed)["data"] == "HIT"
+
+
+def test_the_executor_accepts_what_the_plan_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    key = plan(tmp_path)["data"].key
+    monkeypatch.setattr("pipeline.plan.library_versions", lambda program: {"torch": "9.9"})
+    settings = config(tmp_path)
+    triggers = parse_triggers("config,inputs,code")
+    executor = Executor(settings, Store(settings.home_folder), View(), command="", forced=set(), triggers=triggers)
+    outcome = executor.ensure(build_graph(settings)[0])
+    assert (outcome.state, outcome.artifact.key) == ("cached", key)
+    assert "torch" in outcome.as_json()["accepted"]
+
+
+def test_an_unknown_trigger_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no trigger 'cofig'; did you mean 'config'"):
+        parse_triggers("cofig")

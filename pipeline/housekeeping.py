@@ -1,0 +1,142 @@
+"""Looking an artifact up by name, taking one out of the store, and removing what nothing needs any more.
+
+An artifact is named by its key or the beginning of it, by a stage of the latest run (`sft`), or by a stage of any run (`RUN:sft`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import fnmatch
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError, StoreError
+from pipeline.identity import DigestMemo
+from pipeline.runs import find_run, list_runs
+from pipeline.store import Artifact, Store
+
+SHORTEST_KEY = 4
+
+
+def find_artifact(store: Store, name: str) -> Artifact:
+    """The whole artifact that a word on the command line means. Raises `ConfigError` for none or several, `StoreError` for damage."""
+    matching = [(program, key) for program, key, _ in store.artifacts() if key.startswith(name) and len(name) >= SHORTEST_KEY]
+    if len(matching) > 1:
+        raise ConfigError(f"{name!r} stands for {len(matching)} artifacts", fix="Give more of the key: vcore store ls")
+    if not matching:
+        run, _, stage = name.rpartition(":")
+        record = json.loads((find_run(store.home, run or "latest") / "run.json").read_text(encoding="utf-8"))
+        made = {entry["name"]: entry for entry in record["stages"]}
+        if stage not in made:
+            known = ", ".join(made) or "none"
+            raise ConfigError(f"{name!r} is no key of this store, and run {record['id']} has no stage {stage!r}; it has {known}")
+        matching = [(stage.partition(".")[0], made[stage]["key"])]
+    found = store.find(*matching[0])
+    if found.artifact is None:
+        program, key = matching[0]
+        raise StoreError(found.damage or "it is gone from the store", where=f"{program}/{key[:12]}", fix="The next run makes it again.")
+    return found.artifact
+
+
+def export(artifact: Artifact, target: Path) -> int:
+    """Copy a whole artifact, manifest included, to a folder that does not exist yet; every copied file is read back and checked.
+
+    Returns the bytes copied. The folder appears under its name only when it is complete.
+    """
+    target = target.expanduser()
+    if target.exists():
+        raise ConfigError(f"{target} exists", where="TARGET", fix="Name a folder that does not exist yet.")
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"the folder {target.absolute().parent} does not exist", where="TARGET")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copytree(artifact.folder, partial)
+        memo = DigestMemo(partial / ".none")
+        for entry in artifact.manifest["files"]:
+            if memo.sha256(partial / entry["path"]) != entry["sha256"]:
+                raise StoreError(
+                    f"file {entry['path']} is not what its manifest says", where=str(artifact.folder), fix="vcore store verify"
+                )
+        os.rename(partial, target)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}", where="TARGET") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sum(int(entry["size"]) for entry in artifact.manifest["files"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """One folder that `collect` would remove, its size in bytes, and why nothing needs it."""
+
+    what: str
+    folder: Path
+    bytes: int
+    reason: str
+    program: str = ""
+    key: str = ""
+
+
+def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_bytes: int | None) -> list[Removal]:
+    """What can go, oldest first: artifacts that no kept run needs, the trash, and what was left of attempts at artifacts that exist.
+
+    Kept are the artifacts of the last `keep_last` runs of every pipeline, of every run of the pipelines that match a pattern in
+    `keep_named`, and of runs that have not ended. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts
+    stay: they are what a run resumes from.
+    """
+    runs = list_runs(store.home)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for record in runs:
+        by_name.setdefault(record["name"], []).append(record)
+    kept = [r for records in by_name.values() for r in records[-keep_last:] if keep_last]
+    kept += [r for r in runs if r["status"] == "running" or any(fnmatch.fnmatch(r["name"], pattern) for pattern in keep_named)]
+    needed = {entry["key"] for record in kept for entry in (*record["stages"], *record["plan"]) if entry["key"]}
+
+    removals = [Removal("trash", folder, _size(folder), "set aside") for folder in sorted((store.home / "trash").iterdir())]
+    removals += [
+        Removal("work", folder, _size(folder), "its artifact exists", folder.parent.name, folder.name)
+        for folder in sorted((store.home / "work").glob("*/*"))
+        if store.folder(folder.parent.name, folder.name).is_dir()
+    ]
+    artifacts = [(folder.stat().st_mtime, program, key, folder) for program, key, folder in store.artifacts()]
+    total = sum(_size(folder) for *_, folder in artifacts)
+    for _, program, key, folder in sorted(artifacts):
+        if key in needed or (max_bytes is not None and total <= max_bytes):
+            continue
+        size = _size(folder)
+        total -= size
+        removals.append(Removal(f"{program}/{key[:12]}", folder, size, "no kept run needs it", program, key))
+    return removals
+
+
+def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
+    """Remove them; returns the bytes freed and what was left alone because a run is using it.
+
+    A folder first gets a name in the trash, so that nobody reads half an artifact.
+    """
+    freed, busy = 0, []
+    for removal in removals:
+        if not removal.key:
+            shutil.rmtree(removal.folder)
+            freed += removal.bytes
+            continue
+        lock = store.home / "locks" / f"{removal.program}.{removal.key}.lock"
+        with open(lock, "a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy.append(removal.what)
+                continue
+            aside = store.home / "trash" / f"removed-{removal.program}-{removal.key[:16]}-{os.getpid()}"
+            os.rename(removal.folder, aside)
+            shutil.rmtree(aside)
+            freed += removal.bytes
+    return freed, busy
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

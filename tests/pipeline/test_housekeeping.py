@@ -1,0 +1,170 @@
+"""Names of artifacts, export, adoption and removal, on a real store that a pipeline of test_plan.py filled."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.adopt import adopt
+from pipeline.cli import app
+from pipeline.errors import ConfigError, StoreError
+from pipeline.execute import Executor
+from pipeline.graph import build_graph
+from pipeline.housekeeping import collect, export, find_artifact, remove
+from pipeline.progress import View
+from pipeline.runs import RunRecord
+from pipeline.store import Store
+from tests.pipeline.test_plan import config, make, plan
+
+
+def store_of(tmp_path: Path) -> Store:
+    return Store(tmp_path / "home")
+
+
+def recorded_run(tmp_path: Path, *overrides: str) -> RunRecord:
+    """A run in which every stage is cached, through the real executor."""
+    settings = config(tmp_path, *overrides)
+    store = store_of(tmp_path)
+    record = RunRecord.start(store.home, settings, "vcore run small.yaml", [])
+    executor = Executor(settings, store, View(), command="", forced=set())
+    for stage in build_graph(settings):
+        outcome = executor.ensure(stage)
+        assert outcome.state == "cached"
+        record.stage_done(outcome)
+    record.end("done")
+    return record
+
+
+def test_artifacts_are_named_by_key_and_by_stage_of_a_run(tmp_path: Path) -> None:
+    make(tmp_path)
+    key = plan(tmp_path)["sft"].key
+    assert key is not None
+    first = recorded_run(tmp_path)
+    store = store_of(tmp_path)
+    assert find_artifact(store, key[:8]).key == find_artifact(store, "sft").key == key
+    assert find_artifact(store, f"{first.data['id']}:score.sft").manifest["name"] == "score.sft"
+    with pytest.raises(ConfigError, match=r"has no stage 'sgt'; it has data, base"):
+        find_artifact(store, "sgt")
+    (store.folder("sft", key) / "model/weights").write_text("other bytes")
+    with pytest.raises(StoreError, match="model/weights damaged"):
+        find_artifact(store, "sft")
+
+
+def test_export_copies_whole_artifacts_only(tmp_path: Path) -> None:
+    make(tmp_path)
+    recorded_run(tmp_path)
+    artifact = find_artifact(store_of(tmp_path), "sft")
+    export(artifact, tmp_path / "taken")
+    assert (tmp_path / "taken/model/weights").read_bytes() == (artifact.folder / "model/weights").read_bytes()
+    assert json.loads((tmp_path / "taken/manifest.json").read_text())["key"] == artifact.key
+    with pytest.raises(ConfigError, match="exists"):
+        export(artifact, tmp_path / "taken")
+    (artifact.folder / "model/weights").write_text("damaged after it was found")
+    with pytest.raises(StoreError, match="not what its manifest says"):
+        export(artifact, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_removal_keeps_what_the_last_runs_and_named_pipelines_need(tmp_path: Path) -> None:
+    make(tmp_path)
+    recorded_run(tmp_path)
+    make(tmp_path, "sft.learning_rate=0.001", content="other")
+    second = recorded_run(tmp_path, "sft.learning_rate=0.001")
+    make(tmp_path, "name=kept", "grpo.steps=3", content="third")
+    recorded_run(tmp_path, "name=kept", "grpo.steps=3")
+    make(tmp_path, "name=kept", "grpo.steps=4", content="fourth")
+    recorded_run(tmp_path, "name=kept", "grpo.steps=4")
+    store = store_of(tmp_path)
+    before = {key for _, key, _ in store.artifacts()}
+
+    gone = {r.key for r in collect(store, keep_last=1, keep_named=(), max_bytes=None)}
+    needed = {entry["key"] for entry in second.data["stages"]}
+    assert gone
+    assert not gone & needed
+    kept = {r.key for r in collect(store, keep_last=1, keep_named=("ke*",), max_bytes=None)}
+    assert kept < gone
+    assert {r.key for r in collect(store, keep_last=2, keep_named=(), max_bytes=None)} == set()
+    assert {r.key for r in collect(store, keep_last=0, keep_named=(), max_bytes=10**9)} == set(), "below the size nothing goes"
+    assert before == {key for _, key, _ in store.artifacts()}, "saying what would go removes nothing"
+
+    freed, busy = remove(store, collect(store, keep_last=1, keep_named=(), max_bytes=None))
+    assert freed > 0
+    assert busy == []
+    assert {key for _, key, _ in store.artifacts()} == before - gone
+    assert {p.state for p in plan(tmp_path, "sft.learning_rate=0.001").values()} == {"HIT"}
+    assert "gone from the store" not in plan(tmp_path)["data"].reason
+
+
+def test_an_artifact_in_use_is_not_removed(tmp_path: Path) -> None:
+    make(tmp_path)
+    store = store_of(tmp_path)
+    key = plan(tmp_path)["data"].key
+    assert key is not None
+    removals = [r for r in collect(store, keep_last=1, keep_named=(), max_bytes=None) if r.key == key]
+    with store.lock("data", key, lambda who: None):
+        freed, busy = remove(store, removals)
+    assert (freed, busy) == (0, [f"data/{key[:12]}"])
+    assert store.find("data", key).artifact is not None
+
+
+def test_adopting_what_a_stage_made_last(tmp_path: Path) -> None:
+    make(tmp_path)
+    old = plan(tmp_path)["sft"].key
+    assert plan(tmp_path, "sft.learning_rate=0.001")["sft"].state == "RUN"
+    artifact, differing = adopt(config(tmp_path, "sft.learning_rate=0.001"), store_of(tmp_path), "sft", None)
+    assert differing == ["settings.learning_rate 0.002 → 0.001"]
+    assert artifact.manifest["adopted"]["from"] == f"sft/{old}"
+    after = plan(tmp_path, "sft.learning_rate=0.001")
+    assert after["sft"].state == "HIT"
+    assert after["generate.sft"].state == "HIT", "equal content keeps what depends on it"
+    assert plan(tmp_path)["sft"].state == "HIT", "the original stays"
+
+
+def test_adopting_a_checkpoint_from_elsewhere(tmp_path: Path) -> None:
+    make(tmp_path)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    settings = config(tmp_path, "sft.learning_rate=0.001")
+    with pytest.raises(ConfigError, match=r"no config.json, tokenizer_config.json, \*.safetensors"):
+        adopt(settings, store_of(tmp_path), "sft", str(foreign))
+    for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
+        (foreign / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"not for score\.sft"):
+        adopt(config(tmp_path, "score.max_grader_error_share=0.5"), store_of(tmp_path), "score.sft", str(foreign))
+    artifact, _ = adopt(settings, store_of(tmp_path), "sft", str(foreign))
+    assert (artifact.folder / "model/model.safetensors").read_text() == "{}"
+    assert artifact.manifest["git"]["commit"] is None, "who made it is not known"
+    after = plan(tmp_path, "sft.learning_rate=0.001")
+    assert (after["sft"].state, after["generate.sft"].state) == ("HIT", "RUN")
+
+
+@pytest.mark.parametrize(("stage", "message"), [("sgt", "no stage 'sgt'"), ("sft", "nothing to adopt")])
+def test_nothing_to_adopt(tmp_path: Path, stage: str, message: str) -> None:
+    make(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        adopt(config(tmp_path), store_of(tmp_path), stage, None)
+
+
+def test_commands(tmp_path: Path) -> None:
+    make(tmp_path)
+    recorded_run(tmp_path)
+    home = ["--home", str(tmp_path / "home")]
+    shown = CliRunner().invoke(app, ["store", "show", "sft", *home])
+    assert shown.exit_code == 0, shown.output
+    assert "model/weights" in shown.output
+    found = CliRunner().invoke(app, ["store", "gc", "--keep-last", "0", *home, "--json"])
+    assert json.loads(found.output)["removed"] is False
+    assert len(json.loads(found.output)["removals"]) == 11
+    done = CliRunner().invoke(app, ["store", "gc", "--keep-last", "0", "--yes", *home])
+    assert done.exit_code == 0
+    assert not list(store_of(tmp_path).artifacts())
+    assert os.listdir(tmp_path / "home/trash") == []
+
+
+@pytest.mark.parametrize("words", [["store", "ls"], ["store", "verify"], ["store", "gc"], ["store", "show", "sft"]])
+def test_looking_into_no_store_makes_none(tmp_path: Path, words: list[str]) -> None:
+    result = CliRunner().invoke(app, [*words, "--home", str(tmp_path / "none")])
+    assert isinstance(result.exception, StoreError)
+    assert not (tmp_path / "none").exists()
