@@ -7,13 +7,14 @@ import os
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from evaluation.benchmarks import BENCHMARKS
 from pipeline.errors import ConfigError
+from pipeline.settings import ExecutionSettings
 from pipeline.yaml_file import Document, Location, read
 from stages.base.settings import BaseSettings
 from stages.data.settings import DataSettings
@@ -25,18 +26,6 @@ from stages.settings import StageSettings, execution, identity
 from stages.sft.settings import SftSettings
 
 MAKE_MODEL = "make"
-
-
-class ExecutionSettings(StageSettings):
-    """How stages run on this machine. Never part of a key."""
-
-    device: Literal["auto", "cpu", "cuda"] = execution("auto")
-    threads: int | None = execution(None, gt=0)
-    """CPU threads of one stage process; None takes all cores."""
-    stop_grace_s: float = execution(60.0, gt=0)
-    """Seconds a stopped stage has to save its state before it is killed."""
-    min_free_gib: float = execution(2.0, ge=0)
-    """Refuse to start with less free disk than this below `home`."""
 
 
 class PipelineConfig(StageSettings):

@@ -32,13 +32,13 @@ class StoreError(UserError):
 
 
 class StageFailed(UserError):
-    """A stage's process ended without a result. `log` is its complete output."""
+    """A stage's process ended without a result. `log` is its complete output; `cause` is `memory` or `network` for what may pass."""
 
     exit_code = EXIT_STAGE_FAILED
 
-    def __init__(self, stage: str, message: str, *, fix: str = "", log: str = "") -> None:
+    def __init__(self, stage: str, message: str, *, fix: str = "", log: str = "", cause: str = "") -> None:
         super().__init__(message, where=f"stage {stage}", fix=fix)
-        self.stage, self.log = stage, log
+        self.stage, self.log, self.cause = stage, log, cause
 
 
 class Interrupted(UserError):

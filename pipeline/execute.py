@@ -8,6 +8,7 @@ import datetime
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +16,18 @@ from rich.markup import escape
 
 from pipeline.config import PipelineConfig
 from pipeline.errors import Interrupted, StageFailed, StoreError
+from pipeline.gpus import Lease, lease
 from pipeline.graph import Stage
 from pipeline.identity import ROOT, digest, library_versions
 from pipeline.launch import run_process, stage_environment
-from pipeline.machine import cores, device, hardware
+from pipeline.machine import cores, device, hardware, visible_gpus
 from pipeline.plan import TRIGGERS, KeyMaker, accepted, differences
 from pipeline.progress import View
+from pipeline.settings import LaunchSettings
 from pipeline.store import Artifact, Store
+
+USES_GPU = ("base", "sft", "grpo", "generate")
+"""Stage programs that compute on a GPU where there is one, and take a lease for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +106,8 @@ class Executor:
         work = self.store.work(stage.program, key)
         settings = self.config.execution
         outside = self.keys.outside.get(stage.program, {})
-        where, threads = device(settings), settings.threads or cores()
+        launch = settings.launch.get(stage.name, LaunchSettings())
+        where, threads = device(settings), max(1, (settings.threads or cores()) // launch.processes)
         data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
         spec = {
             "stage": stage.program,
@@ -115,16 +122,11 @@ class Executor:
         self.view.started(stage.name, str(work / "stage.log"))
         started, clock = _now(), time.monotonic()
         try:
-            result = run_process(
-                stage.name,
-                f"stages.{stage.program}",
-                spec,
-                work,
-                environment,
-                lambda event: self.view.event(stage.name, event),
-                lock=lock,
-                grace_s=settings.stop_grace_s,
-            )
+            with self._gpus(stage, where) as lease:
+                if lease is not None:
+                    environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.gpus)
+                locks = (lock, *(lease.descriptors if lease is not None else ()))
+                result = self._run_with_retries(stage, spec, work, environment, locks, launch)
             seconds = time.monotonic() - clock
             manifest = {
                 "stage": stage.program,
@@ -161,6 +163,49 @@ class Executor:
         self.view.ended(stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result['metrics'])}")
         return Outcome(stage.name, "ran", artifact, seconds)
 
+    @contextlib.contextmanager
+    def _gpus(self, stage: Stage, where: str) -> Iterator[Lease | None]:
+        """The GPUs the stage takes for itself, where it computes on any."""
+        if where != "cuda" or stage.program not in USES_GPU:
+            yield None
+            return
+        visible = visible_gpus()
+        count = self.config.execution.gpus or len(visible)
+        who = f"{self.config.name} {stage.name}"
+        with lease(visible, count, who, lambda holders: self.view.line(f"  {stage.name:<15} waits for {escape(holders)}")) as held:
+            yield held
+
+    def _run_with_retries(
+        self, stage: Stage, spec: dict[str, Any], work: Path, environment: dict[str, str], locks: tuple[int, ...], launch: LaunchSettings
+    ) -> dict[str, Any]:
+        """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where memory was short."""
+        settings = self.config.execution
+        for attempt in range(settings.retries + 1):
+            try:
+                return run_process(
+                    stage.name,
+                    f"stages.{stage.program}",
+                    spec,
+                    work,
+                    environment,
+                    lambda event: self.view.event(stage.name, event),
+                    locks=locks,
+                    grace_s=settings.stop_grace_s,
+                    launch=launch,
+                    time_limit_s=settings.time_limit_s.get(stage.name),
+                )
+            except StageFailed as error:
+                smaller = smaller_micro_batch(stage, spec["settings"], launch.processes) if error.cause == "memory" else None
+                if attempt == settings.retries or not (error.cause == "network" or smaller):
+                    raise
+                if smaller:
+                    spec["settings"]["micro_batch_size"] = smaller
+                how = f"with micro_batch_size {smaller}" if smaller else "again"
+                pause = settings.retry_delay_s * 2**attempt
+                self.view.line(f"  {stage.name:<15} [yellow]{escape(error.message)}; tried {how} in {pause:g} s[/]")
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
     def _details(self, stage: Stage, outside: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if stage.program == "report":
             return {
@@ -170,6 +215,21 @@ class Executor:
                 "config": self.config.model_dump(mode="json"),
             }
         return {"commits": {label: entry["commit"] for label, entry in outside.items() if "commit" in entry}}
+
+
+def smaller_micro_batch(stage: Stage, settings: dict[str, Any], processes: int) -> int | None:
+    """The largest micro-batch of at most half the size that the stage's batch can be cut into, or None where there is none.
+
+    Micro-batches change what a step costs in memory and not what it computes (to rounding), so the key stays as it is.
+    """
+    if stage.program == "sft":
+        batch = settings["batch_size"]
+    elif stage.program == "grpo":
+        batch = settings["prompts_per_step"] * settings["num_generations"] // settings["mini_batches"]
+    else:
+        return None
+    now = settings["micro_batch_size"] or batch // processes
+    return next((size for size in range(now // 2, 0, -1) if batch % (size * processes) == 0), None)
 
 
 def git_state() -> dict[str, Any]:

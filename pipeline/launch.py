@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 
 from pipeline.errors import Interrupted, StageFailed
 from pipeline.identity import ROOT
-from stages.runtime import EXIT_STOPPED, read_json, write_json
+from pipeline.launchers import launch_command
+from pipeline.settings import LaunchSettings
+from stages.runtime import EXIT_STOPPED, STOPPED, read_json, write_json
 
 POLL_SECONDS = 0.1
 Event = dict[str, Any]
@@ -36,6 +37,7 @@ def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]
         MASTER_PORT=str(free_port()),
         # The stage runs the code whose digests are in its key, also where another checkout is the one installed.
         PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")])),
+        PYTHONSAFEPATH="1",
         PYTHONHASHSEED="0",
         PYTHONUNBUFFERED="1",
         TOKENIZERS_PARALLELISM="false",
@@ -59,18 +61,20 @@ def run_process(
     environment: dict[str, str],
     on_event: Callable[[Event], None],
     *,
-    lock: int,
+    locks: tuple[int, ...],
     grace_s: float,
+    launch: LaunchSettings = LaunchSettings(),  # noqa: B008 - frozen
+    time_limit_s: float | None = None,
 ) -> dict[str, Any]:
     """Run `python -m MODULE SPEC.json` to its end and return its result (`proof`, `metrics`).
 
-    All its output goes to `work/stage.log`. Raises `StageFailed`, or `Interrupted` when the stage was stopped on request. When this
-    function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), the stage is asked to stop, has `grace_s` seconds to save
-    its state, and is then killed with everything it started.
+    All its output goes to `work/stage.log`; it inherits the file descriptors of `locks`. Raises `StageFailed`, or `Interrupted` when the
+    stage was stopped on request. When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), or the time limit is
+    reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with everything it started.
     """
     work.mkdir(parents=True, exist_ok=True)
     log, events = work / "stage.log", work / "events.jsonl"
-    for leftover in (work / "error.json", events):
+    for leftover in (work / "error.json", work / STOPPED, events):
         leftover.unlink(missing_ok=True)
     if not (work / "state").is_dir() or not any((work / "state").iterdir()):
         shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
@@ -78,19 +82,27 @@ def run_process(
     write_json(work / "spec.json", {**spec, "output": str(work / "out"), "state": str(work / "state"), "parent": os.getpid()})
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(work / "spec.json")],
+            launch_command(launch, module, work / "spec.json"),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
-            pass_fds=(lock,),
+            pass_fds=locks,
         )
     tail = _Tail(events)
+    ends = time.monotonic() + time_limit_s if time_limit_s is not None else None
     try:
         while process.poll() is None:
             for event in tail.read():
                 on_event(event)
+            if ends is not None and time.monotonic() > ends:
+                raise StageFailed(
+                    name,
+                    f"was ended after its time limit of {time_limit_s:g} s; what it had saved is kept",
+                    fix=f"Raise execution.time_limit_s.{name} if it needs longer; if it hung, see the end of {log}",
+                    log=str(log),
+                )
             time.sleep(POLL_SECONDS)
     except BaseException:
         on_event({"event": "note", "message": f"asked to stop; it has {grace_s:.0f} s to save its state"})
@@ -100,7 +112,8 @@ def run_process(
         _kill_group(process.pid)  # what the stage left behind
     for event in tail.read():
         on_event(event)
-    if process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM):  # the last two: asked before it could listen
+    # A negative code: asked before it could listen. The file: asked while torchrun was between us, which ends with a code of its own.
+    if process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or (process.returncode != 0 and (work / STOPPED).is_file()):
         raise Interrupted(f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue.")
     result = work / "out" / "record" / "result.json"
     if process.returncode != 0 or not result.is_file():
@@ -116,7 +129,8 @@ def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:
     error = work / "error.json"
     if error.is_file():
         told = read_json(error)
-        return StageFailed(name, told["message"], fix=told["fix"] or f"See the log: {log}", log=str(log))
+        fix = told["fix"] or f"See the log: {log}"
+        return StageFailed(name, told["message"], fix=fix, log=str(log), cause=told.get("cause", ""))
     if code < 0:
         cause = f"was killed by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ExecutionSettings
 from pipeline.errors import ConfigError
+from pipeline.settings import ExecutionSettings
 
 
 def cores() -> int:
@@ -31,6 +31,12 @@ def gpus() -> list[str]:
     except (subprocess.SubprocessError, OSError):
         return []  # the program is there but no driver answers: no GPU can be used
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them: its own entries, else the indices from 0."""
+    named = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
+    return named or [str(index) for index in range(len(gpus()))]
 
 
 def device(execution: ExecutionSettings) -> str:

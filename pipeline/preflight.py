@@ -13,10 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import MAKE_MODEL, PipelineConfig
+from pipeline.config import MAKE_MODEL, PipelineConfig, nearest
 from pipeline.errors import ConfigError, StoreError
-from pipeline.machine import device
+from pipeline.graph import build_graph
+from pipeline.machine import device, visible_gpus
 from pipeline.plan import Planned
+
+TRAINS_IN_PROCESSES = ("sft", "grpo")
+"""Stage programs that can share their work out over several processes."""
 
 
 def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
@@ -25,6 +29,7 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
     if not programs:
         return
     where = device(config.execution)
+    _execution(config, where)
     _libraries(config, programs)
     _dtypes(config, programs, where)
     _lengths(config, programs)
@@ -61,6 +66,30 @@ def check_trainer_options(config: PipelineConfig, plan: list[Planned]) -> None:
             raise ConfigError(
                 f"TRL cannot be imported: {answer.stderr.strip().splitlines()[-1]}", where=f"{program}.trainer", fix="Run `vcore doctor`."
             )
+
+
+def _execution(config: PipelineConfig, where: str) -> None:
+    names = {stage.name: stage.program for stage in build_graph(config)}
+    for section in ("launch", "time_limit_s"):
+        for name in getattr(config.execution, section):
+            if name not in names:
+                raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, names)}", where=f"execution.{section}.{name}")
+    for name, launch in config.execution.launch.items():
+        if (launch.kind in ("torchrun", "accelerate") or launch.processes > 1) and names[name] not in TRAINS_IN_PROCESSES:
+            raise ConfigError(
+                f"{name} is one process; {' and '.join(TRAINS_IN_PROCESSES)} can be several",
+                where=f"execution.launch.{name}",
+                fix="Use kind: local or slurm.",
+            )
+        if launch.config is not None and not Path(launch.config).expanduser().is_file():
+            raise ConfigError(f"file {launch.config} does not exist", where=f"execution.launch.{name}.config")
+        if launch.kind == "slurm" and shutil.which("sbatch") is None:
+            raise ConfigError(
+                "there is no sbatch on this machine", where=f"execution.launch.{name}", fix="Start the run on a node of the cluster."
+            )
+    wanted, there = config.execution.gpus, len(visible_gpus())
+    if where == "cuda" and wanted is not None and wanted > there:
+        raise ConfigError(f"{wanted} GPUs are asked for and {there} can be seen", where="execution.gpus", fix=f"At most {there}.")
 
 
 def _libraries(config: PipelineConfig, programs: set[str]) -> None:

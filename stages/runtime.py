@@ -29,6 +29,8 @@ from stages.settings import StageSettings
 
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # BSD's EX_TEMPFAIL: stopped on request, can be resumed
+STOPPED = "stopped"
+"""Beside the spec: a stage that was stopped on request says so, for a launcher between it and the orchestrator that changes exit codes."""
 
 S = TypeVar("S", bound=StageSettings)
 
@@ -149,14 +151,15 @@ def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> No
         result = run(context)
     except StageStopped:
         context.note("stopped on request; state is saved")
+        (spec_path.parent / STOPPED).touch()
         raise SystemExit(EXIT_STOPPED) from None
     except StageError as error:
-        _write_error(spec_path, error.message, error.fix)
+        _write_error(spec_path, error.message, error.fix, passing_cause(error))
         print(f"error: {error.message}\n{error.fix}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from None
     except Exception as error:
         traceback.print_exc()
-        _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "")
+        _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "", passing_cause(error))
         raise SystemExit(EXIT_FAILED) from error
     if is_main_process():
         write_json(context.output / "record" / "result.json", dataclasses.asdict(result))
@@ -184,8 +187,22 @@ def write_json(path: str | Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def _write_error(spec_path: Path, message: str, fix: str) -> None:
-    write_json(spec_path.parent / "error.json", {"message": message, "fix": fix})
+def passing_cause(error: BaseException) -> str:
+    """`memory` or `network` for a failure that may pass when the stage is tried again, else nothing. Looks at what caused it, too."""
+    seen: BaseException | None = error
+    while seen is not None:
+        names = {kind.__name__ for kind in type(seen).__mro__}
+        if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in str(seen):
+            return "memory"
+        status = getattr(getattr(seen, "response", None), "status_code", None)
+        if names & {"ConnectionError", "TransportError", "Timeout", "TimeoutError"} or status in (429, 500, 502, 503, 504):
+            return "network"
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
+def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
+    write_json(spec_path.parent / "error.json", {"message": message, "fix": fix, "cause": cause})
 
 
 def _install_stop_handler(context: Context[Any]) -> None:

@@ -43,6 +43,16 @@ def run(context: Context[FakeSettings]) -> Result:
         return Result({})
     if behaviour == "stage_error":
         raise StageError("the data are empty", "Add some rows.")
+    if behaviour == "no_memory":
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise StageError("too large", "Make it smaller.") from error
+    if behaviour == "no_network":
+        raise ConnectionError("the hub does not answer")
+    if behaviour == "ranks":  # under torchrun: every process says who it is, the first one reports
+        (context.output / f"rank{os.environ['RANK']}").write_text(os.environ["WORLD_SIZE"])
+        return Result({"ranks": int(os.environ["WORLD_SIZE"])})
     if behaviour == "bug":
         raise RuntimeError("unforeseen")
     if behaviour == "die":

@@ -13,12 +13,15 @@ import pytest
 
 from pipeline.errors import Interrupted, StageFailed
 from pipeline.launch import run_process, stage_environment
+from pipeline.settings import LaunchSettings
 from pipeline.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def launch(tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None) -> dict[str, Any]:
+def launch(
+    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, **options: Any
+) -> dict[str, Any]:
     spec = {
         "stage": "fake",
         "settings": {"steps": 3},
@@ -30,7 +33,7 @@ def launch(tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None =
     environment = stage_environment("cpu", 1, hub=False)  # leads to this checkout's code, whatever is installed
     handler = on_event or (events if events is not None else []).append
     with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
-        return run_process("fake", "tests.fake_stage", spec, tmp_path / "w", environment, handler, lock=lock, grace_s=10)
+        return run_process("fake", "tests.fake_stage", spec, tmp_path / "w", environment, handler, locks=(lock,), grace_s=10, **options)
 
 
 def alive(pid: int) -> bool:
@@ -129,3 +132,133 @@ def test_a_killed_orchestrator_takes_its_stage_along(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not alive(int(found[0]))
     assert int(counter.read_text()) < 5
+
+
+@pytest.mark.parametrize(("behaviour", "cause"), [("no_memory", "memory"), ("no_network", "network"), ("bug", ""), ("die", "")])
+def test_a_failure_that_may_pass_is_told_from_one_that_will_not(tmp_path: Path, behaviour: str, cause: str) -> None:
+    with pytest.raises(StageFailed) as failed:
+        launch(tmp_path, behaviour)
+    assert failed.value.cause == cause
+
+
+def test_a_stage_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(StageFailed, match=r"ended after its time limit of 4 s.*\n.*execution\.time_limit_s\.fake"):
+        launch(tmp_path, "hang", time_limit_s=4.0)
+    assert time.monotonic() - started < 14
+
+
+def test_a_stage_ended_at_its_limit_continues_with_a_higher_one(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="time limit"):
+        launch(tmp_path, "resume", time_limit_s=0.01)  # before its first step or after it: both continue
+    assert launch(tmp_path, "resume", time_limit_s=60.0)["proof"] == {"count": 5}
+
+
+TORCHRUN = LaunchSettings(kind="torchrun", processes=2)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes_and_the_first_one_reports(tmp_path: Path) -> None:
+    assert launch(tmp_path, "ranks", launch=TORCHRUN)["proof"] == {"ranks": 2}
+    assert {(tmp_path / f"w/out/rank{rank}").read_text() for rank in (0, 1)} == {"2"}
+
+
+@pytest.mark.slow
+def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="the data are empty\nAdd some rows"):
+        launch(tmp_path, "stage_error", launch=TORCHRUN)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "progress":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path, "resume", on_event=interrupt, launch=TORCHRUN)
+    assert (tmp_path / "w" / "state" / "count").is_file()
+    assert not subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout, "a process is left"
+
+
+@pytest.mark.slow
+def test_a_killed_orchestrator_takes_torchrun_along(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom tests.pipeline.test_launch import TORCHRUN, launch\n"
+        "launch(Path(sys.argv[1]), 'hang', launch=TORCHRUN)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT)])
+
+    def left() -> list[str]:
+        return subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout.split()
+
+    deadline = time.monotonic() + 60
+    while len(left()) < 3 and time.monotonic() < deadline:  # torchrun and its two
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 40
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left()
+
+
+SLURM = """#!{python}
+# What sbatch, squeue and scancel do for one job at a time, in processes of this machine.
+import os, pathlib, signal, subprocess, sys
+folder, name = pathlib.Path({folder!r}), pathlib.Path(sys.argv[0]).name
+pid = folder / "pid"
+def alive():
+    try:
+        os.kill(int(pid.read_text()), 0)
+        return open(f"/proc/{{int(pid.read_text())}}/stat").read().split()[2] != "Z"
+    except (OSError, ValueError):
+        return False
+if name == "sbatch":
+    (folder / "options").write_text(" ".join(sys.argv[1:]))
+    if "--refuse" in sys.argv:
+        sys.exit("sbatch: error: invalid partition")
+    log = next(word for word in sys.argv if word.startswith("--output=")).partition("=")[2]
+    job = subprocess.Popen(["bash", sys.argv[-1]], stdout=open(log, "ab"), stderr=subprocess.STDOUT, start_new_session=True)
+    pid.write_text(str(job.pid))
+    print("17;cluster")
+elif name == "squeue":
+    print("RUNNING" if alive() else "")
+elif alive():
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scancel"):
+        (folder / name).write_text(SLURM.format(python=sys.executable, folder=str(folder)))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_slurm_job_ends_as_its_stage_does(tmp_path: Path, slurm: Path) -> None:
+    settings = LaunchSettings(kind="slurm", sbatch=["--gres=gpu:1"])
+    assert launch(tmp_path, "succeed", launch=settings)["proof"] == {"steps": 3}
+    assert "--gres=gpu:1" in (slurm / "options").read_text()
+    assert "Slurm job 17" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
+    with pytest.raises(StageFailed, match="the data are empty"):
+        launch(tmp_path, "stage_error", launch=settings)
+    with pytest.raises(StageFailed, match="sbatch refused the job: sbatch: error: invalid partition"):
+        launch(tmp_path, "succeed", launch=LaunchSettings(kind="slurm", sbatch=["--refuse"]))
+
+
+@pytest.mark.slow
+def test_a_stopped_slurm_job_saves_and_resumes(tmp_path: Path, slurm: Path) -> None:
+    settings = LaunchSettings(kind="slurm")
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["step"] >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path, "resume", on_event=interrupt, launch=settings)
+    assert 2 <= int((tmp_path / "w" / "state" / "count").read_text()) < 5
+    assert launch(tmp_path, "resume", launch=settings)["proof"] == {"count": 5}

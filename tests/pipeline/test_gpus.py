@@ -1,0 +1,91 @@
+"""GPU leases between processes, with GPUs that are only named: the locks are real, and so are the processes that hold them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.gpus import lease
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLDER = """
+import subprocess, sys, time
+from pipeline.gpus import lease
+gpus, count, seconds, child = sys.argv[1].split(","), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
+with lease(gpus, count, "holder", lambda who: print("waits", who, flush=True)) as held:
+    print("has", ",".join(held.gpus), flush=True)
+    if child:
+        print("child", subprocess.Popen(["sleep", child[0]], pass_fds=held.descriptors).pid, flush=True)
+    time.sleep(seconds)
+"""
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VCORE_GPU_LOCKS", str(tmp_path / "locks"))
+    return tmp_path / "locks"
+
+
+def holder(count: int, seconds: float, *child: str, gpus: str = "0,1") -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", HOLDER, gpus, str(count), str(seconds), *child]
+    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_two_runs_share_the_gpus_of_a_machine() -> None:
+    first, second = holder(1, 30), holder(1, 30)
+    assert {line(first), line(second)} == {"has 0", "has 1"}
+    third = holder(1, 0)
+    assert line(third).startswith("waits GPU 0: holder, process")
+    first.kill()
+    first.wait()
+    assert line(third) == "has 0", "a killed holder's GPU is free at once"
+    second.kill()
+    assert third.wait(10) == 0
+    second.wait()
+
+
+def test_a_gpu_is_free_only_when_the_last_process_that_may_use_it_has_ended() -> None:
+    first = holder(2, 30, "20")
+    assert line(first) == "has 0,1"
+    child = int(line(first).split()[1])
+    first.kill()
+    first.wait()
+    second = holder(1, 0)
+    assert line(second).startswith("waits")
+    os.kill(child, signal.SIGKILL)
+    assert line(second) == "has 0"
+    assert second.wait(10) == 0
+
+
+def test_a_large_request_is_not_starved_by_small_ones() -> None:
+    first = holder(1, 2.5)
+    assert line(first) == "has 0"
+    large = holder(2, 0)
+    assert line(large).startswith("waits GPU 0")
+    small = holder(1, 0)
+    assert line(small).startswith("waits"), "GPU 1 is free, but somebody waits for both"
+    assert line(large) == "has 0,1"
+    assert line(small).startswith("has")
+    assert all(process.wait(10) == 0 for process in (first, large, small))
+
+
+def test_the_lease_ends_with_its_block() -> None:
+    told: list[str] = []
+    for _ in range(2):
+        with lease(["7"], 1, "me", told.append) as held:
+            assert held.gpus == ("7",)
+    assert told == []
+
+
+def test_other_users_can_lock_too(locks: Path) -> None:
+    with lease(["0"], 1, "me", lambda who: None):
+        assert locks.stat().st_mode & 0o7777 == 0o1777
+        assert (locks / "gpu-0.lock").stat().st_mode & 0o777 == 0o666
