@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
 REDUCED = [
@@ -142,6 +145,19 @@ def test_stopped_sft_resumes_to_the_same_weights(home: Path, first: dict[str, An
     assert "resuming from step" in err
     again = json.loads((Path(first["stages"][4]["folder"]) / "manifest.json").read_text())
     assert again["digest"] == expected["digest"]
+
+
+def test_sft_in_two_processes_gives_the_weights_of_one(home: Path, first: dict[str, Any], tmp_path: Path) -> None:
+    shutil.copytree(home / "store", tmp_path / "store")  # the same key: the rounding of another order of sums is no reason to rerun
+    launch = "execution.launch={sft: {kind: torchrun, processes: 2}}"
+    code, out, err = demo(tmp_path, "--json", "--force", "sft", "--only", "sft", "--set", launch)
+    assert code == 0, err
+    both = (first["stages"][4], json.loads(out)["stages"][-1])
+    assert [stage["name"] for stage in both] == ["sft", "sft"]
+    one, two = (load_file(Path(stage["folder"]) / "model" / "model.safetensors") for stage in both)
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=0, atol=2e-4, msg=name)
+    assert any(not torch.equal(two[name], weights) for name, weights in one.items()), "it did run in two processes"
 
 
 def test_a_stage_that_fails_keeps_what_was_computed(home: Path) -> None:
