@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import cli_eval, cli_rewards, cli_store
+from pipeline import cli_eval, cli_rewards, cli_store, cli_sweep
 from pipeline.cli_common import (
     AsJson,
     ConfigFile,
@@ -175,6 +175,8 @@ def show(
 app.command("eval")(cli_eval.evaluate)
 app.command()(cli_eval.score)
 app.command()(cli_eval.compare)
+app.command()(cli_sweep.sweep)
+app.command()(cli_sweep.report)
 
 
 def main() -> NoReturn:

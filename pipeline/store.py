@@ -165,6 +165,11 @@ class Store:
                 out[file.stem] = json.loads(file.read_text(encoding="utf-8"))
         return out
 
+    def typical_seconds(self) -> dict[str, float]:
+        """Stage name -> the seconds one of that name took last, in whatever pipeline."""
+        files = sorted((self.home / "latest").glob("*/*.json"), key=lambda file: file.stat().st_mtime)
+        return {file.stem: float(json.loads(file.read_text(encoding="utf-8"))["seconds"]) for file in files}
+
     def remember(self, pipeline: str, stage: str, manifest: dict[str, Any]) -> None:
         folder = self.home / "latest" / pipeline
         folder.mkdir(parents=True, exist_ok=True)

@@ -170,6 +170,27 @@ def test_a_stage_that_fails_keeps_what_was_computed(home: Path) -> None:
     assert {s["state"] for s in json.loads(out)["stages"]} == {"HIT"}
 
 
+def test_a_sweep_shares_what_is_cached_and_reports(home: Path, first: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(
+        f"config: {ROOT / 'configs' / 'demo.yaml'}\nname: graders\nbaseline: {{grader: usual}}\n"
+        "matrix:\n  grader: {usual: {}, patient: {score.maths_timeout_s: 6.0}}\n"
+    )
+    sets = [word for override in REDUCED for word in ("--set", override)]
+    process = vcore(home, "sweep", str(tmp_path / "sweep.yaml"), *sets, "--json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    usual, patient = report["tables"][0]["rows"]
+    assert usual["values"] == patient["values"] == {"-": first["results"][0]["value"]}
+    assert "graders.grader-usual  done" in err
+    record = json.loads((home / "sweeps" / report["sweep"]["id"] / "sweep.json").read_text())
+    assert [entry["ran"] for entry in record["cells"]] in ([0, 4], [1, 4], [1, 3])
+    process = vcore(home, "report", report["sweep"]["id"], "--out", str(tmp_path / "copied"))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (tmp_path / "copied" / "report.html").is_file()
+
+
 def test_runs_show_and_store_commands(home: Path) -> None:
     for arguments in (["runs", "--json"], ["show", "latest", "--json"], ["store", "ls", "--json"], ["store", "verify", "--json"]):
         process = vcore(home, *arguments)

@@ -115,7 +115,7 @@ def _results(report: Report) -> str:
     alt = "Scores in percent with 95 % intervals: " + "; ".join(
         f"{r.benchmark} {r.checkpoint} {100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]" for r in report.results
     )
-    return _svg(draw, 6.6, 1.1 + 0.75 * len(benchmarks), "results", alt)
+    return svg(draw, 6.6, 1.1 + 0.75 * len(benchmarks), "results", alt)
 
 
 def _panel(stage: Stage, label: str, series: dict[str, str]) -> str:
@@ -138,7 +138,7 @@ def _panel(stage: Stage, label: str, series: dict[str, str]) -> str:
 
     ends = "; ".join(f"{title} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for title, points in curves.items())
     name = re.sub(r"\W+", "-", f"{stage.name}-{'-'.join(series)}")
-    return _svg(draw, 3.35, 2.5, name, f"{stage.name}, {label} over optimizer steps: {ends}")
+    return svg(draw, 3.35, 2.5, name, f"{stage.name}, {label} over optimizer steps: {ends}")
 
 
 def _points(curve: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
@@ -153,15 +153,15 @@ def _bin_width(points: int) -> int:
     return max(1, math.ceil(points / MOST_POINTS))
 
 
-def _svg(draw: Callable[[Any], None], width: float, height: float, name: str, alt: str) -> str:
+def svg(draw: Callable[[Any], None], width: float, height: float, name: str, alt: str) -> str:
     """The drawing as an `<svg>` element, `width` x `height` inches, whose ids begin with `name`: a page holds several."""
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     draw(axes)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
-    svg = text.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-    return re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    drawn = text.getvalue()
+    drawn = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
+    drawn = drawn.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    return re.sub(r"font-family: [^;\"]*", "font-family: inherit", drawn)

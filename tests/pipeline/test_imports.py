@@ -11,7 +11,8 @@ def test_pipeline_and_settings_import_nothing_heavy() -> None:
         "import sys, importlib, pkgutil, pathlib, pipeline, stages\n"
         "for m in pkgutil.iter_modules(pipeline.__path__):\n"
         "    m.name == '__main__' or importlib.import_module(f'pipeline.{m.name}')\n"
-        "settings = [f'stages.{m.name}.settings' for m in pkgutil.iter_modules(stages.__path__) if m.ispkg]\n"
+        "settings = [f'stages.{m.name}.settings' for m in pkgutil.iter_modules(stages.__path__)"
+        " if pathlib.Path(stages.__path__[0], m.name, 'settings.py').is_file()]\n"
         "[importlib.import_module(s) for s in settings]\n"
         f"print(len(settings), [name for name in {HEAVY!r} if name in sys.modules])\n"
     )

@@ -1,0 +1,71 @@
+"""What several seeds say: the mean over runs that differ in nothing but their seed, and the difference of two methods seed by seed.
+
+The run is the unit here: its own interval over problems says how well that run was measured, not how much another seed would differ.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedEstimate:
+    """A mean over `n` seeds with its 95 % interval (Student's t); without bounds for one seed, of which no spread can be seen."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedEstimate:
+    """Mean of one value a seed: mean +- t_(n-1) sd / sqrt(n).
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("there are no values")
+    mean, n = fmean(values), len(values)
+    if n == 1:
+        return SeedEstimate(mean, None, None, 1)
+    half = t_quantile((1 + confidence) / 2, n - 1) * stdev(values) / math.sqrt(n)
+    return SeedEstimate(mean, mean - half, mean + half, n)
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Quantile above one half of Student's t distribution, by bisection of its distribution function.
+
+    Raises:
+        ValueError: no degree of freedom, or a probability outside 0.5..1.
+    """
+    if degrees < 1 or not 0.5 <= probability < 1:
+        raise ValueError(f"t quantile of {probability} with {degrees} degrees of freedom")
+    low, high = 0.0, 1.0
+    while _t_distribution(high, degrees) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_distribution(middle, degrees) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def _t_distribution(t: float, degrees: int) -> float:
+    """P(T <= t) for t >= 0 and whole degrees of freedom, in closed form (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    theta = math.atan(t / math.sqrt(degrees))
+    cosine = math.cos(theta)
+    term = total = cosine if degrees % 2 else 1.0
+    for index in range(3 if degrees % 2 else 2, degrees - 1, 2):
+        term *= cosine * cosine * (index - 1) / index
+        total += term
+    central = (theta + (math.sin(theta) * total if degrees > 1 else 0.0)) * 2 / math.pi if degrees % 2 else math.sin(theta) * total
+    return (1 + central) / 2
