@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evaluation.engines.base import text_of
+from evaluation.graders.extraction import after_thinking, continue_prompt
 from evaluation.grading import Grader
 from evaluation.records import VERDICTS, Problem
 from stages.grpo.custom import RewardFunction, load_reward
@@ -24,10 +25,20 @@ class Rewards:
     """Reward functions for TRL's GRPOTrainer over a fixed list of problems.
 
     The dataset's column `problem` holds the index of each row's problem. Completions are decoded from their ids exactly as the
-    evaluation decodes them, and one that does not end with an end token counts as cut at the length limit.
+    evaluation decodes them, and one that does not end with an end token counts as cut at the length limit. `prompt_end` is what a prompt
+    ends with: where the chat template opens a <think> there, the completion counts as thinking until it closes it, as in the evaluation.
     """
 
-    def __init__(self, problems: Sequence[Problem], grader: Grader, tokenizer: Any, ends: Sequence[int], max_error_share: float) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        grader: Grader,
+        tokenizer: Any,
+        ends: Sequence[int],
+        max_error_share: float,
+        prompt_end: str = "",
+    ) -> None:
+        self._prompt_end = prompt_end
         self._problems = problems
         self._grader = grader
         self._tokenizer = tokenizer
@@ -109,14 +120,18 @@ class Rewards:
 
     def _decoded(self, ids: Sequence[int]) -> tuple[str, str]:
         """Text and finish reason of one completion."""
-        return text_of(self._tokenizer, ids, ()), "stop" if self._finished(ids) else "length"
+        return continue_prompt(self._prompt_end, text_of(self._tokenizer, ids, ())), "stop" if self._finished(ids) else "length"
 
 
 def has_answer_form(kind: str, completion: str) -> bool:
-    """Exactly one complete, non-empty \\boxed{} (maths), or exactly one closed fenced block (code)."""
+    """Exactly one complete, non-empty \\boxed{} (maths), or exactly one closed fenced block (code), and that where the grader reads it:
+    after the thinking. A form that is paid for where it is not read teaches answers that are never seen."""
+    answer = after_thinking(completion)
+    if answer is None:
+        return False
     if kind == "code":
-        return len(_FENCE.findall(completion)) == 2
-    return completion.count("\\boxed{") == 1 and _boxed_is_complete(completion.partition("\\boxed{")[2])
+        return len(_FENCE.findall(completion)) == len(_FENCE.findall(answer)) == 2
+    return completion.count("\\boxed{") == answer.count("\\boxed{") == 1 and _boxed_is_complete(answer.partition("\\boxed{")[2])
 
 
 def _boxed_is_complete(rest: str) -> bool:

@@ -28,7 +28,7 @@ class RewardSettings(StageSettings):
     correct: float = identity(1.0, ge=0)
     """The grader's verdict is `correct`; a timeout counts as 0."""
     format: float = identity(0.1, ge=0)
-    """Exactly one complete \\boxed{} (maths) or one fenced block (code)."""
+    """Exactly one complete \\boxed{} (maths) or one fenced block (code), after the thinking, where the grader reads it."""
     overlong: float = identity(0.0, ge=0)
     """Penalty for the last `overlong_buffer` tokens before max_completion_length, growing linearly to -1 (DAPO); -1 where it was cut."""
     overlong_buffer: int = identity(128, gt=0)

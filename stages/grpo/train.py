@@ -90,7 +90,8 @@ def run(ctx: Context[GrpoSettings]) -> Result:
         if any(problem.kind == "code" for problem in problems):
             _start_sandbox(ctx, grader)
         ends = end_token_ids(tokenizer, model.generation_config)
-        functions, weights = Rewards(problems, grader, tokenizer, ends, settings.max_grader_error_share).parts(settings)
+        prompt_end = render(tokenizer, problems[0].prompt, settings.system_prompt, settings.enable_thinking)[0]
+        functions, weights = Rewards(problems, grader, tokenizer, ends, settings.max_grader_error_share, prompt_end).parts(settings)
         trainer = GRPOTrainer(
             model=model,
             args=trainer_config(ctx, longest + settings.max_completion_length, weights),

@@ -73,17 +73,16 @@ class Figure:
 
 def figures(report: Report) -> list[Figure]:
     """The results, then the training curves. A curve that was not recorded has no panel, and a figure without panels is left out."""
-    with mpl.rc_context(STYLE):
-        out = [Figure("Scores with 95 % intervals", [_results(report)])]
-        for name, (title, panels) in PANELS.items():
-            stage = report.stage(name)
-            if stage is None:
-                continue
-            if name == "sft" and not any("weighted_loss" in row for row in stage.curve):
-                panels = [PLAIN_SFT, *panels[1:]]
-            drawn = [_panel(stage, label, series) for label, series in panels]
-            if any(drawn):
-                out.append(Figure(_caption(title, stage), [svg for svg in drawn if svg]))
+    out = [Figure("Scores with 95 % intervals", [_results(report)])]
+    for name, (title, panels) in PANELS.items():
+        stage = report.stage(name)
+        if stage is None:
+            continue
+        if name == "sft" and not any("weighted_loss" in row for row in stage.curve):
+            panels = [PLAIN_SFT, *panels[1:]]
+        drawn = [_panel(stage, label, series) for label, series in panels]
+        if any(drawn):
+            out.append(Figure(_caption(title, stage), [svg for svg in drawn if svg]))
     return out
 
 
@@ -155,11 +154,12 @@ def _bin_width(points: int) -> int:
 
 def svg(draw: Callable[[Any], None], width: float, height: float, name: str, alt: str) -> str:
     """The drawing as an `<svg>` element, `width` x `height` inches, whose ids begin with `name`: a page holds several."""
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    draw(axes)
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        draw(axes)
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
     drawn = text.getvalue()
     drawn = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
     drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)

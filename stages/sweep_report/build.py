@@ -207,8 +207,9 @@ def _figure(benchmark: str, report: SweepReport) -> str:
         axes.set_yticks(range(len(groups)), groups)
         axes.invert_yaxis()
         axes.set_xlim(-2, 102)
+        axes.grid(axis="x", alpha=0.25)
         axes.set_xlabel(f"{tables[0].metric} on {benchmark}, %")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=len(tables))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(tables))
 
     return svg(draw, 7.2, 1.1 + 0.48 * len(groups), f"sweep-{benchmark}", f"{benchmark}: every seed, mean and interval of each group")
 

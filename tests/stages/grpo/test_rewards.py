@@ -47,6 +47,16 @@ def test_correct_is_the_graders_verdict_and_every_verdict_is_counted(grader: Gra
     assert rewards.format(completion_ids=ids, problem=[0] * 4) == [1.0, 1.0, 0.0, 1.0]
 
 
+def test_a_template_that_opens_the_thinking_is_heeded(grader: Grader) -> None:
+    """Without </think> such a completion is all thinking: the evaluation finds no answer in it, so the reward must not either."""
+    tokenizer = make_tiny_tokenizer()
+    ids = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("so \\boxed{4}", "so</think>\\boxed{4}")]
+    for prompt_end, expected in (("assistant\n<think>\n", [0.0, 1.0]), ("assistant\n", [1.0, 1.0])):
+        rewards = Rewards([MATHS], grader, tokenizer, [tokenizer.eos_token_id], 0.0, prompt_end)
+        assert rewards.correct(completion_ids=ids, problem=[0] * 2, log_metric=lambda name, value: None, prompts=[]) == expected
+        assert rewards.format(completion_ids=ids, problem=[0] * 2) == expected
+
+
 class _Recording:
     """A grader that notes what it is asked and answers from a list: only the boundary to it is under test here."""
 
@@ -84,6 +94,11 @@ def test_grader_errors_above_the_share_stop_the_run() -> None:
         ("maths", "\\boxed{4", False),
         ("maths", "\\boxed{ }", False),
         ("maths", "4", False),
+        ("maths", "<think>\n2+2=4\n</think>\n\\boxed{4}", True),
+        ("maths", "<think>\n2+2=4\n\\boxed{4}", False),
+        ("maths", "<think>\n\\boxed{4}</think> so it is 4", False),
+        ("maths", "<think>\n\\boxed{4}</think> \\boxed{4}", False),
+        ("code", "<think>\n```python\ndef f(): pass\n```", False),
         ("code", "```python\ndef f(): pass\n```", True),
         ("code", "Here:\n```\nx\n```\nDone.", True),
         ("code", "```python\ndef f(): pass", False),
