@@ -21,6 +21,7 @@ from pipeline.graph import Stage
 from pipeline.identity import ROOT, digest, library_versions
 from pipeline.launch import run_process, stage_environment
 from pipeline.machine import cores, device, hardware, visible_gpus
+from pipeline.mirror import Mirror
 from pipeline.plan import TRIGGERS, KeyMaker, accepted, differences
 from pipeline.progress import View
 from pipeline.settings import LaunchSettings
@@ -62,6 +63,7 @@ class Executor:
         self.config, self.store, self.view = config, store, view
         self.command, self.forced, self.triggers = command, forced, triggers
         self.keys = KeyMaker(config, store)
+        self.mirror = Mirror(config.execution.mirror) if config.execution.mirror is not None else None
         self.outcomes: dict[str, Outcome] = {}
 
     def ensure(self, stage: Stage) -> Outcome:
@@ -74,8 +76,10 @@ class Executor:
         if outcome is None:
             with self.store.lock(stage.program, key, lambda who: self.view.line(f"  {stage.name:<15} waits for {who}")) as lock:
                 self.store.clear_remains(stage.program, key)
-                outcome = self._find(stage, key) if stage.name not in self.forced else None
+                outcome = (self._find(stage, key) or self._fetch(stage, key)) if stage.name not in self.forced else None
                 outcome = outcome or self._make(stage, key, preimage, inputs, lock)
+        if self.mirror is not None:
+            self._push(self.mirror, stage, outcome.artifact)
         self.store.remember(self.config.name, stage.name, outcome.artifact.manifest)
         self.outcomes[stage.name] = outcome
         return outcome
@@ -90,6 +94,23 @@ class Executor:
         seconds = float(found.artifact.manifest["seconds"])
         self.view.ended(stage.name, f"[cyan]cached[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
         return Outcome(stage.name, "cached", found.artifact, seconds)
+
+    def _fetch(self, stage: Stage, key: str) -> Outcome | None:
+        """The artifact from the mirror, where only that has it."""
+        artifact = self.mirror.fetch(self.store, stage.program, key) if self.mirror is not None else None
+        if artifact is None:
+            return None
+        seconds = float(artifact.manifest["seconds"])
+        self.view.ended(stage.name, f"[cyan]fetched[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
+        return Outcome(stage.name, "cached", artifact, seconds)
+
+    def _push(self, mirror: Mirror, stage: Stage, artifact: Artifact) -> None:
+        """Upload what the mirror has not. A failure is said and stops nothing: the artifact is safe here, the next run tries again."""
+        try:
+            if mirror.push(artifact):
+                self.view.line(f"  {stage.name:<15} uploaded to {escape(mirror.url)}")
+        except StoreError as error:
+            self.view.line(f"  {stage.name:<15} [yellow]not uploaded: {escape(error.message)}[/]")
 
     def _accept(self, stage: Stage, preimage: dict[str, Any]) -> Outcome | None:
         """What this stage of the pipeline made last time, where only what is no trigger has changed since."""

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.external import READS_OUTSIDE, origins, resolve
 from pipeline.graph import Stage, build_graph, downstream, select_stages, upstream
 from pipeline.identity import digest, library_versions, source_digests
+from pipeline.mirror import Mirror
 from pipeline.store import Artifact, Found, Store
 
 STAGE_SCHEMA = 1
@@ -118,11 +119,12 @@ def make_plan(config: PipelineConfig, store: Store, options: Options | None = No
     stages = build_graph(config)
     forced, wanted = chosen_stages(stages, options)
     keys = KeyMaker(config, store)
+    mirror = Mirror(config.execution.mirror) if config.execution.mirror is not None else None
     latest = store.latest(config.name)
     plan: dict[str, Planned] = {}
     for stage in stages:
         if wanted is None or stage.name in wanted:
-            plan[stage.name] = _plan_stage(stage, plan, keys, store, latest.get(stage.name), stage.name in forced, options.triggers)
+            plan[stage.name] = _plan_stage(stage, plan, keys, store, latest.get(stage.name), stage.name in forced, options.triggers, mirror)
     if options.only is not None:
         alone = set(select_stages(stages, options.only))
         missing = [p for p in plan.values() if p.state != "HIT" and p.stage.name not in alone]
@@ -170,6 +172,7 @@ def _plan_stage(
     latest: dict[str, Any] | None,
     forced: bool,
     triggers: tuple[str, ...],
+    mirror: Mirror | None,
 ) -> Planned:
     seconds = latest["seconds"] if latest else None
     inputs: dict[str, Artifact] = {}
@@ -185,6 +188,10 @@ def _plan_stage(
         return Planned(stage, "RUN", "forced", key, preimage, None, True, seconds)
     if found.artifact is not None:
         return Planned(stage, "HIT", "", key, preimage, found.artifact, False, found.artifact.manifest["seconds"])
+    remote = mirror.manifest(stage.program, key) if mirror is not None else None
+    if mirror is not None and remote is not None:
+        artifact = Artifact(store.folder(stage.program, key), remote)
+        return Planned(stage, "HIT", f"fetched from {mirror.url}", key, preimage, artifact, False, remote["seconds"])
     earlier = accepted(store, stage.program, preimage, latest, triggers).artifact
     if earlier is not None:
         reason = "accepted although " + "; ".join(differences(earlier.manifest["preimage"], preimage))

@@ -50,6 +50,8 @@ class ExecutionSettings(StageSettings):
     network not answering. No other failure is tried again."""
     retry_delay_s: float = execution(15.0, ge=0)
     """Seconds before the first retry; doubled before each further one."""
+    mirror: str | None = execution(None)
+    """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones fetched from there."""
     stop_grace_s: float = execution(60.0, gt=0)
     """Seconds a stopped stage has to save its state before it is killed."""
     min_free_gib: float = execution(2.0, ge=0)

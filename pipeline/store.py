@@ -157,6 +157,18 @@ class Store:
         shutil.rmtree(self.work(program, key))
         return Artifact(target, complete)
 
+    def place(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
+        """Make a folder with an artifact's checked files the artifact: the manifest last, then one rename."""
+        write_json(folder / "manifest.json", manifest)
+        target = self.folder(program, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, target)
+        _flush_folder(target.parent)
+        for entry in manifest["files"]:
+            self.memo.moved(target / entry["path"], entry["sha256"])
+        self.memo.save()
+        return Artifact(target, manifest)
+
     def latest(self, pipeline: str) -> dict[str, dict[str, Any]]:
         """What each stage of a named pipeline was last time: stage -> {key, preimage, seconds}."""
         out = {}
