@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import cli_eval, cli_rewards, cli_store, cli_sweep
+from pipeline import cli_eval, cli_rewards, cli_schedule, cli_store, cli_sweep
 from pipeline.cli_common import (
     AsJson,
     ConfigFile,
@@ -177,6 +177,8 @@ app.command()(cli_eval.score)
 app.command()(cli_eval.compare)
 app.command()(cli_sweep.sweep)
 app.command()(cli_sweep.report)
+app.command()(cli_schedule.serve)
+app.command()(cli_schedule.deploy)
 
 
 def main() -> NoReturn:

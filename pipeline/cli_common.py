@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ def print_run(session: Session, as_json: bool) -> None:
     out.print(f"\n{session.summary()}; record {session.record.folder / 'run.json'}", soft_wrap=True)
     if report is not None:
         print_results(report)
+        if session.record.data.get("moved"):
+            from pipeline.watch import alert_text
+
+            out.print(f"\n[yellow]{escape(alert_text(session.config.name, session.record.data))}[/]".rstrip(), soft_wrap=True)
         out.print(f"\nReport: {session.record.folder / 'report.html'}", soft_wrap=True)
 
 

@@ -1,7 +1,7 @@
-"""The Prefect flow: the pipeline's stages as tasks, in running order.
+"""Running a session as a Prefect flow, on the server that is set up, or on an embedded one.
 
-Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed (every task has NO_CACHE). Without
-PREFECT_API_URL an embedded server with SQLite below HOME/prefect is used (pipeline/embedded.py).
+The flow itself is in pipeline/prefect_flows/vcore.py. Without PREFECT_API_URL an embedded server with SQLite below HOME/prefect is used
+(pipeline/embedded.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pipeline.embedded import start_embedded_server
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.graph import Stage
     from pipeline.session import Session
 
 
@@ -63,46 +62,27 @@ def run_flow(session: Session) -> None:
 
 
 def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
-    from prefect import flow, task
-    from prefect.artifacts import create_markdown_artifact
-    from prefect.cache_policies import NO_CACHE
-    from prefect.client.schemas.objects import State
+    from prefect import tags
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-    from prefect.states import Completed
 
-    errors: list[BaseException] = []
+    from pipeline.prefect_flows import vcore
 
-    def as_task(stage: Stage) -> State[Any]:
-        @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
-        def run_stage() -> State[Any]:
-            try:
-                outcome = session.run_stage(stage)
-            except BaseException as error:
-                errors.append(error)
-                raise
-            name = "Cached" if outcome.state == "cached" else "Completed"
-            return Completed(name=name, message=f"{outcome.state} {outcome.artifact.key[:12]}", data=outcome.as_json())
-
-        return run_stage(return_state=True)
-
-    @flow(
-        name="vcore", flow_run_name=f"{session.config.name}/{session.record.folder.name}", persist_result=False, validate_parameters=False
-    )
-    def pipeline() -> State[Any]:
-        for stage in session.stages:
-            state = as_task(stage)
-            if not state.is_completed():
-                return state
-        report = session.report_folder
-        if report is not None:
-            markdown = (report / "report.md").read_text(encoding="utf-8")
-            create_markdown_artifact(markdown, key="vcore-report", description=f"Report of {session.config.name}")
-        return Completed(message=session.summary())
-
+    vcore.handed_over[:] = [session]
+    vcore.errors.clear()
+    options = session.options
+    parameters = {
+        "config": str(session.path),
+        "overrides": list(session.overrides),
+        "force": list(options.force),
+        "start": options.start,
+        "only": options.only,
+        "until": options.until,
+        "triggers": ",".join(options.triggers),
+    }
     # A sync flow joins its heartbeat thread, which sleeps in steps of a second: off, it saves a second a run.
-    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        state = pipeline(return_state=True)
-    if errors:
-        raise errors[0]
+    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(*session.tags):
+        state = vcore.vcore(**parameters, return_state=True)
+    if vcore.errors:
+        raise vcore.errors[0]
     if not state.is_completed():
         state.result(raise_on_failure=True)

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError
 from pipeline.execute import Outcome
+from pipeline.watch import moved_scores, predecessor
 from stages.runtime import write_json
 
 
@@ -66,6 +67,13 @@ class RunRecord:
         for name in ("report.md", "report.html", "report.json"):
             shutil.copyfile(artifact / name, self.folder / name)
         return self.folder / "report.html"
+
+    def compare_with_predecessor(self) -> None:
+        """Note in the record which scores left the interval they had in the run of this pipeline before."""
+        before = predecessor(self.folder.parent, self.data["name"], self.folder.name)
+        self.data["predecessor"] = before["run"] if before is not None else None
+        results = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["results"]
+        self.data["moved"] = moved_scores(before["results"], results) if before is not None else []
 
     def save(self) -> None:
         write_json(self.folder / "run.json", self.data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import PipelineConfig, load_config
@@ -56,13 +58,20 @@ class Session:
 
     def run(self) -> None:
         """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without one."""
-        try:
+        with self.recorded():
             if self.nothing_to_do and "PREFECT_API_URL" not in os.environ:
                 self.run_remaining()
             else:
                 from pipeline.flow import run_flow
 
                 run_flow(self)
+            self.finish()
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record how the run ends; what it is left with by an exception names the command that continues it."""
+        try:
+            yield
         except UserError as error:
             self.record.end("interrupted" if error.exit_code == EXIT_INTERRUPTED else "failed", str(error))
             error.continue_with = self.continue_command()
@@ -74,9 +83,24 @@ class Session:
                 stopped.continue_with = self.continue_command()
                 raise stopped from error
             raise
-        if self.report_folder is not None:
-            self.record.keep_report(self.report_folder)
         self.record.end("done")
+
+    def finish(self) -> None:
+        """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run before. Once."""
+        if self.report_folder is None or "moved" in self.record.data:
+            return
+        self.record.keep_report(self.report_folder)
+        self.record.compare_with_predecessor()
+
+    @property
+    def tags(self) -> list[str]:
+        """For Prefect's UI."""
+        return [f"config:{self.config.name}", f"seed:{self.config.seed}", f"model:{self.config.model.rsplit('/', 1)[-1]}"]
+
+    @property
+    def nothing_ran(self) -> bool:
+        """Whether every stage was found."""
+        return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
 
     def run_remaining(self) -> None:
         """Every stage that has no outcome yet, in running order, without Prefect."""
@@ -100,7 +124,8 @@ class Session:
     def summary(self) -> str:
         """`8 stages: 2 ran, 6 cached`"""
         states = [outcome.state for outcome in self.executor.outcomes.values()]
-        return f"{len(states)} {'stage' if len(states) == 1 else 'stages'}: {states.count('ran')} ran, {states.count('cached')} cached"
+        text = f"{len(states)} {'stage' if len(states) == 1 else 'stages'}: {states.count('ran')} ran, {states.count('cached')} cached"
+        return text if states.count("ran") else f"{text}; nothing has changed"
 
 
 def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[PipelineConfig, Store, list[Planned]]:

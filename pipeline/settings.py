@@ -52,6 +52,8 @@ class ExecutionSettings(StageSettings):
     """Seconds before the first retry; doubled before each further one."""
     mirror: str | None = execution(None)
     """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones fetched from there."""
+    notify: str | None = execution(None)
+    """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its predecessor's interval."""
     stop_grace_s: float = execution(60.0, gt=0)
     """Seconds a stopped stage has to save its state before it is killed."""
     min_free_gib: float = execution(2.0, ge=0)

@@ -4,3 +4,5 @@ import os
 
 # As for the stages themselves (pipeline/launch.py): threads that wait must not spin on cores that others use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+pytest_plugins = ["tests.prefect_server"]

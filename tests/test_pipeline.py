@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from tests.prefect_server import query
 
 ROOT = Path(__file__).resolve().parents[1]
 REDUCED = [
@@ -199,54 +200,20 @@ def test_runs_show_and_store_commands(home: Path) -> None:
         json.loads(out)
 
 
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One real Prefect server for the session, on a free port, with a database of its own."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    environment = os.environ | {
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    log = open(tmp_path_factory.mktemp("prefect-log") / "server.log", "wb")  # noqa: SIM115 - the server writes to it until it ends
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    api = f"http://127.0.0.1:{port}/api"
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{api}/health", timeout=2)
-            break
-        except OSError:
-            assert server.poll() is None, "the Prefect server ended"
-            assert time.monotonic() < deadline, "the Prefect server did not start"
-            time.sleep(0.5)
-    yield api
-    os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-    log.close()
-
-
 def test_a_running_server_sees_the_flow_and_its_cached_stages(home: Path, prefect_server: str) -> None:
     code, out, err = demo(home, "--json", env={"PREFECT_API_URL": prefect_server})
     assert code == 0, err
     run = json.loads(out)["run"]
-    flows = _query(f"{prefect_server}/flow_runs/filter", {})
-    assert [(f["name"], f["state"]["type"]) for f in flows] == [(f"demo/{run}", "COMPLETED")]
-    tasks = _query(f"{prefect_server}/task_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
+    flows = query(f"{prefect_server}/flow_runs/filter", {})
+    (flow,) = flows
+    assert re.fullmatch(r"vcore/demo/[0-9a-f]{8}", flow["name"])
+    assert (flow["state"]["name"], flow["state"]["message"]) == ("Cached", "11 stages: 0 ran, 11 cached; nothing has changed")
+    assert set(flow["tags"]) == {"config:demo", "seed:0", "model:make"}
+    assert flow["parameters"]["config"] == "configs/demo.yaml"
+    logs = query(f"{prefect_server}/logs/filter", {"logs": {"flow_run_id": {"any_": [flow["id"]]}}})
+    assert any(run in line["message"] for line in logs)
+    artifacts = {a["key"]: a["type"] for a in query(f"{prefect_server}/artifacts/filter", {})}
+    shown = {"demo-report": "markdown", "demo-results": "table", "demo-page": "markdown", "demo-scores": "image"}
+    assert artifacts.items() >= shown.items()
+    tasks = query(f"{prefect_server}/task_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
     assert {t["name"]: t["state"]["name"] for t in tasks} == dict.fromkeys(ORDER, "Cached")
-
-
-def _query(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        rows: list[dict[str, Any]] = json.load(answer)
-    return rows

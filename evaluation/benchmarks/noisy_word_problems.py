@@ -17,7 +17,7 @@ from evaluation.records import Problem
 NAME = "noisy_word_problems"
 SLIP_SHARE = 0.3
 """Share of demonstrations with one arithmetic slip, carried to a wrong answer."""
-REMARK_SHARE = 0.5
+REMARK_SHARE = 0.4
 """Probability of a remark after each step."""
 REMARK_WORDS = (2, 6)
 """Fewest and most words of a remark."""

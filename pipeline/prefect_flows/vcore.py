@@ -1,0 +1,96 @@
+"""The Prefect flow: the pipeline's stages as tasks, in running order.
+
+Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed (every task has NO_CACHE, and what runs
+is a process of its own). The same flow is what `vcore run` runs, what `vcore serve` runs on a schedule, and what a worker runs for
+`vcore deploy`: a retry, from wherever, continues where the last attempt ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, tags, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from pipeline.config import load_config
+from pipeline.errors import UserError
+from pipeline.graph import Stage
+from pipeline.identity import digest
+from pipeline.plan import Options, parse_triggers
+from pipeline.prefect_flows.shown import PrefectView, show_alerts, show_report
+from pipeline.progress import View
+from pipeline.session import Session
+
+handed_over: list[Session] = []
+"""The session that `vcore run` has prepared for the flow it is about to call; a scheduled run prepares its own."""
+errors: list[BaseException] = []
+"""What ended the last stage that failed, for the caller: Prefect hands on a state instead."""
+
+
+def run_name() -> str:
+    """`vcore/CONFIG/SHORT_KEY`: the same settings have the same short key."""
+    parameters = runtime.flow_run.parameters
+    path = Path(parameters["config"])
+    try:
+        config = load_config(path, list(parameters.get("overrides") or ()))
+    except UserError:
+        return f"vcore/{path.stem}/invalid"  # the run itself will say why
+    return f"vcore/{config.name}/{digest(config.identity_settings())[:8]}"
+
+
+@flow(name="vcore", flow_run_name=run_name, persist_result=False, validate_parameters=False, retries=0)
+def vcore(
+    config: str,
+    overrides: Sequence[str] = (),
+    force: Sequence[str] = (),
+    start: str | None = None,
+    only: str | None = None,
+    until: str | None = None,
+    triggers: str | None = None,
+) -> State[Any]:
+    """Run a pipeline: every stage that is not cached, in order.
+
+    Args:
+        config: the pipeline's YAML file.
+        overrides: `KEY=VALUE`, as `--set` takes them.
+        force, start, only, until, triggers: as `vcore run --force --from --only --until --rerun-triggers`.
+    """
+    recorded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if handed_over:
+        session = handed_over.pop()  # whoever prepared it records how it ends
+    else:
+        options = Options(tuple(force), start, only, until, parse_triggers(triggers))
+        session = Session.prepare(Path(config), list(overrides), options, View())
+        recorded = session.recorded()
+    logger = get_run_logger()
+    logger.info("%s: %s", session.record.data["id"], session.record.data["command"])
+    with tags(*session.tags), recorded:
+        for stage in session.stages:
+            state = _as_task(session, stage)
+            if not state.is_completed():
+                raise errors[-1]
+        session.finish()
+    if session.report_folder is not None:
+        show_report(session.config.name, session.report_folder, session.record.folder / "report.html")
+    show_alerts(session.config, session.record)
+    return Completed(message=session.summary(), name="Cached" if session.nothing_ran else "Completed")
+
+
+def _as_task(session: Session, stage: Stage) -> State[Any]:
+    @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+    def run_stage() -> State[Any]:
+        try:
+            with PrefectView.around(session.executor, stage.name):
+                outcome = session.run_stage(stage)
+        except BaseException as error:
+            errors.append(error)
+            raise
+        name = "Cached" if outcome.state == "cached" else "Completed"
+        return Completed(name=name, message=f"{outcome.state} {outcome.artifact.key[:12]}", data=outcome.as_json())
+
+    return run_stage(return_state=True)
