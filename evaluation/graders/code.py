@@ -28,6 +28,7 @@ reference program, run in the same sandbox, once for each problem. Values are co
 so a class with an `__eq__` of its own gains nothing.
 
 Time: a program has `timeout_s` CPU seconds; one that needs more is run again with four times what the reference takes, where that is more.
+Memory: a program that runs out of it is run again with four times as much where the reference needs more than usual, one at a time.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ from evaluation.records import Problem, Verdict
 from evaluation.sandbox import UNSENDABLE, Job, Outcome, Sandbox, SandboxError
 from evaluation.sandbox.values import Digest, decode
 
-VERSION = "3"
+VERSION = "4"
 """Part of every score's protocol; raise it when the same program may get another verdict."""
 REFERENCE_LIMIT_S = 120.0
 """CPU seconds for a reference program; the slowest of MBPP and HumanEval+ takes about 10 on a slow core."""
 REFERENCE_FACTOR = 4.0
+MEMORY_FACTOR = 4
+"""A reference program that does not fit into a program's memory gets this times as much, and then so do the programs."""
 
 
 class ReferenceFailed(RuntimeError):
@@ -82,6 +85,15 @@ class _Tests:
     asserts: tuple[_Assert, ...] = ()
     inputs: Sequence[Sequence[Any]] = ()
     entry_point: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """What the reference program gives on a problem's tests, its CPU seconds, and whether it needed more memory than programs have."""
+
+    values: tuple[Any, ...]
+    cpu_s: float
+    large: bool
 
 
 class _Once:
@@ -122,6 +134,8 @@ class CodeGrader:
         self.sandbox = sandbox
         self.timeout_s = timeout_s
         self._prepared, self._references = _Once(), _Once()
+        self._much_memory = threading.Lock()
+        """Programs with more memory than usual run one at a time, or the machine's would not do."""
 
     def grade(self, problem: Problem, completion: str) -> tuple[Verdict, str | None, str]:
         """Verdict, the extracted program, and what went wrong."""
@@ -140,20 +154,22 @@ class CodeGrader:
         key = problem.benchmark, problem.id, problem.gold, *map(str, parts)
         tests: _Tests = self._prepared.get(key, lambda: self._prepare(problem))
 
-        def reference() -> tuple[tuple[Any, ...], float]:
-            values: tuple[tuple[Any, ...], float] = self._references.get(key, lambda: self._run_reference(problem, tests))
-            return values
+        def reference() -> _Reference:
+            found: _Reference = self._references.get(key, lambda: self._run_reference(problem, tests))
+            return found
 
         outcome = self._run(tests, source, self.timeout_s)
+        if _out_of_memory(outcome) and reference().large:
+            outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * reference().cpu_s), large=True)
         if outcome.status == "limit":
-            allowed = REFERENCE_FACTOR * reference()[1]
+            allowed = REFERENCE_FACTOR * reference().cpu_s
             if allowed > self.timeout_s:
                 outcome = self._run(tests, source, allowed)
         if outcome.status == "limit":
             return "timeout", outcome.detail
         if tests.asserts:
             return self._check_asserts(problem, tests, outcome)
-        expected = reference()[0]
+        expected = reference().values
         for number, (value, wanted) in enumerate(zip(outcome.values, expected, strict=False), start=1):
             if not _accepts(problem.tests, tests.inputs[number - 1], value, wanted):
                 return "wrong", f"test {number} of {len(expected)}: {_short(value)} instead of {_short(wanted)}"
@@ -188,20 +204,31 @@ class CodeGrader:
                     return "wrong", f"not so for {', '.join(map(_short, got))}: {rests[place]}"
         return "correct", ""
 
-    def _run(self, tests: _Tests, source: str, cpu_limit_s: float) -> Outcome:
+    def _run(self, tests: _Tests, source: str, cpu_limit_s: float, *, large: bool = False) -> Outcome:
+        if large:
+            with self._much_memory:
+                return self._run_with(tests, source, cpu_limit_s, MEMORY_FACTOR * self.sandbox.memory_mib)
+        return self._run_with(tests, source, cpu_limit_s, self.sandbox.memory_mib)
+
+    def _run_with(self, tests: _Tests, source: str, cpu_limit_s: float, memory_mib: int) -> Outcome:
         sections = [section for section in (tests.before, source, tests.after) if section]
         if tests.asserts:
-            return self.sandbox.run(Job(sections, expressions=[e for test in tests.asserts for e in test.expressions]), cpu_limit_s)
-        return self.sandbox.run(Job(sections, entry_point=tests.entry_point, inputs=tests.inputs), cpu_limit_s)
+            job = Job(sections, expressions=[e for test in tests.asserts for e in test.expressions])
+        else:
+            job = Job(sections, entry_point=tests.entry_point, inputs=tests.inputs)
+        return self.sandbox.run(job, cpu_limit_s, memory_mib)
 
-    def _run_reference(self, problem: Problem, tests: _Tests) -> tuple[tuple[Any, ...], float]:
-        """Values and CPU seconds of the reference program on the tests."""
+    def _run_reference(self, problem: Problem, tests: _Tests) -> _Reference:
+        """The reference program on the tests."""
         outcome = self._run(tests, problem.gold, REFERENCE_LIMIT_S)
+        large = _out_of_memory(outcome)
+        if large:
+            outcome = self._run(tests, problem.gold, REFERENCE_LIMIT_S, large=True)
         if outcome.status != "done":
             raise ReferenceFailed(f"the reference program of {problem.id} fails: {outcome.detail}")
         if any(value is UNSENDABLE for value in outcome.values):
             raise ReferenceFailed(f"the reference program of {problem.id} returns a value that cannot be compared")
-        return tuple(outcome.values), outcome.cpu_s
+        return _Reference(tuple(outcome.values), outcome.cpu_s, large)
 
     def _prepare(self, problem: Problem) -> _Tests:
         tests, before = problem.tests, problem.tests.get("preamble", "")
@@ -242,6 +269,10 @@ class CodeGrader:
         if outcome.status != "done":
             raise ReferenceFailed(f"the expected values of {problem.id} cannot be computed: {outcome.detail}")
         return outcome.values
+
+
+def _out_of_memory(outcome: Outcome) -> bool:
+    return outcome.status == "raised" and outcome.detail.startswith("MemoryError")
 
 
 def _unfinished(outcome: Outcome, passed: int, tests: int, values: int) -> tuple[Verdict, str] | None:

@@ -149,18 +149,22 @@ class Sandbox:
                     os.kill(process.pid, signal.SIGTERM)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def run(self, job: Job, cpu_limit_s: float) -> Outcome:
-        """Run one job. Raises `SandboxError` when the sandbox cannot be set up."""
+    def run(self, job: Job, cpu_limit_s: float, memory_mib: int | None = None) -> Outcome:
+        """Run one job, with another address space than usual where `memory_mib` is given.
+
+        Raises:
+            SandboxError: the sandbox cannot be set up.
+        """
         work = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            return self._run(job, cpu_limit_s, work, self.level)
+            return self._run(job, cpu_limit_s, work, self.level, memory_mib or self.memory_mib)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
     def _detect(self) -> Level:
         work = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            self._run(Job(sections=["import math"], expressions=["math.sqrt(4)"]), 10.0, work, "namespaces")
+            self._run(Job(sections=["import math"], expressions=["math.sqrt(4)"]), 10.0, work, "namespaces", self.memory_mib)
         except SandboxError as error:
             _log.warning("programs run with resource limits only, without isolation from files and network: %s", error)
             return "rlimits"
@@ -173,13 +177,13 @@ class Sandbox:
         outcome = self.run(Job(["import _socket"], expressions=["_socket.socket()"]), 10.0)
         return outcome.status == "raised" and outcome.detail.startswith("PermissionError")
 
-    def _run(self, job: Job, cpu_limit_s: float, work: Path, level: Level) -> Outcome:
+    def _run(self, job: Job, cpu_limit_s: float, work: Path, level: Level, memory_mib: int) -> Outcome:
         token = secrets.token_hex(16)
         order = {
             "level": level,
             "work": str(work),
             "roots": _roots() if level == "namespaces" else [],
-            "memory": self.memory_mib * 2**20,
+            "memory": memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
             "filter": self._filter,
             "token": token,

@@ -1,8 +1,10 @@
-"""What the orchestrator costs: plan, an all-cached run, publishing against a plain copy and against sha256 alone."""
+"""What the orchestrator costs: plan, an all-cached run, a stage beside its bare program, publishing and verifying against a plain copy and
+sha256 alone, and many cells of a sweep at once."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline import fanout
 from pipeline.store import Store
+from pipeline.sweep import SweepRecord, load_sweep
 from tests.pipeline.test_plan import CONFIG, make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +63,57 @@ def test_publish(tmp_path: Path) -> None:
         store.publish("data", key, {"stage": "data", "key": key, "preimage": {}, "seconds": 0.0})
         spent.append(time.perf_counter() - started)
     publish = sorted(spent)[1]
+    verify = seconds(lambda: store.find("data", "k0", reread=True), 3)
     rate = size / 2**20
     print(
         f"\n  copy {rate / copy:.0f} MiB/s, sha256 {rate / sha:.0f} MiB/s, publish {rate / publish:.0f} MiB/s ({publish / sha:.2f}x sha256)"
     )
+    print(f"  verify {rate / verify:.0f} MiB/s ({verify / sha:.2f}x sha256)")
+
+
+CHAIN = """
+import json, pathlib, sys, time
+from tests.kill import run_chain
+session = run_chain.prepare(pathlib.Path(sys.argv[1]), False)
+started = time.perf_counter()
+session.run()
+print(json.dumps(time.perf_counter() - started))
+"""
+
+
+def test_a_stage_beside_its_bare_program(tmp_path: Path) -> None:
+    """Three stages through executor, launcher and store, and the same three programs started by hand with their specs."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", CHAIN, str(tmp_path / "home")]
+    answer = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    through = float(json.loads(answer.stdout.splitlines()[-1]))
+    bare = 0.0
+    for steps in (40, 15, 30):
+        folder = tmp_path / f"bare{steps}"
+        (folder / "out").mkdir(parents=True)
+        (folder / "state").mkdir()
+        spec = {"stage": "chain", "settings": {"steps": steps, "checkpoint_steps": 5}, "inputs": {}, "seed": 0}
+        spec |= {"output": str(folder / "out"), "state": str(folder / "state"), "machine": {"device": "cpu", "threads": 1}}
+        (folder / "spec.json").write_text(json.dumps(spec))
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-P", "-m", "tests.kill.chain_stage", str(folder / "spec.json")], env=environment, check=True)
+        bare += time.perf_counter() - started
+    print(f"\n  three stages {through:.2f} s, their bare programs {bare:.2f} s: {(through - bare) / 3:.2f} s a stage")
+
+
+def test_fan_out(tmp_path: Path) -> None:
+    """Twelve cells of half a second, two at a time: three seconds if starting and following them cost nothing."""
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    (tmp_path / "sweep.yaml").write_text(f"config: small.yaml\nname: s\nmatrix: {{seed: {list(range(12))}}}\n")
+    (tmp_path / "cell.py").write_text("import json, time\ntime.sleep(0.5)\nprint(json.dumps({'run': 'r', 'stages': []}))\n")
+    loaded = load_sweep(tmp_path / "sweep.yaml", [f"home={tmp_path / 'home'}"])
+    real = fanout.subprocess.Popen
+    fanout.subprocess.Popen = lambda command, **options: real([sys.executable, str(tmp_path / "cell.py")], **options)  # type: ignore[misc]
+    try:
+        started = time.perf_counter()
+        record = SweepRecord.start(Store(tmp_path / "home").home, loaded, "")
+        fanout.run_cells(loaded, record, tmp_path / "home", 2, False, lambda text: None)
+        spent = time.perf_counter() - started
+    finally:
+        fanout.subprocess.Popen = real  # type: ignore[misc]
+    print(f"\n  12 cells of 0.5 s on 2 workers: {spent:.2f} s, ideal 3.00 s, efficiency {3 / spent:.2f}")

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from evaluation.benchmarks import get
+from evaluation.graders.code import CodeGrader
 from evaluation.grading import Graded, Grader
 from evaluation.loading import load
 from evaluation.records import Problem
+from evaluation.sandbox import Sandbox
 
 DOUBLE = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6", "assert f(10) == 20"]}
 
@@ -247,3 +249,15 @@ def test_changed_reference_programs_fail(benchmark_data: Path) -> None:
     passing = [p for p, result in zip(problems, graded, strict=True) if result.verdict == "correct"]
     assert all("None" in str(p.tests["asserts"]) for p in passing)
     assert len(passing) <= 2
+
+
+def test_memory_follows_the_reference() -> None:
+    """Where the reference needs more than programs have, so may they; where it does not, running out of it is wrong."""
+    hungry = "def f(x):\n    return len(bytearray(700 * 2**20))"
+    frugal = "def f(x):\n    return 700 * 2**20"
+    tests = {"entry_point": "f", "inputs": [[1]], "atol": 0.0}
+    with Sandbox(memory_mib=512) as sandbox:
+        grader = CodeGrader(sandbox, 10.0)
+        for gold, source, verdict in ((hungry, hungry, "correct"), (hungry, frugal, "correct"), (frugal, hungry, "wrong")):
+            problem = Problem(f"{gold}{source}", "b", "code", "", gold, tests)
+            assert grader.grade(problem, f"```python\n{source}\n```")[0] == verdict
