@@ -25,7 +25,7 @@ OUR_PACKAGES = ("stages", "evaluation")
 
 # Libraries whose version can change what a stage computes. Python's own version is added to each.
 LIBRARIES: dict[str, tuple[str, ...]] = {
-    "data": ("datasets",),
+    "data": ("datasets", "math-verify"),
     "base": ("torch", "transformers", "tokenizers", "safetensors"),
     "sft": ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets"),
     "grpo": ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets", "vllm", "math-verify"),

@@ -38,6 +38,20 @@ REPLICATES = "seed"
 Labels = dict[str, str]
 
 
+class PublishedSettings(StageSettings):
+    """Scores that somebody published, in per cent, to be set beside ours: benchmark -> value, or -> label of `axis` -> value.
+
+    `aime24+aime25` stands for the problems of both together.
+    """
+
+    source: str = execution(min_length=1)
+    axis: str = execution()
+    base: dict[str, float] = execution({})
+    """Of the model before any training."""
+    sft: dict[str, dict[str, float]] = execution({})
+    grpo: dict[str, dict[str, float]] = execution({})
+
+
 class SweepSettings(StageSettings):
     """The sweep file."""
 
@@ -48,6 +62,8 @@ class SweepSettings(StageSettings):
     """Axis -> a list of values of the setting it is named after, or a mapping of named variants to the settings each one changes."""
     baseline: dict[str, Any] | None = execution(None)
     """Axis -> label of what the report compares the others with; axes that are not named keep their own."""
+    published: PublishedSettings | None = execution(None)
+    """What the report sets beside our scores."""
 
     @field_validator("matrix")
     @classmethod
@@ -62,6 +78,21 @@ class SweepSettings(StageSettings):
             if len(set(labels)) < len(labels):
                 raise ValueError(f"{axis}: a value stands in it twice")
         return matrix
+
+    @model_validator(mode="after")
+    def _known_published(self) -> SweepSettings:
+        given = self.published
+        if given is None:
+            return self
+        if given.axis not in self.matrix:
+            raise ValueError(f"published.axis: {given.axis!r} is no axis; there is {', '.join(self.matrix)}")
+        known = [_label(value) for value in self.matrix[given.axis]]
+        for checkpoint, table in (("sft", given.sft), ("grpo", given.grpo)):
+            for benchmark, values in table.items():
+                for label in values:
+                    if label not in known:
+                        raise ValueError(f"published.{checkpoint}.{benchmark}: {label!r} is none of {', '.join(known)}")
+        return self
 
     @model_validator(mode="after")
     def _known_baseline(self) -> SweepSettings:
@@ -236,6 +267,7 @@ class SweepRecord:
                 "command": command,
                 "axes": {axis: [_label(value) for value in values] for axis, values in sweep.settings.matrix.items()},
                 "baseline": sweep.baseline,
+                "published": sweep.settings.published.model_dump() if sweep.settings.published is not None else None,
                 "started": started.isoformat(timespec="seconds"),
                 "ended": None,
                 "status": "running",

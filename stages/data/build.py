@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import get
 from evaluation.benchmarks.base import Benchmark
+from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load
 from evaluation.records import Problem, RecordError, read_rows, write_jsonl
+from stages.data.overlap import Hit, find_overlap
 from stages.data.settings import BenchmarkSource, DataSettings, SourceSettings
 from stages.runtime import Context, Result, StageError, write_json
 
 Row = dict[str, Any]
+VERIFY_BATCH = 256
+"""Demonstrations graded at once."""
 
 
 def build(context: Context[DataSettings]) -> Result:
@@ -41,15 +44,10 @@ def build(context: Context[DataSettings]) -> Result:
         rl += _rl_problems(source, f"data.rl.{index}", context)
         context.progress(next(step), total, "load", prompts=len(rl))
 
-    overlap = _overlap(sft, rl, benchmarks)
-    if overlap and settings.refuse_overlap:
-        shown = "; ".join(overlap[:3])
-        raise StageError(
-            f"{len(overlap)} training prompts are benchmark problems: {shown}",
-            "Remove them from the training data, or set data.refuse_overlap to false and say so beside every score.",
-        )
+    prompts = {row["id"]: row["prompt"][0]["content"] for row in sft} | {p.id: p.prompt for p in rl}
+    overlap = find_overlap(prompts, benchmarks, settings.overlap_ngram)
     if overlap:
-        context.note(f"{len(overlap)} training prompts are benchmark problems (data.refuse_overlap is off)")
+        sft, rl = _without_overlap(overlap, sft, rl, context)
 
     folder = context.output / "benchmarks"
     folder.mkdir()
@@ -61,7 +59,8 @@ def build(context: Context[DataSettings]) -> Result:
         "benchmarks": {
             name: {"problems": n, "complete": get(name).size, "sha256": _sha256(folder / f"{name}.jsonl")} for name, n in counts.items()
         },
-        "overlap": overlap,
+        "overlap": [str(hit) for hit in overlap],
+        "on_overlap": settings.on_overlap,
     }
     write_json(context.output / "summary.json", summary)
     proof = {"sft_rows": n_sft, "rl_prompts": n_rl, "benchmark_problems": counts}
@@ -115,9 +114,33 @@ def _sft_rows(source: SourceSettings, label: str, context: Context[DataSettings]
     rows = _rows(source, label, context)
     origin = Path(name).name
     return [
-        _sft_row(f"{origin}:{number}", origin, _text(row, columns.prompt, label, number), _text(row, columns.completion, label, number))
+        _sft_row(f"{origin}:{number}", origin, _prompt(row, source, label, number), _text(row, columns.completion, label, number))
         for number, row in rows
     ]
+
+
+def _prompt(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> str:
+    prompt = _text(row, source.columns.prompt, label, number)
+    return prompt if source.template is None else source.template.replace("{prompt}", prompt)
+
+
+def _without_overlap(
+    overlap: list[Hit], sft: list[Row], rl: list[Problem], context: Context[DataSettings]
+) -> tuple[list[Row], list[Problem]]:
+    """The training rows, or what is left of them. Raises `StageError` where overlap is to be refused."""
+    settings, hits = context.settings, {hit.training for hit in overlap}
+    share = len(hits) / (len(sft) + len(rl))
+    if settings.on_overlap == "refuse" and share > settings.max_overlap_share:
+        shown = "; ".join(str(hit) for hit in overlap[:3])
+        raise StageError(
+            f"{len(hits)} training prompts are benchmark problems, or hold long parts of one: {shown}",
+            "Remove them, leave them out (data.on_overlap: drop), or keep them (note) and say so beside every score.",
+        )
+    if settings.on_overlap == "note":
+        context.note(f"{len(hits)} training prompts are benchmark problems, or hold long parts of one; they stay (data.on_overlap: note)")
+        return sft, rl
+    context.note(f"{len(hits)} training prompts are left out: benchmark problems, or long parts of one")
+    return [row for row in sft if row["id"] not in hits], [problem for problem in rl if problem.id not in hits]
 
 
 def _sft_row(id: str, source: str, prompt: str, completion: str) -> Row:
@@ -137,7 +160,7 @@ def _rl_problems(source: SourceSettings, label: str, context: Context[DataSettin
         raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
     origin = Path(name).name
     return [
-        Problem(f"{origin}:{number}", origin, "maths", _text(row, columns.prompt, label, number), _text(row, columns.answer, label, number))
+        Problem(f"{origin}:{number}", origin, "maths", _prompt(row, source, label, number), _text(row, columns.answer, label, number))
         for number, row in _rows(source, label, context)
     ]
 
@@ -157,15 +180,50 @@ def _rows(source: SourceSettings, label: str, context: Context[DataSettings]) ->
                 raise StageError(f"{label}: cannot read {path.name}", "Use a .jsonl, .jsonl.gz or .parquet file.")
         else:
             revision = _commit(label, context)
-            rows = enumerate(datasets.load_dataset(source.hub, source.hub_config, split=source.split, revision=revision), start=1)
-        taken = list(itertools.islice(rows, source.rows))
+            # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
+            streamed = datasets.load_dataset(source.hub, source.hub_config, split=source.split, revision=revision, streaming=True)
+            rows = enumerate(streamed, start=1)
+        taken = list(itertools.islice(_kept(rows, source, label, context), source.rows))
     except RecordError as error:
         raise StageError(f"{label}: {error}", "Mend or remove that line.") from error
     except (OSError, ValueError) as error:
         raise StageError(f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset.") from error
     if not taken:
-        raise StageError(f"{label}: {source.file or source.hub} has no rows", "The dataset or split is empty.")
+        kept = " that are kept: look at its `where` and `verified`" if source.where or source.verified else ""
+        raise StageError(f"{label}: {source.file or source.hub} has no rows{kept}", "The dataset or split is empty, or nothing passes.")
     return taken
+
+
+def _kept(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], source: SourceSettings, label: str, context: Context[DataSettings]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows that pass the source's conditions, graded in batches where the answer is verified."""
+    passing = ((number, row) for number, row in rows if all(_value(row, c, label, number) == value for c, value in source.where.items()))
+    if not source.verified:
+        yield from passing
+        return
+    columns = source.columns
+    assert columns.answer is not None  # checked by SourceSettings
+    assert columns.completion is not None
+    failed = 0
+    with Grader(context.machine.threads) as grader:
+        while batch := list(itertools.islice(passing, VERIFY_BATCH)):
+            items = []
+            for number, row in batch:
+                gold = _text(row, columns.answer, label, number)
+                items.append((Problem(str(number), "data", "maths", "", gold), _text(row, columns.completion, label, number), "stop"))
+            for entry, graded in zip(batch, grader.grade(items), strict=True):
+                if graded.verdict == "correct":
+                    yield entry
+                else:
+                    failed += 1
+    context.note(f"{label}: {failed} demonstrations are left out, their answer is not the gold one")
+
+
+def _value(row: Mapping[str, Any], column: str, label: str, number: int) -> Any:
+    if column not in row:
+        raise StageError(f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}", f"Set {label}.where.")
+    return row[column]
 
 
 def _text(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
@@ -177,18 +235,6 @@ def _text(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
     if not isinstance(value, str) or not value.strip():
         raise StageError(f"{label}: row {number}: column {column!r} is {value!r}, expected text", "Mend or remove that row.")
     return value
-
-
-def _overlap(sft: list[Row], rl: list[Problem], benchmarks: dict[str, list[Problem]]) -> list[str]:
-    """Training prompts that equal a benchmark prompt once case, punctuation and spacing are gone."""
-    known = {_normal(p.prompt): p for problems in benchmarks.values() for p in problems}
-    training = [(row["id"], row["prompt"][0]["content"]) for row in sft] + [(p.id, p.prompt) for p in rl]
-    hits = ((id, known.get(_normal(prompt))) for id, prompt in training)
-    return [f"{id} = {problem.benchmark} {problem.id}" for id, problem in hits if problem is not None]
-
-
-def _normal(text: str) -> str:
-    return re.sub(r"[\W_]+", " ", text).casefold().strip()
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

@@ -34,7 +34,13 @@ class SourceSettings(StageSettings):
     split: str = identity("train")
     columns: Columns = identity(Columns())
     rows: int | None = identity(None, gt=0)
-    """How many rows to take (the first ones of a file or hub dataset; how many to make for a generated task). None: all."""
+    """How many rows to take (the first ones of a file or hub dataset that are kept; how many to make for a generated task). None: all."""
+    where: dict[str, str | int | bool] = identity({})
+    """Keep only rows whose columns have these values (file or hub)."""
+    template: str | None = identity(None)
+    """What the user message says, with {prompt} for the prompt column: give RL and SFT rows the words the evaluation uses."""
+    verified: bool = identity(False)
+    """Keep only demonstrations whose final answer the maths grader finds equal to the column `answer` (SFT)."""
     seed: int | None = identity(None)
     """Seed for generated rows; None takes the pipeline's seed."""
 
@@ -42,6 +48,12 @@ class SourceSettings(StageSettings):
     def _one_origin(self) -> SourceSettings:
         if sum(value is not None for value in (self.task, self.file, self.hub)) != 1:
             raise ValueError("set exactly one of task, file and hub")
+        if self.task is not None and (self.where or self.template is not None or self.verified):
+            raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
+        if self.template is not None and "{prompt}" not in self.template:
+            raise ValueError("template: has no {prompt} in it")
+        if self.verified and self.columns.answer is None:
+            raise ValueError("columns.answer: verified demonstrations need the column with the gold answer")
         return self
 
 
@@ -62,5 +74,11 @@ class DataSettings(StageSettings):
     sft: list[SourceSettings] = identity([])
     rl: list[SourceSettings] = identity([])
     benchmarks: list[BenchmarkSource] = identity([])
-    refuse_overlap: bool = identity(True)
-    """Stop when a training prompt equals a benchmark prompt (compared without case, punctuation and spacing)."""
+    on_overlap: Literal["refuse", "drop", "note"] = identity("refuse")
+    """What happens to training prompts that are, or contain, problems of the benchmarks of this pipeline: the stage stops, they are left
+    out, or they stay. Listed in summary.json whichever way."""
+    overlap_ngram: int | None = identity(13, ge=5)
+    """Words of a run that a training prompt and a problem of a benchmark of real data must not share (13 as in arXiv 2005.14165). Runs
+    that three problems of a benchmark share are its boilerplate and do not count. None: only equal prompts are looked for."""
+    max_overlap_share: float = identity(0.0, ge=0, lt=1)
+    """With on_overlap refuse: the share of training prompts up to which the hits are left out instead."""

@@ -65,6 +65,8 @@ def as_json(report: SweepReport) -> dict[str, Any]:
             for group in report.groups
             for cell in group.cells
         ],
+        "published": [{**dataclasses.asdict(p), "inside": p.inside} for p in report.published],
+        "published_not_measured": report.not_measured,
         "failed": [{name: entry[name] for name in ("labels", "name", "status", "error")} for entry in report.failed],
     }
 
@@ -148,6 +150,21 @@ def _view(report: SweepReport) -> dict[str, Any]:
             for stage, groups in report.seconds.items()
         ],
         "failed": [{"name": entry["name"], "status": entry["status"], "error": entry["error"] or ""} for entry in report.failed],
+        "source": (report.record.get("published") or {}).get("source", ""),
+        "published": [
+            {
+                "benchmark": p.benchmark,
+                "checkpoint": p.checkpoint,
+                "label": p.label,
+                "published": f"{100 * p.published:.2f}",
+                "ours": f"{100 * p.ours:.1f}",
+                "interval": f"[{100 * max(0.0, p.low):.1f}, {100 * min(1.0, p.high):.1f}]",
+                "over": f"{p.seeds} seeds" if p.seeds > 1 else f"{p.n} problems",
+                "inside": "inside" if p.inside else "outside",
+            }
+            for p in report.published
+        ],
+        "not_measured": report.not_measured,
         "lineage": [
             {
                 "group": group.name,

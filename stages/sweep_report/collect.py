@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.seeds import SeedEstimate, over_seeds
+from evaluation.statistics import wilson_interval
 from stages.runtime import read_json
 
 REPLICATES = "seed"
@@ -85,6 +86,25 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
+class Published:
+    """A published score beside ours. `inside`: whether it lies in our interval (over seeds, or over problems where there is one seed)."""
+
+    benchmark: str
+    checkpoint: str
+    label: str
+    published: float
+    ours: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+
+    @property
+    def inside(self) -> bool:
+        return self.low <= self.published <= self.high
+
+
+@dataclasses.dataclass(frozen=True)
 class SweepReport:
     """Everything the report shows."""
 
@@ -100,6 +120,9 @@ class SweepReport:
     saved_s: float
     """Seconds that computing every stage of every cell by itself would have taken beyond that."""
     failed: list[dict[str, Any]]
+    published: list[Published]
+    not_measured: list[str]
+    """Published scores that no cell of ours stands beside."""
 
 
 def collect(home: Path, folder: Path) -> SweepReport:
@@ -123,6 +146,7 @@ def collect(home: Path, folder: Path) -> SweepReport:
     baseline = record["baseline"] or {}
     checkpoints = list(dict.fromkeys(checkpoint for _, checkpoint in pairs))
     benchmarks = list(dict.fromkeys(benchmark for benchmark, _ in pairs))
+    published, not_measured = _published(record.get("published"), groups)
     times = {stage["key"]: float(stage["seconds"]) for group in groups for cell in group.cells for stage in cell.stages}
     every = sum(float(stage["seconds"]) for group in groups for cell in group.cells for stage in cell.stages)
     return SweepReport(
@@ -141,6 +165,8 @@ def collect(home: Path, folder: Path) -> SweepReport:
         computed_s=sum(times.values()),
         saved_s=every - sum(times.values()),
         failed=[entry for entry in record["cells"] if entry["status"] != "done"],
+        published=published,
+        not_measured=not_measured,
     )
 
 
@@ -159,6 +185,40 @@ def _partner(group: Group, groups: list[Group], baseline: Labels) -> Group | Non
     if not baseline or wanted == group.labels:
         return None
     return next((other for other in groups if other.labels == wanted), None)
+
+
+def _published(given: dict[str, Any] | None, groups: list[Group]) -> tuple[list[Published], list[str]]:
+    """Every published score with ours beside it, and those that nothing of ours stands beside."""
+    if given is None:
+        return [], []
+    wanted = [("base", benchmark, None, value) for benchmark, value in given["base"].items()]
+    for checkpoint in ("sft", "grpo"):
+        wanted += [(checkpoint, b, label, value) for b, values in given[checkpoint].items() for label, value in values.items()]
+    found, missing = [], []
+    for checkpoint, benchmarks, label, value in wanted:
+        cells = [cell for group in groups if label is None or group.labels[given["axis"]] == label for cell in group.cells]
+        ours = [own for cell in cells if (own := _pooled(cell, benchmarks.split("+"), checkpoint)) is not None]
+        if not ours:
+            missing.append(f"{benchmarks} {checkpoint} {label or ''} {value:g} %".replace("  ", " "))
+            continue
+        if label is None:  # the same base checkpoint in every cell
+            ours = ours[:1]
+        estimate, n = over_seeds([own / problems for own, problems in ours]), ours[0][1]
+        if estimate.low is None or estimate.high is None:
+            low, high = wilson_interval(ours[0][0], n)
+        else:
+            low, high = estimate.low, estimate.high
+        found.append(Published(benchmarks, checkpoint, label or "", value / 100, estimate.mean, low, high, n, estimate.n))
+    return found, missing
+
+
+def _pooled(cell: CellResult, benchmarks: list[str], checkpoint: str) -> tuple[float, int] | None:
+    """(expected right answers, problems) of several benchmarks together; None where one of them was not measured."""
+    results = [cell.results.get((benchmark, checkpoint)) for benchmark in benchmarks]
+    measured = [result for result in results if result is not None]
+    if len(measured) < len(results):
+        return None
+    return sum(result["value"] * result["n"] for result in measured), sum(result["n"] for result in measured)
 
 
 def _table(benchmark: str, checkpoint: str, groups: list[Group], baseline: Labels) -> Table:

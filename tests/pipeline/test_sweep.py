@@ -123,6 +123,36 @@ def test_the_report_means_over_seeds_and_compares_seed_by_seed(tmp_path: Path) -
     assert find_report(tmp_path / "home", folder.name[:-4])[0] == folder / "report.html"
 
 
+PUBLISHED = (
+    SWEEP
+    + """
+published:
+  source: a paper
+  axis: method
+  base: {word_problems: 3.0}
+  sft: {word_problems: {sft: 60.0, vcore: 99.0}, "word_problems+aime24": {sft: 10.0}}
+"""
+)
+
+
+def test_published_scores_stand_beside_ours(tmp_path: Path) -> None:
+    values = {("sft", "0"): 0.50, ("sft", "1"): 0.70, ("vcore", "0"): 0.60, ("vcore", "1"): 0.62}
+    folder = finished(tmp_path, values, PUBLISHED)
+    sweep_report(tmp_path / "home", folder)
+    report = json.loads((folder / "report.json").read_text())
+    beside = {row["label"]: row for row in report["published"]}
+    assert beside["sft"]["inside"] is True
+    assert beside["vcore"]["inside"] is False
+    assert beside["vcore"]["ours"] == pytest.approx(0.61)
+    assert report["published_not_measured"] == ["word_problems base 3 %", "word_problems+aime24 sft sft 10 %"]
+    assert "Published and not measured here" in (folder / "report.md").read_text()
+
+
+def test_published_scores_of_unknown_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'vcoer' is none of sft, vcore"):
+        load_sweep(write(tmp_path, PUBLISHED.replace("vcore: 99.0", "vcoer: 99.0")), [])
+
+
 def test_failed_cells_and_single_seeds_are_said(tmp_path: Path) -> None:
     values = {("sft", "0"): 0.5, ("sft", "1"): 0.5, ("vcore", "0"): 0.5, ("vcore", "1"): 0.5}
     folder = finished(tmp_path, values, SWEEP.replace("[0, 1]", "[0]"), failed="methods.method-vcore.seed-0")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evaluation.records import Problem, read_records
+from stages.data.overlap import find_overlap
 from tests.tiny import StageRun, run_stage_program
 
 ROWS = [{"question": f"What is {i} + {i}?", "solution": f"{i}+{i}={2 * i}. \\boxed{{{2 * i}}}", "result": 2 * i} for i in range(1, 6)]
@@ -98,6 +99,65 @@ def test_training_on_a_benchmark_problem_is_refused_unless_said(tmp_path: Path) 
     assert refused.code == 1
     assert refused.error is not None
     assert f"leak.jsonl:1 = word_problems {leaked.id}" in refused.error["message"]
-    allowed = run_stage_program(tmp_path / "allowed", "data", {"sft": source, "benchmarks": benchmark, "refuse_overlap": False}, {})
+    allowed = run_stage_program(tmp_path / "allowed", "data", {"sft": source, "benchmarks": benchmark, "on_overlap": "note"}, {})
     assert allowed.code == 0
     assert json.loads((allowed.output / "summary.json").read_text())["overlap"] == [f"leak.jsonl:1 = word_problems {leaked.id}"]
+
+    settings = {"sft": [*source, {"task": "word_problems", "rows": 3}], "on_overlap": "drop", "benchmarks": benchmark}
+    dropped = run_stage_program(tmp_path / "dropped", "data", settings, {})
+    assert dropped.code == 0
+    assert json.loads((dropped.output / "summary.json").read_text())["sft"]["rows"] == 3
+
+
+def test_overlap_finds_long_shared_runs_of_real_benchmarks_but_not_their_instruction() -> None:
+    instruction = "You are a helpful and accurate assistant for solving the following math problem please"
+    texts = [
+        "Every morning Aya goes for a nine kilometre long walk and stops at a coffee shop afterwards",
+        "Let ABC be a triangle inscribed in a circle and let the tangents at B and C meet at D now",
+        "There exist real numbers x and y both greater than one such that their logarithms agree twice over",
+    ]
+    problems = [Problem(str(i), "aime24", "maths", f"{instruction} {text}", "1") for i, text in enumerate(texts)]
+    prompts = {
+        "same": problems[0].prompt.upper(),
+        "inside": f"Solve this: {texts[1]}, then explain.",
+        "instruction": f"{instruction} What is one plus one?",
+        "short": "Let ABC be a triangle inscribed in a circle. Find its area.",
+    }
+    hits = find_overlap(prompts, {"aime24": problems}, 13)
+    assert [(hit.training, hit.problem, bool(hit.shared)) for hit in hits] == [("same", "0", False), ("inside", "1", True)]
+    assert [hit.training for hit in find_overlap(prompts, {"aime24": problems}, None)] == ["same"]
+
+
+def test_a_small_share_of_overlap_may_be_left_out(tmp_path: Path) -> None:
+    benchmark = [{"name": "word_problems", "problems": 5}]
+    leaked = read_records(run(tmp_path, benchmarks=benchmark).output / "benchmarks" / "word_problems.jsonl", Problem)[2]
+    rows = [{"prompt": leaked.prompt, "completion": "x"}, *({"prompt": f"{i} plus 1?", "completion": str(i + 1)} for i in range(9))]
+    settings = {"sft": [{"file": jsonl(tmp_path / "rows.jsonl", rows)}], "benchmarks": benchmark}
+    few = run_stage_program(tmp_path / "few", "data", {**settings, "max_overlap_share": 0.1}, {})
+    assert few.code == 0
+    assert json.loads((few.output / "summary.json").read_text())["sft"]["rows"] == 9
+    many = run_stage_program(tmp_path / "many", "data", {**settings, "max_overlap_share": 0.05}, {})
+    assert many.code == 1
+
+
+def test_rows_are_chosen_by_column_worded_by_template_and_verified(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "1+1?", "solution": "so \\boxed{2}", "answer": "2", "kind": "cot"},
+        {"problem": "2+2?", "solution": "so \\boxed{5}", "answer": "4", "kind": "cot"},
+        {"problem": "3+3?", "solution": "so \\boxed{6}", "answer": "6", "kind": "tool"},
+        {"problem": "4+4?", "solution": "so \\boxed{\\frac{16}{2}}", "answer": "8", "kind": "cot"},
+        {"problem": "5+5?", "solution": "so \\boxed{10}", "answer": "10", "kind": "cot"},
+    ]
+    columns = {"prompt": "problem", "completion": "solution", "answer": "answer"}
+    source = {"file": jsonl(tmp_path / "cot.jsonl", rows), "columns": columns, "where": {"kind": "cot"}, "verified": True, "rows": 2}
+    done = run(tmp_path, sft=[{**source, "template": "Solve: {prompt} Box it."}])
+    assert done.code == 0, done.error
+    kept = [json.loads(line) for line in (done.output / "sft.jsonl").read_text().splitlines()]
+    assert [row["prompt"][0]["content"] for row in kept] == ["Solve: 1+1? Box it.", "Solve: 4+4? Box it."]
+    assert [row["id"] for row in kept] == ["cot.jsonl:1", "cot.jsonl:4"]
+    none = run(tmp_path / "none", sft=[{**source, "where": {"kind": "proof"}}])
+    assert none.error is not None
+    assert "has no rows that are kept" in none.error["message"]
+    wrong = run(tmp_path / "wrong", sft=[{**source, "where": {"sort": "cot"}}])
+    assert wrong.error is not None
+    assert "row 1 has no column 'sort'" in wrong.error["message"]
