@@ -26,10 +26,15 @@ def sweep(
     overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what would run, what is shared and how long it takes; run nothing.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Cells at once; each stage then wants its share: execution.threads.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run cells on a Ray cluster: its address, auto, or local. See the docs.")
+    ] = None,
+    gpus_per_cell: Annotated[float, typer.Option("--gpus-per-cell", min=0, help="With --ray: GPUs that each cell takes.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline for every cell of a matrix of settings. What cells share is computed once; the same command resumes."""
     from pipeline.fanout import run_cells
+    from pipeline.ray_runner import RayCells
     from pipeline.sweep import SweepRecord, load_sweep, plan_sweep
     from pipeline.sweep_report import sweep_report
 
@@ -39,11 +44,12 @@ def sweep(
     if plan:
         _print_plan(planned, as_json)
         return
+    cluster = RayCells(ray, gpus_per_cell) if ray is not None else None
     command = shlex.join(["vcore", "sweep", str(file), *(word for override in overrides or [] for word in ("--set", override))])
     record = SweepRecord.start(planned.store.home, loaded, command)
     with View() as view:
         view.line(f"[bold]{loaded.settings.name}[/]  {_summary(planned)}; logs in {record.folder}")
-        failed = run_cells(loaded, record, planned.store.home, jobs, planned.cached < planned.distinct, view.line)
+        failed = run_cells(loaded, record, planned.store.home, jobs, planned.cached < planned.distinct, view.line, cluster)
     ended = [entry for entry in record.data["cells"] if entry["status"] == "done"]
     if ended:
         files = sweep_report(planned.store.home, record.folder)

@@ -18,31 +18,54 @@ from pathlib import Path
 from pipeline.embedded import Server, start_embedded_server
 from pipeline.errors import EXIT_INTERRUPTED, Interrupted
 from pipeline.identity import ROOT
+from pipeline.ray_runner import RayCells, RayProcess
 from pipeline.sweep import Cell, Sweep, SweepRecord
 
 POLL_SECONDS = 0.1
+
+
+class LocalProcess(subprocess.Popen[str]):
+    """A cell on this machine."""
+
+    @property
+    def printed(self) -> str:
+        """What it printed; once, after its end."""
+        assert self.stdout is not None
+        return self.stdout.read()
 
 
 @dataclasses.dataclass
 class _Running:
     number: int
     cell: Cell
-    process: subprocess.Popen[str]
+    process: LocalProcess | RayProcess
     log: Path
     started: float
 
 
-def run_cells(sweep: Sweep, record: SweepRecord, home: Path, jobs: int, record_in_prefect: bool, say: Callable[[str], None]) -> list[str]:
-    """Run every cell, `jobs` at a time; returns the names of those that failed. Raises `Interrupted` when asked to stop."""
+def run_cells(
+    sweep: Sweep,
+    record: SweepRecord,
+    home: Path,
+    jobs: int,
+    record_in_prefect: bool,
+    say: Callable[[str], None],
+    ray: RayCells | None = None,
+) -> list[str]:
+    """Run every cell, `jobs` at a time, or on a Ray cluster as many as it has room for; returns the names of those that failed.
+
+    Raises:
+        Interrupted: when asked to stop.
+    """
     server = _server(home, say) if record_in_prefect and "PREFECT_API_URL" not in os.environ else None
     waiting = list(enumerate(sweep.cells))
     running: list[_Running] = []
     failed: list[str] = []
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while waiting and (ray is not None or len(running) < jobs):
                 number, cell = waiting.pop(0)
-                running.append(_start(sweep, cell, number, record, server))
+                running.append(_start(sweep, cell, number, record, server, ray))
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 if not _ended(job, record, len(sweep.cells), say):
@@ -69,22 +92,28 @@ def _server(home: Path, say: Callable[[str], None]) -> Server | None:
     return start_embedded_server(home.resolve() / "prefect", say, own=True)
 
 
-def _start(sweep: Sweep, cell: Cell, number: int, record: SweepRecord, server: Server | None) -> _Running:
+def _start(sweep: Sweep, cell: Cell, number: int, record: SweepRecord, server: Server | None, ray: RayCells | None) -> _Running:
     log = record.folder / f"{cell.name}.log"
     sets = [word for override in cell.overrides for word in ("--set", override)]
     command = [sys.executable, "-P", "-m", "pipeline", "run", str(sweep.config), *sets, "--json"]
     code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": code}
+    environment = {"PYTHONPATH": code}
     if server is not None and server.alive:  # one that was killed records nothing more: the cells then do without
         environment["PREFECT_API_URL"] = server.address
+    process: LocalProcess | RayProcess
+    if ray is not None:
+        process = ray.start([*command[:4], "run", str(sweep.config.resolve()), *command[6:]], log.resolve(), environment)
+        record.data["cells"][number]["status"] = "running"
+        record.save()
+        return _Running(number, cell, process, log, time.monotonic())
     with open(log, "w", encoding="utf-8") as errors:
-        process = subprocess.Popen(
+        process = LocalProcess(
             # The kernel tells the cell when this process is killed; a session of its own keeps a terminal's Ctrl-C from coming twice.
             [sys.executable, "-P", "-m", "pipeline.launchers", str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment,
+            env={**os.environ, **environment},
             text=True,
             start_new_session=True,
         )
@@ -95,8 +124,7 @@ def _start(sweep: Sweep, cell: Cell, number: int, record: SweepRecord, server: S
 
 def _ended(job: _Running, record: SweepRecord, cells: int, say: Callable[[str], None]) -> bool:
     """Note how a cell ended; True if it did well."""
-    assert job.process.stdout is not None
-    printed, code = job.process.stdout.read(), job.process.returncode
+    printed, code = job.process.printed, job.process.returncode
     entry = record.data["cells"][job.number]
     where = f"[bold]{job.number + 1:>3}/{cells}[/] {job.cell.name}"
     seconds = time.monotonic() - job.started

@@ -159,12 +159,11 @@ class CodeGrader:
             return found
 
         outcome = self._run(tests, source, self.timeout_s)
-        if _out_of_memory(outcome) and reference().large:
-            outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * reference().cpu_s), large=True)
-        if outcome.status == "limit":
-            allowed = REFERENCE_FACTOR * reference().cpu_s
-            if allowed > self.timeout_s:
-                outcome = self._run(tests, source, allowed)
+        if outcome.status == "limit" or _out_of_memory(outcome):
+            needed = reference()
+            allowed = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
+            if allowed > self.timeout_s or needed.large:
+                outcome = self._run(tests, source, allowed, large=needed.large)
         if outcome.status == "limit":
             return "timeout", outcome.detail
         if tests.asserts:

@@ -107,13 +107,13 @@ def test_fan_out(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(f"config: small.yaml\nname: s\nmatrix: {{seed: {list(range(12))}}}\n")
     (tmp_path / "cell.py").write_text("import json, time\ntime.sleep(0.5)\nprint(json.dumps({'run': 'r', 'stages': []}))\n")
     loaded = load_sweep(tmp_path / "sweep.yaml", [f"home={tmp_path / 'home'}"])
-    real = fanout.subprocess.Popen
-    fanout.subprocess.Popen = lambda command, **options: real([sys.executable, str(tmp_path / "cell.py")], **options)  # type: ignore[misc]
+    real = fanout.LocalProcess
+    fanout.LocalProcess = lambda command, **options: real([sys.executable, str(tmp_path / "cell.py")], **options)  # type: ignore[misc]
     try:
         started = time.perf_counter()
         record = SweepRecord.start(Store(tmp_path / "home").home, loaded, "")
         fanout.run_cells(loaded, record, tmp_path / "home", 2, False, lambda text: None)
         spent = time.perf_counter() - started
     finally:
-        fanout.subprocess.Popen = real  # type: ignore[misc]
+        fanout.LocalProcess = real  # type: ignore[misc]
     print(f"\n  12 cells of 0.5 s on 2 workers: {spent:.2f} s, ideal 3.00 s, efficiency {3 / spent:.2f}")

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import fanout
 from pipeline.errors import ConfigError, Interrupted
+from pipeline.ray_runner import RayCells
 from pipeline.store import Store
 from pipeline.sweep import SweepRecord, load_sweep, plan_sweep
 from pipeline.sweep_report import find_report, sweep_report
@@ -186,13 +187,13 @@ print(json.dumps({"run": name, "stages": [{"state": "ran"}, {"state": "cached"}]
 def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`run_cells` with cells that only pretend to run a pipeline; processes, logs and the record are real."""
     (tmp_path / "cell.py").write_text(CELL)
-    real = fanout.subprocess.Popen
+    real = fanout.LocalProcess
 
-    def popen(command: list[str], **options: Any) -> Any:
+    def local(command: list[str], **options: Any) -> Any:
         start = command.index("pipeline")
         return real([*command[: start - 1], str(tmp_path / "cell.py"), *command[start + 1 :]], **options)
 
-    monkeypatch.setattr(fanout.subprocess, "Popen", popen)
+    monkeypatch.setattr(fanout, "LocalProcess", local)
 
     def run(jobs: int, *overrides: str) -> tuple[SweepRecord, list[str], list[str]]:
         sweep = load_sweep(write(tmp_path), [*home(tmp_path), *overrides])
@@ -226,3 +227,32 @@ def test_stopping_a_sweep_stops_its_cells(cells: Any, tmp_path: Path, monkeypatc
     record = json.loads(file.read_text())
     assert record["status"] == "interrupted"
     assert [entry["status"] for entry in record["cells"]] == ["interrupted", "waiting", "waiting", "waiting"]
+
+
+RAY_CELL = """
+import json, os, pathlib, sys, time
+time.sleep(0.5)
+print(json.dumps({"run": os.environ["CUDA_VISIBLE_DEVICES"], "stages": []}))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_cells_on_ray_get_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs that are only pretended: Ray hands them out as it would real ones."""
+    ray = pytest.importorskip("ray", reason="ray is not installed: fan-out over a cluster was not tried")
+    (tmp_path / "pipeline.py").write_text(RAY_CELL)
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        sweep = load_sweep(write(tmp_path), home(tmp_path))
+        record = SweepRecord.start(Store(tmp_path / "home").home, sweep, "vcore sweep")
+        cells = RayCells("local", 1)
+        start = cells.start
+        code = f"import runpy; runpy.run_path({str(tmp_path / 'pipeline.py')!r}, run_name='__main__')"
+        monkeypatch.setattr(cells, "start", lambda command, log, environment: start([command[0], "-c", code], log, environment))
+        assert fanout.run_cells(sweep, record, tmp_path / "home", 1, False, lambda text: None, cells) == []
+        assert sorted(entry["run"] for entry in record.data["cells"]) == ["0", "0", "1", "1"]
+        with pytest.raises(ConfigError, match="a cell asks for 3 GPUs, the cluster has 2"):
+            RayCells("local", 3)
+    finally:
+        ray.shutdown()

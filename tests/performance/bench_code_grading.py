@@ -1,0 +1,59 @@
+"""Grading code: the reference programs of HumanEval+ through `vcore score`, and through EvalPlus on the same machine in the same run.
+
+VCORE_TEST_DATA names the folder with local copies of the benchmarks. VCORE_EVALPLUS_PYTHON names an interpreter that has EvalPlus;
+without it only ours is measured. One is made with: python -m venv evalplus && evalplus/bin/pip install evalplus==0.3.1
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from evaluation.benchmarks import get
+from evaluation.loading import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
+    """Wall and CPU seconds of a command and everything it started, and what it printed."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    spent, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return spent, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:
+    data = os.environ.get("VCORE_TEST_DATA")
+    if data is None:
+        pytest.skip("set VCORE_TEST_DATA to local copies of the benchmarks")
+    problems = load(get("humaneval_plus"), "test", Path(data))
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text("".join(json.dumps({"task_id": p.id, "solution": p.gold}) + "\n" for p in problems))
+    cores = len(os.sched_getaffinity(0))
+
+    ours = [sys.executable, "-m", "pipeline", "score", "humaneval_plus", str(samples), "--data", data, "--json"]
+    wall, cpu, printed = timed(ours, {"PYTHONPATH": str(ROOT)})
+    score = json.loads(printed)
+    print(f"\n  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {score['verdicts']['correct']} of {score['n']} pass")
+
+    evalplus = os.environ.get("VCORE_EVALPLUS_PYTHON")
+    if evalplus is None:
+        pytest.skip("set VCORE_EVALPLUS_PYTHON to measure EvalPlus beside it")
+    plain = tmp_path / "HumanEvalPlus.jsonl"
+    plain.write_bytes(gzip.decompress((Path(data) / "humanevalplus" / "HumanEvalPlus.jsonl.gz").read_bytes()))
+    command = [evalplus, "-m", "evalplus.evaluate", "--dataset", "humaneval", "--samples", str(samples), "--i-just-wanna-run"]
+    environment = {"HUMANEVAL_OVERRIDE_PATH": str(plain), "XDG_CACHE_HOME": str(tmp_path / "cache")}  # it computes its references as we do
+    their_wall, their_cpu, printed = timed([*command, "--parallel", str(cores)], environment)
+    last = [line for line in printed.splitlines() if "pass@1" in line]
+    print(f"  EvalPlus:    {their_wall:.1f} s, {their_cpu:.1f} CPU s, {last}")
+    print(f"  ratio: wall {wall / their_wall:.2f}, CPU {cpu / their_cpu:.2f}")
