@@ -163,11 +163,12 @@ def _score_folder(home: Path, name: str) -> Path:
     from pipeline.runs import find_run
     from pipeline.store import Store
 
-    artifacts = [folder for program, key, folder in Store.existing(home).artifacts() if program == "score" and key.startswith(name)]
-    if len(artifacts) == 1 and len(name) >= 4:
-        return artifacts[0]
     if name.endswith((".jsonl", ".gz")) or "/" in name:
         raise ConfigError(f"there is no file or folder {name}")
+    if len(name) >= 4:
+        artifacts = [folder for program, key, folder in Store.existing(home).artifacts() if program == "score" and key.startswith(name)]
+        if len(artifacts) == 1:
+            return artifacts[0]
     run, _, checkpoint = name.partition(":")
     record = json.loads((find_run(home, run) / "run.json").read_text(encoding="utf-8"))
     stages = {stage["name"].partition(".")[2]: stage for stage in record["stages"] if stage["name"].startswith("score.")}

@@ -64,12 +64,12 @@ def test_a_reference_that_could_not_be_run_is_tried_again(monkeypatch: pytest.Mo
         problem, completion = Problem("1", "test", "code", "?", GOLD, INPUTS), f"```python\n{GOLD}\n```"
         run, runs = sandbox.run, 0
 
-        def fail_once(job: Job, cpu_limit_s: float) -> Outcome:
+        def fail_once(job: Job, cpu_limit_s: float, memory_mib: int) -> Outcome:
             nonlocal runs
             runs += 1
             if runs == 2:  # the first is the candidate, the second the reference
                 raise SandboxError("no memory")
-            return run(job, cpu_limit_s)
+            return run(job, cpu_limit_s, memory_mib)
 
         monkeypatch.setattr(sandbox, "run", fail_once)
         assert judge.grade(problem, completion) == ("grader_error", GOLD + "\n", "no memory")

@@ -10,8 +10,6 @@ from pipeline.preflight import preflight
 from pipeline.session import plan_only
 from tests.pipeline.test_plan import CONFIG, Options
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
 
 def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
     path = tmp_path / "c.yaml"
@@ -110,11 +108,6 @@ def test_vllm_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"generate.engine: vLLM is not installed\n.*transformers"):
         plan_only(path, [f"home={tmp_path / 'home'}"], Options())
     preflight(config, plan)
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("**/*.yaml")), ids=lambda p: p.name)
-def test_shipped_configs_load(path: Path) -> None:
-    load_config(path)
 
 
 def test_environment_variables_fill_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ def test_names() -> None:
         "mbpp",
         "mbpp_plus",
         "mbpp_sanitized",
+        "noisy_word_problems",
         "rbench_t",
         "supergpqa",
         "tiny_code",
