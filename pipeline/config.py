@@ -18,6 +18,7 @@ from pipeline.settings import ExecutionSettings
 from pipeline.yaml_file import Document, Location, read
 from stages.base.settings import BaseSettings
 from stages.data.settings import DataSettings
+from stages.difficulty.settings import DifficultySettings
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
 from stages.report.settings import ReportSettings
@@ -44,6 +45,8 @@ class PipelineConfig(StageSettings):
     data: DataSettings = identity(DataSettings())
     base: BaseSettings = identity(BaseSettings())
     sft: SftSettings | None = identity(None)
+    difficulty: DifficultySettings | None = identity(None)
+    """Where it is set, RL starts from the prompts that its checkpoint solves sometimes."""
     grpo: GrpoSettings | None = identity(None)
     generate: GenerateSettings = identity(GenerateSettings())
     score: ScoreSettings = identity(ScoreSettings())
@@ -60,14 +63,15 @@ class PipelineConfig(StageSettings):
             raise ValueError("there is an sft section, but data.sft names no source of demonstrations")
         if self.grpo is not None and not self.data.rl:
             raise ValueError("there is a grpo section, but data.rl names no source of prompts")
-        for where, sources in (("sft", self.data.sft), ("rl", self.data.rl)):
+        for where, sources in (("sft", self.data.sft), ("rl", self.data.rl), ("dev", self.data.dev)):
             for index, source in enumerate(sources):
                 if source.task is not None:
                     _task_can_train(f"data.{where}.{index}.task", source.task, source.split, demonstrations=where == "sft")
-                elif where == "rl" and source.columns.answer is None:
-                    raise ValueError(f"data.rl.{index}.columns.answer: an RL source needs the column with the gold answer")
+                elif where != "sft" and source.columns.answer is None:
+                    raise ValueError(f"data.{where}.{index}.columns.answer: a source of problems needs the column with the gold answer")
                 elif where == "sft" and source.columns.completion is None:
                     raise ValueError(f"data.sft.{index}.columns.completion: an SFT source needs the column with the demonstration")
+        _rl_fits_together(self)
         return self
 
     @property
@@ -105,6 +109,27 @@ def _each_benchmark_once(config: PipelineConfig) -> None:
             raise ValueError(f"benchmarks.{index}.split: {name} has the splits {', '.join(benchmark.splits)}")
         if benchmark.generate is not None and config.benchmarks[index].problems is None:
             raise ValueError(f"benchmarks.{index}.problems: {name} is generated; say how many problems to make")
+
+
+def _rl_fits_together(config: PipelineConfig) -> None:
+    grpo = config.grpo
+    if grpo is None:
+        if config.difficulty is not None:
+            raise ValueError("difficulty: chooses prompts for RL, and there is no grpo section")
+        if config.data.dev:
+            raise ValueError("data.dev: is for RL, and there is no grpo section")
+        return
+    if config.difficulty is not None and config.difficulty.scoring != ScoreSettings():
+        raise ValueError("difficulty.scoring is filled from the top-level score: section; write it there")
+    if grpo.dev_every is not None and not config.data.dev:
+        raise ValueError("grpo.dev_every: there are no problems to choose a checkpoint by; name a source in data.dev")
+    if config.data.dev and grpo.dev_every is None and config.difficulty is None:
+        raise ValueError("data.dev: nothing uses these problems; set grpo.dev_every, or add a difficulty section")
+    if grpo.lora_start == "sft_adapter":
+        if config.sft is None or config.sft.lora is None:
+            raise ValueError("grpo.lora_start: sft_adapter continues the adapter of SFT, and sft.lora is not set")
+        if config.sft.lora != grpo.lora:
+            raise ValueError("grpo.lora: an adapter that is continued has the shape it has; write the same as sft.lora")
 
 
 def _task_can_train(where: str, name: str, split: str, *, demonstrations: bool) -> None:

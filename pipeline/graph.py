@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.config import MAKE_MODEL, PipelineConfig
 from stages.base.settings import BaseSettings
 from stages.data.settings import BenchmarkSource
+from stages.generate.settings import BenchmarkSettings
 from stages.settings import StageSettings
 
 
@@ -60,7 +61,15 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
 
     if config.grpo is not None:
         stages += evaluations
-        inputs = {"data": Input("data", ("rl.jsonl",)), "model": Input(checkpoint, ("model",))}
+        prompts = Input("data", ("rl.jsonl",))
+        if config.difficulty is not None:
+            stages += _choose_prompts(config, checkpoint)
+            prompts = Input("difficulty", ("rl.jsonl",))
+        inputs = {"data": prompts, "model": Input(checkpoint, ("model",))}
+        if config.grpo.dev_every is not None:
+            inputs["dev"] = Input("data", ("dev.jsonl",))
+        if config.grpo.lora_start == "sft_adapter":
+            inputs |= {"adapter": Input("sft", ("adapter",)), "below": Input("base", ("model",))}
         stages.append(Stage("grpo", "grpo", config.grpo, inputs))
         checkpoint = "grpo"
         evaluations = _evaluate(config, checkpoint)
@@ -89,6 +98,31 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
         {"checkpoint": checkpoint},
     )
     return [generate, score]
+
+
+def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
+    """RL's prompts, sampled from the checkpoint it starts from as RL samples, and the choice among them."""
+    assert config.grpo is not None
+    assert config.difficulty is not None
+    sets = ("rl", "dev") if config.data.dev else ("rl",)
+    data = Input("data", tuple(f"{name}.jsonl" for name in sets))
+    sampled = [
+        BenchmarkSettings(
+            name=name,
+            samples=config.difficulty.samples,
+            temperature=config.grpo.temperature,
+            top_p=config.grpo.top_p,
+            top_k=config.grpo.top_k,
+            max_new_tokens=config.grpo.max_completion_length,
+            system_prompt=config.grpo.system_prompt,
+            enable_thinking=config.grpo.enable_thinking,
+        )
+        for name in sets
+    ]
+    settings = config.generate.model_copy(update={"benchmarks": sampled, "system_prompt": None, "enable_thinking": None})
+    generate = Stage("generate.prompts", "generate", settings, {"data": data, "model": Input(checkpoint, ("model",))})
+    difficulty = config.difficulty.model_copy(update={"scoring": config.score})
+    return [generate, Stage("difficulty", "difficulty", difficulty, {"data": data, "generations": Input(generate.name)})]
 
 
 def select_stages(stages: list[Stage], name: str) -> list[str]:

@@ -29,6 +29,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "base": ("torch", "transformers", "tokenizers", "safetensors"),
     "sft": ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets"),
     "grpo": ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets", "vllm", "math-verify"),
+    "difficulty": ("math-verify", "latex2sympy2_extended", "sympy"),
     "generate": ("torch", "transformers", "tokenizers", "vllm"),
     "score": ("math-verify", "latex2sympy2_extended", "sympy", "evaluate", "numpy"),
     "report": ("matplotlib", "jinja2"),
@@ -37,6 +38,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 # Files a stage runs without importing them: metric modules loaded by path, templates, programs started by path.
 EXTRA_SOURCES: dict[str, tuple[str, ...]] = {
     "score": ("evaluation/metrics", "evaluation/graders", "evaluation/sandbox"),
+    "difficulty": ("evaluation/graders", "evaluation/sandbox"),
     "grpo": ("evaluation/graders", "evaluation/sandbox"),
     "report": ("stages/report",),
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 
 from stages.runtime import StageError
 from stages.sft.settings import LoraSettings
@@ -31,6 +31,14 @@ def lora_config(settings: LoraSettings | None) -> LoraConfig | None:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter of `folder` on it, to be trained on. Raises StageError where there is none that fits."""
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise StageError(f"{folder}: the adapter does not load: {error}", "Run SFT again with sft.lora.") from error
 
 
 def merge_adapter(model: Any, token_ids: list[int], folder: Path) -> tuple[Any, float]:

@@ -283,7 +283,7 @@ def train(ctx: Context[Any], trainer: Any) -> None:
         if state.global_step < state.max_steps:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         else:  # training was over: the Trainer's loop would take one step more, so only its results are loaded
-            trainer._load_from_checkpoint(str(checkpoint))
+            trainer._load_from_checkpoint(state.best_model_checkpoint if trainer.args.load_best_model_at_end else str(checkpoint))
             trainer.state = state
     if trainer.state.global_step < trainer.state.max_steps and ctx.stop_requested:
         raise StageStopped

@@ -1,4 +1,4 @@
-"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `benchmarks/NAME.jsonl` and `summary.json`.
+"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `dev.jsonl` (where asked for), `benchmarks/NAME.jsonl` and `summary.json`.
 
 Training rows are checked row by row, and against the benchmarks that this very pipeline evaluates.
 """
@@ -28,7 +28,7 @@ VERIFY_BATCH = 256
 def build(context: Context[DataSettings]) -> Result:
     """Load every source, refuse what is broken or overlaps a benchmark, and write the artifact."""
     settings = context.settings
-    total = len(settings.sft) + len(settings.rl) + len(settings.benchmarks)
+    total = len(settings.sft) + len(settings.rl) + len(settings.dev) + len(settings.benchmarks)
     step = itertools.count(1)
 
     benchmarks: dict[str, list[Problem]] = {}
@@ -44,18 +44,27 @@ def build(context: Context[DataSettings]) -> Result:
         rl += _rl_problems(source, f"data.rl.{index}", context)
         context.progress(next(step), total, "load", prompts=len(rl))
 
+    dev: list[Problem] = []
+    for index, source in enumerate(settings.dev):
+        dev += _rl_problems(source, f"data.dev.{index}", context)
+        context.progress(next(step), total, "load", problems=len(dev))
+
     prompts = {row["id"]: row["prompt"][0]["content"] for row in sft} | {p.id: p.prompt for p in rl}
     overlap = find_overlap(prompts, benchmarks, settings.overlap_ngram)
     if overlap:
         sft, rl = _without_overlap(overlap, sft, rl, context)
+    _check_dev(dev, {*prompts.values()}, benchmarks, settings.overlap_ngram)
 
     folder = context.output / "benchmarks"
     folder.mkdir()
     counts = {name: write_jsonl(folder / f"{name}.jsonl", problems) for name, problems in benchmarks.items()}
+    if dev:
+        write_jsonl(context.output / "dev.jsonl", dev)
     n_sft, n_rl = write_jsonl(context.output / "sft.jsonl", sft), write_jsonl(context.output / "rl.jsonl", rl)
     summary = {
         "sft": {"rows": n_sft, "by_source": _count(row["source"] for row in sft), "sha256": _sha256(context.output / "sft.jsonl")},
         "rl": {"prompts": n_rl, "by_source": _count(p.benchmark for p in rl), "sha256": _sha256(context.output / "rl.jsonl")},
+        "dev": {"problems": len(dev), "by_source": _count(p.benchmark for p in dev)},
         "benchmarks": {
             name: {"problems": n, "complete": get(name).size, "sha256": _sha256(folder / f"{name}.jsonl")} for name, n in counts.items()
         },
@@ -141,6 +150,16 @@ def _without_overlap(
         return sft, rl
     context.note(f"{len(hits)} training prompts are left out: benchmark problems, or long parts of one")
     return [row for row in sft if row["id"] not in hits], [problem for problem in rl if problem.id not in hits]
+
+
+def _check_dev(dev: list[Problem], trained: set[str], benchmarks: dict[str, list[Problem]], ngram: int | None) -> None:
+    """Choosing by what was trained on, or by what is reported, would show in the result. Raises `StageError` where that is so."""
+    seen = [problem.id for problem in dev if problem.prompt in trained]
+    if seen:
+        raise StageError(f"{len(seen)} problems of data.dev are training prompts too: {seen[0]}", "Take other rows, or another split.")
+    reported = find_overlap({problem.id: problem.prompt for problem in dev}, benchmarks, ngram)
+    if reported:
+        raise StageError(f"{len(reported)} problems of data.dev are benchmark problems: {reported[0]}", "Choose by another split.")
 
 
 def _sft_row(id: str, source: str, prompt: str, completion: str) -> Row:

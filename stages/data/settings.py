@@ -73,6 +73,9 @@ class DataSettings(StageSettings):
 
     sft: list[SourceSettings] = identity([])
     rl: list[SourceSettings] = identity([])
+    dev: list[SourceSettings] = identity([])
+    """Problems that RL's checkpoint is chosen by (`grpo.dev_every`) and its start is judged by (`difficulty`): no training prompts, and no
+    problems of the benchmarks."""
     benchmarks: list[BenchmarkSource] = identity([])
     on_overlap: Literal["refuse", "drop", "note"] = identity("refuse")
     """What happens to training prompts that are, or contain, problems of the benchmarks of this pipeline: the stage stops, they are left

@@ -14,6 +14,9 @@ from evaluation.records import Problem, RecordError, read_records
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.runtime import StageError
 
+PROMPT_SETS = ("rl", "dev")
+"""What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
+
 SampleId = tuple[str, str, int]
 """(benchmark, problem id, sample number)."""
 
@@ -55,13 +58,18 @@ def sample_seed(seed: int, sample: SampleId) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
+def problems_path(folder: Path, name: str) -> Path:
+    """Where the data stage keeps the problems of a benchmark, or of one of its own sets of prompts."""
+    return folder / f"{name}.jsonl" if name in PROMPT_SETS else folder / "benchmarks" / f"{name}.jsonl"
+
+
 def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Problem], str]:
     """The problems of a benchmark and the sha256 of their lines.
 
     Raises:
         StageError: the file is missing, damaged, empty, shorter than the settings ask for, or holds an id twice.
     """
-    path = folder / "benchmarks" / f"{benchmark.name}.jsonl"
+    path = problems_path(folder, benchmark.name)
     fix = "Run the data stage again with this benchmark in the config's `benchmarks:` list."
     try:
         problems = read_records(path, Problem)

@@ -37,7 +37,11 @@ class Rewards:
         ends: Sequence[int],
         max_error_share: float,
         prompt_end: str = "",
+        dev_from: int | None = None,
     ) -> None:
+        """`dev_from` is the index of the first problem that is only looked at, not trained on: right answers to these are counted."""
+        self._dev_from = len(problems) if dev_from is None else dev_from
+        self._dev_counts = [0, 0]
         self._prompt_end = prompt_end
         self._problems = problems
         self._grader = grader
@@ -55,6 +59,8 @@ class Rewards:
         """
         items = [(self._problems[index], *self._decoded(ids)) for index, ids in zip(problem, completion_ids, strict=True)]
         graded = self._grader.grade(items)
+        looked_at = [grade.verdict == "correct" for grade, index in zip(graded, problem, strict=True) if index >= self._dev_from]
+        self._dev_counts = [self._dev_counts[0] + sum(looked_at), self._dev_counts[1] + len(looked_at)]
         counts = Counter(grade.verdict for grade in graded)
         for verdict in VERDICTS:
             log_metric(f"verdicts/{verdict}", float(counts[verdict]))
@@ -65,6 +71,12 @@ class Rewards:
                 "Repair the grader's environment; `grpo.max_grader_error_share` bounds the share.",
             )
         return [1.0 if grade.verdict == "correct" else 0.0 for grade in graded]
+
+    def take_dev_counts(self) -> tuple[int, int]:
+        """(right, all) completions of dev problems since this was last asked."""
+        right, total = self._dev_counts
+        self._dev_counts = [0, 0]
+        return right, total
 
     def format(self, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any) -> list[float]:
         """1 where the completion has the asked form, else 0."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from evaluation.engines import EngineUnavailable, vllm_cpu
 from evaluation.engines.vllm_engine import require_vllm
+from stages import ranks
+from stages.grpo.rewards import Rewards
 from stages.grpo.settings import GrpoSettings
 from stages.runtime import Context, StageError
 from stages.training import StageCallback
@@ -14,6 +16,8 @@ from stages.training import StageCallback
 LARGEST = "sampling/sampling_logp_difference/max"
 MEAN = "sampling/sampling_logp_difference/mean"
 """TRL's names of the difference between the sampler's and the trainer's log-probability of the sampled tokens, in nats."""
+DEV_PASS_RATE = "dev_pass_rate"
+"""Share of right completions of the problems in `data.dev`."""
 
 
 def configure_engine(ctx: Context[GrpoSettings]) -> None:
@@ -47,8 +51,17 @@ def configure_engine(ctx: Context[GrpoSettings]) -> None:
 class GrpoCallback(StageCallback):
     """Reports each step, and stops a run whose sampler and trainer no longer hold the same weights."""
 
-    def __init__(self, ctx: Context[GrpoSettings]) -> None:
+    def __init__(self, ctx: Context[GrpoSettings], rewards: Rewards) -> None:
         super().__init__(ctx, "grpo", shown=("reward", "completions/mean_length"))
+        self._rewards = rewards
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        """The share of right answers on the dev problems, over all processes: what the Trainer chooses by, and a line of the curve."""
+        counts = ranks.gather(self._rewards.take_dev_counts())
+        right, total = (sum(count[place] for count in counts) for place in (0, 1))
+        metrics[f"eval_{DEV_PASS_RATE}"] = right / total
+        state.log_history.append({"step": state.global_step, DEV_PASS_RATE: right / total, "dev_samples": total})
+        self.ctx.note(f"step {state.global_step}: {right} of {total} samples of data.dev are right")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Completions that are in use for several steps are not part of a checkpoint, so a stop waits for the last of these steps.
@@ -71,6 +84,14 @@ class GrpoCallback(StageCallback):
                     f"above {bound:g}: vLLM does not hold the weights that are trained",
                     f"Use the pinned versions. Raise grpo.{name}_logprob_difference only where 16-bit arithmetic explains it.",
                 )
+
+
+def chosen_checkpoint(state: Any, expected: int) -> dict[str, Any]:
+    """The curve on the dev problems and the step it chose. Raises StageError where the curve has not `expected` points."""
+    curve = [[entry["step"], entry[DEV_PASS_RATE]] for entry in state.log_history if DEV_PASS_RATE in entry]
+    if len(curve) != expected:
+        raise StageError(f"data.dev was looked at {len(curve)} of {expected} times", "This is an error in the stage.")
+    return {"dev_pass_rate": curve, "chosen_step": state.best_global_step}
 
 
 def check_recorded(ctx: Context[GrpoSettings], history: list[dict[str, float]]) -> dict[str, float]:

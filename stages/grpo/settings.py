@@ -125,6 +125,9 @@ class GrpoSettings(StageSettings):
     dtype: Literal["float32", "bfloat16"] = identity("float32")
     """bfloat16: mixed precision (trained weights stay float32), vLLM and the saved checkpoint in bfloat16."""
     lora: LoraSettings | None = identity(None)
+    lora_start: Literal["merged", "sft_adapter"] = identity("merged")
+    """What an adapter starts on. merged: a new one on the complete SFT checkpoint. sft_adapter: SFT's own, trained on, on the model below
+    it; the reference model of `beta` is the SFT checkpoint either way."""
     gradient_checkpointing: bool = execution(False)
     """Recompute activations in the backward pass: less memory, more time."""
 
@@ -150,6 +153,11 @@ class GrpoSettings(StageSettings):
     """Memory for vLLM's key-value cache (cpu), in GiB."""
     checkpoint_steps: int = execution(20, gt=0)
     """Optimizer steps between two checkpoints that a stopped run can resume from."""
+    dev_every: int | None = identity(None, gt=0)
+    """Optimizer steps between two looks at `data.dev`; the checkpoint with the largest share of right answers there is the result, the
+    earlier one where two are equal. None: the last checkpoint is."""
+    dev_samples: int = identity(4, gt=0)
+    """Completions per problem of `data.dev`, sampled as in training."""
     trainer: dict[str, Any] = identity({})
     """Further options of `trl.GRPOConfig`, by their names there. Options that have a field above are refused."""
 
@@ -190,6 +198,13 @@ class GrpoSettings(StageSettings):
                 f"steps: {self.steps} are no whole number of rollouts, each used for {self.steps_per_rollout} steps "
                 f"({self.mini_batches} mini_batches * {self.num_iterations} num_iterations)"
             )
+        if self.dev_every is not None and (self.steps % self.dev_every or self.dev_every % self.steps_per_rollout):
+            raise ValueError(
+                f"dev_every: {self.dev_every} must divide the {self.steps} steps, and be a whole number of rollouts, each used for "
+                f"{self.steps_per_rollout} steps"
+            )
+        if self.lora_start == "sft_adapter" and self.lora is None:
+            raise ValueError("lora_start: sft_adapter trains an adapter; set lora to what sft.lora is")
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: {self.warmup_steps} leave nothing of {self.steps} steps")
         if self.max_model_len is not None and self.max_completion_length >= self.max_model_len:

@@ -18,10 +18,10 @@ from evaluation.grading import Grader
 from evaluation.records import VERDICTS, Problem, RecordError, read_records
 from stages import training
 from stages.grpo.rewards import Rewards
-from stages.grpo.rollout import GrpoCallback, check_recorded, configure_engine
+from stages.grpo.rollout import DEV_PASS_RATE, GrpoCallback, check_recorded, chosen_checkpoint, configure_engine
 from stages.grpo.settings import GrpoSettings
 from stages.handoff import check_contract, check_same, check_stops
-from stages.lora import lora_config, merge_adapter
+from stages.lora import load_adapter, lora_config, merge_adapter
 from stages.runtime import Context, Result, StageError
 
 _SAME_NAME = (
@@ -44,7 +44,9 @@ OWNED_OPTIONS: dict[str, str] = {
     ),
     **dict.fromkeys(("seed", "data_seed", "full_determinism"), "seed"),
     **dict.fromkeys(("use_cpu", "local_rank", "dataloader_pin_memory"), "execution.device"),
-    **dict.fromkeys(("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end"), "the generate and score stages"),
+    **dict.fromkeys(("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end"), "grpo.dev_every"),
+    **dict.fromkeys(("metric_for_best_model", "greater_is_better", "per_device_eval_batch_size"), "grpo.dev_every"),
+    "num_generations_eval": "grpo.dev_samples",
     **dict.fromkeys(("use_vllm", "vllm_mode", "use_transformers_continuous_batching", "use_transformers_paged"), "grpo.rollout"),
     **dict.fromkeys(("vllm_server_base_url", "vllm_server_host", "vllm_server_port"), "grpo.rollout (colocated only)"),
     **dict.fromkeys(("vllm_importance_sampling_clip_max", "vllm_importance_sampling_cap"), "grpo.sampling_correction_max"),
@@ -78,32 +80,42 @@ def run(ctx: Context[GrpoSettings]) -> Result:
         configure_engine(ctx)
     training.prepare_torch(ctx)
     problems = read_prompts(ctx)
-    base = ctx.inputs["model"] / "model"
+    continued = settings.lora_start == "sft_adapter"
+    base = ctx.inputs["below" if continued else "model"] / "model"
     model, tokenizer = training.load_model_and_tokenizer(
         base, settings.dtype if settings.lora else "float32"
     )  # what is trained stays float32
     contract = check_contract(base, model, tokenizer)
-    problems, longest = _fitting(ctx, problems, tokenizer, model.config.get_text_config().max_position_embeddings)
-    callback = GrpoCallback(ctx)
+    positions = model.config.get_text_config().max_position_embeddings
+    if continued:
+        model = load_adapter(model, ctx.inputs["adapter"] / "adapter")
+    problems, longest = _fitting(ctx, problems, "prompts", tokenizer, positions)
+    if len(problems) < settings.prompts_per_step:
+        raise StageError(
+            f"{len(problems)} prompts are fewer than the {settings.prompts_per_step} of one step",
+            "Lower grpo.prompts_per_step, or add rows to data.rl.",
+        )
+    dev: list[Problem] = []
+    if settings.dev_every is not None:
+        dev, longest_dev = _fitting(ctx, read_prompts(ctx, "dev"), "dev problems", tokenizer, positions)
+        longest = max(longest, longest_dev)
     ctx.progress(0, settings.steps, "loading the engine")
     with Grader(settings.grader_workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
         if any(problem.kind == "code" for problem in problems):
             _start_sandbox(ctx, grader)
         ends = end_token_ids(tokenizer, model.generation_config)
         prompt_end = render(tokenizer, problems[0].prompt, settings.system_prompt, settings.enable_thinking)[0]
-        functions, weights = Rewards(problems, grader, tokenizer, ends, settings.max_grader_error_share, prompt_end).parts(settings)
+        rewards = Rewards([*problems, *dev], grader, tokenizer, ends, settings.max_grader_error_share, prompt_end, dev_from=len(problems))
+        functions, weights = rewards.parts(settings)
+        callback = GrpoCallback(ctx, rewards)
         trainer = GRPOTrainer(
             model=model,
             args=trainer_config(ctx, longest + settings.max_completion_length, weights),
             reward_funcs=functions,
-            train_dataset=Dataset.from_list(
-                [
-                    {"prompt": messages_of(problem.prompt, settings.system_prompt), "problem": index}
-                    for index, problem in enumerate(problems)
-                ]
-            ),
+            train_dataset=_dataset(problems, 0, settings),
+            eval_dataset=_dataset(dev, len(problems), settings) if dev else None,
             processing_class=tokenizer,
-            peft_config=lora_config(settings.lora),
+            peft_config=None if continued else lora_config(settings.lora),
             callbacks=[callback],
         )
         if settings.stop_check_prompts:
@@ -113,6 +125,13 @@ def run(ctx: Context[GrpoSettings]) -> Result:
         transformers.set_seed(ctx.seed)  # building vLLM's engine seeds this process with 0, whatever the run's seed is
         training.train(ctx, trainer)
     return _finish(ctx, trainer, tokenizer, callback, problems, contract)
+
+
+def _dataset(problems: list[Problem], first: int, settings: GrpoSettings) -> Dataset:
+    """The rows that TRL samples from; `problem` is the index by which the rewards find a row's problem."""
+    return Dataset.from_list(
+        [{"prompt": messages_of(p.prompt, settings.system_prompt), "problem": index} for index, p in enumerate(problems, start=first)]
+    )
 
 
 def _finish(
@@ -143,6 +162,8 @@ def _finish(
     saved = training.load_model_and_tokenizer(ctx.output / "model", settings.dtype)
     check_same(contract, check_contract(ctx.output / "model", *saved))
     extra["contract"] = contract
+    if settings.dev_every is not None:
+        extra |= chosen_checkpoint(trainer.state, settings.steps // settings.dev_every)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     if settings.rollout == "vllm":
         extra |= check_recorded(ctx, history)
@@ -163,15 +184,15 @@ def _finish(
     )
 
 
-def read_prompts(ctx: Context[GrpoSettings]) -> list[Problem]:
-    """The problems of `rl.jsonl`. Raises StageError where there are none, or one is not a problem."""
-    path = ctx.inputs["data"] / "rl.jsonl"
+def read_prompts(ctx: Context[GrpoSettings], name: str = "rl") -> list[Problem]:
+    """The problems of `rl.jsonl`, or of `dev.jsonl`. Raises StageError where there are none, or one is not a problem."""
+    path = ctx.inputs["data" if name == "rl" else "dev"] / f"{name}.jsonl"
     try:
         problems = read_records(path, Problem) if path.is_file() else []
     except RecordError as error:
-        raise StageError(str(error), "Run the data stage again; check the columns in `data.rl`.") from None
+        raise StageError(str(error), f"Run the data stage again; check the columns in `data.{name}`.") from None
     if not problems:
-        raise StageError(f"{path}: no prompts to train on", "Check `data.rl` in the config.")
+        raise StageError(f"{path}: no problems in it", f"Check `data.{name}` in the config.")
     return problems
 
 
@@ -186,7 +207,7 @@ def _start_sandbox(ctx: Context[GrpoSettings], grader: Grader) -> None:
     ctx.note(f"sampled programs run with isolation level {level}")
 
 
-def _fitting(ctx: Context[GrpoSettings], problems: list[Problem], tokenizer: Any, positions: int) -> tuple[list[Problem], int]:
+def _fitting(ctx: Context[GrpoSettings], problems: list[Problem], what: str, tokenizer: Any, positions: int) -> tuple[list[Problem], int]:
     """The problems whose prompt leaves room for a whole completion, and the longest of these prompts in tokens."""
     settings = ctx.settings
     if settings.max_model_len is not None and settings.max_model_len > positions:
@@ -200,15 +221,10 @@ def _fitting(ctx: Context[GrpoSettings], problems: list[Problem], tokenizer: Any
     where = f"with max_completion_length {settings.max_completion_length} in a context of {limit} tokens"
     if not kept:
         raise StageError(
-            f"all {left_out} prompts are too long {where}; the shortest has {min(lengths)} tokens", "Lower grpo.max_completion_length."
+            f"all {left_out} {what} are too long {where}; the shortest has {min(lengths)} tokens", "Lower grpo.max_completion_length."
         )
     if left_out:
-        ctx.note(f"{left_out} of {len(problems)} prompts are left out: too long {where}")
-    if len(kept) < settings.prompts_per_step:
-        raise StageError(
-            f"{len(kept)} prompts are fewer than the {settings.prompts_per_step} of one step",
-            "Lower grpo.prompts_per_step, or add rows to data.rl.",
-        )
+        ctx.note(f"{left_out} of {len(problems)} {what} are left out: too long {where}")
     return [problems[index] for index in kept], max(lengths[index] for index in kept)
 
 
@@ -244,6 +260,7 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
         "chat_template_kwargs": template_options(settings.enable_thinking),
         "repetition_penalty": 1.0,
         "min_p": None,
+        **_dev_options(settings, micro_batch),
         "use_vllm": settings.rollout == "vllm",
         "vllm_mode": "colocate",
         "vllm_enable_sleep_mode": False,
@@ -266,6 +283,23 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
         raise StageError(f"TRL refuses these options: {error}", "Check `grpo.trainer` and `grpo.dtype`.") from error
 
 
+def _dev_options(settings: GrpoSettings, micro_batch: int) -> dict[str, Any]:
+    """The Trainer's own choice of the best checkpoint, by the share that `GrpoCallback` measures."""
+    if settings.dev_every is None:
+        return {}
+    return {
+        "eval_strategy": "steps",
+        "eval_steps": settings.dev_every,
+        "num_generations_eval": settings.dev_samples,
+        "per_device_eval_batch_size": max(1, micro_batch // settings.dev_samples) * settings.dev_samples,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": f"eval_{DEV_PASS_RATE}",
+        "greater_is_better": True,
+    }
+
+
 def _checkpoint_steps(settings: GrpoSettings) -> int:
-    """Checkpoints only where the completions in use are used up: they are not part of a checkpoint."""
+    """Checkpoints only where the completions in use are used up: they are not part of a checkpoint. A choice needs one at each look."""
+    if settings.dev_every is not None:
+        return settings.dev_every
     return math.ceil(settings.checkpoint_steps / settings.steps_per_rollout) * settings.steps_per_rollout

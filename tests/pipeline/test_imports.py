@@ -17,4 +17,4 @@ def test_pipeline_and_settings_import_nothing_heavy() -> None:
         f"print(len(settings), [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert answer == "7 []\n"
+    assert answer == "8 []\n"

@@ -241,3 +241,40 @@ def test_the_executor_accepts_what_the_plan_accepted(tmp_path: Path, monkeypatch
 def test_an_unknown_trigger_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no trigger 'cofig'; did you mean 'config'"):
         parse_triggers("cofig")
+
+
+def test_chosen_prompts_and_a_chosen_checkpoint(tmp_path: Path) -> None:
+    """RL takes the prompts of the difficulty stage, which samples the checkpoint that RL starts from with RL's own settings."""
+    dev = "data.dev=[{task: word_problems, split: dev, rows: 8}]"
+    stages = {s.name: s for s in build_graph(config(tmp_path, dev, "difficulty={samples: 4}", "grpo.dev_every=1", "grpo.temperature=0.7"))}
+    assert list(stages)[7:10] == ["generate.prompts", "difficulty", "grpo"]
+    sampled = stages["generate.prompts"].settings.benchmarks  # type: ignore[attr-defined]
+    assert [(b.name, b.samples, b.temperature, b.max_new_tokens) for b in sampled] == [("rl", 4, 0.7, 64), ("dev", 4, 0.7, 64)]
+    assert {name: source.stage for name, source in stages["grpo"].inputs.items()} == {"data": "difficulty", "model": "sft", "dev": "data"}
+
+
+def test_a_continued_adapter_takes_the_model_below_it(tmp_path: Path) -> None:
+    lora = ("sft.lora={rank: 4}", "grpo.lora={rank: 4}", "grpo.lora_start=sft_adapter")
+    inputs = {s.name: s for s in build_graph(config(tmp_path, *lora))}["grpo"].inputs
+    assert {name: source.stage for name, source in inputs.items()} == {"data": "data", "model": "sft", "adapter": "sft", "below": "base"}
+    with pytest.raises(ConfigError, match=r"grpo.lora: an adapter that is continued has the shape it has"):
+        config(tmp_path, *lora, "grpo.lora.rank=8")
+    with pytest.raises(ConfigError, match=r"sft.lora is not set"):
+        config(tmp_path, *lora[1:])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grpo.dev_every=1", "grpo.dev_every: there are no problems to choose a checkpoint by"),
+        ("data.dev=[{task: word_problems, split: dev, rows: 8}]", "data.dev: nothing uses these problems"),
+        ("data.dev=[{task: word_problems, split: test, rows: 8}]", "has no 'test' split to train on"),
+        ("grpo=null", None),
+    ],
+)
+def test_dev_problems_need_a_use(tmp_path: Path, override: str, message: str | None) -> None:
+    if message is None:
+        config(tmp_path, override)
+        return
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, override)

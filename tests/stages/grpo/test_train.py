@@ -198,3 +198,77 @@ def test_every_setting_reaches_trl(grpo_inputs: dict[str, Path], tmp_path: Path)
     assert (halved.gradient_accumulation_steps, halved.steps_per_generation, halved.generation_batch_size) == (2, 4, 16)
     assert (config.use_vllm, config.vllm_max_model_length, config.vllm_importance_sampling_correction) == (True, 100, True)
     assert (config.gradient_checkpointing, config.mask_truncated_completions, config.num_iterations) == (False, False, 2)
+
+
+@pytest.fixture(scope="session")
+def dev_inputs(grpo_inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The inputs with ten dev problems beside."""
+    lines = (grpo_inputs["data"] / "rl.jsonl").read_text(encoding="utf-8").splitlines()
+    folder = tmp_path_factory.mktemp("dev")
+    write_jsonl(folder / "dev.jsonl", [{**json.loads(line), "id": f"dev-{number}"} for number, line in enumerate(lines[10:20])])
+    return {**grpo_inputs, "dev": folder}
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_chosen_on_dev_problems_interrupted_or_not(dev_inputs: dict[str, Path], tmp_path: Path) -> None:
+    """A learning rate that breaks the model makes the first look the best one: what is saved is not the last checkpoint."""
+    settings = {**BRIEF, "dev_every": 4, "dev_samples": 2, "learning_rate": 0.05}
+    straight = run_stage_program(tmp_path / "straight", "grpo", settings, dev_inputs)
+    assert straight.code == 0, straight.log
+    proof = result(straight)["proof"]
+    assert [step for step, _ in proof["dev_pass_rate"]] == [4, 8]
+    best = max(proof["dev_pass_rate"], key=lambda point: point[1])
+    assert proof["chosen_step"] == best[0]
+    assert any(note.startswith("step 4: ") and note.endswith("of 20 samples of data.dev are right") for note in straight.notes)
+    assert [point["step"] for point in curve(straight.output)] == list(range(1, 9))  # looks are no steps
+    assert sum(result(straight)["metrics"]["verdicts"].values()) == 8 * 16  # and no training completions
+
+    spec = write_spec(tmp_path / "stopped", "grpo", settings, dev_inputs)
+    process = subprocess.Popen([sys.executable, "-m", "stages.grpo", str(spec)], env=stage_environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "stopped" / "state" / "checkpoints" / "checkpoint-4" / TRAINER_STATE).exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait(timeout=60)
+    resumed = run_stage_program(tmp_path / "stopped", "grpo", settings, dev_inputs)
+    assert resumed.code == 0, resumed.log
+    assert content(resumed.output) == content(straight.output)
+    assert result(resumed)["proof"] == proof
+
+
+@pytest.mark.slow
+def test_the_adapter_of_sft_is_trained_on(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel, get_peft_model
+    from safetensors.torch import load_file
+
+    from stages import training
+    from stages.lora import lora_config
+    from stages.sft.settings import LoraSettings
+
+    lora = {"rank": 4, "targets": ["q_proj", "v_proj"]}
+    model, tokenizer = training.load_model_and_tokenizer(grpo_inputs["model"] / "model", "float32")
+    adapted = get_peft_model(model, lora_config(LoraSettings.model_validate(lora)))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02, generator=torch.Generator().manual_seed(1))
+    adapted.save_pretrained(tmp_path / "sft" / "adapter")
+    training.save_checkpoint(adapted.merge_and_unload(), tokenizer, tmp_path / "sft" / "model", "float32")
+    inputs = {"data": grpo_inputs["data"], "model": tmp_path / "sft", "adapter": tmp_path / "sft", "below": grpo_inputs["model"]}
+    settings = {**BRIEF, "steps": 2, "lora": lora, "lora_start": "sft_adapter", "beta": 0.05, "learning_rate": 1e-3}
+    run = run_stage_program(tmp_path / "run", "grpo", settings, inputs)
+    assert run.code == 0, run.log
+    # The first rollout is the SFT model's, whose reference it is: no divergence yet, and vLLM holds the merged weights.
+    assert curve(run.output)[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert result(run)["proof"]["logprob_difference_max"] < 1e-3
+    before = load_file(tmp_path / "sft" / "adapter" / "adapter_model.safetensors")
+    after = load_file(run.output / "adapter" / "adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    below, _ = training.load_model_and_tokenizer(grpo_inputs["model"] / "model", "float32")
+    again = PeftModel.from_pretrained(below, run.output / "adapter").merge_and_unload()
+    saved, _ = training.load_model_and_tokenizer(run.output / "model", "float32")
+    assert training.relative_change(again, saved) < 1e-6

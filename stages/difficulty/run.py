@@ -1,0 +1,97 @@
+"""Grades the samples of every prompt and writes `rl.jsonl` with those that are neither too hard nor too easy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from evaluation.grading import Grader
+from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
+from evaluation.statistics import wilson_interval
+from stages.difficulty.settings import DifficultySettings
+from stages.generate.plan import problems_path
+from stages.runtime import Context, Result, StageError, write_json
+from stages.score.run import check_grader_errors, check_isolation, grade, make_scores, read_generations
+
+
+def run(context: Context[DifficultySettings]) -> Result:
+    """`inputs["generations"]` are samples of the prompts in `inputs["data"]`; writes rl.jsonl, pass_rates.jsonl and summary.json."""
+    settings = context.settings
+    try:
+        generations = read_generations(context.inputs["generations"] / "generations.jsonl")
+        names = list(dict.fromkeys(generation.benchmark for generation in generations))
+        problems = {name: {p.id: p for p in read_records(problems_path(context.inputs["data"], name), Problem)} for name in names}
+    except (RecordError, OSError) as error:
+        raise StageError(f"the samples of the prompts cannot be read: {error}", "Run `vcore store verify`, then run again.") from error
+    right = _right(context, generations, problems)
+    rates = {name: {p: fmean(right[name, p]) for p in problems[name]} for name in names}
+    rows = [
+        {"set": name, "problem_id": p, "samples": len(right[name, p]), "right": sum(right[name, p])}
+        for name in names
+        for p in problems[name]
+    ]
+    write_jsonl(context.output / "pass_rates.jsonl", rows)
+
+    gated = "dev" if "dev" in names else "rl"
+    gate = _check_gate(settings, gated, [right[gated, p] for p in problems[gated]])
+    too_hard = [p for p, rate in rates["rl"].items() if settings.above is not None and rate <= settings.above]
+    too_easy = [p for p, rate in rates["rl"].items() if settings.below is not None and rate >= settings.below]
+    left_out = {*too_hard, *too_easy}
+    kept = [problem for problem in problems["rl"].values() if problem.id not in left_out]
+    if not kept:
+        raise StageError(
+            f"no prompt is left: {len(too_hard)} of {len(rates['rl'])} are too hard and {len(too_easy)} too easy for this checkpoint",
+            "Train SFT longer, take other prompts, or widen difficulty.above and difficulty.below.",
+        )
+    write_jsonl(context.output / "rl.jsonl", kept)
+    pass_rate = fmean(rates["rl"].values())
+    summary = {
+        "prompts": len(rates["rl"]),
+        "kept": len(kept),
+        "too_hard": len(too_hard),
+        "too_easy": len(too_easy),
+        "pass_rate": pass_rate,
+        "gate": gate,
+    }
+    write_json(context.output / "summary.json", summary)
+    headline = f"{len(kept)} of {len(rates['rl'])} prompts kept, {len(too_hard)} too hard, {len(too_easy)} too easy"
+    return Result({"prompts": len(rates["rl"]), "kept": len(kept)}, {"headline": headline, "pass_rate": round(pass_rate, 4)})
+
+
+def _right(
+    context: Context[DifficultySettings], generations: list[Generation], problems: dict[str, dict[str, Problem]]
+) -> dict[tuple[str, str], list[bool]]:
+    """For each prompt, whether each of its samples is right. Raises StageError where the grader itself fails too often."""
+    scoring = context.settings.scoring
+    workers = scoring.workers or context.machine.threads
+    with Grader(workers, scoring.maths_timeout_s, scoring.code_timeout_s, scoring.memory_mib) as grader:
+        if any(problem.kind == "code" for of_set in problems.values() for problem in of_set.values()):
+            check_isolation(grader, scoring)
+        graded = grade(grader, generations, problems, lambda done: context.progress(done, len(generations), "grading"))
+    scores = make_scores(generations, graded, problems)
+    check_grader_errors(scores, scoring)
+    right: dict[tuple[str, str], list[bool]] = {}
+    for score in scores:
+        right.setdefault((score.benchmark, score.problem_id), []).append(score.verdict == "correct")
+    return right
+
+
+def _check_gate(settings: DifficultySettings, name: str, right: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """How much of `name` is solved, and whether RL may start. Raises StageError where it may not."""
+    solved, rate = sum(map(any, right)), fmean(fmean(samples) for samples in right)
+    low, high = wilson_interval(solved, len(right))
+    share = solved / len(right)
+    said = f"{solved} of {len(right)} problems of {name} are solved in one of {settings.samples} samples (95 %: {low:.1%} to {high:.1%})"
+    if settings.min_solved is not None and share < settings.min_solved:
+        raise StageError(
+            f"{said}, fewer than the {settings.min_solved:.1%} of difficulty.min_solved: RL would find nothing to reward",
+            "Train SFT longer or on more, or take easier prompts.",
+        )
+    if settings.max_pass_rate is not None and rate > settings.max_pass_rate:
+        raise StageError(
+            f"the mean pass rate on {name} is {rate:.1%}, above the {settings.max_pass_rate:.1%} of difficulty.max_pass_rate: "
+            "RL would find little to learn",
+            "Take harder prompts.",
+        )
+    return {"set": name, "problems": len(right), "solved": solved, "solved_low": low, "solved_high": high, "pass_rate": rate}

@@ -1,0 +1,36 @@
+"""Settings of the difficulty stage: which prompts are kept for RL, and whether RL starts at all."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from stages.score.settings import ScoreSettings
+from stages.settings import StageSettings, identity
+
+
+class DifficultySettings(StageSettings):
+    """Prompts by the pass rate of the checkpoint that RL starts from, sampled as RL will sample.
+
+    A group whose completions are all right or all wrong has no advantage: its prompt costs a rollout and teaches nothing.
+    """
+
+    samples: int = identity(8, gt=0)
+    """Completions per prompt, with the temperature, lengths and system prompt of `grpo`."""
+    above: float | None = identity(0.0, ge=0, lt=1)
+    """Keep prompts whose share of right completions is larger. None: no bound."""
+    below: float | None = identity(1.0, gt=0, le=1)
+    """Keep prompts whose share of right completions is smaller. None: no bound."""
+    min_solved: float | None = identity(None, gt=0, le=1)
+    """RL starts only where at least this share of `data.dev` (of the prompts, where there is none) is solved in one of the samples."""
+    max_pass_rate: float | None = identity(None, gt=0, le=1)
+    """RL starts only where the mean pass rate there is no higher: a policy that is always right has nothing to learn."""
+    scoring: ScoreSettings = identity(ScoreSettings())
+    """Filled from the pipeline's `score:` section; write it there."""
+
+    @model_validator(mode="after")
+    def _some_rate_is_left(self) -> DifficultySettings:
+        above = -1.0 if self.above is None else self.above
+        below = 2.0 if self.below is None else self.below
+        if not any(above < right / self.samples < below for right in range(self.samples + 1)):
+            raise ValueError(f"below: no pass rate of {self.samples} samples lies above {self.above} and below {self.below}")
+        return self
