@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline import cli_eval, cli_rewards, cli_schedule, cli_store, cli_sweep
+from pipeline import cli_eval, cli_publish, cli_rewards, cli_schedule, cli_store, cli_sweep
 from pipeline.cli_common import (
     AsJson,
     ConfigFile,
@@ -30,6 +30,7 @@ from pipeline.cli_common import (
     print_results,
     print_run,
 )
+from pipeline.cli_estimate import print_estimate
 from pipeline.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, StageFailed, UserError
 from pipeline.signals import asked_to_stop, stop_on_signals
 
@@ -82,9 +83,15 @@ def plan(
     only: Only = None,
     until: Until = None,
     triggers: Triggers = None,
+    estimated: Annotated[
+        bool, typer.Option("--estimate", help="Say what memory each GPU stage needs, from the model's config alone, instead.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do and why: HIT, RUN, RESUME or WAIT for every stage."""
+    if estimated:
+        print_estimate(config, overrides or [], as_json)
+        return
     from pipeline.session import plan_only
 
     _, store, planned = plan_only(config, overrides or [], options(force, start, only, until, triggers))
@@ -177,6 +184,8 @@ app.command()(cli_eval.score)
 app.command()(cli_eval.compare)
 app.command()(cli_sweep.sweep)
 app.command()(cli_sweep.report)
+app.command()(cli_publish.push)
+app.command()(cli_publish.reproduce)
 app.command()(cli_schedule.serve)
 app.command()(cli_schedule.deploy)
 

@@ -36,7 +36,7 @@ class Origin:
 def origins(config: PipelineConfig, program: str) -> Iterator[Origin]:
     """What a stage program reads from outside, as the config says."""
     if program == "data":
-        for kind, sources in (("sft", config.data.sft), ("rl", config.data.rl)):
+        for kind, sources in (("sft", config.data.sft), ("rl", config.data.rl), ("dev", config.data.dev)):
             for index, source in enumerate(sources):
                 yield from _source_origin(config, f"data.{kind}.{index}", source)
         for benchmark in config.benchmarks:

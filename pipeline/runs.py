@@ -70,10 +70,10 @@ class RunRecord:
 
     def compare_with_predecessor(self) -> None:
         """Note in the record which scores left the interval they had in the run of this pipeline before."""
-        before = predecessor(self.folder.parent, self.data["name"], self.folder.name)
+        report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+        before = predecessor(self.folder.parent, self.data["name"], report["seed"], self.folder.name)
         self.data["predecessor"] = before["run"] if before is not None else None
-        results = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["results"]
-        self.data["moved"] = moved_scores(before["results"], results) if before is not None else []
+        self.data["moved"] = moved_scores(before["results"], report["results"]) if before is not None else []
 
     def save(self) -> None:
         write_json(self.folder / "run.json", self.data)

@@ -35,14 +35,15 @@ def moved_scores(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> l
     return found
 
 
-def predecessor(runs: Path, name: str, this: str) -> dict[str, Any] | None:
-    """The report of the latest earlier run of the pipeline `name` that has one, with the run's id as `run`."""
+def predecessor(runs: Path, name: str, seed: int, this: str) -> dict[str, Any] | None:
+    """The report of the latest earlier run of the pipeline `name` with the same seed that has one, with the run's id as `run`."""
     for file in sorted(runs.glob("*/run.json"), reverse=True):
         if file.parent.name >= this or not (file.parent / "report.json").is_file():
             continue
         if json.loads(file.read_text(encoding="utf-8"))["name"] == name:
             report: dict[str, Any] = json.loads((file.parent / "report.json").read_text(encoding="utf-8"))
-            return {**report, "run": file.parent.name}
+            if report["seed"] == seed:  # another seed is another draw: its scores differ by more than these intervals
+                return {**report, "run": file.parent.name}
     return None
 
 

@@ -192,6 +192,20 @@ def test_a_sweep_shares_what_is_cached_and_reports(home: Path, first: dict[str, 
     assert (tmp_path / "copied" / "report.html").is_file()
 
 
+def test_a_recorded_result_comes_back(home: Path, first: dict[str, Any], tmp_path: Path) -> None:
+    """The second run finds the first one's artifacts, through a link to its store, so that it ends within seconds."""
+    record = home / "runs" / first["run"] / "report.json"
+    other = tmp_path / "other"
+    (other / "reproduce" / "demo-seed-0").mkdir(parents=True)
+    (other / "reproduce" / "demo-seed-0" / "store").symlink_to(home / "store")
+    process = vcore(other, "reproduce", str(record), "--json")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    found = json.loads(out)
+    assert found["verdict"] == "bit for bit"
+    assert {result["came_back"] for result in found["results"]} == {"the same"}
+
+
 def test_runs_show_and_store_commands(home: Path) -> None:
     for arguments in (["runs", "--json"], ["show", "latest", "--json"], ["store", "ls", "--json"], ["store", "verify", "--json"]):
         process = vcore(home, *arguments)

@@ -37,11 +37,12 @@ def test_the_alert_says_which_way() -> None:
 
 
 def test_the_predecessor_is_the_latest_earlier_run_of_that_name_with_a_report(tmp_path: Path) -> None:
-    for run, name, reported in (("1-a", "nightly", True), ("2-b", "nightly", True), ("3-c", "other", True), ("4-d", "nightly", False)):
+    made = (("1-a", "nightly", True, 0), ("2-b", "nightly", True, 0), ("3-c", "other", True, 0), ("4-d", "nightly", False, 0))
+    for run, name, reported, seed in (*made, ("4-e", "nightly", True, 1)):
         (tmp_path / run).mkdir()
         (tmp_path / run / "run.json").write_text(json.dumps({"name": name}))
         if reported:
-            (tmp_path / run / "report.json").write_text(json.dumps({"results": [run]}))
-    assert predecessor(tmp_path, "nightly", "5-e") == {"results": ["2-b"], "run": "2-b"}
-    assert predecessor(tmp_path, "nightly", "2-b") == {"results": ["1-a"], "run": "1-a"}
-    assert predecessor(tmp_path, "nightly", "1-a") is None
+            (tmp_path / run / "report.json").write_text(json.dumps({"results": [run], "seed": seed}))
+    assert predecessor(tmp_path, "nightly", 0, "5-e") == {"results": ["2-b"], "seed": 0, "run": "2-b"}
+    assert predecessor(tmp_path, "nightly", 0, "2-b") == {"results": ["1-a"], "seed": 0, "run": "1-a"}
+    assert predecessor(tmp_path, "nightly", 0, "1-a") is None
