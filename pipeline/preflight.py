@@ -105,6 +105,10 @@ def _libraries(config: PipelineConfig, programs: set[str]) -> None:
                 where=where,
                 fix=f"Install the pinned set (make setup), or choose `--set {where}=transformers` (slower at scale).",
             )
+    for name, section in (("sft", config.sft), ("grpo", config.grpo)):
+        for tracker in section.trackers if section is not None and name in programs else ():
+            if importlib.util.find_spec(tracker) is None:
+                raise ConfigError(f"{tracker} is not installed", where=f"{name}.trackers", fix=f"pip install {tracker}, or leave it out.")
     if programs & {"base", "sft", "grpo", "generate"} and importlib.util.find_spec("torch") is None:
         raise ConfigError("torch is not installed", fix="Install the pinned set: make setup, then vcore doctor.")
 

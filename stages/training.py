@@ -24,6 +24,7 @@ import transformers
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainerState
+from transformers.integrations import TensorBoardCallback
 
 from stages import ranks
 from stages.runtime import Context, StageError, StageStopped
@@ -65,7 +66,7 @@ def shared_trainer_options(ctx: Context[Any], *, logging_steps: int, checkpoint_
         "save_steps": checkpoint_steps,
         "save_total_limit": 2,
         "eval_strategy": "no",
-        "report_to": "none",
+        "report_to": list(ctx.settings.trackers) or "none",
         "disable_tqdm": True,
         "push_to_hub": False,
         "dataloader_num_workers": 0,
@@ -289,6 +290,20 @@ def train(ctx: Context[Any], trainer: Any) -> None:
         raise StageStopped
 
 
+def whole_model(ctx: Context[Any], trainer: Any) -> Any:
+    """The trained model, without autocast (it would blur the checks) and, where FSDP or DeepSpeed had split it, put together again.
+
+    Every process has to call this; only the main one gets a model it can use.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    folder = ctx.state / "whole"
+    trainer.save_model(str(folder))
+    if not ctx.main:
+        return None
+    return load_model_and_tokenizer(folder, "float32")[0]
+
+
 class StageCallback(TrainerCallback):  # type: ignore[misc]
     """Connects a Trainer to the stage: progress, the training curve, and leaving on request.
 
@@ -340,6 +355,16 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
         shown = {name: round(values[name], 4) for name in self.shown if name in values}
         self.ctx.progress(state.global_step, state.max_steps, self.phase, **shown, tokens_per_s=round(tokens / max(seconds, 1e-9)))
+
+
+def tensorboard(ctx: Context[Any]) -> list[TrainerCallback]:
+    """The callback that writes the Trainer's log to `record/tensorboard`; in the main process only. A resumed run adds a file, in which
+    the steps that were lost with the interrupted one stand again."""
+    if not ctx.main:
+        return []
+    from tensorboardX import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(str(ctx.record / "tensorboard")))]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

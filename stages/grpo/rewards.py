@@ -11,6 +11,7 @@ from evaluation.engines.base import text_of
 from evaluation.graders.extraction import after_thinking, continue_prompt
 from evaluation.grading import Grader
 from evaluation.records import VERDICTS, Problem
+from stages import ranks
 from stages.grpo.custom import RewardFunction, load_reward
 from stages.grpo.settings import GrpoSettings
 from stages.grpo.shaping import overlong_penalty, repetition_penalty
@@ -41,7 +42,7 @@ class Rewards:
     ) -> None:
         """`dev_from` is the index of the first problem that is only looked at, not trained on: right answers to these are counted."""
         self._dev_from = len(problems) if dev_from is None else dev_from
-        self._dev_counts = [0, 0]
+        self._dev_verdicts: list[tuple[int, bool]] = []
         self._prompt_end = prompt_end
         self._problems = problems
         self._grader = grader
@@ -52,16 +53,18 @@ class Rewards:
     def correct(
         self, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float]:
-        """1 where the grader says `correct`, else 0; logs the count of each verdict of this batch.
+        """1 where the grader says `correct`, else 0; logs the count of each verdict of the step.
 
         Raises:
             StageError: the grader itself failed on more than the allowed share.
         """
         items = [(self._problems[index], *self._decoded(ids)) for index, ids in zip(problem, completion_ids, strict=True)]
         graded = self._grader.grade(items)
-        looked_at = [grade.verdict == "correct" for grade, index in zip(graded, problem, strict=True) if index >= self._dev_from]
-        self._dev_counts = [self._dev_counts[0] + sum(looked_at), self._dev_counts[1] + len(looked_at)]
-        counts = Counter(grade.verdict for grade in graded)
+        self._dev_verdicts += [
+            (index, grade.verdict == "correct") for grade, index in zip(graded, problem, strict=True) if index >= self._dev_from
+        ]
+        # Over all processes: TRL logs the mean of what each of them says.
+        counts = sum(ranks.gather(Counter(grade.verdict for grade in graded)), Counter())
         for verdict in VERDICTS:
             log_metric(f"verdicts/{verdict}", float(counts[verdict]))
         if counts["grader_error"] > self._max_error_share * len(graded):
@@ -72,11 +75,10 @@ class Rewards:
             )
         return [1.0 if grade.verdict == "correct" else 0.0 for grade in graded]
 
-    def take_dev_counts(self) -> tuple[int, int]:
-        """(right, all) completions of dev problems since this was last asked."""
-        right, total = self._dev_counts
-        self._dev_counts = [0, 0]
-        return right, total
+    def take_dev_verdicts(self) -> list[tuple[int, bool]]:
+        """(problem, right) of each completion of a dev problem that this process has graded since this was last asked."""
+        taken, self._dev_verdicts = self._dev_verdicts, []
+        return taken
 
     def format(self, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any) -> list[float]:
         """1 where the completion has the asked form, else 0."""

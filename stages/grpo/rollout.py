@@ -57,8 +57,13 @@ class GrpoCallback(StageCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         """The share of right answers on the dev problems, over all processes: what the Trainer chooses by, and a line of the curve."""
-        counts = ranks.gather(self._rewards.take_dev_counts())
-        right, total = (sum(count[place] for count in counts) for place in (0, 1))
+        samples: dict[int, list[bool]] = {}
+        for verdicts in ranks.gather(self._rewards.take_dev_verdicts()):
+            for problem, verdict in verdicts:
+                samples.setdefault(problem, []).append(verdict)
+        # Where the problems do not share out evenly, the processes get some of them twice: each counts as often as it was asked for.
+        counted = [verdict for of_problem in samples.values() for verdict in of_problem[: self.ctx.settings.dev_samples]]
+        right, total = sum(counted), len(counted)
         metrics[f"eval_{DEV_PASS_RATE}"] = right / total
         state.log_history.append({"step": state.global_step, DEV_PASS_RATE: right / total, "dev_samples": total})
         self.ctx.note(f"step {state.global_step}: {right} of {total} samples of data.dev are right")

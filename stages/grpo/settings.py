@@ -158,6 +158,8 @@ class GrpoSettings(StageSettings):
     earlier one where two are equal. None: the last checkpoint is."""
     dev_samples: int = identity(4, gt=0)
     """Completions per problem of `data.dev`, sampled as in training."""
+    trackers: list[Literal["wandb", "trackio"]] = execution([])
+    """Where the curve goes beside `record/metrics.jsonl` and `record/tensorboard`; its own environment variables say which project."""
     trainer: dict[str, Any] = identity({})
     """Further options of `trl.GRPOConfig`, by their names there. Options that have a field above are refused."""
 

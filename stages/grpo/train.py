@@ -61,7 +61,7 @@ OWNED_OPTIONS: dict[str, str] = {
     "lr_scheduler_type": "grpo.schedule",
     "output_dir": "home",
     "push_to_hub": "the checkpoint folder and your own upload",
-    "report_to": "record/metrics.jsonl and the report",
+    "report_to": "grpo.trackers",
     "disable_tqdm": "the pipeline's own progress line",
 }
 """Options of GRPOConfig that the pipeline sets itself -> where a user sets them."""
@@ -116,7 +116,7 @@ def run(ctx: Context[GrpoSettings]) -> Result:
             eval_dataset=_dataset(dev, len(problems), settings) if dev else None,
             processing_class=tokenizer,
             peft_config=None if continued else lora_config(settings.lora),
-            callbacks=[callback],
+            callbacks=[callback, *training.tensorboard(ctx)],
         )
         if settings.stop_check_prompts:
             first = problems[: settings.stop_check_prompts]
@@ -124,7 +124,8 @@ def run(ctx: Context[GrpoSettings]) -> Result:
             check_stops(trainer.model, tokenizer, prompts, settings.max_completion_length, settings.temperature)
         transformers.set_seed(ctx.seed)  # building vLLM's engine seeds this process with 0, whatever the run's seed is
         training.train(ctx, trainer)
-    return _finish(ctx, trainer, tokenizer, callback, problems, contract)
+    trained = training.whole_model(ctx, trainer)
+    return _finish(ctx, trainer, trained, tokenizer, callback, problems, contract) if ctx.main else Result({})
 
 
 def _dataset(problems: list[Problem], first: int, settings: GrpoSettings) -> Dataset:
@@ -137,6 +138,7 @@ def _dataset(problems: list[Problem], first: int, settings: GrpoSettings) -> Dat
 def _finish(
     ctx: Context[GrpoSettings],
     trainer: GRPOTrainer,
+    trained: Any,
     tokenizer: Any,
     callback: GrpoCallback,
     problems: list[Problem],
@@ -144,7 +146,6 @@ def _finish(
 ) -> Result:
     """Save the checkpoint, check it, and sum up the run."""
     settings = ctx.settings
-    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # autocast would blur the merge check
     extra: dict[str, Any] = {}
     if settings.lora:
         _, token_ids = render(tokenizer, problems[0].prompt, settings.system_prompt, settings.enable_thinking)

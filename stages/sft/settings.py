@@ -57,6 +57,8 @@ class SftSettings(StageSettings):
     logging_steps: int = execution(1, gt=0)
     checkpoint_steps: int = execution(100, gt=0)
     """Optimizer steps between two checkpoints that a stopped run can resume from."""
+    trackers: list[Literal["wandb", "trackio"]] = execution([])
+    """Where the curve goes beside `record/metrics.jsonl` and `record/tensorboard`; its own environment variables say which project."""
     trainer: dict[str, Any] = identity({})
     """Further options of `trl.SFTConfig`, by their names there. Options that have a field above are refused."""
 

@@ -44,7 +44,7 @@ OWNED_OPTIONS: dict[str, str] = {
     "num_train_epochs": "sft.epochs",
     "output_dir": "home",
     "push_to_hub": "the checkpoint folder and your own upload",
-    "report_to": "record/metrics.jsonl and the report",
+    "report_to": "sft.trackers",
     "disable_tqdm": "the pipeline's own progress line",
     "use_liger_kernel": "no kernel option: it replaces the head that token weights need",
 }
@@ -83,17 +83,17 @@ def run(ctx: Context[SftSettings]) -> Result:
         train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
-        callbacks=[callback],
+        callbacks=[callback, *training.tensorboard(ctx)],
         method=make_method(settings.method, tokenizer, ctx.seed),
         note=ctx.note,
     )
     kept = len(trainer.train_dataset)
     _report_truncation(ctx, trainer.train_dataset, total=len(rows), stops=tokenizer.eos_token_id)
     training.train(ctx, trainer)
+    trained = training.whole_model(ctx, trainer)
     if not ctx.main:
         return Result({})
     write_json(ctx.record / "token_weights.json", trainer.snapshots.taken)
-    trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # without autocast: as others will load it
     merge_difference = None
     if settings.lora:
         trained, merge_difference = merge_adapter(trained, trainer.train_dataset[0]["input_ids"], ctx.output / "adapter")

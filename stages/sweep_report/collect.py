@@ -17,7 +17,7 @@ Labels = dict[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class CellResult:
-    """One finished cell: its seed's label, its run, and every result by (benchmark, checkpoint)."""
+    """One cell: its seed's label, its run, and every result by (benchmark, checkpoint); of a cell that failed, those before it did."""
 
     seed: str
     run: str
@@ -129,17 +129,18 @@ def collect(home: Path, folder: Path) -> SweepReport:
     """Read a sweep's record (`folder/sweep.json`) and the runs of its cells below `home`.
 
     Raises:
-        ValueError: no cell has ended well, so that there is nothing to report.
+        ValueError: no cell has a score, so that there is nothing to report.
     """
     record = read_json(folder / "sweep.json")
     by_labels: dict[tuple[tuple[str, str], ...], list[CellResult]] = {}
     for entry in record["cells"]:
-        if entry["status"] != "done":
+        cell = _cell(home, entry) if entry["status"] == "done" else _unfinished(home, entry)
+        if cell is None:
             continue
         labels = tuple((axis, label) for axis, label in entry["labels"].items() if axis != REPLICATES)
-        by_labels.setdefault(labels, []).append(_cell(home, entry))
+        by_labels.setdefault(labels, []).append(cell)
     if not by_labels:
-        raise ValueError(f"no cell of {record['id']} has ended well")
+        raise ValueError(f"no cell of {record['id']} has a score")
     groups = [Group(dict(labels), cells) for labels, cells in by_labels.items()]
     first = groups[0].cells[0].results
     pairs = list(first)
@@ -177,6 +178,25 @@ def _cell(home: Path, entry: dict[str, Any]) -> CellResult:
     return CellResult(
         entry["labels"].get(REPLICATES, "-"), entry["run"], results, read_json(run / "run.json")["stages"], report["git"]["commit"]
     )
+
+
+def _unfinished(home: Path, entry: dict[str, Any]) -> CellResult | None:
+    """The scores of a cell that did not end well, from its latest run's finished stages; None where it has none.
+
+    Leaving them out would leave out just the cells in which a method went wrong.
+    """
+    for run in sorted((home / "runs").glob(f"*-{entry['name']}"), reverse=True):
+        stages = read_json(run / "run.json")["stages"]
+        scored = {stage["name"].partition(".")[2]: Path(stage["folder"]) for stage in stages if stage["name"].startswith("score.")}
+        results = {
+            (benchmark, checkpoint): {**metrics, "benchmark": benchmark, "checkpoint": checkpoint}
+            for checkpoint, folder in scored.items()
+            for benchmark, metrics in read_json(folder / "metrics.json").items()
+        }
+        if results:
+            commit = read_json(next(iter(scored.values())) / "manifest.json")["git"]["commit"]
+            return CellResult(entry["labels"].get(REPLICATES, "-"), run.name, results, stages, commit)
+    return None
 
 
 def _partner(group: Group, groups: list[Group], baseline: Labels) -> Group | None:

@@ -40,6 +40,13 @@ def test_sweeps_plan(tmp_path: Path, file: Path) -> None:
     assert planned.distinct < planned.stages, "cells share stages"
 
 
+@pytest.mark.parametrize("file", sorted((CONFIGS / "accelerate").iterdir()), ids=lambda file: file.name)
+def test_accelerate_reads_its_configs(file: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(file)).num_processes == 2  # and `execution.launch.STAGE.processes` goes before it
+
+
 def test_every_row_of_the_papers_tables_has_a_cell() -> None:
     methods = {"sft", "dft", "iw_sft", "random", "vcore-official"}
     for model in ("llama3.1-8b", "qwen3-4b", "qwen3-8b", "qwen3-32b"):

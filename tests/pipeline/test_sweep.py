@@ -163,10 +163,31 @@ def test_failed_cells_and_single_seeds_are_said(tmp_path: Path) -> None:
     assert "There is one seed" in page
 
 
+def test_scores_before_a_failure_are_in_the_report(tmp_path: Path) -> None:
+    """RL failed for one seed; that seed's SFT score counts, or the method's mean would be that of its better seeds."""
+    values = {("sft", "0"): 0.5, ("sft", "1"): 0.5, ("vcore", "0"): 0.5}
+    name = "methods.method-vcore.seed-1"
+    folder = finished(tmp_path, values, failed=name)
+    score = tmp_path / "home" / "store" / "score" / "s"
+    metrics = {"metric": "accuracy", "n": 100, "k": 1, "protocol": "p", "truncated": 1, "no_answer": 2, "value": 0.1, "low": 0, "high": 1}
+    run = tmp_path / "home" / "runs" / f"20260101-{name}"
+    for place in (score, run):
+        place.mkdir(parents=True)
+    (score / "metrics.json").write_text(json.dumps({"word_problems": metrics}))
+    (score / "manifest.json").write_text('{"git": {"commit": "abc"}}')
+    (run / "run.json").write_text(json.dumps({"stages": [{"name": "score.sft", "key": "s", "seconds": 1.0, "folder": str(score)}]}))
+    sweep_report(tmp_path / "home", folder)
+    report = json.loads((folder / "report.json").read_text())
+    seeds = {t["checkpoint"]: {row["group"]: row["values"] for row in t["rows"]} for t in report["tables"]}
+    assert seeds["sft"]["vcore"] == {"0": 0.5, "1": 0.1}
+    assert seeds["grpo"]["vcore"] == {"0": 0.6}
+    assert "over those that came that far" in (folder / "report.md").read_text()
+
+
 def test_nothing_to_report(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path), home(tmp_path))
     record = SweepRecord.start(tmp_path / "home", sweep, "vcore sweep sweep.yaml")
-    with pytest.raises(ConfigError, match=r"no cell of .* has ended well"):
+    with pytest.raises(ConfigError, match=r"no cell of .* has a score"):
         sweep_report(tmp_path / "home", record.folder)
 
 

@@ -16,7 +16,7 @@ import pytest
 from stages.grpo.settings import GrpoSettings
 from stages.runtime import StageError
 from stages.training import TRAINER_STATE
-from tests.tiny import StageRun, open_stage, run_stage_program, stage_environment, write_jsonl, write_spec
+from tests.tiny import StageRun, open_stage, read_stage_run, run_stage_program, stage_environment, write_jsonl, write_spec
 
 BRIEF: dict[str, Any] = {
     "steps": 8,
@@ -172,7 +172,7 @@ def test_bad_inputs_are_named(grpo_inputs: dict[str, Path], tmp_path: Path) -> N
     assert "grpo.learning_rate" in fails(grpo_inputs, trainer={"learning_rate": 1.0}).fix
     assert "does not fit" in fails(grpo_inputs, trainer={"min_p": "much"}).message
     assert "config.json is missing" in fails({**grpo_inputs, "model": tmp_path}).message
-    assert "no prompts to train on" in fails({**grpo_inputs, "data": tmp_path}).message
+    assert "no problems in it" in fails({**grpo_inputs, "data": tmp_path}).message
     write_jsonl(tmp_path / "bad" / "rl.jsonl", [{"id": "x", "prompt": "p"}])
     assert "rl.jsonl:1: not a Problem: missing" in fails({**grpo_inputs, "data": tmp_path / "bad"}).message
 
@@ -236,6 +236,26 @@ def test_the_checkpoint_is_chosen_on_dev_problems_interrupted_or_not(dev_inputs:
     assert resumed.code == 0, resumed.log
     assert content(resumed.output) == content(straight.output)
     assert result(resumed)["proof"] == proof
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_step(dev_inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Each samples and grades half of the completions; counts, curve and checkpoint are of all of them."""
+    settings = {**BRIEF, "rollout": "transformers", "steps": 4, "checkpoint_steps": 4, "dev_every": 4, "dev_samples": 2}
+    spec = write_spec(tmp_path, "grpo", settings, dev_inputs, seed=3)
+    several = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    process = subprocess.run(
+        [sys.executable, "-m", *several, "-m", "stages.grpo", str(spec)], env=stage_environment(), text=True, capture_output=True
+    )
+    assert process.returncode == 0, process.stderr
+    run = read_stage_run(tmp_path, 0, process.stderr)
+    assert sum(result(run)["metrics"]["verdicts"].values()) == 4 * 16
+    assert any(note.endswith("of 20 samples of data.dev are right") for note in run.notes)
+    assert [point["step"] for point in curve(run.output)] == [1, 2, 3, 4]
+    assert result(run)["proof"]["relative_weight_change"] > 0
+    events = list((run.output / "record" / "tensorboard").iterdir())
+    assert len(events) == 1
+    assert b"rewards/correct/mean" in events[0].read_bytes()
 
 
 @pytest.mark.slow
