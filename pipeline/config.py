@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import types
 import typing
 from pathlib import Path
@@ -19,7 +20,7 @@ from pipeline.yaml_file import Document, Location, read
 from stages.base.settings import BaseSettings
 from stages.data.settings import DataSettings
 from stages.difficulty.settings import DifficultySettings
-from stages.generate.settings import BenchmarkSettings, GenerateSettings
+from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
 from stages.report.settings import ReportSettings
 from stages.score.settings import ScoreSettings
@@ -27,6 +28,7 @@ from stages.settings import StageSettings, execution, identity
 from stages.sft.settings import SftSettings
 
 MAKE_MODEL = "make"
+OWN_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*$")
 
 
 class PipelineConfig(StageSettings):
@@ -100,10 +102,16 @@ def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfi
 def _each_benchmark_once(config: PipelineConfig) -> None:
     names = [benchmark.name for benchmark in config.benchmarks]
     for index, name in enumerate(names):
-        if name not in BENCHMARKS:
-            raise ValueError(f"benchmarks.{index}.name: there is no benchmark {name!r}{nearest(name, BENCHMARKS)}")
         if name in names[:index]:
             raise ValueError(f"benchmarks.{index}.name: benchmark {name!r} is listed twice")
+        if config.benchmarks[index].own is not None:
+            if name in BENCHMARKS or name in PROMPT_SETS or not OWN_NAME.match(name):
+                raise ValueError(
+                    f"benchmarks.{index}.name: {name!r} is taken, or no name (letters, digits, _ . -), for a benchmark of yours"
+                )
+            continue
+        if name not in BENCHMARKS:
+            raise ValueError(f"benchmarks.{index}.name: there is no benchmark {name!r}{nearest(name, BENCHMARKS)}")
         benchmark = BENCHMARKS[name]
         if config.benchmarks[index].split not in benchmark.splits:
             raise ValueError(f"benchmarks.{index}.split: {name} has the splits {', '.join(benchmark.splits)}")

@@ -44,10 +44,16 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
     from evaluation.benchmarks import get
     from evaluation.engines.base import load_tokenizer
     from evaluation.loading import load
+    from evaluation.own import read_own
     from stages.generate.plan import plan_prompts
 
     tokenizer = load_tokenizer(config.model)
-    problems = {b.name: load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed)[:count] for b in config.benchmarks}
+    problems = {
+        b.name: read_own(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
+        if b.own is not None
+        else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed)[:count]
+        for b in config.benchmarks
+    }
     settings = config.generate.model_copy(update={"benchmarks": config.benchmarks})
     return [
         {

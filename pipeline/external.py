@@ -40,7 +40,10 @@ def origins(config: PipelineConfig, program: str) -> Iterator[Origin]:
             for index, source in enumerate(sources):
                 yield from _source_origin(config, f"data.{kind}.{index}", source)
         for benchmark in config.benchmarks:
-            yield from _task_origin(config, f"benchmark {benchmark.name}", benchmark.name, benchmark.split)
+            if benchmark.own is not None:
+                yield Origin(f"benchmark {benchmark.name}", path=Path(benchmark.own.file).expanduser())
+            else:
+                yield from _task_origin(config, f"benchmark {benchmark.name}", benchmark.name, benchmark.split)
     elif program == "sft" and config.sft is not None and isinstance(config.sft.method, CustomSettings):
         yield Origin("sft.method.file", path=Path(config.sft.method.file).expanduser())
     elif program == "grpo" and config.grpo is not None:

@@ -39,7 +39,9 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     """The stages of a pipeline in running order: each checkpoint is evaluated as soon as it exists."""
     data = config.data.model_copy(
         update={
-            "benchmarks": [BenchmarkSource(name=b.name, split=b.split, problems=b.problems, seed=b.problem_seed) for b in config.benchmarks]
+            "benchmarks": [
+                BenchmarkSource(name=b.name, own=b.own, split=b.split, problems=b.problems, seed=b.problem_seed) for b in config.benchmarks
+            ]
         }
     )
     stages = [Stage("data", "data", data, {})]

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import get
+from evaluation.benchmarks import BENCHMARKS, get
 from evaluation.benchmarks.base import Benchmark
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load
-from evaluation.records import Problem, RecordError, read_rows, write_jsonl
+from evaluation.own import COLUMNS, program_tests, read_own
+from evaluation.records import Kind, Problem, RecordError, read_rows, write_jsonl
 from stages.data.overlap import Hit, find_overlap
 from stages.data.settings import BenchmarkSource, DataSettings, SourceSettings
 from stages.runtime import Context, Result, StageError, write_json
@@ -66,7 +68,12 @@ def build(context: Context[DataSettings]) -> Result:
         "rl": {"prompts": n_rl, "by_source": _count(p.benchmark for p in rl), "sha256": _sha256(context.output / "rl.jsonl")},
         "dev": {"problems": len(dev), "by_source": _count(p.benchmark for p in dev)},
         "benchmarks": {
-            name: {"problems": n, "complete": get(name).size, "sha256": _sha256(folder / f"{name}.jsonl")} for name, n in counts.items()
+            name: {
+                "problems": n,
+                "complete": BENCHMARKS[name].size if name in BENCHMARKS else n,
+                "sha256": _sha256(folder / f"{name}.jsonl"),
+            }
+            for name, n in counts.items()
         },
         "overlap": [str(hit) for hit in overlap],
         "on_overlap": settings.on_overlap,
@@ -77,16 +84,26 @@ def build(context: Context[DataSettings]) -> Result:
 
 
 def _benchmark(source: BenchmarkSource, context: Context[DataSettings]) -> list[Problem]:
-    benchmark = get(source.name)
     label = f"benchmark {source.name}"
-    problems = _load(benchmark, source.split, source.problems, source.seed, label, context)
+    if source.own is not None:
+        try:
+            problems = read_own(Path(source.own.file).expanduser(), source.name, source.own.kind, source.own.template)[: source.problems]
+        except (RecordError, OSError) as error:
+            raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
+        return _enough(problems, source, label)
+    benchmark = get(source.name)
+    problems = _enough(_load(benchmark, source.split, source.problems, source.seed, label, context), source, label)
+    complete = source.split == "test" and len(problems) == benchmark.size
+    if complete and benchmark.digest not in (None, digest(problems)):
+        context.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")
+    return problems
+
+
+def _enough(problems: list[Problem], source: BenchmarkSource, label: str) -> list[Problem]:
     if source.problems is not None and len(problems) < source.problems:
         raise StageError(
             f"{label} has {len(problems)} problems, {source.problems} were asked for", "Lower benchmarks.*.problems or leave it out."
         )
-    complete = source.split == "test" and len(problems) == benchmark.size
-    if complete and benchmark.digest not in (None, digest(problems)):
-        context.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")
     return problems
 
 
@@ -178,10 +195,22 @@ def _rl_problems(source: SourceSettings, label: str, context: Context[DataSettin
     if columns.answer is None:
         raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
     origin = Path(name).name
-    return [
-        Problem(f"{origin}:{number}", origin, "maths", _prompt(row, source, label, number), _text(row, columns.answer, label, number))
-        for number, row in _rows(source, label, context)
-    ]
+    kind: Kind = "maths" if columns.tests is None else "code"
+    problems = []
+    for number, row in _rows(source, label, context):
+        prompt, gold = _prompt(row, source, label, number), _text(row, columns.answer, label, number)
+        tests = {} if columns.tests is None else _tests(row, columns.tests, label, number)
+        problems.append(Problem(f"{origin}:{number}", origin, kind, prompt, gold, tests))
+    return problems
+
+
+def _tests(row: Mapping[str, Any], column: str, label: str, number: int) -> dict[str, Any]:
+    """The tests of a code problem: an object, or the JSON text of one."""
+    value = _value(row, column, label, number)
+    try:
+        return program_tests(json.loads(value) if isinstance(value, str) else value, f"{label}: row {number}")
+    except ValueError as error:
+        raise StageError(str(error), "Mend or remove that row; docs/own.md shows the object.") from None
 
 
 def _rows(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[tuple[int, Mapping[str, Any]]]:

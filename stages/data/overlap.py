@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from evaluation.benchmarks import get
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.records import Problem
 
 BOILERPLATE = 3
@@ -41,7 +41,7 @@ def find_overlap(prompts: Mapping[str, str], benchmarks: Mapping[str, Sequence[P
     runs: dict[str, Problem] = {}
     if ngram is not None:
         for name, problems in benchmarks.items():
-            if get(name).generate is None:
+            if name not in BENCHMARKS or BENCHMARKS[name].generate is None:
                 runs |= _own_runs(problems, ngram)
     hits = []
     for training, prompt in prompts.items():

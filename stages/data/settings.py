@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from stages.generate.settings import OwnProblems
 from stages.settings import StageSettings, execution, identity
 
 
@@ -16,7 +17,9 @@ class Columns(StageSettings):
     completion: str | None = identity("completion")
     """Column with the demonstration (SFT)."""
     answer: str | None = identity(None)
-    """Column with the gold answer (RL, maths)."""
+    """Column with the gold answer (RL): for maths the answer, for code the reference program."""
+    tests: str | None = identity(None)
+    """Column with the tests of a program (RL): the rows are code problems then. An object, as docs/own.md shows."""
 
 
 class SourceSettings(StageSettings):
@@ -61,6 +64,7 @@ class BenchmarkSource(StageSettings):
     """Which problems of a benchmark are materialised; the orchestrator fills this from the top-level `benchmarks:`."""
 
     name: str = identity()
+    own: OwnProblems | None = identity(None)
     split: Literal["test", "dev"] = identity("test")
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""

@@ -11,11 +11,8 @@ from typing import Any
 from evaluation.engines.base import SamplingRequest
 from evaluation.engines.chat import render
 from evaluation.records import Problem, RecordError, read_records
-from stages.generate.settings import BenchmarkSettings, GenerateSettings
+from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
 from stages.runtime import StageError
-
-PROMPT_SETS = ("rl", "dev")
-"""What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
 
 SampleId = tuple[str, str, int]
 """(benchmark, problem id, sample number)."""
@@ -109,8 +106,9 @@ def protocol(
 
     The seed is not part of it: two seeds are two draws under one protocol.
     """
+    own = {name: value for name, value in benchmark.identity_settings().items() if name != "own" or value is not None}
     return {
-        **benchmark.identity_settings(),
+        **own,
         "problems": problems,
         "problems_sha256": problems_sha256,
         **settings.prompting(benchmark),

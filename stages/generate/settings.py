@@ -8,6 +8,9 @@ from pydantic import model_validator
 
 from stages.settings import StageSettings, execution, identity
 
+PROMPT_SETS = ("rl", "dev")
+"""What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
+
 
 class Example(StageSettings):
     """A worked example that is shown before each problem, as a turn of the conversation."""
@@ -16,10 +19,29 @@ class Example(StageSettings):
     answer: str = identity(min_length=1)
 
 
+class OwnProblems(StageSettings):
+    """A benchmark of your own: a local file of problems. See docs/own.md."""
+
+    file: str = execution()
+    """A .jsonl or .jsonl.gz file with `prompt` and `gold`. Its path is execution: its content enters the key of the data."""
+    kind: Literal["maths", "code", "choice"] = identity("maths")
+    """How answers are graded."""
+    template: str | None = identity(None)
+    """What the user message says, with {prompt} for the problem. None: the paper's instruction for maths, else the prompt alone."""
+
+    @model_validator(mode="after")
+    def _template_has_a_place(self) -> OwnProblems:
+        if self.template is not None and "{prompt}" not in self.template:
+            raise ValueError("template: has no {prompt} in it")
+        return self
+
+
 class BenchmarkSettings(StageSettings):
     """One benchmark of an evaluation: which problems, how many samples of each, drawn how."""
 
     name: str = identity()
+    own: OwnProblems | None = identity(None)
+    """Where the problems are, for a name that is no benchmark of ours."""
     split: Literal["test", "dev"] = identity("test")
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""

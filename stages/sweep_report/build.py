@@ -121,7 +121,7 @@ def summary(report: SweepReport) -> str:
 
 def _view(report: SweepReport) -> dict[str, Any]:
     record = report.record
-    done = sum(len(group.cells) for group in report.groups)
+    done = len(record["cells"]) - len(report.failed)
     return {
         "title": record["name"],
         "command": record["command"],

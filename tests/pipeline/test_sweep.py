@@ -181,7 +181,9 @@ def test_scores_before_a_failure_are_in_the_report(tmp_path: Path) -> None:
     seeds = {t["checkpoint"]: {row["group"]: row["values"] for row in t["rows"]} for t in report["tables"]}
     assert seeds["sft"]["vcore"] == {"0": 0.5, "1": 0.1}
     assert seeds["grpo"]["vcore"] == {"0": 0.6}
-    assert "over those that came that far" in (folder / "report.md").read_text()
+    page = (folder / "report.md").read_text()
+    assert "3 of 4 cells ended well" in page
+    assert "over those that came that far" in page
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""Where a GRPO step's time goes, at the demo's batch: weight synchronisation, rollouts, grading, loss, backward pass, optimizer, the rest.
+
+`pytest tests/performance/bench_grpo.py -o "python_files=bench_*.py" -s`. The stage's own code in a process of its own, its parts timed
+where TRL and torch do them; the first two steps, which warm up, are left out. The trainer's log-probabilities of what was sampled are a
+part of their own: they prove that vLLM holds the weights, and correct for where it computes otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from tests.stages.grpo.conftest import grpo_inputs
+from tests.tiny import stage_environment, write_spec
+
+STEPS, WARM_UP = 12, 2
+SETTINGS = {
+    "steps": STEPS,
+    "prompts_per_step": 16,
+    "num_generations": 8,
+    "max_completion_length": 96,
+    "learning_rate": 1e-5,
+    "checkpoint_steps": 1000,
+    "stop_check_prompts": 0,
+}
+
+__all__ = ["grpo_inputs"]
+
+
+def measure(spec: Path) -> dict[str, Any]:
+    """Run the stage with timers on its parts; seconds a step, by part."""
+    from evaluation.engines import vllm_cpu
+
+    vllm_cpu.prepare_environment(os.cpu_count() or 1)
+    import accelerate
+    import torch
+    import trl
+    from transformers import TrainerCallback
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    from stages.grpo import train
+    from stages.grpo.settings import GrpoSettings
+    from tests.tiny import open_stage
+
+    spent: dict[str, float] = defaultdict(float)
+    ends: list[tuple[float, dict[str, float]]] = []
+
+    inside: list[str] = []
+
+    def timed(owner: Any, name: str, part: str) -> None:
+        real = getattr(owner, name)
+
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            begun = time.perf_counter()
+            inside.append(part)
+            try:
+                return real(*arguments, **options)
+            finally:
+                inside.pop()
+                if not inside:  # within another part it is that part's time
+                    spent[part] += time.perf_counter() - begun
+
+        setattr(owner, name, wrapper)
+
+    timed(VLLMGeneration, "sync_weights", "synchronise")
+    timed(VLLMGeneration, "generate", "generate")
+    timed(trl.GRPOTrainer, "_calculate_rewards", "grade")
+    timed(trl.GRPOTrainer, "_get_per_token_logps_and_entropies", "trainer's log-probabilities")
+    timed(trl.GRPOTrainer, "compute_loss", "loss")
+    timed(accelerate.Accelerator, "backward", "backward")
+    timed(torch.optim.AdamW, "step", "optimizer")
+
+    class Ends(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *arguments: Any, **options: Any) -> None:
+            ends.append((time.perf_counter(), dict(spent)))
+
+    real_init = trl.GRPOTrainer.__init__
+
+    def with_ends(self: Any, *arguments: Any, **options: Any) -> None:
+        real_init(self, *arguments, **{**options, "callbacks": [*options["callbacks"], Ends()]})
+
+    trl.GRPOTrainer.__init__ = with_ends
+    train.run(open_stage(GrpoSettings, spec))
+    steps = STEPS - WARM_UP
+    (begun, before), (ended, after) = ends[WARM_UP - 1], ends[-1]
+    return {"step": (ended - begun) / steps, "parts": {part: (after[part] - before.get(part, 0.0)) / steps for part in after}}
+
+
+def test_parts_of_a_step(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "grpo", SETTINGS, grpo_inputs, threads=os.cpu_count() or 1)
+    command = [sys.executable, "-m", "tests.performance.bench_grpo", str(spec)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=stage_environment())
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout.splitlines()[-1])
+    step, parts = found["step"], found["parts"]
+    print(f"\n  one step of 128 completions: {1000 * step:.0f} ms")
+    for part, seconds in parts.items():
+        print(f"  {part:<27} {1000 * seconds:>7.1f} ms {seconds / step:>6.1%}")
+    together = sum(parts.values())
+    print(f"  {'the rest':<27} {1000 * (step - together):>7.1f} ms {1 - together / step:>6.1%}; step / parts = {step / together:.2f}")
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1]))))

@@ -1,0 +1,78 @@
+"""docs/own.md, done as it says: its files in a folder, a checkpoint beside them, one command."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.own import read_own
+from evaluation.records import RecordError
+from tests.tiny import make_tiny_model
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "own.md"
+
+
+def write_files(folder: Path) -> list[str]:
+    """The page's blocks as files; each names itself in its first line."""
+    names = []
+    for block in re.findall(r"^```\w+\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        first, _, rest = block.partition("\n")
+        names.append(re.sub(r"^(//|#) ", "", first))
+        (folder / names[-1]).write_text(rest, encoding="utf-8")
+    return names
+
+
+@pytest.mark.slow
+def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
+    names = write_files(tmp_path)
+    assert set(names) == {
+        *("own.yaml", "traces.jsonl", "prompts.jsonl", "tasks.jsonl", "exam.jsonl", "programs.jsonl", "brevity.py", "focal.py"),
+    }
+    make_tiny_model(tmp_path / "my-model", hidden_size=128, positions=512)
+    # A model that was never trained does not end its completions.
+    command = ["run", "own.yaml", "--json", "--set", "grpo.stop_check_prompts=0"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert {(r["checkpoint"], r["benchmark"], r["n"]) for r in run["results"]} == {
+        (checkpoint, benchmark, n) for checkpoint in ("base", "sft", "grpo") for benchmark, n in (("exam", 2), ("programs", 1))
+    }
+    stages = {stage["name"]: Path(stage["folder"]) for stage in run["stages"]}
+    curve = (stages["grpo"] / "record" / "metrics.jsonl").read_text()
+    assert "rewards/brevity/mean" in curve
+    kinds = [json.loads(line)["kind"] for line in (stages["data"] / "rl.jsonl").read_text().splitlines()]
+    assert kinds == ["maths"] * 4 + ["code"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "message"),
+    [
+        ("maths", {"prompt": "1 + 1?"}, "no column 'gold'"),
+        ("maths", {"gold": "2"}, "no column 'prompt'"),
+        ("code", {"prompt": "f", "gold": "def f(): 1"}, "tests needs to be an object with entry_point"),
+        ("code", {"prompt": "f", "gold": "def f(): 1", "tests": {"entry_point": "f"}}, "asserts or inputs"),
+    ],
+)
+def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[str, object], message: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a", "gold": "def f(): 1", "tests": {"entry_point": "f", "inputs": []}}\n' + json.dumps(row) + "\n")
+    with pytest.raises(RecordError, match=rf"mine.jsonl:2.*{message}"):
+        read_own(path, "mine", kind, None)  # type: ignore[arg-type]
+
+
+def test_ids_are_distinct_and_files_are_not_empty(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"id": 1, "prompt": "a", "gold": 1}\n' * 2)
+    with pytest.raises(RecordError, match="the problem 1 occurs twice"):
+        read_own(path, "mine", "maths", None)
+    path.write_text("")
+    with pytest.raises(RecordError, match="no problems"):
+        read_own(path, "mine", "maths", None)
