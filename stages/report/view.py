@@ -23,6 +23,8 @@ def view(report: Report) -> dict[str, Any]:
         "comparisons": [_comparison(c) for c in report.comparisons],
         "rates": [_rates(r) for benchmark in report.benchmarks for r in report.results if r.benchmark == benchmark],
         "stages": [_stage(stage, total) for stage in report.stages],
+        "throughput": [row for checkpoint in report.checkpoints if (row := _throughput(report, checkpoint)) is not None],
+        "choices": _choices(report),
         "total_seconds": f"{total:.0f}",
         "figures": figures(report),
         "weighted_rows": [_weighted_row(row) for row in report.weighted_rows],
@@ -93,6 +95,36 @@ def _stage(stage: Stage, total: float) -> dict[str, str]:
         "inputs": ", ".join(sources) or NONE,
         "commit": stage.commit or NONE,
     }
+
+
+def _throughput(report: Report, checkpoint: str) -> dict[str, str] | None:
+    """Where the time of one evaluation goes; None where nothing was sampled by the stage that is shown (all of it resumed)."""
+    generate, score = report.stage(f"generate.{checkpoint}"), report.stage(f"score.{checkpoint}")
+    if generate is None or score is None or not generate.metrics.get("samples_per_s"):
+        return None
+    load, sample = float(generate.metrics["load_s"]), float(generate.metrics["generate_s"])
+    whole = generate.seconds + score.seconds
+    return {
+        "checkpoint": checkpoint,
+        "samples": f"{generate.metrics['samples']:,}",
+        "samples_per_s": f"{generate.metrics['samples_per_s']:,.1f}",
+        "tokens_per_s": f"{generate.metrics['output_tokens_per_s']:,.0f}",
+        "load": f"{load:.1f} s ({percent(load / whole)})",
+        "sample": f"{sample:.1f} s ({percent(sample / whole)})",
+        "grade": f"{score.seconds:.1f} s ({percent(score.seconds / whole)})",
+    }
+
+
+def _choices(report: Report) -> list[str]:
+    """What RL's prompts and its checkpoint were chosen by, where they were."""
+    out = []
+    difficulty, grpo = report.stage("difficulty"), report.stage("grpo")
+    if difficulty is not None:
+        out.append(f"RL's prompts by the pass rate of the checkpoint it starts from: {difficulty.metrics['headline']}.")
+    if grpo is not None and "dev_pass_rate" in grpo.proof:
+        curve = ", ".join(f"step {step} {percent(rate)}" for step, rate in grpo.proof["dev_pass_rate"])
+        out.append(f"RL's checkpoint by right answers on data.dev: {curve}; that of step {grpo.proof['chosen_step']} was taken.")
+    return out
 
 
 def _weighted_row(row: WeightedRow) -> dict[str, Any]:
