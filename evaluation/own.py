@@ -8,7 +8,7 @@ from typing import Any
 from evaluation.benchmarks.rows import check_set, maths_prompt, text
 from evaluation.records import Kind, Problem, RecordError, read_rows
 
-COLUMNS = "prompt and gold, and where you like id; code also tests (an object, see docs/own.md)"
+COLUMNS = "prompt and gold, and where you like id; code also tests (an object, see docs/own.md), and beginning for base models"
 
 
 def read_own(path: Path, name: str, kind: Kind, template: str | None) -> list[Problem]:
@@ -30,11 +30,9 @@ def read_own(path: Path, name: str, kind: Kind, template: str | None) -> list[Pr
         prompt = (template or (maths_prompt("{prompt}") if kind == "maths" else "{prompt}")).replace("{prompt}", question)
         gold = row.get("gold")
         answer = str(gold) if isinstance(gold, int | float) and not isinstance(gold, bool) else text(row, ("gold",), where)
-        problems.append(
-            Problem(
-                str(row.get("id", number)), name, kind, prompt, answer, program_tests(row.get("tests"), where) if kind == "code" else {}
-            )
-        )
+        tests = program_tests(row.get("tests"), where) if kind == "code" else {}
+        meta = {"completion": text(row, ("beginning",), where)} if row.get("beginning") is not None else {}
+        problems.append(Problem(str(row.get("id", number)), name, kind, prompt, answer, tests, meta))
     if not problems:
         raise RecordError(f"{path}: no problems")
     return check_set(problems, len(problems), str(path))

@@ -47,7 +47,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
     from evaluation.own import read_own
     from stages.generate.plan import plan_prompts
 
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model, chat=any(benchmark.prompt == "chat" for benchmark in config.benchmarks))
     problems = {
         b.name: read_own(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
         if b.own is not None

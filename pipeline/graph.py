@@ -50,7 +50,9 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
         inputs = {"data": Input("data", ("sft.jsonl",))} if config.base.corpus == "train_data" else {}
         stages.append(Stage("base", "base", config.base, inputs))
     else:  # how a model would be made does not matter for one that is given
-        stages.append(Stage("base", "base", BaseSettings(source=config.model, revision=config.model_revision), {}))
+        stages.append(
+            Stage("base", "base", BaseSettings(source=config.model, revision=config.model_revision, chat=_needs_chat(config)), {})
+        )
     checkpoint = "base"
     evaluations = _evaluate(config, checkpoint)
 
@@ -80,6 +82,10 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     report = config.report.model_copy(update={"title": config.report.title or config.name})
     stages.append(Stage("report", "report", report, {s.name: Input(s.name) for s in stages}))
     return stages
+
+
+def _needs_chat(config: PipelineConfig) -> bool:
+    return config.sft is not None or config.grpo is not None or any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
 
 
 def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:

@@ -43,6 +43,7 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         prompt=instruction(prompt),
         gold=prompt + text(row, ("canonical_solution",), where),
         tests=tests,
+        meta={"completion": prompt},
     )
 
 

@@ -58,17 +58,24 @@ def _problem(name: str, task_id: int, row: Mapping[str, Any]) -> Problem:
     asserts = [test.replace("\r\n", "\n").strip() for test in tests]
     # Imports that the asserts need (math.isclose) and objects they name (a tree of nodes built with the program's own class).
     setup = "\n".join([*(row.get("test_imports") or []), str(row.get("test_setup_code") or "").replace("\r\n", "\n")]).strip()
+    question = text(row, ("text", "prompt"), where).strip()
     return Problem(
         id=str(task_id),
         benchmark=name,
         kind="code",
         prompt=(
-            f"{text(row, ('text', 'prompt'), where).strip()}\n\nYour code should pass these tests:\n\n" + "\n".join(asserts) + "\n\n"
+            f"{question}\n\nYour code should pass these tests:\n\n" + "\n".join(asserts) + "\n\n"
             "Put the complete program, with every import it needs, into one Python code block at the end."
         ),
         gold=program,
         tests={"entry_point": _entry_point(program, asserts, where), "setup": setup, "asserts": asserts},
+        meta={"completion": docstring(question, asserts)},
     )
+
+
+def docstring(question: str, examples: Iterable[str]) -> str:
+    """The beginning of a program for models without a chat template: a docstring with the task and what must hold."""
+    return '"""\n' + "\n".join([question, *examples]) + '\n"""\n'
 
 
 def _entry_point(program: str, asserts: list[str], where: str) -> str:

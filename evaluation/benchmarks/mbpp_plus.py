@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.mbpp import docstring
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 from evaluation.sandbox.values import encode
@@ -124,6 +125,7 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         prompt=f"{question}\n\nPut the complete program, with every import it needs, into one Python code block at the end.",
         gold=text(row, ("canonical_solution", "code"), where),
         tests=tests,
+        meta={"completion": docstring(question, [])},
     )
 
 

@@ -117,12 +117,12 @@ def text_of(tokenizer: Any, token_ids: Sequence[int], stop: Sequence[str]) -> st
     return text[: min(ends)] if ends else text
 
 
-def load_tokenizer(model: str) -> Any:
-    """The tokenizer of a checkpoint folder. Raises ValueError where it has no chat template."""
+def load_tokenizer(model: str, chat: bool = True) -> Any:
+    """The tokenizer of a checkpoint folder. Raises ValueError where it has no chat template, and `chat` asks for one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if not tokenizer.chat_template:
+    if chat and not tokenizer.chat_template:
         raise ValueError(f"{model}: the tokenizer has no chat template")
     return tokenizer
 

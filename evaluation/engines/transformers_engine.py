@@ -22,7 +22,7 @@ class TransformersEngine:
     def __init__(self, model: str, options: EngineOptions) -> None:
         self.version: str = transformers.__version__
         torch.set_num_threads(options.threads)
-        self.tokenizer = load_tokenizer(model)
+        self.tokenizer = load_tokenizer(model, chat=False)  # tokens come rendered
         loaded, info = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.dtype), output_loading_info=True)
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])

@@ -35,7 +35,7 @@ class VLLMEngine:
         require_vllm(options.device)
         if options.device == "cpu":
             vllm_cpu.prepare_environment(options.threads)
-        self.tokenizer = load_tokenizer(model)
+        self.tokenizer = load_tokenizer(model, chat=False)  # tokens come rendered
         import vllm
 
         self.version: str = vllm.__version__

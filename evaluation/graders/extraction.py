@@ -19,6 +19,34 @@ def after_thinking(completion: str) -> str | None:
     return answer if closed else completion
 
 
+MOST_CUTS = 20
+"""How many lines at the margin `whole_program` tries to cut from, the last ones."""
+
+
+def whole_program(beginning: str, completion: str) -> str:
+    """A program that the prompt began and the model went on with, as the one block that the grader reads.
+
+    A model that is not told to stop begins another function and is cut in the middle of it: what then does not parse at the end, from a
+    line at the margin on, is left out.
+    """
+    lines = f"{beginning}{completion}".splitlines(keepends=True)
+    first = len(beginning.splitlines())  # what the prompt began stays
+    margins = [number for number, line in enumerate(lines) if number > first and line[:1].strip()]
+    for end in (len(lines), *reversed(margins[-MOST_CUTS:])):
+        if _parses("".join(lines[:end])):
+            lines = lines[:end]
+            break
+    return f"```python\n{''.join(lines)}\n```"
+
+
+def _parses(source: str) -> bool:
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
 def continue_prompt(prompt: str, completion: str) -> str:
     """The completion with the <think> that some chat templates already put at the end of the prompt, so that it counts as open."""
     return THINK + completion if prompt.rstrip().endswith(THINK) else completion

@@ -29,7 +29,7 @@ def run(context: Context[BaseSettings]) -> Result:
         context.progress(0, 1, "fetching the checkpoint")
         fetch(settings.source, settings.revision, context.output / "model")
         proof, metrics = {"source": settings.source, "revision": settings.revision}, {}
-    model, tokenizer = verify(context.output / "model", settings.source)
+    model, tokenizer = verify(context.output / "model", settings.source, settings.chat)
     facts: dict[str, Any] = {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "model_type": model.config.model_type}
     return Result(proof={**proof, **facts, "reloads": True}, metrics=metrics)
 

@@ -18,6 +18,8 @@ class BaseSettings(StageSettings):
     """`make`, a local checkpoint folder, or a hub id. The orchestrator fills it from the top-level `model:`."""
     revision: str = identity("main")
     """Revision of a hub model."""
+    chat: bool = identity(True)
+    """Whether the checkpoint needs a chat template: everything but sampling with prompt completion does. The orchestrator fills it."""
     corpus: Literal["word_problems", "train_data"] = identity("word_problems")
     """What a made model reads: arithmetic, plain-text worked problems and programs (the demo), or the texts of the SFT data."""
 

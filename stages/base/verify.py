@@ -11,12 +11,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from stages.runtime import StageError
 
 
-def verify(model_folder: Path, source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the checkpoint with strict weights and check its tokenizer. Nothing is repaired.
 
     Raises:
-        StageError: something does not load, weights are missing, there is no chat template, no end-of-sequence token, or the
-            tokenizer has more entries than the embedding.
+        StageError: something does not load, weights are missing, there is no chat template where `chat` asks for one, no end-of-sequence
+            token, or the tokenizer has more entries than the embedding.
     """
     try:
         AutoConfig.from_pretrained(model_folder)
@@ -32,7 +32,7 @@ def verify(model_folder: Path, source: str) -> tuple[PreTrainedModel, PreTrained
         raise StageError(
             f"model {source}: {len(missing)} weights are missing or have another shape, first {missing[0]}", "Name a complete checkpoint."
         )
-    if not tokenizer.chat_template:
+    if chat and not tokenizer.chat_template:
         raise StageError(
             f"model {source} has no chat template",
             "Add one: set tokenizer.chat_template (for a base model, for example the one of its instruct version) and save the tokenizer "

@@ -87,10 +87,22 @@ def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Prob
 def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]], tokenizer: Any) -> list[PlannedPrompt]:
     """Render every problem of every benchmark, in the order in which the generations are written."""
     return [
-        PlannedPrompt(benchmark, problem, *render(tokenizer, problem.prompt, **settings.prompting(benchmark)))
+        PlannedPrompt(benchmark, problem, *_prompt(settings, benchmark, problem, tokenizer))
         for benchmark in settings.benchmarks
         for problem in problems[benchmark.name]
     ]
+
+
+def _prompt(settings: GenerateSettings, benchmark: BenchmarkSettings, problem: Problem, tokenizer: Any) -> tuple[str, tuple[int, ...]]:
+    """Text and token ids of one prompt. Raises StageError where a benchmark has no beginning to go on with."""
+    if benchmark.prompt == "chat":
+        return render(tokenizer, problem.prompt, **settings.prompting(benchmark))
+    beginning = problem.meta.get("completion")
+    if not isinstance(beginning, str):
+        raise StageError(
+            f"{benchmark.name} {problem.id} has no beginning of a program to go on with", "Use prompt: chat, or a benchmark of code."
+        )
+    return beginning, tuple(tokenizer(beginning)["input_ids"])  # with the token that begins a text, where the model has one
 
 
 def protocol(
@@ -98,7 +110,7 @@ def protocol(
     benchmark: BenchmarkSettings,
     problems: int,
     problems_sha256: str,
-    chat_template: str,
+    chat_template: str | None,
     max_model_len: int,
     engine_version: str,
 ) -> dict[str, Any]:
@@ -106,13 +118,15 @@ def protocol(
 
     The seed is not part of it: two seeds are two draws under one protocol.
     """
-    own = {name: value for name, value in benchmark.identity_settings().items() if name != "own" or value is not None}
+    usual = {"own": None, "prompt": "chat"}
+    asked = {name: value for name, value in benchmark.identity_settings().items() if name not in usual or value != usual[name]}
+    template = chat_template if benchmark.prompt == "chat" and chat_template is not None else ""
     return {
-        **own,
+        **asked,
         "problems": problems,
         "problems_sha256": problems_sha256,
         **settings.prompting(benchmark),
-        "chat_template_sha256": hashlib.sha256(chat_template.encode()).hexdigest(),
+        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "max_model_len": max_model_len,
         "engine": settings.engine,
         "engine_version": engine_version,

@@ -120,7 +120,7 @@ def _tokenizer_and_context(folder: Path, settings: GenerateSettings) -> tuple[An
         raise StageError(f"{folder}: no model here (config.json is missing)", _MODEL_FIX)
     try:
         positions = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
-        tokenizer = load_tokenizer(str(folder))
+        tokenizer = load_tokenizer(str(folder), chat=any(benchmark.prompt == "chat" for benchmark in settings.benchmarks))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise StageError(f"{folder}: the model does not load: {error}", _MODEL_FIX) from error
     if settings.max_model_len is not None and settings.max_model_len > positions:

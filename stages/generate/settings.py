@@ -12,6 +12,10 @@ PROMPT_SETS = ("rl", "dev")
 """What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
 
 
+COMPLETION_STOPS = ("\nif __name__", "\nprint(", "\nassert ", "\nclass ", '\n"""', "\n#", "\n```")
+"""What a base model writes once a function is done (the usual ones, but for `def`, which a helper of the program begins with)."""
+
+
 class Example(StageSettings):
     """A worked example that is shown before each problem, as a turn of the conversation."""
 
@@ -55,13 +59,30 @@ class BenchmarkSettings(StageSettings):
     top_k: int = identity(0, ge=0)
     """Number of candidate tokens; 0 switches it off."""
     max_new_tokens: int = identity(512, gt=0)
+    prompt: Literal["chat", "completion"] = identity("chat")
+    """chat: the user message in the model's chat template. completion: the beginning of a program that the model goes on with, as base
+    models are asked; for benchmarks of code."""
     stop: list[str] = identity([])
-    """Strings that end a completion, beside the model's own end tokens. Long reasoning is easily cut by one."""
+    """Strings that end a completion, beside the model's own end tokens. Long reasoning is easily cut by one. With prompt completion, where
+    nothing else is said: what begins something after the function (COMPLETION_STOPS)."""
     system_prompt: str | None = identity(None)
     """None: that of `generate`."""
     enable_thinking: bool | None = identity(None)
     """None: that of `generate`."""
     few_shot: list[Example] = identity([])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_stops(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("prompt") == "completion" and "stop" not in values:
+            return {**values, "stop": list(COMPLETION_STOPS)}
+        return values
+
+    @model_validator(mode="after")
+    def _a_completion_is_no_conversation(self) -> BenchmarkSettings:
+        if self.prompt == "completion" and (self.system_prompt is not None or self.enable_thinking is not None or self.few_shot):
+            raise ValueError("prompt: a completion has no conversation; leave out system_prompt, enable_thinking and few_shot")
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> BenchmarkSettings:

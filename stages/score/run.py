@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.graders.extraction import continue_prompt
+from evaluation.graders.extraction import continue_prompt, whole_program
 from evaluation.grading import Graded, Grader
 from evaluation.records import Generation, Problem, RecordError, Score, read_records, read_rows, write_jsonl
 from stages.runtime import Context, Result, StageError, read_json, write_json
@@ -117,8 +117,15 @@ def grade(
     on_done: Callable[[int], None] | None = None,
 ) -> list[Graded]:
     """Verdicts in the order of the generations."""
-    items = [(problems[g.benchmark][g.problem_id], continue_prompt(g.prompt, g.completion), g.finish_reason) for g in generations]
+    items = [(problem := problems[g.benchmark][g.problem_id], _answer(problem, g), g.finish_reason) for g in generations]
     return grader.grade(items, on_done)
+
+
+def _answer(problem: Problem, generation: Generation) -> str:
+    """What is graded: the completion, with what the prompt began where the model went on with it."""
+    if generation.prompt and generation.prompt == problem.meta.get("completion"):
+        return whole_program(generation.prompt, generation.completion)
+    return continue_prompt(generation.prompt, generation.completion)
 
 
 def make_scores(generations: Sequence[Generation], graded: Sequence[Graded], problems: dict[str, dict[str, Problem]]) -> list[Score]:

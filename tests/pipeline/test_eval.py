@@ -1,6 +1,8 @@
 """`vcore eval`: the config it makes, what `--show-prompt` prints, and arguments that are wrong."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.evaluate import eval_config, shown_prompts, write_config
 from stages.generate.plan import protocol
+from stages.generate.settings import COMPLETION_STOPS
 from tests.tiny import make_tiny_model
 
 
@@ -86,3 +89,29 @@ def test_a_model_without_a_chat_template(model: Path, tmp_path: Path) -> None:
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
         run(bare, "--benchmarks", "word_problems", "--problems", 3, "--show-prompt", 1, "--home", tmp_path)
+
+
+def test_a_base_model_goes_on_with_a_program(tmp_path: Path) -> None:
+    """No chat template anywhere: the prompt is the program's beginning, and what is graded is the beginning with its continuation."""
+    bare = make_tiny_model(tmp_path / "bare")
+    (bare / "chat_template.jinja").unlink()
+    row = {"prompt": "Double.", "gold": "def f(x):\n    return 2 * x", "beginning": "def f(x):\n    return 2 * x\n"}
+    row["tests"] = {"entry_point": "f", "inputs": [[3]]}  # type: ignore[assignment]
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "eval.yaml").write_text(
+        f"name: base\nseed: 0\nmodel: {bare}\nhome: {tmp_path / 'home'}\ngenerate: {{engine: transformers}}\n"
+        f"benchmarks:\n- {{name: mine, own: {{file: {tmp_path / 'mine.jsonl'}, kind: code}}, prompt: completion, max_new_tokens: 16}}\n"
+    )
+    config = load_config(tmp_path / "eval.yaml")
+    assert config.benchmarks[0].stop == list(COMPLETION_STOPS)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(tmp_path / "eval.yaml"), "--json"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    stages = {stage["name"]: Path(stage["folder"]) for stage in json.loads(done.stdout)["stages"]}
+    (generation,) = [json.loads(line) for line in (stages["generate.base"] / "generations.jsonl").read_text().splitlines()]
+    assert generation["prompt"] == row["beginning"]
+    (score,) = [json.loads(line) for line in (stages["score.base"] / "scores.jsonl").read_text().splitlines()]
+    assert score["extracted"].startswith(row["beginning"])
+    with pytest.raises(ConfigError, match="a completion has no conversation"):
+        load_config(tmp_path / "eval.yaml", ["benchmarks.0.system_prompt=Be brief."])

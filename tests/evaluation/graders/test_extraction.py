@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.graders.extraction import after_thinking, boxed_answer, continue_prompt, last_box, program
+from evaluation.graders.extraction import after_thinking, boxed_answer, continue_prompt, last_box, program, whole_program
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,16 @@ def test_a_prompt_that_opens_the_thinking_counts() -> None:
 )
 def test_program(completion: str, expected: str | None) -> None:
     assert program(completion, "f") == expected
+
+
+def test_a_program_that_the_prompt_began() -> None:
+    beginning = 'def f(x):\n    """Doubles."""\n'
+    assert program(whole_program(beginning, "    return 2 * x\n"), "f") == f"{beginning}    return 2 * x\n\n"
+    run_on = "    return 2 * x\n\n\ndef g(x):\n    return (x +"  # cut at the length limit
+    found = program(whole_program(beginning, run_on), "f")
+    assert found is not None
+    assert "return 2 * x" in found
+    assert "def g" not in found
+    broken = program(whole_program(beginning, "    return 2 *\n"), "f")
+    assert broken is not None  # a wrong answer, not a missing one
+    assert "return 2 *" in broken
