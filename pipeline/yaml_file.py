@@ -106,8 +106,12 @@ def _apply(document: Document, override: str) -> None:
     where = f"--set {override}"
     if not equals or not name.strip():
         raise ConfigError("an override has the form KEY=VALUE", where=where, fix="Example: --set sft.learning_rate=1e-5")
+    if not text.strip():
+        raise ConfigError(
+            "an override without a value", where=where, fix=f"Write {name}=null to switch it off, or {name}='\"\"' for no text."
+        )
     try:
-        value = _plain(YAML(typ="rt").load(text), (), Path("--set"), {}) if text.strip() else None
+        value = _plain(YAML(typ="rt").load(text), (), Path("--set"), {})
     except MarkedYAMLError as error:
         raise ConfigError(f"the value is not valid YAML: {error.problem}", where=where) from error
     path: Location = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
 from evaluation.records import Generation, read_records, write_jsonl
-from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems
+from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems, with_models_sampling
 from stages.generate.settings import GenerateSettings
 from stages.runtime import Context, Result, StageError, write_json
 
@@ -27,6 +27,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         raise StageError("there is no benchmark to sample", "Name at least one in the config's `benchmarks:` list.")
     read = {benchmark.name: read_problems(ctx.inputs["data"], benchmark) for benchmark in settings.benchmarks}
     folder = ctx.inputs["model"] / "model"
+    settings = with_models_sampling(settings, folder)
     started = time.monotonic()
     ctx.progress(0, None, "loading the engine")
     tokenizer, limit = _tokenizer_and_context(folder, settings)

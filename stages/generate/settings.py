@@ -58,6 +58,9 @@ class BenchmarkSettings(StageSettings):
     top_p: float = identity(1.0, gt=0, le=1)
     top_k: int = identity(0, ge=0)
     """Number of candidate tokens; 0 switches it off."""
+    from_generation_config: bool = identity(False)
+    """Take temperature, top_p and top_k from the checkpoint's generation_config.json instead, as far as it has them; what it gave stands in
+    the protocol."""
     max_new_tokens: int = identity(512, gt=0)
     prompt: Literal["chat", "completion"] = identity("chat")
     """chat: the user message in the model's chat template. completion: the beginning of a program that the model goes on with, as base
@@ -86,7 +89,9 @@ class BenchmarkSettings(StageSettings):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> BenchmarkSettings:
-        if self.temperature == 0 and self.samples > 1:
+        if self.from_generation_config and (self.temperature, self.top_p, self.top_k) != (0.0, 1.0, 0):
+            raise ValueError("from_generation_config: the checkpoint says how to sample; leave out temperature, top_p and top_k")
+        if self.temperature == 0 and self.samples > 1 and not self.from_generation_config:
             raise ValueError(f"samples: {self.samples} greedy samples of a problem would all be the same; set a temperature")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
             raise ValueError("temperature: greedy decoding ignores top_p and top_k; set a temperature or leave them out")

@@ -81,3 +81,9 @@ def test_tags_are_refused_and_never_executed(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"the YAML tag .* is not allowed") as caught:
             read(file, [])
         assert f"{file}:2" in str(caught.value)
+
+
+def test_an_override_without_a_value_drops_nothing_silently(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "sft:\n  steps: 3\n")
+    with pytest.raises(ConfigError, match=r"--set sft=: an override without a value\n.*sft=null"):
+        read(path, ["sft="])

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import sample
-from stages.generate.plan import read_problems, sample_seed
+from stages.generate.plan import read_problems, sample_seed, with_models_sampling
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.runtime import StageError
 from tests.tiny import (
@@ -189,3 +189,21 @@ def test_the_problems_digest_follows_the_lines_used(inputs: dict[str, Path]) -> 
     few, digest = read_problems(inputs["data"], BenchmarkSettings(name="first", problems=2))
     assert len(few) == 2
     assert digest != read_problems(inputs["data"], BenchmarkSettings(name="first"))[1]
+
+
+def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    asks, not_asks = ({"name": name, "from_generation_config": own} for name, own in (("aime24", True), ("amc23", False)))
+    settings = GenerateSettings.model_validate({"benchmarks": [asks, not_asks]})
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_p": 0.95}')
+    first, second = with_models_sampling(settings, tmp_path).benchmarks
+    assert (first.temperature, first.top_p, first.top_k) == (0.6, 0.95, 50)
+    assert (second.temperature, second.top_p, second.top_k) == (0.0, 1.0, 0)
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')  # not sampled: greedy, whatever else it says
+    assert with_models_sampling(settings, tmp_path).benchmarks[0].temperature == 0
+    several = GenerateSettings.model_validate({"benchmarks": [{**asks, "samples": 4}]})
+    with pytest.raises(StageError, match="decodes greedily"):
+        with_models_sampling(several, tmp_path)
+    with pytest.raises(StageError, match="cannot be read"):
+        with_models_sampling(settings, tmp_path / "nothing")
+    with pytest.raises(ValueError, match="leave out temperature"):
+        BenchmarkSettings.model_validate({**asks, "temperature": 0.6})
