@@ -31,7 +31,7 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
     where = device(config.execution)
     _execution(config, where)
     _libraries(config, programs)
-    _dtypes(config, programs, where)
+    _needs_gpu(config, programs, where)
     _lengths(config, programs)
     free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
     if free < config.execution.min_free_gib:
@@ -96,7 +96,7 @@ def _libraries(config: PipelineConfig, programs: set[str]) -> None:
     wanted: dict[str, str] = {}
     if "generate" in programs and config.generate.engine == "vllm":
         wanted["generate.engine"] = "vllm"
-    if "grpo" in programs and config.grpo is not None and config.grpo.rollout == "vllm":
+    if "grpo" in programs and config.grpo is not None and config.grpo.rollout != "transformers":
         wanted["grpo.rollout"] = "vllm"
     for where, module in wanted.items():
         if importlib.util.find_spec(module) is None:
@@ -113,7 +113,10 @@ def _libraries(config: PipelineConfig, programs: set[str]) -> None:
         raise ConfigError("torch is not installed", fix="Install the pinned set: make setup, then vcore doctor.")
 
 
-def _dtypes(config: PipelineConfig, programs: set[str], where: str) -> None:
+def _needs_gpu(config: PipelineConfig, programs: set[str], where: str) -> None:
+    if config.grpo is not None and "grpo" in programs and where == "cpu" and (config.grpo.sleep or config.grpo.rollout == "vllm_server"):
+        name = "sleep" if config.grpo.sleep else "rollout"
+        raise ConfigError("needs a GPU, and this run is on the CPU", where=f"grpo.{name}", fix="Leave it out here.")
     for name, section in (("sft", config.sft), ("grpo", config.grpo), ("generate", config.generate)):
         if section is not None and name in programs and section.dtype != "float32" and where == "cpu":
             raise ConfigError(

@@ -76,7 +76,7 @@ class GrpoCallback(StageCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         super().on_log(args, state, control, logs, **kwargs)
-        if self.ctx.settings.rollout == "vllm" and "reward" in logs:  # a step that sampled, not the summary at the end
+        if self.ctx.settings.rollout != "transformers" and "reward" in logs:  # a step that sampled, not the summary at the end
             self._check(state.global_step, logs)
 
     def _check(self, step: int, logs: dict[str, float]) -> None:

@@ -101,8 +101,13 @@ class GrpoSettings(StageSettings):
     """Leave completions that hit the length limit out of the loss."""
     rewards: RewardSettings = identity(RewardSettings())
 
-    rollout: Literal["vllm", "transformers"] = identity("vllm")
-    """What samples the completions. `transformers` is for machines without vLLM; nothing switches to it by itself."""
+    rollout: Literal["vllm", "vllm_server", "transformers"] = identity("vllm")
+    """What samples the completions: vLLM in the trainer's own processes, vLLM on GPUs of its own (`trl vllm-serve`), or transformers, for
+    machines without vLLM. Nothing switches from one to another by itself."""
+    server_url: str | None = execution(None)
+    """Where `trl vllm-serve` answers, for example http://node2:8000 (vllm_server)."""
+    sleep: bool = execution(False)
+    """Give vLLM's GPU memory back while the trainer computes; its weights are synchronised anew each time (vllm, cuda)."""
     sampling_correction_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = identity("sequence_mask")
     """How the ratio of the trainer's probability to vLLM's enters the loss; it is always measured (TRL's names)."""
     sampling_correction_max: float = identity(3.0, gt=1)
@@ -217,6 +222,10 @@ class GrpoSettings(StageSettings):
             raise ValueError(
                 f"rewards.overlong_buffer: {self.rewards.overlong_buffer} is more than max_completion_length {self.max_completion_length}"
             )
+        if (self.rollout == "vllm_server") != (self.server_url is not None):
+            raise ValueError("server_url: the rollout vllm_server needs the address of `trl vllm-serve`, and no other takes one")
+        if self.sleep and self.rollout != "vllm":
+            raise ValueError("sleep: only the rollout vllm has an engine beside the trainer that could sleep")
         if self.rollout == "transformers" and self.max_logprob_difference is not None:
             raise ValueError("max_logprob_difference: only the rollout vllm has a sampler to compare the trainer with")
         return self

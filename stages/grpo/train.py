@@ -48,14 +48,14 @@ OWNED_OPTIONS: dict[str, str] = {
     **dict.fromkeys(("metric_for_best_model", "greater_is_better", "per_device_eval_batch_size"), "grpo.dev_every"),
     "num_generations_eval": "grpo.dev_samples",
     **dict.fromkeys(("use_vllm", "vllm_mode", "use_transformers_continuous_batching", "use_transformers_paged"), "grpo.rollout"),
-    **dict.fromkeys(("vllm_server_base_url", "vllm_server_host", "vllm_server_port"), "grpo.rollout (colocated only)"),
+    **dict.fromkeys(("vllm_server_base_url", "vllm_server_host", "vllm_server_port"), "grpo.server_url"),
     **dict.fromkeys(("vllm_importance_sampling_clip_max", "vllm_importance_sampling_cap"), "grpo.sampling_correction_max"),
     "vllm_importance_sampling_correction": "no option: the correction is always on, its size is what proves the weights are in step",
     "vllm_importance_sampling_mode": "grpo.sampling_correction_mode",
     "vllm_gpu_memory_utilization": "grpo.gpu_memory_utilization",
     "vllm_tensor_parallel_size": "grpo.tensor_parallel",
     "vllm_max_model_length": "grpo.max_model_len",
-    "vllm_enable_sleep_mode": "no option: sleeping engines drop the weights that resume relies on",
+    "vllm_enable_sleep_mode": "grpo.sleep",
     "chat_template_kwargs": "grpo.enable_thinking",
     "reward_weights": "grpo.rewards",
     "lr_scheduler_type": "grpo.schedule",
@@ -166,7 +166,7 @@ def _finish(
     if settings.dev_every is not None:
         extra |= chosen_checkpoint(trainer.state, settings.steps // settings.dev_every)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    if settings.rollout == "vllm":
+    if settings.rollout != "transformers":
         extra |= check_recorded(ctx, history)
     sampled = [entry for entry in history if "reward" in entry]
     if not all(math.isfinite(entry["reward"]) for entry in sampled):
@@ -262,9 +262,10 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
         "repetition_penalty": 1.0,
         "min_p": None,
         **_dev_options(settings, micro_batch),
-        "use_vllm": settings.rollout == "vllm",
-        "vllm_mode": "colocate",
-        "vllm_enable_sleep_mode": False,
+        "use_vllm": settings.rollout != "transformers",
+        "vllm_mode": "server" if settings.rollout == "vllm_server" else "colocate",
+        "vllm_server_base_url": settings.server_url,
+        "vllm_enable_sleep_mode": settings.sleep,
         "vllm_gpu_memory_utilization": settings.gpu_memory_utilization,
         "vllm_tensor_parallel_size": settings.tensor_parallel,
         "vllm_max_model_length": max_model_length,

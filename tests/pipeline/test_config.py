@@ -44,6 +44,9 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
         ("data.sft.0.file=x.jsonl", r"data.sft.0: set exactly one of task, file and hub"),
         ("data.benchmarks=[{name: aime24}]", r"data.benchmarks is filled from"),
         ("execution.device=gpu", r"execution.device: .*'auto', 'cpu' or 'cuda'"),
+        ("grpo.rollout=vllm_server", r"grpo.server_url: the rollout vllm_server needs the address"),
+        ("grpo.server_url=http://x", r"grpo.server_url: .*no other takes one"),
+        ("grpo={steps: 2, rollout: transformers, sleep: true}", r"grpo.sleep: only the rollout vllm"),
         ("grpo.micro_batch_size=7", r"--set grpo.micro_batch_size=7: grpo.micro_batch_size: 7 does not divide the 128 completions"),
     ],
 )
@@ -68,6 +71,7 @@ def test_errors_name_file_and_line_and_all_are_shown(tmp_path: Path) -> None:
     [
         (["model=./nowhere"], r"model: model folder ./nowhere does not exist"),
         (["execution.device=cpu", "sft.dtype=bfloat16"], r"sft.dtype: bfloat16 is for GPUs"),
+        (["execution.device=cpu", "grpo.sleep=true"], r"grpo.sleep: needs a GPU"),
         (["execution.device=cpu", "generate.dtype=bfloat16"], r"generate.dtype: bfloat16 is for GPUs"),
         (["benchmarks.0.max_new_tokens=512"], r"benchmarks.0.max_new_tokens: 512 new tokens leave no room"),
         (["sft.max_length=100000"], r"sft.max_length: 100000 is more than the model's"),

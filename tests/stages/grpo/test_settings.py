@@ -27,7 +27,7 @@ from stages.grpo.settings import GrpoSettings
         ({"rewards": {"custom": [{"file": "a.py", "function": "correct"}]}}, "a name of its own"),
         ({"loss_type": "luspo"}, "luspo needs sequence"),
         ({"rollout": "transformers", "max_logprob_difference": 1.0}, "only the rollout vllm"),
-        ({"rollout": "sglang"}, "'vllm' or 'transformers'"),
+        ({"rollout": "sglang"}, "'vllm', 'vllm_server' or 'transformers'"),
         ({"temperature": 0.0}, "greater than 0"),
         ({"lerning_rate": 1.0}, "Extra inputs"),
     ],
