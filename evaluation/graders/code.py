@@ -27,8 +27,8 @@ back in their places, in a sandbox of its own beside the reference program. Outp
 reference program, run in the same sandbox, once for each problem. Values are compared as plain data (see `evaluation.sandbox.values`),
 so a class with an `__eq__` of its own gains nothing.
 
-Time: a program has `timeout_s` CPU seconds; one that needs more is run again with four times what the reference takes, where that is more.
-Memory: a program that runs out of it is run again with four times as much where the reference needs more than usual, one at a time.
+Time: a program has `timeout_s` CPU seconds, or four times what the reference takes, where that is more.
+Memory: where the reference needs more than usual, programs that need it have four times as much, one at a time.
 """
 
 from __future__ import annotations
@@ -158,12 +158,16 @@ class CodeGrader:
             found: _Reference = self._references.get(key, lambda: self._run_reference(problem, tests))
             return found
 
-        outcome = self._run(tests, source, self.timeout_s)
-        if outcome.status == "limit" or _out_of_memory(outcome):
+        if tests.asserts:
+            outcome = self._run(tests, source, self.timeout_s)
+            if outcome.status == "limit" or _out_of_memory(outcome):
+                needed = reference()
+                allowed = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
+                if allowed > self.timeout_s or needed.large:
+                    outcome = self._run(tests, source, allowed, large=needed.large)
+        else:  # the reference's values are needed anyway: with its limits known first, no program is run twice
             needed = reference()
-            allowed = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
-            if allowed > self.timeout_s or needed.large:
-                outcome = self._run(tests, source, allowed, large=needed.large)
+            outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s), large=needed.large)
         if outcome.status == "limit":
             return "timeout", outcome.detail
         if tests.asserts:

@@ -13,26 +13,33 @@ from stages import training
 from stages.runtime import StageError
 
 
-def resume(tmp_path: Path, *, done: int, planned_then: int, planned_now: int) -> tuple[list[str], Any]:
+def resume(tmp_path: Path, *, done: int, planned_then: int, planned_now: int, best: int | None = None) -> tuple[list[str], Any]:
     checkpoint = tmp_path / "checkpoints" / f"checkpoint-{done}"
     checkpoint.mkdir(parents=True)
-    (checkpoint / training.TRAINER_STATE).write_text(json.dumps({"global_step": done, "max_steps": planned_then}), encoding="utf-8")
+    chosen = None if best is None else str(tmp_path / "checkpoints" / f"checkpoint-{best}")
+    state = {"global_step": done, "max_steps": planned_then, "best_model_checkpoint": chosen}
+    (checkpoint / training.TRAINER_STATE).write_text(json.dumps(state), encoding="utf-8")
     notes: list[str] = []
     loaded: list[str] = []
     ctx: Any = SimpleNamespace(state=tmp_path, stops_gracefully=False, stop_requested=False, note=notes.append)
     trainer = SimpleNamespace(
-        args=SimpleNamespace(output_dir=str(tmp_path / "checkpoints"), max_steps=planned_now),
+        args=SimpleNamespace(output_dir=str(tmp_path / "checkpoints"), max_steps=planned_now, load_best_model_at_end=best is not None),
         state=None,
         _load_from_checkpoint=loaded.append,
     )
     training.train(ctx, trainer)
-    assert loaded == [str(checkpoint)]
+    assert loaded == [chosen or str(checkpoint)]
     return notes, trainer.state
 
 
 def test_a_complete_run_says_that_no_step_is_left(tmp_path: Path) -> None:
     notes, state = resume(tmp_path, done=8, planned_then=8, planned_now=8)
     assert notes == ["resuming from step 8 of 8: no step is left to train, its result is saved"]
+    assert state.global_step == 8
+
+
+def test_of_a_complete_run_the_chosen_checkpoint_is_the_result(tmp_path: Path) -> None:
+    _, state = resume(tmp_path, done=8, planned_then=8, planned_now=8, best=4)
     assert state.global_step == 8
 
 
