@@ -41,7 +41,7 @@ def origins(config: PipelineConfig, program: str) -> Iterator[Origin]:
                 yield from _source_origin(config, f"data.{kind}.{index}", source)
         for benchmark in config.benchmarks:
             if benchmark.own is not None:
-                yield Origin(f"benchmark {benchmark.name}", path=Path(benchmark.own.file).expanduser())
+                yield Origin(f"benchmarks.{benchmark.name}.own.file", path=Path(benchmark.own.file).expanduser())
             else:
                 yield from _task_origin(config, f"benchmark {benchmark.name}", benchmark.name, benchmark.split)
     elif program == "sft" and config.sft is not None and isinstance(config.sft.method, CustomSettings):
@@ -72,7 +72,9 @@ def resolve(origin: Origin, memo: DigestMemo) -> dict[str, Any]:
             raise ConfigError(
                 f"file {origin.path} does not exist",
                 where=origin.label,
-                fix="Check data_dir in the config (or VCORE_DATA_DIR): the file is looked for below it.",
+                fix="Check data_dir in the config (or VCORE_DATA_DIR): the file is looked for below it."
+                if origin.label.startswith("benchmark ")
+                else "Check the path; where it is relative, it starts in the folder that vcore is called in.",
             )
         return {"sha256": memo.sha256(origin.path)}
     return {"hub": origin.hub, "commit": _hub_commit(origin)}
