@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TextIO
 
 POLL_SECONDS = 0.5
+PASSING_SECONDS = 0.02
+"""How soon to look again while the head of the queue is about to get its GPUs, which takes milliseconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,8 @@ def lock_folder() -> Path:
 def lease(gpus: list[str], count: int, who: str, waiting: Callable[[str], None]) -> Iterator[Lease]:
     """Hold `count` of `gpus`, all or none, for as long as the context lasts; `waiting` is called once with who has them now.
 
-    Whoever asked first is served first: only the head of the queue tries to get its GPUs, so a large request is not starved.
+    Whoever asked first is served first: only the head of the queue tries to get its GPUs, so a large request is not starved. While it
+    waits its name stands in the queue's file; others that find none there wait a moment and tell nobody.
     """
     folder = lock_folder()
     if not folder.is_dir():
@@ -47,25 +50,26 @@ def lease(gpus: list[str], count: int, who: str, waiting: Callable[[str], None])
         with _open(folder / "queue.lock") as queue:
             told = False
             while not _try(queue):
-                told = told or _tell(waiting, files)
-                time.sleep(POLL_SECONDS)
+                if not told and _read(queue):  # empty: its holder is only passing through
+                    told = _tell(waiting, files)
+                time.sleep(POLL_SECONDS if told else PASSING_SECONDS)
+            _write(queue, "")  # of a head that was killed
             while True:
                 held = [gpu for gpu in gpus if _try(files[gpu])]
                 if len(held) >= count:
                     break
                 for gpu in held:
                     fcntl.flock(files[gpu], fcntl.LOCK_UN)
+                _write(queue, who)
                 told = told or _tell(waiting, {gpu: files[gpu] for gpu in gpus if gpu not in held})
                 time.sleep(POLL_SECONDS)
+            _write(queue, "")
             for gpu in held[count:]:
                 fcntl.flock(files[gpu], fcntl.LOCK_UN)
-        mine = held[:count]
-        for gpu in mine:
-            files[gpu].seek(0)
-            files[gpu].truncate()
-            files[gpu].write(f"{who}, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            files[gpu].flush()
-            os.set_inheritable(files[gpu].fileno(), True)
+            mine = held[:count]
+            for gpu in mine:
+                _write(files[gpu], f"{who}, process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+                os.set_inheritable(files[gpu].fileno(), True)
         yield Lease(tuple(mine), tuple(files[gpu].fileno() for gpu in mine))
 
 
@@ -87,7 +91,18 @@ def _try(file: TextIO) -> bool:
 def _tell(waiting: Callable[[str], None], files: dict[str, TextIO]) -> bool:
     holders = []
     for gpu, file in files.items():
-        file.seek(0)
-        holders.append(f"GPU {gpu}: {file.read().strip() or 'another run'}")
+        holders.append(f"GPU {gpu}: {_read(file) or 'another run'}")
     waiting("; ".join(holders))
     return True
+
+
+def _read(file: TextIO) -> str:
+    file.seek(0)
+    return file.read().strip()
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()

@@ -12,14 +12,15 @@ from pipeline.gpus import lease
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
-import subprocess, sys, time
+import subprocess, sys
 from pipeline.gpus import lease
-gpus, count, seconds, child = sys.argv[1].split(","), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
+gpus, count, stays, child = sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3] == "stays", sys.argv[4:]
 with lease(gpus, count, "holder", lambda who: print("waits", who, flush=True)) as held:
     print("has", ",".join(held.gpus), flush=True)
     if child:
         print("child", subprocess.Popen(["sleep", child[0]], pass_fds=held.descriptors).pid, flush=True)
-    time.sleep(seconds)
+    if stays:
+        sys.stdin.read()
 """
 
 
@@ -29,9 +30,15 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "locks"
 
 
-def holder(count: int, seconds: float, *child: str, gpus: str = "0,1") -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", HOLDER, gpus, str(count), str(seconds), *child]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def holder(count: int, how_long: str, *child: str, gpus: str = "0,1") -> subprocess.Popen[str]:
+    """A process that says what it waits for and what it has, and `stays` until it is let go, or `leaves` at once."""
+    words = [sys.executable, "-c", HOLDER, gpus, str(count), how_long, *child]
+    return subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def line(process: subprocess.Popen[str]) -> str:
@@ -40,9 +47,10 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def test_two_runs_share_the_gpus_of_a_machine() -> None:
-    first, second = holder(1, 30), holder(1, 30)
-    assert {line(first), line(second)} == {"has 0", "has 1"}
-    third = holder(1, 0)
+    holders = {line(process): process for process in [holder(1, "stays"), holder(1, "stays")]}
+    assert holders.keys() == {"has 0", "has 1"}, "nobody waits while there is a GPU for each"
+    first, second = holders["has 0"], holders["has 1"]
+    third = holder(1, "leaves")
     assert line(third).startswith("waits GPU 0: holder, process")
     first.kill()
     first.wait()
@@ -53,12 +61,12 @@ def test_two_runs_share_the_gpus_of_a_machine() -> None:
 
 
 def test_a_gpu_is_free_only_when_the_last_process_that_may_use_it_has_ended() -> None:
-    first = holder(2, 30, "20")
+    first = holder(2, "stays", "600")
     assert line(first) == "has 0,1"
     child = int(line(first).split()[1])
     first.kill()
     first.wait()
-    second = holder(1, 0)
+    second = holder(1, "leaves")
     assert line(second).startswith("waits")
     os.kill(child, signal.SIGKILL)
     assert line(second) == "has 0"
@@ -66,12 +74,13 @@ def test_a_gpu_is_free_only_when_the_last_process_that_may_use_it_has_ended() ->
 
 
 def test_a_large_request_is_not_starved_by_small_ones() -> None:
-    first = holder(1, 2.5)
+    first = holder(1, "stays")
     assert line(first) == "has 0"
-    large = holder(2, 0)
+    large = holder(2, "leaves")
     assert line(large).startswith("waits GPU 0")
-    small = holder(1, 0)
+    small = holder(1, "leaves")
     assert line(small).startswith("waits"), "GPU 1 is free, but somebody waits for both"
+    let_go(first)
     assert line(large) == "has 0,1"
     assert line(small).startswith("has")
     assert all(process.wait(10) == 0 for process in (first, large, small))
