@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import queue
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from types import TracebackType
 
+from evaluation.costliest import CostliestFirst
 from evaluation.graders import choice, code, maths
-from evaluation.graders.extraction import boxed_answer
+from evaluation.graders.extraction import boxed_answer, program
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import Level, Sandbox
 
@@ -55,6 +57,7 @@ class Grader:
         if workers < 1:
             raise ValueError(f"workers: {workers}, at least one is needed")
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="grader")
+        self._by_cost = CostliestFirst(self._pool)
         self._maths = [maths.MathsWorker(maths_timeout_s) for _ in range(workers)]
         self._free: queue.SimpleQueue[maths.MathsWorker] = queue.SimpleQueue()
         for worker in self._maths:
@@ -111,6 +114,7 @@ class Grader:
         graded: list[Graded | None] = [None] * len(items)
         waiting: dict[Future[Graded], list[int]] = {}
         equal_answers: dict[tuple[str, str], Future[Graded]] = {}
+        programs: dict[int, tuple[Problem, list[tuple[int, str]]]] = {}
         for place, (problem, completion, finish_reason) in enumerate(items):
             if finish_reason == "prompt_too_long":
                 graded[place] = Graded("no_answer", None, "the prompt was too long to be sampled")
@@ -126,13 +130,24 @@ class Grader:
                 letter = choice.letter(boxed_answer(completion))
                 graded[place] = Graded("no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter)
             elif problem.kind == "code":
-                waiting[self._pool.submit(self._grade_code, self._code_grader(), problem, completion)] = [place]
+                source = program(completion, problem.tests["entry_point"])
+                if source is None:
+                    graded[place] = Graded("no_answer", None, f"no complete code block defines {problem.tests['entry_point']}")
+                else:
+                    programs.setdefault(id(problem), (problem, []))[1].append((place, source))
             else:
                 raise ValueError(f"{problem.benchmark} {problem.id}: no grader for the kind {problem.kind!r}")
+        for problem, sources in programs.values():
+            for future, (place, _) in zip(self._grade_programs(problem, [source for _, source in sources]), sources, strict=True):
+                waiting[future] = [place]
         done = sum(result is not None for result in graded)
         if on_done is not None and done:
             on_done(done)
-        for future in as_completed(waiting):
+        finished: queue.SimpleQueue[Future[Graded]] = queue.SimpleQueue()  # as_completed would wait for ever for what closing cancels
+        for future in waiting:
+            future.add_done_callback(finished.put)
+        for _ in range(len(waiting)):
+            future = finished.get()
             for place in waiting[future]:
                 graded[place] = future.result()
             done += len(waiting[future])
@@ -156,15 +171,39 @@ class Grader:
             self._remembered[gold, answer] = verdict, detail
         return Graded(verdict, answer, detail)
 
-    @staticmethod
-    def _grade_code(grader: code.CodeGrader, problem: Problem, completion: str) -> Graded:
-        return Graded(*grader.grade(problem, completion))
+    def _grade_programs(self, problem: Problem, sources: list[str]) -> list[Future[Graded]]:
+        """Have the programs of one problem judged, once it is known what its reference costs: the costliest problems come first."""
+        grader = self._code_grader()
+        futures: list[Future[Graded]] = [Future() for _ in sources]
+
+        def judge(source: str) -> Graded:
+            verdict, detail = grader.grade(problem, source)
+            return Graded(verdict, source, detail)
+
+        def put() -> None:
+            cost_s = grader.expected_cpu_s(problem)
+            for source, future in zip(sources, futures, strict=True):
+                self._by_cost.put(functools.partial(judge, source), cost_s, future)
+
+        begun: Future[None] = Future()
+        begun.add_done_callback(functools.partial(_fail_with, futures))
+        self._by_cost.put(put, None, begun)
+        return futures
 
     def _code_grader(self) -> code.CodeGrader:
         if self._code is None:
             timeout_s, memory_mib, level = self._code_options
             self._code = code.CodeGrader(Sandbox(memory_mib, level), timeout_s)
         return self._code
+
+
+def _fail_with(futures: list[Future[Graded]], begun: Future[None]) -> None:
+    """What kept the programs from being put is what whoever waits for their verdicts is told."""
+    for future in futures:
+        if begun.cancelled():
+            future.cancel()
+        elif (error := begun.exception()) is not None and not future.done():
+            future.set_exception(error)
 
 
 def grader_version(kind: str) -> dict[str, str]:

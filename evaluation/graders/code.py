@@ -43,7 +43,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from evaluation.graders.extraction import program
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import UNSENDABLE, Job, Outcome, Sandbox, SandboxError
 from evaluation.sandbox.values import Digest, decode
@@ -137,46 +136,52 @@ class CodeGrader:
         self._much_memory = threading.Lock()
         """Programs with more memory than usual run one at a time, or the machine's would not do."""
 
-    def grade(self, problem: Problem, completion: str) -> tuple[Verdict, str | None, str]:
-        """Verdict, the extracted program, and what went wrong."""
-        source = program(completion, problem.tests["entry_point"])
-        if source is None:
-            return "no_answer", None, f"no complete code block defines {problem.tests['entry_point']}"
+    def grade(self, problem: Problem, source: str) -> tuple[Verdict, str]:
+        """Verdict on a program, and what went wrong."""
         try:
-            verdict, detail = self._judge(problem, source)
+            return self._judge(problem, source)
         except (ReferenceFailed, SandboxError) as error:
-            return "grader_error", source, str(error)
-        return verdict, source, detail
+            return "grader_error", str(error)
 
-    def _judge(self, problem: Problem, source: str) -> tuple[Verdict, str]:
+    def expected_cpu_s(self, problem: Problem) -> float | None:
+        """CPU seconds of the reference program where its values are needed, which it computes if need be; None where nothing is known."""
+        try:
+            tests, key = self._tests(problem)
+            return None if tests.asserts else self._reference(problem, tests, key).cpu_s
+        except (ReferenceFailed, SandboxError):
+            return None  # every verdict on the problem says so
+
+    def _tests(self, problem: Problem) -> tuple[_Tests, tuple[str, ...]]:
+        """The problem's tests made ready, and what they are known by."""
         # Not the inputs, which may be megabytes: of one problem of one benchmark they are always the same.
         parts = (problem.tests.get(part) for part in ("asserts", "setup", "check"))
         key = problem.benchmark, problem.id, problem.gold, *map(str, parts)
         tests: _Tests = self._prepared.get(key, lambda: self._prepare(problem))
+        return tests, key
 
-        def reference() -> _Reference:
-            found: _Reference = self._references.get(key, lambda: self._run_reference(problem, tests))
-            return found
+    def _reference(self, problem: Problem, tests: _Tests, key: tuple[str, ...]) -> _Reference:
+        found: _Reference = self._references.get(key, lambda: self._run_reference(problem, tests))
+        return found
 
+    def _judge(self, problem: Problem, source: str) -> tuple[Verdict, str]:
+        tests, key = self._tests(problem)
         if tests.asserts:
             outcome = self._run(tests, source, self.timeout_s)
             if outcome.status == "limit" or _out_of_memory(outcome):
-                needed = reference()
+                needed = self._reference(problem, tests, key)
                 allowed = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
                 if allowed > self.timeout_s or needed.large:
                     outcome = self._run(tests, source, allowed, large=needed.large)
-        else:  # the reference's values are needed anyway: with its limits known first, no program is run twice
-            needed = reference()
-            outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s), large=needed.large)
+            return ("timeout", outcome.detail) if outcome.status == "limit" else self._check_asserts(problem, tests, outcome)
+        # The reference's values are needed anyway: with its limits known first, no program is run twice.
+        needed = self._reference(problem, tests, key)
+        outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s), large=needed.large)
         if outcome.status == "limit":
             return "timeout", outcome.detail
-        if tests.asserts:
-            return self._check_asserts(problem, tests, outcome)
-        expected = reference().values
-        for number, (value, wanted) in enumerate(zip(outcome.values, expected, strict=False), start=1):
+        for number, (value, wanted) in enumerate(zip(outcome.values, needed.values, strict=False), start=1):
             if not _accepts(problem.tests, tests.inputs[number - 1], value, wanted):
-                return "wrong", f"test {number} of {len(expected)}: {_short(value)} instead of {_short(wanted)}"
-        return _unfinished(outcome, len(outcome.values), len(expected), len(expected)) or ("correct", "")
+                return "wrong", f"test {number} of {len(needed.values)}: {_short(value)} instead of {_short(wanted)}"
+        return _unfinished(outcome, len(outcome.values), len(needed.values), len(needed.values)) or ("correct", "")
 
     def _check_asserts(self, problem: Problem, tests: _Tests, outcome: Outcome) -> tuple[Verdict, str]:
         values, total = iter(outcome.values), len(tests.asserts)

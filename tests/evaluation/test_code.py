@@ -61,7 +61,7 @@ def test_a_reference_that_could_not_be_run_is_tried_again(monkeypatch: pytest.Mo
     """What failed was the machine, for a moment; a reference that is itself wrong stays so."""
     with Sandbox() as sandbox:
         judge = code.CodeGrader(sandbox, 1.0)
-        problem, completion = Problem("1", "test", "code", "?", GOLD, INPUTS), f"```python\n{GOLD}\n```"
+        problem = Problem("1", "test", "code", "?", GOLD, INPUTS)
         run, runs = sandbox.run, 0
 
         def fail_once(job: Job, cpu_limit_s: float, memory_mib: int) -> Outcome:
@@ -72,7 +72,7 @@ def test_a_reference_that_could_not_be_run_is_tried_again(monkeypatch: pytest.Mo
             return run(job, cpu_limit_s, memory_mib)
 
         monkeypatch.setattr(sandbox, "run", fail_once)
-        assert judge.grade(problem, completion) == ("grader_error", GOLD + "\n", "no memory")
-        assert judge.grade(problem, completion)[0] == "correct"
-        assert judge.grade(problem, completion)[0] == "correct"
+        assert judge.grade(problem, GOLD) == ("grader_error", "no memory")
+        assert judge.grade(problem, GOLD)[0] == "correct"
+        assert judge.grade(problem, GOLD)[0] == "correct"
         assert runs == 4  # the reference's values are kept

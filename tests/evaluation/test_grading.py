@@ -2,10 +2,12 @@
 
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import pytest
 
 from evaluation.benchmarks import get
+from evaluation.graders.code import CodeGrader
 from evaluation.grading import Grader, fingerprint, grader_version
 from evaluation.loading import load
 from evaluation.records import Problem
@@ -56,17 +58,38 @@ def test_thousands_of_calls_leave_no_threads_or_workers_behind(grader: Grader) -
 
 
 def test_closing_ends_what_runs() -> None:
-    problem = Problem("1", "test", "code", "?", "", {"entry_point": "f", "setup": "", "asserts": ["assert f() == 1"]})
+    asserts = {"entry_point": "f", "setup": "", "asserts": ["assert f() == 1"]}
     grader = Grader(workers=2, maths_timeout_s=60, code_timeout_s=60)
-    items = [(problem, "```python\nimport time\ndef f(): time.sleep(600)\n```", "stop"), (maths("1"), "\\boxed{9^{9^{9^9}}}", "stop")]
-    caller = threading.Thread(target=lambda: grader.grade(items))
+    sleeps = "```python\nimport time\ndef f(): time.sleep(600)\n```"
+    items = [(Problem(str(number), "test", "code", "?", "", asserts), sleeps, "stop") for number in range(6) for _ in range(2)]
+    items.append((maths("1"), "\\boxed{9^{9^{9^9}}}", "stop"))
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            grader.grade(items)
+        except CancelledError as error:
+            told.append(error)
+
+    caller = threading.Thread(target=wait)
     caller.start()
     time.sleep(3)
     started = time.monotonic()
     grader.close()
     caller.join(20)
     assert not caller.is_alive()
+    assert told  # what had not begun never will
     assert time.monotonic() - started < 20
+
+
+def test_what_keeps_programs_from_being_judged_is_told(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: CodeGrader, problem: Problem) -> float | None:
+        raise RuntimeError("no costs today")
+
+    monkeypatch.setattr(CodeGrader, "expected_cpu_s", broken)
+    (problem,) = load(get("tiny_code"), "test", None, 1, 1)
+    with pytest.raises(RuntimeError, match="no costs today"):
+        grader.grade([(problem, f"```python\n{problem.gold}\n```", "stop")] * 3)
 
 
 def test_no_workers_is_refused() -> None:

@@ -37,8 +37,8 @@ def test_a_test_that_loops_is_recorded() -> None:
     assert problem.tests["recorded"] == LOOP.strip()
     with Sandbox() as sandbox:
         grader = code.CodeGrader(sandbox, 4.0)
-        assert grader.grade(problem, "```python\ndef f(x): return x + x\n```")[0] == "correct"
-        verdict, _, detail = grader.grade(problem, "```python\ndef f(x): return x\n```")
+        assert grader.grade(problem, "def f(x): return x + x")[0] == "correct"
+        verdict, detail = grader.grade(problem, "def f(x): return x")
         assert (verdict, detail[:11]) == ("wrong", "test 1 of 5")
 
 

@@ -57,7 +57,7 @@ def test_a_broken_row_is_named(change: dict[str, Any], message: str) -> None:
 
 def verdict(problem: Problem) -> str:
     with Sandbox() as sandbox:
-        return code.CodeGrader(sandbox, 4.0).grade(problem, f"```python\n{problem.gold}\n```")[0]
+        return code.CodeGrader(sandbox, 4.0).grade(problem, problem.gold)[0]
 
 
 def test_setup_code_runs_after_the_program_and_test_imports_are_kept() -> None:

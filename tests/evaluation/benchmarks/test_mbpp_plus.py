@@ -98,7 +98,7 @@ def test_results_are_compared_as_the_task_asks(check: str, gold: str, candidate:
     tests = {"entry_point": "f", "preamble": "", "typed_inputs": ["l", ["l", "i1"]], "atol": 0.0, "check": check}
     problem = Problem("1", "test", "code", "?", f"def f(x): {gold}", tests)
     with Sandbox() as sandbox:
-        assert code.CodeGrader(sandbox, 4.0).grade(problem, f"```python\ndef f(x): {candidate}\n```")[0] == verdict
+        assert code.CodeGrader(sandbox, 4.0).grade(problem, f"def f(x): {candidate}")[0] == verdict
 
 
 def test_real_files(benchmark_data: Path) -> None:

@@ -260,4 +260,4 @@ def test_memory_follows_the_reference() -> None:
         grader = CodeGrader(sandbox, 10.0)
         for gold, source, verdict in ((hungry, hungry, "correct"), (hungry, frugal, "correct"), (frugal, hungry, "wrong")):
             problem = Problem(f"{gold}{source}", "b", "code", "", gold, tests)
-            assert grader.grade(problem, f"```python\n{source}\n```")[0] == verdict
+            assert grader.grade(problem, source)[0] == verdict
