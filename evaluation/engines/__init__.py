@@ -17,6 +17,10 @@ __all__ = ["Engine", "EngineName", "EngineOptions", "EngineUnavailable", "OnDone
 
 def open_engine(name: EngineName, model: str | Path, options: EngineOptions) -> Engine:
     """Load the checkpoint folder `model` into the named engine. Takes seconds; heavy libraries are imported here, not before."""
+    if options.data_parallel > 1:
+        from evaluation.engines.replicas import ReplicatedEngine
+
+        return ReplicatedEngine(name, str(model), options)
     if name == "vllm":
         from evaluation.engines.vllm_engine import VLLMEngine
 

@@ -88,6 +88,7 @@ class EngineOptions:
         max_concurrent: samples in flight at once.
         gpu_memory_utilization: share of the GPU's memory for vLLM (cuda only).
         tensor_parallel: number of GPUs that share one model (cuda only).
+        data_parallel: number of engines, each with its own part of the GPUs or threads.
         cpu_kv_cache_gib: memory for vLLM's key-value cache (cpu only).
     """
 
@@ -98,6 +99,7 @@ class EngineOptions:
     max_concurrent: int = 256
     gpu_memory_utilization: float = 0.9
     tensor_parallel: int = 1
+    data_parallel: int = 1
     cpu_kv_cache_gib: int = 1
 
 

@@ -27,6 +27,9 @@ ENVIRONMENT = {
 }
 """What has to be set before vLLM is imported, beside the number of threads."""
 
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Sizes of an attention head that its CPU kernels are made for."""
+
 _ONEDNN_SWITCH = "_supports_onednn"
 
 

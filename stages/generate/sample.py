@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
+from evaluation.engines.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
 from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems, with_models_sampling
 from stages.generate.settings import GenerateSettings
@@ -154,6 +155,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
         max_concurrent=settings.max_concurrent,
         gpu_memory_utilization=settings.gpu_memory_utilization,
         tensor_parallel=settings.tensor_parallel,
+        data_parallel=settings.data_parallel,
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
     )
     try:
@@ -179,7 +181,10 @@ def _sample_missing(ctx: Context[GenerateSettings], engine: Engine, prompts: lis
         ctx.progress(len(finished.samples), finished.expected, "sampling", tokens_per_s=round(rate))
 
     ctx.progress(len(finished.samples), finished.expected, "sampling")
-    engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
+    try:
+        engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
+    except ReplicaLost as error:
+        raise StageError(str(error), "Run again: samples that were drawn are kept.") from error
     return tokens
 
 

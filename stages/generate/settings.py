@@ -119,6 +119,8 @@ class GenerateSettings(StageSettings):
     """Share of the GPU's memory that vLLM takes (cuda)."""
     tensor_parallel: int = execution(1, gt=0)
     """GPUs that share one model in vLLM (cuda)."""
+    data_parallel: int = execution(1, gt=0)
+    """Engines that share the samples, each a process with `tensor_parallel` GPUs, or on a CPU with its part of the threads."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
 

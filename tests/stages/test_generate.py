@@ -92,6 +92,9 @@ def test_vllm_and_transformers_write_every_sample_once_and_the_same_text(inputs:
     assert [row for row in generations(runs["vllm"].output) if row.seed is None] == [
         row for row in generations(runs["transformers"].output) if row.seed is None
     ]
+    shared = run_stage_program(tmp_path / "shared", "generate", {"benchmarks": BENCHMARKS, "data_parallel": 2}, inputs)
+    assert (shared.code, shared.error) == (0, None), shared.log
+    assert generations(shared.output) == generations(runs["vllm"].output)
 
 
 @pytest.mark.slow

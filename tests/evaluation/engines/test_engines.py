@@ -84,6 +84,7 @@ def test_weights_load_into_a_running_vllm_on_a_cpu(models: tuple[Path, Path], vl
     assert vllm["synchronised"] == as_json(changed.generate(greedy_requests(changed)))
     assert vllm["synchronised"] != vllm["greedy"]
     assert "_supports_onednn" in vllm["without_switch"]
+    assert tuple(vllm["head_sizes"]) == vllm_cpu.HEAD_SIZES
 
 
 def test_transformers_draws_do_not_depend_on_order_or_batches(models: tuple[Path, Path], plain: Engine) -> None:

@@ -37,6 +37,7 @@ def main(model: str, changed: str) -> dict[str, Any]:
         found["too_long"] = str(error)
     engine.close()
     found["synchronised"] = as_json(weights_loaded_into_a_running_engine(model, changed, options))
+    found["head_sizes"] = head_sizes()
     found["without_switch"] = missing_switch()
     return found
 
@@ -51,6 +52,13 @@ def weights_loaded_into_a_running_engine(model: str, changed: str, options: Engi
     for name, tensor in load_file(f"{changed}/model.safetensors").items():
         live.load_weights([(name, tensor)])
     return list(engine.generate(greedy_requests(engine)))
+
+
+def head_sizes() -> list[int]:
+    """Those that this vLLM's attention on a CPU is made for."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    return list(CPUAttentionBackend.get_supported_head_sizes())
 
 
 def missing_switch() -> str:
