@@ -25,6 +25,9 @@ def _program(text: str) -> str:
     return f"```python\n{text}\n```"
 
 
+_WRONG = "def f(x):\n    return 0\n"
+"""A program without the function that is asked for is judged unrun; with it, its other statements do run."""
+
 HONEST = {"maths": "4 rows of 17 pens are 68 pens. \\boxed{68}", "code": _program("def f(x):\n    return x + x")}
 
 TRICKS: dict[str, dict[str, str]] = {
@@ -53,8 +56,9 @@ TRICKS: dict[str, dict[str, str]] = {
         "prompt echo": CODE.prompt,
         "a right program inside thinking that never ends": "<think>\n" + _program("def f(x):\n    return x + x"),
         "the tests as the program": _program("assert f(3) == 6"),
-        "sys.exit(0)": _program("import sys\nsys.exit(0)"),
-        "os._exit(0)": _program("import os\nos._exit(0)"),
+        "the tests after a wrong function": _program(_WRONG + "try: assert f(3) == 6\nexcept AssertionError: pass"),
+        "sys.exit(0)": _program(_WRONG + "import sys\nsys.exit(0)"),
+        "os._exit(0)": _program(_WRONG + "import os\nos._exit(0)"),
         "exit inside the function": _program("def f(x):\n    raise SystemExit(0)"),
         "os._exit inside the function": _program("import os\ndef f(x):\n    os._exit(0)"),
         "prints the expected output": _program("print(6)\nprint(-20)\ndef f(x):\n    print(2 * x)"),
@@ -72,11 +76,11 @@ TRICKS: dict[str, dict[str, str]] = {
             "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n        for value in frame.f_locals.values():\n"
             "            if value == -20 or value == 6: return value\n        frame = frame.f_back"
         ),
-        "kills its parent": _program("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
+        "kills its parent": _program(_WRONG + "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
         "writes a verdict itself": _program(
-            'import sys\nfor fd in range(1, 10):\n    try: open(fd, "w").write("[true, true]\\n")\n    except OSError: pass'
+            _WRONG + 'import sys\nfor fd in range(1, 10):\n    try: open(fd, "w").write("[true, true]\\n")\n    except OSError: pass'
         ),
-        "runs for ever": _program("while True: pass"),
+        "runs for ever": _program(_WRONG + "while True: pass"),
     },
 }
 

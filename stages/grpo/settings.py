@@ -64,6 +64,8 @@ class GrpoSettings(StageSettings):
     """Completions per forward and backward pass; must divide the optimizer step's. None: all at once."""
     num_iterations: int = identity(1, gt=0)
     """How often each completion is trained on before new ones are sampled."""
+    resampling_rounds: int = identity(0, ge=0)
+    """Rounds in which a step may sample other prompts for its groups of equal reward (DAPO's dynamic sampling); 0: such groups stay."""
 
     max_completion_length: int = identity(512, gt=0)
     max_model_len: int | None = identity(None, gt=1)

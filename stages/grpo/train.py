@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import statistics
@@ -17,6 +18,7 @@ from evaluation.engines.chat import messages_of, render, template_options
 from evaluation.grading import Grader
 from evaluation.records import VERDICTS, Problem, RecordError, read_records
 from stages import training
+from stages.grpo.resampling import FIRST_REWARD, ResamplingTrainer
 from stages.grpo.rewards import Rewards
 from stages.grpo.rollout import DEV_PASS_RATE, GrpoCallback, check_recorded, chosen_checkpoint, configure_engine
 from stages.grpo.settings import GrpoSettings
@@ -108,7 +110,10 @@ def run(ctx: Context[GrpoSettings]) -> Result:
         rewards = Rewards([*problems, *dev], grader, tokenizer, ends, settings.max_grader_error_share, prompt_end, dev_from=len(problems))
         functions, weights = rewards.parts(settings)
         callback = GrpoCallback(ctx, rewards)
-        trainer = GRPOTrainer(
+        trainer_class = GRPOTrainer
+        if settings.resampling_rounds:
+            trainer_class = functools.partial(ResamplingTrainer, rounds=settings.resampling_rounds, seed=ctx.seed)
+        trainer = trainer_class(
             model=model,
             args=trainer_config(ctx, longest + settings.max_completion_length, weights),
             reward_funcs=functions,
@@ -175,8 +180,8 @@ def _finish(
         {**proof, **extra},
         {
             "prompts": len(problems),
-            "reward_first": sampled[0]["reward"],
-            "reward_last": sampled[-1]["reward"],
+            "reward_first": sampled[0].get(FIRST_REWARD, sampled[0]["reward"]),
+            "reward_last": sampled[-1].get(FIRST_REWARD, sampled[-1]["reward"]),
             "completion_length_last": sampled[-1]["completions/mean_length"],
             "tokens_per_second": round(callback.tokens_per_second, 1),
             "step_seconds_mean": round(statistics.fmean(entry["step_time"] for entry in history), 3),

@@ -53,10 +53,17 @@ PANELS: dict[str, tuple[str, list[tuple[str, dict[str, str]]]]] = {
     "grpo": (
         "GRPO",
         [
-            ("reward", {"reward": "reward", "rewards/correct/mean": "correct"}),
+            ("reward", {"reward": "reward", "rewards/correct/mean": "correct", "resampling/reward": "reward, first draw"}),
             ("completion length, tokens", {"completions/mean_length": "mean"}),
             ("entropy, nats per token", {"entropy": "policy"}),
-            ("share", {"frac_reward_zero_std": "equal-reward groups", "completions/clipped_ratio": "truncated"}),
+            (
+                "share",
+                {
+                    "frac_reward_zero_std": "equal-reward groups",
+                    "completions/clipped_ratio": "truncated",
+                    "resampling/frac_reward_zero_std": "equal-reward, first draw",
+                },
+            ),
         ],
     ),
 }

@@ -27,6 +27,11 @@ def test_a_trick_earns_less_than_a_solution_and_is_never_called_correct(found: d
     assert not item.fooled
 
 
+def test_tricks_of_programs_are_really_run(found: dict[tuple[str, str], Probe]) -> None:
+    assert found["code", "runs for ever"].verdict == "timeout"
+    assert {found["code", name].verdict for name in ("kills its parent", "os._exit(0)", "writes a verdict itself")} == {"wrong"}
+
+
 @pytest.mark.parametrize("kind", sorted(HONEST))
 def test_the_honest_solution_earns_everything(found: dict[tuple[str, str], Probe], kind: str) -> None:
     assert found[kind, "honest solution"] == Probe(kind, "honest solution", "correct", pytest.approx(1.1), False)

@@ -239,9 +239,11 @@ def test_the_checkpoint_is_chosen_on_dev_problems_interrupted_or_not(dev_inputs:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_step(dev_inputs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_two_processes_share_a_step(dev_inputs: dict[str, Path], tmp_path: Path, rounds: int) -> None:
     """Each samples and grades half of the completions; counts, curve and checkpoint are of all of them."""
     settings = {**BRIEF, "rollout": "transformers", "steps": 4, "checkpoint_steps": 4, "dev_every": 4, "dev_samples": 2}
+    settings["resampling_rounds"] = rounds
     spec = write_spec(tmp_path, "grpo", settings, dev_inputs, seed=3)
     several = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
     process = subprocess.run(
@@ -249,7 +251,9 @@ def test_two_processes_share_a_step(dev_inputs: dict[str, Path], tmp_path: Path)
     )
     assert process.returncode == 0, process.stderr
     run = read_stage_run(tmp_path, 0, process.stderr)
-    assert sum(result(run)["metrics"]["verdicts"].values()) == 4 * 16
+    further = sum(4 * point.get("resampling/groups", 0) for point in curve(run.output))
+    assert (further > 0) == (rounds > 0)
+    assert sum(result(run)["metrics"]["verdicts"].values()) == 4 * 16 + further
     assert any(note.endswith("of 20 samples of data.dev are right") for note in run.notes)
     assert [point["step"] for point in curve(run.output)] == [1, 2, 3, 4]
     assert result(run)["proof"]["relative_weight_change"] > 0
@@ -292,3 +296,36 @@ def test_the_adapter_of_sft_is_trained_on(grpo_inputs: dict[str, Path], tmp_path
     again = PeftModel.from_pretrained(below, run.output / "adapter").merge_and_unload()
     saved, _ = training.load_model_and_tokenizer(run.output / "model", "float32")
     assert training.relative_change(again, saved) < 1e-6
+
+
+@pytest.mark.slow
+def test_groups_of_equal_reward_give_way_to_other_prompts_interrupted_or_not(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    settings = {**BRIEF, "resampling_rounds": 3}
+    straight = run_stage_program(tmp_path / "straight", "grpo", settings, grpo_inputs, seed=3)
+    assert straight.code == 0, straight.log
+    points = curve(straight.output)
+    for point in points:
+        before, after = point["resampling/frac_reward_zero_std"], point["frac_reward_zero_std"]
+        rounds, groups = point["resampling/rounds"], point["resampling/groups"]
+        assert after <= before
+        assert (rounds > 0) == (groups > 0) == (before > 0)
+        assert after == 0 or rounds == 3
+        assert before * 4 <= groups <= 3 * before * 4  # a round samples only what is missing
+        assert sum(value for name, value in point.items() if name.startswith("verdicts/")) == 16 + 4 * groups
+    assert any(point["frac_reward_zero_std"] < point["resampling/frac_reward_zero_std"] for point in points)
+    proof, metrics = result(straight)["proof"], result(straight)["metrics"]
+    assert proof["logprob_difference_max"] < 1e-3  # rows of different calls are put together with their own log-probabilities
+    assert metrics["reward_first"] == points[0]["resampling/reward"] != points[0]["reward"]
+
+    spec = write_spec(tmp_path / "stopped", "grpo", settings, grpo_inputs, seed=3)
+    process = subprocess.Popen([sys.executable, "-m", "stages.grpo", str(spec)], env=stage_environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not (tmp_path / "stopped" / "state" / "checkpoints" / "checkpoint-3" / TRAINER_STATE).exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait(timeout=60)
+    resumed = run_stage_program(tmp_path / "stopped", "grpo", settings, grpo_inputs, seed=3)
+    assert resumed.code == 0, resumed.log
+    assert content(resumed.output) == content(straight.output)

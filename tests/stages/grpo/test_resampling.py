@@ -1,0 +1,110 @@
+"""How a step's rollout is put together from several rounds, in one process and shared by two."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from stages import ranks
+from stages.grpo.resampling import ResamplingTrainer, Sample, equal_groups, groups_to_draw
+
+GENERATIONS = 3
+
+
+class Processes:
+    """Threads that stand for processes: `gather` waits for all of them."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.here = count, threading.local()
+        self._barrier, self._values = threading.Barrier(count, timeout=20), [None] * count
+
+    def gather(self, value: Any) -> list[Any]:
+        self._values[self.here.index] = value
+        self._barrier.wait()
+        found = list(self._values)
+        self._barrier.wait()
+        return found
+
+    def run(self, work: Any) -> list[Any]:
+        def start(index: int) -> Any:
+            self.here.index = index
+            return work(index)
+
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(start, range(self.count)))
+
+
+class Sampler(ResamplingTrainer):
+    """The trainer with a model that solves every third problem always, every third never, and the rest sometimes."""
+
+    def __init__(self, rounds: int, problems: int, processes: Processes) -> None:
+        self._rounds, self._draw_seed, self.num_generations = rounds, 5, GENERATIONS
+        self.state = SimpleNamespace(global_step=7)
+        self.train_dataset = [{"problem": index} for index in range(problems)]
+        self.reward_weights = torch.tensor([1.0, 0.5])
+        self.processes, self.sampled = processes, list[list[int]]()
+
+    def _sample(self, rows: list[dict[str, Any]]) -> tuple[list[Sample], torch.Tensor]:
+        self.sampled.append([row["problem"] for row in rows])
+        shared = [row["problem"] for part in self.processes.gather(rows) for row in part]
+        rewards = torch.tensor([reward(problem, place % GENERATIONS) for place, problem in enumerate(shared)])
+        start = self.processes.here.index * len(rows)
+        return [Sample(row, [], [], rewards[start + place].tolist(), None) for place, row in enumerate(rows)], rewards
+
+
+def reward(problem: int, place: int) -> list[float]:
+    """By part; the sum over parts is equal in a group where the problem is always or never solved."""
+    return [[1.0, 0.0], [0.0, 0.0], [float(place == 1), 1.0]][problem % 3]
+
+
+def replaced(rounds: int, problems: int, first: list[int], processes: Processes, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """All rows of the step, their rewards, and what each process was asked to sample."""
+    monkeypatch.setattr(ranks, "count", lambda: processes.count)
+    monkeypatch.setattr(ranks, "index", lambda: processes.here.index)
+    monkeypatch.setattr(ranks, "gather", processes.gather)
+    rows = [{"problem": problem} for problem in first for _ in range(GENERATIONS)]
+    share = len(rows) // processes.count
+
+    def work(index: int) -> Any:
+        trainer = Sampler(rounds, problems, processes)
+        samples, rewards = trainer._sample(rows[index * share : (index + 1) * share])
+        return *trainer._replace_equal_groups(samples, rewards), trainer.sampled
+
+    parts = processes.run(work)
+    assert all(torch.equal(part[1], parts[0][1]) and part[2] == parts[0][2] for part in parts)
+    return [sample for part in parts for sample in part[0]], parts[0][1], parts[0][2], [part[3] for part in parts]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_completion_keeps_its_own_reward_and_its_group(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, rewards, drawn, asked = replaced(20, 90, [0, 2, 1, 3], Processes(count), monkeypatch)
+    assert [sample.completion for sample in samples] == rewards.tolist()
+    problems = [sample.row["problem"] for sample in samples]
+    assert problems[GENERATIONS : 2 * GENERATIONS] == [2] * GENERATIONS  # a mixed group stays where it is
+    groups = [problems[start : start + GENERATIONS] for start in range(0, 12, GENERATIONS)]
+    assert all(len(set(group)) == 1 and group[0] % 3 == 2 for group in groups)
+    assert len({group[0] for group in groups}) == 4
+    ever = [problem for part in zip(*asked, strict=True) for process in part for problem in process]
+    assert sorted(ever) == sorted(problem for problem in set(ever) for _ in range(GENERATIONS))  # no problem is sampled twice in a step
+    assert {len({len(part) for part in round_}) for round_ in zip(*asked, strict=True)} == {1}  # no process samples less than another
+    assert drawn[0] == groups_to_draw(3, GENERATIONS, count) == {1: 3, 2: 4}[count]
+
+
+def test_what_rounds_or_prompts_do_not_replace_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [0, 2, 1, 3]
+    samples, rewards, drawn, _ = replaced(20, 6, first, Processes(1), monkeypatch)  # 4 and 5 are left, fewer than the three missing
+    assert ([sample.row["problem"] for sample in samples][::GENERATIONS], drawn) == (first, [])
+    samples, rewards, drawn, _ = replaced(1, 90, first, Processes(1), monkeypatch)
+    assert (drawn, len(samples)) == ([3], 12)
+    left = equal_groups(rewards @ torch.tensor([1.0, 0.5]), GENERATIONS)
+    assert [samples[group * GENERATIONS].row["problem"] for group in left] == [first[group] for group in left]
+
+
+def test_groups_are_equal_by_the_sum_of_the_parts_and_not_by_rounding() -> None:
+    assert equal_groups(torch.tensor([0.1 + 0.2, 0.3, 0.3, 0.0, 0.0, 0.01]), 3) == [0]
+    assert [groups_to_draw(n, 4, 8) for n in (1, 2, 3)] == [2, 2, 4]
