@@ -12,6 +12,7 @@ Started by torchrun, each of its processes runs the same program; only the first
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import dataclasses
 import json
@@ -23,7 +24,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from stages.settings import StageSettings
 
@@ -137,6 +138,31 @@ class Context(Generic[S]):
 
 def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> None:
     """Entry point of every `stages/NAME/__main__.py`: read the spec named on the command line, run, write the result, exit."""
+    try:
+        _run_stage(settings_type, run)
+        code = 0
+    except SystemExit as end:
+        if "RANK" not in os.environ:
+            raise
+        code = end.code if isinstance(end.code, int) else EXIT_FAILED
+    if "RANK" in os.environ:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several processes without taking Python's interpreter apart.
+
+    A thread of gloo lets go of its last collective's tensors a moment after everybody has got them. If that moment falls into the
+    interpreter's end, C++ aborts the process, whose work is done (pytorch/pytorch#190489); destroying the group first can deadlock on
+    the same moment, because its destructor waits for that thread while it holds the interpreter's lock.
+    """
+    atexit._run_exitfuncs()  # what libraries want done, such as closing a tracker's run
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> None:
     if len(sys.argv) != 2:
         print(f"usage: python -m {_module_name()} SPEC.json", file=sys.stderr)
         raise SystemExit(2)

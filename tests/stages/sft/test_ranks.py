@@ -45,3 +45,34 @@ def test_a_batch_that_does_not_split_is_refused(sft_inputs: dict[str, Path], tmp
     )
     assert answer.returncode == 1
     assert "batch_size 9 does not split into 2 processes" in answer.stderr
+
+
+LEAVES = """
+import torch
+import torch.distributed as dist
+
+from stages.runtime import Context, Result, run_stage
+from stages.settings import StageSettings
+
+
+def run(ctx: Context[StageSettings]) -> Result:
+    dist.init_process_group("gloo")
+    for _ in range(400):
+        dist.all_gather([torch.empty(20000) for _ in range(2)], torch.ones(20000), async_op=True)
+    return Result({"done": True})
+
+
+run_stage(StageSettings, run)
+"""
+
+
+def test_a_process_ends_well_while_gloo_still_lets_go_of_tensors(tmp_path: Path) -> None:
+    """Ended as Python ends by itself, four in five such programs are aborted."""
+    program = tmp_path / "leaves.py"
+    program.write_text(LEAVES, encoding="utf-8")
+    spec = write_spec(tmp_path, "leaves", {}, {})
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program), str(spec)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "output" / "record" / "result.json").exists()
