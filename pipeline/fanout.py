@@ -21,7 +21,7 @@ from pipeline.identity import ROOT
 from pipeline.ray_runner import RayCells, RayProcess
 from pipeline.sweep import Cell, Sweep, SweepRecord
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.02
 
 
 class LocalProcess(subprocess.Popen[str]):
@@ -66,11 +66,13 @@ def run_cells(
             while waiting and (ray is not None or len(running) < jobs):
                 number, cell = waiting.pop(0)
                 running.append(_start(sweep, cell, number, record, server, ray))
-            for job in [job for job in running if job.process.poll() is not None]:
+            ended = [job for job in running if job.process.poll() is not None]
+            for job in ended:
                 running.remove(job)
                 if not _ended(job, record, len(sweep.cells), say):
                     failed.append(job.cell.name)
-            time.sleep(POLL_SECONDS)
+            if not ended:
+                time.sleep(POLL_SECONDS)
     except BaseException as error:
         for job in running:
             job.process.send_signal(signal.SIGTERM)

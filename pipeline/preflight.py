@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evaluation.engines.vllm_cpu import HEAD_SIZES
 from pipeline.config import MAKE_MODEL, PipelineConfig, nearest
 from pipeline.errors import ConfigError, StoreError
 from pipeline.graph import build_graph
+from pipeline.identity import digest, library_versions, source_digests
 from pipeline.machine import device, visible_gpus
 from pipeline.plan import Planned
 
@@ -33,6 +35,7 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
     _libraries(config, programs)
     _needs_gpu(config, programs, where)
     _lengths(config, programs)
+    _heads(config, programs, where)
     free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
     if free < config.execution.min_free_gib:
         raise StoreError(
@@ -42,14 +45,19 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
         )
 
 
-def check_trainer_options(config: PipelineConfig, plan: list[Planned]) -> None:
+def check_trainer_options(config: PipelineConfig, plan: list[Planned], cache: Path) -> None:
     """Check `trainer:` mappings against TRL's own config classes, in a process of their own (importing TRL takes seconds).
 
-    Called by `vcore run` before the first stage, and only where such a mapping is given.
+    Runs only where such a mapping is given. What was found good is remembered in `cache`, for the same mapping, sources and versions.
     """
     programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
     for program, section in (("sft", config.sft), ("grpo", config.grpo)):
         if section is None or program not in programs or not section.trainer:
+            continue
+        known = (
+            cache / f"trainer-options.{digest([program, section.trainer, source_digests(program), library_versions(program, exact=True)])}"
+        )
+        if known.exists():
             continue
         code = (
             "import json, sys\n"
@@ -66,6 +74,7 @@ def check_trainer_options(config: PipelineConfig, plan: list[Planned]) -> None:
             raise ConfigError(
                 f"TRL cannot be imported: {answer.stderr.strip().splitlines()[-1]}", where=f"{program}.trainer", fix="Run `vcore doctor`."
             )
+        known.touch()
 
 
 def _execution(config: PipelineConfig, where: str) -> None:
@@ -117,6 +126,8 @@ def _needs_gpu(config: PipelineConfig, programs: set[str], where: str) -> None:
     if config.grpo is not None and "grpo" in programs and where == "cpu" and (config.grpo.sleep or config.grpo.rollout == "vllm_server"):
         name = "sleep" if config.grpo.sleep else "rollout"
         raise ConfigError("needs a GPU, and this run is on the CPU", where=f"grpo.{name}", fix="Leave it out here.")
+    if where == "cuda":
+        _engines_fit(config, programs)
     for name, section in (("sft", config.sft), ("grpo", config.grpo), ("generate", config.generate)):
         if section is not None and name in programs and section.dtype != "float32" and where == "cpu":
             raise ConfigError(
@@ -124,23 +135,63 @@ def _needs_gpu(config: PipelineConfig, programs: set[str], where: str) -> None:
             )
 
 
-def model_length(config: PipelineConfig) -> int | None:
-    """Positions of the model, where they can be known without the hub."""
+def _engines_fit(config: PipelineConfig, programs: set[str]) -> None:
+    """The GPUs that vLLM is told to use are there; a job of Slurm sees its node's."""
+    there = config.execution.gpus or len(visible_gpus())
+    engines = {"generate": (config.generate.tensor_parallel, config.generate.data_parallel)}
+    if config.grpo is not None and config.grpo.rollout == "vllm":
+        engines["grpo"] = (config.grpo.tensor_parallel, 1)
+    for name, (tensor, data) in engines.items():
+        launches = [config.execution.launch.get(stage.name) for stage in build_graph(config) if stage.program == name]
+        here = any(launch is None or launch.kind != "slurm" for launch in launches)
+        if name in programs and here and tensor * data > there:
+            raise ConfigError(
+                f"{data} engines of {tensor} GPUs need {tensor * data}, and a stage has {there}",
+                where=f"{name}.data_parallel" if data > 1 else f"{name}.tensor_parallel",
+                fix=f"At most {there} in all.",
+            )
+
+
+def _model_settings(config: PipelineConfig) -> dict[str, Any]:
+    """What can be known of the model without the hub, by the names of a checkpoint's config.json; empty for a model of the hub."""
     if config.model == MAKE_MODEL:
-        return config.base.max_position_embeddings
-    file = Path(config.model).expanduser() / "config.json"
+        return {"max_position_embeddings": config.base.max_position_embeddings, "head_dim": config.base.head_dim}
+    folder = Path(config.model).expanduser()
+    file = folder / "config.json"
     if not file.is_file():
-        if Path(config.model).expanduser().is_dir():
+        if folder.is_dir():
             raise ConfigError(
                 f"{config.model} holds no config.json: not a checkpoint folder", where="model", fix="Name a Hugging Face checkpoint."
             )
-        return None
+        return {}
     try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file} is not valid JSON", where="model", fix="Restore the checkpoint.") from error
-    length = settings.get("max_position_embeddings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def model_length(config: PipelineConfig) -> int | None:
+    """Positions of the model, where they can be known without the hub."""
+    length = _model_settings(config).get("max_position_embeddings")
     return length if isinstance(length, int) else None
+
+
+def _heads(config: PipelineConfig, programs: set[str], where: str) -> None:
+    """On a CPU vLLM has attention for some head sizes only."""
+    samplers = {"generate": config.generate.engine == "vllm", "grpo": config.grpo is not None and config.grpo.rollout == "vllm"}
+    if where != "cpu" or not any(uses and name in programs for name, uses in samplers.items()):
+        return
+    found = _model_settings(config)
+    size = found.get("head_dim")
+    if size is None and {"hidden_size", "num_attention_heads"} <= found.keys():
+        size = found["hidden_size"] // found["num_attention_heads"]
+    if isinstance(size, int) and size not in HEAD_SIZES:
+        raise ConfigError(
+            f"vLLM on a CPU has no attention for heads of {size}; it has {', '.join(map(str, HEAD_SIZES))}",
+            where="base.head_dim" if config.model == MAKE_MODEL else "model",
+            fix="Use another size, or the engine and rollout `transformers`.",
+        )
 
 
 def _lengths(config: PipelineConfig, programs: set[str]) -> None:

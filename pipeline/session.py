@@ -39,7 +39,6 @@ class Session:
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
         """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
         config, store, plan = plan_only(path, overrides, options)
-        check_trainer_options(config, plan)
         stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
         forced, _ = chosen_stages(build_graph(config), options)
@@ -134,6 +133,7 @@ def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[Pipel
     store = Store(config.home_folder)
     plan = make_plan(config, store, options)
     preflight(config, plan)
+    check_trainer_options(config, plan, store.home / "cache")
     return config, store, plan
 
 

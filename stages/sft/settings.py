@@ -42,7 +42,7 @@ class SftSettings(StageSettings):
     """Rows per optimizer step."""
     micro_batch_size: int | None = execution(None, gt=0)
     """Rows per forward and backward pass; must divide `batch_size`. None: the whole batch at once."""
-    epochs: float | None = identity(1.0, gt=0)
+    epochs: float | None = identity(1.0, gt=0, le=1000)
     max_steps: int | None = identity(None, gt=0)
     """Optimizer steps, instead of `epochs`."""
     dtype: Literal["float32", "bfloat16"] = identity("float32")

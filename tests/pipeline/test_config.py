@@ -1,5 +1,6 @@
 """Every mistake in a config is one clear line: where, which setting, what is wrong, what to do."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,8 @@ def test_errors_name_file_and_line_and_all_are_shown(tmp_path: Path) -> None:
         (["benchmarks.0.max_new_tokens=512"], r"benchmarks.0.max_new_tokens: 512 new tokens leave no room"),
         (["sft.max_length=100000"], r"sft.max_length: 100000 is more than the model's"),
         (["grpo.max_completion_length=512"], r"grpo.max_completion_length: 512 new tokens leave no room"),
+        (["execution.device=cpu", "base.head_dim=48"], r"base.head_dim: vLLM on a CPU has no attention for heads of 48; it has 32, 64"),
+        (["sft.epochs=1e12"], r"sft.epochs: "),
         (["data.sft.0={file: none.jsonl}"], r"data.sft.0: file none.jsonl does not exist"),
         (["benchmarks.0={name: aime24, max_new_tokens: 64}", "data_dir=/nowhere"], r"benchmark aime24: file /nowhere/.* does not exist"),
         (["benchmarks.0={name: aime24, max_new_tokens: 64}"], r"benchmark aime24: needs .* from the hub"),
@@ -94,6 +97,21 @@ def test_what_needs_the_machine_is_checked_before_a_stage_starts(
     with pytest.raises(Exception, match=message) as caught:
         plan_only(path, [f"home={tmp_path / 'home'}", *overrides], Options())
     assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_trainer_options_are_checked_by_plan_and_what_was_good_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+
+    def planned(trainer: str) -> None:
+        plan_only(path, [f"home={tmp_path / 'home'}", f"sft.trainer={trainer}"], Options())
+
+    with pytest.raises(ConfigError, match=r"sft.trainer: .*neftune_alpha: SFTConfig has no such option\nDid you mean neftune_noise_alpha"):
+        planned("{neftune_alpha: 5.0}")
+    planned("{neftune_noise_alpha: 5.0}")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("asked again"))
+    planned("{neftune_noise_alpha: 5.0}")
 
 
 def test_a_model_folder_that_is_no_checkpoint(tmp_path: Path) -> None:

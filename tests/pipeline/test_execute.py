@@ -1,11 +1,12 @@
 """Retries of the executor, and what it asks of the launcher. The store is real; what the stage's process would do is told here."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import execute
+from pipeline import execute, machine
 from pipeline.errors import ConfigError, StageFailed
 from pipeline.execute import Executor, smaller_micro_batch
 from pipeline.graph import Stage, build_graph
@@ -139,3 +140,24 @@ def test_impossible_launches_are_refused_before_anything_starts(
 def test_settings_that_contradict_themselves(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["generate.data_parallel=2", "generate.tensor_parallel=2"],
+            r"generate.data_parallel: 2 engines of 2 GPUs need 4",
+        ),
+        (["generate.data_parallel=2", "execution.gpus=1"], r"need 2, and a stage has 1"),
+        (["grpo.tensor_parallel=3"], r"grpo.tensor_parallel: 1 engines of 3 GPUs"),
+        (["generate.data_parallel=2"], None),
+    ],
+)
+def test_engines_need_the_gpus_of_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str | None
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H200, 143771 MiB"] * 2)
+    settings = config(tmp_path, "grpo={max_completion_length: 64}", *overrides)
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
+        preflight(settings, make_plan(settings, Store(settings.home_folder)))

@@ -54,7 +54,7 @@ def make(tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, 
         for file in ("sft.jsonl", "rl.jsonl", "benchmarks/word_problems.jsonl", "model/weights", "generations.jsonl"):
             (out / file).parent.mkdir(exist_ok=True)
             (out / file).write_text(f"{name} {planned.stage.settings.identity_settings()}{content}")
-        for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"results": []}')):
+        for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"seed": 0, "results": []}')):
             (out / file).write_text(text)
         manifest = {"stage": planned.stage.program, "name": name, "key": planned.key, "preimage": planned.preimage, "seconds": 2.5}
         manifest |= {"inputs": {}, "git": {"commit": None, "dirty": None}, "versions": {}, "proof": {"made": True}, "metrics": {}}
