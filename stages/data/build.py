@@ -229,7 +229,14 @@ def _rows(source: SourceSettings, label: str, context: Context[DataSettings]) ->
         else:
             revision = _commit(label, context)
             # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
-            streamed = datasets.load_dataset(source.hub, source.hub_config, split=source.split, revision=revision, streaming=True)
+            streamed = datasets.load_dataset(
+                source.hub,
+                source.hub_config,
+                data_files=source.hub_files or None,
+                split=source.split,
+                revision=revision,
+                streaming=True,
+            )
             rows = enumerate(streamed, start=1)
         taken = list(itertools.islice(_kept(rows, source, label, context), source.rows))
     except RecordError as error:

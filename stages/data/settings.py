@@ -32,6 +32,8 @@ class SourceSettings(StageSettings):
     hub: str | None = identity(None)
     """A dataset on the hub."""
     hub_config: str | None = identity(None)
+    hub_files: list[str] = identity([])
+    """Files of the hub dataset to read, where it holds several that do not belong together. Empty: what its card says."""
     revision: str = identity("main")
     """Hub revision; resolved to a commit, which enters the key."""
     split: str = identity("train")
@@ -51,6 +53,8 @@ class SourceSettings(StageSettings):
     def _one_origin(self) -> SourceSettings:
         if sum(value is not None for value in (self.task, self.file, self.hub)) != 1:
             raise ValueError("set exactly one of task, file and hub")
+        if self.hub is None and (self.hub_config is not None or self.hub_files):
+            raise ValueError("hub_config and hub_files: are for a dataset on the hub")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
         if self.template is not None and "{prompt}" not in self.template:
