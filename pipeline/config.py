@@ -44,6 +44,8 @@ class PipelineConfig(StageSettings):
     home: str = execution(".vcore")
     """Folder of the artifact store and the run records (or VCORE_HOME)."""
     benchmarks: list[BenchmarkSettings] = identity(min_length=1)
+    benchmark_revisions: dict[str, str] = execution({})
+    """Benchmark -> hub revision of its problems, instead of the benchmark's own; the commit it stands for enters the key of the data."""
     data: DataSettings = identity(DataSettings())
     base: BaseSettings = identity(BaseSettings())
     sft: SftSettings | None = identity(None)
@@ -117,6 +119,10 @@ def _each_benchmark_once(config: PipelineConfig) -> None:
             raise ValueError(f"benchmarks.{index}.split: {name} has the splits {', '.join(benchmark.splits)}")
         if benchmark.generate is not None and config.benchmarks[index].problems is None:
             raise ValueError(f"benchmarks.{index}.problems: {name} is generated; say how many problems to make")
+    on_hub = [b.name for b in config.benchmarks if b.own is None and BENCHMARKS[b.name].sources]
+    for name in config.benchmark_revisions:
+        if name not in on_hub:
+            raise ValueError(f"benchmark_revisions.{name}: is no benchmark of this pipeline that comes from the hub{nearest(name, on_hub)}")
 
 
 def _rl_fits_together(config: PipelineConfig) -> None:
