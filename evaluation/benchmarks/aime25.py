@@ -32,7 +32,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     description="American Invitational Mathematics Examination 2025, I and II.",
     size=SIZE,
-    digest="dd1fe850794c",
+    digest="187e1aaf0d5d",
     sources={"test": Source(local="aime25/aime25.jsonl", hub="math-ai/aime25", hub_split="test")},
     parse=parse,
 )

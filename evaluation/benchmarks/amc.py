@@ -23,7 +23,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     description="American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer.",
     size=SIZE,
-    digest="7160821a3e66",
+    digest="d14fbc7849ac",
     sources={"test": Source(local="amc23/amc23.jsonl", hub="math-ai/amc23", hub_split="test")},
     parse=parse,
 )

@@ -47,7 +47,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     description="Grade-school word problems with an integer answer.",
     size=SIZES["test"],
-    digest="8db2b11268fe",
+    digest="0ee4dcfcafdc",
     sources={split: Source(local=f"{NAME}/{split}.jsonl.gz", hub=f"openai/{NAME}", hub_config="main", hub_split=split) for split in SIZES},
     parse=parse,
     demonstrate=demonstrate,

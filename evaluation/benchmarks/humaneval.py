@@ -94,7 +94,7 @@ BENCHMARK = Benchmark(
     kind="code",
     description="Functions to complete from signature and docstring.",
     size=SIZE,
-    digest="1253c6cbd797",
+    digest="c334f3e23633",
     sources={"test": Source(local="humaneval/HumanEval.jsonl.gz", hub="openai/openai_humaneval", hub_split="test")},
     parse=parse,
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.benchmarks.humaneval import FIND_ZERO, FIND_ZERO_TOLERANCE, instruction, preamble
-from evaluation.benchmarks.rows import check_set, text
+from evaluation.benchmarks.rows import check_set, distinct, text
 from evaluation.records import Problem, RecordError
 
 NAME = "humaneval_plus"
@@ -57,7 +57,7 @@ def _release_inputs(row: Mapping[str, Any], where: str) -> tuple[list[list[Any]]
         inputs += value
     if not inputs:
         raise RecordError(f"{where}: no test inputs")
-    return inputs, _tolerance(row.get("atol"), where)
+    return distinct(inputs), _tolerance(row.get("atol"), where)
 
 
 def _hub_inputs(test: str, where: str) -> tuple[list[list[Any]], float]:
@@ -96,7 +96,7 @@ BENCHMARK = Benchmark(
     kind="code",
     description="HumanEval with the test inputs of EvalPlus.",
     size=SIZE,
-    digest="6910a67659aa",
+    digest="a6d287fbabae",
     sources={"test": Source(local="humanevalplus/HumanEvalPlus.jsonl.gz", hub="evalplus/humanevalplus", hub_split="test")},
     parse=parse,
 )

@@ -37,7 +37,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     description="Competition mathematics of seven subjects, answers in LaTeX.",
     size=SIZE,
-    digest="840685404fe4",
+    digest="40d5f33d34a3",
     sources={"test": Source(local=f"{NAME}/{NAME}.jsonl.gz", hub="HuggingFaceH4/MATH-500", hub_split="test")},
     parse=parse,
 )

@@ -102,7 +102,7 @@ BENCHMARK = Benchmark(
     kind="code",
     description="Mostly basic Python problems, the 500 of the test split.",
     size=SIZE,
-    digest="85e8a46bae7e",
+    digest="9a81b461de66",
     sources={"test": Source(local="mbpp/mbpp.jsonl.gz", hub="google-research-datasets/mbpp", hub_config="full", hub_split="test")},
     parse=parse,
 )
@@ -112,7 +112,7 @@ SANITIZED_BENCHMARK = Benchmark(
     kind="code",
     description="Mostly basic Python problems, the 427 checked by hand.",
     size=SANITIZED_SIZE,
-    digest="e753cdd1adb7",
+    digest="243c1f5ee278",
     sources={
         "test": Source(
             local="mbpp/sanitized-mbpp.json.gz",

@@ -13,7 +13,7 @@ from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.benchmarks.mbpp import docstring
-from evaluation.benchmarks.rows import check_set, text
+from evaluation.benchmarks.rows import check_set, distinct, text
 from evaluation.records import Problem, RecordError
 from evaluation.sandbox.values import encode
 
@@ -113,7 +113,12 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         question = text(row, ("prompt",), where).strip() + "\n" + str((row.get("test_list") or [""])[0]).strip()
     if isinstance(atol, bool) or not isinstance(atol, int | float) or atol < 0:
         raise RecordError(f"{where}: atol is {atol!r}, not a tolerance")
-    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": "", "typed_inputs": encode(inputs), "atol": float(atol)}
+    tests: dict[str, Any] = {
+        "entry_point": entry_point,
+        "preamble": "",
+        "typed_inputs": ["l", *distinct(encode(inputs)[1:])],
+        "atol": float(atol),
+    }
     if entry_point in SAME_SET:
         tests["check"] = "same_set"
     elif entry_point in NOT_NONE:
@@ -186,7 +191,7 @@ BENCHMARK = Benchmark(
     kind="code",
     description="Sanitized MBPP with the test inputs of EvalPlus.",
     size=SIZE,
-    digest="172bfa2ff7d6",
+    digest="3700b8212f82",
     sources={"test": Source(local="mbppplus/MbppPlus.jsonl.gz", hub="evalplus/mbppplus", hub_split="test")},
     parse=parse,
 )

@@ -56,7 +56,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     description="Olympiad mathematics, open-ended: numbers, expressions, tuples and intervals.",
     size=SIZE,
-    digest="c12008e0526e",
+    digest="707deb78c94d",
     sources={
         "test": Source(local=f"{NAME}/{NAME}.jsonl.gz", hub="Hothan/OlympiadBench", hub_config="OE_TO_maths_en_COMP", hub_split="train")
     },

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from evaluation.records import Problem, RecordError
@@ -49,6 +50,14 @@ def integer(value: Any, where: str) -> str:
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         return str(int(value))
     raise RecordError(f"{where}: the answer {value!r} is not a whole number")
+
+
+def distinct(inputs: Iterable[Any]) -> list[Any]:
+    """The test inputs (JSON values) without repetitions, in their order.
+
+    EvalPlus' release files repeat some inputs, its data sets on the hub do not: read this way they are the same tests.
+    """
+    return list({json.dumps(value): value for value in inputs}.values())
 
 
 def check_set(problems: Sequence[Problem], expected: int, name: str) -> list[Problem]:

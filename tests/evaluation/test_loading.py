@@ -12,8 +12,8 @@ import pytest
 
 from evaluation.benchmarks import get
 from evaluation.benchmarks.base import Source
-from evaluation.loading import LoadError, load, read_source
-from evaluation.records import RecordError, read_rows
+from evaluation.loading import LoadError, digest, load, read_source
+from evaluation.records import Problem, RecordError, read_rows
 from tests.evaluation.benchmarks.test_contest import aime_rows
 
 
@@ -86,6 +86,25 @@ def test_importing_the_package_leaves_the_heavy_libraries_out() -> None:
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "b"},
+        {"kind": "maths"},
+        {"prompt": "Double!"},
+        {"gold": "def f(x): return 2 * x"},
+        {"tests": {"entry_point": "f", "inputs": [[1]]}},
+        {"tests": {"entry_point": "f", "inputs": [[1], [2.0]]}},
+        {"tests": {"entry_point": "f", "inputs": [[1], [2]], "atol": 0.1}},
+        {"meta": {"completion": "def f(x):\n"}},
+    ],
+)
+def test_the_digest_follows_whatever_decides_a_prompt_or_a_verdict(change: dict[str, Any]) -> None:
+    problem = Problem("a", "mine", "code", "Double.", "def f(x): return x + x", {"entry_point": "f", "inputs": [[1], [2]]})
+    reordered = dataclasses.replace(problem, tests=dict(reversed(problem.tests.items())), meta={"level": 3})
+    assert digest([problem]) == digest([reordered]) != digest([dataclasses.replace(problem, **change)])
 
 
 @pytest.mark.parametrize(

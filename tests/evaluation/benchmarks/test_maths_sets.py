@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from evaluation.benchmarks import aime25, get, math500, olympiadbench
-from evaluation.graders.maths import MathsWorker, whole_number
+from evaluation.graders.maths import MathsWorker
+from evaluation.graders.notation import whole_number
 from evaluation.grading import Grader
 from evaluation.loading import digest, load
 from evaluation.records import RecordError
