@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import datetime
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +67,14 @@ class Executor:
         self.keys = KeyMaker(config, store)
         self.mirror = Mirror(config.execution.mirror) if config.execution.mirror is not None else None
         self.outcomes: dict[str, Outcome] = {}
+        self.stopping = threading.Event()
+        """Set where stages run in threads of their own: each then stops its process, or gives up waiting."""
+
+    def seen_by(self, view: View) -> Executor:
+        """The same executor, which shows what it does in another view."""
+        other = copy.copy(self)
+        other.view = view
+        return other
 
     def ensure(self, stage: Stage) -> Outcome:
         """The stage's artifact, from the store or made now. Raises `StageFailed`, `Interrupted` or `StoreError`."""
@@ -74,7 +84,11 @@ class Executor:
         look = stage.name not in self.forced and not self.store.has_remains(stage.program, key)
         outcome = (self._find(stage, key) or self._accept(stage, preimage)) if look else None
         if outcome is None:
-            with self.store.lock(stage.program, key, lambda who: self.view.line(f"  {stage.name:<15} waits for {who}")) as lock:
+
+            def waits_for(who: str) -> None:
+                self.view.line(f"  {stage.name:<15} waits for {who}")
+
+            with self.store.lock(stage.program, key, waits_for, self._give_up) as lock:
                 self.store.clear_remains(stage.program, key)
                 outcome = (self._find(stage, key) or self._fetch(stage, key)) if stage.name not in self.forced else None
                 outcome = outcome or self._make(stage, key, preimage, inputs, lock)
@@ -128,7 +142,8 @@ class Executor:
         settings = self.config.execution
         outside = self.keys.outside.get(stage.program, {})
         launch = settings.launch.get(stage.name, LaunchSettings())
-        where, threads = device(settings), max(1, (settings.threads or cores()) // launch.processes)
+        where = device(settings)
+        threads = max(1, (settings.threads or cores() // settings.stages_at_once) // launch.processes)
         data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
         spec = {
             "stage": stage.program,
@@ -193,8 +208,17 @@ class Executor:
         visible = visible_gpus()
         count = self.config.execution.gpus or len(visible)
         who = f"{self.config.name} {stage.name}"
-        with lease(visible, count, who, lambda holders: self.view.line(f"  {stage.name:<15} waits for {escape(holders)}")) as held:
+
+        def waits_for(holders: str) -> None:
+            self.view.line(f"  {stage.name:<15} waits for {escape(holders)}")
+
+        with lease(visible, count, who, waits_for, self._give_up) as held:
             yield held
+
+    def _give_up(self) -> None:
+        """Called while waiting for a lock or a GPU."""
+        if self.stopping.is_set():
+            raise Interrupted("interrupted")
 
     def _run_with_retries(
         self, stage: Stage, spec: dict[str, Any], work: Path, environment: dict[str, str], locks: tuple[int, ...], launch: LaunchSettings
@@ -214,6 +238,7 @@ class Executor:
                     grace_s=settings.stop_grace_s,
                     launch=launch,
                     time_limit_s=settings.time_limit_s.get(stage.name),
+                    stopping=self.stopping,
                 )
             except StageFailed as error:
                 smaller = smaller_micro_batch(stage, spec["settings"], launch.processes) if error.cause == "memory" else None
@@ -224,7 +249,8 @@ class Executor:
                 how = f"with micro_batch_size {smaller}" if smaller else "again"
                 pause = settings.retry_delay_s * 2**attempt
                 self.view.line(f"  {stage.name:<15} [yellow]{escape(error.message)}; tried {how} in {pause:g} s[/]")
-                time.sleep(pause)
+                if self.stopping.wait(pause):
+                    raise Interrupted("interrupted") from error
         raise AssertionError("the last attempt returns or raises")
 
     def _details(self, stage: Stage, outside: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -232,7 +258,7 @@ class Executor:
             return {
                 "name": self.config.name,
                 "command": self.command,
-                "stages": [outcome.as_json() for outcome in self.outcomes.values()],
+                "stages": [self.outcomes[name].as_json() for name in stage.inputs],
                 "config": self.config.model_dump(mode="json"),
             }
         return {"commits": {label: entry["commit"] for label, entry in outside.items() if "commit" in entry}}

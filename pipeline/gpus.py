@@ -35,8 +35,12 @@ def lock_folder() -> Path:
 
 
 @contextlib.contextmanager
-def lease(gpus: list[str], count: int, who: str, waiting: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold `count` of `gpus`, all or none, for as long as the context lasts; `waiting` is called once with who has them now.
+def lease(
+    gpus: list[str], count: int, who: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None
+) -> Iterator[Lease]:
+    """Hold `count` of `gpus`, all or none, for as long as the context lasts.
+
+    While they are not free, `waiting` is called once with who has them now, and `check` again and again: it may raise to give up.
 
     Whoever asked first is served first: only the head of the queue tries to get its GPUs, so a large request is not starved. While it
     waits its name stands in the queue's file; others that find none there wait a moment and tell nobody.
@@ -52,6 +56,7 @@ def lease(gpus: list[str], count: int, who: str, waiting: Callable[[str], None])
             while not _try(queue):
                 if not told and _read(queue):  # empty: its holder is only passing through
                     told = _tell(waiting, files)
+                check()
                 time.sleep(POLL_SECONDS if told else PASSING_SECONDS)
             _write(queue, "")  # of a head that was killed
             while True:
@@ -62,6 +67,7 @@ def lease(gpus: list[str], count: int, who: str, waiting: Callable[[str], None])
                     fcntl.flock(files[gpu], fcntl.LOCK_UN)
                 _write(queue, who)
                 told = told or _tell(waiting, {gpu: files[gpu] for gpu in gpus if gpu not in held})
+                check()
                 time.sleep(POLL_SECONDS)
             _write(queue, "")
             for gpu in held[count:]:

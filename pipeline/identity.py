@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ class DigestMemo:
         except (OSError, ValueError):  # no memo yet, or a damaged one: it only saves time
             self._known = {}
         self._dirty = False
+        self._lock = threading.Lock()
+        """Stages that run at once publish from threads of their own."""
 
     def sha256(self, file: Path, *, reread: bool = False) -> str:
         """Digest of one file; `reread` ignores what is remembered."""
@@ -112,8 +115,9 @@ class DigestMemo:
         """Keep what was learnt. Failing to is no error: the memo only saves time."""
         if not self._dirty or not os.access(self.path.parent, os.W_OK):
             return
-        write_json(self.path, self._known)
-        self._dirty = False
+        with self._lock:
+            write_json(self.path, dict(self._known))
+            self._dirty = False
 
 
 def folder_digest(folder: Path, memo: DigestMemo) -> str:

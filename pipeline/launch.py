@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,12 +66,13 @@ def run_process(
     grace_s: float,
     launch: LaunchSettings = LaunchSettings(),  # noqa: B008 - frozen
     time_limit_s: float | None = None,
+    stopping: threading.Event | None = None,
 ) -> dict[str, Any]:
     """Run `python -m MODULE SPEC.json` to its end and return its result (`proof`, `metrics`).
 
     All its output goes to `work/stage.log`; it inherits the file descriptors of `locks`. Raises `StageFailed`, or `Interrupted` when the
-    stage was stopped on request. When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), or the time limit is
-    reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with everything it started.
+    stage was stopped on request. When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), `stopping` is set, or the
+    time limit is reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with all it started.
     """
     work.mkdir(parents=True, exist_ok=True)
     log, events = work / "stage.log", work / "events.jsonl"
@@ -96,6 +98,8 @@ def run_process(
         while process.poll() is None:
             for event in tail.read():
                 on_event(event)
+            if stopping is not None and stopping.is_set():
+                raise Interrupted(f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue.")
             if ends is not None and time.monotonic() > ends:
                 raise StageFailed(
                     name,

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from pipeline.execute import Executor, Outcome
 from pipeline.graph import Stage, build_graph
+from pipeline.parallel import run_stages
 from pipeline.plan import TRIGGERS, Options, Planned, chosen_stages, make_plan
 from pipeline.preflight import check_trainer_options, preflight
 from pipeline.progress import View
@@ -102,16 +103,19 @@ class Session:
         return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
 
     def run_remaining(self) -> None:
-        """Every stage that has no outcome yet, in running order, without Prefect."""
-        for stage in self.stages:
-            if stage.name not in self.executor.outcomes:
-                self.run_stage(stage)
+        """Every stage that has no outcome yet, without Prefect."""
+        self.run_stages(lambda stage: self.run_stage(stage, self.executor))
 
-    def run_stage(self, stage: Stage) -> Outcome:
-        """One stage, recorded. Called by the flow's tasks in running order."""
+    def run_stages(self, run: Callable[[Stage], object]) -> None:
+        """Call `run` with every stage that has no outcome yet, as many at once as the config says."""
+        left = [stage for stage in self.stages if stage.name not in self.executor.outcomes]
+        run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
+
+    def run_stage(self, stage: Stage, executor: Executor) -> Outcome:
+        """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
         if asked_to_stop():  # and a library swallowed it
             raise Interrupted("interrupted")
-        outcome = self.executor.ensure(stage)
+        outcome = executor.ensure(stage)
         self.record.stage_done(outcome)
         return outcome
 

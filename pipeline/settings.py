@@ -38,7 +38,10 @@ class ExecutionSettings(StageSettings):
 
     device: Literal["auto", "cpu", "cuda"] = execution("auto")
     threads: int | None = execution(None, gt=0)
-    """CPU threads of one stage process; None takes all cores."""
+    """CPU threads of one stage process; None takes all cores, or each stage's part of them where several run at once."""
+    stages_at_once: int = execution(1, gt=0)
+    """How many stages of a run may run at the same time: an evaluation beside the next training, grading beside sampling. On GPUs it takes
+    `gpus` too, since a stage leases all of them otherwise."""
     gpus: int | None = execution(None, gt=0)
     """GPUs that a stage takes for itself while it runs; runs on one machine wait for each other. None: all that are visible."""
     launch: dict[str, LaunchSettings] = execution({})

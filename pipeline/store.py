@@ -21,13 +21,14 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pipeline.errors import StoreError
 from pipeline.identity import DigestMemo, digest
 from stages.runtime import write_json
 
 SCHEMA = 1
+LOCK_POLL_SECONDS = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,19 +189,19 @@ class Store:
         write_json(folder / f"{stage}.json", {name: manifest[name] for name in ("key", "preimage", "seconds")})
 
     @contextlib.contextmanager
-    def lock(self, program: str, key: str, waiting: Callable[[str], None]) -> Iterator[int]:
+    def lock(self, program: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Hold the key alone; yields the lock's file descriptor, which a stage process inherits so that an orphan keeps it.
 
-        While another process holds it, `waiting` is called once with who that is.
+        While another process holds it, `waiting` is called once with who that is, and `check` again and again: it may raise to give up.
         """
         path = self.home / "locks" / f"{program}.{key}.lock"
         with open(path, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _try_lock(file):
                 file.seek(0)
                 waiting(file.read().strip() or "another process")
-                fcntl.flock(file, fcntl.LOCK_EX)
+                while not _try_lock(file):
+                    check()
+                    time.sleep(LOCK_POLL_SECONDS)
             file.seek(0)
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
@@ -213,6 +214,14 @@ class Store:
         for program in sorted((self.home / "store").iterdir()):
             for folder in sorted(program.iterdir()):
                 yield program.name, folder.name, folder
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

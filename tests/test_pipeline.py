@@ -24,6 +24,7 @@ from tests.prefect_server import query
 
 ROOT = Path(__file__).resolve().parents[1]
 REDUCED = [
+    "execution.stages_at_once=2",
     "base.steps=60",
     "base.min_accuracy=0.0",
     "sft.epochs=null",

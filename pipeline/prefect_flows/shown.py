@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -48,15 +46,9 @@ class PrefectView(View):
         self._logged = self._drawn = 0.0
 
     @classmethod
-    @contextlib.contextmanager
-    def around(cls, executor: Executor, stage: str) -> Iterator[None]:
-        """Let the executor show this stage here too, for as long as the task runs."""
-        inner = executor.view
-        executor.view = cls(inner, stage)
-        try:
-            yield
-        finally:
-            executor.view = inner
+    def around(cls, executor: Executor, stage: str) -> Executor:
+        """The executor that shows this stage here too."""
+        return executor.seen_by(cls(executor.view, stage))
 
     def line(self, text: str) -> None:
         self.inner.line(text)

@@ -70,10 +70,7 @@ def vcore(
     logger = get_run_logger()
     logger.info("%s: %s", session.record.data["id"], session.record.data["command"])
     with tags(*session.tags), recorded:
-        for stage in session.stages:
-            state = _as_task(session, stage)
-            if not state.is_completed():
-                raise errors[-1]
+        session.run_stages(lambda stage: _as_task(session, stage))
         session.finish()
     if session.report_folder is not None:
         show_report(session.config.name, session.report_folder, session.record.folder / "report.html")
@@ -81,16 +78,23 @@ def vcore(
     return Completed(message=session.summary(), name="Cached" if session.nothing_ran else "Completed")
 
 
-def _as_task(session: Session, stage: Stage) -> State[Any]:
+def _as_task(session: Session, stage: Stage) -> None:
+    """Run one stage as a task. Raises what ended it, where it failed."""
+    ended_by: list[BaseException] = []
+
     @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
     def run_stage() -> State[Any]:
         try:
-            with PrefectView.around(session.executor, stage.name):
-                outcome = session.run_stage(stage)
+            outcome = session.run_stage(stage, PrefectView.around(session.executor, stage.name))
         except BaseException as error:
+            ended_by.append(error)
             errors.append(error)
             raise
         name = "Cached" if outcome.state == "cached" else "Completed"
         return Completed(name=name, message=f"{outcome.state} {outcome.artifact.key[:12]}", data=outcome.as_json())
 
-    return run_stage(return_state=True)
+    state = run_stage(return_state=True)
+    if ended_by:
+        raise ended_by[0]
+    if not state.is_completed():  # Prefect's own failure
+        state.result(raise_on_failure=True)

@@ -1,5 +1,7 @@
-"""`python -m tests.kill.run_chain HOME [--flow]`: a pipeline of three chain stages through the real session, executor, launcher, store
-and (with --flow) the real Prefect flow with its embedded server. Only the stage programs are the test's own."""
+"""`python -m tests.kill.run_chain HOME [--flow] [--two]`: four chain stages through the real session, executor, launcher and store.
+
+With --flow, as the real Prefect flow with its embedded server; with --two, two stages at once. Only the stage programs are the test's own.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,12 @@ CONFIG = "name: chain\nseed: 0\nbenchmarks:\n- {name: word_problems, problems: 1
 STAGES = [
     Stage("first", "chain", ChainSettings(steps=40), {}),
     Stage("second", "chain", ChainSettings(steps=15, checkpoint_steps=0), {"one": Input("first")}),
+    Stage("beside", "chain", ChainSettings(steps=25), {"one": Input("first")}),
     Stage("third", "chain", ChainSettings(steps=30), {"two": Input("second"), "one": Input("first")}),
 ]
 
 
-def prepare(home: Path, flow: bool) -> Session:
+def prepare(home: Path, flow: bool, at_once: int) -> Session:
     """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
     identity.LIBRARIES["chain"] = ()
     plan.source_digests = lambda program: {}  # type: ignore[assignment]
@@ -42,7 +45,7 @@ def prepare(home: Path, flow: bool) -> Session:
     execute.run_process = run_process
     home.mkdir(parents=True, exist_ok=True)
     (home / "chain.yaml").write_text(CONFIG)
-    config = load_config(home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0"])
+    config = load_config(home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0", f"execution.stages_at_once={at_once}"])
     store = Store(home)
     executor = Executor(config, store, View(), command="run_chain", forced=set())
     planned = [plan.Planned(stage, "RUN", "never run") for stage in STAGES] if flow else []
@@ -53,7 +56,7 @@ def prepare(home: Path, flow: bool) -> Session:
 def main() -> None:
     stop_on_signals()
     try:
-        prepare(Path(sys.argv[1]), "--flow" in sys.argv).run()
+        prepare(Path(sys.argv[1]), "--flow" in sys.argv, 2 if "--two" in sys.argv else 1).run()
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

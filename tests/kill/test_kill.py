@@ -27,10 +27,10 @@ UNDISTURBED_S = {False: 5.0, True: 15.0}
 """Seconds within which a kill falls; a run that ends before its kill counts as such."""
 
 
-def start(home: Path, flow: bool) -> subprocess.Popen[bytes]:
-    """A run of the chain in a process group of its own, as a shell makes one."""
+def start(home: Path, flow: bool, two: bool = False) -> subprocess.Popen[bytes]:
+    """A run of the chain, one or two stages at once, in a process group of its own, as a shell makes one."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "tests.kill.run_chain", str(home), *(["--flow"] if flow else [])]
+    command = [sys.executable, "-m", "tests.kill.run_chain", str(home), *(["--flow"] if flow else []), *(["--two"] if two else [])]
     log = open(home.with_suffix(".log"), "ab")  # noqa: SIM115 - the process writes to it
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -79,7 +79,7 @@ def one_history(home: Path, seed: int, flow: bool, expected: dict[str, str], out
         target = draw.choice(("orchestrator", "stage", "group", *(["server"] if flow else [])))
         number = draw.choice(SIGNALS)
         moment = draw.uniform(0.2, UNDISTURBED_S[flow])
-        run = start(home, flow)
+        run = start(home, flow, draw.random() < 0.5)
         deadline = time.monotonic() + moment
         while time.monotonic() < deadline and run.poll() is None:
             time.sleep(0.01)
@@ -97,7 +97,7 @@ def one_history(home: Path, seed: int, flow: bool, expected: dict[str, str], out
         outcomes[f"{number.name} to the {target}: exit {run.returncode}"] += 1
         now = whole_artifacts(home)
         assert now.items() <= expected.items(), f"seed {seed}: other bytes after {number.name} to the {target}"
-    run = start(home, flow)
+    run = start(home, flow, draw.random() < 0.5)
     assert run.wait(120) == 0, f"seed {seed}: {home.with_suffix('.log').read_text()[-3000:]}"
     assert whole_artifacts(home) == expected, f"seed {seed}: the final bytes differ"
     assert not any((home / "work" / "chain").iterdir()), "work of a finished run is left"
@@ -112,7 +112,7 @@ def one_history(home: Path, seed: int, flow: bool, expected: dict[str, str], out
 def test_killed_anywhere(tmp_path: Path, flow: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert start(tmp_path / "undisturbed", False).wait(120) == 0
     expected = whole_artifacts(tmp_path / "undisturbed")
-    assert len(expected) == 3
+    assert len(expected) == 4
     outcomes: collections.Counter[str] = collections.Counter()
     kills = 0
     for seed in range(1000):
