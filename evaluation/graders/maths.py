@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import select
 import subprocess
 import sys
@@ -20,9 +19,11 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from evaluation.graders.notation import as_text, clean, value, whole_number, without_percent
+from evaluation.graders.quantity import bare, conflict, without_base
 from evaluation.records import Verdict
 
-VERSION = "2"
+VERSION = "3"
 """Part of every score's protocol; raise it when the same answer may get another verdict."""
 MAX_ANSWER = 2000
 """Characters. No reference answer of any benchmark is near it; longer text is not an answer and only keeps workers busy."""
@@ -31,37 +32,6 @@ START_S = 120.0
 
 _ROOT = Path(__file__).resolve().parents[2]
 _WORKER = "evaluation.graders.maths_worker"
-_NEGATIVE_SPACE = re.compile(r"(?<!\\)\\!\s*")
-# Not after another backslash: two of them end the row of a matrix.
-_SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad)\b|~")
-_GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?:,|\{,\})\d{3})+")
-_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})")
-_WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
-
-
-def clean(answer: str) -> str:
-    """The answer without dollar signs, LaTeX spacing, and the punctuation that ends a sentence (math-verify refuses the last two).
-
-    1.5e3 becomes 1.5 \\times 10^{3}, which math-verify reads as a number and not as a product with Euler's e.
-    """
-    text = _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", answer.replace("$", ""))).strip().rstrip(".,;:").strip()
-    found = _SCIENTIFIC.fullmatch(text)
-    return text if found is None else f"{found[1]} \\times 10^{{{found[2]}}}"
-
-
-def whole_number(answer: str) -> str | None:
-    """Canonical text of a whole number, or None: "073", "73.0", "1{,}040", "1\\,040" are; "73 apples", "5/1" are not.
-
-    Text, not `int`: nothing limits how many digits a model writes, and Python refuses to convert more than a few thousand.
-    """
-    spaced = clean(answer)
-    text = spaced.replace(" ", "") if re.fullmatch(r"[+-]? ?\d{1,3}(?: \d{3})+|[+-] ?\d+", spaced) else spaced
-    if _GROUPED.fullmatch(text):
-        text = text.replace("{,}", "").replace(",", "")
-    found = _WHOLE.fullmatch(text)
-    if found is None:
-        return None
-    return ("-" if found[1] == "-" and found[2] != "0" else "") + found[2]
 
 
 def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:
@@ -69,15 +39,27 @@ def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:
     if len(answer) > MAX_ANSWER:
         return "wrong", f"{len(answer)} characters are no answer"
     left, right = whole_number(gold), whole_number(answer)
-    if left is None or right is None:
-        # The very text of the gold answer is right, also where math-verify cannot read it (sentences, unions of sets).
-        return ("correct", "") if _text(gold) == _text(answer) else None
-    return ("correct" if left == right else "wrong"), ""
+    if left is not None and right is not None:
+        return ("correct" if left == right else "wrong"), ""
+    # The very text of the gold answer is right, also where math-verify cannot read it (sentences, unions of sets).
+    if as_text(gold) == as_text(answer):
+        return "correct", ""
+    gold, answer = prepare(gold, answer)
+    if (reason := conflict(gold, answer)) is not None:
+        return "wrong", reason
+    gold, answer = without_base(gold, answer)
+    left, right = whole_number(gold), whole_number(answer)
+    if left is not None and right is not None:
+        return ("correct" if left == right else "wrong"), ""
+    if (number := value(without_percent(gold))) is not None and "%" in gold + answer and number == value(without_percent(answer)):
+        return "correct", ""
+    return None
 
 
-def _text(answer: str) -> str:
-    """For comparison as text: cleaned, and without white space."""
-    return "".join(clean(answer).split())
+def prepare(gold: str, answer: str) -> tuple[str, str]:
+    """Both as they are compared: cleaned, and where the gold answer is one number, without units."""
+    gold, answer = bare(clean(gold), marked=True), clean(answer)
+    return gold, bare(answer) if value(without_percent(gold)) is not None else answer
 
 
 class WorkerFailed(RuntimeError):
@@ -104,7 +86,8 @@ class MathsWorker:
         """Verdict on one pair, and a detail where it is not plain. Never raises for what an answer does to the worker."""
         try:
             process = self._ready()
-            self._send(process, {"gold": clean(gold), "answer": clean(answer), "cpu_s": 2 * self.timeout_s + 5})
+            gold, answer = prepare(gold, answer)
+            self._send(process, {"gold": gold, "answer": answer, "cpu_s": 2 * self.timeout_s + 5})
             reply = self._receive(process, self.timeout_s)
         except WorkerFailed as error:
             self._stop()

@@ -40,6 +40,8 @@ def _apart(gold: Any, answer: Any) -> bool:
     left, right = gold.evalf(30), answer.evalf(30)
     if not (left.is_comparable and right.is_comparable):
         return False
+    if not (left.is_finite and right.is_finite):
+        return bool(left != right)  # the difference of two infinities is no number
     return bool(abs(left - right) > max(abs(left), abs(right)) * RELATIVE)
 
 
@@ -59,11 +61,12 @@ def main() -> None:
 
     def judge(gold_text: str, answer_text: str) -> dict[str, Any]:
         # No time limits of math-verify's own: they are alarms whose end reads "not equal".
-        gold = parse(f"${gold_text.replace('$', '')}$", extraction_config=forms, parsing_timeout=None)
+        gold = parse(f"${gold_text}$", extraction_config=forms, parsing_timeout=None)
         if not gold:
             return {"error": f"math-verify cannot read the gold answer {gold_text[:100]!r}"}
         answer = parse(f"\\boxed{{{answer_text}}}", extraction_config=forms, parsing_timeout=None)
-        equal = bool(verify(gold, answer, timeout_seconds=None))
+        # 1 < x < 2 is (1, 2) whichever of the two is the gold answer.
+        equal = bool(verify(gold, answer, allow_set_relation_comp=True, timeout_seconds=None))
         if equal and "%" not in gold_text + answer_text and _apart(gold[0], answer[0]):
             return {"equal": False, "detail": "equal only when rounded"}
         if not equal and "MemoryError" in failures.names:

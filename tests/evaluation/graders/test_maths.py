@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.benchmarks import get
-from evaluation.graders.maths import MathsWorker, whole_number
+from evaluation.graders.maths import MathsWorker
+from evaluation.graders.notation import whole_number
 from evaluation.grading import Grader
 from evaluation.loading import load
 from evaluation.records import Problem

@@ -1,0 +1,86 @@
+"""Maths answers as models write them: what is the gold answer in another notation, and what only looks like it."""
+
+import time
+
+import pytest
+
+from evaluation.graders.maths import without_worker
+from evaluation.graders.notation import value
+from evaluation.grading import Grader
+from evaluation.records import Problem
+
+
+def judge(grader: Grader, gold: str, answer: str) -> str:
+    return grader.grade([(Problem("1", "test", "maths", "?", gold), f"\\boxed{{{answer}}}", "stop")])[0].verdict
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("18", r"\$18"), (r"\$36", "36"), (r"\$18.90", "18.90"), ("18.90", r"\$18.9"), ("18", r"\text{\$}18"),
+        (r"\$32,\!348", r"\$32,348"), (r"\$32,\!348", "32348"), (r"\$36", r"\$36.00"), ("$18$", "18"), (r"\infty", r"+\infty"),
+        (r"\infty", r"\infty"), (r"-\infty", r"-\infty"), ("62.5%", "62.5"), ("62.5%", r"62.5\%"), ("62.5", r"62.5\%"),
+        ("17.5", "17.5%"), ("17.5%", "17.5"), ("62.5%", "0.625"), ("62.5%", r"62.5\text{ percent}"), ("8.5", "8.5 percent"),
+        ("50", r"50\%"), ("10", r"10\%"), ("18", "18 dollars"), ("18", "18 eggs"), ("18", "USD 18"), ("18", "€18"),
+        ("18", r"\text{18 hours}"), ("18", r"\textbf{18 hours}"), ("18", r"\textbf{18} hours"), ("18", "18 dollars per hour"),
+        ("18", r"18\text{ miles/hour}"), ("5", r"\text{5 cm}"), ("5", r"\text{5 m}"), ("5", r"5^{\text{th}}"), ("12", "12^{th}"),
+        ("12", "12th"), ("5", "**5**"), ("18", r"{\bf 18}"), (r"90^\circ", "90°"), (r"90^\circ", "90"),
+        (r"90^\circ", r"90 \text{ degrees}"), ("90", r"90^{\circ}"), (r"\text{June 20}", "June 20"), (r"\frac72", "3 1/2"),
+        (r"\frac72", r"3\frac{1}{2}"), (r"\frac72", r"3\frac12"), ("-3", r"\text{-}3"), ("[-2,7]", r"-2\le x\le 7"),
+        (r"x \in [-2,7]", r"-2\le x\le 7"), (r"x \in [-2,7]", "[-2,7]"), (r"(3,\infty)", "x>3"), ("x>3", r"(3,\infty)"),
+        ("3<x<5", "5>x>3"), ("3<x<5", "(3,5)"), ("[2,3)", r"2\le x<3"), ("[2,3)", r"3>x\ge 2"), (r"\emptyset", r"\varnothing"),
+        ("73", "73."), ("73", "73,"), ("73", r"73\ "), ("73", r"73\,"), ("73", r"73\,."), ("5", r"5 \text{ cm}^2"),
+        (r"864 \mbox{ inches}^2", "864"), (r"864 \mbox{ inches}^2", r"864 \text{ in}^2"), (r"5.4 \text{ cents}", "5.4"),
+        (r"5.4 \text{ cents}", "5.4 cents"), ("0.5", "1/2 hour"), ("0.5", r"\frac12 \text{ hour}"), ("18000000", "18 million"),
+        ("1500000", r"1.5\text{ million dollars}"), ("5,7", r"5 \text{ and } 7"), ("2516_8", "2516"), ("2516_8", "2516_{8}"),
+        ("2516_8", r"2516_{\text{eight}}"), ("5", "5_{10}"), ("4210_{5}", "4210_5"), ("(1,2)", "1,2"), ("1,3,5", r"\{5,3,1\}"),
+        ("8", "3+5=8"), ("8", "x=8"), ("60", r"x = 60 \text{ minutes}"), ("5", "5 times"), ("5", r"5\text{ more}"), (r"\text{(C)}", "C"),
+        (r"\text{(C)}", "(C)"), (r"1\frac{4}{5}", r"\frac95"), (r"1\frac{4}{5}", "1 4/5"), (r"137 \frac{1}{2}", "137.5"),
+        ("1040", "1 040"), ("(1,2),(3,4)", r"\{(3,4),(1,2)\}"), (r"\text{even}", "even"),
+        (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}"), (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}^\circ"),
+        (r"\frac{1}{2}", ".5"), (r"\infty", r"\infty+1"), (r"\infty", r"2\infty"),
+        (r"3 \text{ feet } 6 \text{ inches}", "3 feet 6 inches"),
+    ],
+)  # fmt: skip
+def test_the_gold_answer_in_another_notation(grader: Grader, gold: str, answer: str) -> None:
+    assert judge(grader, gold, answer) == "correct"
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"),
+    [
+        ("18", r"\$19"), ("18", r"\$180"), ("36", r"\$3.6"), ("18", "18 or 19"), ("18", r"18 \text{ or } 19"),
+        ("18", r"18 \text{ or more}"), ("18", "18 million"), ("18", r"18\text{ million}"), ("18", r"18\text{ dozen}"),
+        ("18", "18 and a half"), ("18", "18 nineteen"), ("18", "x=18,y=3"), ("18", "18, 3"), ("31/2", "3 1/2"),
+        (r"\frac{3}{2}", r"3\frac{1}{2}"), ("12", "12 or 13"), ("5", r"5 \text{ or } 7"), ("7", r"5 \text{ or } 7"), ("5", "5 xy"),
+        ("5", "5x"), ("5", r"5\pi"), ("5", "5 pi"), (r"\infty", r"-\infty"), (r"\infty", "5"), ("5", r"\infty"), ("62.5%", "6.25"),
+        ("62.5%", "62"), ("62.5", "0.625%"), ("(1,2)", r"\{1,2\}"), (r"\{1,2\}", "(1,2)"), ("(1,2),(3,4)", r"\{1,2\},\{3,4\}"),
+        ("2516_8", "2516_9"), ("2516_8", "2516_{10}"), ("2516_8", "2517_8"), ("5", "5_{7}"), ("12", "12_7"),
+        ("3", r"3\text{ feet} 6\text{ inches}"), ("3", "3 feet 6 inches"), ("36", r"3\text{ feet} 6\text{ inches}"),
+        ("36", "3 feet 6 inches"), (r"(1,\infty)", r"(1,\infty]"), (r"(-\infty,1)", r"[-\infty,1)"), ("5", "6=5"), ("5", "x=6=5"),
+        ("12", "1 2"), ("12", r"\text{1 2}"), ("(1,2)", "[1,2]"), (r"\text{June 20}", "June 2"), (r"\text{June 20}", "20"),
+        (r"\text{June 20}", "July 20"), (r"\text{east}", "seat"), ("[-2,7]", r"-2<x\le 7"), (r"(3,\infty)", r"x\ge 3"),
+        ("3<x<5", "5>x>2"), ("3<x<5", r"5\ge x>3"), ("-3", r"\text{+}3"), ("-3", "3"), ("2^{n}", "2"), ("5", r"6^{\text{th}}"),
+        (r"90^\circ", "91°"), (r"\emptyset", r"\{1\}"), ("5x", "5"), ("5", "5!"), ("120", "5"), ("5", r"\frac{5}{2}"), ("2", "2^3"),
+    ],
+)  # fmt: skip
+def test_another_answer_in_a_like_notation(grader: Grader, gold: str, answer: str) -> None:
+    assert judge(grader, gold, answer) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("-1{,}040.50", "-1040.5"), (".5", "0.5"), ("3/4", "0.75"), ("-3\\frac{1}{2}", "-3.5"), ("3\\frac{5}{2}", None), ("1/0", None),
+     ("1 2", None), ("x", None), ("9" * 500, None), ("5%", None)],
+)  # fmt: skip
+def test_value(text: str, number: str | None) -> None:
+    found = value(text)
+    assert (found if found is None else float(found)) == (number if number is None else float(number))
+
+
+@pytest.mark.parametrize("part", ["{", "\\text{", "(", "\\ge ", "1 ", "1,", "\\frac1", "^2", " a", "\\text{a}", "*", ">x", "=1", "\\$"])
+def test_no_text_takes_long(part: str) -> None:
+    started = time.perf_counter()
+    without_worker("18", "1" + part * (1900 // len(part)))
+    without_worker("18", part * (1900 // len(part)))
+    assert time.perf_counter() - started < 0.5
