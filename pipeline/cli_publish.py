@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cli_common import AsJson, Home, Overrides, count, out, print_json
-from pipeline.errors import EXIT_STAGE_FAILED, ConfigError
+from pipeline.errors import EXIT_STAGE_FAILED, UserError
 
 
 def push(
@@ -45,7 +46,9 @@ def push(
 
 
 def reproduce(
-    record: Annotated[str, typer.Argument(metavar="RECORD", help="A report.json, a folder that holds one, or a run's id.")],
+    record: Annotated[
+        str, typer.Argument(metavar="RECORD", help="A run's id, a report.json, a manifest.json, or a folder with one of them.")
+    ],
     home: Home = Path(".vcore"),
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -53,15 +56,20 @@ def reproduce(
     """Run a recorded result again in a store of its own, and say whether it came back: bit for bit, within the intervals, or not."""
     from pipeline.progress import View
     from pipeline.reproduce import compare, read_record, rerun
+    from pipeline.runs import report_of
     from pipeline.signals import stop_on_signals
 
     first, name = read_record(home, record)
     stop_on_signals()
-    with View() as view:
-        session = rerun(first, home / "reproduce" / name, overrides or [], view)
-    if session.report_folder is None:
-        raise ConfigError("the second run has no report to compare")
-    found = compare(first, json.loads((session.report_folder / "report.json").read_text(encoding="utf-8")))
+    try:
+        with View() as view:
+            session = rerun(first, home / "reproduce" / name, overrides or [], view)
+    except UserError as error:
+        if error.continue_with:  # `vcore run` would go on as well, and compare nothing
+            words = ["vcore", "reproduce", record, "--home", str(home)]
+            error.continue_with = shlex.join([*words, *(word for override in overrides or [] for word in ("--set", override))])
+        raise
+    found = compare(first, json.loads(report_of(session.record.folder).read_text(encoding="utf-8")))
     if as_json:
         print_json(found)
     else:

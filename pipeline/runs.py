@@ -116,7 +116,7 @@ def report_of(run: Path) -> Path:
     file = run / "report.json"
     if not file.is_file():
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        why = "it ran a part of the pipeline only" if record["status"] == "done" else f"it did not end (status: {record['status']})"
+        why = "it ran only a part of the pipeline" if record["status"] == "done" else f"it did not end (status: {record['status']})"
         raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Continue it first: {record['command']}")
     return file
 

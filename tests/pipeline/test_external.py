@@ -100,7 +100,7 @@ def test_a_hub_that_does_not_answer_or_has_no_such_thing(tmp_path: Path, monkeyp
         resolved(tmp_path, "base")
     assert "checkpoint folder" in caught.value.fix
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", none)
-    with pytest.raises(ConfigError, match="has no model Qwen/Qwen3-0.6B at revision v9") as caught:
+    with pytest.raises(ConfigError, match=r"has no model Qwen/Qwen3-0\.6B at revision v9") as caught:
         resolved(tmp_path, "base", "model_revision=v9")
     assert "hf auth login" in caught.value.fix
 
