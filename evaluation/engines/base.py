@@ -26,6 +26,9 @@ class SamplingRequest:
         temperature: 0 is greedy decoding.
         top_p: nucleus mass; 1 switches it off.
         top_k: number of candidates; 0 switches it off.
+        min_p: candidates are at least this share of the likeliest token's probability, taken before top_k and top_p; 0 switches it off.
+        repetition_penalty: divides positive logits, and multiplies negative ones, of every token of prompt and completion so far, greedy
+            or not; 1 switches it off.
         stop: strings that end the completion; they are not part of it.
     """
 
@@ -35,6 +38,8 @@ class SamplingRequest:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, LogitsProcessor, StoppingCriteria
+from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, StoppingCriteria
 
 from evaluation.engines.base import EngineOptions, OnDone, Sampled, SamplingRequest, check_room, end_token_ids, load_tokenizer, text_of
 
@@ -29,6 +30,9 @@ class TransformersEngine:
             raise ValueError(f"{model}: {len(missing)} weights are missing and would be random: {', '.join(missing[:3])}")
         self._model: Any = loaded.to(options.device).eval()
         self._ends = end_token_ids(self.tokenizer, self._model.generation_config)
+        # `generate` would fill what a request leaves open from the checkpoint's own file: penalties, beams, forced tokens. How to
+        # sample is the protocol's to say, in every engine; only what ends a completion is the checkpoint's.
+        self._model.generation_config = GenerationConfig()
         self._device = options.device
         self._max_concurrent = options.max_concurrent
         self.max_model_len: int = options.max_model_len or int(self._model.config.get_text_config().max_position_embeddings)
@@ -69,16 +73,15 @@ class TransformersEngine:
         output = self._model.generate(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
-            do_sample=False,  # drawing is done row by row in `_SeededDraw`
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=min(first.max_new_tokens, self.max_model_len - shortest),
-            eos_token_id=self._ends,
-            pad_token_id=pad,
-            logits_processor=[_SeededDraw(batch)] if first.temperature > 0 else [],
+            generation_config=GenerationConfig(
+                do_sample=False,  # drawing is done row by row in `_SeededDraw`
+                max_new_tokens=min(first.max_new_tokens, self.max_model_len - shortest),
+                eos_token_id=self._ends,
+                pad_token_id=pad,
+                disable_compile=True,
+            ),
+            logits_processor=_processors(batch, longest),
             stopping_criteria=[_StopStrings(self.tokenizer, longest, first.stop)] if first.stop else [],
-            disable_compile=True,
         )
         rows = output[:, longest:].tolist()
         return [self._finish(request, row) for request, row in zip(batch, rows, strict=True)]
@@ -95,6 +98,35 @@ class TransformersEngine:
         return Sampled(text_of(self.tokenizer, row[:room], ()), len(row[:room]), "length")
 
 
+def _processors(batch: list[SamplingRequest], width: int) -> list[LogitsProcessor]:
+    """What turns logits into the token that is drawn; `width` is that of the padded prompts."""
+    processors: list[LogitsProcessor] = []
+    if batch[0].repetition_penalty != 1:
+        processors.append(_RepetitionPenalty(batch[0].repetition_penalty, [width - len(request.prompt_token_ids) for request in batch]))
+    if batch[0].temperature > 0:
+        processors.append(_SeededDraw(batch))
+    return processors
+
+
+class _RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
+    """Makes tokens of the prompt and the completion less likely (Keskar et al., 2019, arXiv:1909.05858), as vLLM does.
+
+    Not the library's own, which counts the padding on the left as said: it would punish the end of the turn where that is what pads.
+    """
+
+    def __init__(self, penalty: float, starts: list[int]) -> None:
+        self._penalty, self._starts = penalty, starts
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """`scores`: (rows, vocabulary) logits."""
+        scores = scores.clone()
+        for row, start in enumerate(self._starts):
+            said = input_ids[row, start:].unique()
+            logits = scores[row, said]
+            scores[row, said] = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
+        return scores
+
+
 class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
     """Draws each row's token from its own generator and leaves it as the only candidate for greedy selection.
 
@@ -104,12 +136,15 @@ class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, batch: list[SamplingRequest]) -> None:
         first = batch[0]
-        self._temperature, self._top_p, self._top_k = first.temperature, first.top_p, first.top_k
+        self._temperature, self._top_p, self._top_k, self._min_p = first.temperature, first.top_p, first.top_k, first.min_p
         self._generators = [torch.Generator().manual_seed(int(request.seed)) for request in batch]  # type: ignore[arg-type]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`scores`: (rows, vocabulary) logits; returns the same shape with all but the drawn token at -inf."""
         logits = scores.float() / self._temperature
+        if self._min_p > 0:  # before the others, as in vLLM: what is left changes the mass that top_p counts
+            floor = logits.max(dim=1, keepdim=True).values + math.log(self._min_p)
+            logits = logits.masked_fill(logits < floor, float("-inf"))
         if self._top_k > 0:
             logits = transformers.TopKLogitsWarper(self._top_k)(input_ids, logits)
         if self._top_p < 1:
@@ -136,7 +171,8 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
 
 def _parameters(request: SamplingRequest) -> tuple[Any, ...]:
     """What all rows of one batch share; the longest completions come first."""
-    return (-request.max_new_tokens, request.temperature, request.top_p, request.top_k, request.stop)
+    draw = (request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty)
+    return (-request.max_new_tokens, *draw, request.stop)
 
 
 def _first_stop(tokenizer: Any, row: list[int], stop: Sequence[str]) -> int | None:

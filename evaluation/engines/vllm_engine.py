@@ -103,6 +103,8 @@ def _sampling_params(request: SamplingRequest) -> Any:
         temperature=request.temperature,
         top_p=1.0 if greedy else request.top_p,
         top_k=0 if greedy else request.top_k,
+        min_p=0.0 if greedy else request.min_p,
+        repetition_penalty=request.repetition_penalty,
         max_tokens=request.max_new_tokens,
         seed=None if greedy else request.seed,
         stop=list(request.stop) or None,

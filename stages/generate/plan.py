@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,8 @@ class PlannedPrompt:
             temperature=self.benchmark.temperature,
             top_p=self.benchmark.top_p,
             top_k=self.benchmark.top_k,
+            min_p=self.benchmark.min_p,
+            repetition_penalty=self.benchmark.repetition_penalty,
             stop=tuple(self.benchmark.stop),
         )
 
@@ -85,33 +86,6 @@ def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Prob
     return problems, hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
 
 
-def with_models_sampling(settings: GenerateSettings, folder: Path) -> GenerateSettings:
-    """The settings, with what generation_config.json says in the benchmarks that ask for it.
-
-    Raises:
-        StageError: it has no such file, or asks for several greedy samples.
-    """
-    if not any(benchmark.from_generation_config for benchmark in settings.benchmarks):
-        return settings
-    path = folder / "generation_config.json"
-    try:
-        declared = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{path}: cannot be read: {error}", "Leave out from_generation_config, and say how to sample.") from error
-    found = {"temperature": 0.0, "top_p": 1.0, "top_k": 0}
-    if declared.get("do_sample", False):
-        defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": 50}  # transformers' own, where it samples and the file is silent
-        found = {name: value if declared.get(name) is None else type(value)(declared[name]) for name, value in defaults.items()}
-    benchmarks = [b.model_copy(update=found) if b.from_generation_config else b for b in settings.benchmarks]
-    for benchmark in benchmarks:
-        if benchmark.from_generation_config and benchmark.temperature == 0 and benchmark.samples > 1:
-            raise StageError(
-                f"{benchmark.name}: {benchmark.samples} samples, and generation_config.json decodes greedily: all would be the same",
-                "Ask for one sample, or say how to sample.",
-            )
-    return settings.model_copy(update={"benchmarks": benchmarks})
-
-
 def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]], tokenizer: Any) -> list[PlannedPrompt]:
     """Render every problem of every benchmark, in the order in which the generations are written."""
     return [
@@ -146,7 +120,7 @@ def protocol(
 
     The seed is not part of it: two seeds are two draws under one protocol.
     """
-    usual = {"own": None, "prompt": "chat", "from_generation_config": False}
+    usual = {"own": None, "prompt": "chat", "from_generation_config": False, "min_p": 0.0, "repetition_penalty": 1.0}
     asked = {name: value for name, value in benchmark.identity_settings().items() if name not in usual or value != usual[name]}
     template = chat_template if benchmark.prompt == "chat" and chat_template is not None else ""
     return {

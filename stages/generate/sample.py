@@ -13,7 +13,8 @@ from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled
 from evaluation.engines.base import load_tokenizer
 from evaluation.engines.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
-from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems, with_models_sampling
+from stages.generate.own_sampling import with_models_sampling
+from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems
 from stages.generate.settings import GenerateSettings
 from stages.runtime import Context, Result, StageError, write_json
 
@@ -31,7 +32,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     settings = with_models_sampling(settings, folder)
     started = time.monotonic()
     ctx.progress(0, None, "loading the engine")
-    tokenizer, limit = _tokenizer_and_context(folder, settings)
+    tokenizer, limit, contract = _open_files(folder, settings)
     prompts = plan_prompts(settings, {name: problems for name, (problems, _) in read.items()}, tokenizer)
     fitting = [prompt for prompt in prompts if len(prompt.token_ids) < limit]
     _note_lengths(ctx, prompts, fitting, limit)
@@ -62,7 +63,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     drawn = finished.expected - resumed
     truncated = sum(summary[name]["truncated"] for name in read)
     return Result(
-        proof=_proof(ctx.output / "generations.jsonl", prompts),
+        proof={**_proof(ctx.output / "generations.jsonl", prompts), "contract": contract},
         metrics={
             "load_s": round(loaded - started, 3),
             "generate_s": round(seconds, 3),
@@ -114,22 +115,25 @@ class _Finished:
         self._file.close()
 
 
-def _tokenizer_and_context(folder: Path, settings: GenerateSettings) -> tuple[Any, int]:
-    """The tokenizer and the context length in tokens: the settings' or the model's own."""
+def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dict[str, Any]]:
+    """The tokenizer, the context length in tokens (the settings' or the model's own), and the contract that the checkpoint keeps."""
     from transformers import AutoConfig
+
+    from stages.handoff import check_files
 
     if not (folder / "config.json").is_file():
         raise StageError(f"{folder}: no model here (config.json is missing)", _MODEL_FIX)
     try:
         positions = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
         tokenizer = load_tokenizer(str(folder), chat=any(benchmark.prompt == "chat" for benchmark in settings.benchmarks))
+        contract = check_files(folder, tokenizer)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise StageError(f"{folder}: the model does not load: {error}", _MODEL_FIX) from error
     if settings.max_model_len is not None and settings.max_model_len > positions:
         raise StageError(
             f"max_model_len: {settings.max_model_len} is more than the model's {positions} positions", "Lower it, or leave it out."
         )
-    return tokenizer, settings.max_model_len or positions
+    return tokenizer, settings.max_model_len or positions, contract
 
 
 def _note_lengths(ctx: Context[GenerateSettings], prompts: list[PlannedPrompt], fitting: list[PlannedPrompt], limit: int) -> None:
@@ -163,7 +167,9 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
     except EngineUnavailable as error:
         raise StageError(str(error), "Install it, or choose another `generate.engine`.") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise StageError(f"{folder}: {settings.engine} cannot load the model: {error}", f"{_MODEL_FIX} See the log.") from error
+        memory = "cpu_kv_cache_gib" if ctx.machine.device == "cpu" else "gpu_memory_utilization"
+        short = f" Where memory is short, lower generate.{memory}." if settings.engine == "vllm" else ""
+        raise StageError(f"{folder}: {settings.engine} cannot load the model: {error}", f"{_MODEL_FIX} See the log.{short}") from error
 
 
 def _sample_missing(ctx: Context[GenerateSettings], engine: Engine, prompts: list[PlannedPrompt], finished: _Finished) -> int:

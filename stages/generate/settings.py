@@ -16,6 +16,10 @@ COMPLETION_STOPS = ("\nif __name__", "\nprint(", "\nassert ", "\nclass ", '\n"""
 """What a base model writes once a function is done (the usual ones, but for `def`, which a helper of the program begins with)."""
 
 
+DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""How a token is drawn: what both engines can do, and what a checkpoint's generation_config.json may say."""
+
+
 class Example(StageSettings):
     """A worked example that is shown before each problem, as a turn of the conversation."""
 
@@ -58,9 +62,13 @@ class BenchmarkSettings(StageSettings):
     top_p: float = identity(1.0, gt=0, le=1)
     top_k: int = identity(0, ge=0)
     """Number of candidate tokens; 0 switches it off."""
+    min_p: float = identity(0.0, ge=0, le=1)
+    """Least probability of a candidate, as a share of the likeliest token's; 0 switches it off."""
+    repetition_penalty: float = identity(1.0, gt=0)
+    """Above 1, tokens that occurred already, in the prompt too, become less likely, also in greedy decoding; 1 switches it off."""
     from_generation_config: bool = identity(False)
-    """Take temperature, top_p and top_k from the checkpoint's generation_config.json instead, as far as it has them; what it gave stands in
-    the protocol."""
+    """Take the five above from the checkpoint's generation_config.json instead, as far as it has them; what it gave stands in the protocol.
+    A file that asks for what not every engine does (beams, no_repeat_ngram_size, ...) is refused."""
     max_new_tokens: int = identity(512, gt=0)
     prompt: Literal["chat", "completion"] = identity("chat")
     """chat: the user message in the model's chat template. completion: the beginning of a program that the model goes on with, as base
@@ -89,12 +97,13 @@ class BenchmarkSettings(StageSettings):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> BenchmarkSettings:
-        if self.from_generation_config and (self.temperature, self.top_p, self.top_k) != (0.0, 1.0, 0):
-            raise ValueError("from_generation_config: the checkpoint says how to sample; leave out temperature, top_p and top_k")
+        said = [name for name in DRAW if getattr(self, name) != BenchmarkSettings.model_fields[name].default]
+        if self.from_generation_config and said:
+            raise ValueError(f"from_generation_config: the checkpoint says how to sample; leave out {', '.join(said)}")
         if self.temperature == 0 and self.samples > 1 and not self.from_generation_config:
             raise ValueError(f"samples: {self.samples} greedy samples of a problem would all be the same; set a temperature")
-        if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0):
-            raise ValueError("temperature: greedy decoding ignores top_p and top_k; set a temperature or leave them out")
+        if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0):
+            raise ValueError("temperature: greedy decoding ignores top_p, top_k and min_p; set a temperature or leave them out")
         if any(not string for string in self.stop):
             raise ValueError("stop: an empty string would end every completion at once")
         return self

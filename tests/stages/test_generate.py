@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import sample
-from stages.generate.plan import read_problems, sample_seed, with_models_sampling
+from stages.generate.own_sampling import with_models_sampling
+from stages.generate.plan import protocol, read_problems, sample_seed
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.runtime import StageError
 from tests.tiny import (
@@ -203,9 +204,25 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
     assert (second.temperature, second.top_p, second.top_k) == (0.0, 1.0, 0)
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.6}')  # not sampled: greedy, whatever else it says
     assert with_models_sampling(settings, tmp_path).benchmarks[0].temperature == 0
+    (tmp_path / "generation_config.json").write_text('{"repetition_penalty": 1.05, "no_repeat_ngram_size": 0, "min_p": 0.1, "top_p": null}')
+    greedy = with_models_sampling(settings, tmp_path).benchmarks[0]
+    assert (greedy.temperature, greedy.repetition_penalty, greedy.min_p) == (0.0, 1.05, 0.0)  # a penalty holds in greedy decoding too
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true, "repetition_penalty": 1.05, "min_p": 0.1, "top_k": 20}')
+    drawn = with_models_sampling(settings, tmp_path).benchmarks[0]
+    assert (drawn.repetition_penalty, drawn.min_p, drawn.top_k) == (1.05, 0.1, 20)
+    for name, value in (("repetition_penalty", 1.05), ("min_p", 0.1)):
+        assert protocol(settings, drawn, 1, "", "", 256, "1")[name] == value
+        assert name not in protocol(settings, second, 1, "", "", 256, "1")
     several = GenerateSettings.model_validate({"benchmarks": [{**asks, "samples": 4}]})
-    with pytest.raises(StageError, match="decodes greedily"):
-        with_models_sampling(several, tmp_path)
+    for declared, message in (
+        ('{"temperature": 0.6}', "decodes greedily"),
+        ('{"do_sample": true, "no_repeat_ngram_size": 3, "typical_p": 0.9}', "no_repeat_ngram_size: 3, typical_p: 0.9, which not every"),
+        ('{"do_sample": true, "top_p": "much"}', "generation_config.json: top_p: Input should be a valid number"),
+        ("[]", "not a JSON object"),
+    ):
+        (tmp_path / "generation_config.json").write_text(declared)
+        with pytest.raises(StageError, match=message):
+            with_models_sampling(several, tmp_path)
     with pytest.raises(StageError, match="cannot be read"):
         with_models_sampling(settings, tmp_path / "nothing")
     with pytest.raises(ValueError, match="leave out temperature"):

@@ -18,6 +18,16 @@ def greedy_requests(engine: Engine) -> list[SamplingRequest]:
     return [SamplingRequest(ids, GREEDY_TOKENS) for ids in prompt_ids(engine)]
 
 
+def penalised_requests(engine: Engine) -> list[SamplingRequest]:
+    """The greedy ones with a strong penalty on repetition."""
+    return [SamplingRequest(ids, GREEDY_TOKENS, repetition_penalty=1.5) for ids in prompt_ids(engine)]
+
+
+def likeliest_requests(engine: Engine) -> list[SamplingRequest]:
+    """Draws from the tokens that are as likely as the likeliest: greedy decoding by another way."""
+    return [SamplingRequest(ids, GREEDY_TOKENS, seed=1, temperature=1.0, min_p=1.0) for ids in prompt_ids(engine)]
+
+
 def drawn_requests(engine: Engine) -> list[SamplingRequest]:
     """Three draws per prompt, plain and truncated, in two lengths."""
     plain = [SamplingRequest(ids, 12 + 8 * (k % 2), seed=k, temperature=1.0) for ids in prompt_ids(engine) for k in range(3)]

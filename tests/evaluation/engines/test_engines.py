@@ -14,10 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from evaluation.engines import Engine, EngineOptions, EngineUnavailable, SamplingRequest, open_engine, vllm_cpu, vllm_engine
-from tests.evaluation.engines.cases import GREEDY_TOKENS, PROMPTS, drawn_requests, greedy_requests
+from tests.evaluation.engines.cases import (
+    GREEDY_TOKENS,
+    PROMPTS,
+    drawn_requests,
+    greedy_requests,
+    likeliest_requests,
+    penalised_requests,
+)
 from tests.tiny import make_tiny_model, stage_environment
 
 
@@ -56,6 +64,49 @@ def test_greedy_decoding_is_the_same_in_both_engines(plain: Engine, vllm: dict[s
     assert vllm["max_model_len"] == plain.max_model_len == 256
     assert as_json(plain.generate(greedy_requests(plain))) == vllm["greedy"]
     assert all(0 < sample["tokens"] <= GREEDY_TOKENS for sample in vllm["greedy"])
+
+
+@pytest.mark.slow
+def test_penalties_are_the_same_in_both_engines(plain: Engine, vllm: dict[str, Any]) -> None:
+    penalised = as_json(plain.generate(penalised_requests(plain)))
+    assert penalised == vllm["penalised"] != vllm["greedy"]
+    assert vllm["only_the_likeliest"] == vllm["greedy"] == as_json(plain.generate(likeliest_requests(plain)))
+
+
+def test_a_checkpoints_own_habits_change_nothing(models: tuple[Path, Path], plain: Engine, tmp_path: Path) -> None:
+    shutil.copytree(models[0], tmp_path / "model")
+    config = tmp_path / "model" / "generation_config.json"
+    habits = {"do_sample": True, "repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "num_beams": 2, "suppress_tokens": [5, 6, 7]}
+    config.write_text(json.dumps(json.loads(config.read_text()) | habits | {"min_new_tokens": 20, "temperature": 0.3, "min_p": 0.5}))
+    engine = open_engine("transformers", tmp_path / "model", EngineOptions("cpu", "float32", max_concurrent=64))
+    for requests in (greedy_requests(plain), drawn_requests(plain)):
+        assert engine.generate(requests) == plain.generate(requests)
+
+
+def test_a_repetition_penalty_is_the_librarys_where_nothing_is_padded(plain: Engine) -> None:
+    """And where shorter prompts are padded, it is the same as alone."""
+    together = plain.generate(penalised_requests(plain))
+    assert together != plain.generate(greedy_requests(plain))
+    for request, sampled in zip(penalised_requests(plain), together, strict=True):
+        assert plain.generate([request]) == [sampled]
+        config = transformers.GenerationConfig(
+            max_new_tokens=request.max_new_tokens, repetition_penalty=request.repetition_penalty, eos_token_id=plain.tokenizer.eos_token_id
+        )
+        ids = torch.tensor([request.prompt_token_ids])
+        model = plain._model  # type: ignore[attr-defined]
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)[0, ids.shape[1] :]
+        assert sampled.text == plain.tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_min_p_leaves_out_what_is_much_less_likely(plain: Engine) -> None:
+    assert plain.generate(likeliest_requests(plain)) == plain.generate(greedy_requests(plain))
+    ids, share = greedy_requests(plain)[0].prompt_token_ids, 0.5
+    with torch.inference_mode():
+        probabilities = torch.softmax(plain._model(torch.tensor([ids])).logits[0, -1] / 0.3, dim=0)  # type: ignore[attr-defined]
+    kept = {plain.tokenizer.decode([token]) for token in (probabilities >= share * probabilities.max()).nonzero().flatten().tolist()}
+    drawn = {s.text for s in plain.generate([SamplingRequest(ids, 1, seed, 0.3, min_p=share) for seed in range(300)])}
+    assert drawn <= kept
+    assert len(drawn) > 1 or len(kept) == 1
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from evaluation.engines import EngineOptions, EngineUnavailable, SamplingRequest, open_engine, vllm_cpu
-from tests.evaluation.engines.cases import drawn_requests, greedy_requests
+from tests.evaluation.engines.cases import drawn_requests, greedy_requests, likeliest_requests, penalised_requests
 
 
 def main(model: str, changed: str) -> dict[str, Any]:
@@ -26,6 +26,8 @@ def main(model: str, changed: str) -> dict[str, Any]:
         "drawn": as_json(engine.generate(drawn)),
         "drawn_backwards": as_json(engine.generate(drawn[::-1])[::-1]),
         "drawn_alone": as_json([engine.generate([request])[0] for request in drawn[:4]]),
+        "penalised": as_json(engine.generate(penalised_requests(engine))),
+        "only_the_likeliest": as_json(engine.generate(likeliest_requests(engine))),
         "told": told,
     }
     stop = found["greedy"][0]["text"][5:7]
