@@ -11,10 +11,18 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+FEWEST_SEEDS = 3
+"""For a verdict. Of two differences the spread is so badly known that chance alone often makes it nearly nothing."""
+NO_SPREAD = 1e-9
+"""Values this near to one another are equal: shares of right answers differ by one problem or not at all, the rest is rounding."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SeedEstimate:
-    """A mean over `n` seeds with its 95 % interval (Student's t); without bounds for one seed, of which no spread can be seen."""
+    """A mean over `n` seeds with its 95 % interval (Student's t).
+
+    Without bounds where no spread can be seen: for one seed, and where all seeds gave the same value, which does not make it certain.
+    """
 
     mean: float
     low: float | None
@@ -22,9 +30,17 @@ class SeedEstimate:
     n: int
 
     @property
-    def distinguishable(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+    def verdict(self) -> str:
+        """Of a difference, in words: `higher`, `lower`, `not distinguishable`, or why nothing can be told."""
+        if self.n == 1:
+            return "one seed: cannot be told"
+        if self.low is None or self.high is None:
+            return "not distinguishable" if self.mean == 0 else "the same in every seed: no spread to judge by"
+        if self.low <= 0 <= self.high:
+            return "not distinguishable"
+        if self.n < FEWEST_SEEDS:
+            return f"{self.n} seeds: too few to tell"
+        return "higher" if self.mean > 0 else "lower"
 
 
 def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedEstimate:
@@ -33,13 +49,34 @@ def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedEstimat
     Raises:
         ValueError: no values.
     """
-    if not values:
-        raise ValueError("there are no values")
-    mean, n = fmean(values), len(values)
-    if n == 1:
-        return SeedEstimate(mean, None, None, 1)
+    mean, n = _mean(values), len(values)
+    if max(values) - min(values) < NO_SPREAD:
+        return SeedEstimate(mean, None, None, n)
     half = t_quantile((1 + confidence) / 2, n - 1) * stdev(values) / math.sqrt(n)
     return SeedEstimate(mean, mean - half, mean + half, n)
+
+
+def next_seed(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Where the value of one more run would lie: mean +- t_(n-1) sd sqrt(1 + 1/n), the prediction interval. None where there is no spread.
+
+    A number that somebody published is one run. The interval of our mean is narrower by sqrt(n + 1), and would call most such runs,
+    our own among them, outside.
+
+    Raises:
+        ValueError: no values.
+    """
+    mean, n = _mean(values), len(values)
+    if max(values) - min(values) < NO_SPREAD:
+        return None
+    half = t_quantile((1 + confidence) / 2, n - 1) * stdev(values) * math.sqrt(1 + 1 / n)
+    return mean - half, mean + half
+
+
+def _mean(values: Sequence[float]) -> float:
+    if not values:
+        raise ValueError("there are no values")
+    mean = fmean(values)
+    return 0.0 if abs(mean) < NO_SPREAD else mean
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -45,7 +45,7 @@ def sweep(
         _print_plan(planned, as_json)
         return
     cluster = RayCells(ray, gpus_per_cell) if ray is not None else None
-    command = shlex.join(["vcore", "sweep", str(file), *(word for override in overrides or [] for word in ("--set", override))])
+    command = command_line(file, overrides or [], jobs, ray, gpus_per_cell)
     record = SweepRecord.start(planned.store.home, loaded, command)
     with View() as view:
         view.line(f"[bold]{loaded.settings.name}[/]  {_summary(planned)}; logs in {record.folder}")
@@ -56,8 +56,8 @@ def sweep(
         if as_json:
             print_json(json.loads((record.folder / "report.json").read_text(encoding="utf-8")))
         else:
-            from stages.sweep_report.build import summary
             from stages.sweep_report.collect import collect
+            from stages.sweep_report.tables import summary
 
             out.print(summary(collect(planned.store.home, record.folder)), markup=False, soft_wrap=True)
             out.print(f"Report: {files[0]}", soft_wrap=True)
@@ -67,6 +67,18 @@ def sweep(
         )
         error.continue_with = command
         raise error
+
+
+def command_line(file: Path, overrides: list[str], jobs: int, ray: str | None, gpus_per_cell: float) -> str:
+    """The command that repeats this sweep, as one would type it."""
+    words = ["vcore", "sweep", str(file), *(word for override in overrides for word in ("--set", override))]
+    if jobs != 1:
+        words += ["--jobs", str(jobs)]
+    if ray is not None:
+        words += ["--ray", ray]
+    if gpus_per_cell:
+        words += ["--gpus-per-cell", f"{gpus_per_cell:g}"]
+    return shlex.join(words)
 
 
 def report(

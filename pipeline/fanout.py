@@ -18,20 +18,35 @@ from pathlib import Path
 from pipeline.embedded import Server, start_embedded_server
 from pipeline.errors import EXIT_INTERRUPTED, Interrupted
 from pipeline.identity import ROOT
+from pipeline.plan import Options
 from pipeline.ray_runner import RayCells, RayProcess
+from pipeline.session import command_line
 from pipeline.sweep import Cell, Sweep, SweepRecord
+from stages.sweep_report.cells import run_of_cell, runs_named
 
 POLL_SECONDS = 0.02
 
 
 class LocalProcess(subprocess.Popen[str]):
-    """A cell on this machine."""
+    """A cell on this machine. What it prints goes to a file: a pipe that is read at the end is full after 64 KiB, and the cell waits."""
+
+    def __init__(self, command: list[str], output: Path, log: Path, environment: dict[str, str]) -> None:
+        self._output = output
+        with open(output, "w", encoding="utf-8") as printed, open(log, "w", encoding="utf-8") as errors:
+            super().__init__(
+                # The kernel tells the cell when this process is killed; a session of its own keeps a terminal's Ctrl-C from coming twice.
+                [sys.executable, "-P", "-m", "pipeline.launchers", str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=errors,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
 
     @property
     def printed(self) -> str:
-        """What it printed; once, after its end."""
-        assert self.stdout is not None
-        return self.stdout.read()
+        """What it printed, after its end."""
+        return self._output.read_text(encoding="utf-8")
 
 
 @dataclasses.dataclass
@@ -96,31 +111,25 @@ def _server(home: Path, say: Callable[[str], None]) -> Server | None:
 
 def _start(sweep: Sweep, cell: Cell, number: int, record: SweepRecord, server: Server | None, ray: RayCells | None) -> _Running:
     log = record.folder / f"{cell.name}.log"
+    config = sweep.config if ray is None else sweep.config.resolve()  # a node of a cluster starts in another folder
     sets = [word for override in cell.overrides for word in ("--set", override)]
-    command = [sys.executable, "-P", "-m", "pipeline", "run", str(sweep.config), *sets, "--json"]
+    command = [sys.executable, "-P", "-m", "pipeline", "run", str(config), *sets, "--json"]
     code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {"PYTHONPATH": code}
     if server is not None and server.alive:  # one that was killed records nothing more: the cells then do without
         environment["PREFECT_API_URL"] = server.address
+    # By its command, and by not being there yet, the run of this cell is known from those of earlier sweeps under the same name.
+    record.data["cells"][number].update(
+        status="running",
+        command=command_line(config, list(cell.overrides), Options()),
+        earlier_runs=[run["id"] for run in runs_named(record.home, cell.name)],
+    )
+    record.save()
     process: LocalProcess | RayProcess
     if ray is not None:
-        process = ray.start([*command[:4], "run", str(sweep.config.resolve()), *command[6:]], log.resolve(), environment)
-        record.data["cells"][number]["status"] = "running"
-        record.save()
-        return _Running(number, cell, process, log, time.monotonic())
-    with open(log, "w", encoding="utf-8") as errors:
-        process = LocalProcess(
-            # The kernel tells the cell when this process is killed; a session of its own keeps a terminal's Ctrl-C from coming twice.
-            [sys.executable, "-P", "-m", "pipeline.launchers", str(os.getpid()), *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, **environment},
-            text=True,
-            start_new_session=True,
-        )
-    record.data["cells"][number]["status"] = "running"
-    record.save()
+        process = ray.start(command, log.resolve(), environment)
+    else:
+        process = LocalProcess(command, log.with_suffix(".json"), log, environment)
     return _Running(number, cell, process, log, time.monotonic())
 
 
@@ -142,5 +151,6 @@ def _ended(job: _Running, record: SweepRecord, cells: int, say: Callable[[str], 
         told = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if "error:" in line]
         entry.update(status="failed", error=told[-1].removeprefix("error: ") if told else f"ended with exit code {code}")
         say(f"{where}  [red]failed[/] {entry['error']}; log {job.log}")
+    entry["run"] = run_of_cell(record.home, entry)
     record.save()
     return code == 0

@@ -279,6 +279,11 @@ class SweepRecord:
         record.save()
         return record
 
+    @property
+    def home(self) -> Path:
+        """The folder that the cells' runs are in as well."""
+        return self.folder.parent.parent
+
     def save(self) -> None:
         write_json(self.folder / "sweep.json", self.data)
 

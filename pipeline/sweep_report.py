@@ -7,35 +7,57 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.runs import find_run
+from stages.report.tables import as_csv, as_latex
+from stages.runtime import read_json
+from stages.sweep_report.cells import run_of_cell
 
-RUN_FILES = ("report.html", "report.md", "report.json")
+FILES = ("report.html", "report.md", "report.json", "report.csv", "report.tex")
 
 
 def sweep_report(home: Path, folder: Path) -> list[Path]:
-    """Write the report of the sweep in `folder` anew; returns its files. Raises `ConfigError` where no cell has ended well."""
+    """Write the report of the sweep in `folder` anew; returns its files. Raises `ConfigError` where no cell has a score."""
     from stages.sweep_report.build import write_report
 
     try:
         return write_report(home, folder)
     except (ValueError, OSError) as error:
-        raise ConfigError(f"there is nothing to report: {error}", where=folder.name) from error
+        raise ConfigError(f"its report cannot be made: {error}", where=folder.name) from error
 
 
 def find_report(home: Path, name: str) -> list[Path]:
-    """The files of a run's report, or of a sweep's, made anew. `latest` is the later of the latest run and the latest sweep."""
+    """The files of a run's report, its tables made from it, or of a sweep's, made anew.
+
+    `latest` is the latest run; or the latest sweep, where that is later or the run is one of its cells.
+    """
     sweeps = sorted(file.parent for file in (home / "sweeps").glob("*/sweep.json"))
-    matching = sweeps[-1:] if name == "latest" else [f for f in sweeps if f.name == name] or [f for f in sweeps if f.name.startswith(name)]
+    if name == "latest":
+        sweep = _latest_sweep(home, sweeps)
+        matching = [sweep] if sweep is not None else []
+    else:
+        matching = [f for f in sweeps if f.name == name] or [f for f in sweeps if f.name.startswith(name)]
     if len(matching) > 1:
         raise ConfigError(f"{name!r} stands for {len(matching)} sweeps", fix="One of: " + ", ".join(f.name for f in matching[-5:]))
-    if matching and (name != "latest" or not any((home / "runs").glob("*/run.json"))):
+    if matching:
         return sweep_report(home, matching[0])
     run = find_run(home, name)
-    if matching and run.name < matching[0].name:
-        return sweep_report(home, matching[0])
-    files = [run / file for file in RUN_FILES if (run / file).is_file()]
-    if not files:
+    if not (run / "report.json").is_file():
         raise ConfigError(f"run {run.name} has no report: it did not come that far", fix=f"See: vcore show {run.name}")
-    return files
+    report = read_json(run / "report.json")
+    for file, text in (("report.csv", as_csv(report)), ("report.tex", as_latex(report))):
+        (run / file).write_text(text, encoding="utf-8")
+    return [run / file for file in FILES]
+
+
+def _latest_sweep(home: Path, sweeps: list[Path]) -> Path | None:
+    """The sweep that is later than every run, or that the latest run is a cell of; None where `latest` is a run of its own."""
+    runs = sorted(file.parent.name for file in (home / "runs").glob("*/run.json"))
+    if not sweeps or not runs or runs[-1] < sweeps[-1].name:
+        return sweeps[-1] if sweeps else None
+
+    def made(sweep: Path) -> bool:
+        return any(run_of_cell(home, entry) == runs[-1] for entry in read_json(sweep / "sweep.json")["cells"])
+
+    return next((sweep for sweep in reversed(sweeps) if made(sweep)), None)
 
 
 def copy_report(files: list[Path], target: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from stages.report.collect import collect
+from stages.report.cost import cost_of
 from stages.report.model import Report
 from stages.report.settings import ReportSettings
 from stages.report.view import view
@@ -63,7 +64,11 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for c in report.comparisons
         ],
-        "stages": [{f.name: getattr(stage, f.name) for f in dataclasses.fields(stage) if f.name != "curve"} for stage in report.stages],
+        "stages": [
+            {f.name: getattr(stage, f.name) for f in dataclasses.fields(stage) if f.name != "curve"}
+            | {"cost": dataclasses.asdict(cost_of(stage, report.config))}
+            for stage in report.stages
+        ],
         "caveats": report.caveats,
         "versions": {library: ", ".join(found) for library, found in report.versions.items()},
         "git": latest.git,

@@ -89,6 +89,7 @@ def _stage(name: str, folder: Path, state: str) -> Stage:
             started=manifest["started"],
             seconds=manifest["seconds"],
             inputs=manifest["inputs"],
+            outside=manifest["preimage"]["outside"],
             settings=manifest["preimage"]["settings"],
             metrics=manifest["metrics"],
             proof=manifest["proof"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from evaluation.comparison import Comparison
@@ -19,6 +20,7 @@ class Stage:
         state: `ran` or `cached` in the run that made this report.
         seconds: wall time of its computation, whenever that was.
         inputs: input name -> {stage, key, digest}.
+        outside: what it read from outside the store -> {sha256} of a file or folder, or {hub, commit} of a repository.
         curve: rows of its training curve, each with `step`; empty where it recorded none.
     """
 
@@ -29,6 +31,7 @@ class Stage:
     started: str
     seconds: float
     inputs: dict[str, dict[str, str]]
+    outside: dict[str, dict[str, str]]
     settings: dict[str, Any]
     metrics: dict[str, Any]
     proof: dict[str, Any]
@@ -39,8 +42,7 @@ class Stage:
 
     @property
     def commit(self) -> str:
-        """`0123456789ab`, with a `+` where the work tree differed from it; empty outside a git checkout."""
-        return f"{self.git['commit'][:12]}{'+' if self.git['dirty'] else ''}" if self.git["commit"] else ""
+        return commit_of(self.git)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,13 +153,33 @@ class Report:
 
 def versions(stages: list[Stage]) -> dict[str, list[str]]:
     """Library -> the different versions among the stages, in order of the stages."""
+    return joined(stage.versions for stage in stages)
+
+
+def joined(environments: Iterable[dict[str, str]]) -> dict[str, list[str]]:
+    """Library -> the different versions that the environments have of it, in their order; libraries sorted."""
     found: dict[str, list[str]] = {}
-    for stage in stages:
-        for library, version in stage.versions.items():
+    for environment in environments:
+        for library, version in environment.items():
             known = found.setdefault(library, [])
             if version not in known:
                 known.append(version)
     return dict(sorted(found.items()))
+
+
+def commit_of(git: dict[str, Any]) -> str:
+    """`0123456789ab`, with a `+` where the work tree differed from it; empty outside a git checkout."""
+    return f"{git['commit'][:12]}{'+' if git['dirty'] else ''}" if git["commit"] else ""
+
+
+def origin(entry: dict[str, str]) -> str:
+    """What a stage read from outside: `Qwen/Qwen3-0.6B at commit 0123456789ab`, or `sha256 0123456789ab` of a file or folder."""
+    return f"{entry['hub']} at commit {entry['commit'][:12]}" if "hub" in entry else f"sha256 {entry['sha256'][:12]}"
+
+
+def machine(hardware: dict[str, Any]) -> str:
+    """`a CPU, 2 cores, 24.0 GiB, a GPU`"""
+    return f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB" + "".join(f", {gpu}" for gpu in hardware["gpu"])
 
 
 def percent(value: float) -> str:

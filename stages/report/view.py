@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 from evaluation.comparison import Comparison
+from stages.report.cost import Cost, cost_of, hours, tokens
+from stages.report.cost import total as total_cost
 from stages.report.figures import figures
-from stages.report.model import Report, Result, Stage, WeightedRow, interval, percent, points
+from stages.report.model import Report, Result, Stage, WeightedRow, interval, machine, origin, percent, points
 
 NONE = "–"
 
@@ -16,13 +18,17 @@ def view(report: Report) -> dict[str, Any]:
     """The variables of report.md.j2 and report.html.j2."""
     total = sum(stage.seconds for stage in report.stages)
     shared, different = _protocols(report)
+    costs = {stage.name: cost_of(stage, report.config) for stage in report.stages}
+    spent = total_cost(costs.values())
     return {
         "report": report,
         "table": [_row(report, benchmark) for benchmark in report.benchmarks],
         "pass_at": [_pass_at(r) for r in report.results if r.pass_at],
         "comparisons": [_comparison(c) for c in report.comparisons],
         "rates": [_rates(r) for benchmark in report.benchmarks for r in report.results if r.benchmark == benchmark],
-        "stages": [_stage(stage, total) for stage in report.stages],
+        "stages": [_stage(stage, total, costs[stage.name]) for stage in report.stages],
+        "spent": f"{hours(spent.gpu_hours)} GPU hours" if spent.gpu_hours else "No GPU hours: all of it was computed on CPU",
+        "outside": [(stage.name, label, origin(entry)) for stage in report.stages for label, entry in stage.outside.items()],
         "throughput": [row for checkpoint in report.checkpoints if (row := _throughput(report, checkpoint)) is not None],
         "choices": _choices(report),
         "total_seconds": f"{total:.0f}",
@@ -31,7 +37,7 @@ def view(report: Report) -> dict[str, Any]:
         "settings": {name: _flat(stage.settings) for name in ("sft", "grpo") if (stage := report.stage(name)) is not None},
         "protocol_shared": shared,
         "protocols": different,
-        "machines": list(dict.fromkeys(_machine(stage) for stage in report.stages)),
+        "machines": list(dict.fromkeys(machine(stage.hardware) for stage in report.stages)),
         "commits": list(dict.fromkeys(stage.commit or "not a git checkout" for stage in report.stages)),
         "versions": {library: ", ".join(found) for library, found in report.versions.items()},
     }
@@ -78,7 +84,7 @@ def _rates(r: Result) -> dict[str, str]:
     }
 
 
-def _stage(stage: Stage, total: float) -> dict[str, str]:
+def _stage(stage: Stage, total: float, cost: Cost) -> dict[str, str]:
     rate = stage.metrics.get("tokens_per_second", stage.metrics.get("output_tokens_per_s"))
     sources = [
         f"{source['stage'] if name == source['stage'] else name + ' of ' + source['stage']} {source['key'][:8]}"
@@ -89,7 +95,9 @@ def _stage(stage: Stage, total: float) -> dict[str, str]:
         "state": stage.state,
         "seconds": f"{stage.seconds:.1f}",
         "share": percent(stage.seconds / total) if total else NONE,
-        "tokens": f"{rate:,.0f}" if rate else NONE,
+        "rate": f"{rate:,.0f}" if rate else NONE,
+        "tokens": tokens(cost.trained or cost.sampled),
+        "gpu_hours": hours(cost.gpu_hours),
         "key": stage.key[:12],
         "digest": stage.digest[:12],
         "inputs": ", ".join(sources) or NONE,
@@ -142,11 +150,6 @@ def _weighted_row(row: WeightedRow) -> dict[str, Any]:
             for text, weight, loss in zip(row.tokens, row.weights, row.losses, strict=True)
         ],
     }
-
-
-def _machine(stage: Stage) -> str:
-    h = stage.hardware
-    return f"{h['cpu']}, {h['cores']} cores, {h['memory_gib']} GiB" + "".join(f", {gpu}" for gpu in h["gpu"])
 
 
 def _protocols(report: Report) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

@@ -1,46 +1,21 @@
-"""Reads a sweep's record and its runs into groups: cells that differ in nothing but their seed."""
+"""Reads a sweep's record and its runs into what the report shows."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from evaluation.seeds import SeedEstimate, over_seeds
-from evaluation.statistics import wilson_interval
+from stages.report.cost import Cost, stage_cost, total
+from stages.report.model import CHECKPOINTS
 from stages.runtime import read_json
-
-REPLICATES = "seed"
-Labels = dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class CellResult:
-    """One cell: its seed's label, its run, and every result by (benchmark, checkpoint); of a cell that failed, those before it did."""
-
-    seed: str
-    run: str
-    results: dict[tuple[str, str], dict[str, Any]]
-    stages: list[dict[str, Any]]
-    commit: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Cells that share every label but the seed's."""
-
-    labels: Labels
-    cells: list[CellResult]
-
-    @property
-    def name(self) -> str:
-        """The labels as one phrase; a sweep over seeds alone has none."""
-        return ", ".join(self.labels.values()) if len(self.labels) == 1 else ", ".join(f"{a} {b}" for a, b in self.labels.items()) or "all"
-
-    def values(self, benchmark: str, checkpoint: str) -> dict[str, float]:
-        """Seed -> value."""
-        return {c.seed: c.results[benchmark, checkpoint]["value"] for c in self.cells if (benchmark, checkpoint) in c.results}
+from stages.sweep_report.cells import Cell, Group, Labels, Place, places, read_groups
+from stages.sweep_report.changes import Change, Value, change, value
+from stages.sweep_report.published import Published, beside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +25,8 @@ class Row:
     group: str
     values: dict[str, float]
     """Seed -> value."""
-    mean: SeedEstimate
-    difference: SeedEstimate | None
+    mean: Value
+    difference: Change | None
     """To the baseline, seed by seed; None for the baseline itself, and where there is none."""
     verdict: str
     truncated: float
@@ -81,27 +56,8 @@ class Step:
     group: str
     mean_before: float
     mean_after: float
-    difference: SeedEstimate
+    difference: Change
     verdict: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """A published score beside ours. `inside`: whether it lies in our interval (over seeds, or over problems where there is one seed)."""
-
-    benchmark: str
-    checkpoint: str
-    label: str
-    published: float
-    ours: float
-    low: float
-    high: float
-    n: int
-    seeds: int
-
-    @property
-    def inside(self) -> bool:
-        return self.low <= self.published <= self.high
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +71,10 @@ class SweepReport:
     steps: list[Step]
     seconds: dict[str, dict[str, SeedEstimate]]
     """Stage -> group -> seconds of one computation, mean over the group's cells."""
-    computed_s: float
-    """Seconds of the stages that the sweep's artifacts needed, each counted once, whenever it was computed."""
+    costs: dict[str, dict[str, Cost]]
+    """Group -> stage program -> what a cell's stages of that program cost, mean over the group's cells."""
+    spent: Cost
+    """By the stages that the sweep's artifacts needed, each counted once, whenever it was computed."""
     saved_s: float
     """Seconds that computing every stage of every cell by itself would have taken beyond that."""
     failed: list[dict[str, Any]]
@@ -124,79 +82,46 @@ class SweepReport:
     not_measured: list[str]
     """Published scores that no cell of ours stands beside."""
 
+    @property
+    def comparisons(self) -> int:
+        """How many differences were tested, any of which chance may have made."""
+        changes = [row.difference for table in self.tables for row in table.rows] + [step.difference for step in self.steps]
+        return sum(found is not None and found.tested for found in changes)
+
 
 def collect(home: Path, folder: Path) -> SweepReport:
     """Read a sweep's record (`folder/sweep.json`) and the runs of its cells below `home`.
 
     Raises:
         ValueError: no cell has a score, so that there is nothing to report.
+        OSError, ValueError: a file of a run is missing or damaged.
     """
     record = read_json(folder / "sweep.json")
-    by_labels: dict[tuple[tuple[str, str], ...], list[CellResult]] = {}
-    for entry in record["cells"]:
-        cell = _cell(home, entry) if entry["status"] == "done" else _unfinished(home, entry)
-        if cell is None:
-            continue
-        labels = tuple((axis, label) for axis, label in entry["labels"].items() if axis != REPLICATES)
-        by_labels.setdefault(labels, []).append(cell)
-    if not by_labels:
+    groups = read_groups(home, record)
+    if not groups:
         raise ValueError(f"no cell of {record['id']} has a score")
-    groups = [Group(dict(labels), cells) for labels, cells in by_labels.items()]
-    first = groups[0].cells[0].results
-    pairs = list(first)
     baseline = record["baseline"] or {}
-    checkpoints = list(dict.fromkeys(checkpoint for _, checkpoint in pairs))
-    benchmarks = list(dict.fromkeys(benchmark for benchmark, _ in pairs))
-    published, not_measured = _published(record.get("published"), groups)
-    times = {stage["key"]: float(stage["seconds"]) for group in groups for cell in group.cells for stage in cell.stages}
-    every = sum(float(stage["seconds"]) for group in groups for cell in group.cells for stage in cell.stages)
+    published, not_measured = beside(record.get("published"), groups)
+    once = {stage["key"]: (cell, stage) for cell, stage in _stages(groups)}
+    spent = total(_cost(cell, stage) for cell, stage in once.values())
     return SweepReport(
         record=record,
         groups=groups,
         baseline=", ".join(f"{axis} {label}" for axis, label in baseline.items()) or None,
-        tables=[_table(b, c, groups, baseline) for b in benchmarks for c in checkpoints if (b, c) in first],
-        steps=[
-            step
-            for b in benchmarks
-            for before, after in itertools.pairwise(checkpoints)
-            for group in groups
-            if (step := _step(b, before, after, group)) is not None
-        ],
+        tables=[_table(place, groups, baseline) for place in places(groups)],
+        steps=list(_steps(groups)),
         seconds=_seconds(groups),
-        computed_s=sum(times.values()),
-        saved_s=every - sum(times.values()),
+        costs={group.name: _costs(group) for group in groups},
+        spent=spent,
+        saved_s=sum(float(stage["seconds"]) for _, stage in _stages(groups)) - spent.seconds,
         failed=[entry for entry in record["cells"] if entry["status"] != "done"],
         published=published,
         not_measured=not_measured,
     )
 
 
-def _cell(home: Path, entry: dict[str, Any]) -> CellResult:
-    run = home / "runs" / entry["run"]
-    report = read_json(run / "report.json")
-    results = {(result["benchmark"], result["checkpoint"]): result for result in report["results"]}
-    return CellResult(
-        entry["labels"].get(REPLICATES, "-"), entry["run"], results, read_json(run / "run.json")["stages"], report["git"]["commit"]
-    )
-
-
-def _unfinished(home: Path, entry: dict[str, Any]) -> CellResult | None:
-    """The scores of a cell that did not end well, from its latest run's finished stages; None where it has none.
-
-    Leaving them out would leave out just the cells in which a method went wrong.
-    """
-    for run in sorted((home / "runs").glob(f"*-{entry['name']}"), reverse=True):
-        stages = read_json(run / "run.json")["stages"]
-        scored = {stage["name"].partition(".")[2]: Path(stage["folder"]) for stage in stages if stage["name"].startswith("score.")}
-        results = {
-            (benchmark, checkpoint): {**metrics, "benchmark": benchmark, "checkpoint": checkpoint}
-            for checkpoint, folder in scored.items()
-            for benchmark, metrics in read_json(folder / "metrics.json").items()
-        }
-        if results:
-            commit = read_json(next(iter(scored.values())) / "manifest.json")["git"]["commit"]
-            return CellResult(entry["labels"].get(REPLICATES, "-"), run.name, results, stages, commit)
-    return None
+def _stages(groups: list[Group]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    return ((cell, stage) for group in groups for cell in group.cells for stage in cell.stages)
 
 
 def _partner(group: Group, groups: list[Group], baseline: Labels) -> Group | None:
@@ -207,100 +132,70 @@ def _partner(group: Group, groups: list[Group], baseline: Labels) -> Group | Non
     return next((other for other in groups if other.labels == wanted), None)
 
 
-def _published(given: dict[str, Any] | None, groups: list[Group]) -> tuple[list[Published], list[str]]:
-    """Every published score with ours beside it, and those that nothing of ours stands beside."""
-    if given is None:
-        return [], []
-    wanted = [("base", benchmark, None, value) for benchmark, value in given["base"].items()]
-    for checkpoint in ("sft", "grpo"):
-        wanted += [(checkpoint, b, label, value) for b, values in given[checkpoint].items() for label, value in values.items()]
-    found, missing = [], []
-    for checkpoint, benchmarks, label, value in wanted:
-        cells = [cell for group in groups if label is None or group.labels[given["axis"]] == label for cell in group.cells]
-        ours = [own for cell in cells if (own := _pooled(cell, benchmarks.split("+"), checkpoint)) is not None]
-        if not ours:
-            missing.append(f"{benchmarks} {checkpoint} {label or ''} {value:g} %".replace("  ", " "))
-            continue
-        if label is None:  # the same base checkpoint in every cell
-            ours = ours[:1]
-        estimate, n = over_seeds([own / problems for own, problems in ours]), ours[0][1]
-        if estimate.low is None or estimate.high is None:
-            low, high = wilson_interval(ours[0][0], n)
-        else:
-            low, high = estimate.low, estimate.high
-        found.append(Published(benchmarks, checkpoint, label or "", value / 100, estimate.mean, low, high, n, estimate.n))
-    return found, missing
-
-
-def _pooled(cell: CellResult, benchmarks: list[str], checkpoint: str) -> tuple[float, int] | None:
-    """(expected right answers, problems) of several benchmarks together; None where one of them was not measured."""
-    results = [cell.results.get((benchmark, checkpoint)) for benchmark in benchmarks]
-    measured = [result for result in results if result is not None]
-    if len(measured) < len(results):
-        return None
-    return sum(result["value"] * result["n"] for result in measured), sum(result["n"] for result in measured)
-
-
-def _table(benchmark: str, checkpoint: str, groups: list[Group], baseline: Labels) -> Table:
-    rows, protocols = [], set()
+def _table(place: Place, groups: list[Group], baseline: Labels) -> Table:
+    rows, results = [], []
     for group in groups:
-        values = group.values(benchmark, checkpoint)
-        if not values:
+        cells = group.measured(place)
+        if not cells:
             continue
-        results = [cell.results[benchmark, checkpoint] for cell in group.cells if (benchmark, checkpoint) in cell.results]
-        protocols |= {result["protocol"] for result in results}
-        samples = sum(result["n"] * result["k"] for result in results)
-        difference = None
+        mine = [cell.results[place] for cell in cells.values()]
+        results += mine
+        samples = sum(result["n"] * result["k"] for result in mine)
         partner = _partner(group, groups, baseline)
-        if partner is not None:
-            difference = _paired(partner.values(benchmark, checkpoint), values)
+        difference = change(partner.measured(place), place, cells, place) if partner is not None else None
         rows.append(
             Row(
                 group.name,
-                values,
-                over_seeds(list(values.values())),
+                {seed: cell.results[place]["value"] for seed, cell in cells.items()},
+                value(cells, place),
                 difference,
-                _verdict(difference),
-                sum(result["truncated"] for result in results) / samples,
-                sum(result["no_answer"] for result in results) / samples,
+                difference.verdict if difference is not None else "",
+                sum(result["truncated"] for result in mine) / samples,
+                sum(result["no_answer"] for result in mine) / samples,
             )
         )
-    any_result = next(c.results[benchmark, checkpoint] for g in groups for c in g.cells if (benchmark, checkpoint) in c.results)
-    return Table(benchmark, checkpoint, any_result["metric"], any_result["n"], rows, sorted(protocols))
+    return Table(*place, results[0]["metric"], results[0]["n"], rows, sorted({result["protocol"] for result in results}))
 
 
-def _step(benchmark: str, before: str, after: str, group: Group) -> Step | None:
-    old, new = group.values(benchmark, before), group.values(benchmark, after)
-    difference = _paired(old, new)
-    if difference is None:
-        return None
-    common = old.keys() & new.keys()
-    means = [sum(values[seed] for seed in common) / len(common) for values in (old, new)]
-    return Step(benchmark, before, after, group.name, means[0], means[1], difference, _verdict(difference))
-
-
-def _paired(before: dict[str, float], after: dict[str, float]) -> SeedEstimate | None:
-    common = [seed for seed in after if seed in before]
-    return over_seeds([after[seed] - before[seed] for seed in common]) if common else None
-
-
-def _verdict(difference: SeedEstimate | None) -> str:
-    if difference is None:
-        return ""
-    if difference.low is None:
-        return "one seed: cannot be told"
-    if not difference.distinguishable:
-        return "not distinguishable"
-    return "higher" if difference.mean > 0 else "lower"
+def _steps(groups: list[Group]) -> Iterator[Step]:
+    """From each checkpoint to the next that was measured on the same benchmark."""
+    for benchmark in dict.fromkeys(benchmark for benchmark, _ in places(groups)):
+        having = [name for name in CHECKPOINTS if (benchmark, name) in places(groups)]
+        for before, after in itertools.pairwise(having):
+            for group in groups:
+                old, new = group.measured((benchmark, before)), group.measured((benchmark, after))
+                found = change(old, (benchmark, before), new, (benchmark, after))
+                if found is not None:
+                    common = [seed for seed in new if seed in old]
+                    first = fmean(old[seed].results[benchmark, before]["value"] for seed in common)
+                    second = fmean(new[seed].results[benchmark, after]["value"] for seed in common)
+                    yield Step(benchmark, before, after, group.name, first, second, found, found.verdict)
 
 
 def _seconds(groups: list[Group]) -> dict[str, dict[str, SeedEstimate]]:
-    names = list(dict.fromkeys(stage["name"] for group in groups for cell in group.cells for stage in cell.stages))
-    return {
-        name: {
-            group.name: over_seeds([float(stage["seconds"]) for cell in group.cells for stage in cell.stages if stage["name"] == name])
-            for group in groups
-            if any(stage["name"] == name for cell in group.cells for stage in cell.stages)
-        }
-        for name in names
-    }
+    out: dict[str, dict[str, SeedEstimate]] = {}
+    for name in dict.fromkeys(stage["name"] for _, stage in _stages(groups)):
+        taken = {group.name: [float(s["seconds"]) for cell in group.cells for s in cell.stages if s["name"] == name] for group in groups}
+        out[name] = {group: over_seeds(seconds) for group, seconds in taken.items() if seconds}
+    return out
+
+
+def _costs(group: Group) -> dict[str, Cost]:
+    out: dict[str, Cost] = {}
+    for program in dict.fromkeys(stage["name"].partition(".")[0] for _, stage in _stages([group])):
+        of_cells = []
+        for cell in group.cells:
+            mine = [_cost(cell, stage) for stage in cell.stages if stage["name"].partition(".")[0] == program]
+            of_cells += [total(mine)] if mine else []  # a cell that failed before it says nothing of what it costs
+        summed = total(of_cells)
+        out[program] = Cost(*(getattr(summed, field.name) / len(of_cells) for field in dataclasses.fields(Cost)))
+    return out
+
+
+def _cost(cell: Cell, stage: dict[str, Any]) -> Cost:
+    """Of one stage; the seconds alone where its artifact is no longer in the store."""
+    name, manifest = stage["name"], cell.manifests.get(stage["name"])
+    if manifest is None:
+        return Cost(float(stage["seconds"]))
+    execution = cell.config.get("execution", {})
+    return stage_cost(name, float(stage["seconds"]), manifest["metrics"], manifest["hardware"], cell.curve(name), execution)

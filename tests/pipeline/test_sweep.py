@@ -2,20 +2,22 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import fanout
+from pipeline.cli_sweep import command_line
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.ray_runner import RayCells
 from pipeline.store import Store
 from pipeline.sweep import SweepRecord, load_sweep, plan_sweep
-from pipeline.sweep_report import find_report, sweep_report
-from stages.sweep_report.build import summary
-from stages.sweep_report.collect import collect
+from pipeline.sweep_report import find_report
+from stages.report.tables import tex
 from tests.pipeline.test_plan import CONFIG, make
+from tests.stages.sweep_report.fakes import FakeCell, make_run, make_sweep, right, scores
 
 SWEEP = """
 config: small.yaml
@@ -74,135 +76,65 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path: Path, change: tupl
         plan_sweep(load_sweep(write(tmp_path, SWEEP.replace(*change)), home(tmp_path)))
 
 
-def finished(tmp_path: Path, values: dict[tuple[str, str], float], text: str = SWEEP, failed: str = "") -> Path:
-    """The record of a sweep whose cells ended with these scores (labels -> accuracy after SFT; RL adds 0.1), as runs would leave them."""
-    sweep = load_sweep(write(tmp_path, text), home(tmp_path))
-    record = SweepRecord.start(tmp_path / "home", sweep, "vcore sweep sweep.yaml")
-    for entry in record.data["cells"]:
-        if entry["name"] == failed:
-            entry.update(status="failed", error="stage sft: it broke")
-            continue
-        value = values[entry["labels"]["method"], entry["labels"]["seed"]]
-        run = tmp_path / "home" / "runs" / entry["name"]
-        run.mkdir(parents=True)
-        common = {"benchmark": "word_problems", "metric": "accuracy", "n": 100, "k": 1, "protocol": "p", "truncated": 1, "no_answer": 2}
-        results = [{**common, "checkpoint": c, "value": v, "low": v, "high": v} for c, v in (("sft", value), ("grpo", value + 0.1))]
-        (run / "report.json").write_text(json.dumps({"results": results, "git": {"commit": "abc"}}))
-        shared = {"name": "data", "key": "d", "seconds": 4.0}
-        own = {"name": "sft", "key": entry["name"], "seconds": 10.0}
-        (run / "run.json").write_text(json.dumps({"stages": [shared, own]}))
-        entry.update(status="done", run=entry["name"])
-    record.end("done")
-    return record.folder
-
-
-def test_the_report_means_over_seeds_and_compares_seed_by_seed(tmp_path: Path) -> None:
-    values = {("sft", "0"): 0.50, ("sft", "1"): 0.70, ("vcore", "0"): 0.60, ("vcore", "1"): 0.801}
-    folder = finished(tmp_path, values)
-    sweep_report(tmp_path / "home", folder)
-    report = json.loads((folder / "report.json").read_text())
-    table = next(t for t in report["tables"] if t["checkpoint"] == "sft")
-    sft, vcore = table["rows"]
-    assert sft["mean"]["mean"] == pytest.approx(0.6)
-    # Two seeds: t is 12.7, and the spread between seeds is large; the paired difference has hardly any.
-    assert sft["mean"]["high"] - 0.6 == pytest.approx(12.7062 * 0.1, rel=1e-4)
-    assert vcore["difference"]["mean"] == pytest.approx(0.1005)
-    assert vcore["verdict"] == "higher"
-    assert sft["difference"] is None
-    assert report["computed_s"] == pytest.approx(4 + 4 * 10)
-    assert report["saved_s"] == pytest.approx(3 * 4)
-    assert {step["verdict"] for step in report["steps"]} == {"higher"}
-    rows = list(csv.DictReader((folder / "report.csv").read_text().splitlines()))
-    assert len(rows) == 8
-    assert rows[0]["method"] == "sft"
-    assert r"$60.0 \pm 127.1$" in (folder / "report.tex").read_text()
-    page = (folder / "report.html").read_text()
-    assert "<svg" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "+10.1 [+9.4, +10.7]" in page
-    assert "60.0 % [0.0, 100.0]" in summary(collect(tmp_path / "home", folder))
-    assert find_report(tmp_path / "home", folder.name[:-4])[0] == folder / "report.html"
-
-
-PUBLISHED = (
-    SWEEP
-    + """
-published:
-  source: a paper
-  axis: method
-  base: {word_problems: 3.0}
-  sft: {word_problems: {sft: 60.0, vcore: 99.0}, "word_problems+aime24": {sft: 10.0}}
-"""
-)
-
-
-def test_published_scores_stand_beside_ours(tmp_path: Path) -> None:
-    values = {("sft", "0"): 0.50, ("sft", "1"): 0.70, ("vcore", "0"): 0.60, ("vcore", "1"): 0.62}
-    folder = finished(tmp_path, values, PUBLISHED)
-    sweep_report(tmp_path / "home", folder)
-    report = json.loads((folder / "report.json").read_text())
-    beside = {row["label"]: row for row in report["published"]}
-    assert beside["sft"]["inside"] is True
-    assert beside["vcore"]["inside"] is False
-    assert beside["vcore"]["ours"] == pytest.approx(0.61)
-    assert report["published_not_measured"] == ["word_problems base 3 %", "word_problems+aime24 sft sft 10 %"]
-    assert "Published and not measured here" in (folder / "report.md").read_text()
-
-
 def test_published_scores_of_unknown_labels_are_refused(tmp_path: Path) -> None:
+    published = "published: {source: a paper, axis: method, sft: {word_problems: {vcoer: 99.0}}}"
     with pytest.raises(ConfigError, match="'vcoer' is none of sft, vcore"):
-        load_sweep(write(tmp_path, PUBLISHED.replace("vcore: 99.0", "vcoer: 99.0")), [])
+        load_sweep(write(tmp_path, SWEEP + published), [])
 
 
-def test_failed_cells_and_single_seeds_are_said(tmp_path: Path) -> None:
-    values = {("sft", "0"): 0.5, ("sft", "1"): 0.5, ("vcore", "0"): 0.5, ("vcore", "1"): 0.5}
-    folder = finished(tmp_path, values, SWEEP.replace("[0, 1]", "[0]"), failed="methods.method-vcore.seed-0")
-    sweep_report(tmp_path / "home", folder)
-    page = (folder / "report.md").read_text()
-    assert "methods.method-vcore.seed-0: failed stage sft: it broke" in page
-    assert "There is one seed" in page
+def test_the_report_of_a_sweep_and_of_the_latest(tmp_path: Path) -> None:
+    """A sweep ends with its last cell's run; `latest` is the sweep, until another run has been made."""
+    cells = [FakeCell(method, "0", scores(right(50))) for method in ("sft", "vcore")]
+    failed = FakeCell("dft", "0", scores(right(1)), status="failed")
+    folder = make_sweep(tmp_path, [*cells, failed])
+    assert find_report(tmp_path, folder.name[:-2])[0] == folder / "report.html"
+    names = ["report.html", "report.md", "report.json", "report.csv", "report.tex"]
+    assert [file.relative_to(tmp_path / "sweeps" / folder.name).name for file in find_report(tmp_path, "latest")] == names
+    run = make_run(tmp_path, "20260102-010000-other", "other", cells[0], "vcore run other.yaml")
+    for name in ("report.html", "report.md"):
+        (tmp_path / "runs" / run / name).write_text("")
+    files = find_report(tmp_path, "latest")
+    assert [file.parent.name for file in files] == [run] * 5
+    assert "toy & 100 & $3.0" in files[-1].read_text()
+    rows = list(csv.DictReader(files[-2].read_text().splitlines()))
+    assert [(row["checkpoint"], row["value"], row["seed"]) for row in rows] == [("base", "0.03", "0"), ("sft", "0.5", "0")]
 
 
-def test_scores_before_a_failure_are_in_the_report(tmp_path: Path) -> None:
-    """RL failed for one seed; that seed's SFT score counts, or the method's mean would be that of its better seeds."""
-    values = {("sft", "0"): 0.5, ("sft", "1"): 0.5, ("vcore", "0"): 0.5}
-    name = "methods.method-vcore.seed-1"
-    folder = finished(tmp_path, values, failed=name)
-    score = tmp_path / "home" / "store" / "score" / "s"
-    metrics = {"metric": "accuracy", "n": 100, "k": 1, "protocol": "p", "truncated": 1, "no_answer": 2, "value": 0.1, "low": 0, "high": 1}
-    run = tmp_path / "home" / "runs" / f"20260101-{name}"
-    for place in (score, run):
-        place.mkdir(parents=True)
-    (score / "metrics.json").write_text(json.dumps({"word_problems": metrics}))
-    (score / "manifest.json").write_text('{"git": {"commit": "abc"}}')
-    (run / "run.json").write_text(json.dumps({"stages": [{"name": "score.sft", "key": "s", "seconds": 1.0, "folder": str(score)}]}))
-    sweep_report(tmp_path / "home", folder)
-    report = json.loads((folder / "report.json").read_text())
-    seeds = {t["checkpoint"]: {row["group"]: row["values"] for row in t["rows"]} for t in report["tables"]}
-    assert seeds["sft"]["vcore"] == {"0": 0.5, "1": 0.1}
-    assert seeds["grpo"]["vcore"] == {"0": 0.6}
-    page = (folder / "report.md").read_text()
-    assert "3 of 4 cells ended well" in page
-    assert "over those that came that far" in page
+def test_a_sweep_that_is_later_than_every_run_is_the_latest(tmp_path: Path) -> None:
+    make_run(tmp_path, "20260101-000000-other", "other", FakeCell("sft", "0", scores(right(50))), "vcore run other.yaml")
+    folder = make_sweep(tmp_path, [])
+    with pytest.raises(ConfigError, match=rf"no cell of {folder.name} has a score"):
+        find_report(tmp_path, "latest")
 
 
-def test_nothing_to_report(tmp_path: Path) -> None:
-    sweep = load_sweep(write(tmp_path), home(tmp_path))
-    record = SweepRecord.start(tmp_path / "home", sweep, "vcore sweep sweep.yaml")
-    with pytest.raises(ConfigError, match=r"no cell of .* has a score"):
-        sweep_report(tmp_path / "home", record.folder)
+@pytest.mark.parametrize(
+    ("text", "escaped"), [("a_b", r"a\_b"), ("5 %", r"5 \%"), ("x^2~\\y", r"x\textasciicircum{}2\textasciitilde{}\textbackslash{}y")]
+)
+def test_nothing_in_a_table_is_latex(text: str, escaped: str) -> None:
+    assert tex(text) == escaped
+
+
+def test_the_recorded_command_is_the_whole_command(tmp_path: Path) -> None:
+    assert command_line(Path("s.yaml"), ["seed=1"], 1, None, 0) == "vcore sweep s.yaml --set seed=1"
+    whole = "vcore sweep s.yaml --jobs 3 --ray auto --gpus-per-cell 0.5"
+    assert command_line(Path("s.yaml"), [], 3, "auto", 0.5) == whole
 
 
 CELL = """
-import json, pathlib, sys, time
+import json, pathlib, shlex, sys, time
 sets = dict(word.split("=", 1) for word in sys.argv if "=" in word)
 name, folder = sets["name"], pathlib.Path(sets["home"])
+run = folder / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+run.mkdir(parents=True)
+command = shlex.join(["vcore", *sys.argv[1:-1]])
+(run / "run.json").write_text(json.dumps({"id": run.name, "name": name, "command": command}))
 (folder / f"began-{name}").touch()
 if name.endswith("sft.seed-1"):
     sys.exit("error: stage sft: it broke")
 if "slow" in sets.get("execution.device", ""):
     time.sleep(60)
-print(json.dumps({"run": name, "stages": [{"state": "ran"}, {"state": "cached"}]}))
+long = " " * 200_000  # more than a pipe holds
+print(json.dumps({"run": run.name, "stages": [{"state": "ran"}, {"state": "cached"}], "report": long}))
 """
 
 
@@ -212,9 +144,9 @@ def cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "cell.py").write_text(CELL)
     real = fanout.LocalProcess
 
-    def local(command: list[str], **options: Any) -> Any:
+    def local(command: list[str], *files: Any) -> Any:
         start = command.index("pipeline")
-        return real([*command[: start - 1], str(tmp_path / "cell.py"), *command[start + 1 :]], **options)
+        return real([*command[: start - 1], str(tmp_path / "cell.py"), *command[start + 1 :]], *files)
 
     monkeypatch.setattr(fanout, "LocalProcess", local)
 
@@ -236,6 +168,15 @@ def test_a_failing_cell_does_not_stop_the_others(cells: Any, jobs: int) -> None:
     assert [status for status, _ in ended.values()].count("done") == 3
     assert record.data["status"] == "failed"
     assert len(lines) == 4
+    for entry in record.data["cells"]:
+        assert entry["run"].endswith(entry["name"]), "the run of a cell that failed is known too: its scores until then count"
+
+
+def test_a_run_of_an_earlier_sweep_is_not_the_cells(cells: Any, tmp_path: Path) -> None:
+    first = {entry["name"]: entry["run"] for entry in cells(1)[0].data["cells"]}
+    time.sleep(1.1)  # a run's id has its second
+    again = {entry["name"]: entry["run"] for entry in cells(1)[0].data["cells"]}
+    assert all(first[name] != again[name] for name in first)
 
 
 def test_stopping_a_sweep_stops_its_cells(cells: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +191,8 @@ def test_stopping_a_sweep_stops_its_cells(cells: Any, tmp_path: Path, monkeypatc
     record = json.loads(file.read_text())
     assert record["status"] == "interrupted"
     assert [entry["status"] for entry in record["cells"]] == ["interrupted", "waiting", "waiting", "waiting"]
+    assert record["cells"][0]["run"].endswith("methods.method-sft.seed-0")
+    assert record["cells"][1]["run"] is None
 
 
 RAY_CELL = """

@@ -30,7 +30,7 @@ def artifact(folder: Path, name: str, metrics: dict[str, Any] | None = None, **c
         "name": name,
         "key": (name.encode().hex() * 8)[:64],
         "digest": "ab" * 32,
-        "preimage": {"settings": {"learning_rate": 0.002, "method": {"name": "vcore", "kl": 0.05}}},
+        "preimage": {"settings": {"learning_rate": 0.002, "method": {"name": "vcore", "kl": 0.05}}, "outside": {}},
         "files": [],
         "inputs": {"data": {"stage": "data", "key": "00" * 32, "digest": "cd" * 32}},
         "git": {"commit": "0123456789abcdef", "dirty": False},

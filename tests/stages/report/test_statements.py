@@ -47,6 +47,7 @@ def stage(name: str, **changes: Any) -> Stage:
         started="2026-01-01T00:00:00+00:00",
         seconds=1.0,
         inputs={},
+        outside={},
         settings={},
         metrics={},
         proof={},
