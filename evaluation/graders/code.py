@@ -25,7 +25,8 @@ sandbox and sent back, the other is a literal, or is evaluated in a sandbox besi
 `assert isclose(f(3), 9.42)`, the calls of the entry point are evaluated beside the program, and the rest, with the values that came
 back in their places, in a sandbox of its own beside the reference program. Outputs for `inputs` are compared with those of the
 reference program, run in the same sandbox, once for each problem. Values are compared as plain data (see `evaluation.sandbox.values`),
-so a class with an `__eq__` of its own gains nothing.
+so a class with an `__eq__` of its own gains nothing, and nan is nan. A reference program that fails an assert which is no equation, or
+returns something that is no plain data, is the grader's error.
 
 Time: a program has `timeout_s` CPU seconds, or four times what the reference takes, where that is more.
 Memory: where the reference needs more than usual, programs that need it have four times as much, one at a time.
@@ -36,18 +37,17 @@ from __future__ import annotations
 import ast
 import dataclasses
 import itertools
-import math
-import reprlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from evaluation.records import Problem, Verdict
-from evaluation.sandbox import UNSENDABLE, Job, Outcome, Sandbox, SandboxError
-from evaluation.sandbox.values import Digest, decode
+from evaluation.sandbox import Job, Outcome, Sandbox, SandboxError
+from evaluation.sandbox.comparison import Expected, is_plain, is_root, short
+from evaluation.sandbox.values import MalformedValue, decode, unpack, write
 
-VERSION = "4"
+VERSION = "5"
 """Part of every score's protocol; raise it when the same program may get another verdict."""
 REFERENCE_LIMIT_S = 120.0
 """CPU seconds for a reference program; the slowest of MBPP and HumanEval+ takes about 10 on a slow core."""
@@ -71,7 +71,7 @@ class _Assert:
     """
 
     expressions: tuple[str, ...]
-    expected: Any = None
+    expected: Expected | None = None
     rest: str | None = None
 
 
@@ -90,7 +90,7 @@ class _Tests:
 class _Reference:
     """What the reference program gives on a problem's tests, its CPU seconds, and whether it needed more memory than programs have."""
 
-    values: tuple[Any, ...]
+    values: tuple[Expected, ...]
     cpu_s: float
     large: bool
 
@@ -132,7 +132,7 @@ class CodeGrader:
     def __init__(self, sandbox: Sandbox, timeout_s: float) -> None:
         self.sandbox = sandbox
         self.timeout_s = timeout_s
-        self._prepared, self._references = _Once(), _Once()
+        self._prepared, self._references, self._failing = _Once(), _Once(), _Once()
         self._much_memory = threading.Lock()
         """Programs with more memory than usual run one at a time, or the machine's would not do."""
 
@@ -172,45 +172,78 @@ class CodeGrader:
                 allowed = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
                 if allowed > self.timeout_s or needed.large:
                     outcome = self._run(tests, source, allowed, large=needed.large)
-            return ("timeout", outcome.detail) if outcome.status == "limit" else self._check_asserts(problem, tests, outcome)
+            return ("timeout", outcome.detail) if outcome.status == "limit" else self._check_asserts(problem, tests, outcome, key)
         # The reference's values are needed anyway: with its limits known first, no program is run twice.
         needed = self._reference(problem, tests, key)
         outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s), large=needed.large)
         if outcome.status == "limit":
             return "timeout", outcome.detail
-        for number, (value, wanted) in enumerate(zip(outcome.values, needed.values, strict=False), start=1):
-            if not _accepts(problem.tests, tests.inputs[number - 1], value, wanted):
-                return "wrong", f"test {number} of {len(needed.values)}: {_short(value)} instead of {_short(wanted)}"
-        return _unfinished(outcome, len(outcome.values), len(needed.values), len(needed.values)) or ("correct", "")
+        for number, (text, wanted) in enumerate(zip(outcome.texts, needed.values, strict=False), start=1):
+            if not _accepts(problem.tests, tests.inputs[number - 1], text, wanted):
+                return "wrong", f"test {number} of {len(needed.values)}: {short(text)} instead of {short(wanted.text)}"
+        return _unfinished(outcome, len(outcome.texts), len(needed.values), len(needed.values)) or ("correct", "")
 
-    def _check_asserts(self, problem: Problem, tests: _Tests, outcome: Outcome) -> tuple[Verdict, str]:
-        values, total = iter(outcome.values), len(tests.asserts)
-        rests: list[str] = []
-        arguments: list[list[Any]] = []
-        for number, test in enumerate(tests.asserts, start=1):
-            got = list(itertools.islice(values, len(test.expressions)))
+    def _check_asserts(self, problem: Problem, tests: _Tests, outcome: Outcome, key: tuple[str, ...]) -> tuple[Verdict, str]:
+        texts, total = iter(outcome.texts), len(tests.asserts)
+        values: dict[int, list[Any]] = {}
+        for number, test in enumerate(tests.asserts):
+            got = list(itertools.islice(texts, len(test.expressions)))
             if len(got) < len(test.expressions):
-                return _unfinished(outcome, number - 1, total, sum(len(t.expressions) for t in tests.asserts)) or (
+                return _unfinished(outcome, number, total, sum(len(t.expressions) for t in tests.asserts)) or (
                     "wrong",
                     "results are missing",
                 )
-            if test.rest is None and got[0] != test.expected:
-                return "wrong", f"test {number} of {total}: {_short(got[0])} instead of {_short(test.expected)}"
-            if test.rest is not None:
-                if not all(map(_is_plain, got)):
-                    return "wrong", f"test {number} of {total}: {_short(got[0])}"
-                rests.append(test.rest)
-                arguments.append([len(arguments), got])
-        if next(values, None) is not None:
+            if test.expected is None:
+                try:
+                    values[number] = [unpack(text) for text in got]
+                except MalformedValue as error:
+                    return "wrong", f"test {number + 1} of {total}: {error}"
+                if not all(map(is_plain, values[number])):
+                    return "wrong", f"test {number + 1} of {total}: {', '.join(map(short, got))}"
+            elif not test.expected.equals(got[0]):
+                return "wrong", f"test {number + 1} of {total}: {short(got[0])} instead of {short(test.expected.text)}"
+        if next(texts, None) is not None:
             return "wrong", f"more results than the {total} tests have"
-        if rests:
-            held = f"_rests = [{', '.join(rests)}]\ndef _holds(place, values): return bool(_rests[place](*values))"
-            job = Job([part for part in (problem.gold, tests.after, held) if part], entry_point="_holds", inputs=arguments)
-            verdicts = self.sandbox.run(job, self.timeout_s)
-            for (place, got), holds in itertools.zip_longest(arguments, verdicts.values):
-                if holds is not True:
-                    return "wrong", f"not so for {', '.join(map(_short, got))}: {rests[place]}"
-        return "correct", ""
+        failed = self._first_failed(problem, tests, values)
+        if failed is None:
+            return "correct", ""
+        number, detail = failed
+        if number in self._failing.get(key, lambda: self._failing_of_reference(problem, tests)):
+            raise ReferenceFailed(f"the reference program of {problem.id} fails an assert: {problem.tests['asserts'][number]}: {detail}")
+        return "wrong", detail
+
+    def _first_failed(self, problem: Problem, tests: _Tests, values: dict[int, list[Any]]) -> tuple[int, str] | None:
+        """The first of the asserts that are no equations that does not hold for the values, evaluated beside the reference program."""
+        if not values:
+            return None
+        held = f"_rests = [{', '.join(str(test.rest) for test in tests.asserts)}]\n"
+        held += "def _holds(number, values): return bool(_rests[number](*values))"
+        job = Job([part for part in (problem.gold, tests.after, held) if part], entry_point="_holds", inputs=list(values.items()))
+        outcome = self.sandbox.run(job, self.timeout_s)
+        for (number, got), holds in itertools.zip_longest(values.items(), outcome.texts):
+            if holds != "true":
+                shown = ", ".join(short(write(value)) for value in got)
+                return number, f"not so for {shown}: {tests.asserts[number].rest}" + (f": {outcome.detail}" if outcome.detail else "")
+        return None
+
+    def _failing_of_reference(self, problem: Problem, tests: _Tests) -> set[int]:
+        """The asserts that are no equations that do not hold for the reference program itself."""
+        outcome = self._run(tests, problem.gold, REFERENCE_LIMIT_S)
+        if outcome.status != "done":
+            raise ReferenceFailed(f"the reference program of {problem.id} fails: {outcome.detail}")
+        failing, texts = set(), iter(outcome.texts)
+        for number, test in enumerate(tests.asserts):
+            got = list(itertools.islice(texts, len(test.expressions)))
+            if test.rest is None:
+                continue
+            try:
+                values = [unpack(text) for text in got]
+            except MalformedValue:
+                failing.add(number)
+                continue
+            if not all(map(is_plain, values)) or self._first_failed(problem, tests, {number: values}) is not None:
+                failing.add(number)
+        return failing
 
     def _run(self, tests: _Tests, source: str, cpu_limit_s: float, *, large: bool = False) -> Outcome:
         if large:
@@ -234,9 +267,7 @@ class CodeGrader:
             outcome = self._run(tests, problem.gold, REFERENCE_LIMIT_S, large=True)
         if outcome.status != "done":
             raise ReferenceFailed(f"the reference program of {problem.id} fails: {outcome.detail}")
-        if any(value is UNSENDABLE for value in outcome.values):
-            raise ReferenceFailed(f"the reference program of {problem.id} returns a value that cannot be compared")
-        return _Reference(tuple(outcome.values), outcome.cpu_s, large)
+        return _Reference(tuple(_expected(problem, text) for text in outcome.texts), outcome.cpu_s, large)
 
     def _prepare(self, problem: Problem) -> _Tests:
         tests, before = problem.tests, problem.tests.get("preamble", "")
@@ -257,8 +288,10 @@ class CodeGrader:
         """The asserts taken apart; expected values that are no literals come from the reference program."""
         taken = [_take_apart(statement, problem.tests["entry_point"]) for statement in problem.tests["asserts"]]
         unknown = [other for _, other in taken if other is not None]
-        values = iter(self._beside_reference(problem, [problem.tests["setup"]], unknown) if unknown else [])
-        return tuple(test if other is None else dataclasses.replace(test, expected=next(values)) for test, other in taken)
+        texts = iter(self._beside_reference(problem, [problem.tests["setup"]], unknown) if unknown else [])
+        return tuple(
+            test if other is None else dataclasses.replace(test, expected=_expected(problem, next(texts))) for test, other in taken
+        )
 
     def _record(self, problem: Problem) -> list[list[Any]]:
         """What the test calls its candidate with when that is the reference program."""
@@ -269,14 +302,27 @@ class CodeGrader:
             "check(_candidate)"
         )
         [calls] = self._beside_reference(problem, [problem.tests["recorded"], recorder], ["_calls"])
-        return list(calls)
+        try:
+            inputs = unpack(calls)
+        except MalformedValue as error:
+            raise ReferenceFailed(f"the inputs of {problem.id} cannot be recorded: {error}") from error
+        if not isinstance(inputs, list) or not is_plain(inputs):
+            raise ReferenceFailed(f"the inputs of {problem.id} cannot be recorded: {short(calls)}")
+        return inputs
 
-    def _beside_reference(self, problem: Problem, sections: list[str], expressions: list[str]) -> list[Any]:
+    def _beside_reference(self, problem: Problem, sections: list[str], expressions: list[str]) -> list[str]:
         job = Job([part for part in (problem.gold, *sections) if part], expressions=expressions)
         outcome = self.sandbox.run(job, REFERENCE_LIMIT_S)
         if outcome.status != "done":
             raise ReferenceFailed(f"the expected values of {problem.id} cannot be computed: {outcome.detail}")
-        return outcome.values
+        return outcome.texts
+
+
+def _expected(problem: Problem, text: str) -> Expected:
+    try:
+        return Expected(text)
+    except MalformedValue as error:
+        raise ReferenceFailed(f"the reference program of {problem.id} returns {error}") from error
 
 
 def _out_of_memory(outcome: Outcome) -> bool:
@@ -287,8 +333,8 @@ def _unfinished(outcome: Outcome, passed: int, tests: int, values: int) -> tuple
     """The verdict on a program that did not get to its end; None for one that did."""
     if outcome.status != "done":
         return "wrong", f"test {min(passed + 1, tests)} of {tests}: {outcome.detail}"
-    if len(outcome.values) != values:
-        return "wrong", f"{len(outcome.values)} results for {values} tests"
+    if len(outcome.texts) != values:
+        return "wrong", f"{len(outcome.texts)} results for {values} tests"
     return None
 
 
@@ -307,13 +353,13 @@ def _take_apart(statement: str, entry_point: str) -> tuple[_Assert, str | None]:
             left, right = right, left
         if _mentions(left, entry_point) and not _mentions(right, entry_point):
             try:
-                return _Assert((ast.unparse(left),), ast.literal_eval(right)), None
-            except ValueError:
+                return _Assert((ast.unparse(left),), Expected(write(ast.literal_eval(right)))), None
+            except (ValueError, TypeError):
                 return _Assert((ast.unparse(left),)), ast.unparse(right)
     bare = test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else test
     if isinstance(bare, ast.Call) and isinstance(bare.func, ast.Name) and bare.func.id == entry_point:
         # What counts is whether it is true; a match object could not be sent back.
-        return _Assert((f"True if {ast.unparse(bare)} else False",), bare is test), None
+        return _Assert((f"True if {ast.unparse(bare)} else False",), Expected(write(bare is test))), None
     holes = _Holes(entry_point)
     rest = holes.visit(test)
     if not holes.calls or _mentions(rest, entry_point):
@@ -342,79 +388,14 @@ class _Holes(ast.NodeTransformer):
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda = _keep
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value came back whole, so that it can be handed on."""
-    if isinstance(value, dict):
-        return all(_is_plain(part) for pair in value.items() for part in pair)
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_plain, value))
-    return value is not UNSENDABLE and not isinstance(value, Digest)
-
-
 def _mentions(node: ast.expr, name: str) -> bool:
     return any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(node))
 
 
-def _accepts(tests: dict[str, Any], arguments: Sequence[Any], value: Any, expected: Any) -> bool:
+def _accepts(tests: dict[str, Any], arguments: Sequence[Any], text: str, expected: Expected) -> bool:
     if tests.get("check") == "polynomial_root":
-        return _is_root(arguments[0], value, tests["atol"])
+        return is_root(arguments[0], text, tests["atol"])
     if tests.get("check") == "same_set":
-        return bool(_as_set(value) == _as_set(expected))
-    if value == expected:
-        return True
+        return expected.has_same_elements(text)
     atol = tests.get("atol")
-    if atol is None:  # asserts compare exactly
-        return False
-    if atol == 0 and _all_floats(expected):
-        atol = 1e-6
-    return atol > 0 and _close(value, expected, atol)
-
-
-def _as_set(value: Any) -> Any:
-    """The elements of a result whose order does not count; a value that is no collection of hashable ones as it is."""
-    try:
-        return set(value) if isinstance(value, list | tuple | set | frozenset) else value
-    except TypeError:
-        return value
-
-
-def _is_root(coefficients: Sequence[float], value: Any, atol: float) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        value = float(value)  # powers of a long integer would take for ever
-        return bool(abs(sum(coefficient * value**power for power, coefficient in enumerate(coefficients))) <= atol)
-    except OverflowError:
-        return False
-
-
-def _all_floats(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, list | tuple) and all(isinstance(item, float) for item in value))
-
-
-def _close(value: Any, expected: Any, atol: float) -> bool:
-    """Equal within atol + 1e-7 * |expected|, number by number, in sequences of the same length; what EvalPlus asks of numpy."""
-    if isinstance(expected, list | tuple):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(expected)
-            and all(_close(one, other, atol) for one, other in zip(value, expected, strict=True))
-        )
-    if not isinstance(expected, int | float) or not isinstance(value, int | float):
-        return bool(value == expected)
-    try:
-        return value == expected or (math.isfinite(expected) and abs(value - expected) <= atol + 1e-7 * abs(expected))
-    except OverflowError:  # an integer beyond the floats
-        return False
-
-
-class _Short(reprlib.Repr):
-    """Texts of values for messages, bounded in length and depth, and in time: the digits of a long integer take quadratic time."""
-
-    def repr_int(self, x: int, level: int) -> str:
-        return f"<an integer of {x.bit_length()} bits>" if x.bit_length() > 200 else repr(x)
-
-
-def _short(value: Any) -> str:
-    text = _Short().repr(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+    return expected.equals(text) if atol is None else expected.is_near(text, atol)

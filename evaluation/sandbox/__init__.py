@@ -28,6 +28,7 @@ import logging
 import marshal
 import math
 import os
+import re
 import secrets
 import select
 import shutil
@@ -43,7 +44,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from evaluation.sandbox import seccomp
-from evaluation.sandbox.values import UNSENDABLE, MalformedValue, decode
+from evaluation.sandbox.values import UNSENDABLE, unpack
 
 __all__ = ["UNSENDABLE", "Job", "Level", "Outcome", "Sandbox", "SandboxError"]
 
@@ -51,6 +52,8 @@ Level = Literal["namespaces", "rlimits"]
 CHILD = Path(__file__).with_name("child.py")
 MAX_RESULT = 64 * 2**20
 """Bytes of result that are read before a program is ended."""
+LONGEST_HEADER = 8192
+"""Bytes before the texts of a result; the message of an exception is cut at 300 characters."""
 WALL_FACTOR, WALL_EXTRA_S = 3.0, 2.0
 """A program is ended after WALL_FACTOR * its CPU limit + WALL_EXTRA_S on the clock: busy machines stretch time, CPU seconds stay."""
 
@@ -86,17 +89,23 @@ class Outcome:
     """What came of it.
 
     Attributes:
-        status: `done` (`values` has one value for each expression or input), `raised` (an exception; `values` has those before it),
+        status: `done` (`texts` has one for each expression or input), `raised` (an exception; `texts` has those before it),
             `died` (the process ended without a result: exit, crash, too much output), `limit` (out of time).
-        values: results as plain values; `UNSENDABLE` stands for one of another type.
+        texts: results as text (see `evaluation.sandbox.values`), which a hostile program may have written itself.
         detail: the exception or the way it died.
         cpu_s: CPU seconds of the process, as the kernel counted them (0 when it was ended from outside).
     """
 
     status: Literal["done", "raised", "died", "limit"]
-    values: list[Any]
+    texts: list[str]
     detail: str
     cpu_s: float
+
+    @property
+    def values(self) -> list[Any]:
+        """The results; `UNSENDABLE` stands for one of another type. Raises `MalformedValue`. To compare them, see `comparison`, which reads
+        no more than it must."""
+        return [unpack(text) for text in self.texts]
 
 
 class Sandbox:
@@ -191,11 +200,12 @@ class Sandbox:
             "sections": [_without_carriage_returns(section) for section in job.sections],
             "expressions": list(job.expressions),
             "entry_point": job.entry_point,
-            "inputs": [list(arguments) for arguments in job.inputs],
+            # Put together again under the limits: the inputs may hold what another program computed.
+            "inputs": marshal.dumps([list(arguments) for arguments in job.inputs], 4),
         }
         deadline = time.monotonic() + cpu_limit_s * WALL_FACTOR + WALL_EXTRA_S
         data, on_time = self._communicate(marshal.dumps(order, 4), work, deadline)
-        return _read_outcome(data, token, on_time, cpu_limit_s)
+        return _read_outcome(data, token, on_time, cpu_limit_s, len(job.expressions) + len(job.inputs))
 
     def _communicate(self, order: bytes, work: Path, deadline: float) -> tuple[bytes, bool]:
         """Start the child, give it its order, and read until it ends, says it ended, or time or space runs out."""
@@ -249,26 +259,20 @@ def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
     return bytes(data), True
 
 
-def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float) -> Outcome:
-    """Lines: `ready`, the token with the result, and `end SIGNAL EXITCODE CPU_SECONDS`; a program can only forge its own failure."""
-    lines = data.split(b"\n")
-    if lines[0] not in (b"ready", b"ready filtered"):
-        reason = lines[0].decode(errors="replace") or "the process ended before it was set up"
+def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float, wanted: int) -> Outcome:
+    """What the child wrote (see `child.py`). A program can write there as well, but only forge its own failure."""
+    first = data[:1000].partition(b"\n")[0]
+    if not first.startswith(b"ready"):
+        reason = first.decode(errors="replace") or "the process ended before it was set up"
         raise SandboxError(reason if on_time else f"{reason} (out of time)")
-    signal_number, exit_code, cpu_s = _ending(lines)
+    signal_number, exit_code, cpu_s = _ending(data)
     if not on_time:
         return Outcome("limit", [], "still running on the clock", cpu_s)
     if len(data) >= MAX_RESULT:
         return Outcome("died", [], "too much output", cpu_s)
-    result = next((line for line in lines if line.startswith(token.encode() + b" ")), None)
-    if result is not None:
-        try:
-            status, detail, values = json.loads(result[len(token) + 1 :])
-            # A message may hold half a surrogate pair, which no file can be written with.
-            text = str(detail).encode(errors="replace").decode()
-            return Outcome("done" if status == "done" else "raised", [decode(value) for value in values], text, cpu_s)
-        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MalformedValue) as error:
-            return Outcome("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
+    start = data.find(f"\n{token} ".encode())
+    if start >= 0:
+        return _result(data[start + len(token) + 2 :], wanted, cpu_s)
     # Half: the limit counts clock ticks, `cpu_s` the time that really ran; on a busy virtual machine they lie far apart.
     if signal_number == signal.SIGKILL and cpu_s >= 0.5 * cpu_limit_s:
         return Outcome("limit", [], f"CPU time limit of {math.ceil(cpu_limit_s)} s", cpu_s)
@@ -276,15 +280,25 @@ def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float) ->
     return Outcome("died", [], f"ended with {how} before the tests were done", cpu_s)
 
 
-def _ending(lines: list[bytes]) -> tuple[int, int, float]:
-    for line in reversed(lines):
-        if line.startswith(b"end "):
-            try:
-                number, code, cpu_s = line.split()[1:4]
-                return int(number), int(code), float(cpu_s)
-            except ValueError:
-                break
-    return 0, 0, 0.0
+def _result(data: bytes, wanted: int, cpu_s: float) -> Outcome:
+    """A line with status, detail and number of texts, then a line for each. Never split into more lines than there can be."""
+    header = data[:LONGEST_HEADER].partition(b"\n")[0]
+    try:
+        status, detail, number = json.loads(header)
+        lines = data[len(header) + 1 :].split(b"\n", wanted)
+        if status not in ("done", "raised") or not isinstance(detail, str) or not 0 <= number <= min(wanted, len(lines) - 1):
+            raise ValueError("no header")
+        texts = [line.decode() for line in lines[:number]]
+    except (ValueError, TypeError, RecursionError) as error:
+        return Outcome("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
+    # A message may hold half a surrogate pair, which no file can be written with.
+    return Outcome(status, texts, detail.encode(errors="replace").decode(), cpu_s)
+
+
+def _ending(data: bytes) -> tuple[int, int, float]:
+    """Signal, exit code and CPU seconds of the last line, zeros where there is none."""
+    found = re.search(rb"\nend (\d{1,3}) (\d{1,3}) (\d{1,9}\.\d{3})\n\Z", data[-100:])
+    return (int(found[1]), int(found[2]), float(found[3])) if found else (0, 0, 0.0)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,8 @@ is the first process of that namespace, so whatever the program left behind ends
 runs code of the program, and it can reach neither of the others. Each dies with the one before it, and the first with its caller.
 
 Lines written to the descriptor named on the command line: `ready` once all limits hold, `ready filtered` with the filter of system calls
-as well (or what went wrong); TOKEN and a JSON result; `end SIGNAL EXITCODE CPU_SECONDS`.
+as well (or what went wrong); TOKEN and [status, detail, number of values] as JSON, then a line for each value; `end SIGNAL EXITCODE
+CPU_SECONDS`. The token tells a result from what a program writes there by accident; it is no secret from one that looks for it.
 """
 
 from __future__ import annotations
@@ -135,35 +136,49 @@ def limit(cpu_s: int, memory: int) -> None:
 def encode(value: Any, canonical: bool = False) -> str:
     """The text of one value (see `evaluation.sandbox.values`).
 
-    `canonical`: one text for equal values (whole floats as integers, sets and dicts in the order of their items' texts), for digests.
+    `canonical`: one text for equal values, for digests. Numbers as integers where they are whole and small, as floats where they are large
+    and one is equal; sets and dicts in the order of their items' texts.
     """
     kind = type(value)
     if value is None:
         return "null"
-    if kind is bool:
+    if kind is bool and not canonical:
         return "true" if value else "false"
     if issubclass(kind, int):
-        return f'"i{int.__index__(value):x}"'
+        value = int.__index__(value)
+        whole = as_float(value) if canonical and not -EXACT < value < EXACT else None
+        return f'"i{value:x}"' if whole is None else f'"f{whole.hex()}"'
     if issubclass(kind, float):
         if canonical and -EXACT < value < EXACT and float.is_integer(value):
-            return f'"i{int(value):x}"'
+            return f'"i{float.__int__(value):x}"'
         return f'"f{float.hex(value)}"'
+    if issubclass(kind, complex):
+        value = complex.__pos__(value)
+        return encode(value.real, True) if canonical and not value.imag else f'["c", "{value.real.hex()}", "{value.imag.hex()}"]'
     if issubclass(kind, str):
         return str(encode_basestring_ascii("s" + str.__str__(value)))
     for mark, base in (("l", list), ("t", tuple), ("S", set), ("F", frozenset)):
         if issubclass(kind, base):
             items = [encode(item, canonical) for item in base.__iter__(value)]
             if canonical and mark in "SF":
+                mark = "S"
                 items.sort()
             return f'["{mark}"' + "".join([", " + item for item in items]) + "]"
     if issubclass(kind, dict):
         pairs = [f", {encode(key, canonical)}, {encode(item, canonical)}" for key, item in dict.items(value)]
         return '["d"' + "".join(sorted(pairs) if canonical else pairs) + "]"
-    if issubclass(kind, complex):
-        return f'["c", "{value.real.hex()}", "{value.imag.hex()}"]'
     if issubclass(kind, bytes):
         return f'["b", "{bytes.hex(value)}"]'
     return '["?"]'
+
+
+def as_float(value: int) -> float | None:
+    """The equal float, if there is one."""
+    try:
+        whole = float(value)
+    except OverflowError:
+        return None
+    return whole if whole == value else None
 
 
 def pack(value: Any) -> str:
@@ -175,11 +190,13 @@ def pack(value: Any) -> str:
     same_for_equals = encode(value, canonical=True)
     if len(same_for_equals) <= LONG_TEXT:
         return text
+    if '["?"]' in same_for_equals:  # a digest must not make two values equal that are equal to nothing
+        return '["?"]'
     return f'["h", "{blake2b(same_for_equals.encode()).hexdigest()}"]'
 
 
 def run_program(order: dict[str, Any]) -> str:
-    """Run the sections, then the expressions or calls. The result as JSON text: [status, detail, [values]]."""
+    """Run the sections, then the expressions or calls. The result as lines: [status, detail, number of values], and the values."""
     module = type(sys)("program")
     sys.modules["program"] = module  # dataclasses and pickle look a class's module up
     values = []
@@ -189,11 +206,12 @@ def run_program(order: dict[str, Any]) -> str:
             exec(compile(source, f"<section {number}>", "exec", dont_inherit=True), module.__dict__)
         for source in order["expressions"]:
             values.append(pack(eval(compile(source, "<test>", "eval", dont_inherit=True), module.__dict__)))
-        for arguments in order["inputs"]:
+        for arguments in marshal.loads(order["inputs"]):
             values.append(pack(module.__dict__[order["entry_point"]](*arguments)))
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are failures like any other here
         status, detail = "raised", describe(error)
-    return f"[{encode_basestring_ascii(status)}, {encode_basestring_ascii(detail)}, [{', '.join(values)}]]"
+    header = f"[{encode_basestring_ascii(status)}, {encode_basestring_ascii(detail)}, {len(values)}]"
+    return "\n".join([header, *values])
 
 
 def describe(error: BaseException) -> str:

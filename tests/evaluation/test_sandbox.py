@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.sandbox import UNSENDABLE, Job, Level, Outcome, Sandbox, SandboxError
+from evaluation.sandbox import UNSENDABLE, Job, Level, Outcome, Sandbox, SandboxError, comparison, values
 
 LEAVE_THE_SESSION = "import ctypes, os, time\nif os.getsid(0) != os.getpid():\n    os.setsid()\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
 """Out of the process group, and no longer killed with the parent."""
@@ -96,14 +96,14 @@ class Spy(threading.Thread):
 def test_values_come_back_exactly(request: pytest.FixtureRequest, level: Level) -> None:
     if level == "namespaces":
         request.getfixturevalue("isolated")
-    values: list[object] = [None, True, 2**5000, -1, 0.1, float("inf"), 1j, "é\ud800\n", b"\x00", [1, (2,)], {1, "a"}, {(1, 2): [3]}]
-    values.append(frozenset({1.5}))
+    sent: list[object] = [None, True, 2**5000, -1, 0.1, float("inf"), 1j, "é\ud800\n", b"\x00", [1, (2,)], {1, "a"}, {(1, 2): [3]}]
+    sent.append(frozenset({1.5}))
     with Sandbox(level=level) as sandbox:
         assert sandbox.level == level
-        outcome = sandbox.run(Job([f"inf = float('inf')\nvalues = {values!a}"], expressions=["values", "object()"]), 5.0)
+        outcome = sandbox.run(Job([f"inf = float('inf')\nvalues = {sent!a}"], expressions=["values", "object()"]), 5.0)
     assert outcome.status == "done"
-    assert outcome.values[0] == values
-    assert [type(value) for value in outcome.values[0]] == [type(value) for value in values]
+    assert outcome.values[0] == sent
+    assert [type(value) for value in outcome.values[0]] == [type(value) for value in sent]
     assert outcome.values[1] is UNSENDABLE
 
 
@@ -152,32 +152,115 @@ def test_patching_the_harness_makes_no_expected_value(sandbox: Sandbox, patch: s
     assert outcome.status != "done" or outcome.values in ([None], [2])
 
 
+def forged(lines: str) -> str:
+    """A program that finds the token in the harness's frames and writes the value of an expression as its result."""
+    return (
+        "import os, sys\ndef f():\n    frame = sys._getframe()\n    while 'token' not in frame.f_locals: frame = frame.f_back\n"
+        f"    data = memoryview((frame.f_locals['token'] + ' ' + {lines} + '\\n').encode())\n"
+        "    while data: data = data[os.write(frame.f_locals['channel'], data):]\n    os._exit(0)"
+    )
+
+
+HEADERS = [
+    *("", "[", "[" * 5000, "{}", "1" * 5000, '["done", "", 2]\n"i1"\n"i1"', '["done", "", 1]', '["limit", "", 0]', '["done", 1, 0]'),
+    *('["done", "", -1]', '["done", "", []]', '["done", "", 1]\n"i\x80"\n', " " * 10**6),
+]
 MALFORMED = [
-    "[1]",
-    '["c"]',
-    '["f0x1p99999"]',
-    '["d", "i1"]',
-    '["S", ["l"]]',
-    '["b", "x"]',
-    '{"a": 1}',
-    "[" * 5000,
-    "1" * 5000,
-    "[[]]",
-    '[""]',
+    *("1", '["c"]', '"f0x1p99999"', '["d", "i1"]', '["S", ["l"]]', '["b", "x"]', '["b", 1]', '{"a": 1}', "[" * 5000, "1" * 5000, "[]"),
+    *('""', '["?"]', '["x"]', '["h"]', "\0"),
 ]
 
 
-@pytest.mark.parametrize("values", MALFORMED)
-def test_a_forged_result_is_at_most_a_failure(sandbox: Sandbox, values: str) -> None:
-    """A program that finds the token in the harness's frames can write any text as its result."""
-    forge = (
-        "import os, sys\ndef f():\n    frame = sys._getframe()\n    while 'token' not in frame.f_locals: frame = frame.f_back\n"
-        "    token, channel = frame.f_locals['token'], frame.f_locals['channel']\n"
-        f"    os.write(channel, (token + ' [\"done\", \"\", ' + {values!r} + ']\\n').encode())\n    os._exit(0)"
+@pytest.mark.parametrize("lines", HEADERS)
+def test_a_forged_result_is_at_most_a_failure(sandbox: Sandbox, lines: str) -> None:
+    outcome = run(sandbox, forged(ascii(lines)))
+    assert outcome.status == "died" or outcome.texts != ['"i1"']
+    assert outcome.status != "done" or not comparison.Expected('"s"').equals(outcome.texts[0])
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_a_forged_value_equals_nothing_and_is_shown(sandbox: Sandbox, text: str) -> None:
+    outcome = run(sandbox, forged(f'\'["done", "", 1]\\n\' + {text!r}'))
+    assert outcome.texts == [text]
+    for wanted in ("null", '"i1"', '"s"', '["l"]', '["d"]', '["S", "i1"]', '"f0x1p0"'):
+        expected = comparison.Expected(wanted)
+        assert [expected.equals(text), expected.is_near(text, 1.0), expected.has_same_elements(text)] == [False] * 3
+        assert not comparison.is_root([0.0], text, 1.0)
+    assert 0 < len(comparison.short(text)) < 150
+
+
+HEAVY = {
+    "a set of integers that all hash alike": "'[\"S\"' + ''.join(', \"i%x\"' % (k * (2**61 - 1)) for k in range(1, 100_000)) + ']'",
+    "a dict of such": "'[\"d\"' + ''.join(', \"i%x\", null' % (k * (2**61 - 1)) for k in range(1, 100_000)) + ']'",
+    "a list of such, compared as a set": "'[\"l\"' + ''.join(', \"i%x\"' % (k * (2**61 - 1)) for k in range(1, 100_000)) + ']'",
+    "tuples of such": "'[\"S\"' + ''.join(', [\"t\", \"i%x\"]' % (k * (2**61 - 1)) for k in range(1, 100_000)) + ']'",
+    "millions of empty dicts": "'[\"l\"' + ', [\"d\"]' * 4_000_000 + ']'",
+    "millions of lines": "'a\\n' * 20_000_000",
+    "a long integer": "'\"i' + 'f' * 30_000_000 + '\"'",
+}
+
+
+@pytest.mark.parametrize("attack", HEAVY)
+def test_no_result_takes_the_graders_time_or_memory(attack: str) -> None:
+    """What a program writes as its result is as cheap to compare as what it should have written."""
+    code = (
+        "import resource, sys, time\nfrom evaluation.sandbox import Job, Sandbox, comparison\n"
+        "with Sandbox(memory_mib=1024) as sandbox:\n    outcome = sandbox.run(Job([sys.argv[1]], expressions=['f()']), 10.0)\n"
+        "texts, spent, memory = outcome.texts, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        'assert len(texts) == 1, outcome\nexpected = comparison.Expected(\'["S", "i1", "i2"]\')\n'
+        "assert not expected.equals(texts[0]) and not expected.is_near(texts[0], 1.0) and not expected.has_same_elements(texts[0])\n"
+        "assert not comparison.is_root([0.0], texts[0], 1.0)\ncomparison.short(texts[0])\n"
+        "print(time.process_time() - spent, memory >> 10)"
     )
-    outcome = run(sandbox, forge)
-    assert (outcome.status, outcome.values) == ("died", [])
-    assert outcome.detail.startswith("unreadable result")
+    source = forged(f'\'["done", "", 1]\\n\' + {HEAVY[attack]}')
+    done = subprocess.run([sys.executable, "-c", code, source], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    seconds, mib = map(float, done.stdout.split())
+    assert seconds < 2.0
+    assert mib < 400
+
+
+def test_sets_and_dicts_whose_keys_hash_alike_are_not_built() -> None:
+    alike = ", ".join(f'"i{k * (2**61 - 1):x}"' for k in range(1, 20_000))
+    for text in (f'["S", {alike}]', f'["F", {alike}]', f'["d", {alike}, {alike}]'):
+        with pytest.raises(values.MalformedValue):
+            values.unpack(text)
+    powers = {2**n for n in range(2000)}  # honest, though many hash alike
+    assert values.unpack(values.write(powers)) == powers
+
+
+EQUAL = [
+    *(("1", "1.0"), ("True", "1"), ("0", "-0.0"), ("2**60", "2.0**60"), ("10**400", "10**400"), ("(1+0j)", "1"), ("1.5", "1.5+0j")),
+    *(("float('nan')", "float('nan')"), ("float('inf')", "float('inf')"), ("b'a'", "b'a'"), ("'\\ud800'", "'\\ud800'")),
+    *(("{1, 'a'}", "frozenset({'a', 1.0})"), ("{1: 2, 'b': (3,)}", "{'b': (3.0,), True: 2}")),
+    ("[float('nan'), {1: float('nan')}]", "[float('nan'), {1: float('nan')}]"),
+]
+UNEQUAL = [
+    *(
+        ("1", "'1'"),
+        ("[1]", "(1,)"),
+        ("2**60 + 1", "2.0**60"),
+        ("10**400", "float('inf')"),
+        ("None", "False"),
+        ("'a'", "b'a'"),
+        ("1j", "1"),
+    ),
+    *(("{1}", "[1]"), ("{1: 2}", "{1: 3}"), ("[1, 2]", "[1]"), ("{1: 2}", "{1, 2}"), ("'i1'", "1"), ("float('nan')", "None")),
+    *(("object()", "object()"), ("['[\"?\"]']", "[object()]")),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in UNEQUAL])
+def test_equal_is_what_python_says_and_nan_is_nan(sandbox: Sandbox, one: str, other: str, same: bool) -> None:
+    """In both directions; alone, within a container, and as the digest of a long one."""
+    for wrap in ("{}", "[0, {}]", "[{}] * 60_000"):
+        texts = sandbox.run(Job([""], expressions=[wrap.format(one), wrap.format(other)]), 10.0).texts
+        for wanted, text in (texts, texts[::-1]):
+            if '["?"]' in wanted:
+                with pytest.raises(values.MalformedValue):
+                    comparison.Expected(wanted)
+            else:
+                assert comparison.Expected(wanted).equals(text) is same
 
 
 def test_a_message_can_always_be_written_to_a_file(sandbox: Sandbox) -> None:
@@ -352,7 +435,7 @@ def test_closing_ends_what_runs_in_other_threads() -> None:
 def test_many_threads(sandbox: Sandbox) -> None:
     results: dict[int, object] = {}
     threads = [
-        threading.Thread(target=lambda n=n: results.update({n: value_of(sandbox, f"def f(): return {n}", "f()")}))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: results.update({n: value_of(sandbox, f"def f(): return {n}", "f()")}))
         for n in range(16)
     ]
     for thread in threads:
