@@ -9,14 +9,18 @@ Two levels, found out once by trying (`Sandbox.level`):
 - `namespaces`: user, mount, network, process, IPC and host-name namespaces of Linux; a root folder of Python and system libraries,
   read-only, with a small private /tmp; no capabilities, and no way to get any. Needs no root, but a kernel that lets users make
   namespaces, which many containers forbid.
-- `rlimits`: only limits on CPU time, memory, file size and open files. The program can read and write what the user can and reach the
-  network; a process that leaves its session outlives it. For programs of models you trust no further than this, it is not enough.
+- `rlimits`: only limits on CPU time, memory, file size and open files, and what follows.
 
-Both add a filter of system calls where the kernel takes one (`Sandbox.filtered`; x86-64 only): no processes beside the program's own,
-no other program in its place, no sockets, no signals to others, no tracing, no mounts. Threads work. The address space bounds their number.
+Both add, where the kernel has them:
+
+- rules on files (`Sandbox.ruled`; Landlock): Python and its libraries can be read, a private folder written to, nothing else opened; in
+  particular not /proc, where the memory of other processes of the user lies;
+- a filter of system calls (`Sandbox.filtered`; x86-64 only): no processes beside the program's own, no other program in its place, no
+  sockets, no signals to others, no tracing, no mounts, no session of its own. Threads work.
 
 Not covered: faults of the kernel itself; channels such as the time things take; cores that a program keeps busy until its limit. What is
-missing on a machine is said by `Sandbox.unprotected`.
+missing on a machine is said by `Sandbox.unprotected`. The process that grades is left as it is: it could be shut against tracing and
+writing to its memory as the sandbox's own are (PR_SET_DUMPABLE), but then whoever calls this would lose debuggers and core dumps.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from evaluation.sandbox import seccomp
+from evaluation.sandbox import landlock, seccomp
 from evaluation.sandbox.values import UNSENDABLE, unpack
 
 __all__ = ["UNSENDABLE", "Job", "Level", "Outcome", "Sandbox", "SandboxError"]
@@ -115,18 +119,19 @@ class Sandbox:
         memory_mib: address space of one program, in MiB.
         level: forces a level (tests); None takes the best the machine has.
         call_filter: False leaves out the filter of system calls, so that tests see what the other means hold.
+        file_rules: the same for the rules on files.
     """
 
-    def __init__(self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True) -> None:
+    def __init__(self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True, file_rules: bool = True) -> None:
         self.memory_mib = memory_mib
         self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
-        self._filter = seccomp.program() if call_filter else None
+        self._call_filter, self._file_rules = call_filter, file_rules
         self.level: Level = level or self._detect()
-        self.filtered = self._is_filtered()
-        """Whether programs run under the filter of system calls."""
+        self.filtered, self.ruled = self._probe()
+        """Whether programs run under the filter of system calls, and under rules on files."""
         if self.unprotected:
             _log.warning("programs run with less isolation than there could be: %s", "; ".join(self.unprotected))
 
@@ -135,8 +140,14 @@ class Sandbox:
         """What programs can do on this machine that they could not on one with all the means of this module; empty at best."""
         missing = []
         if self.level == "rlimits":
-            missing.append("they can read the files and the environment that the user can, and write and remove files")
-            missing += [] if self.filtered else ["they can reach the network", "a process that leaves its session outlives them"]
+            if not self.ruled:
+                missing.append("they can read the files and the environment that the user can, and write and remove files")
+                missing.append("they can read and write the memory of the user's processes, the one that grades them among these")
+            if not self.filtered:
+                missing.append("they can change modes and times of the user's files")
+                missing.append("they can reach the network")
+                missing.append("they can signal the user's processes, and one that ends those that watch it outlives them")
+            missing.append("their files are limited in size, not in number")
         if not self.filtered:
             missing.append("no filter of system calls: the number of processes is not limited")
         return tuple(missing)
@@ -181,10 +192,15 @@ class Sandbox:
             shutil.rmtree(work, ignore_errors=True)
         return "namespaces"
 
-    def _is_filtered(self) -> bool:
-        """Whether a program that makes a socket is refused it."""
-        outcome = self.run(Job(["import _socket"], expressions=["_socket.socket()"]), 10.0)
-        return outcome.status == "raised" and outcome.detail.startswith("PermissionError")
+    def _probe(self) -> tuple[bool, bool]:
+        """Whether a program is refused a socket, and to write to a device that nothing but the rules keeps from it."""
+        refused = "def refused(act, *what):\n    try: act(*what)\n    except PermissionError: return True\n    return False"
+        job = Job(["import _socket, os", refused], expressions=["refused(_socket.socket)", "refused(os.open, '/dev/zero', os.O_WRONLY)"])
+        outcome = self.run(job, 10.0)
+        if outcome.status != "done":
+            raise SandboxError(f"the sandbox does not run programs: {outcome.detail}")
+        filtered, ruled = outcome.values
+        return filtered, ruled
 
     def _run(self, job: Job, cpu_limit_s: float, work: Path, level: Level, memory_mib: int) -> Outcome:
         token = secrets.token_hex(16)
@@ -194,7 +210,8 @@ class Sandbox:
             "roots": _roots() if level == "namespaces" else [],
             "memory": memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
-            "filter": self._filter,
+            "filter": seccomp.program(shared_files=level == "rlimits") if self._call_filter else None,
+            "rules": self._rules(level, work) if self._file_rules else None,
             "token": token,
             "caller": os.getpid(),
             "sections": [_without_carriage_returns(section) for section in job.sections],
@@ -206,6 +223,11 @@ class Sandbox:
         deadline = time.monotonic() + cpu_limit_s * WALL_FACTOR + WALL_EXTRA_S
         data, on_time = self._communicate(marshal.dumps(order, 4), work, deadline)
         return _read_outcome(data, token, on_time, cpu_limit_s, len(job.expressions) + len(job.inputs))
+
+    def _rules(self, level: Level, work: Path) -> landlock.Ruleset | None:
+        if level == "namespaces":  # where the root folder is already no more than these
+            return landlock.ruleset(["/"], "/tmp")
+        return landlock.ruleset([*_roots(), "/dev/zero", "/dev/urandom"], str(work))
 
     def _communicate(self, order: bytes, work: Path, deadline: float) -> tuple[bytes, bool]:
         """Start the child, give it its order, and read until it ends, says it ended, or time or space runs out."""

@@ -5,9 +5,9 @@ forks twice. The outermost process stays outside the process namespace and lives
 is the first process of that namespace, so whatever the program left behind ends with it; it says how the program ended. Only the third
 runs code of the program, and it can reach neither of the others. Each dies with the one before it, and the first with its caller.
 
-Lines written to the descriptor named on the command line: `ready` once all limits hold, `ready filtered` with the filter of system calls
-as well (or what went wrong); TOKEN and [status, detail, number of values] as JSON, then a line for each value; `end SIGNAL EXITCODE
-CPU_SECONDS`. The token tells a result from what a program writes there by accident; it is no secret from one that looks for it.
+Lines written to the descriptor named on the command line: `ready` once all limits hold (or what went wrong); TOKEN and [status, detail,
+number of values] as JSON, then a line for each value; `end SIGNAL EXITCODE CPU_SECONDS`. The token tells a result from what a program
+writes there by accident; it is no secret from one that looks for it, and need not be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import resource
 import sys
 from _blake2 import blake2b  # hashlib and json themselves take as long to import as the interpreter to start
 from _json import encode_basestring_ascii
-from _signal import SIGKILL, SIGTERM, signal  # type: ignore[import-not-found]  # the module signal itself imports enum
+from _signal import SIG_IGN, SIGKILL, SIGTERM, signal  # type: ignore[import-not-found]  # the module signal itself imports enum
 
 TYPE_CHECKING = False  # the name type checkers know; typing itself takes long to import
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWN
     0x40000000,
 )
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 4, 22, 38, 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 4, 22, 36, 38, 2
+SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF, PATH_BENEATH = 444, 445, 446, 1
 SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 442, 0x8000, 1, 2  # one number on all architectures
 CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
-TMP_BYTES = 64 * 2**20
+TMP_BYTES, TMP_FILES = 64 * 2**20, 4096
 LONG_TEXT = 2**18  # characters
 EXACT = 2**53  # below it, every whole float is one integer and every integer one float
 FILE_BYTES, OPEN_FILES = 16 * 2**20, 64
@@ -80,7 +81,7 @@ def enter_namespaces(work: str, roots: list[str]) -> None:
     attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
     at_root = ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, -100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32)))
     check(at_root.value, "mount_setattr")
-    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},mode=700")
+    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700")
     # A process in a changed root may not make user namespaces of its own, so there is no way back to any capability.
     os.chroot(work)
     os.chdir("/tmp")
@@ -117,6 +118,23 @@ def filter_calls(program: tuple[bytes, int] | None) -> bool:
     text = ctypes.create_string_buffer(steps, len(steps))
     header = (ctypes.c_uint64 * 2)(len(steps) // 8, ctypes.addressof(text))
     return bool(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0) == 0)
+
+
+def restrict_files(ruleset: tuple[bytes, list[tuple[str, int]]] | None) -> bool:
+    """Follow rules on files (see `evaluation.sandbox.landlock`); whether they are in force. Needs `drop_privileges` before it."""
+    if ruleset is None:
+        return False
+    refused, rules = ruleset
+    descriptor = libc.syscall(SYS_LANDLOCK_CREATE_RULESET, refused, ctypes.c_size_t(len(refused)), 0)
+    check(min(descriptor, 0), "landlock_create_ruleset")
+    for path, rights in rules:
+        place = os.open(path, os.O_PATH)
+        rule = rights.to_bytes(8, sys.byteorder) + place.to_bytes(4, sys.byteorder)
+        check(libc.syscall(SYS_LANDLOCK_ADD_RULE, descriptor, PATH_BENEATH, rule, 0), f"landlock_add_rule {path}")
+        os.close(place)
+    check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, descriptor, 0), "landlock_restrict_self")
+    os.close(descriptor)
+    return True
 
 
 def limit(cpu_s: int, memory: int) -> None:
@@ -232,6 +250,10 @@ def main() -> None:
     try:
         if order["level"] == "namespaces":
             enter_namespaces(order["work"], order["roots"])
+        else:
+            check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child_subreaper")  # orphans become its children, see `end_all`
+        # No process of the same user may trace this one or write to its memory; those forked from it inherit that.
+        check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
         die_with_parent()
         if os.getppid() != order["caller"]:  # it ended before it was watched
             return
@@ -244,13 +266,40 @@ def main() -> None:
     # Ending by a signal would leave the child to whoever is process 1, which in a container may be a program that reaps no children.
     signal(SIGTERM, lambda *_: os.kill(pid, SIGKILL))
     os.waitpid(pid, 0)
+    signal(SIGTERM, SIG_IGN)  # the number may be another's by now
+    end_all()
+
+
+def end_all() -> None:
+    """End what the program left behind where no process namespace has ended it: whoever loses its parent becomes a child of this one."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                for child in children():
+                    os.kill(child, SIGKILL)
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def children() -> list[int]:
+    """Processes whose parent is this one."""
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == os.getpid():
+            found.append(int(name))
+    return found
 
 
 def watch(channel: int, order: dict[str, Any]) -> NoReturn:
     """The second process: fork the program's, and say how it ended."""
     try:
         die_with_parent()
-        check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")  # the program, of the same user, may not trace this process
         pid = os.fork()
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
@@ -272,12 +321,13 @@ def confine(channel: int, order: dict[str, Any]) -> NoReturn:
         drop_privileges()
         die_with_parent()
         limit(order["cpu_s"], order["memory"])
-        filtered = filter_calls(order["filter"])
+        restrict_files(order["rules"])
+        filter_calls(order["filter"])
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
         os._exit(1)
     token = order.pop("token")
-    os.write(channel, b"ready filtered\n" if filtered else b"ready\n")
+    os.write(channel, b"ready\n")
     text = run_program(order)
     data = memoryview(f"{token} {text}\n".encode())
     while data:

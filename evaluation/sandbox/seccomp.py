@@ -25,9 +25,25 @@ REFUSED = {
     "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425,
     "io_uring_enter": 426, "io_uring_register": 427, "init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246,
     "kexec_file_load": 320, "reboot": 169, "swapon": 167, "swapoff": 168, "acct": 163, "personality": 135, "settimeofday": 164,
-    "clock_settime": 227, "adjtimex": 159, "iopl": 172, "ioperm": 173,
+    "clock_settime": 227, "adjtimex": 159, "iopl": 172, "ioperm": 173, "modify_ldt": 154, "syslog": 103,
+    # out of reach of who ends it, or in the way of others
+    "setsid": 112, "setpgid": 109, "setpriority": 141, "ioprio_set": 251, "sync": 162, "syncfs": 306, "kcmp": 312, "process_madvise": 440,
+    "process_mrelease": 448, "migrate_pages": 256, "move_pages": 279,
 }  # fmt: skip
 """System calls that fail with EPERM, with their numbers on x86-64."""
+REFUSED_ON_SHARED_FILES = {
+    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260, "utime": 132,
+    "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "setxattrat": 463,
+    "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
+}  # fmt: skip
+"""Refused as well where the user's files can be named: Landlock does not reach these."""
+ONLY_OF_ITSELF = {"prlimit64": 302, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314}
+"""Allowed only where the first argument, the process, is 0, which stands for the caller."""
+REFUSED_OPTIONS = {
+    "prctl": (157, 0, (1,)),  # PR_SET_PDEATHSIG: to outlive the process that watches it
+    "fcntl": (72, 1, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others by way of a descriptor
+}
+"""Refused where one argument has one of these values: number of the call, place of the argument, values."""
 CLONE, CLONE3, TGKILL = 56, 435, 234
 CLONE_THREAD = 0x10000
 ARCHITECTURE = 0xC000003E  # x86-64
@@ -35,13 +51,18 @@ OTHER_ABI = 0x40000000  # numbers of the x32 calls, which would pass by the list
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
 EPERM, ENOSYS = 1, 38
-NUMBER, ARCH, ARGUMENT = 0, 4, 16  # offsets in what a filter sees
+NUMBER, ARCH, ARGUMENT = 0, 4, 16  # offsets in what a filter sees; of an argument, its lower half
 
 
-def program() -> tuple[bytes, int] | None:
-    """The filter, and the offset of four bytes where the child writes its own process number; None on another machine than x86-64."""
+def program(*, shared_files: bool) -> tuple[bytes, int] | None:
+    """The filter, and the offset of four bytes where the child writes its own process number; None on another machine than x86-64.
+
+    Args:
+        shared_files: whether the program can name files that are not its own.
+    """
     if platform.machine() != "x86_64":
         return None
+    refused = REFUSED | (REFUSED_ON_SHARED_FILES if shared_files else {})
     # (code, value, label where true, label where false); a missing label is the next instruction
     code: list[tuple[int, int, str, str]] = [
         (LOAD, ARCH, "", ""),
@@ -51,13 +72,20 @@ def program() -> tuple[bytes, int] | None:
         (EQUAL, CLONE, "clone", ""),
         (EQUAL, CLONE3, "unknown", ""),  # its flags lie in memory, out of sight; the C library then takes clone
         (EQUAL, TGKILL, "tgkill", ""),
-        *((EQUAL, number, "refuse", "") for number in REFUSED.values()),
+        *((EQUAL, number, name, "") for name, (number, _, _) in REFUSED_OPTIONS.items()),
+        *((EQUAL, number, "itself", "") for number in ONLY_OF_ITSELF.values()),
+        *((EQUAL, number, "refuse", "") for number in refused.values()),
         (RETURN, ALLOW, "", ""),
     ]
     places = {}
     for name, part in {
         "clone": [(LOAD, ARGUMENT, "", ""), (ANY_BIT, CLONE_THREAD, "allow", "refuse")],
         "tgkill": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],  # abort() signals its own process
+        "itself": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],
+        **{
+            name: [(LOAD, ARGUMENT + 8 * place, "", ""), *((EQUAL, option, "refuse", "") for option in options), (RETURN, ALLOW, "", "")]
+            for name, (_, place, options) in REFUSED_OPTIONS.items()
+        },
         "refuse": [(RETURN, ERROR | EPERM, "", "")],
         "unknown": [(RETURN, ERROR | ENOSYS, "", "")],
         "allow": [(RETURN, ALLOW, "", "")],

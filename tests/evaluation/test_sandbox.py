@@ -1,6 +1,7 @@
 """The sandbox under attack: each property its docstring promises, and the ways round it that are known."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.sandbox import UNSENDABLE, Job, Level, Outcome, Sandbox, SandboxError, comparison, values
+from evaluation.sandbox import UNSENDABLE, Job, Level, Outcome, Sandbox, SandboxError, comparison, landlock, values
 
 LEAVE_THE_SESSION = "import ctypes, os, time\nif os.getsid(0) != os.getpid():\n    os.setsid()\nctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
 """Out of the process group, and no longer killed with the parent."""
@@ -33,8 +34,8 @@ def isolated(sandbox: Sandbox) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def unfiltered() -> Iterator[Sandbox]:
-    """Namespaces alone: what they hold must hold without the filter of system calls."""
-    with Sandbox(memory_mib=512, call_filter=False) as shared:
+    """Namespaces alone: what they hold must hold without the filter of system calls and the rules on files."""
+    with Sandbox(memory_mib=512, call_filter=False, file_rules=False) as shared:
         if shared.level != "namespaces":
             pytest.skip("NOT TESTED: this machine does not let users make namespaces")
         yield shared
@@ -303,7 +304,7 @@ def test_no_network(unfiltered: Sandbox) -> None:
         port = server.getsockname()[1]
         connect = f"import socket\ndef f():\n    socket.create_connection(('127.0.0.1', {port}), 1)\n    return 'connected'"
         assert run(unfiltered, connect).status == "raised"
-        with Sandbox(level="rlimits", call_filter=False) as open_sandbox:  # the attack itself works
+        with Sandbox(level="rlimits", call_filter=False, file_rules=False) as open_sandbox:  # the attack itself works
             assert run(open_sandbox, connect).values == ["connected"]
     assert run(unfiltered, "import socket\ndef f(): return [name for _, name in socket.if_nameindex()]").values in ([["lo"]], [[]])
 
@@ -375,9 +376,150 @@ def test_children_left_behind_end_with_the_run(unfiltered: Sandbox, end: str) ->
 
 
 def test_children_in_the_same_session_end_with_the_run_also_without_namespaces() -> None:
-    with Sandbox(level="rlimits", call_filter=False) as sandbox, Spy() as spy:
+    with Sandbox(level="rlimits", call_filter=False, file_rules=False) as sandbox, Spy() as spy:
         assert run(sandbox, "import os, time\ndef f():\n    if os.fork() == 0: time.sleep(1000)\n    return 7").values == [7]
     assert gone(spy.seen)
+
+
+@pytest.mark.parametrize("call_filter", [True, False])
+def test_without_namespaces_nothing_outlives_its_verdict(call_filter: bool) -> None:
+    """The program says itself that it has ended, out of its session and no longer killed with its parent, and sleeps on."""
+    leave = (
+        "import ctypes, os, sys, time\ndef f():\n    for act in (lambda: ctypes.CDLL(None).prctl(1, 0, 0, 0, 0), os.setsid, os.fork):\n"
+        "        try: act()\n        except OSError: pass\n"
+        "    frame = sys._getframe()\n    while 'channel' not in frame.f_locals: frame = frame.f_back\n"
+        "    os.write(frame.f_locals['channel'], b'\\nend 0 0 0.000\\n')\n    time.sleep(1000)"
+    )
+    with Sandbox(level="rlimits", call_filter=call_filter, file_rules=False) as sandbox:
+        if call_filter and not sandbox.filtered:
+            pytest.skip("NOT TESTED: no filter of system calls on this machine")
+        with Spy() as spy:
+            time.sleep(0.1)
+            assert run(sandbox, leave, 5.0).status == "died"
+        assert len(spy.seen) >= 3
+        assert gone(spy.seen)
+
+
+STRANGER = """
+import ctypes, os, sys
+from evaluation.sandbox import Job, Sandbox
+verdict, program = bytearray(b"VERDICT=" + b"wrong__"), sys.stdin.read()
+with Sandbox(level="rlimits", file_rules=sys.argv[1] == "rules") as sandbox:
+    outcome = sandbox.run(Job([program], expressions=["f()"]), 10.0)
+print(sandbox.ruled, verdict.decode(), outcome.texts)
+"""
+REACH = """
+import os, re
+def parent(pid): return int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+def write(pid):
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        for line in open(f"/proc/{pid}/maps"):
+            low, high = (int(end, 16) for end in line.split()[0].split("-"))
+            if " rw" not in line or high - low > 2**26: continue
+            try: found = re.search(b"VERD" + b"ICT=wrong__", (memory.seek(low), memory.read(high - low))[1])
+            except (OSError, ValueError, OverflowError): continue
+            if found: memory.write((memory.seek(low + found.start()), b"VERDICT=correct")[1])
+    return True
+def attempt(pid):
+    try: return write(pid)
+    except PermissionError: return False
+def f():
+    watcher = os.getppid()
+    try: pids = [watcher, parent(watcher), parent(parent(watcher))]
+    except PermissionError: return None
+    return [attempt(pid) for pid in pids]
+"""
+
+
+def stranger(rules: str) -> str:
+    """What a sandbox without namespaces says when an ordinary user grades a program that writes to the memory of all before it."""
+    python = sys.executable
+    if os.getuid() == 0:  # whose memory is safe anyway: the program has none of its capabilities
+        python = shutil.which("python3", path="/usr/bin") or ""
+        if (
+            not python
+            or subprocess.run([python, "-c", "import sys; assert sys.version_info >= (3, 11)"], stderr=subprocess.DEVNULL).returncode
+        ):
+            pytest.skip("NOT TESTED: no Python that another user can run")
+    as_other = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [python, "-B", "-c", STRANGER, rules], input=REACH, cwd=root, capture_output=True, text=True, timeout=60, **as_other
+    )  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout).strip()
+
+
+def test_the_graders_memory_is_out_of_reach_without_namespaces(sandbox: Sandbox) -> None:
+    if not sandbox.ruled:
+        pytest.skip("NOT TESTED: this kernel has no Landlock")
+    assert stranger("rules") == "True VERDICT=wrong__ ['null']"
+
+
+def test_where_landlock_is_missing_the_sandboxs_own_processes_are_out_of_reach(sandbox: Sandbox) -> None:
+    """And the grader is not, which `unprotected` says."""
+    assert stranger("none") == """False VERDICT=correct ['["l", false, false, true]']"""
+    with Sandbox(level="rlimits", file_rules=False) as weak:
+        assert any("memory" in text for text in weak.unprotected)
+
+
+@pytest.fixture(scope="module", params=["namespaces", "rlimits"])
+def ruled(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """The rules on files, which must hold without the filter of system calls."""
+    with Sandbox(memory_mib=512, level=None if request.param == "namespaces" else "rlimits", call_filter=False) as shared:
+        if not shared.ruled or shared.level != request.param:
+            pytest.skip("NOT TESTED: no Landlock, or no namespaces, on this machine")
+        yield shared
+
+
+def test_rules_on_files_leave_python_and_a_folder_of_its_own(ruled: Sandbox) -> None:
+    use = (
+        "import json, tempfile, decimal, os, shutil\ndef f():\n    os.mkdir('a')\n    open('a/b', 'w').write('x')\n"
+        "    os.rename('a/b', 'c')\n    shutil.rmtree('a')\n    open('/dev/null', 'w').write('x')\n"
+        "    return [open('c').read(), tempfile.TemporaryFile().write(b'abc')]"
+    )
+    assert run(ruled, use, 5.0).values == [["x", 3]]
+
+
+REACHES = [
+    *("open(SECRET)", "os.listdir(os.path.dirname(SECRET))", "open('/etc/passwd')", "os.listdir('/proc')", "open('/proc/1/environ')"),
+    *("open(SECRET, 'w')", "os.unlink(SECRET)", "os.rename(SECRET, 'x')", "os.link(SECRET, 'x')", "os.truncate(SECRET, 0)"),
+    *(
+        "os.mkdir(SECRET + '1')",
+        "os.symlink('/', SECRET + '2')",
+        "os.mkfifo(SECRET + '3')",
+        "open('/usr/x', 'w')",
+        "open('/dev/shm/x', 'w')",
+    ),
+    *("open('/proc/self/mem', 'r+b')", "open(f'/proc/{os.getppid()}/mem', 'r+b')", "os.kill(GRADER, 0)", "os.execv('/bin/true', ['true'])"),
+]
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_rules_on_files_refuse_the_rest(ruled: Sandbox, tmp_path: Path, reach: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    source = f"import os\nSECRET, GRADER = {str(secret)!r}, {os.getpid()}\ndef f():\n    {reach}"
+    outcome = run(ruled, source)
+    assert outcome.status == "raised"
+    assert outcome.detail.startswith(
+        ("PermissionError", "FileNotFoundError", "OSError: [Errno 30]", "OSError: [Errno 18]", "ProcessLookupError")
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+    assert secret.read_text() == "s3cret"
+
+
+def test_tcp_is_refused_by_rules_alone(ruled: Sandbox) -> None:
+    if landlock.version() < landlock.TCP_SINCE:
+        pytest.skip("NOT TESTED: this kernel's Landlock does not know TCP")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connect = f"import socket\ndef f(): socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 1)"
+        assert run(ruled, connect).detail.startswith(("PermissionError", "OSError: [Errno 101]", "ConnectionRefused"))
+
+
+def test_the_folder_of_its_own_has_room_for_few_files(isolated: Sandbox) -> None:
+    fill = "import os\ndef f():\n    for n in range(100_000): os.close(os.open(f'/tmp/{n}', os.O_CREAT | os.O_WRONLY))"
+    assert run(isolated, fill, 5.0).detail.startswith("OSError: [Errno 28] No space left")
 
 
 def test_a_run_leaves_no_process_nor_folder_nor_descriptor(sandbox: Sandbox) -> None:
@@ -435,8 +577,7 @@ def test_closing_ends_what_runs_in_other_threads() -> None:
 def test_many_threads(sandbox: Sandbox) -> None:
     results: dict[int, object] = {}
     threads = [
-        threading.Thread(target=lambda n=n: results.update({n: value_of(sandbox, f"def f(): return {n}", "f()")}))
-        for n in range(16)
+        threading.Thread(target=lambda n=n: results.update({n: value_of(sandbox, f"def f(): return {n}", "f()")})) for n in range(16)
     ]
     for thread in threads:
         thread.start()
@@ -472,6 +613,17 @@ REFUSED = {
     "mount": "call(165, b'none', b'/tmp', b'tmpfs', 0, 0)",
     "signal to a thread of another": "call(234, os.getppid(), os.getppid(), 9)",
     "clone without its thread flag": "call(56, 17, 0, 0, 0, 0)",
+    "vfork": "call(58)",
+    "a session of its own": "os.setsid()",
+    "a process group of its own": "os.setpgid(0, 0)",
+    "outlive its parent": "call(157, 1, 0, 0, 0, 0)",
+    "limits of another": "__import__('resource').prlimit(os.getppid(), 0)",
+    "cores of another": "os.sched_setaffinity(os.getppid(), [0])",
+    "priority of another": "os.setpriority(0, os.getppid(), 5)",
+    "signals by way of a descriptor": "__import__('fcntl').fcntl(0, 8, os.getppid())",
+    "System V memory": "call(29, 0, 4096, 0o1666)",
+    "message queue": "call(240, b'/x', 0o102, 0o600, 0)",
+    "writing all caches out": "call(162)",
     "a number of the other ABI": "call(0x40000000 + 57)",
 }
 
@@ -496,6 +648,25 @@ def test_the_filter_refuses(filtered: Sandbox, attack: str) -> None:
     assert value_of(filtered, source, "f()") == "PermissionError"
 
 
+@pytest.mark.parametrize(
+    "attack", ["os.chmod(SECRET, 0)", "os.utime(SECRET, (1, 1))", "os.chown(SECRET, 1, 1)", "os.setxattr(SECRET, 'user.x', b'')"]
+)
+def test_what_rules_on_files_do_not_reach_is_refused_where_files_can_be_named(tmp_path: Path, attack: str) -> None:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    before = secret.stat()
+    with Sandbox(level="rlimits") as sandbox:
+        if not sandbox.filtered:
+            pytest.skip("NOT TESTED: no filter of system calls on this machine")
+        assert run(sandbox, f"import os\nSECRET = {str(secret)!r}\ndef f(): {attack}").detail.startswith("PermissionError")
+    assert secret.stat() == before
+
+
+def test_the_filter_hides_the_call_whose_flags_it_cannot_see(filtered: Sandbox) -> None:
+    clone3 = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\ndef f(): return [libc.syscall(435, None, 0), ctypes.get_errno()]"
+    assert run(filtered, clone3).values == [[-1, 38]]
+
+
 def test_the_filter_leaves_threads_files_and_abort(filtered: Sandbox) -> None:
     source = "import threading, tempfile, os\nfrom concurrent.futures import ThreadPoolExecutor\n"
     assert value_of(filtered, source, "list(ThreadPoolExecutor(4).map(abs, [-1, -2]))") == [1, 2]
@@ -504,7 +675,7 @@ def test_the_filter_leaves_threads_files_and_abort(filtered: Sandbox) -> None:
 
 
 def test_what_is_missing_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    with Sandbox(level="rlimits", call_filter=False) as weak:
+    with Sandbox(level="rlimits", call_filter=False, file_rules=False) as weak:
         assert any("reach the network" in text for text in weak.unprotected)
         assert any("number of processes" in text for text in weak.unprotected)
     assert "they can read the files" in caplog.text
