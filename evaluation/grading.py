@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import queue
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
@@ -207,14 +208,17 @@ def _fail_with(futures: list[Future[Graded]], begun: Future[None]) -> None:
 
 
 def grader_version(kind: str) -> dict[str, str]:
-    """What decides a verdict beside the completion: our grader's version and, for maths, math-verify's."""
+    """What decides a verdict beside the completion: our grader's version; for maths math-verify's and its algebra's, for code Python's.
+
+    Of Python's version the last part is left out: it changes no language and no library, and differs between machines.
+    """
     if kind == "code":
-        return {"grader": f"code {code.VERSION}"}
+        return {"grader": f"code {code.VERSION}", "python": ".".join(map(str, sys.version_info[:2]))}
     if kind == "choice":
         return {"grader": f"choice {choice.VERSION}"}
     from importlib.metadata import version
 
-    return {"grader": f"maths {maths.VERSION}", "math_verify": version("math-verify")}
+    return {"grader": f"maths {maths.VERSION}", "math_verify": version("math-verify"), "sympy": version("sympy")}
 
 
 def fingerprint(protocol: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,7 @@ def read_source(source: Source, split: str, data_dir: str | Path | None = None, 
         path = Path(data_dir).expanduser() / source.local
         if not path.is_file():
             raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
-        if source.local.removesuffix(".gz").endswith(".json"):
-            yield from _read_array(path)
-        else:
-            for _, row in read_rows(path):
-                yield row
+        yield from read_file(path)
         return
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -52,6 +49,20 @@ def read_source(source: Source, split: str, data_dir: str | Path | None = None, 
             f"without the hub, put {source.local} below a local data folder"
         ) from error
     yield from rows
+
+
+def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a benchmark's own file: one JSON array where it is called .json or .json.gz, else one object a line.
+
+    Raises:
+        RecordError: it is damaged or holds something else.
+        OSError: it cannot be read.
+    """
+    if path.name.removesuffix(".gz").endswith(".json"):
+        yield from _read_array(path)
+    else:
+        for _, row in read_rows(path):
+            yield row
 
 
 def digest(problems: Iterable[Problem]) -> str:
@@ -73,8 +84,10 @@ def _read_array(path: Path) -> list[Mapping[str, Any]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
             rows = json.load(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not JSON: {error}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordError(f"{path}: damaged: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecordError(f"{path}: not a JSON array of objects")
     return rows

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 Kind = Literal["maths", "code", "choice"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
@@ -49,7 +50,8 @@ class Generation:
     prompt: str
     completion: str
     finish_reason: str
-    """`stop`, `length` (cut at the token limit) or `prompt_too_long` (never sampled; the completion is empty)."""
+    """`stop`, `length` (cut at the token limit), `prompt_too_long` (never sampled; the completion is empty), or `unknown` where whoever
+    sampled it elsewhere did not say."""
     prompt_tokens: int
     completion_tokens: int
     seed: int | None
@@ -74,12 +76,19 @@ T = TypeVar("T", Problem, Generation, Score)
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
     """Write dataclasses or plain mappings, one JSON object a line; returns how many."""
     n = 0
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "wb") as file:
         for row in rows:
             value = dataclasses.asdict(row) if dataclasses.is_dataclass(row) and not isinstance(row, type) else row
-            file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            file.write(_line(value))
             n += 1
     return n
+
+
+def _line(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold and UTF-8 cannot: written as it was read, as \\ud83d
+        return json.dumps(value).encode() + b"\n"
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -108,7 +117,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise RecordError(f"{where}: not a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise RecordError(f"{where}: expected a JSON object, found {type(value).__name__}")
@@ -116,14 +125,50 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def read_records(path: str | Path, record: type[T]) -> list[T]:
-    """Read a file of one record type strictly: a missing or unknown field is a `RecordError` with its line."""
-    names = {f.name for f in dataclasses.fields(record)}
-    required = {f.name for f in dataclasses.fields(record) if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    out: list[T] = []
-    for number, row in read_rows(path):
-        missing, unknown = sorted(required - row.keys()), sorted(row.keys() - names)
-        if missing or unknown:
-            parts = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
-            raise RecordError(f"{path}:{number}: not a {record.__name__}: {', '.join(parts)}")
-        out.append(record(**row))
-    return out
+    """Read a file of one record type strictly: a missing, unknown or ill-typed field is a `RecordError` with its line."""
+    return [make_record(row, record, f"{path}:{number}") for number, row in read_rows(path)]
+
+
+def make_record(row: Mapping[str, Any], record: type[T], where: str) -> T:
+    """The record whose fields the row holds, all of them and no others. Raises `RecordError`, which begins with `where`."""
+    required, types = _SHAPES[record]
+    missing, unknown = sorted(required - row.keys()), sorted(row.keys() - types.keys())
+    if missing or unknown:
+        parts = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+        raise RecordError(f"{where}: not a {record.__name__}: {', '.join(parts)}")
+    for name, value in row.items():
+        if not _is_of(value, types[name]) or (name in _COUNTS and value < 0):
+            raise RecordError(f"{where}: {name} is {value!r:.80}, not {_said(types[name])}{' from 0 up' if name in _COUNTS else ''}")
+    return record(**row)
+
+
+_COUNTS = {"sample", "prompt_tokens", "completion_tokens"}
+_NAMES = {str: "text", int: "a whole number", dict: "an object", type(None): "null"}
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a JSON value is of a field's type; true and false are no numbers."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if origin is UnionType:
+        return any(_is_of(value, one) for one in get_args(kind))
+    return isinstance(value, origin or kind) and not (kind is int and isinstance(value, bool))
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is UnionType:
+        return " or ".join(map(_said, get_args(kind)))
+    return _NAMES[get_origin(kind) or kind]
+
+
+def _shape(record: type) -> tuple[set[str], dict[str, Any]]:
+    """Names of the fields without a default, and the type of each field."""
+    fields = dataclasses.fields(record)
+    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    return required, get_type_hints(record)
+
+
+_SHAPES = {record: _shape(record) for record in (Problem, Generation, Score)}

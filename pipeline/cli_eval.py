@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -107,7 +106,7 @@ def score(
     benchmark: Annotated[str, typer.Argument(help="A benchmark's name, for example aime24; or maths, for rows that bring their own gold.")],
     generations: Annotated[
         Path,
-        typer.Argument(metavar="GENERATIONS.jsonl", help="Full records, {problem_id, completion} or {task_id, solution}."),
+        typer.Argument(metavar="GENERATIONS.jsonl", help="Full records, {problem_id, completion}, or {task_id, solution or completion}."),
     ],
     data: Annotated[
         Path | None, typer.Option("--data", envvar="VCORE_DATA_DIR", help="The benchmark's local file, or a folder with local copies.")
@@ -122,16 +121,39 @@ def score(
     from stages.runtime import StageError
     from stages.score.files import score_file
 
-    if out_file is not None and (out_file.is_dir() or not out_file.absolute().parent.is_dir()):
-        raise ConfigError(f"{out_file} cannot be written", where="--out", fix="Name a file in a folder that exists.")
+    if out_file is not None:
+        _check_writable(out_file, [path for path in (generations, data) if path is not None])
     try:
         metrics, scores = score_file(benchmark, generations, data, partial)
-        if out_file is not None:
-            write_jsonl(out_file, scores)
     except StageError as error:
         raise StageFailed("score", error.message, fix=error.fix) from error
     except (RecordError, LoadError, OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
+    _print_metrics(benchmark, metrics, as_json)
+    if out_file is not None:
+        try:
+            write_jsonl(out_file, scores)
+        except OSError as error:  # a disk that is full, say: the numbers are printed by now
+            raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
+
+
+def _check_writable(path: Path, read: list[Path]) -> None:
+    """Before grading, which may take hours: `ConfigError` where the file is one of those read, or cannot be written."""
+    if any(path.exists() and one.exists() and path.samefile(one) for one in read):
+        raise ConfigError(f"{path} is the file that is scored or read; it would be lost", where="--out", fix="Name another file.")
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror})", where="--out", fix="Name a file in a folder that exists and is yours."
+        ) from error
+    if new:
+        path.unlink()
+
+
+def _print_metrics(benchmark: str, metrics: dict[str, Any], as_json: bool) -> None:
+    """What `score` found: everything as JSON, or the lines that one reads."""
     if as_json:
         print_json(metrics)
         return
@@ -145,6 +167,14 @@ def score(
         out.print(f"  [yellow]these are not the problems this project was checked against ({metrics['pinned_digest']})[/]")
     missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
     out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
+    unknown = f", not known of {metrics['finish_unknown']}" if metrics["finish_unknown"] else ""
+    out.print(f"  cut at the token limit: {metrics['truncated']}{unknown}; prompt too long to be sampled: {metrics['prompt_too_long']}")
+    if metrics["sandbox_level"] is not None:
+        out.print(f"  programs ran at isolation level {metrics['sandbox_level']}")
+        for gap in metrics["sandbox_unprotected"]:
+            out.print(f"  [yellow]not protected: {escape(gap)}[/]", soft_wrap=True)
+    if metrics["ignored_fields"]:
+        out.print(f"  fields that were not looked at: {escape(', '.join(metrics['ignored_fields']))}", soft_wrap=True)
 
 
 def read_scores(home: Path, name: str) -> dict[str, Measured]:
@@ -160,7 +190,7 @@ def read_scores(home: Path, name: str) -> dict[str, Measured]:
 
 def _score_folder(home: Path, name: str) -> Path:
     """The artifact of a score stage, by its key or the beginning of it, or of a run, by default that of its last checkpoint."""
-    from pipeline.runs import find_run
+    from pipeline.runs import find_run, load_run
     from pipeline.store import Store
 
     if name.endswith((".jsonl", ".gz")) or "/" in name:
@@ -170,7 +200,7 @@ def _score_folder(home: Path, name: str) -> Path:
         if len(artifacts) == 1:
             return artifacts[0]
     run, _, checkpoint = name.partition(":")
-    record = json.loads((find_run(home, run) / "run.json").read_text(encoding="utf-8"))
+    record = load_run(find_run(home, run))
     stages = {stage["name"].partition(".")[2]: stage for stage in record["stages"] if stage["name"].startswith("score.")}
     if not stages or (checkpoint and checkpoint not in stages):
         raise ConfigError(

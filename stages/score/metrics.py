@@ -25,7 +25,8 @@ def benchmark_metrics(
 
     `value`, `low` and `high` are shares with a 95 % interval over `n` problems of `k` samples each: `accuracy` (maths) or `pass@1` (code)
     of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With several samples, `pass_at` holds the
-    unbiased pass@k for k = 1 and the powers of two up to the number of samples, and `majority` the accuracy of their vote (not for code).
+    unbiased pass@k for the powers of two below the number of samples and for that number, and `majority` the accuracy of their vote (not
+    for code).
 
     Args:
         generations: of one benchmark.
@@ -38,7 +39,7 @@ def benchmark_metrics(
     accuracy = load_metric("accuracy_ci").compute(predictions=right, references=ids)
     verdicts = Counter(score.verdict for score in scores)
     k = accuracy["k"]
-    protocol = {"sampling": sampling, "scoring": scoring_protocol(kind, settings)}
+    protocol = {"sampling": sampling, "scoring": scoring_protocol(kind, settings, grader.sandbox_level)}
     entry: dict[str, Any] = {
         "metric": f"avg@{k}" if k > 1 else "pass@1" if kind == "code" else "accuracy",
         "value": accuracy["accuracy"],
@@ -56,7 +57,7 @@ def benchmark_metrics(
     if k > 1:
         metric = load_metric("pass_at_k")
         entry["pass_at"] = {}
-        for tries in (2**power for power in range(k.bit_length())):
+        for tries in sorted({k, *(2**power for power in range(k.bit_length()))}):
             found = metric.compute(predictions=right, references=ids, k=tries)
             entry["pass_at"][str(tries)] = {"value": found["pass_at_k"], "low": found["low"], "high": found["high"]}
         if kind != "code":
@@ -65,10 +66,11 @@ def benchmark_metrics(
     return entry
 
 
-def scoring_protocol(kind: Kind, settings: ScoreSettings) -> dict[str, Any]:
-    """What of the grading can change a verdict."""
+def scoring_protocol(kind: Kind, settings: ScoreSettings, sandbox_level: str | None) -> dict[str, Any]:
+    """What of the grading can change a verdict; for programs also how they were isolated, which decides what they could read."""
     if kind == "code":
-        return {**grader_version(kind), "timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
+        limits = {"timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
+        return {**grader_version(kind), **limits, "sandbox_level": sandbox_level}
     if kind == "choice":
         return dict(grader_version(kind))
     return {**grader_version(kind), "timeout_s": settings.maths_timeout_s}

@@ -1,0 +1,133 @@
+"""Generations from elsewhere, read as records: what a row may leave out, and what others call the same thing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from evaluation.records import Generation, Problem, RecordError, make_record, read_rows
+
+MATHS = "maths"
+"""In place of a benchmark's name: the rows bring their own gold answers."""
+FIELDS = frozenset(field.name for field in dataclasses.fields(Generation))
+FINISH_REASONS: dict[str | None, str] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_length": "length",
+    "max_tokens": "length",
+    "prompt_too_long": "prompt_too_long",
+    "unknown": "unknown",
+    None: "unknown",
+}
+"""What sampling programs write, in our words."""
+_PREFIXES = {"humaneval": "HumanEval/", "humaneval_plus": "HumanEval/", "mbpp_plus": "Mbpp/"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadRows:
+    """The generations of a file, and the names of fields that were not looked at."""
+
+    generations: list[Generation]
+    ignored: tuple[str, ...]
+
+
+def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> ReadRows:
+    """The rows of a file: complete records, or what of them is known.
+
+    A row needs `problem_id` and `completion`; or, as evalplus writes it, `task_id` with `solution` (a whole program) or `completion` (what
+    goes on with the beginning that the benchmark gives). Rows of a problem without a `sample` are its samples in their order. Fields that
+    a generation does not have are left out.
+
+    Args:
+        problems: the benchmark's, by id; they have the beginnings.
+
+    Raises:
+        RecordError: with the line, for a row that is none of these, or of another benchmark; and for a file without any.
+    """
+    generations: list[Generation] = []
+    ignored: set[str] = set()
+    counts: Counter[str] = Counter()
+    for number, row in read_rows(path):
+        where = f"{path}:{number}"
+        named = _named(benchmark, row, problems, where)
+        problem_id = named["problem_id"]
+        if named.setdefault("benchmark", benchmark) != benchmark:
+            raise RecordError(f"{where}: a generation of {named['benchmark']}, not of {benchmark}")
+        named["finish_reason"] = _finish_reason(named.get("finish_reason"), where)
+        unsaid = {"sample": counts[problem_id], "prompt": "", "prompt_tokens": 0, "completion_tokens": 0, "seed": None}
+        known = {name: value for name, value in named.items() if name in FIELDS}
+        generations.append(make_record(unsaid | known, Generation, where))
+        counts[problem_id] += 1
+        ignored |= named.keys() - FIELDS
+    if not generations:
+        raise RecordError(f"{path}: no generations")
+    return ReadRows(generations, tuple(sorted(ignored)))
+
+
+def read_own_golds(path: Path) -> tuple[ReadRows, dict[str, Problem]]:
+    """Rows that have `gold` too, text or a number; those of one problem must agree on it."""
+    problems: dict[str, Problem] = {}
+    for number, row in read_rows(path):
+        where = f"{path}:{number}"
+        name, gold = _id(row.get("problem_id"), where), _gold(row.get("gold"), where)
+        known = problems.setdefault(name, Problem(name, MATHS, "maths", "", gold))
+        if known.gold != gold:
+            raise RecordError(f"{where}: the gold answer of {name} is {gold!r} here and {known.gold!r} before")
+    read = read_any(MATHS, path, problems)
+    return dataclasses.replace(read, ignored=tuple(name for name in read.ignored if name != "gold")), problems
+
+
+def _named(benchmark: str, row: Mapping[str, Any], problems: Mapping[str, Problem], where: str) -> dict[str, Any]:
+    """The row under our names, with its problem's id as the benchmark writes it."""
+    if {"problem_id", "completion"} <= row.keys():
+        return {**row, "problem_id": _id(row["problem_id"], where)}
+    if "task_id" not in row or not {"solution", "completion"} & row.keys():
+        raise RecordError(
+            f"{where}: a row needs problem_id and completion, or task_id with solution or completion; this one has {', '.join(sorted(row))}"
+        )
+    name = _benchmarks_id(benchmark, _id(row["task_id"], where))
+    rest = {key: value for key, value in row.items() if key not in ("task_id", "solution", "completion", "prompt")}
+    if "solution" in row:
+        return {**rest, "problem_id": name, "completion": row["solution"]}
+    beginning = problems[name].meta.get("completion") if name in problems else None
+    if name in problems and not isinstance(beginning, str):
+        raise RecordError(f"{where}: {benchmark} {name} has no beginning that a completion could go on with; name it problem_id instead")
+    return {**rest, "problem_id": name, "completion": row["completion"], "prompt": beginning or ""}
+
+
+def _id(value: Any, where: str) -> str:
+    """A problem's id as text: MBPP's are numbers in some files."""
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise RecordError(f"{where}: the problem's id is {value!r:.80}, not text or a whole number")
+
+
+def _benchmarks_id(benchmark: str, task_id: str) -> str:
+    """evalplus' id of a task as the benchmark has it: plain MBPP's are the numbers without a prefix; others' may lack theirs."""
+    if benchmark in ("mbpp", "mbpp_sanitized"):
+        return task_id.removeprefix("Mbpp/")
+    return _PREFIXES[benchmark] + task_id if benchmark in _PREFIXES and task_id.isdecimal() else task_id
+
+
+def _finish_reason(value: Any, where: str) -> str:
+    if (value is None or isinstance(value, str)) and value in FINISH_REASONS:
+        return FINISH_REASONS[value]
+    known = ", ".join(name for name in FINISH_REASONS if name)
+    raise RecordError(f"{where}: finish_reason is {value!r:.80}, not one of {known}, or null where it is not known")
+
+
+def _gold(value: Any, where: str) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return format(Decimal(repr(value)), "f")  # 1e22 as digits, which every grader reads
+    raise RecordError(f"{where}: gold is {value!r:.80}, not text or a number")
