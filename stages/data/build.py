@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS, get
-from evaluation.benchmarks.base import Benchmark
-from evaluation.grading import Grader
-from evaluation.loading import LoadError, digest, load
-from evaluation.own import COLUMNS, program_tests, read_own
-from evaluation.records import Kind, Problem, RecordError, read_rows, write_jsonl
-from stages.data.overlap import Hit, find_overlap
-from stages.data.settings import BenchmarkSource, DataSettings, SourceSettings
+from evaluation.loading import digest
+from evaluation.own import COLUMNS, read_own
+from evaluation.records import Problem, RecordError, write_jsonl
+from stages.data.overlap import Hit, Reported
+from stages.data.questions import Question, question
+from stages.data.reading import load_task
+from stages.data.rows import Asked, Row, T, demonstrations, names_of, refuse_repeated, rl_problems
+from stages.data.settings import BenchmarkSource, DataSettings
 from stages.runtime import Context, Result, StageError, write_json
-
-Row = dict[str, Any]
-VERIFY_BATCH = 256
-"""Demonstrations graded at once."""
 
 
 def build(context: Context[DataSettings]) -> Result:
@@ -37,36 +32,39 @@ def build(context: Context[DataSettings]) -> Result:
     for wanted in settings.benchmarks:
         benchmarks[wanted.name] = _benchmark(wanted, context)
         context.progress(next(step), total, "load", problems=len(benchmarks[wanted.name]))
-    sft: list[Row] = []
-    for index, source in enumerate(settings.sft):
-        sft += _sft_rows(source, f"data.sft.{index}", context)
+    sft: list[Asked[Row]] = []
+    for index, (source, name) in enumerate(zip(settings.sft, names_of(settings.sft), strict=True)):
+        sft += demonstrations(source, name, f"data.sft.{index}", context)
         context.progress(next(step), total, "load", rows=len(sft))
-    rl: list[Problem] = []
-    for index, source in enumerate(settings.rl):
-        rl += _rl_problems(source, f"data.rl.{index}", context)
+    rl: list[Asked[Problem]] = []
+    for index, (source, name) in enumerate(zip(settings.rl, names_of(settings.rl), strict=True)):
+        rl += rl_problems(source, name, f"data.rl.{index}", context)
         context.progress(next(step), total, "load", prompts=len(rl))
-
-    dev: list[Problem] = []
-    for index, source in enumerate(settings.dev):
-        dev += _rl_problems(source, f"data.dev.{index}", context)
+    dev: list[Asked[Problem]] = []
+    for index, (source, name) in enumerate(zip(settings.dev, names_of(settings.dev), strict=True)):
+        dev += rl_problems(source, name, f"data.dev.{index}", context)
         context.progress(next(step), total, "load", problems=len(dev))
+    refuse_repeated(rl, "data.rl")
+    refuse_repeated(dev, "data.dev")
 
-    prompts = {row["id"]: row["prompt"][0]["content"] for row in sft} | {p.id: p.prompt for p in rl}
-    overlap = find_overlap(prompts, benchmarks, settings.overlap_ngram)
-    if overlap:
-        sft, rl = _without_overlap(overlap, sft, rl, context)
-    _check_dev(dev, {*prompts.values()}, benchmarks, settings.overlap_ngram)
+    reported = Reported({b.name: _questions(benchmarks[b.name], b) for b in settings.benchmarks}, settings.overlap_ngram)
+    hits = {"sft": _find(reported, sft), "rl": _find(reported, rl)}
+    overlap = [*hits["sft"], *hits["rl"]]
+    if overlap and _leave_out(overlap, len(sft) + len(rl), context):
+        sft, rl = _rest(sft, hits["sft"], "data.sft"), _rest(rl, hits["rl"], "data.rl")
+    _check_dev(dev, {*(row.question for row in sft), *(row.question for row in rl)}, reported)
 
     folder = context.output / "benchmarks"
     folder.mkdir()
     counts = {name: write_jsonl(folder / f"{name}.jsonl", problems) for name, problems in benchmarks.items()}
     if dev:
-        write_jsonl(context.output / "dev.jsonl", dev)
-    n_sft, n_rl = write_jsonl(context.output / "sft.jsonl", sft), write_jsonl(context.output / "rl.jsonl", rl)
+        write_jsonl(context.output / "dev.jsonl", _contents(dev))
+    n_sft = write_jsonl(context.output / "sft.jsonl", _contents(sft))
+    n_rl = write_jsonl(context.output / "rl.jsonl", _contents(rl))
     summary = {
-        "sft": {"rows": n_sft, "by_source": _count(row["source"] for row in sft), "sha256": _sha256(context.output / "sft.jsonl")},
-        "rl": {"prompts": n_rl, "by_source": _count(p.benchmark for p in rl), "sha256": _sha256(context.output / "rl.jsonl")},
-        "dev": {"problems": len(dev), "by_source": _count(p.benchmark for p in dev)},
+        "sft": {"rows": n_sft, "by_source": _count(row.content["source"] for row in sft), "sha256": _sha256(context.output / "sft.jsonl")},
+        "rl": {"prompts": n_rl, "by_source": _count(p.content.benchmark for p in rl), "sha256": _sha256(context.output / "rl.jsonl")},
+        "dev": {"problems": len(dev), "by_source": _count(p.content.benchmark for p in dev)},
         "benchmarks": {
             name: {
                 "problems": n,
@@ -92,7 +90,7 @@ def _benchmark(source: BenchmarkSource, context: Context[DataSettings]) -> list[
             raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
         return _enough(problems, source, label)
     benchmark = get(source.name)
-    problems = _enough(_load(benchmark, source.split, source.problems, source.seed, label, context), source, label)
+    problems = _enough(load_task(benchmark, source.split, source.problems, source.seed, label, context), source, label)
     complete = source.split == "test" and len(problems) == benchmark.size
     if complete and benchmark.digest not in (None, digest(problems)):
         context.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")
@@ -107,189 +105,57 @@ def _enough(problems: list[Problem], source: BenchmarkSource, label: str) -> lis
     return problems
 
 
-def _load(benchmark: Benchmark, split: str, n: int | None, seed: int, label: str, context: Context[DataSettings]) -> list[Problem]:
-    try:
-        problems = load(benchmark, split, context.machine.data_dir, n, seed, revision=_commit(label, context))
-    except (RecordError, LoadError, OSError) as error:
-        raise StageError(f"{label}: {error}", "Check the file, or data_dir; the expected columns are in docs/data.md.") from error
-    if not problems:
-        raise StageError(f"{label}: no problems in split {split}", "The file or split is empty.")
-    return problems
+def _questions(problems: list[Problem], source: BenchmarkSource) -> dict[str, Question]:
+    template = source.own.template if source.own is not None else None
+    return {problem.id: question(problem.prompt, template) for problem in problems}
 
 
-def _commit(label: str, context: Context[DataSettings]) -> str | None:
-    commits: dict[str, str] = context.details.get("commits", {})
-    return commits.get(label)
+def _find(reported: Reported, rows: Iterable[Asked[T]]) -> list[Hit]:
+    return reported.find({row.id: row.question for row in rows})
 
 
-def _seed(source: SourceSettings, context: Context[DataSettings]) -> int:
-    return context.seed if source.seed is None else source.seed
-
-
-def _sft_rows(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Row]:
-    if source.task is not None:
-        task = get(source.task)
-        problems = _load(task, source.split, source.rows, _seed(source, context), label, context)
-        if task.demonstrate is None:
-            raise StageError(f"{label}: {task.name} has no demonstrations", "Use another task, or a file with a completion column.")
-        completions = task.demonstrate(problems, _seed(source, context))
-        return [_sft_row(f"{task.name}/{p.id}", task.name, p.prompt, c) for p, c in zip(problems, completions, strict=True)]
-    columns, name = source.columns, source.file or source.hub or ""
-    if columns.completion is None:
-        raise StageError(f"{label}: columns.completion is not set", "Name the column with the demonstration.")
-    rows = _rows(source, label, context)
-    origin = Path(name).name
-    return [
-        _sft_row(f"{origin}:{number}", origin, _prompt(row, source, label, number), _text(row, columns.completion, label, number))
-        for number, row in rows
-    ]
-
-
-def _prompt(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> str:
-    prompt = _text(row, source.columns.prompt, label, number)
-    return prompt if source.template is None else source.template.replace("{prompt}", prompt)
-
-
-def _without_overlap(
-    overlap: list[Hit], sft: list[Row], rl: list[Problem], context: Context[DataSettings]
-) -> tuple[list[Row], list[Problem]]:
-    """The training rows, or what is left of them. Raises `StageError` where overlap is to be refused."""
-    settings, hits = context.settings, {hit.training for hit in overlap}
-    share = len(hits) / (len(sft) + len(rl))
-    if settings.on_overlap == "refuse" and share > settings.max_overlap_share:
+def _leave_out(overlap: list[Hit], rows: int, context: Context[DataSettings]) -> bool:
+    """Whether the hits among so many training rows are to be left out. Raises `StageError` where overlap is refused."""
+    settings = context.settings
+    if settings.on_overlap == "refuse" and len(overlap) / rows > settings.max_overlap_share:
         shown = "; ".join(str(hit) for hit in overlap[:3])
         raise StageError(
-            f"{len(hits)} training prompts are benchmark problems, or hold long parts of one: {shown}",
+            f"{len(overlap)} training prompts are benchmark problems, or hold long parts of one: {shown}",
             "Remove them, leave them out (data.on_overlap: drop), or keep them (note) and say so beside every score.",
         )
     if settings.on_overlap == "note":
-        context.note(f"{len(hits)} training prompts are benchmark problems, or hold long parts of one; they stay (data.on_overlap: note)")
-        return sft, rl
-    context.note(f"{len(hits)} training prompts are left out: benchmark problems, or long parts of one")
-    return [row for row in sft if row["id"] not in hits], [problem for problem in rl if problem.id not in hits]
+        context.note(
+            f"{len(overlap)} training prompts are benchmark problems, or hold long parts of one; they stay (data.on_overlap: note)"
+        )
+        return False
+    context.note(f"{len(overlap)} training prompts are left out: benchmark problems, or long parts of one")
+    return True
 
 
-def _check_dev(dev: list[Problem], trained: set[str], benchmarks: dict[str, list[Problem]], ngram: int | None) -> None:
+def _rest(rows: list[Asked[T]], overlap: list[Hit], section: str) -> list[Asked[T]]:
+    """The rows without the hits. Raises `StageError` where that is none: the stage that trains on them would say so hours later."""
+    hits = {hit.training for hit in overlap}
+    left = [row for row in rows if row.id not in hits]
+    if rows and not left:
+        raise StageError(
+            f"{section}: all {len(rows)} prompts are benchmark problems, or hold long parts of one, and nothing is left: {overlap[0]}",
+            "Train on other rows, or evaluate on other benchmarks.",
+        )
+    return left
+
+
+def _check_dev(dev: list[Asked[Problem]], trained: set[Question], reported: Reported) -> None:
     """Choosing by what was trained on, or by what is reported, would show in the result. Raises `StageError` where that is so."""
-    seen = [problem.id for problem in dev if problem.prompt in trained]
+    seen = [problem.id for problem in dev if problem.question in trained]
     if seen:
         raise StageError(f"{len(seen)} problems of data.dev are training prompts too: {seen[0]}", "Take other rows, or another split.")
-    reported = find_overlap({problem.id: problem.prompt for problem in dev}, benchmarks, ngram)
-    if reported:
-        raise StageError(f"{len(reported)} problems of data.dev are benchmark problems: {reported[0]}", "Choose by another split.")
+    found = _find(reported, dev)
+    if found:
+        raise StageError(f"{len(found)} problems of data.dev are benchmark problems: {found[0]}", "Choose by another split.")
 
 
-def _sft_row(id: str, source: str, prompt: str, completion: str) -> Row:
-    return {
-        "id": id,
-        "source": source,
-        "prompt": [{"role": "user", "content": prompt}],
-        "completion": [{"role": "assistant", "content": completion}],
-    }
-
-
-def _rl_problems(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Problem]:
-    if source.task is not None:
-        return _load(get(source.task), source.split, source.rows, _seed(source, context), label, context)
-    columns, name = source.columns, source.file or source.hub or ""
-    if columns.answer is None:
-        raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
-    origin = Path(name).name
-    kind: Kind = "maths" if columns.tests is None else "code"
-    problems = []
-    for number, row in _rows(source, label, context):
-        prompt, gold = _prompt(row, source, label, number), _text(row, columns.answer, label, number)
-        tests = {} if columns.tests is None else _tests(row, columns.tests, label, number)
-        problems.append(Problem(f"{origin}:{number}", origin, kind, prompt, gold, tests))
-    return problems
-
-
-def _tests(row: Mapping[str, Any], column: str, label: str, number: int) -> dict[str, Any]:
-    """The tests of a code problem: an object, or the JSON text of one."""
-    value = _value(row, column, label, number)
-    try:
-        return program_tests(json.loads(value) if isinstance(value, str) else value, f"{label}: row {number}")
-    except ValueError as error:
-        raise StageError(str(error), "Mend or remove that row; docs/own.md shows the object.") from None
-
-
-def _rows(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[tuple[int, Mapping[str, Any]]]:
-    """(row number, row) of a dataset that is not a task of ours: a local file, or a hub dataset at its resolved commit."""
-    import datasets
-
-    try:
-        if source.file is not None:
-            path = Path(source.file).expanduser()
-            if path.name.endswith((".jsonl", ".jsonl.gz")):
-                rows: Iterable[tuple[int, Mapping[str, Any]]] = read_rows(path)
-            elif path.suffix == ".parquet":
-                rows = enumerate(datasets.Dataset.from_parquet(str(path), keep_in_memory=True), start=1)
-            else:
-                raise StageError(f"{label}: cannot read {path.name}", "Use a .jsonl, .jsonl.gz or .parquet file.")
-        else:
-            revision = _commit(label, context)
-            # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
-            streamed = datasets.load_dataset(
-                source.hub,
-                source.hub_config,
-                data_files=source.hub_files or None,
-                split=source.split,
-                revision=revision,
-                streaming=True,
-            )
-            rows = enumerate(streamed, start=1)
-        taken = list(itertools.islice(_kept(rows, source, label, context), source.rows))
-    except RecordError as error:
-        raise StageError(f"{label}: {error}", "Mend or remove that line.") from error
-    except (OSError, ValueError) as error:
-        raise StageError(f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset.") from error
-    if not taken:
-        kept = " that are kept: look at its `where` and `verified`" if source.where or source.verified else ""
-        raise StageError(f"{label}: {source.file or source.hub} has no rows{kept}", "The dataset or split is empty, or nothing passes.")
-    return taken
-
-
-def _kept(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], source: SourceSettings, label: str, context: Context[DataSettings]
-) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The rows that pass the source's conditions, graded in batches where the answer is verified."""
-    passing = ((number, row) for number, row in rows if all(_value(row, c, label, number) == value for c, value in source.where.items()))
-    if not source.verified:
-        yield from passing
-        return
-    columns = source.columns
-    assert columns.answer is not None  # checked by SourceSettings
-    assert columns.completion is not None
-    failed = 0
-    with Grader(context.machine.threads) as grader:
-        while batch := list(itertools.islice(passing, VERIFY_BATCH)):
-            items = []
-            for number, row in batch:
-                gold = _text(row, columns.answer, label, number)
-                items.append((Problem(str(number), "data", "maths", "", gold), _text(row, columns.completion, label, number), "stop"))
-            for entry, graded in zip(batch, grader.grade(items), strict=True):
-                if graded.verdict == "correct":
-                    yield entry
-                else:
-                    failed += 1
-    context.note(f"{label}: {failed} demonstrations are left out, their answer is not the gold one")
-
-
-def _value(row: Mapping[str, Any], column: str, label: str, number: int) -> Any:
-    if column not in row:
-        raise StageError(f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}", f"Set {label}.where.")
-    return row[column]
-
-
-def _text(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
-    if column not in row:
-        raise StageError(f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}", f"Set {label}.columns.")
-    value = row[column]
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise StageError(f"{label}: row {number}: column {column!r} is {value!r}, expected text", "Mend or remove that row.")
-    return value
+def _contents(rows: Iterable[Asked[T]]) -> Iterator[T]:
+    return (row.content for row in rows)
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import model_validator
 
 from stages.generate.settings import OwnProblems
 from stages.settings import StageSettings, execution, identity
+
+FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+"""Endings of files that rows are read from."""
 
 
 class Columns(StageSettings):
@@ -19,7 +23,15 @@ class Columns(StageSettings):
     answer: str | None = identity(None)
     """Column with the gold answer (RL): for maths the answer, for code the reference program."""
     tests: str | None = identity(None)
-    """Column with the tests of a program (RL): the rows are code problems then. An object, as docs/own.md shows."""
+    """Column with the tests of a program (RL): the rows are code problems then. An object, or a list of asserts, as docs/own.md shows."""
+    setup: str | None = identity(None)
+    """Column with code that runs before a list of asserts: text, or a list of lines."""
+
+    @model_validator(mode="after")
+    def _setup_is_for_tests(self) -> Columns:
+        if self.setup is not None and self.tests is None:
+            raise ValueError("setup: runs before the asserts of a column of tests; name that too")
+        return self
 
 
 class SourceSettings(StageSettings):
@@ -28,7 +40,8 @@ class SourceSettings(StageSettings):
     task: str | None = identity(None)
     """A benchmark that has a `train` split, for example word_problems, tiny_code or gsm8k."""
     file: str | None = execution(None)
-    """A local .jsonl, .jsonl.gz or .parquet file. Its path is execution: its digest is an input and enters the key."""
+    """A local file: .jsonl, .json (an array), either with .gz, or .parquet. Its path is execution: its digest is an input and enters the
+    key."""
     hub: str | None = identity(None)
     """A dataset on the hub."""
     hub_config: str | None = identity(None)
@@ -39,15 +52,19 @@ class SourceSettings(StageSettings):
     split: str = identity("train")
     columns: Columns = identity(Columns())
     rows: int | None = identity(None, gt=0)
-    """How many rows to take (the first ones of a file or hub dataset that are kept; how many to make for a generated task). None: all."""
+    """How many rows to take (of those that are kept; how many to make for a generated task). None: all."""
+    shuffle: bool = identity(False)
+    """Take `rows` at random, by the seed, instead of the first ones: of a file any, of a hub dataset, which is streamed, each out of the
+    next so many that are held (`SHUFFLE_BUFFER` in stages/data/reading.py)."""
     where: dict[str, str | int | bool] = identity({})
     """Keep only rows whose columns have these values (file or hub)."""
     template: str | None = identity(None)
-    """What the user message says, with {prompt} for the prompt column: give RL and SFT rows the words the evaluation uses."""
+    """What the user message says, with {prompt} for the prompt column (and {tests} for a list of asserts): give RL and SFT rows the words
+    the evaluation uses."""
     verified: bool = identity(False)
     """Keep only demonstrations whose final answer the maths grader finds equal to the column `answer` (SFT)."""
     seed: int | None = identity(None)
-    """Seed for generated rows; None takes the pipeline's seed."""
+    """Seed of generated and of shuffled rows; None takes the pipeline's seed."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> SourceSettings:
@@ -57,8 +74,14 @@ class SourceSettings(StageSettings):
             raise ValueError("hub_config and hub_files: are for a dataset on the hub")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
+        if self.file is not None and not self.file.endswith(FILES):
+            raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(FILES)}; turn it into one of these")
+        if self.shuffle and self.rows is None:
+            raise ValueError("shuffle: draws `rows` of the source at random; say how many")
         if self.template is not None and "{prompt}" not in self.template:
             raise ValueError("template: has no {prompt} in it")
+        if self.template is not None and "{tests}" in self.template and self.columns.tests is None:
+            raise ValueError("template: shows {tests}, and columns.tests names no column of them")
         if self.verified and self.columns.answer is None:
             raise ValueError("columns.answer: verified demonstrations need the column with the gold answer")
         return self

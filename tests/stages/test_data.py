@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from evaluation.records import Problem, read_records
-from stages.data.overlap import find_overlap
-from tests.tiny import StageRun, run_stage_program
+from stages.data.build import build
+from stages.data.settings import DataSettings, SourceSettings
+from stages.runtime import StageError
+from tests.tiny import StageRun, open_stage, run_stage_program, write_spec
 
 ROWS = [{"question": f"What is {i} + {i}?", "solution": f"{i}+{i}={2 * i}. \\boxed{{{2 * i}}}", "result": 2 * i} for i in range(1, 6)]
 COLUMNS = {"prompt": "question", "completion": "solution", "answer": "result"}
@@ -24,6 +27,25 @@ def jsonl(path: Path, rows: list[Any]) -> str:
 
 def run(folder: Path, **settings: Any) -> StageRun:
     return run_stage_program(folder / "run", "data", settings, {})
+
+
+def made(folder: Path, data_dir: Path | None = None, **settings: Any) -> Path:
+    """What the stage makes, in this process: for the many cases that need no program of their own."""
+    spec = write_spec(folder / "made", "data", settings, {})
+    if data_dir is not None:
+        value = json.loads(spec.read_text())
+        value["machine"]["data_dir"] = str(data_dir)
+        spec.write_text(json.dumps(value))
+    context = open_stage(DataSettings, spec)
+    build(context)
+    return context.output
+
+
+def refused(folder: Path, data_dir: Path | None = None, **settings: Any) -> StageError:
+    with pytest.raises(StageError) as caught:
+        made(folder, data_dir, **settings)
+    assert caught.value.fix
+    return caught.value
 
 
 def test_own_rows_and_generated_tasks(tmp_path: Path) -> None:
@@ -46,7 +68,7 @@ def test_own_rows_and_generated_tasks(tmp_path: Path) -> None:
     assert summary["sft"]["by_source"] == {"mine.jsonl": 3, "word_problems": 4}
 
 
-def test_compressed_and_parquet_files_give_the_same_rows(tmp_path: Path) -> None:
+def test_all_kinds_of_files_give_the_same_rows(tmp_path: Path) -> None:
     import datasets
 
     jsonl(tmp_path / "mine.jsonl", ROWS)
@@ -54,11 +76,11 @@ def test_compressed_and_parquet_files_give_the_same_rows(tmp_path: Path) -> None
         file.write((tmp_path / "mine.jsonl").read_text())
     datasets.Dataset.from_list(ROWS).to_parquet(str(tmp_path / "mine.parquet"))
     prompts = []
-    for name in ("mine.jsonl", "mine.jsonl.gz", "mine.parquet"):
-        done = run_stage_program(tmp_path / f"run-{name}", "data", {"sft": [{"file": str(tmp_path / name), "columns": COLUMNS}]}, {})
-        assert done.code == 0, done.log
-        prompts.append([json.loads(line)["prompt"] for line in (done.output / "sft.jsonl").read_text().splitlines()])
-    assert prompts[0] == prompts[1] == prompts[2]
+    (tmp_path / "mine.json").write_text(json.dumps(ROWS, indent=1))
+    for name in ("mine.jsonl", "mine.jsonl.gz", "mine.json", "mine.parquet"):
+        output = made(tmp_path / f"from-{name}", sft=[{"file": str(tmp_path / name), "columns": COLUMNS}])
+        prompts.append([json.loads(line)["prompt"] for line in (output / "sft.jsonl").read_text().splitlines()])
+    assert all(these == prompts[0] for these in prompts)
 
 
 @pytest.mark.parametrize(
@@ -68,25 +90,63 @@ def test_compressed_and_parquet_files_give_the_same_rows(tmp_path: Path) -> None
         ('{"question": "a"}\n', COLUMNS, "row 1 has no column 'solution'; it has question"),
         ('{"question": " ", "solution": "b"}\n', COLUMNS, "row 1: column 'question' is ' ', expected text"),
         ('{"question": null, "solution": "b"}\n', COLUMNS, "row 1: column 'question' is None"),
+        ('{"question": ["a"], "solution": "b"}\n', COLUMNS, "row 1: column 'question' is ['a'], expected text"),
+        ('{"question": NaN, "solution": "b"}\n', COLUMNS, "row 1: column 'question' is nan, expected text"),
+        ('\n{"question": "\\ud83d", "solution": "b"}\n', COLUMNS, "row 2: column 'question' is no valid text"),
         ('{"question": "a", "solution": "b"}\n{broken\n', COLUMNS, "mine.jsonl:2: not a JSON object"),
         ("[1, 2]\n", COLUMNS, "mine.jsonl:1: expected a JSON object, found list"),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str, columns: dict[str, str], message: str) -> None:
     (tmp_path / "mine.jsonl").write_text(text)
-    done = run(tmp_path, sft=[{"file": str(tmp_path / "mine.jsonl"), "columns": columns}])
-    assert done.code == 1
-    assert done.error is not None
-    assert message in done.error["message"]
-    assert done.error["message"].startswith("data.sft.0")
-    assert done.error["fix"]
+    error = refused(tmp_path, sft=[{"file": str(tmp_path / "mine.jsonl"), "columns": columns}])
+    assert message in error.message
+    assert error.message.startswith("data.sft.0")
 
 
-def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_text("a,b\n")
-    done = run(tmp_path, sft=[{"file": str(tmp_path / "mine.csv")}])
-    assert done.error is not None
-    assert "Use a .jsonl, .jsonl.gz or .parquet file" in done.error["fix"]
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "mine.json",
+            b'{"question": "a", "solution": "b"}',
+            "expected a JSON array of objects, found dict; one object a line is a .jsonl file",
+        ),
+        ("mine.json", b'{"question": "a"}\n{"question": "b"}\n', "not a JSON array: Extra data"),
+        ("mine.json", b'[{"question": "a", "solution": "b"}, 3]', "mine.json: row 2: expected a JSON object, found int"),
+        ("mine.json", b"[]", "has no rows"),
+        ("mine.json.gz", b"[]", "not a JSON array: Not a gzipped file"),
+        ("mine.parquet", b"no table", "cannot be read"),
+    ],
+)
+def test_a_broken_array_or_table_is_one_clear_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    error = refused(tmp_path, sft=[{"file": str(tmp_path / name), "columns": COLUMNS}])
+    assert message in error.message
+    assert error.message.startswith("data.sft.0")
+
+
+def test_marks_and_line_ends_of_other_systems_do_not_reach_the_rows(tmp_path: Path) -> None:
+    row = {"question": "one\r\ntwo", "solution": "three\r\n\r\nfour"}
+    (tmp_path / "mine.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r\n\r\n")
+    (tmp_path / "mine.json").write_bytes(b"\xef\xbb\xbf" + json.dumps([row], indent=1).replace("\n", "\r\n").encode())
+    output = made(tmp_path, sft=[{"file": str(tmp_path / name), "columns": COLUMNS} for name in ("mine.jsonl", "mine.json")])
+    rows = [json.loads(line) for line in (output / "sft.jsonl").read_text().splitlines()]
+    assert [(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in rows] == [("one\ntwo", "three\n\nfour")] * 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"file": "mine.csv"}, r"file: mine.csv is none of .jsonl, .jsonl.gz, .json, .json.gz, .parquet"),
+        ({"file": "mine.jsonl", "shuffle": True}, r"shuffle: draws `rows` of the source at random; say how many"),
+        ({"file": "mine.jsonl", "template": "{prompt} {tests}"}, r"template: shows \{tests\}, and columns.tests names no column"),
+        ({"file": "mine.jsonl", "columns": {"setup": "code"}}, r"setup: runs before the asserts of a column of tests"),
+    ],
+)
+def test_what_a_source_cannot_be_is_known_from_its_settings(source: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SourceSettings.model_validate(source)
 
 
 def test_training_on_a_benchmark_problem_is_refused_unless_said(tmp_path: Path) -> None:
@@ -107,25 +167,6 @@ def test_training_on_a_benchmark_problem_is_refused_unless_said(tmp_path: Path) 
     dropped = run_stage_program(tmp_path / "dropped", "data", settings, {})
     assert dropped.code == 0
     assert json.loads((dropped.output / "summary.json").read_text())["sft"]["rows"] == 3
-
-
-def test_overlap_finds_long_shared_runs_of_real_benchmarks_but_not_their_instruction() -> None:
-    instruction = "You are a helpful and accurate assistant for solving the following math problem please"
-    texts = [
-        "Every morning Aya goes for a nine kilometre long walk and stops at a coffee shop afterwards",
-        "Let ABC be a triangle inscribed in a circle and let the tangents at B and C meet at D now",
-        "There exist real numbers x and y both greater than one such that their logarithms agree twice over",
-    ]
-    problems = [Problem(str(i), "aime24", "maths", f"{instruction} {text}", "1") for i, text in enumerate(texts)]
-    prompts = {
-        "same": problems[0].prompt.upper(),
-        "inside": f"Solve this: {texts[1]}, then explain.",
-        "instruction": f"{instruction} What is one plus one?",
-        "short": "Let ABC be a triangle inscribed in a circle. Find its area.",
-    }
-    hits = find_overlap(prompts, {"aime24": problems}, 13)
-    assert [(hit.training, hit.problem, bool(hit.shared)) for hit in hits] == [("same", "0", False), ("inside", "1", True)]
-    assert [hit.training for hit in find_overlap(prompts, {"aime24": problems}, None)] == ["same"]
 
 
 def test_a_small_share_of_overlap_may_be_left_out(tmp_path: Path) -> None:
@@ -155,9 +196,10 @@ def test_rows_are_chosen_by_column_worded_by_template_and_verified(tmp_path: Pat
     kept = [json.loads(line) for line in (done.output / "sft.jsonl").read_text().splitlines()]
     assert [row["prompt"][0]["content"] for row in kept] == ["Solve: 1+1? Box it.", "Solve: 4+4? Box it."]
     assert [row["id"] for row in kept] == ["cot.jsonl:1", "cot.jsonl:4"]
-    none = run(tmp_path / "none", sft=[{**source, "where": {"kind": "proof"}}])
-    assert none.error is not None
-    assert "has no rows that are kept" in none.error["message"]
-    wrong = run(tmp_path / "wrong", sft=[{**source, "where": {"sort": "cot"}}])
-    assert wrong.error is not None
-    assert "row 1 has no column 'sort'" in wrong.error["message"]
+    none = refused(tmp_path / "none", sft=[{**source, "where": {"kind": "proof"}}])
+    assert "no rows that are kept: none of 5 passes `where` (the first: kind 'cot')" in none.message
+    unequal = refused(tmp_path / "unequal", sft=[{**source, "columns": {**columns, "answer": "kind"}}])
+    assert "no rows that are kept: of 5, 4 pass `where`, and none is verified" in unequal.message
+    wrong = refused(tmp_path / "wrong", sft=[{**source, "where": {"sort": "cot"}}])
+    assert "row 1 has no column 'sort'" in wrong.message
+    assert wrong.fix == "Set data.sft.0.where."

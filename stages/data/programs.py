@@ -1,0 +1,81 @@
+"""Tests of programming tasks in training data: an object as the grader takes it, or a list of asserts as MBPP has it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from typing import Any
+
+from evaluation.own import program_tests
+from evaluation.records import RecordError
+
+
+def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]:
+    """What `evaluation.graders.code` grades by.
+
+    Args:
+        value: an object with `entry_point` and `asserts` or `inputs`, or a list of assert statements; or the JSON text of either.
+        program: the reference program; with a list of asserts, the entry point is the function of it that all of them call.
+        setup: code that runs before the asserts of a list, as text or a list of lines; None where there is none.
+
+    Raises:
+        RecordError: the value is neither, or no function, or more than one, can be the entry point.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise RecordError(
+                f"{where}: tests are text that is not JSON: {value!r:.80}; needed are an object or a list of asserts"
+            ) from None
+    if not isinstance(value, list):
+        if setup is not None:
+            raise RecordError(f"{where}: columns.setup is for a list of asserts; an object of tests has a setup of its own")
+        return program_tests(value, where)
+    asserts = [_assert(test, where) for test in value]
+    if not asserts:
+        raise RecordError(f"{where}: the list of asserts is empty")
+    return {"entry_point": _entry_point(program, asserts, where), "setup": _setup(setup, where), "asserts": asserts}
+
+
+def _assert(test: Any, where: str) -> str:
+    if not isinstance(test, str):
+        raise RecordError(f"{where}: a test is {test!r:.80}, expected the text of an assert")
+    source = test.replace("\r\n", "\n").strip()
+    body = _parsed(source, f"{where}: test {source!r:.80}").body
+    if len(body) != 1 or not isinstance(body[0], ast.Assert):
+        raise RecordError(f"{where}: test {source!r:.80} is not one assert statement")
+    return source
+
+
+def _setup(setup: Any, where: str) -> str:
+    lines = setup if isinstance(setup, list) else [setup or ""]
+    if not all(isinstance(line, str) for line in lines):
+        raise RecordError(f"{where}: the setup is {setup!r:.80}, expected text or a list of lines")
+    source = "\n".join(lines).replace("\r\n", "\n").strip()
+    _parsed(source, f"{where}: the setup")
+    return source
+
+
+def _entry_point(program: str, asserts: list[str], where: str) -> str:
+    """The function that the reference program defines and every assert calls."""
+    defined = {node.name for node in _parsed(program, f"{where}: the reference program").body if isinstance(node, ast.FunctionDef)}
+    names = defined.intersection(*(_called(test) for test in asserts))
+    if len(names) != 1:
+        found = f"these: {', '.join(sorted(names))}" if names else "none"
+        raise RecordError(f"{where}: the asserts must all call one function that the program defines, and they call {found}")
+    return names.pop()
+
+
+def _called(source: str) -> set[str]:
+    return {node.func.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+
+
+def _parsed(source: str, what: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some programs hold "\\w" where they should hold r"\\w"
+            return ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        raise RecordError(f"{what} is not Python: {error}") from error

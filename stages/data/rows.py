@@ -1,0 +1,121 @@
+"""Training rows out of the sources of a config: demonstrations for SFT, problems for RL, each with what it asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from evaluation.benchmarks import get
+from evaluation.records import Kind, Problem, RecordError
+from stages.data.programs import tests_of
+from stages.data.questions import Question, question
+from stages.data.reading import load_task, read, seed_of, text_of, value_of
+from stages.data.settings import DataSettings, SourceSettings
+from stages.runtime import Context, StageError
+
+Row = dict[str, Any]
+T = TypeVar("T", Row, Problem)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked(Generic[T]):
+    """What is written for training (`content`, under its `id`), and what it asks without the words of a template."""
+
+    id: str
+    content: T
+    question: Question
+
+
+def names_of(sources: Sequence[SourceSettings]) -> list[str]:
+    """What the rows of each source are called by. Two files of one name in different folders, or two splits of one dataset, are told
+    apart: ids would else mean two rows."""
+    names = [source.task or Path(source.file or source.hub or "").name for source in sources]
+    before: Counter[str] = Counter()
+    told = []
+    for name in names:
+        before[name] += 1
+        told.append(name if before[name] == 1 else f"{name}#{before[name]}")
+    return told
+
+
+def demonstrations(source: SourceSettings, name: str, label: str, context: Context[DataSettings]) -> list[Asked[Row]]:
+    """The SFT rows of one source. Raises `StageError`, with the row's number where one row is the reason."""
+    if source.task is not None:
+        task = get(source.task)
+        problems = _task_problems(source, label, context)
+        if task.demonstrate is None:
+            raise StageError(f"{label}: {task.name} has no demonstrations", "Use another task, or a file with a completion column.")
+        completions = task.demonstrate(problems, seed_of(source, context))
+        return [
+            _demonstration(f"{name}/{p.id}", name, p.prompt, completion, question(p.prompt))
+            for p, completion in zip(problems, completions, strict=True)
+        ]
+    columns, rows = source.columns, []
+    if columns.completion is None:
+        raise StageError(f"{label}: columns.completion is not set", "Name the column with the demonstration.")
+    for number, row in read(source, label, context):
+        asked, completion = text_of(row, columns.prompt, label, number), text_of(row, columns.completion, label, number)
+        rows.append(_demonstration(f"{name}:{number}", name, _prompt(source, asked, []), completion, question(asked)))
+    return rows
+
+
+def _demonstration(id: str, source: str, prompt: str, completion: str, asked: Question) -> Asked[Row]:
+    content = {
+        "id": id,
+        "source": source,
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": completion}],
+    }
+    return Asked(id, content, asked)
+
+
+def rl_problems(source: SourceSettings, name: str, label: str, context: Context[DataSettings]) -> list[Asked[Problem]]:
+    """The RL problems of one source. Raises `StageError`, with the row's number where one row is the reason."""
+    if source.task is not None:
+        return [Asked(p.id, p, question(p.prompt)) for p in _task_problems(source, label, context)]
+    columns = source.columns
+    if columns.answer is None:
+        raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
+    kind: Kind = "maths" if columns.tests is None else "code"
+    found = []
+    for number, row in read(source, label, context):
+        asked, gold = text_of(row, columns.prompt, label, number), text_of(row, columns.answer, label, number)
+        tests = _tests(row, source, gold, label, number)
+        prompt = _prompt(source, asked, tests.get("asserts", []))
+        found.append(Asked(id := f"{name}:{number}", Problem(id, name, kind, prompt, gold, tests), question(asked)))
+    return found
+
+
+def refuse_repeated(problems: Sequence[Asked[Problem]], label: str) -> None:
+    """Pass rates and groups of completions go by the problem's id. Raises `StageError` where two problems have one."""
+    repeated, times = Counter(problem.id for problem in problems).most_common(1)[0] if problems else ("", 1)
+    if times > 1:
+        raise StageError(f"{label}: the problem {repeated} is there {times} times", "A task is listed twice: give one more rows instead.")
+
+
+def _task_problems(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Problem]:
+    assert source.task is not None
+    return load_task(get(source.task), source.split, source.rows, seed_of(source, context), label, context, shuffle=source.shuffle)
+
+
+def _tests(row: Mapping[str, Any], source: SourceSettings, program: str, label: str, number: int) -> dict[str, Any]:
+    columns = source.columns
+    if columns.tests is None:
+        return {}
+    setup = None if columns.setup is None else value_of(row, columns.setup, label, number)
+    try:
+        return tests_of(value_of(row, columns.tests, label, number), program, setup, f"{label}: row {number}")
+    except RecordError as error:
+        raise StageError(str(error), "Mend or remove that row; docs/own.md shows both forms of tests.") from None
+
+
+def _prompt(source: SourceSettings, asked: str, asserts: Sequence[str]) -> str:
+    """The user message: the prompt in the source's template, in one pass, since a prompt may hold a {tests} of its own."""
+    if source.template is None:
+        return asked
+    values = {"{prompt}": asked} | ({"{tests}": "\n".join(asserts)} if source.columns.tests is not None else {})
+    return re.sub("|".join(map(re.escape, values)), lambda place: values[place[0]], source.template)
