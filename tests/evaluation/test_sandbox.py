@@ -388,13 +388,12 @@ def test_without_namespaces_nothing_outlives_its_verdict(call_filter: bool) -> N
         "import ctypes, os, sys, time\ndef f():\n    for act in (lambda: ctypes.CDLL(None).prctl(1, 0, 0, 0, 0), os.setsid, os.fork):\n"
         "        try: act()\n        except OSError: pass\n"
         "    frame = sys._getframe()\n    while 'channel' not in frame.f_locals: frame = frame.f_back\n"
-        "    os.write(frame.f_locals['channel'], b'\\nend 0 0 0.000\\n')\n    time.sleep(1000)"
+        "    time.sleep(0.5)\n    os.write(frame.f_locals['channel'], b'\\nend 0 0 0.000\\n')\n    time.sleep(1000)"
     )
     with Sandbox(level="rlimits", call_filter=call_filter, file_rules=False) as sandbox:
         if call_filter and not sandbox.filtered:
             pytest.skip("NOT TESTED: no filter of system calls on this machine")
         with Spy() as spy:
-            time.sleep(0.1)
             assert run(sandbox, leave, 5.0).status == "died"
         assert len(spy.seen) >= 3
         assert gone(spy.seen)

@@ -169,6 +169,51 @@ def test_a_broken_reference_or_assert_is_the_graders_error(grader: Grader) -> No
     assert judge(grader, "def f(x): return 2", inputs, gold="def f(x): return 1 / 0").verdict == "grader_error"
     assert judge(grader, "def f(x): return 2", inputs, gold="def f(x): return f").verdict == "grader_error"
     assert judge(grader, "def f(x): return 2", {"entry_point": "f", "setup": "", "asserts": ["f(3) == 6"]}).verdict == "grader_error"
+    for gold in ("[A()]", "{'a': (A(), 1)}", "[1, [A()] * 10**5]"):  # a digest would hide what it is of
+        result = judge(grader, "def f(x): return [object()]", inputs, gold=f"class A: pass\ndef f(x): return {gold}")
+        assert (result.verdict, "cannot be compared" in result.detail) == ("grader_error", True)
+    unknown = {"entry_point": "f", "setup": "class A: pass", "asserts": ["assert f(3) == [A()]"]}
+    assert judge(grader, "def f(x): return [object()]", unknown).verdict == "grader_error"
+
+
+@pytest.mark.parametrize("rest", ["isclose(f(3), 6)", "abs(f(3) - 7) < 0.1", "abs(f(3) - tolerance) < 1", "f(3)[0] > 5"])
+def test_an_assert_that_the_reference_fails_is_the_graders_error(grader: Grader, rest: str) -> None:
+    """Such as one whose setup lacks a name; it is not held against programs."""
+    tests = {"entry_point": "f", "setup": "", "asserts": ["assert f(1) == 2", f"assert {rest}"]}
+    result = judge(grader, "def f(x): return x + x", tests)
+    assert result.verdict == "grader_error"
+    assert "the reference program of 1 fails an assert" in result.detail
+    assert judge(grader, "def f(x): return 3", tests).verdict == "wrong"  # by the assert that is sound
+
+
+def test_an_assert_that_only_the_program_fails_stays_wrong(grader: Grader) -> None:
+    tests = {"entry_point": "f", "setup": "from math import isclose", "asserts": ["assert isclose(f(3), 6)", "assert 1 <= f(1) < 3"]}
+    assert judge(grader, "def f(x): return 'a'", tests).verdict == "wrong"
+    assert judge(grader, "def f(x): return x", tests).verdict == "wrong"
+    assert judge(grader, "def f(x): return 2.0 * x", tests).verdict == "correct"
+
+
+def test_values_that_hash_alike_cost_no_time(grader: Grader) -> None:
+    """Whether they are compared, in any way, or handed on to an assert."""
+    source = "def f(x): return [k * (2**61 - 1) for k in range(1, 10_000)]"
+    hostile = (
+        "import os, sys\ndef f(x):\n    frame = sys._getframe()\n    while 'token' not in frame.f_locals: frame = frame.f_back\n"
+        "    text = '[\"S\"' + ''.join(', \"i%x\"' % (k * (2**61 - 1)) for k in range(1, 100_000)) + ']\\n'\n"
+        "    data = memoryview((frame.f_locals['token'] + ' [\"done\", \"\", 1]\\n' + text).encode())\n"
+        "    while data: data = data[os.write(frame.f_locals['channel'], data):]\n    os._exit(0)"
+    )
+    base = {"entry_point": "f", "preamble": "", "inputs": [[1]], "atol": 0.1}
+    for tests in (
+        base,
+        base | {"check": "same_set"},
+        base | {"check": "polynomial_root"},
+        DOUBLE,
+        DOUBLE | {"asserts": ["assert len(f(3)) > 2"]},
+    ):
+        for program in (source, hostile):
+            before = time.process_time()
+            assert judge(grader, program, tests, gold="def f(x): return [1, 2, 3]").verdict in ("wrong", "correct")
+            assert time.process_time() - before < 2.0
 
 
 @pytest.mark.parametrize(
@@ -197,6 +242,15 @@ def test_a_broken_reference_or_assert_is_the_graders_error(grader: Grader) -> No
         ("[2.0] * 10**6", "[2] * 10**6", 0.0, "correct"),
         ("['ab'] * 10**6", "['ab'] * (10**6 - 1) + ['ac']", 0.0, "wrong"),
         ("set(range(10**6))", "set(reversed(range(10**6)))", 0.0, "correct"),
+        ("float('nan')", "float('nan')", 0.0, "correct"),
+        ("float('nan')", "0.0", 1.0, "wrong"),
+        ("[1, {'a': float('nan')}]", "[1, {'a': float('nan')}]", 0.0, "correct"),
+        ("{'a': float('nan'), 'b': 1.0}", "{'b': 1.001, 'a': float('nan')}", 1e-2, "correct"),
+        ("{'a': 1.5, 'b': 2.5}", "{'b': 2.5 + 1e-9, 'a': 1.5}", 0.0, "correct"),  # all floats: 1e-6
+        ("{'a': 1.5, 'b': 2.5}", "{'b': 2.6, 'a': 1.5}", 1e-2, "wrong"),
+        ("{'a': 1.5}", "{'a': 1.5, 'b': 1.5}", 1e-2, "wrong"),
+        ("{'a': [1.5, (2.5,)]}", "{'a': [1.501, (2.5,)]}", 1e-2, "correct"),
+        ("{1: 'a'}", "{1.0: 'a'}", 1e-2, "correct"),
     ],
 )
 def test_comparison_with_the_reference(grader: Grader, gold: str, candidate: str, atol: float, verdict: str) -> None:
