@@ -1,4 +1,4 @@
-"""The contract between checkpoints: what a stage must find in the one it starts from, checked and written down before it trains.
+"""The contract between checkpoints: what a stage must find in the one it starts from, checked and written down before it trains or samples.
 
 Imports torch and transformers: only a stage process imports this module.
 """
@@ -12,56 +12,109 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from safetensors import safe_open
+from transformers import AutoConfig, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from evaluation.engines.base import end_token_ids
 from stages.runtime import StageError
 
 ADAPTER = "adapter_config.json"
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Names of safetensors -> of torch."""
 
 
-def check_contract(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
-    """What has to hold between the parts of a checkpoint.
+def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
+    """What has to hold between the files of a checkpoint that is sampled from, without loading its weights.
+
+    Less than what training asks for: any model can be evaluated, one that leaves the end token to its tokenizer, too.
 
     Args:
-        folder: the checkpoint folder that both were loaded from.
+        folder: the checkpoint folder that the tokenizer was loaded from.
 
     Returns:
         The contract for the stage's record: digests of tokenizer and chat template, special tokens, end and padding ids, sizes, type.
 
     Raises:
+        StageError: files that contradict each other, all of them named.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if (folder / "generation_config.json").is_file():
+        generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    else:
+        generation = GenerationConfig.from_model_config(config)
+    text = config.get_text_config()
+    _refuse(folder, _contradictions(folder, generation, tokenizer, text.vocab_size))
+    return _contract(folder, text, generation, tokenizer)
+
+
+def check_contract(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
+    """The same of a checkpoint that was loaded, with what has to hold between its weights and the rest.
+
+    Args:
+        folder: the checkpoint folder that both were loaded from.
+
+    Raises:
         StageError: parts that contradict each other, all of them named.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    declared = model.generation_config.eos_token_id
-    ends = end_token_ids(tokenizer, model.generation_config)
     config = model.config.get_text_config()
-    wrong = []
-    if declared is None or tokenizer.eos_token_id not in ([declared] if isinstance(declared, int) else declared):
-        wrong.append(f"generation_config.json ends on {declared}, the tokenizer on {tokenizer.eos_token_id} ({tokenizer.eos_token})")
-    if outside := [index for index in [*ends, tokenizer.pad_token_id] if not 0 <= index < rows]:
-        wrong.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
-    if model.generation_config.pad_token_id not in (None, tokenizer.pad_token_id):
-        wrong.append(
-            f"generation_config.json pads with {model.generation_config.pad_token_id}, the tokenizer with {tokenizer.pad_token_id}"
-        )
+    wrong = _contradictions(folder, model.generation_config, tokenizer, rows)
+    if model.generation_config.eos_token_id is None:
+        wrong.append("generation_config.json names no end token")
     if config.vocab_size != rows:
         wrong.append(f"config.json has vocab_size {config.vocab_size}, the weights {rows} embeddings")
+    _refuse(folder, wrong)
+    return {**_contract(folder, config, model.generation_config, tokenizer), "embeddings": rows}
+
+
+def _contradictions(folder: Path, generation: Any, tokenizer: Any, rows: int) -> list[str]:
+    """What is wrong about end and padding ids, the vocabulary of `rows` tokens, and the folder."""
+    wrong = []
+    declared = generation.eos_token_id
+    ends = [declared] if isinstance(declared, int) else declared
+    if None not in (ends, tokenizer.eos_token_id) and tokenizer.eos_token_id not in ends:
+        wrong.append(f"generation_config.json ends on {declared}, the tokenizer on {tokenizer.eos_token_id} ({tokenizer.eos_token})")
+    ids = [*end_token_ids(tokenizer, generation), *([] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id])]
+    if outside := [index for index in ids if not 0 <= index < rows]:
+        wrong.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
+    if tokenizer.pad_token_id is not None and generation.pad_token_id not in (None, tokenizer.pad_token_id):
+        wrong.append(f"generation_config.json pads with {generation.pad_token_id}, the tokenizer with {tokenizer.pad_token_id}")
+    if len(tokenizer) > rows:
+        wrong.append(f"the tokenizer has {len(tokenizer)} tokens, the model {rows}")
     if (folder / ADAPTER).is_file():
         wrong.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")
+    return wrong
+
+
+def _refuse(folder: Path, wrong: list[str]) -> None:
     if wrong:
         raise StageError(f"{folder}: not a checkpoint to go on from: {'; '.join(wrong)}", "Correct its files, or train it again.")
+
+
+def _contract(folder: Path, config: Any, generation: Any, tokenizer: Any) -> dict[str, Any]:
+    template = tokenizer.chat_template  # a base model may have none, and is sampled without
     return {
         "tokenizer_sha256": tokenizer_digest(tokenizer),
-        "chat_template_sha256": sha256(tokenizer.chat_template.encode()).hexdigest(),
+        "chat_template_sha256": sha256(template.encode()).hexdigest() if isinstance(template, str) else None,
         "special_tokens": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
-        "end_token_ids": ends,
+        "end_token_ids": end_token_ids(tokenizer, generation),
         "pad_token_id": tokenizer.pad_token_id,
         "vocabulary": len(tokenizer),
-        "embeddings": rows,
         "max_length": config.max_position_embeddings,
-        "dtype": str(model.config.dtype).removeprefix("torch."),
+        "dtype": stored_dtype(folder),
     }
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """The type of the weights as they lie in the folder's safetensors, whatever they are loaded as; several types are joined by commas.
+
+    None where there are none (weights of another format, or none yet).
+    """
+    found = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+    return ",".join(sorted(_DTYPES.get(name, name) for name in found)) or None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
