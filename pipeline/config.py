@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.settings import ExecutionSettings
 from pipeline.yaml_file import Document, Location, read
 from stages.base.settings import BaseSettings
-from stages.data.settings import DataSettings
+from stages.data.settings import DataSettings, SourceSettings
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
@@ -28,6 +28,8 @@ from stages.settings import StageSettings, execution, identity
 from stages.sft.settings import SftSettings
 
 MAKE_MODEL = "make"
+MOST_GENERATED = 1_000_000
+"""Rows that a generated task is asked for: it is searched for distinct ones until it has them all."""
 OWN_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*$")
 
 
@@ -70,7 +72,7 @@ class PipelineConfig(StageSettings):
         for where, sources in (("sft", self.data.sft), ("rl", self.data.rl), ("dev", self.data.dev)):
             for index, source in enumerate(sources):
                 if source.task is not None:
-                    _task_can_train(f"data.{where}.{index}.task", source.task, source.split, demonstrations=where == "sft")
+                    _task_can_train(f"data.{where}.{index}", source, demonstrations=where == "sft")
                 elif where != "sft" and source.columns.answer is None:
                     raise ValueError(f"data.{where}.{index}.columns.answer: a source of problems needs the column with the gold answer")
                 elif where == "sft" and source.columns.completion is None:
@@ -117,8 +119,8 @@ def _each_benchmark_once(config: PipelineConfig) -> None:
         benchmark = BENCHMARKS[name]
         if config.benchmarks[index].split not in benchmark.splits:
             raise ValueError(f"benchmarks.{index}.split: {name} has the splits {', '.join(benchmark.splits)}")
-        if benchmark.generate is not None and config.benchmarks[index].problems is None:
-            raise ValueError(f"benchmarks.{index}.problems: {name} is generated; say how many problems to make")
+        if benchmark.generate is not None and not 0 < (config.benchmarks[index].problems or 0) <= MOST_GENERATED:
+            raise ValueError(f"benchmarks.{index}.problems: {name} is generated; say how many problems to make, at most {MOST_GENERATED:,}")
     on_hub = [b.name for b in config.benchmarks if b.own is None and BENCHMARKS[b.name].sources]
     for name in config.benchmark_revisions:
         if name not in on_hub:
@@ -146,14 +148,22 @@ def _rl_fits_together(config: PipelineConfig) -> None:
             raise ValueError("grpo.lora: an adapter that is continued has the shape it has; write the same as sft.lora")
 
 
-def _task_can_train(where: str, name: str, split: str, *, demonstrations: bool) -> None:
+def _task_can_train(where: str, source: SourceSettings, *, demonstrations: bool) -> None:
+    name = source.task
+    assert name is not None
     if name not in BENCHMARKS:
-        raise ValueError(f"{where}: there is no task {name!r}{nearest(name, BENCHMARKS)}")
+        raise ValueError(f"{where}.task: there is no task {name!r}{nearest(name, BENCHMARKS)}")
     task = BENCHMARKS[name]
-    if split not in task.splits or split == "test":
-        raise ValueError(f"{where}: {name} has no {split!r} split to train on")
+    if source.split not in task.splits or source.split == "test":
+        raise ValueError(f"{where}.task: {name} has no {source.split!r} split to train on")
     if demonstrations and task.demonstrate is None:
-        raise ValueError(f"{where}: {name} has no demonstrations for SFT")
+        raise ValueError(f"{where}.task: {name} has no demonstrations for SFT")
+    if task.generate is None:
+        return
+    if source.rows is None or source.rows > MOST_GENERATED:
+        raise ValueError(f"{where}.rows: {name} is generated; say how many rows to make, at most {MOST_GENERATED:,}")
+    if source.shuffle:
+        raise ValueError(f"{where}.shuffle: {name} is generated, its rows are random; another seed makes others")
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

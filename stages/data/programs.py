@@ -30,9 +30,10 @@ def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]
                 f"{where}: tests are text that is not JSON: {value!r:.80}; needed are an object or a list of asserts"
             ) from None
     if not isinstance(value, list):
+        tests = program_tests(value, where)
         if setup is not None:
             raise RecordError(f"{where}: columns.setup is for a list of asserts; an object of tests has a setup of its own")
-        return program_tests(value, where)
+        return tests
     asserts = [_assert(test, where) for test in value]
     if not asserts:
         raise RecordError(f"{where}: the list of asserts is empty")
