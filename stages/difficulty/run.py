@@ -88,10 +88,9 @@ def _check_gate(settings: DifficultySettings, name: str, right: Sequence[Sequenc
             f"{said}, fewer than the {settings.min_solved:.1%} of difficulty.min_solved: RL would find nothing to reward",
             "Train SFT longer or on more, or take easier prompts.",
         )
-    if settings.max_pass_rate is not None and rate > settings.max_pass_rate:
+    if settings.max_solved is not None and share > settings.max_solved:
         raise StageError(
-            f"the mean pass rate on {name} is {rate:.1%}, above the {settings.max_pass_rate:.1%} of difficulty.max_pass_rate: "
-            "RL would find little to learn",
+            f"{said}, more than the {settings.max_solved:.1%} of difficulty.max_solved: RL would find little to learn",
             "Take harder prompts.",
         )
     return {"set": name, "problems": len(right), "solved": solved, "solved_low": low, "solved_high": high, "pass_rate": rate}

@@ -52,8 +52,9 @@ def test_rl_does_not_start_where_it_cannot_learn(tmp_path: Path) -> None:
         StageError, match=r"1 of 4 problems of dev are solved in one of 4 samples .* fewer than the 30.0% of difficulty.min_solved"
     ):
         stage(tmp_path / "1", sets, min_solved=0.3)
-    with pytest.raises(StageError, match=r"the mean pass rate on rl is 75.0%, above the 70.0%"):
-        stage(tmp_path / "2", {"rl": {"a": 3}}, max_pass_rate=0.7)
+    with pytest.raises(StageError, match=r"1 of 4 problems of dev are solved .* more than the 20.0% of difficulty.max_solved"):
+        stage(tmp_path / "2", sets, max_solved=0.2)
+    assert stage(tmp_path / "2", sets, min_solved=0.2, max_solved=0.25)[0].proof == {"prompts": 1, "kept": 1}
     with pytest.raises(StageError, match=r"no prompt is left: 1 of 2 are too hard and 1 too easy"):
         stage(tmp_path / "3", {"rl": {"a": 0, "b": 4}})
 
@@ -61,3 +62,5 @@ def test_rl_does_not_start_where_it_cannot_learn(tmp_path: Path) -> None:
 def test_bounds_that_leave_no_rate_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no pass rate of 2 samples lies above 0.5 and below 1.0"):
         DifficultySettings(samples=2, above=0.5)
+    with pytest.raises(ValueError, match=r"max_solved: 0.2 is less than min_solved 0.3"):
+        DifficultySettings(min_solved=0.3, max_solved=0.2)
