@@ -16,7 +16,7 @@ Both add, where the kernel has them:
 - rules on files (`Sandbox.ruled`; Landlock): Python and its libraries can be read, a private folder written to, nothing else opened; in
   particular not /proc, where the memory of other processes of the user lies;
 - a filter of system calls (`Sandbox.filtered`; x86-64 only): no processes beside the program's own, no other program in its place, no
-  sockets, no signals to others, no tracing, no mounts, no session of its own. Threads work.
+  sockets, no signals to others, no tracing, no mounts, no session of its own. Threads work, at the level `namespaces` up to 256.
 
 Not covered: faults of the kernel itself; channels such as the time things take; cores that a program keeps busy until its limit. What is
 missing on a machine is said by `Sandbox.unprotected`. The process that grades is left as it is: it could be shut against tracing and
@@ -61,6 +61,8 @@ LONGEST_HEADER = 8192
 WALL_FACTOR, WALL_EXTRA_S = 3.0, 2.0
 """A program is ended after WALL_FACTOR * its CPU limit + WALL_EXTRA_S on the clock: busy machines stretch time, CPU seconds stay."""
 
+THREADS = 256
+"""Threads of one program, those of the sandbox's own processes included."""
 KILL_WAIT_S = 1.0
 """For a child to end its own processes when it is told to; longer than it ever needs, for it only kills and waits."""
 
@@ -129,9 +131,10 @@ class Sandbox:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
         self._call_filter, self._file_rules = call_filter, file_rules
-        self.level: Level = level or self._detect()
-        self.filtered, self.ruled = self._probe()
-        """Whether programs run under the filter of system calls, and under rules on files."""
+        self._own_user = False
+        self.level: Level = level if level == "rlimits" else self._detect(level)
+        self.filtered, self.ruled, self.few_threads = self._probe()
+        """Whether programs run under the filter of system calls, under rules on files, and with a limit on the number of their threads."""
         if self.unprotected:
             _log.warning("programs run with less isolation than there could be: %s", "; ".join(self.unprotected))
 
@@ -148,6 +151,8 @@ class Sandbox:
                 missing.append("they can reach the network")
                 missing.append("they can signal the user's processes, and one that ends those that watch it outlives them")
             missing.append("their files are limited in size, not in number")
+        if not self.few_threads:
+            missing.append("the number of their threads is not limited")
         if not self.filtered:
             missing.append("no filter of system calls: the number of processes is not limited")
         return tuple(missing)
@@ -181,35 +186,50 @@ class Sandbox:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def _detect(self) -> Level:
-        work = Path(tempfile.mkdtemp(dir=self._folder))
-        try:
-            self._run(Job(sections=["import math"], expressions=["math.sqrt(4)"]), 10.0, work, "namespaces", self.memory_mib)
-        except SandboxError as error:
-            _log.warning("programs run with resource limits only, without isolation from files and network: %s", error)
-            return "rlimits"
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        return "namespaces"
+    def _detect(self, forced: Level | None) -> Level:
+        """The level; and whether programs have a user of their own there, which root can give them and without which no limit on the
+        number of their threads holds for root. That needs a Python that others than root can read."""
+        job = Job(sections=["import math, json"], expressions=["math.sqrt(4)"])
+        for self._own_user in (True, False) if os.getuid() == 0 else (False,):
+            work = Path(tempfile.mkdtemp(dir=self._folder))
+            try:
+                if self._run(job, 10.0, work, "namespaces", self.memory_mib).status == "done":
+                    return "namespaces"
+                reason = "Python does not run there"
+            except SandboxError as error:
+                reason = str(error)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+        if forced is not None:
+            raise SandboxError(reason)
+        _log.warning("programs run with resource limits only, without isolation from network and other processes: %s", reason)
+        return "rlimits"
 
-    def _probe(self) -> tuple[bool, bool]:
-        """Whether a program is refused a socket, and to write to a device that nothing but the rules keeps from it."""
-        refused = "def refused(act, *what):\n    try: act(*what)\n    except PermissionError: return True\n    return False"
-        job = Job(["import _socket, os", refused], expressions=["refused(_socket.socket)", "refused(os.open, '/dev/zero', os.O_WRONLY)"])
+    def _probe(self) -> tuple[bool, bool, bool]:
+        """Whether a program is refused a socket, to write to a device that only the rules keep from it, and more threads than allowed."""
+        refused = "def refused(act, *what):\n    try: act(*what)\n    except (PermissionError, RuntimeError): return True\n    return False"
+        threads = (
+            "def many():\n    _thread.stack_size(2**15)\n    lock = _thread.allocate_lock()\n    lock.acquire()\n"
+            f"    for _ in range({THREADS + 1}): _thread.start_new_thread(lock.acquire, ())"
+        )
+        acts = ["_socket.socket", "os.open, '/dev/zero', os.O_WRONLY", "many"]
+        job = Job(["import _socket, _thread, os", refused, threads], expressions=[f"refused({act})" for act in acts])
         outcome = self.run(job, 10.0)
         if outcome.status != "done":
             raise SandboxError(f"the sandbox does not run programs: {outcome.detail}")
-        filtered, ruled = outcome.values
-        return filtered, ruled
+        filtered, ruled, few_threads = outcome.values
+        return filtered, ruled, few_threads
 
     def _run(self, job: Job, cpu_limit_s: float, work: Path, level: Level, memory_mib: int) -> Outcome:
         token = secrets.token_hex(16)
         order = {
             "level": level,
             "work": str(work),
+            "own_user": self._own_user and level == "namespaces",
             "roots": _roots() if level == "namespaces" else [],
             "memory": memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
+            "threads": THREADS if level == "namespaces" and _counts_for_each_namespace() else None,
             "filter": seccomp.program(shared_files=level == "rlimits") if self._call_filter else None,
             "rules": self._rules(level, work) if self._file_rules else None,
             "token": token,
@@ -345,6 +365,12 @@ def _python() -> str:
 def _roots() -> list[str]:
     """Folders a Python needs: system libraries, its own installation, and this package's child program."""
     return ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", os.path.realpath(sys.base_prefix)]
+
+
+def _counts_for_each_namespace() -> bool:
+    """Whether the kernel counts a user's processes in each user namespace alone; before, all that the user has would be counted."""
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    return (int(major), int(minor)) >= (5, 14)
 
 
 def _without_carriage_returns(source: str) -> str:

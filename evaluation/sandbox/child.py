@@ -23,6 +23,7 @@ from _signal import SIG_IGN, SIGKILL, SIGTERM, signal  # type: ignore[import-not
 
 TYPE_CHECKING = False  # the name type checkers know; typing itself takes long to import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
@@ -60,13 +61,21 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     check(libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode()), f"mount {target}")
 
 
-def enter_namespaces(work: str, roots: list[str]) -> None:
-    """Leave the machine's network, processes and files; what remains is a read-only folder tree of `roots` and an empty /tmp."""
+def enter_namespaces(work: str, roots: list[str], own_user: bool) -> None:
+    """Leave the machine's network, processes and files; what remains is a read-only folder tree of `roots` and an empty /tmp.
+
+    `own_user`: also have a user for the program beside the one for all else, which root may.
+    """
     uid, gid = os.getuid(), os.getgid()
-    check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS), "unshare")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    spaces = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
+    if own_user:
+        map_users(lambda: check(libc.unshare(spaces), "unshare"))
+    else:
+        check(libc.unshare(spaces), "unshare")
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    os.umask(0o022)  # the program may have to look into folders of another user
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     for path in roots:
@@ -81,10 +90,37 @@ def enter_namespaces(work: str, roots: list[str]) -> None:
     attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
     at_root = ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, -100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32)))
     check(at_root.value, "mount_setattr")
-    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700")
+    mine = f"uid={NOBODY},gid={NOBODY}"
+    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700,{mine}")
     # A process in a changed root may not make user namespaces of its own, so there is no way back to any capability.
     os.chroot(work)
     os.chdir("/tmp")
+
+
+def map_users(unshare: Callable[[], None]) -> None:
+    """Root and nobody stay who they are in the user namespace that `unshare` makes. Only a process left outside may say so."""
+    ready, done = os.pipe(), os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        os.close(ready[1])
+        try:
+            if os.read(ready[0], 1):
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{os.getppid()}/{name}", "w") as file:
+                        file.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+                os.write(done[1], b"1")
+        finally:
+            os._exit(0)
+    os.close(done[1])
+    try:
+        unshare()
+        os.write(ready[1], b"1")
+        if not os.read(done[0], 1):
+            raise OSError("the users of the namespace could not be mapped")
+    finally:
+        for end in (*ready, done[0]):
+            os.close(end)
+        os.waitpid(helper, 0)
 
 
 def bind(source: str, target: str) -> None:
@@ -102,8 +138,12 @@ def die_with_parent() -> None:
     check(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "pdeathsig")
 
 
-def drop_privileges() -> None:
-    """No capabilities, and none to be gained by starting another program."""
+def drop_privileges(own_user: bool) -> None:
+    """No capabilities, and none to be gained by starting another program. Where there is one, the program's own user."""
+    if own_user:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
     check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
@@ -137,15 +177,18 @@ def restrict_files(ruleset: tuple[bytes, list[tuple[str, int]]] | None) -> bool:
     return True
 
 
-def limit(cpu_s: int, memory: int) -> None:
-    """Limits on CPU seconds, address space, file size and open files; the hard ones, so the program cannot raise them."""
+def limit(cpu_s: int, memory: int, threads: int | None) -> None:
+    """Limits on CPU seconds, address space, file size, open files and threads; the hard ones, so the program cannot raise them."""
     for kind, value in (
         (resource.RLIMIT_CPU, cpu_s),
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_NPROC, threads),
         (resource.RLIMIT_CORE, 0),
     ):
+        if value is None:
+            continue
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
@@ -249,7 +292,7 @@ def main() -> None:
     os.close(null)
     try:
         if order["level"] == "namespaces":
-            enter_namespaces(order["work"], order["roots"])
+            enter_namespaces(order["work"], order["roots"], order["own_user"])
         else:
             check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child_subreaper")  # orphans become its children, see `end_all`
         # No process of the same user may trace this one or write to its memory; those forked from it inherit that.
@@ -318,9 +361,9 @@ def confine(channel: int, order: dict[str, Any]) -> NoReturn:
     try:
         if order["level"] == "namespaces":
             os.setsid()  # signals to its own group must not reach the outermost process; without namespaces, the group's end is its end
-        drop_privileges()
+        drop_privileges(order["own_user"])
         die_with_parent()
-        limit(order["cpu_s"], order["memory"])
+        limit(order["cpu_s"], order["memory"], order["threads"])
         restrict_files(order["rules"])
         filter_calls(order["filter"])
     except OSError as error:
