@@ -11,7 +11,7 @@ from stages.report.figures import COLOURS, INK, Figure, svg
 from stages.sweep_report.cells import Group
 from stages.sweep_report.collect import SweepReport
 
-MORE_COLOURS = (*COLOURS[1:], "#2da44e", "#bf4bb0", "#8a63d2", COLOURS[0])
+MORE_COLOURS = (*COLOURS[1:], "#2da44e", "#bf4bb0", "#8a63d2", "#e5534b", "#1793a0", COLOURS[0])
 """Of groups, each at least 3:1 on white and on near-black."""
 LINES = ("-", "--", ":", "-.")
 """So that groups can be told apart without colour; a group has one of either."""
@@ -72,8 +72,8 @@ def curves(report: SweepReport) -> list[Figure]:
             if found:
                 drawn.append(_panel(stage, label, found, [group.name for group in report.groups]))
         if drawn:
-            caption = f"{title}: bold is the mean over seeds, thin is each seed"
-            out.append(Figure(caption, [_legend(stage, [group.name for group in report.groups]), *drawn]))
+            several = any(len(group.cells) > 1 for group in report.groups)
+            out.append(Figure(f"{title}: bold is the mean over seeds, thin is each seed" if several else title, drawn))
     return out
 
 
@@ -124,8 +124,9 @@ def _panel(stage: str, label: str, found: dict[str, list[Curve]], groups: list[s
     return svg(draw, 3.35, 2.5, name, f"{stage}, {label} over optimizer steps, mean over seeds: {ends}")
 
 
-def _legend(stage: str, groups: list[str]) -> str:
-    """A drawing of its own, once for all panels: inside a panel many groups would hide the curves."""
+def legend(report: SweepReport) -> str:
+    """A drawing of its own, once for all curves: inside a panel many groups would hide them."""
+    groups = [group.name for group in report.groups]
     columns = max(1, min(len(groups), 100 // (8 + max(map(len, groups)))))
 
     def draw(axes: Any) -> None:
@@ -133,6 +134,6 @@ def _legend(stage: str, groups: list[str]) -> str:
             colour, line = _style(name, groups)
             axes.plot([], [], line, color=colour, lw=1.8, label=name)
         axes.set_axis_off()
-        axes.legend(loc="center", ncols=columns, handlelength=2.6)
+        axes.legend(loc="center left", ncols=columns, handlelength=2.6)
 
-    return svg(draw, 7.2, 0.12 + 0.24 * math.ceil(len(groups) / columns), f"sweep-{stage}-legend", f"groups: {', '.join(groups)}")
+    return svg(draw, 7.2, 0.12 + 0.24 * math.ceil(len(groups) / columns), "sweep-legend", f"groups: {', '.join(groups)}")

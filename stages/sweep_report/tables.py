@@ -9,7 +9,7 @@ from stages.report.tables import tex
 from stages.sweep_report.changes import DIFFERENT_PROTOCOLS, SAME, Change, Value
 from stages.sweep_report.collect import Row, SweepReport
 
-MARKS = {"higher": r"$^{\uparrow}$", "lower": r"$^{\downarrow}$", "not distinguishable": r"$^{\approx}$"}
+MARKS = {"higher": r"^{\uparrow}", "lower": r"^{\downarrow}", "not distinguishable": r"^{\approx}"}
 
 
 def as_csv(report: SweepReport) -> str:
@@ -84,4 +84,4 @@ def _rows(report: SweepReport) -> dict[tuple[str, str, str], Row]:
 def _latex_cell(row: Row) -> str:
     value = row.mean
     spread = rf" \pm {100 * (value.high - value.mean):.1f}" if value.over == "seeds" else rf"\ {interval_of(value)}"
-    return f"${100 * value.mean:.1f}{spread}$" + MARKS.get(row.verdict, "")
+    return f"${100 * value.mean:.1f}{spread}{MARKS.get(row.verdict, '')}$"

@@ -10,6 +10,8 @@ from stages.sweep_report import figures, lineage
 from stages.sweep_report.collect import SweepReport, Table
 from stages.sweep_report.tables import interval_of, points
 
+PROGRAMS = ("data", "base", "sft", "difficulty", "grpo", "generate", "score")
+"""What has a column of its own among the costs: all that computes. The order in which stages ended says nothing where some ran at once."""
 FEW = 3  # comparisons of which nobody needs to be told that one may be chance
 
 
@@ -34,6 +36,7 @@ def view(report: SweepReport) -> dict[str, Any]:
         "comparisons": _comparisons(report.comparisons),
         "tables": [_table(table) for table in report.tables],
         "scores": [figures.scores(benchmark, report) for benchmark in dict.fromkeys(table.benchmark for table in report.tables)],
+        "legend": figures.legend(report),
         "curves": figures.curves(report),
         "steps": [
             {
@@ -108,7 +111,7 @@ def _comparisons(count: int) -> str:
 
 def _costs(report: SweepReport) -> dict[str, Any]:
     """A line a group, with the seconds of each stage program; and what all of it took."""
-    programs = [p for p in dict.fromkeys(p for costs in report.costs.values() for p in costs) if p != "report"]
+    programs = [program for program in PROGRAMS if any(program in costs for costs in report.costs.values())]
     rows = []
     for group, costs in report.costs.items():
         whole = total(costs.values())

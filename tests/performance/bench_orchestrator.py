@@ -108,7 +108,7 @@ def test_fan_out(tmp_path: Path) -> None:
     (tmp_path / "cell.py").write_text("import json, time\ntime.sleep(0.5)\nprint(json.dumps({'run': 'r', 'stages': []}))\n")
     loaded = load_sweep(tmp_path / "sweep.yaml", [f"home={tmp_path / 'home'}"])
     real = fanout.LocalProcess
-    fanout.LocalProcess = lambda command, **options: real([sys.executable, str(tmp_path / "cell.py")], **options)  # type: ignore[misc]
+    fanout.LocalProcess = lambda command, *files: real([sys.executable, str(tmp_path / "cell.py")], *files)  # type: ignore[misc]
     try:
         started = time.perf_counter()
         record = SweepRecord.start(Store(tmp_path / "home").home, loaded, "")

@@ -300,6 +300,30 @@ def test_nothing_scored(tmp_path: Path) -> None:
     assert "no scores" in json.loads((tmp_path / "error.json").read_text())["message"]
 
 
+def test_cost_and_what_was_read_from_outside(tmp_path: Path) -> None:
+    inputs = complete(tmp_path)
+    assert {stage["cost"]["gpu_hours"] for stage in report_of(tmp_path, inputs)["stages"]} == {0.0}
+    assert "No GPU hours: all of it was computed on CPU" in (tmp_path / "out" / "report.md").read_text()
+    hardware = {"cpu": "a CPU", "cores": 16, "memory_gib": 128.0, "gpu": ["a GPU", "a GPU"]}
+    hub = {"hub": "owner/model", "commit": "d" * 40}
+    change_manifest(inputs["base"], preimage={"settings": {}, "outside": {"model": hub}})
+    change_manifest(inputs["data"], preimage={"settings": {}, "outside": {"data.sft.0": {"sha256": "e" * 64}}})
+    change_manifest(inputs["sft"], hardware=hardware, seconds=1800.0)
+    change_manifest(inputs["score.sft"], hardware=hardware)
+    change_manifest(inputs["generate.sft"], metrics={"output_tokens": 1_300_000})
+    (inputs["sft"] / "record" / "metrics.jsonl").write_text('{"step": 1, "num_tokens": 700.0}\n{"step": 2, "num_tokens": 1500.0}\n')
+    stages = {stage["name"]: stage for stage in report_of(tmp_path, inputs)["stages"]}
+    assert stages["sft"]["cost"] == {"seconds": 1800.0, "gpu_hours": 1.0, "trained": 1500, "sampled": 0}
+    assert stages["score.sft"]["cost"]["gpu_hours"] == 0.0, "grading takes no GPU"
+    assert stages["base"]["outside"] == {"model": hub}
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    for form in (markdown, page_of(tmp_path)[1].text):
+        assert "owner/model at commit dddddddddddd" in form
+        assert "sha256 eeeeeeeeeeee" in form
+        assert "1.0 GPU hours" in form
+        assert "1.30 M" in form
+
+
 def test_token_weights_are_shown_by_trajectory_and_time(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     row = {"prompt": "q", "tokens": ["a", "<b>", "c"], "weights": [0.1, 1.0, 4.0], "losses": [0.5, 1.0, 2.0]}

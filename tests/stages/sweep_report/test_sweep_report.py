@@ -108,8 +108,8 @@ def test_one_seed_is_compared_problem_by_problem(tmp_path: Path) -> None:
     assert (line["to_baseline_over"], line["to_baseline_verdict"]) == ("problems", "higher")
     latex = (folder / "report.tex").read_text()
     assert rf"$50.0\ [{100 * low:.1f}, {100 * high:.1f}]$" in latex
-    assert r"$^{\uparrow}$" in latex
-    assert r"$^{\approx}$" in latex
+    assert r"]^{\uparrow}$ \\" in latex
+    assert r"]^{\approx}$ \\" in latex
     assert "interval over problems" in summary(collect(tmp_path, folder))
 
 
