@@ -43,7 +43,10 @@ def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
     else:
         generation = GenerationConfig.from_model_config(config)
     text = config.get_text_config()
-    _refuse(folder, _contradictions(folder, generation, tokenizer, text.vocab_size))
+    wrong = _contradictions(folder, generation, tokenizer, text.vocab_size)
+    if len(tokenizer) > text.vocab_size:
+        wrong.append(f"the tokenizer has {len(tokenizer)} tokens, config.json {text.vocab_size}")
+    _refuse(folder, wrong)
     return _contract(folder, text, generation, tokenizer)
 
 
@@ -79,8 +82,6 @@ def _contradictions(folder: Path, generation: Any, tokenizer: Any, rows: int) ->
         wrong.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
     if tokenizer.pad_token_id is not None and generation.pad_token_id not in (None, tokenizer.pad_token_id):
         wrong.append(f"generation_config.json pads with {generation.pad_token_id}, the tokenizer with {tokenizer.pad_token_id}")
-    if len(tokenizer) > rows:
-        wrong.append(f"the tokenizer has {len(tokenizer)} tokens, the model {rows}")
     if (folder / ADAPTER).is_file():
         wrong.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")
     return wrong

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from stages import training
-from stages.handoff import check_contract, check_same, check_stops
+from stages.generate.sample import _open_files
+from stages.generate.settings import GenerateSettings
+from stages.handoff import check_contract, check_files, check_same, check_stops, stored_dtype
 from stages.runtime import StageError
 from tests.tiny import make_tiny_model
 
@@ -57,6 +59,37 @@ def test_parts_that_contradict_each_other_are_named(checkpoint: Path, spoil: Cal
         model, tokenizer = loaded(checkpoint)
     with pytest.raises(StageError, match=message):
         check_contract(checkpoint, model, tokenizer)
+
+
+def test_a_checkpoint_is_held_to_the_contract_before_it_is_sampled(checkpoint: Path) -> None:
+    """The files alone: what evaluation records of a checkpoint is what training recorded, and one with a wrong end is refused."""
+    model, tokenizer = loaded(checkpoint)
+    settings = GenerateSettings.model_validate({"benchmarks": [{"name": "sums", "max_new_tokens": 8}]})
+    _, limit, contract = _open_files(checkpoint, settings)
+    assert limit == 256
+    assert {**contract, "embeddings": model.config.vocab_size} == check_contract(checkpoint, model, tokenizer)
+    edit(checkpoint / "generation_config.json", eos_token_id=7, pad_token_id=8)
+    with pytest.raises(StageError, match=r"ends on 7, the tokenizer on 2 .*; generation_config.json pads with 8"):
+        _open_files(checkpoint, settings)
+    tokenizer.add_tokens(["new"])
+    with pytest.raises(StageError, match="the tokenizer has 313 tokens, config.json 312"):
+        check_files(checkpoint, tokenizer)
+
+
+def test_a_model_that_leaves_its_end_to_the_tokenizer_can_be_sampled_and_not_trained_on(checkpoint: Path) -> None:
+    (checkpoint / "generation_config.json").unlink()
+    edit(checkpoint / "config.json", eos_token_id=None)
+    model, tokenizer = loaded(checkpoint)
+    assert check_files(checkpoint, tokenizer)["end_token_ids"] == [tokenizer.eos_token_id]
+    with pytest.raises(StageError, match="names no end token"):
+        check_contract(checkpoint, model, tokenizer)
+
+
+def test_the_recorded_type_is_that_of_the_files(checkpoint: Path, tmp_path: Path) -> None:
+    """RL loads a bfloat16 checkpoint in float32 to train it."""
+    training.save_checkpoint(*loaded(checkpoint), tmp_path / "half", "bfloat16")
+    assert check_contract(tmp_path / "half", *loaded(tmp_path / "half"))["dtype"] == "bfloat16"
+    assert stored_dtype(tmp_path) is None
 
 
 def test_another_template_or_tokenizer_breaks_the_contract(checkpoint: Path) -> None:
