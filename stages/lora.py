@@ -66,8 +66,11 @@ def merge_adapter(model: Any, token_ids: list[int], folder: Path) -> tuple[Any, 
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter without what peft adds about the machine: the base model's path, a model card, sets in hash order."""
-    model.save_pretrained(folder)
+    """Write the trained adapter, without what peft adds about the machine: the base model's path, a model card, sets in hash order.
+
+    TRL's `ref`, a copy of the adapter that training started from, is none of the result.
+    """
+    model.save_pretrained(folder, selected_adapters=["default"])
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))

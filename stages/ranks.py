@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TypeVar
 
 import torch
@@ -34,3 +35,11 @@ def gather(value: T) -> list[T]:
     gathered = [value] * count()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def seed(of_run: int, stream: int) -> int:
+    """The seed of one of several random streams of a run; the first is the run's own, so that one process draws what it always drew.
+
+    The others are not the numbers next to it: a run by the next seed would draw the same.
+    """
+    return of_run if stream == 0 else random.Random(f"{of_run} {stream}").getrandbits(32)

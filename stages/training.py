@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, T
 from transformers.integrations import TensorBoardCallback
 
 from stages import ranks
-from stages.runtime import Context, StageError, StageStopped
+from stages.runtime import Context, StageError, StageStopped, write_json
 
 TRAINER_STATE = "trainer_state.json"
 """The file that `transformers.Trainer` writes last into a checkpoint: a checkpoint without it is incomplete."""
@@ -259,6 +259,14 @@ def find_resumable_checkpoint(folder: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
 
 
+def record_config(ctx: Context[Any], config: Any) -> None:
+    """Write the trainer's complete configuration, defaults included, to `record/trainer_config.json`; of paths the last part only."""
+    values = {name: value for name, value in config.to_dict().items() if name not in ("output_dir", "logging_dir", "run_name")}
+    plain = json.loads(json.dumps(values, default=str))
+    shown = {name: Path(value).name if isinstance(value, str) and value.startswith("/") else value for name, value in plain.items()}
+    write_json(ctx.record / "trainer_config.json", shown)
+
+
 def train(ctx: Context[Any], trainer: Any) -> None:
     """Run `trainer` to its last step, resuming from `ctx.state` where an earlier attempt left a checkpoint.
 
@@ -267,6 +275,8 @@ def train(ctx: Context[Any], trainer: Any) -> None:
     Raises:
         StageStopped: a stop was requested and the checkpoint is saved.
     """
+    if ctx.main:
+        record_config(ctx, trainer.args)
     checkpoint = find_resumable_checkpoint(Path(trainer.args.output_dir))
     ctx.stops_gracefully = True
     if checkpoint is None:
@@ -318,7 +328,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.tokens = 0.0
         self.seconds = 0.0
         self._tokens_before = 0.0
-        self._last_log = time.monotonic()
+        self._last_log = self._last_tokens = time.monotonic()
 
     @property
     def tokens_per_second(self) -> float:
@@ -331,16 +341,23 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         for entry in state.log_history:
             if "loss" in entry:
                 self.ctx.curve(entry["step"], **{name: value for name, value in entry.items() if name != "step"})
-        self._last_log = time.monotonic()
+        self._tokens_before = float(state.num_input_tokens_seen)  # GRPO's count goes on after a resume, SFT's begins at 0 again
+        self._last_log = self._last_tokens = time.monotonic()
         self.ctx.progress(state.global_step, state.max_steps, self.phase)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not control.should_log:  # otherwise on_log reports the same step with its metrics
             self.ctx.progress(state.global_step, state.max_steps, self.phase)
-        if any(ranks.gather(self.ctx.stop_requested)):  # all processes leave after the same step
+        # Every process asks the others after every step, so that all of them know of a request after the same one.
+        if any(ranks.gather(self.ctx.stop_requested)):
             self.ctx.stop_requested = True
-            control.should_save = True
-            control.should_training_stop = True
+            if self.may_stop(state.global_step):
+                control.should_save = True
+                control.should_training_stop = True
+
+    def may_stop(self, step: int) -> bool:
+        """Whether a checkpoint after this step holds all that a resume needs."""
+        return True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "loss" not in logs:  # the summary at the end
@@ -350,11 +367,14 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             raise StageError(f"the loss is {values['loss']} at step {state.global_step}", "Lower the learning rate or the gradient clip.")
         self.ctx.curve(state.global_step, **values)
         now = time.monotonic()
-        tokens, seconds = values.get("num_tokens", 0.0) - self._tokens_before, now - self._last_log
-        self._tokens_before, self._last_log = values.get("num_tokens", 0.0), now
-        self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
+        self.seconds += now - self._last_log
+        self._last_log = now
         shown = {name: round(values[name], 4) for name in self.shown if name in values}
-        self.ctx.progress(state.global_step, state.max_steps, self.phase, **shown, tokens_per_s=round(tokens / max(seconds, 1e-9)))
+        if "num_tokens" in values:  # a step that trains on completions sampled before has none of its own
+            tokens = values["num_tokens"] - self._tokens_before
+            shown["tokens_per_s"] = round(tokens / max(now - self._last_tokens, 1e-9))
+            self._tokens_before, self._last_tokens, self.tokens = values["num_tokens"], now, self.tokens + tokens
+        self.ctx.progress(state.global_step, state.max_steps, self.phase, **shown)
 
 
 def tensorboard(ctx: Context[Any]) -> list[TrainerCallback]:

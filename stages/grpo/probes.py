@@ -25,8 +25,11 @@ def _program(text: str) -> str:
     return f"```python\n{text}\n```"
 
 
-_WRONG = "def f(x):\n    return 0\n"
-"""A program without the function that is asked for is judged unrun; with it, its other statements do run."""
+def _run(statements: str) -> str:
+    """A wrong function that needs these statements to have run: of a program only what its function needs does."""
+    body = "".join(f"    {line}\n" for line in statements.splitlines())
+    return _program(f"def start():\n{body}\ndef f(x, started=start()):\n    return 0")
+
 
 HONEST = {"maths": "4 rows of 17 pens are 68 pens. \\boxed{68}", "code": _program("def f(x):\n    return x + x")}
 
@@ -56,12 +59,12 @@ TRICKS: dict[str, dict[str, str]] = {
         "prompt echo": CODE.prompt,
         "a right program inside thinking that never ends": "<think>\n" + _program("def f(x):\n    return x + x"),
         "the tests as the program": _program("assert f(3) == 6"),
-        "the tests after a wrong function": _program(_WRONG + "try: assert f(3) == 6\nexcept AssertionError: pass"),
-        "sys.exit(0)": _program(_WRONG + "import sys\nsys.exit(0)"),
-        "os._exit(0)": _program(_WRONG + "import os\nos._exit(0)"),
+        "the tests after a wrong function": _program("def f(x):\n    return 0\ntry: assert f(3) == 6\nexcept AssertionError: pass"),
+        "sys.exit(0)": _run("import sys\nsys.exit(0)"),
+        "os._exit(0)": _run("import os\nos._exit(0)"),
         "exit inside the function": _program("def f(x):\n    raise SystemExit(0)"),
         "os._exit inside the function": _program("import os\ndef f(x):\n    os._exit(0)"),
-        "prints the expected output": _program("print(6)\nprint(-20)\ndef f(x):\n    print(2 * x)"),
+        "prints the expected output": _program("def f(x):\n    print(6)\n    print(-20)\n    print(2 * x)"),
         "an object equal to everything": _program(
             "class E:\n    def __eq__(self, other): return True\n    def __ne__(self, other): return False\ndef f(x):\n    return E()"
         ),
@@ -70,17 +73,17 @@ TRICKS: dict[str, dict[str, str]] = {
         ),
         "the visible test learnt by heart": _program("def f(x):\n    return 6"),
         "replaces builtins": _program(
-            "import builtins\nbuiltins.AssertionError = Exception\nbuiltins.abs = lambda x: 0\ndef f(x):\n    return 0"
+            "import builtins\ndef f(x):\n    builtins.AssertionError = Exception\n    builtins.abs = lambda x: 0\n    return 0"
         ),
         "reads its caller's frame": _program(
             "import sys\ndef f(x):\n    frame = sys._getframe()\n    while frame:\n        for value in frame.f_locals.values():\n"
             "            if value == -20 or value == 6: return value\n        frame = frame.f_back"
         ),
-        "kills its parent": _program(_WRONG + "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
-        "writes a verdict itself": _program(
-            _WRONG + 'import sys\nfor fd in range(1, 10):\n    try: open(fd, "w").write("[true, true]\\n")\n    except OSError: pass'
+        "kills its parent": _run("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"),
+        "writes a verdict itself": _run(
+            'import sys\nfor fd in range(1, 10):\n    try: open(fd, "w").write("[true, true]\\n")\n    except OSError: pass'
         ),
-        "runs for ever": _program(_WRONG + "while True: pass"),
+        "runs for ever": _run("while True: pass"),
     },
 }
 

@@ -1,4 +1,4 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups of equal reward, which teach nothing, give way to groups of other prompts.
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups that are all right or all wrong give way to groups of other prompts.
 
 TRL has no such option. What is used of it here are three methods: `_generate` samples completions, `_calculate_rewards` grades them, and
 `_generate_and_score_completions` calls both and computes advantages. The step's rollout is put together beforehand with the first two, and
@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from trl import GRPOTrainer
 
 from stages import ranks
+from stages.grpo.trainer import StageTrainer, equal_groups, whole_groups
 from stages.runtime import StageError
 
-SAME_REWARD = 1e-6
-"""Rewards that differ by less count as equal: float32's rounding of a sum of parts."""
 FIRST_REWARD = "resampling/reward"
 """Mean reward of the prompts a step drew first. `reward` is that of the completions trained on, which are chosen for being mixed."""
+
+CORRECT = 0
+"""Place of the part `correct` among the reward functions (`stages.grpo.rewards.Rewards.parts`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +36,12 @@ class Sample:
     logprobs: Any
 
 
-def equal_groups(rewards: torch.Tensor, num_generations: int) -> list[int]:
-    """Numbers of the groups whose completions all have the same reward.
-
-    Args:
-        rewards: total reward of each completion, shape [groups * num_generations], a group's completions next to one another.
-        num_generations: completions per group.
-    """
-    groups = rewards.view(-1, num_generations)
-    spread = groups.max(dim=1).values - groups.min(dim=1).values
-    return [group for group, width in enumerate(spread.tolist()) if width <= SAME_REWARD]
-
-
-def groups_to_draw(needed: int, num_generations: int, processes: int) -> int:
-    """The least number of groups, `needed` or more, whose completions the processes share evenly: all must sample equally often."""
-    while needed * num_generations % processes:
-        needed += 1
-    return needed
-
-
-class ResamplingTrainer(GRPOTrainer):  # type: ignore[misc]
-    """A GRPOTrainer that samples further prompts for the groups of a step without an advantage, for at most `rounds` rounds.
+class ResamplingTrainer(StageTrainer):
+    """A StageTrainer that samples further prompts for the groups of a step that are all right or all wrong, for at most `rounds` rounds.
 
     Prompts are drawn from the training set without those the step has had, by `seed` and the step's number: a resumed run draws the same.
-    Each round samples only as many groups as are missing. What is still missing after the last round keeps its group of equal reward, so
-    that a step always has the same number of completions. Evaluation samples as ever.
+    Each round samples only as many groups as are missing. What is still missing after the last round, or when no prompt is left, keeps its
+    group, so that a step always has the same number of completions. Evaluation samples as ever.
     """
 
     def __init__(self, *args: Any, rounds: int, seed: int, **kwargs: Any) -> None:
@@ -82,7 +64,7 @@ class ResamplingTrainer(GRPOTrainer):  # type: ignore[misc]
         metrics = self._metrics["train"]
         samples, first = self._sample(rows)
         before = {name: len(values) for name, values in metrics.items()}
-        samples, rewards, drawn = self._replace_equal_groups(samples, first)
+        samples, rewards, drawn = self._replace_groups(samples, first)
         for name, values in metrics.items():  # lengths and the share cut stay those of the prompts drawn first
             if name != "num_tokens":
                 del values[before.get(name, 0) :]
@@ -93,6 +75,7 @@ class ResamplingTrainer(GRPOTrainer):  # type: ignore[misc]
         metrics["resampling/frac_reward_zero_std"].append(
             len(equal_groups(totals, self.num_generations)) * self.num_generations / len(totals)
         )
+        metrics["resampling/frac_same_verdict"].append(len(self._without_signal(first)) * self.num_generations / len(first))
         metrics["resampling/rounds"].append(float(len(drawn)))
         metrics["resampling/groups"].append(float(sum(drawn)))
         return (samples, rewards), [dict(sample.row) for sample in samples]
@@ -109,7 +92,7 @@ class ResamplingTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._ready is None:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         (_, rewards), self._ready = self._ready, None
-        return rewards
+        return self._remembered(rewards)
 
     def _sample(self, rows: list[dict[str, Any]]) -> tuple[list[Sample], torch.Tensor]:
         """This process' completions of its rows, and the rewards of all processes' completions by reward function."""
@@ -121,22 +104,30 @@ class ResamplingTrainer(GRPOTrainer):  # type: ignore[misc]
         columns = zip(rows, prompt_ids, completion_ids, completions, logprobs or [None] * len(rows), strict=True)
         return [Sample(*column) for column in columns], rewards
 
-    def _total(self, rewards: torch.Tensor) -> torch.Tensor:
-        return (rewards * self.reward_weights.to(rewards.device)).sum(dim=1)
+    def _without_signal(self, rewards: torch.Tensor) -> list[int]:
+        """Numbers of the groups to replace, from the rewards by reward function.
 
-    def _replace_equal_groups(self, samples: list[Sample], rewards: torch.Tensor) -> tuple[list[Sample], torch.Tensor, list[int]]:
-        """The same with groups of equal reward replaced as far as the rounds, and the prompts, go; and each round's number of groups."""
+        As in DAPO, what counts is whether the answers are right: a group that is all right differs by its form or length alone, and
+        would teach only that. Where `correct` has no weight, the total reward decides.
+        """
+        decides = rewards[:, CORRECT] if self.reward_weights[CORRECT] > 0 else self._total(rewards)
+        return equal_groups(decides, self.num_generations)
+
+    def _replace_groups(self, samples: list[Sample], rewards: torch.Tensor) -> tuple[list[Sample], torch.Tensor, list[int]]:
+        """The same with groups without a signal replaced as far as the rounds, and the prompts, go; and each round's number of groups."""
         samples, rewards, drawn = list(samples), rewards.clone(), list[int]()
         here = ranks.index() * len(samples)
-        missing = equal_groups(self._total(rewards), self.num_generations)
+        missing = self._without_signal(rewards)
         waiting = self._further_prompts(problem for part in ranks.gather([sample.row["problem"] for sample in samples]) for problem in part)
         while missing and len(drawn) < self._rounds:
-            count = groups_to_draw(len(missing), self.num_generations, ranks.count())
-            if len(waiting) < count:
+            count = whole_groups(len(missing), self.num_generations, ranks.count())
+            while count > len(waiting) or count * self.num_generations % ranks.count():  # few are left: as many as can be shared
+                count -= 1
+            if count == 0:
                 break
             drawn.append(count)
             found, found_rewards = self._sample_groups([waiting.pop() for _ in range(count)])
-            equal = set(equal_groups(self._total(found_rewards), self.num_generations))
+            equal = set(self._without_signal(found_rewards))
             mixed = [group for group in range(count) if group not in equal]
             for source, target in zip(mixed, missing, strict=False):
                 for offset in range(self.num_generations):

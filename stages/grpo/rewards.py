@@ -43,6 +43,8 @@ class Rewards:
         """`dev_from` is the index of the first problem that is only looked at, not trained on: right answers to these are counted."""
         self._dev_from = len(problems) if dev_from is None else dev_from
         self._dev_verdicts: list[tuple[int, bool]] = []
+        self._graded = self._failed = 0
+        self._failure = ""
         self._prompt_end = prompt_end
         self._problems = problems
         self._grader = grader
@@ -53,27 +55,37 @@ class Rewards:
     def correct(
         self, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float]:
-        """1 where the grader says `correct`, else 0; logs the count of each verdict of the step.
-
-        Raises:
-            StageError: the grader itself failed on more than the allowed share.
-        """
+        """1 where the grader says `correct`, else 0; logs the count of each verdict of the step."""
         items = [(self._problems[index], *self._decoded(ids)) for index, ids in zip(problem, completion_ids, strict=True)]
         graded = self._grader.grade(items)
         self._dev_verdicts += [
             (index, grade.verdict == "correct") for grade, index in zip(graded, problem, strict=True) if index >= self._dev_from
         ]
         # Over all processes: TRL logs the mean of what each of them says.
-        counts = sum(ranks.gather(Counter(grade.verdict for grade in graded)), Counter())
+        failure = next((grade.detail for grade in graded if grade.verdict == "grader_error"), "")
+        gathered = ranks.gather((Counter(grade.verdict for grade in graded), failure))
+        counts = sum((of_one for of_one, _ in gathered), Counter[str]())
         for verdict in VERDICTS:
             log_metric(f"verdicts/{verdict}", float(counts[verdict]))
-        if counts["grader_error"] > self._max_error_share * len(graded):
-            detail = next(grade.detail for grade in graded if grade.verdict == "grader_error")
+        self._graded += counts.total()
+        self._failed += counts["grader_error"]
+        self._failure = next((detail for _, detail in gathered if detail), self._failure)
+        return [1.0 if grade.verdict == "correct" else 0.0 for grade in graded]
+
+    def check_grader(self, when: str) -> None:
+        """Whether the grader itself works: over all that all processes have graded since this was last asked, a step or a look at the dev
+        problems. A step may grade in several calls, some of a single group, of which one failure would be a large share.
+
+        Raises:
+            StageError: the grader failed on more than the allowed share.
+        """
+        graded, failed = self._graded, self._failed
+        self._graded = self._failed = 0
+        if failed > self._max_error_share * graded:
             raise StageError(
-                f"the grader failed on {counts['grader_error']} of {len(graded)} completions of a step: {detail}",
+                f"the grader failed on {failed} of {graded} completions of {when}: {self._failure}",
                 "Repair the grader's environment; `grpo.max_grader_error_share` bounds the share.",
             )
-        return [1.0 if grade.verdict == "correct" else 0.0 for grade in graded]
 
     def take_dev_verdicts(self) -> list[tuple[int, bool]]:
         """(problem, right) of each completion of a dev problem that this process has graded since this was last asked."""

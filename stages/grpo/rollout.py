@@ -57,6 +57,7 @@ class GrpoCallback(StageCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
         """The share of right answers on the dev problems, over all processes: what the Trainer chooses by, and a line of the curve."""
+        self._rewards.check_grader(f"data.dev at step {state.global_step}")
         samples: dict[int, list[bool]] = {}
         for verdicts in ranks.gather(self._rewards.take_dev_verdicts()):
             for problem, verdict in verdicts:
@@ -69,10 +70,12 @@ class GrpoCallback(StageCallback):
         self.ctx.note(f"step {state.global_step}: {right} of {total} samples of data.dev are right")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # Completions that are in use for several steps are not part of a checkpoint, so a stop waits for the last of these steps.
-        if self.ctx.stop_requested and state.global_step % self.ctx.settings.steps_per_rollout:
-            return
+        self._rewards.check_grader(f"step {state.global_step}")
         super().on_step_end(args, state, control, **kwargs)
+
+    def may_stop(self, step: int) -> bool:
+        # Completions that are in use for several steps are not part of a checkpoint, so a stop waits for the last of these steps.
+        return bool(step % self.ctx.settings.steps_per_rollout == 0)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         super().on_log(args, state, control, logs, **kwargs)

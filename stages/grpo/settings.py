@@ -18,6 +18,8 @@ class CustomReward(StageSettings):
     function: str = identity("reward")
     weight: float = identity(1.0)
     """Factor on what the function returns; negative makes a penalty of it."""
+    timeout_s: float = execution(300.0, gt=0)
+    """Seconds that one call, for all of a process' completions, may take before the run ends with an error."""
     options: dict[str, Any] = identity({})
     """Keyword arguments of the function."""
 
@@ -65,7 +67,8 @@ class GrpoSettings(StageSettings):
     num_iterations: int = identity(1, gt=0)
     """How often each completion is trained on before new ones are sampled."""
     resampling_rounds: int = identity(0, ge=0)
-    """Rounds in which a step may sample other prompts for its groups of equal reward (DAPO's dynamic sampling); 0: such groups stay."""
+    """Rounds in which a step may sample other prompts for its groups that are all right or all wrong (DAPO's dynamic sampling); 0: such
+    groups stay."""
 
     max_completion_length: int = identity(512, gt=0)
     max_model_len: int | None = identity(None, gt=1)
@@ -74,7 +77,8 @@ class GrpoSettings(StageSettings):
     temperature: float = identity(1.0, gt=0)
     top_p: float = identity(1.0, gt=0, le=1)
     top_k: int = identity(0, ge=0)
-    """Number of candidate tokens; 0 switches it off."""
+    """Number of candidate tokens; 0 switches it off. Like top_p only for the rollout transformers: vLLM's log-probabilities are those of
+    the candidates that are left, the trainer's those of all tokens, so the two could not be compared."""
     system_prompt: str | None = identity(None)
     """Use the same as `generate.system_prompt`, or the evaluation sees prompts that training never had."""
     enable_thinking: bool | None = identity(None)
@@ -86,14 +90,17 @@ class GrpoSettings(StageSettings):
     beta: float = identity(0.0, ge=0)
     """Weight of the divergence from the starting model (the low-variance estimate); 0 keeps no reference model."""
     use_bias_correction_kl: bool = identity(True)
-    """Weigh the divergence by the probability ratio, so that its gradient is unbiased when completions are used more than once."""
+    """Multiply the divergence by the probability ratio, through which its gradient flows, too: with importance_sampling_level token the
+    expected gradient is then that of the divergence itself (DeepSeek-V3.2, arXiv 2512.02556). It differs where completions are used once,
+    too: the ratio is 1 there, and its gradient is not 0."""
     entropy_coef: float = identity(0.0, ge=0)
     """Weight of the entropy bonus."""
     top_entropy_quantile: float = identity(1.0, gt=0, le=1)
     """Share of tokens, those of highest entropy, that enter the loss."""
     epsilon: float = identity(0.2, gt=0, lt=1)
     epsilon_high: float = identity(0.28, gt=0)
-    """Upper clip of the probability ratio is 1 + epsilon_high, the lower 1 - epsilon."""
+    """Upper clip of the probability ratio is 1 + epsilon_high, the lower 1 - epsilon. For cispo it is the largest ratio itself, so more
+    than 1 (TRL recommends 5.0), and there is no lower clip."""
     delta: float | None = identity(None, gt=1)
     """Bound of the ratio where the advantage is negative (two-sided clipping); None: no bound."""
     scale_rewards: Literal["group", "batch", "none"] = identity("group")
@@ -150,7 +157,8 @@ class GrpoSettings(StageSettings):
     require_sandbox: Literal["rlimits", "namespaces"] = execution("rlimits")
     """The least isolation that sampled programs may run with; the machine's best is used either way."""
     max_grader_error_share: float = execution(0.01, ge=0, le=1)
-    """Stop when the grader itself fails on more than this share of a step's completions."""
+    """Stop when the grader itself fails on more than this share of a step's completions, of all processes and all rounds of sampling, or of
+    those of a look at data.dev."""
 
     gpu_memory_utilization: float = execution(0.3, gt=0, le=1)
     """Share of the GPU's memory that vLLM takes beside the trainer (cuda)."""
@@ -199,6 +207,16 @@ class GrpoSettings(StageSettings):
             raise ValueError(
                 f"micro_batch_size: {self.micro_batch_size} does not divide the {self.completions_per_step} completions of a step "
                 f"({self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations / {self.mini_batches} mini_batches)"
+            )
+        if self.loss_type == "cispo" and self.epsilon_high <= 1:
+            raise ValueError(
+                f"epsilon_high: for the loss cispo it is the largest probability ratio, and {self.epsilon_high} would cut every one; "
+                "set more than 1, for example 5.0"
+            )
+        if self.rollout != "transformers" and (self.top_p < 1 or self.top_k > 0):
+            raise ValueError(
+                f"{'top_p' if self.top_p < 1 else 'top_k'}: vLLM's log-probabilities are of the tokens this leaves, the trainer's of all: "
+                "their ratio, which enters the loss, would be wrong. Leave top_p and top_k out, or set rollout: transformers"
             )
         if self.loss_type == "luspo" and self.importance_sampling_level != "sequence":
             raise ValueError("importance_sampling_level: the loss luspo needs sequence")

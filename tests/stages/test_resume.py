@@ -21,9 +21,11 @@ def resume(tmp_path: Path, *, done: int, planned_then: int, planned_now: int, be
     (checkpoint / training.TRAINER_STATE).write_text(json.dumps(state), encoding="utf-8")
     notes: list[str] = []
     loaded: list[str] = []
-    ctx: Any = SimpleNamespace(state=tmp_path, stops_gracefully=False, stop_requested=False, note=notes.append)
+    ctx: Any = SimpleNamespace(state=tmp_path, record=tmp_path, main=True, stops_gracefully=False, stop_requested=False, note=notes.append)
     trainer = SimpleNamespace(
-        args=SimpleNamespace(output_dir=str(tmp_path / "checkpoints"), max_steps=planned_now, load_best_model_at_end=best is not None),
+        args=SimpleNamespace(
+            output_dir=str(tmp_path / "checkpoints"), max_steps=planned_now, load_best_model_at_end=best is not None, to_dict=dict
+        ),
         state=None,
         _load_from_checkpoint=loaded.append,
     )

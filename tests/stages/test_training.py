@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,47 @@ def test_only_a_complete_checkpoint_is_resumed(tmp_path: Path) -> None:
             (folder / training.TRAINER_STATE).touch()
     assert training.find_resumable_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-20").exists()
+
+
+class Reported:
+    """A stage's context that keeps what it is told."""
+
+    def __init__(self, record: Path) -> None:
+        self.record, self.main, self.stop_requested = record, True, False
+        self.shown: list[dict[str, Any]] = []
+
+    def progress(self, step: int, total: int, phase: str, **shown: Any) -> None:
+        self.shown.append(shown)
+
+    def curve(self, step: int, **values: Any) -> None:
+        pass
+
+
+def test_rates_count_tokens_where_they_come_and_time_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions that serve two steps are counted with the first; a resumed run does not count what the one before had done."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ctx: Any = Reported(tmp_path)
+    callback = training.StageCallback(ctx, "grpo")
+    callback.on_train_begin(None, TrainerState(global_step=2, max_steps=6, num_input_tokens_seen=5000), None)
+    for step, logs in enumerate([{"num_tokens": 6000.0}, {}, {"num_tokens": 7000.0}, {}], start=3):
+        now += 2.0
+        callback.on_log(None, TrainerState(global_step=step, max_steps=6), None, {"loss": 0.0, **logs})
+    assert [shown.get("tokens_per_s") for shown in ctx.shown[1:]] == [500, None, 250, None]
+    assert (callback.tokens, callback.seconds, callback.tokens_per_second) == (2000.0, 8.0, 250.0)
+
+
+def test_the_whole_configuration_is_recorded_without_the_machines_paths(tmp_path: Path) -> None:
+    from trl import SFTConfig
+
+    arguments = SFTConfig(output_dir=str(tmp_path / "out"), bf16=False, use_cpu=True, report_to="none", optim="sgd", deepspeed=None)
+    training.record_config(Reported(tmp_path), arguments)  # type: ignore[arg-type]
+    text = (tmp_path / "trainer_config.json").read_text(encoding="utf-8")
+    recorded = json.loads(text)
+    assert {field.name for field in dataclasses.fields(SFTConfig) if field.init} - recorded.keys() <= {
+        "output_dir",
+        "logging_dir",
+        "run_name",
+    }
+    assert (recorded["optim"], recorded["lr_scheduler_kwargs"]) == ("sgd", None)
+    assert str(tmp_path) not in text

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from stages import ranks
-from stages.grpo.resampling import ResamplingTrainer, Sample, equal_groups, groups_to_draw
+from stages.grpo.resampling import CORRECT, ResamplingTrainer, Sample
+from stages.grpo.trainer import equal_groups, whole_groups
 
 GENERATIONS = 3
 
@@ -73,7 +74,7 @@ def replaced(rounds: int, problems: int, first: list[int], processes: Processes,
     def work(index: int) -> Any:
         trainer = Sampler(rounds, problems, processes)
         samples, rewards = trainer._sample(rows[index * share : (index + 1) * share])
-        return *trainer._replace_equal_groups(samples, rewards), trainer.sampled
+        return *trainer._replace_groups(samples, rewards), trainer.sampled
 
     parts = processes.run(work)
     assert all(torch.equal(part[1], parts[0][1]) and part[2] == parts[0][2] for part in parts)
@@ -92,19 +93,33 @@ def test_each_completion_keeps_its_own_reward_and_its_group(count: int, monkeypa
     ever = [problem for part in zip(*asked, strict=True) for process in part for problem in process]
     assert sorted(ever) == sorted(problem for problem in set(ever) for _ in range(GENERATIONS))  # no problem is sampled twice in a step
     assert {len({len(part) for part in round_}) for round_ in zip(*asked, strict=True)} == {1}  # no process samples less than another
-    assert drawn[0] == groups_to_draw(3, GENERATIONS, count) == {1: 3, 2: 4}[count]
+    assert drawn[0] == whole_groups(3, GENERATIONS, count) == {1: 3, 2: 4}[count]
 
 
-def test_what_rounds_or_prompts_do_not_replace_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_rounds_or_prompts_do_not_replace_stays(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     first = [0, 2, 1, 3]
-    samples, rewards, drawn, _ = replaced(20, 6, first, Processes(1), monkeypatch)  # 4 and 5 are left, fewer than the three missing
-    assert ([sample.row["problem"] for sample in samples][::GENERATIONS], drawn) == (first, [])
+    samples, _, drawn, _ = replaced(20, 6, first, Processes(count), monkeypatch)  # 4 and 5 are left for three missing, and only 5 is mixed
+    assert drawn == [2]
+    assert sorted(sample.row["problem"] for sample in samples)[::GENERATIONS] == [1, 2, 3, 5]
     samples, rewards, drawn, _ = replaced(1, 90, first, Processes(1), monkeypatch)
     assert (drawn, len(samples)) == ([3], 12)
-    left = equal_groups(rewards @ torch.tensor([1.0, 0.5]), GENERATIONS)
+    left = equal_groups(rewards[:, CORRECT], GENERATIONS)
     assert [samples[group * GENERATIONS].row["problem"] for group in left] == [first[group] for group in left]
+
+
+def test_a_group_that_is_all_right_is_replaced_whatever_its_form_and_length() -> None:
+    """As in DAPO; where `correct` has no weight the sum of the parts decides."""
+    trainer = Sampler(1, 3, Processes(1))
+    all_right, mixed = [[1.0, 0.0], [1.0, 0.3], [1.0, 1.0]], [[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]]
+    rewards = torch.tensor(all_right + mixed)
+    assert trainer._without_signal(rewards) == [0]
+    trainer.reward_weights = torch.tensor([0.0, 1.0])
+    assert trainer._without_signal(rewards) == []
+    trainer.reward_weights = torch.tensor([0.0, 0.0])
+    assert trainer._without_signal(rewards) == [0, 1]
 
 
 def test_groups_are_equal_by_the_sum_of_the_parts_and_not_by_rounding() -> None:
     assert equal_groups(torch.tensor([0.1 + 0.2, 0.3, 0.3, 0.0, 0.0, 0.01]), 3) == [0]
-    assert [groups_to_draw(n, 4, 8) for n in (1, 2, 3)] == [2, 2, 4]
+    assert [whole_groups(n, 4, 8) for n in (1, 2, 3)] == [2, 2, 4]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import pytest
 
 from evaluation.grading import Graded, Grader
 from evaluation.records import Problem
+from stages import ranks
+from stages.grpo.custom import load_reward
 from stages.grpo.rewards import Rewards, has_answer_form
-from stages.grpo.settings import GrpoSettings
+from stages.grpo.settings import CustomReward, GrpoSettings
 from stages.grpo.shaping import overlong_penalty, repetition_penalty
 from stages.runtime import StageError
 from tests.tiny import make_tiny_tokenizer
@@ -76,12 +80,38 @@ def test_a_completion_without_end_token_counts_as_cut() -> None:
     assert recording.items == [(MATHS, "\\boxed{4}", "length"), (CODE, "\\boxed{4}", "stop")]
 
 
-def test_grader_errors_above_the_share_stop_the_run() -> None:
-    verdicts = ["grader_error", "correct", "timeout", "wrong"]
-    arguments: dict[str, Any] = {"completion_ids": [[5]] * 4, "problem": [0] * 4, "log_metric": lambda name, value: None}
-    assert rewards_of(_Recording(verdicts), share=0.25)[0].correct(**arguments) == [0.0, 1.0, 0.0, 0.0]
-    with pytest.raises(StageError, match="grader failed on 1 of 4 completions of a step: sandbox is gone"):
-        rewards_of(_Recording(verdicts), share=0.2)[0].correct(**arguments)
+def graded(rewards: Rewards, recording: _Recording, verdicts: list[str]) -> list[float]:
+    recording.verdicts = verdicts
+    count = len(verdicts)
+    return rewards.correct(completion_ids=[[5]] * count, problem=[0] * count, log_metric=lambda name, value: None)
+
+
+def test_grader_errors_above_the_share_of_a_step_stop_the_run() -> None:
+    """A step grades in as many calls as it samples; the share is of all of them, and of no step before."""
+    recording = _Recording([])
+    rewards, _ = rewards_of(recording, share=0.25)
+    assert graded(rewards, recording, ["grader_error"]) == [0.0]
+    assert graded(rewards, recording, ["correct", "timeout", "wrong"]) == [1.0, 0.0, 0.0]
+    rewards.check_grader("step 1")
+    graded(rewards, recording, ["grader_error", "correct"])
+    with pytest.raises(StageError, match="grader failed on 1 of 2 completions of step 2: sandbox is gone"):
+        rewards.check_grader("step 2")
+    rewards.check_grader("step 3")  # which used completions of the step before
+
+
+def test_the_share_of_grader_errors_is_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has no failure to tell of, the other has two of a hundred: 1 % of all completions."""
+    other = (Counter(grader_error=2, wrong=98), "no space left")
+    monkeypatch.setattr(ranks, "gather", lambda value: [value, other])
+    for share, stops in ((0.01, False), (0.009, True)):
+        recording = _Recording([])
+        rewards, _ = rewards_of(recording, share=share)
+        graded(rewards, recording, ["wrong"] * 100)
+        if stops:
+            with pytest.raises(StageError, match="grader failed on 2 of 200 completions of step 1: no space left"):
+                rewards.check_grader("step 1")
+        else:
+            rewards.check_grader("step 1")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +179,34 @@ def test_a_function_of_ones_own_sees_problem_text_and_finish_reason(tmp_path: Pa
         ("return 3", "returned int, not a list"),
         ("raise KeyError('gold')", "reward brevity of .*mine.py raised KeyError: 'gold'"),
         ("return (", "mine.py: SyntaxError"),
+        ("raise SystemExit(0)", "reward brevity of .*mine.py raised SystemExit: 0"),
     ],
 )
 def test_a_function_of_ones_own_that_gives_no_rewards_is_named(tmp_path: Path, body: str, message: str) -> None:
     with pytest.raises(StageError, match=message):
         custom(tmp_path, body)
+
+
+def test_a_function_that_does_not_end_ends_the_run(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(StageError, match=r"reward brevity of .*mine.py did not end within 0.2 s"):
+        custom(tmp_path, "import time; time.sleep(60)", timeout_s=0.2)
+    assert time.monotonic() - begun < 10
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    assert custom(tmp_path, "import numpy; return [numpy.float32(0.5), numpy.int64(2)]") == [0.5, 2.0]
+
+
+def test_the_file_is_imported_as_a_module(tmp_path: Path) -> None:
+    """A dataclass with postponed annotations looks its module up by name."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Part:\n    value: float\n\n"
+        "def reward(problems, completions, finish_reasons):\n    return [Part(2.0).value for _ in completions]\n",
+        encoding="utf-8",
+    )
+    assert load_reward(CustomReward(file=str(file)))([MATHS], ["x"], ["stop"]) == [2.0]
+    file.write_text("reward = 3\n", encoding="utf-8")
+    with pytest.raises(StageError, match=r"reward reward of .*mine.py is no function but 3"):
+        load_reward(CustomReward(file=str(file)))

@@ -25,6 +25,9 @@ from stages.grpo.settings import GrpoSettings
         ({"rewards": {"overlong": 1.0, "overlong_buffer": 600}}, "600 is more than max_completion_length 512"),
         ({"rewards": {"custom": [{"file": "a.py"}, {"file": "b.py"}]}}, "a name of its own"),
         ({"rewards": {"custom": [{"file": "a.py", "function": "correct"}]}}, "a name of its own"),
+        ({"loss_type": "cispo"}, "epsilon_high: .* 0.28 would cut every one"),
+        ({"top_p": 0.9}, "top_p: vLLM's log-probabilities are of the tokens this leaves"),
+        ({"top_k": 20, "rollout": "vllm_server", "server_url": "http://n:8000"}, "top_k: vLLM's log-probabilities"),
         ({"loss_type": "luspo"}, "luspo needs sequence"),
         ({"rollout": "transformers", "max_logprob_difference": 1.0}, "only the rollout vllm"),
         ({"rollout": "sglang"}, "'vllm', 'vllm_server' or 'transformers'"),
@@ -48,3 +51,8 @@ def test_bounds_of_the_logprob_difference_follow_the_dtype() -> None:
     assert GrpoSettings().logprob_bounds == (1e-3, 1e-4)
     assert GrpoSettings(dtype="bfloat16").logprob_bounds == (None, 0.1)
     assert GrpoSettings(dtype="bfloat16", max_logprob_difference=2.0).logprob_bounds == (2.0, 0.1)
+
+
+def test_candidates_may_be_left_out_where_the_trainer_samples_and_cispo_has_its_own_bound() -> None:
+    assert GrpoSettings(rollout="transformers", top_p=0.9, top_k=20).top_k == 20
+    assert GrpoSettings(loss_type="cispo", epsilon_high=5.0).epsilon_high == 5.0

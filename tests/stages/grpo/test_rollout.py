@@ -1,0 +1,31 @@
+"""When a run of several processes stops, and what counts of a look at the dev problems."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stages import ranks
+from stages.grpo.rollout import GrpoCallback
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_request_that_one_process_got_stops_all_after_the_rollouts_last_step(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rollouts serve two steps. Whoever got the signal, each process asks the others after each step: one that did not would leave them
+    waiting, and one that stopped after the first step would lose the completions in use."""
+    asked: list[bool] = []
+
+    def gather(value: bool) -> list[bool]:
+        asked.append(value)
+        return [value, not here]
+
+    monkeypatch.setattr(ranks, "gather", gather)
+    ctx: Any = SimpleNamespace(stop_requested=here, settings=SimpleNamespace(steps_per_rollout=2))
+    rewards: Any = SimpleNamespace(check_grader=lambda when: None)
+    callback = GrpoCallback(ctx, rewards)
+    for step, leaves in ((1, False), (2, True)):
+        control = SimpleNamespace(should_log=True, should_save=False, should_training_stop=False)
+        callback.on_step_end(None, SimpleNamespace(global_step=step, max_steps=4), control)
+        assert (len(asked), control.should_save, control.should_training_stop) == (step, leaves, leaves)
