@@ -99,7 +99,7 @@ def test_one_seed_is_compared_problem_by_problem(tmp_path: Path) -> None:
     assert {s["group"]: s["verdict"] for s in report["steps"]} == dict.fromkeys(("sft", "vcore", "dft"), "higher")
     page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     for form in (page, markdown):
-        assert "There is one seed, so intervals are over problems" in form
+        assert "There is one seed: values are of its run, in per cent, with 95 % intervals over problems" in form
         assert "not distinguishable" in form
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in form
         assert "5 comparisons were made at the 5 % level, uncorrected" in form
