@@ -60,8 +60,9 @@ def home(tmp_path: Path) -> Path:
         (artifact / file).write_text(text)
         manifest["files"].append({"path": file, "sha256": hashlib.sha256(text.encode()).hexdigest()})
     (artifact / "manifest.json").write_text(json.dumps(manifest))
-    record = {"id": run.name, "name": "nightly", "status": "done", "command": "vcore run nightly.yaml"}
-    (run / "run.json").write_text(json.dumps(record | {"stages": [{"name": "sft", "key": "key", "folder": str(artifact)}]}))
+    record = {"id": run.name, "name": "nightly", "status": "done", "command": "vcore run nightly.yaml", "plan": []}
+    stage = {"name": "sft", "key": "key", "state": "ran", "folder": str(artifact)}
+    (run / "run.json").write_text(json.dumps(record | {"started": "2026-01-01T00:00:00+00:00", "stages": [stage]}))
     (run / "report.json").write_text(json.dumps(REPORT))
     (run / "report.md").write_text("# nightly")
     return tmp_path
