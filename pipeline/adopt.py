@@ -9,24 +9,33 @@ from __future__ import annotations
 import datetime
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import ConfigError, StoreError
-from pipeline.housekeeping import find_artifact
-from pipeline.plan import Planned, differences, make_plan
+from pipeline.errors import ConfigError, StoreError, disk_trouble
+from pipeline.housekeeping import copy, find_artifact
+from pipeline.plan import Planned, make_plan
+from pipeline.reasons import differences
 from pipeline.store import Artifact, Store
 
 CHECKPOINT_STAGES = ("base", "sft", "grpo")
 
 
-def adopt(config: PipelineConfig, store: Store, stage: str, source: str | None) -> tuple[Artifact, list[str]]:
+def adopt(
+    config: PipelineConfig, store: Store, stage: str, source: str | None, say: Callable[[str], None] = lambda line: None
+) -> tuple[Artifact, list[str]]:
     """Publish `source` as the artifact of `stage`; returns it and what differs from what the stage would have made.
 
     Args:
         source: a checkpoint folder; or an artifact of this stage by key or run (see pipeline/housekeeping.py); None is what this stage of
             the pipeline made last time.
+        say: where to tell the user whom this waits for.
+
+    Raises:
+        ConfigError: there is nothing to adopt, or `source` cannot stand for this stage.
+        StoreError: the source is damaged, or the disk is full; the store is then as it was.
     """
     planned = {p.stage.name: p for p in make_plan(config, store)}.get(stage)
     if planned is None:
@@ -35,8 +44,13 @@ def adopt(config: PipelineConfig, store: Store, stage: str, source: str | None) 
         raise ConfigError(f"{stage} is cached under the key it has now; there is nothing to adopt", where="STAGE")
     if planned.key is None or planned.preimage is None:
         raise ConfigError(f"{stage} {planned.reason}, so its key is not known", where="STAGE", fix="Run what it needs first.")
+    program, key = planned.stage.program, planned.key
     folder = Path(source).expanduser() if source is not None else None
-    with store.lock(planned.stage.program, planned.key, lambda who: None):
+    # Beside the stage's own work folder: what an interrupted attempt has saved there is still worth resuming, should this one not do.
+    incoming = store.work(program, f"{key}.adopted")
+    with store.lock(program, key, lambda who: say(f"{stage} waits for {who}, which is making it")):
+        if store.find(program, key).artifact is not None:
+            raise ConfigError(f"{stage} was made meanwhile; there is nothing to adopt", where="STAGE")
         if folder is not None and folder.is_dir():
             origin, manifest = str(folder.resolve()), _of_checkpoint(planned, folder)
             differing = ["made outside this pipeline"]
@@ -46,18 +60,22 @@ def adopt(config: PipelineConfig, store: Store, stage: str, source: str | None) 
             origin, manifest = f"{earlier.manifest['stage']}/{earlier.key}", dict(earlier.manifest)
             differing = differences(earlier.manifest["preimage"], planned.preimage)
             parts = {entry.name: entry for entry in earlier.folder.iterdir() if entry.name != "manifest.json"}
-        out = store.work(planned.stage.program, planned.key) / "out"
-        shutil.rmtree(out.parent, ignore_errors=True)
-        out.mkdir(parents=True)
-        for name, entry in parts.items():
-            (shutil.copytree if entry.is_dir() else shutil.copy2)(entry, out / name)
         manifest |= {
-            "key": planned.key,
+            "key": key,
             "preimage": planned.preimage,
             "adopted": {"from": origin, "differences": differing, "at": _now()},
         }
-        artifact = store.publish(planned.stage.program, planned.key, manifest)
-    store.remember(config.name, stage, artifact.manifest)
+        try:
+            shutil.rmtree(incoming, ignore_errors=True)
+            incoming.mkdir(parents=True)
+            for name, entry in parts.items():
+                copy(entry, incoming / name)
+            artifact = store.take(program, key, incoming, manifest)
+            store.remember(config.name, stage, artifact.manifest)
+        except OSError as error:
+            raise disk_trouble(error, store.home, where=f"stage {stage}") from error
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
     return artifact, differing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -29,13 +28,18 @@ from pipeline.cli_common import (
     print_json,
     print_results,
     print_run,
+    warn_of_unreadable_runs,
 )
 from pipeline.cli_estimate import print_estimate
-from pipeline.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, StageFailed, UserError
+from pipeline.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, UserError
 from pipeline.signals import asked_to_stop, stop_on_signals
 
 app = typer.Typer(
-    name="vcore", help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.", no_args_is_help=True, add_completion=False
+    name="vcore",
+    help="From data to trustworthy numbers: VCORE SFT, GRPO and vLLM evaluation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # `main` says what is wrong
 )
 app.add_typer(cli_store.app, name="store")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -142,6 +146,7 @@ def runs(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
     """List the runs recorded below HOME."""
     from pipeline.runs import list_runs
 
+    warn_of_unreadable_runs(home)
     records = list_runs(home)
     if as_json:
         print_json(records)
@@ -162,10 +167,10 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one run: its stages, results and report."""
-    from pipeline.runs import find_run
+    from pipeline.runs import find_run, load_run
 
     folder = find_run(home, name)
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record = load_run(folder)
     if as_json:
         print_json(record)
         return
@@ -196,11 +201,21 @@ def main() -> NoReturn:
         app()
     except UserError as error:
         _fail(error)
-    except Exception:
+    except Exception as error:  # noqa: BLE001 - the last resort, which has --debug
         if asked_to_stop():  # while a library was being imported, which made an error of its own of it
             _fail(Interrupted("interrupted"))
-        raise
+        _fail(_unforeseen(error))
     raise SystemExit(EXIT_OK)
+
+
+def _unforeseen(error: Exception) -> UserError:
+    """What no part of the project has answered, as one message: the system refused something, or there is a bug."""
+    if isinstance(error, OSError) and error.strerror:
+        told = UserError(error.strerror, where=str(error.filename or ""), fix="Check the disk and the permissions.")
+    else:
+        told = UserError(f"{type(error).__name__}: {error}", fix="This is a bug. `vcore --debug ...` shows where.")
+    told.exit_code = EXIT_STAGE_FAILED
+    return told
 
 
 def _fail(error: UserError) -> NoReturn:
@@ -209,7 +224,8 @@ def _fail(error: UserError) -> NoReturn:
     console = Console(stderr=True, highlight=False)
     word = "[yellow]stopped:[/]" if error.exit_code == EXIT_INTERRUPTED else "[red]error:[/]"
     console.print(f"{word} {escape(str(error))}", soft_wrap=True)
-    if isinstance(error, StageFailed | Interrupted) and error.continue_with:
-        first = "Finished stages are kept. Once that is mended" if isinstance(error, StageFailed) else "What was computed is kept"
+    if error.continue_with:
+        stopped = isinstance(error, Interrupted)
+        first = "What was computed is kept" if stopped else "Finished stages are kept. Once that is mended"
         console.print(f"{first}, continue with: {escape(error.continue_with)}", soft_wrap=True)
     raise SystemExit(error.exit_code)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A file or a pipe has no width to fit: tables keep their lines whole there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+told = Console(highlight=False, stderr=True)
+"""For what is no result: a script that reads `--json` must not meet it."""
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, for example configs/demo.yaml.", show_default=False)
@@ -58,6 +60,14 @@ def interval(result: dict[str, Any]) -> str:
 def count(number: int, noun: str) -> str:
     """`1 stage`, `8 stages`"""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def warn_of_unreadable_runs(home: Path) -> None:
+    """Name the run records that are passed over."""
+    from pipeline.runs import unreadable_runs
+
+    for file in unreadable_runs(home):
+        told.print(f"[yellow]{escape(str(file))} cannot be read and is passed over[/]", soft_wrap=True)
 
 
 def print_run(session: Session, as_json: bool) -> None:

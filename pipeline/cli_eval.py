@@ -213,10 +213,9 @@ def _line(c: Comparison) -> str:
     d = c.difference
     if d is None:
         return f"{c.benchmark}: different protocols, not compared"
-    test = "exact McNemar" if c.exact else "paired normal test"
     return (
         f"{c.benchmark}: {100 * d.difference:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {d.improved} better and {d.worsened} "
-        f"worse of {d.n}, p = {d.p_value:.2g} ({test}): {c.verdict}"
+        f"worse of {d.n}, p = {d.p_value:.2g} ({d.test}): {c.verdict}"
     )
 
 

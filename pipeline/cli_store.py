@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli_common import AsJson, ConfigFile, Home, Overrides, count, out, print_json
+from pipeline.cli_common import AsJson, ConfigFile, Home, Overrides, count, out, print_json, told, warn_of_unreadable_runs
 from pipeline.errors import EXIT_STAGE_FAILED, ConfigError
 
 app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)
@@ -127,7 +127,8 @@ def store_gc(
     from pipeline.housekeeping import collect, remove
     from pipeline.store import Store
 
-    store = Store.existing(home)
+    store = Store.existing(home, writing=yes)
+    warn_of_unreadable_runs(home)
     removals = collect(store, keep_last=keep_last, keep_named=tuple(keep_named or ()), max_bytes=_bytes(max_size) if max_size else None)
     size = sum(removal.bytes for removal in removals)
     freed, busy = remove(store, removals) if yes else (0, [])
@@ -159,7 +160,7 @@ def store_adopt(
     from pipeline.store import Store
 
     settings = load_config(config, overrides or [])
-    artifact, differing = adopt(settings, Store(settings.home_folder), stage, source)
+    artifact, differing = adopt(settings, Store(settings.home_folder), stage, source, lambda line: told.print(escape(line), soft_wrap=True))
     out.print(
         f"{stage} is now {artifact.key[:12]}, adopted although {escape('; '.join(differing) or 'its artifact was gone')}", soft_wrap=True
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 EXIT_OK = 0
 EXIT_STAGE_FAILED = 1
 EXIT_CONFIG = 2
@@ -45,3 +48,15 @@ class Interrupted(UserError):
     """The run was stopped (SIGINT or SIGTERM); what was computed is kept and the next run continues."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def disk_trouble(error: OSError, home: Path, where: str = "") -> StoreError:
+    """A read or write that the system refused, as an error that says which and what to do."""
+    what = f"{error.strerror or error}{f' ({error.filename})' if error.filename is not None else ''}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"cannot write below {home}: {what}",
+            where=where,
+            fix="Free some disk space or choose another `home:`; earlier artifacts are whole.",
+        )
+    return StoreError(what, where=where, fix="Check that file, its disk and the permissions; earlier artifacts are whole.")

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import datetime
-import subprocess
 import sys
 import threading
 import time
@@ -17,15 +16,16 @@ from typing import Any, Literal
 from rich.markup import escape
 
 from pipeline.config import PipelineConfig
-from pipeline.errors import Interrupted, StageFailed, StoreError
+from pipeline.errors import Interrupted, StageFailed, StoreError, disk_trouble
 from pipeline.gpus import Lease, lease
 from pipeline.graph import Stage
-from pipeline.identity import ROOT, digest, library_versions
+from pipeline.identity import digest, library_versions
 from pipeline.launch import run_process, stage_environment
-from pipeline.machine import cores, device, hardware, visible_gpus
+from pipeline.machine import cores, device, git_state, hardware, visible_gpus
 from pipeline.mirror import Mirror
-from pipeline.plan import TRIGGERS, KeyMaker, accepted, differences
+from pipeline.plan import TRIGGERS, KeyMaker, accepted
 from pipeline.progress import View
+from pipeline.reasons import differences
 from pipeline.settings import LaunchSettings
 from pipeline.store import Artifact, Store
 
@@ -82,7 +82,7 @@ class Executor:
         preimage = self.keys.preimage(stage, inputs)
         key = digest(preimage)
         look = stage.name not in self.forced and not self.store.has_remains(stage.program, key)
-        outcome = (self._find(stage, key) or self._accept(stage, preimage)) if look else None
+        outcome = (self._find(stage, key) or self._accept_unless_mirrored(stage, key, preimage)) if look else None
         if outcome is None:
 
             def waits_for(who: str) -> None:
@@ -90,7 +90,9 @@ class Executor:
 
             with self.store.lock(stage.program, key, waits_for, self._give_up) as lock:
                 self.store.clear_remains(stage.program, key)
-                outcome = (self._find(stage, key) or self._fetch(stage, key)) if stage.name not in self.forced else None
+                if stage.name not in self.forced:
+                    self._set_damage_aside(stage, key)
+                    outcome = self._find(stage, key) or self._fetch(stage, key) or self._accept(stage, preimage)
                 outcome = outcome or self._make(stage, key, preimage, inputs, lock)
         if self.mirror is not None:
             self._push(self.mirror, stage, outcome.artifact)
@@ -99,15 +101,19 @@ class Executor:
         return outcome
 
     def _find(self, stage: Stage, key: str) -> Outcome | None:
-        found = self.store.find(stage.program, key)
-        if found.damage:
-            aside = self.store.set_aside(stage.program, key)
-            self.view.line(f"  {stage.name:<15} [yellow]{found.damage}: set aside in {aside} and made again[/]")
-        if found.artifact is None:
+        artifact = self.store.find(stage.program, key).artifact
+        if artifact is None:
             return None
-        seconds = float(found.artifact.manifest["seconds"])
+        seconds = float(artifact.manifest["seconds"])
         self.view.ended(stage.name, f"[cyan]cached[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
-        return Outcome(stage.name, "cached", found.artifact, seconds)
+        return Outcome(stage.name, "cached", artifact, seconds)
+
+    def _set_damage_aside(self, stage: Stage, key: str) -> None:
+        """Look again with the lock held: another run may have met the same damage, and made the artifact again."""
+        damage = self.store.find(stage.program, key).damage
+        if damage:
+            aside = self.store.set_aside(stage.program, key)
+            self.view.line(f"  {stage.name:<15} [yellow]{escape(damage)}: set aside in {escape(str(aside))} and made again[/]")
 
     def _fetch(self, stage: Stage, key: str) -> Outcome | None:
         """The artifact from the mirror, where only that has it."""
@@ -125,6 +131,12 @@ class Executor:
                 self.view.line(f"  {stage.name:<15} uploaded to {escape(mirror.url)}")
         except StoreError as error:
             self.view.line(f"  {stage.name:<15} [yellow]not uploaded: {escape(error.message)}[/]")
+
+    def _accept_unless_mirrored(self, stage: Stage, key: str, preimage: dict[str, Any]) -> Outcome | None:
+        """As the plan has it: what is exactly asked for, wherever it is, comes before what differs and is let pass."""
+        if self.mirror is not None and self.mirror.manifest(stage.program, key) is not None:
+            return None
+        return self._accept(stage, preimage)
 
     def _accept(self, stage: Stage, preimage: dict[str, Any]) -> Outcome | None:
         """What this stage of the pipeline made last time, where only what is no trigger has changed since."""
@@ -183,19 +195,13 @@ class Executor:
                 "seconds": round(seconds, 3),
                 **result,
             }
-            if self.store.folder(stage.program, key).exists():  # forced: the earlier one makes way only for a whole new one
-                self.store.set_aside(stage.program, key)
             artifact = self.store.publish(stage.program, key, manifest)
         except (StageFailed, Interrupted) as error:
             self.view.ended(stage.name, "[red]failed[/]" if isinstance(error, StageFailed) else "[yellow]stopped[/]")
             raise
         except OSError as error:
             self.view.ended(stage.name, "[red]failed[/]")
-            raise StoreError(
-                f"cannot write below {self.store.home}: {error.strerror or error}",
-                where=f"stage {stage.name}",
-                fix="Free some disk space or choose another `home:`; earlier artifacts are whole.",
-            ) from error
+            raise disk_trouble(error, self.store.home, where=f"stage {stage.name}") from error
         self.view.ended(stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result['metrics'])}")
         return Outcome(stage.name, "ran", artifact, seconds)
 
@@ -279,19 +285,6 @@ def smaller_micro_batch(stage: Stage, settings: dict[str, Any], processes: int) 
     return next((size for size in range(now // 2, 0, -1) if batch % (size * processes) == 0), None)
 
 
-def git_state() -> dict[str, Any]:
-    """Commit and whether the work tree differs from it; both None where the code is not in a git checkout."""
-
-    def git(*arguments: str) -> str | None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
-            return answer.stdout.strip()
-        return None
-
-    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    return {"commit": commit, "dirty": bool(status) if status is not None else None}
-
-
 def _headline(metrics: dict[str, Any]) -> str:
     headline = metrics.get("headline")
     return f"  {headline}" if isinstance(headline, str) else ""
@@ -299,8 +292,3 @@ def _headline(metrics: dict[str, Any]) -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def log_of(store: Store, outcome: Outcome) -> Path:
-    """Where a finished stage's complete output is."""
-    return outcome.artifact.folder / "record" / "stage.log"

@@ -5,18 +5,19 @@ An artifact is named by its key or the beginning of it, by a stage of the latest
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import fnmatch
-import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.identity import DigestMemo
-from pipeline.runs import find_run, list_runs
+from pipeline.runs import find_run, list_runs, load_run
 from pipeline.store import Artifact, Store
 
 SHORTEST_KEY = 4
@@ -29,7 +30,7 @@ def find_artifact(store: Store, name: str) -> Artifact:
         raise ConfigError(f"{name!r} stands for {len(matching)} artifacts", fix="Give more of the key: vcore store ls")
     if not matching:
         run, _, stage = name.rpartition(":")
-        record = json.loads((find_run(store.home, run or "latest") / "run.json").read_text(encoding="utf-8"))
+        record = load_run(find_run(store.home, run or "latest"))
         made = {entry["name"]: entry for entry in record["stages"]}
         if stage not in made:
             known = ", ".join(made) or "none"
@@ -54,7 +55,7 @@ def export(artifact: Artifact, target: Path) -> int:
         raise ConfigError(f"the folder {target.absolute().parent} does not exist", where="TARGET")
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        shutil.copytree(artifact.folder, partial)
+        copy(artifact.folder, partial)
         memo = DigestMemo(partial / ".none")
         for entry in artifact.manifest["files"]:
             if memo.sha256(partial / entry["path"]) != entry["sha256"]:
@@ -67,6 +68,16 @@ def export(artifact: Artifact, target: Path) -> int:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return sum(int(entry["size"]) for entry in artifact.manifest["files"])
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a whole folder, links as what they stand for. Raises the first `OSError`, where `copytree` collects a list of them."""
+    if source.is_dir():
+        target.mkdir()
+        for entry in source.iterdir():
+            copy(entry, target / entry.name)
+    else:
+        shutil.copy2(source, target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,26 +93,23 @@ class Removal:
 
 
 def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_bytes: int | None) -> list[Removal]:
-    """What can go, oldest first: artifacts that no kept run needs, the trash, and what was left of attempts at artifacts that exist.
+    """What can go, oldest first: artifacts that no kept run needs, the trash, and what killed processes left that nothing can go on from.
 
-    Kept are the artifacts of the last `keep_last` runs of every pipeline, of every run of the pipelines that match a pattern in
-    `keep_named`, and of runs that have not ended. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts
-    stay: they are what a run resumes from.
+    Kept are the artifacts of the last `keep_last` whole runs of every pipeline, of every run of the pipelines that match a pattern in
+    `keep_named`, and of runs that go on. A run is whole when it came to its report: one of a part, or that failed or was killed, keeps what
+    it made besides, until a whole one follows. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts that
+    have saved a state stay: a run resumes from them.
     """
     runs = list_runs(store.home)
     by_name: dict[str, list[dict[str, Any]]] = {}
     for record in runs:
         by_name.setdefault(record["name"], []).append(record)
-    kept = [r for records in by_name.values() for r in records[-keep_last:] if keep_last]
+    kept = [r for records in by_name.values() for r in _last(records, keep_last)]
     kept += [r for r in runs if r["status"] == "running" or any(fnmatch.fnmatch(r["name"], pattern) for pattern in keep_named)]
     needed = {entry["key"] for record in kept for entry in (*record["stages"], *record["plan"]) if entry["key"]}
 
-    removals = [Removal("trash", folder, _size(folder), "set aside") for folder in sorted((store.home / "trash").iterdir())]
-    removals += [
-        Removal("work", folder, _size(folder), "its artifact exists", folder.parent.name, folder.name)
-        for folder in sorted((store.home / "work").glob("*/*"))
-        if store.folder(folder.parent.name, folder.name).is_dir()
-    ]
+    removals = [Removal("trash", folder, _size(folder), "set aside") for folder in sorted((store.home / "trash").glob("*"))]
+    removals += [removal for folder in sorted((store.home / "work").glob("*/*")) if (removal := _leftover(store, folder)) is not None]
     artifacts = [(folder.stat().st_mtime, program, key, folder) for program, key, folder in store.artifacts()]
     total = sum(_size(folder) for *_, folder in artifacts)
     for _, program, key, folder in sorted(artifacts):
@@ -131,12 +139,34 @@ def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
             except BlockingIOError:
                 busy.append(removal.what)
                 continue
-            aside = store.home / "trash" / f"removed-{removal.program}-{removal.key[:16]}-{os.getpid()}"
+            aside = store.home / "trash" / f"removed-{removal.program}-{removal.key[:16]}-{time.time_ns()}"
             os.rename(removal.folder, aside)
             shutil.rmtree(aside)
             freed += removal.bytes
     return freed, busy
 
 
+def _last(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Of one pipeline's runs, the last so many whole ones, and what came after the last of them."""
+    if count == 0:
+        return []
+    whole = [i for i, r in enumerate(records) if r["status"] == "done" and any(stage["name"] == "report" for stage in r["stages"])]
+    return [records[i] for i in whole[-count:]] + records[whole[-1] + 1 if whole else 0 :]
+
+
+def _leftover(store: Store, folder: Path) -> Removal | None:
+    """A folder below `work/` as one to remove, where no run goes on from it. A process that is at it holds the key's lock."""
+    program, (key, _, kind) = folder.parent.name, folder.name.partition(".")
+    if kind:  # KEY.incoming: copied from elsewhere, which begins anew every time
+        return Removal("work", folder, _size(folder), "left of a copy that was not finished", program, key)
+    if store.folder(program, key).is_dir() and not store.has_state(program, key):
+        return Removal("work", folder, _size(folder), "its artifact exists", program, key)
+    return None
+
+
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a process that is at work there has removed it
+            size += file.stat().st_size if file.is_file() else 0
+    return size

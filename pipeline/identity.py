@@ -6,12 +6,12 @@ A stage's key is the sha256 of the canonical JSON of everything its result depen
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import math
-import os
 import sys
 import threading
 from functools import cache
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.records import read_object
 from stages.runtime import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,10 +84,8 @@ class DigestMemo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._known: dict[str, list[Any]] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # no memo yet, or a damaged one: it only saves time
-            self._known = {}
+        known = read_object(path) or {}  # no memo yet, or a damaged one: it only saves time
+        self._known: dict[str, list[Any]] = {name: mark for name, mark in known.items() if isinstance(mark, list) and len(mark) == 4}
         self._dirty = False
         self._lock = threading.Lock()
         """Stages that run at once publish from threads of their own."""
@@ -112,10 +111,10 @@ class DigestMemo:
         self._dirty = True
 
     def save(self) -> None:
-        """Keep what was learnt. Failing to is no error: the memo only saves time."""
-        if not self._dirty or not os.access(self.path.parent, os.W_OK):
+        """Keep what was learnt. Failing to (a full disk, a store that is only read) is no error: the memo only saves time."""
+        if not self._dirty:
             return
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             write_json(self.path, dict(self._known))
             self._dirty = False
 

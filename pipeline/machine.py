@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.identity import ROOT
 from pipeline.settings import ExecutionSettings
 
 
@@ -68,3 +70,16 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether the work tree differs from it; both None where the code is not in a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True)
+            return answer.stdout.strip()
+        return None
+
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"commit": commit, "dirty": bool(status) if status is not None else None}

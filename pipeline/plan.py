@@ -12,6 +12,7 @@ from pipeline.external import READS_OUTSIDE, origins, resolve
 from pipeline.graph import Stage, build_graph, downstream, select_stages, upstream
 from pipeline.identity import digest, library_versions, source_digests
 from pipeline.mirror import Mirror
+from pipeline.reasons import OWN_PARTS, against_nearest, differences, resumes_from
 from pipeline.store import Artifact, Found, Store
 
 STAGE_SCHEMA = 1
@@ -88,14 +89,20 @@ class KeyMaker:
     def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
         """Everything a stage's result depends on; the key is its digest."""
         return {
+            **self.own(stage),
+            "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
+            "code": source_digests(stage.program),
+            "versions": library_versions(stage.program),
+        }
+
+    def own(self, stage: Stage) -> dict[str, Any]:
+        """The part of it that the config says of the stage itself: known before its inputs are."""
+        return {
             "stage": stage.program,
             "schema": STAGE_SCHEMA,
             "settings": stage.settings.identity_settings(),
             "seed": self.seed,
-            "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
             "outside": self.outside.get(stage.program, {}),
-            "code": source_digests(stage.program),
-            "versions": library_versions(stage.program),
         }
 
 
@@ -140,7 +147,10 @@ def make_plan(config: PipelineConfig, store: Store, options: Options | None = No
 
 
 def chosen_stages(stages: list[Stage], options: Options) -> tuple[set[str], set[str] | None]:
-    """(stages to compute although they are cached, stages to look at at all or None for all)."""
+    """(stages to compute although they are cached, stages to look at at all or None for all).
+
+    Raises `ConfigError` for a stage that does not exist, and for one to force that would not run.
+    """
 
     def select(option: str, name: str) -> set[str]:
         names = select_stages(stages, name)
@@ -149,19 +159,25 @@ def chosen_stages(stages: list[Stage], options: Options) -> tuple[set[str], set[
             raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, known)}", where=f"--{option} {name}")
         return set(names)
 
-    forced: set[str] = set()
-    for name in options.force:
-        forced |= select("force", name)
-    if options.start is not None:
-        forced |= downstream(stages, select("from", options.start))
     if options.only is not None and options.until is not None:
         raise ConfigError("--only runs one stage, --until all up to one", where="--until", fix="Give one of the two.")
+    wanted, runs, limit = None, {stage.name for stage in stages}, ""
     if options.only is not None:
-        return forced & select("only", options.only), upstream(stages, select("only", options.only))
-    if options.until is not None:
-        wanted = upstream(stages, select("until", options.until))
-        return forced & wanted, wanted
-    return forced, None
+        runs, limit = select("only", options.only), f"--only {options.only}"
+        wanted = upstream(stages, runs)
+    elif options.until is not None:
+        wanted, limit = upstream(stages, select("until", options.until)), f"--until {options.until}"
+        runs = wanted
+
+    forced: set[str] = set()
+    for option, name in [*(("force", name) for name in options.force), *([("from", options.start)] if options.start is not None else [])]:
+        named = select(option, name)
+        if not named & runs:
+            raise ConfigError(
+                f"{limit} does not run {name}", where=f"--{option} {name}", fix="Leave one of the two out, or name a stage that runs."
+            )
+        forced |= downstream(stages, named) if option == "from" else named
+    return forced & runs, wanted
 
 
 def _plan_stage(
@@ -179,7 +195,9 @@ def _plan_stage(
     for name, source in stage.inputs.items():
         upstream = plan[source.stage]
         if upstream.artifact is None or upstream.state != "HIT":
-            return Planned(stage, "WAIT", f"depends on the output of {source.stage}", forced=forced, last_seconds=seconds)
+            own = differences(latest["preimage"], keys.own(stage), OWN_PARTS) if latest is not None else []
+            reason = "; ".join([f"depends on the output of {source.stage}", *own])
+            return Planned(stage, "WAIT", reason, forced=forced, last_seconds=seconds)
         inputs[name] = upstream.artifact
     preimage = keys.preimage(stage, inputs)
     key = digest(preimage)
@@ -197,43 +215,12 @@ def _plan_stage(
         reason = "accepted although " + "; ".join(differences(earlier.manifest["preimage"], preimage))
         return Planned(stage, "HIT", reason, earlier.key, preimage, earlier, False, earlier.manifest["seconds"])
     if store.has_state(stage.program, key):
-        return Planned(stage, "RESUME", "an interrupted attempt left its state", key, preimage, None, False, seconds)
+        reason = resumes_from(store.work(stage.program, key))
+        return Planned(stage, "RESUME", reason, key, preimage, None, False, seconds)
     if found.damage:
         reason = found.damage
     elif latest is None:
-        reason = "never run"
+        reason = against_nearest(store.home / "store", stage.program, stage.name, preimage) or "never run"
     else:
         reason = "; ".join(differences(latest["preimage"], preimage)) or "its artifact is gone from the store"
     return Planned(stage, "RUN", reason, key, preimage, None, False, seconds)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What changed between two pre-images, one phrase a change: `settings.learning_rate 0.002 → 0.001`, `stages/sft/train.py changed`."""
-    out = []
-    for part in ("settings", "seed", "versions", "outside", "inputs", "code", "schema"):
-        for path, before, after in _changes(old.get(part), new.get(part), part):
-            if part == "code":
-                name = path.removeprefix("code.")
-                out.append(f"{name} {'added' if before is None else 'removed' if after is None else 'changed'}")
-            elif part == "inputs":
-                out.append(f"input {path.removeprefix('inputs.')} has other content")
-            elif part == "outside":
-                out.append(f"{path.removeprefix('outside.')} changed")
-            elif part == "versions":
-                out.append(f"{path.removeprefix('versions.')} {before} → {after}")
-            else:
-                out.append(f"{path} {_short(before)} → {_short(after)}")
-    return out
-
-
-def _changes(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [change for key in sorted(old.keys() | new.keys()) for change in _changes(old.get(key), new.get(key), f"{path}.{key}")]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [change for i, (a, b) in enumerate(zip(old, new, strict=True)) for change in _changes(a, b, f"{path}.{i}")]
-    return [] if old == new else [(path, old, new)]
-
-
-def _short(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else text[:37] + "..."

@@ -9,13 +9,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline import trainer_options
 from pipeline.config import PipelineConfig, load_config
-from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
 from pipeline.execute import Executor, Outcome
 from pipeline.graph import Stage, build_graph
 from pipeline.parallel import run_stages
 from pipeline.plan import TRIGGERS, Options, Planned, chosen_stages, make_plan
-from pipeline.preflight import check_trainer_options, preflight
+from pipeline.preflight import preflight
 from pipeline.progress import View
 from pipeline.runs import RunRecord
 from pipeline.signals import asked_to_stop
@@ -39,12 +40,14 @@ class Session:
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
         """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
-        config, store, plan = plan_only(path, overrides, options)
+        config, store, plan = plan_only(path, overrides, options, running=True)
+        trainer_options.check_values(config, plan, store.home / "cache")
         stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
         forced, _ = chosen_stages(build_graph(config), options)
         executor = Executor(config, store, view, command=command, forced=forced, triggers=options.triggers)
-        record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan])
+        with _disk_told(store.home, "the run's record"):
+            record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
         return cls(config, store, plan, stages, executor, record, path, tuple(overrides), options)
 
     @property
@@ -69,10 +72,17 @@ class Session:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Record how the run ends; what it is left with by an exception names the command that continues it."""
+        """Record how the run ends; what it is left with by an exception names the command that continues it.
+
+        An error that means wrong arguments before a run means a failed run from here on: its exit code becomes 1.
+        """
         try:
-            yield
+            with _disk_told(self.store.home):
+                yield
+                self.record.end("done")
         except UserError as error:
+            if error.exit_code == EXIT_CONFIG:
+                error.exit_code = EXIT_STAGE_FAILED
             self.record.end("interrupted" if error.exit_code == EXIT_INTERRUPTED else "failed", str(error))
             error.continue_with = self.continue_command()
             raise
@@ -83,7 +93,6 @@ class Session:
                 stopped.continue_with = self.continue_command()
                 raise stopped from error
             raise
-        self.record.end("done")
 
     def finish(self) -> None:
         """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run before. Once."""
@@ -115,8 +124,10 @@ class Session:
         """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
         if asked_to_stop():  # and a library swallowed it
             raise Interrupted("interrupted")
-        outcome = executor.ensure(stage)
-        self.record.stage_done(outcome)
+        # Told here: Prefect, through which this is called, makes an error of its own of what is none of ours.
+        with _disk_told(self.store.home, f"stage {stage.name}"):
+            outcome = executor.ensure(stage)
+            self.record.stage_done(outcome)
         return outcome
 
     def continue_command(self) -> str:
@@ -131,13 +142,25 @@ class Session:
         return text if states.count("ran") else f"{text}; nothing has changed"
 
 
-def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[PipelineConfig, Store, list[Planned]]:
-    """Config, store and plan, checked; what `vcore plan` shows."""
+@contextlib.contextmanager
+def _disk_told(home: Path, where: str = "") -> Iterator[None]:
+    """What the disk refuses, as a `StoreError` that says what to do."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError):  # of a server, not of a disk
+        raise
+    except OSError as error:
+        raise disk_trouble(error, home, where) from error
+
+
+def plan_only(path: Path, overrides: list[str], options: Options, *, running: bool = False) -> tuple[PipelineConfig, Store, list[Planned]]:
+    """Config, store and plan, checked; what `vcore plan` shows. A store that is there is only read, unless the plan is to be run."""
     config = load_config(path, overrides)
-    store = Store(config.home_folder)
+    home = config.home_folder
+    store = Store(home, writing=running or not (home / "store").is_dir())
     plan = make_plan(config, store, options)
     preflight(config, plan)
-    check_trainer_options(config, plan, store.home / "cache")
+    trainer_options.check_names(config, plan)
     return config, store, plan
 
 

@@ -6,6 +6,9 @@
     HOME/latest/CONFIG/      what each stage of a named pipeline was last time: `plan` explains itself against it
     HOME/trash/              artifacts set aside because they were damaged or forced to be made again
 
+All of it is on one file system, because an artifact comes and goes by a rename. `flock` has to hold between the machines that share it
+(local disks, NFS version 4; not NFS that is mounted with `nolock` or `local_lock`).
+
 An artifact's digest covers its content: every file but `manifest.json` and those below `record/`, where two equal results may differ.
 """
 
@@ -16,6 +19,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import socket
 import time
@@ -25,9 +29,13 @@ from typing import Any, TextIO
 
 from pipeline.errors import StoreError
 from pipeline.identity import DigestMemo, digest
+from pipeline.records import check_manifest, read_object
 from stages.runtime import write_json
 
 SCHEMA = 1
+FOLDERS = ("store", "work", "locks", "latest", "trash", "runs", "cache")
+LATEST: dict[str, type | tuple[type, ...]] = {"key": str, "preimage": dict, "seconds": (int, float)}
+"""What `latest/` holds of a manifest."""
 LOCK_POLL_SECONDS = 0.1
 
 
@@ -62,30 +70,48 @@ class Found:
 
 
 class Store:
-    """A store below one home folder. Creating it makes the folders and raises `StoreError` if they cannot be written."""
+    """A store below one home folder.
 
-    def __init__(self, home: Path) -> None:
+    Opening it makes the folders and raises `StoreError` if they cannot be written; with `writing=False` it is only looked into, and nothing
+    is made or written.
+    """
+
+    def __init__(self, home: Path, *, writing: bool = True) -> None:
         self.home = home.resolve()
+        if writing:
+            self._prepare()
+        self.memo = DigestMemo(self.home / "cache" / "digests.json")
+
+    def _prepare(self) -> None:
+        probe = self.home / "cache" / f".probe.{secrets.token_hex(6)}"  # machines that share the home may look at once
         try:
-            for name in ("store", "work", "locks", "latest", "trash", "runs", "cache"):
+            for name in FOLDERS:
                 (self.home / name).mkdir(parents=True, exist_ok=True)
-            probe = self.home / "cache" / f".probe.{os.getpid()}"
-            probe.write_text("")
-            probe.unlink()
+            try:
+                probe.write_text("")
+            finally:
+                probe.unlink(missing_ok=True)
+            disks = {name: (self.home / name).stat().st_dev for name in ("work", "store", "trash")}
         except OSError as error:
             raise StoreError(
                 f"the store folder {self.home} cannot be written: {error.strerror}",
                 where="home",
                 fix="Choose another folder with `home:` in the config, or give yourself write permission.",
             ) from error
-        self.memo = DigestMemo(self.home / "cache" / "digests.json")
+        if len(set(disks.values())) > 1:
+            other = next(name for name, disk in disks.items() if disk != disks["work"])
+            raise StoreError(
+                f"{self.home / other} is on another file system than {self.home / 'work'}, and artifacts move between them by a rename",
+                where="home",
+                fix="Put the whole home on the other disk (`home:` in the config, or a link to it), not one folder of it.",
+            )
 
     @classmethod
-    def existing(cls, home: Path) -> Store:
-        """A store to look into. Raises `StoreError` where there is none, and makes none."""
+    def existing(cls, home: Path, *, writing: bool = False) -> Store:
+        """A store that is there, to look into or (`writing`) to remove from. Raises `StoreError` where there is none, and makes none."""
         if not (home / "store").is_dir():
             raise StoreError(f"there is no store in {home}", where="--home", fix="Name the home folder of earlier runs (default: .vcore).")
-        return cls(home)
+        return cls(home, writing=writing)
 
     def folder(self, program: str, key: str) -> Path:
         return self.home / "store" / program / key
@@ -99,17 +125,27 @@ class Store:
         if not folder.is_dir():
             return Found(None)
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            files = manifest["files"]
-        except (OSError, ValueError, KeyError) as error:
+            manifest = check_manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")), program, key)
+        except json.JSONDecodeError:
+            return Found(None, "manifest.json unreadable (no JSON)")
+        except (UnicodeDecodeError, OSError) as error:
             return Found(None, f"manifest.json unreadable ({type(error).__name__})")
-        for entry in files:
+        except ValueError as error:
+            return Found(None, f"manifest.json damaged: {error}")
+        artifact = Artifact(folder, manifest)
+        if artifact.content_digest() != manifest["digest"]:
+            return Found(None, "manifest.json damaged: its digest is not that of its files")
+        for entry in manifest["files"]:
             file = folder / entry["path"]
             if not file.is_file():
                 return Found(None, f"file {entry['path']} missing")
-            if file.stat().st_size != entry["size"] or self.memo.sha256(file, reread=reread) != entry["sha256"]:
+            try:
+                same = file.stat().st_size == entry["size"] and self.memo.sha256(file, reread=reread) == entry["sha256"]
+            except OSError as error:
+                return Found(None, f"file {entry['path']} unreadable ({error.strerror})")
+            if not same:
                 return Found(None, f"file {entry['path']} damaged")
-        return Found(Artifact(folder, manifest))
+        return Found(artifact)
 
     def has_state(self, program: str, key: str) -> bool:
         """Whether an interrupted attempt left something to resume from."""
@@ -130,40 +166,48 @@ class Store:
             shutil.rmtree(self.work(program, key))
 
     def set_aside(self, program: str, key: str) -> Path:
-        """Move an artifact to the trash (damaged, or forced to be made again); returns where it is now."""
+        """Move an artifact to the trash (damaged, or made again); returns where it is now. Call it with the key's lock held.
+
+        Without the lock, what is moved may be the whole artifact that somebody else has made since one looked.
+        """
         target = self.home / "trash" / f"{program}-{key[:16]}-{time.time_ns()}"
         os.rename(self.folder(program, key), target)
         return target
 
     def publish(self, program: str, key: str, manifest: dict[str, Any]) -> Artifact:
-        """Turn `work/.../out` into the artifact: hash and flush every file, write the manifest last, rename the folder into place."""
-        out = self.work(program, key) / "out"
+        """Turn `work/.../out` into the artifact and remove the work folder. Call it with the key's lock held."""
+        artifact = self.take(program, key, self.work(program, key) / "out", manifest)
+        shutil.rmtree(self.work(program, key))
+        return artifact
+
+    def take(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
+        """Make a folder below `work/` the artifact: hash and flush every file of it, then `place` it."""
+        for left in (folder / "manifest.json", *folder.glob(".manifest.json.*")):
+            left.unlink(missing_ok=True)  # of an attempt that was killed while it published
         files: list[dict[str, Any]] = []
-        for file in sorted(p for p in out.rglob("*") if p.is_file()):
-            if file == out / "manifest.json":
-                continue  # of an attempt that was killed between its manifest and the rename
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-            files.append({"path": str(file.relative_to(out)), "size": file.stat().st_size, "sha256": self.memo.sha256(file)})
+            files.append({"path": str(file.relative_to(folder)), "size": file.stat().st_size, "sha256": self.memo.sha256(file)})
         complete = {"schema": SCHEMA, **manifest, "files": files}
-        complete["digest"] = Artifact(out, complete).content_digest()
-        write_json(out / "manifest.json", complete)
-        target = self.folder(program, key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(out, target)
-        _flush_folder(target.parent)
-        for entry in files:
-            self.memo.moved(target / entry["path"], entry["sha256"])
-        self.memo.save()
-        shutil.rmtree(self.work(program, key))
-        return Artifact(target, complete)
+        complete["digest"] = Artifact(folder, complete).content_digest()
+        return self.place(program, key, folder, complete)
 
     def place(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
-        """Make a folder with an artifact's checked files the artifact: the manifest last, then one rename."""
+        """Make a folder with an artifact's checked files the artifact: the manifest last, then one rename.
+
+        An earlier artifact of the key makes way only now, when nothing is left to be written, and comes back should the rename fail.
+        """
         write_json(folder / "manifest.json", manifest)
         target = self.folder(program, key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, target)
+        earlier = self.set_aside(program, key) if target.exists() else None
+        try:
+            os.rename(folder, target)
+        except OSError:
+            if earlier is not None:
+                os.rename(earlier, target)
+            raise
         _flush_folder(target.parent)
         for entry in manifest["files"]:
             self.memo.moved(target / entry["path"], entry["sha256"])
@@ -172,21 +216,21 @@ class Store:
 
     def latest(self, pipeline: str) -> dict[str, dict[str, Any]]:
         """What each stage of a named pipeline was last time: stage -> {key, preimage, seconds}."""
-        out = {}
-        for file in sorted((self.home / "latest" / pipeline).glob("*.json")):
-            with contextlib.suppress(ValueError, OSError):  # only used to explain a plan
-                out[file.stem] = json.loads(file.read_text(encoding="utf-8"))
-        return out
+        files = sorted((self.home / "latest" / pipeline).glob("*.json"))
+        return {file.stem: found for file in files if (found := read_object(file, **LATEST)) is not None}
 
     def typical_seconds(self) -> dict[str, float]:
         """Stage name -> the seconds one of that name took last, in whatever pipeline."""
         files = sorted((self.home / "latest").glob("*/*.json"), key=lambda file: file.stat().st_mtime)
-        return {file.stem: float(json.loads(file.read_text(encoding="utf-8"))["seconds"]) for file in files}
+        return {file.stem: float(found["seconds"]) for file in files if (found := read_object(file, **LATEST)) is not None}
 
     def remember(self, pipeline: str, stage: str, manifest: dict[str, Any]) -> None:
-        folder = self.home / "latest" / pipeline
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{stage}.json", {name: manifest[name] for name in ("key", "preimage", "seconds")})
+        """Note what a stage of a named pipeline is now. Where that is noted already nothing is written: a full disk stops no cached run."""
+        file = self.home / "latest" / pipeline / f"{stage}.json"
+        entry = {name: manifest[name] for name in LATEST}
+        if read_object(file) != entry:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, entry)
 
     @contextlib.contextmanager
     def lock(self, program: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None) -> Iterator[int]:
@@ -211,9 +255,8 @@ class Store:
 
     def artifacts(self) -> Iterator[tuple[str, str, Path]]:
         """Every (stage, key, folder) in the store."""
-        for program in sorted((self.home / "store").iterdir()):
-            for folder in sorted(program.iterdir()):
-                yield program.name, folder.name, folder
+        for folder in sorted((self.home / "store").glob("*/*")):
+            yield folder.parent.name, folder.name, folder
 
 
 def _try_lock(file: TextIO) -> bool:

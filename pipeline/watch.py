@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from pipeline.records import read_object
 
 
 def moved_scores(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -36,14 +37,19 @@ def moved_scores(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> l
 
 
 def predecessor(runs: Path, name: str, seed: int, this: str) -> dict[str, Any] | None:
-    """The report of the latest earlier run of the pipeline `name` with the same seed that has one, with the run's id as `run`."""
+    """The report of the latest earlier run of the pipeline `name` with the same seed that has one, with the run's id as `run`.
+
+    Records and reports that cannot be read are passed over.
+    """
     for file in sorted(runs.glob("*/run.json"), reverse=True):
-        if file.parent.name >= this or not (file.parent / "report.json").is_file():
+        if file.parent.name >= this:
             continue
-        if json.loads(file.read_text(encoding="utf-8"))["name"] == name:
-            report: dict[str, Any] = json.loads((file.parent / "report.json").read_text(encoding="utf-8"))
-            if report["seed"] == seed:  # another seed is another draw: its scores differ by more than these intervals
-                return {**report, "run": file.parent.name}
+        record = read_object(file)
+        if record is None or record.get("name") != name:
+            continue
+        report = read_object(file.parent / "report.json", seed=int, results=list)
+        if report is not None and report["seed"] == seed:  # another seed is another draw: its scores differ by more than these intervals
+            return {**report, "run": file.parent.name}
     return None
 
 

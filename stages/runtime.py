@@ -17,6 +17,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -202,15 +203,23 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON through a temporary name and a rename, so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON through a temporary name and a rename, so that a reader sees the old file or the new one, never half of it.
+
+    The temporary name is drawn, because process ids are not enough: machines share a folder, and threads write at once. A write that
+    fails leaves none behind.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def passing_cause(error: BaseException) -> str:

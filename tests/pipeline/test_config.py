@@ -1,6 +1,8 @@
 """Every mistake in a config is one clear line: where, which setting, what is wrong, what to do."""
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from pipeline.config import load_config
 from pipeline.errors import ConfigError
 from pipeline.preflight import preflight
 from pipeline.session import plan_only
+from pipeline.trainer_options import check_values, option_names
 from tests.pipeline.test_plan import CONFIG, Options
 
 
@@ -99,10 +102,10 @@ def test_what_needs_the_machine_is_checked_before_a_stage_starts(
     assert caught.value.exit_code == 2  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
-def test_trainer_options_are_checked_by_plan_and_what_was_good_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_checks_the_names_of_trainer_options_without_importing_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(CONFIG)
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("asked TRL"))
 
     def planned(trainer: str) -> None:
         plan_only(path, [f"home={tmp_path / 'home'}", f"sft.trainer={trainer}"], Options())
@@ -110,8 +113,33 @@ def test_trainer_options_are_checked_by_plan_and_what_was_good_is_remembered(tmp
     with pytest.raises(ConfigError, match=r"sft.trainer: .*neftune_alpha: SFTConfig has no such option\nDid you mean neftune_noise_alpha"):
         planned("{neftune_alpha: 5.0}")
     planned("{neftune_noise_alpha: 5.0}")
+
+
+@pytest.mark.slow
+def test_the_names_that_a_plan_knows_are_trls() -> None:
+    asked = (
+        "import dataclasses, json, trl\n"
+        "print(json.dumps([[field.name for field in dataclasses.fields(c)] for c in (trl.SFTConfig, trl.GRPOConfig)]))"
+    )
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    sft, grpo = json.loads(answer.stdout.splitlines()[-1])
+    assert (option_names("sft"), option_names("grpo")) == (set(sft), set(grpo))
+
+
+@pytest.mark.slow
+def test_a_run_checks_values_too_and_remembers_what_was_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+
+    def checked(trainer: str) -> None:
+        config, _, plan = plan_only(path, [f"home={tmp_path / 'home'}", f"sft.trainer={trainer}"], Options())
+        check_values(config, plan, tmp_path)
+
+    with pytest.raises(ConfigError, match=r"sft.trainer: .*neftune_noise_alpha: 'much' does not fit"):
+        checked("{neftune_noise_alpha: much}")
+    checked("{neftune_noise_alpha: 5.0}")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("asked again"))
-    planned("{neftune_noise_alpha: 5.0}")
+    checked("{neftune_noise_alpha: 5.0}")
 
 
 def test_a_model_folder_that_is_no_checkpoint(tmp_path: Path) -> None:

@@ -1,20 +1,23 @@
 """Retries of the executor, and what it asks of the launcher. The store is real; what the stage's process would do is told here."""
 
 import contextlib
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import execute, machine
-from pipeline.errors import ConfigError, StageFailed
+from pipeline import store as store_module
+from pipeline.errors import ConfigError, StageFailed, StoreError
 from pipeline.execute import Executor, smaller_micro_batch
 from pipeline.graph import Stage, build_graph
-from pipeline.plan import make_plan
+from pipeline.mirror import Mirror
+from pipeline.plan import Options, make_plan
 from pipeline.preflight import preflight
 from pipeline.progress import View
-from pipeline.store import Store
-from tests.pipeline.test_plan import config, make
+from pipeline.store import Found, Store
+from tests.pipeline.test_plan import config, make, plan
 
 FAST = ("execution.retry_delay_s=0.0",)
 
@@ -161,3 +164,86 @@ def test_engines_need_the_gpus_of_a_stage(
     settings = config(tmp_path, "grpo={max_completion_length: 64}", *overrides)
     with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         preflight(settings, make_plan(settings, Store(settings.home_folder)))
+
+
+@pytest.mark.parametrize("remade", [False, True])
+def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remade: bool) -> None:
+    """Between this run's look and its lock, another one sets the damaged artifact aside, and may have made it again already."""
+    make(tmp_path, until="data")
+    settings, store = config(tmp_path), Store(tmp_path / "home")
+    key = str(plan(tmp_path)["data"].key)
+    (store.folder("data", key) / "sft.jsonl").write_text("damaged")
+    look, looks = Store.find, []
+
+    def find(self: Store, program: str, key: str, **options: Any) -> Found:
+        found = look(self, program, key, **options)
+        looks.append(found)
+        if len(looks) == 1:
+            Store(tmp_path / "home").set_aside(program, key)
+            if remade:
+                make(tmp_path, until="data")
+        return found
+
+    made = []
+
+    def run_process(name: str, module: str, spec: dict[str, Any], work: Path, *rest: Any, **options: Any) -> Any:
+        made.append(name)
+        (work / "out").mkdir(parents=True)
+        (work / "out" / "sft.jsonl").write_text("made again")
+        return {"proof": {"rows": 1}, "metrics": {}}
+
+    monkeypatch.setattr(execute, "run_process", run_process)
+    monkeypatch.setattr(Store, "find", find)
+    outcome = Executor(settings, store, View(), command="", forced=set()).ensure(build_graph(settings)[0])
+    assert looks[0].damage
+    assert (outcome.state, made) == (("cached", []) if remade else ("ran", ["data"]))
+    assert look(store, "data", key).artifact is not None
+
+
+def test_a_forced_stage_that_meets_a_full_disk_leaves_the_earlier_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, until="data")
+    settings, store = config(tmp_path), Store(tmp_path / "home")
+    before = plan(tmp_path)["data"].artifact
+
+    def run_process(name: str, module: str, spec: dict[str, Any], work: Path, *rest: Any, **options: Any) -> Any:
+        (work / "out").mkdir(parents=True)
+        (work / "out" / "sft.jsonl").write_text("new")
+        return {"proof": {"rows": 1}, "metrics": {}}
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "manifest.json")
+
+    monkeypatch.setattr(execute, "run_process", run_process)
+    monkeypatch.setattr(store_module, "write_json", full)
+    with pytest.raises(StoreError, match=r"stage data: cannot write below .*No space left on device \(manifest.json\)\nFree some"):
+        Executor(settings, store, View(), command="", forced={"data"}).ensure(build_graph(settings)[0])
+    assert before is not None
+    assert store.find("data", before.key).artifact == before
+
+
+def test_plan_and_run_agree_on_what_is_mirrored_and_what_would_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is exactly asked for, on the mirror, comes before what was made last with another version."""
+    make(tmp_path, until="data")
+    triggers = ("config", "inputs", "code")
+    old = plan(tmp_path)["data"].artifact
+    monkeypatch.setattr("pipeline.plan.library_versions", lambda program: {"torch": "9.9"})
+    settings = config(tmp_path, f"execution.mirror=file://{tmp_path / 'mirror'}")
+    store = Store(tmp_path / "home")
+    make(tmp_path, until="data", content="9.9")
+    new = plan(tmp_path)["data"].artifact
+    assert old is not None
+    assert new is not None
+    Mirror(f"file://{tmp_path / 'mirror'}").push(new)
+    store.set_aside("data", new.key)
+    store.remember("small", "data", old.manifest)
+    planned = make_plan(settings, store, Options(triggers=triggers))[0]
+    outcome = Executor(settings, store, View(), command="", forced=set(), triggers=triggers).ensure(build_graph(settings)[0])
+    assert planned.key == outcome.artifact.key == new.key
+    assert planned.reason.startswith("fetched from")
+    store.set_aside("data", new.key)
+    store.remember("small", "data", old.manifest)
+    (tmp_path / "mirror").rename(tmp_path / "gone")
+    planned = make_plan(settings, store, Options(triggers=triggers))[0]
+    outcome = Executor(settings, store, View(), command="", forced=set(), triggers=triggers).ensure(build_graph(settings)[0])
+    assert planned.key == outcome.artifact.key == old.key
+    assert "torch" in outcome.accepted

@@ -1,7 +1,11 @@
 """Names of artifacts, export, adoption and removal, on a real store that a pipeline of test_plan.py filled."""
 
+import contextlib
+import errno
 import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +27,8 @@ def store_of(tmp_path: Path) -> Store:
     return Store(tmp_path / "home")
 
 
-def recorded_run(tmp_path: Path, *overrides: str) -> RunRecord:
-    """A run in which every stage is cached, through the real executor."""
+def recorded_run(tmp_path: Path, *overrides: str, until: str = "report", status: str = "done") -> RunRecord:
+    """A run in which every stage up to one is cached, through the real executor."""
     settings = config(tmp_path, *overrides)
     store = store_of(tmp_path)
     record = RunRecord.start(store.home, settings, "vcore run small.yaml", [])
@@ -33,7 +37,9 @@ def recorded_run(tmp_path: Path, *overrides: str) -> RunRecord:
         outcome = executor.ensure(stage)
         assert outcome.state == "cached"
         record.stage_done(outcome)
-    record.end("done")
+        if stage.name == until:
+            break
+    record.end(status)
     return record
 
 
@@ -97,6 +103,46 @@ def test_removal_keeps_what_the_last_runs_and_named_pipelines_need(tmp_path: Pat
     assert "gone from the store" not in plan(tmp_path)["data"].reason
 
 
+@pytest.mark.parametrize(("until", "status"), [("data", "done"), ("sft", "failed"), ("sft", "interrupted"), ("sft", "running")])
+def test_a_part_of_a_run_does_not_take_the_last_whole_one_away(tmp_path: Path, until: str, status: str) -> None:
+    make(tmp_path, "grpo=null")
+    whole = recorded_run(tmp_path, "grpo=null")
+    other = ("grpo=null", "sft.learning_rate=0.001", "data.sft.0.rows=32")
+    make(tmp_path, *other, until=until)
+    part = recorded_run(tmp_path, *other, until=until, status=status)
+    made = {stage["key"] for record in (whole, part) for stage in record.data["stages"]}
+    store = store_of(tmp_path)
+    assert made == {key for _, key, _ in store.artifacts()}
+    assert collect(store, keep_last=1, keep_named=(), max_bytes=None) == []
+    make(tmp_path, *other)
+    recorded_run(tmp_path, *other)
+    gone = {removal.key for removal in collect(store, keep_last=1, keep_named=(), max_bytes=None)}
+    assert {stage["key"] for stage in whole.data["stages"] if stage["name"] == "sft"} < gone, "a whole one follows"
+
+
+def test_attempts_that_can_be_resumed_stay_and_other_leftovers_go(tmp_path: Path) -> None:
+    make(tmp_path, until="base")
+    recorded_run(tmp_path, until="base")
+    store = store_of(tmp_path)
+    data, base = str(plan(tmp_path)["data"].key), str(plan(tmp_path)["base"].key)
+    for attempt in (store.work("base", base), store.work("sft", "9" * 64)):
+        (attempt / "state" / "checkpoint").mkdir(parents=True)
+        (attempt / "out").mkdir()
+    over, copied = store.work("data", data), store.work("data", f"{data}.incoming")
+    (over / "out").mkdir(parents=True)
+    copied.mkdir()
+    removals = collect(store, keep_last=1, keep_named=(), max_bytes=None)
+    assert {removal.folder: removal.reason for removal in removals} == {
+        over: "its artifact exists",
+        copied: "left of a copy that was not finished",
+    }
+    with store.lock("data", data, lambda who: None):
+        assert remove(store, removals) == (0, ["work", "work"])
+    remove(store, removals)
+    assert not over.exists()
+    assert not copied.exists()
+
+
 def test_an_artifact_in_use_is_not_removed(tmp_path: Path) -> None:
     make(tmp_path)
     store = store_of(tmp_path)
@@ -138,6 +184,50 @@ def test_adopting_a_checkpoint_from_elsewhere(tmp_path: Path) -> None:
     assert artifact.manifest["git"]["commit"] is None, "who made it is not known"
     after = plan(tmp_path, "sft.learning_rate=0.001")
     assert (after["sft"].state, after["generate.sft"].state) == ("HIT", "RUN")
+
+
+def test_adopting_leaves_an_interrupted_attempt_alone(tmp_path: Path) -> None:
+    make(tmp_path, until="sft")
+    store, settings = store_of(tmp_path), config(tmp_path, "sft.learning_rate=0.001")
+    state = store.work("sft", str(plan(tmp_path, "sft.learning_rate=0.001")["sft"].key)) / "state"
+    state.mkdir(parents=True)
+    (state / "checkpoint").write_text("a day's work")
+    adopt(settings, store, "sft", None)
+    assert (state / "checkpoint").is_file()
+    assert [folder.name for folder in (store.home / "work" / "sft").iterdir()] == [state.parent.name]
+
+
+def test_adopting_what_another_process_is_making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, until="sft")
+    store, settings, said = store_of(tmp_path), config(tmp_path, "sft.learning_rate=0.001"), []
+    lock = Store.lock
+
+    @contextlib.contextmanager
+    def made_meanwhile(self: Store, program: str, key: str, waiting: Callable[[str], None]) -> Iterator[int]:
+        waiting("process 1 on elsewhere")
+        make(tmp_path, "sft.learning_rate=0.001", until="sft")
+        with lock(self, program, key, waiting) as held:
+            yield held
+
+    monkeypatch.setattr(Store, "lock", made_meanwhile)
+    with pytest.raises(ConfigError, match="sft was made meanwhile"):
+        adopt(settings, store, "sft", None, said.append)
+    assert said == ["sft waits for process 1 on elsewhere, which is making it"]
+    assert "adopted" not in plan(tmp_path, "sft.learning_rate=0.001")["sft"].artifact.manifest  # type: ignore[union-attr]
+
+
+def test_adopting_onto_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, until="sft")
+    store = store_of(tmp_path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(StoreError, match=r"stage sft: cannot write below .*No space left on device\nFree some"):
+        adopt(config(tmp_path, "sft.learning_rate=0.001"), store, "sft", None)
+    assert list((store.home / "work" / "sft").iterdir()) == []
+    assert plan(tmp_path, "sft.learning_rate=0.001")["sft"].state == "RUN"
 
 
 @pytest.mark.parametrize(("stage", "message"), [("sgt", "no stage 'sgt'"), ("sft", "nothing to adopt")])

@@ -77,3 +77,17 @@ def test_comments_and_docstrings_do_not_count_but_code_does() -> None:
 def test_versions_in_a_key_carry_no_build_tag() -> None:
     assert "+" not in library_versions("sft")["torch"]
     assert library_versions("generate")["vllm"] != "not installed"
+
+
+def test_a_memo_that_cannot_be_saved_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").write_text("one")
+    memo = DigestMemo(tmp_path / "none" / "memo.json")
+    memo.sha256(tmp_path / "data")
+    memo.save()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"/data": null}'])
+def test_a_damaged_memo_is_forgotten(tmp_path: Path, text: str) -> None:
+    (tmp_path / "memo.json").write_text(text)
+    (tmp_path / "data").write_text("one")
+    assert len(DigestMemo(tmp_path / "memo.json").sha256(tmp_path / "data")) == 64

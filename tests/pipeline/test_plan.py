@@ -1,5 +1,7 @@
 """Planning: states and reasons, forcing, running alone, and stopping where content did not change. The store is real; no stage runs."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import ConfigError
 from pipeline.execute import Executor
 from pipeline.graph import build_graph
-from pipeline.plan import Options, Planned, make_plan, parse_triggers
+from pipeline.plan import Options, Planned, chosen_stages, make_plan, parse_triggers
 from pipeline.progress import View
 from pipeline.store import Store
 
@@ -38,13 +40,13 @@ def plan(tmp_path: Path, *overrides: str, **options: Any) -> dict[str, Planned]:
     return {p.stage.name: p for p in make_plan(settings, Store(settings.home_folder), Options(**options))}
 
 
-def make(tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, ...] = ()) -> None:
-    """Publish an artifact for every stage the plan would run, in order, as a run would."""
+def make(tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, ...] = (), until: str = "report") -> None:
+    """Publish an artifact for every stage the plan would run, in order, as a run would, up to one."""
     settings = config(tmp_path, *overrides)
     store = Store(settings.home_folder)
-    for name in ORDER:
-        planned = {p.stage.name: p for p in make_plan(settings, store)}[name]
-        if planned.state == "HIT" and name not in forced:
+    for name in ORDER[: ORDER.index(until) + 1]:
+        planned = {p.stage.name: p for p in make_plan(settings, store)}.get(name)
+        if planned is None or (planned.state == "HIT" and name not in forced):
             continue
         assert planned.key is not None
         if planned.state == "HIT":
@@ -171,7 +173,55 @@ def test_left_state_is_resumed(tmp_path: Path) -> None:
     state = tmp_path / "home" / "work" / "base" / str(key) / "state"
     state.mkdir(parents=True)
     (state / "checkpoint").write_text("x")
-    assert plan(tmp_path)["base"].state == "RESUME"
+    resumed = plan(tmp_path)["base"]
+    assert (resumed.state, resumed.reason) == ("RESUME", "an interrupted attempt left its state")
+
+
+def test_a_resumed_stage_says_from_where(tmp_path: Path) -> None:
+    work = tmp_path / "home" / "work" / "base" / str(plan(tmp_path)["base"].key)
+    for name, whole in (("checkpoint-90", True), ("checkpoint-120", True), ("checkpoint-130", False)):
+        (work / "state" / "checkpoints" / name).mkdir(parents=True)
+        if whole:
+            (work / "state" / "checkpoints" / name / "trainer_state.json").write_text("{}")
+    told = [{"event": "progress", "phase": "sft", "step": step, "total": 400} for step in (130, 131)]
+    (work / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*told, {"event": "note"}]) + '{"event": "prog')
+    assert plan(tmp_path)["base"].reason == "resumes from checkpoint-120; it had come to 131 of 400 (sft)"
+
+
+def test_a_stage_that_waits_says_what_was_changed_in_it(tmp_path: Path) -> None:
+    make(tmp_path)
+    changed = plan(tmp_path, "sft.learning_rate=1e-3", "grpo.steps=7")
+    assert changed["grpo"].reason == "depends on the output of sft; settings.steps 2 → 7"
+    assert changed["generate.sft"].reason == "depends on the output of sft"
+
+
+def test_a_pipeline_under_another_name_is_compared_with_the_nearest_artifact(tmp_path: Path) -> None:
+    make(tmp_path, until="sft")
+    make(tmp_path, "sft.learning_rate=0.003", "sft.max_steps=5", until="sft")
+    near = str(plan(tmp_path)["sft"].key)
+    told = plan(tmp_path, "name=other", "sft.learning_rate=1e-3")["sft"]
+    assert told.state == "RUN"
+    assert told.reason.startswith(f"settings.learning_rate 0.002 → 0.001 (nearest: {near[:12]} of 20")
+    assert plan(tmp_path, "name=other")["generate.sft"].reason == "never run", "no stage of that name has run"
+
+
+def test_a_plan_among_hundreds_of_artifacts_takes_about_a_second(tmp_path: Path) -> None:
+    make(tmp_path, until="sft")
+    store = Store(tmp_path / "home")
+    planned = plan(tmp_path)["sft"]
+    assert planned.artifact is not None
+    for number in range(400):
+        folder = store.folder("sft", f"{number:064d}")
+        folder.mkdir()
+        preimage = {**planned.artifact.manifest["preimage"], "seed": 100 + number}
+        (folder / "manifest.json").write_text(json.dumps({**planned.artifact.manifest, "key": folder.name, "preimage": preimage}))
+    started = time.process_time()
+    assert "(nearest: " in plan(tmp_path, "name=other", "sft.learning_rate=1e-3")["sft"].reason
+    first = time.process_time() - started
+    for seed in range(20):
+        plan(tmp_path, "name=other", f"sft.max_steps={5 + seed}")
+    assert first < 1.0
+    assert time.process_time() - started < 1.0 + 20 * 0.3, "a sweep plans many cells in one process"
 
 
 def test_force_from_and_only(tmp_path: Path) -> None:
@@ -190,6 +240,26 @@ def test_force_from_and_only(tmp_path: Path) -> None:
 def test_only_refuses_what_is_not_cached(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="grpo needs data, base, sft, not cached"):
         plan(tmp_path, only="grpo")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": "score.sft", "force": ("sft",)}, "--force sft: --only score.sft does not run sft"),
+        ({"until": "sft", "force": ("grpo",)}, "--force grpo: --until sft does not run grpo"),
+        ({"until": "sft", "start": "grpo"}, "--from grpo: --until sft does not run grpo"),
+        ({"only": "score.sft", "start": "sft"}, "--from sft: --only score.sft does not run sft"),
+    ],
+)
+def test_what_is_to_be_forced_has_to_run(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(tmp_path, **options)
+
+
+def test_a_force_that_reaches_beyond_what_runs_is_cut(tmp_path: Path) -> None:
+    assert {n for n, p in plan(tmp_path, until="score.sft", force=("score",)).items() if p.forced} == {"score.sft"}
+    graph = build_graph(config(tmp_path))
+    assert chosen_stages(graph, Options(until="score.sft", start="sft"))[0] == {"sft", "generate.sft", "score.sft"}
 
 
 def test_unknown_stage_names_the_nearest(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.watch import alert_text, moved_scores, predecessor
 
 
@@ -46,3 +48,15 @@ def test_the_predecessor_is_the_latest_earlier_run_of_that_name_with_a_report(tm
     assert predecessor(tmp_path, "nightly", 0, "5-e") == {"results": ["2-b"], "seed": 0, "run": "2-b"}
     assert predecessor(tmp_path, "nightly", 0, "2-b") == {"results": ["1-a"], "seed": 0, "run": "1-a"}
     assert predecessor(tmp_path, "nightly", 0, "1-a") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("report.json", '{"seed": 0'), ("report.json", '{"seed": 0}'), ("run.json", "["), ("run.json", "[]")]
+)
+def test_a_predecessor_that_cannot_be_read_is_passed_over(tmp_path: Path, file: str, text: str) -> None:
+    for run in ("1-a", "2-b"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "run.json").write_text(json.dumps({"name": "nightly"}))
+        (tmp_path / run / "report.json").write_text(json.dumps({"results": [run], "seed": 0}))
+    (tmp_path / "2-b" / file).write_text(text)
+    assert predecessor(tmp_path, "nightly", 0, "3-c") == {"results": ["1-a"], "seed": 0, "run": "1-a"}
