@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,10 @@ from evaluation.engines.vllm_cpu import HEAD_SIZES
 from pipeline.config import MAKE_MODEL, PipelineConfig, nearest
 from pipeline.errors import ConfigError, StoreError
 from pipeline.graph import build_graph
-from pipeline.identity import digest, library_versions, source_digests
 from pipeline.machine import device, visible_gpus
+from pipeline.own_code import check_own_code
 from pipeline.plan import Planned
+from pipeline.sizes import check_batches, check_lengths, check_memory
 
 TRAINS_IN_PROCESSES = ("sft", "grpo")
 """Stage programs that can share their work out over several processes."""
@@ -34,7 +33,10 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
     _execution(config, where)
     _libraries(config, programs)
     _needs_gpu(config, programs, where)
-    _lengths(config, programs)
+    check_own_code(config, programs)
+    check_batches(config, programs)
+    check_lengths(config, programs, model_length(config))
+    check_memory(config, programs, where)
     _heads(config, programs, where)
     free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
     if free < config.execution.min_free_gib:
@@ -43,38 +45,6 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
             where="execution.min_free_gib",
             fix="Free some space, choose another `home:`, or lower execution.min_free_gib.",
         )
-
-
-def check_trainer_options(config: PipelineConfig, plan: list[Planned], cache: Path) -> None:
-    """Check `trainer:` mappings against TRL's own config classes, in a process of their own (importing TRL takes seconds).
-
-    Runs only where such a mapping is given. What was found good is remembered in `cache`, for the same mapping, sources and versions.
-    """
-    programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
-    for program, section in (("sft", config.sft), ("grpo", config.grpo)):
-        if section is None or program not in programs or not section.trainer:
-            continue
-        known = (
-            cache / f"trainer-options.{digest([program, section.trainer, source_digests(program), library_versions(program, exact=True)])}"
-        )
-        if known.exists():
-            continue
-        code = (
-            "import json, sys\n"
-            f"from stages.{program}.train import check_trainer_options\n"
-            "from stages.runtime import StageError\n"
-            "try:\n    check_trainer_options(json.load(sys.stdin))\n"
-            "except StageError as error:\n    json.dump([error.message, error.fix], sys.stdout); sys.exit(3)\n"
-        )
-        answer = subprocess.run([sys.executable, "-P", "-c", code], input=json.dumps(section.trainer), capture_output=True, text=True)
-        if answer.returncode == 3:
-            message, fix = json.loads(answer.stdout.splitlines()[-1])
-            raise ConfigError(message, where=f"{program}.trainer", fix=fix)
-        if answer.returncode != 0:
-            raise ConfigError(
-                f"TRL cannot be imported: {answer.stderr.strip().splitlines()[-1]}", where=f"{program}.trainer", fix="Run `vcore doctor`."
-            )
-        known.touch()
 
 
 def _execution(config: PipelineConfig, where: str) -> None:
@@ -192,25 +162,3 @@ def _heads(config: PipelineConfig, programs: set[str], where: str) -> None:
             where="base.head_dim" if config.model == MAKE_MODEL else "model",
             fix="Use another size, or the engine and rollout `transformers`.",
         )
-
-
-def _lengths(config: PipelineConfig, programs: set[str]) -> None:
-    length = model_length(config)
-    if length is None:
-        return
-    limits = {f"benchmarks.{i}.max_new_tokens": b.max_new_tokens for i, b in enumerate(config.benchmarks) if "generate" in programs}
-    if config.sft is not None and "sft" in programs and config.sft.max_length > length:
-        raise ConfigError(
-            f"{config.sft.max_length} is more than the model's {length} positions", where="sft.max_length", fix=f"At most {length}."
-        )
-    if config.grpo is not None and "grpo" in programs:
-        limits["grpo.max_completion_length"] = config.grpo.max_completion_length
-    if config.generate.max_model_len is not None and config.generate.max_model_len > length:
-        raise ConfigError(
-            f"more than the model's {length} positions", where="generate.max_model_len", fix=f"At most {length}, or leave it out."
-        )
-    for where, new_tokens in limits.items():
-        if new_tokens >= length:
-            raise ConfigError(
-                f"{new_tokens} new tokens leave no room for a prompt in the model's {length} positions", where=where, fix="Lower it."
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 from stages.runtime import StageError
@@ -18,10 +19,11 @@ def load_method(settings: CustomSettings) -> Method:
     if spec is None or spec.loader is None:
         raise StageError(f"{path}: not a Python file", fix)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up a class' annotations there
     try:
         spec.loader.exec_module(module)
         made = getattr(module, settings.class_name)(**settings.options)
-    except Exception as error:  # whatever the user's code raises, said in one line
+    except (Exception, SystemExit) as error:  # whatever the user's code raises, said in one line
         raise StageError(f"{path}: {type(error).__name__}: {error}", fix) from error
     if not isinstance(made, Method):
         raise StageError(f"{path}: {settings.class_name} does not derive from stages.sft.reweighting.base.Method", fix)
