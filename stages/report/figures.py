@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from stages.report.model import Report, Stage
 
 INK = "#010203"  # replaced by the page's own text colour
 COLOURS = ("#7d8590", "#2f81f7", "#d9730d")  # each at least 3:1 on white and on near-black
-SERIES = ((COLOURS[1], "-"), (COLOURS[2], "--"), (COLOURS[0], ":"))
+SERIES = ((COLOURS[1], "-"), (COLOURS[2], "--"), (COLOURS[0], ":"), (COLOURS[2], "-."), (COLOURS[1], (0, (5, 1, 1, 1, 1, 1))))
 MARKERS = ("o", "s", "D")
 MOST_POINTS = 400
 STYLE = {
@@ -54,8 +55,11 @@ PANELS: dict[str, tuple[str, list[tuple[str, dict[str, str]]]]] = {
         "GRPO",
         [
             ("reward", {"reward": "reward", "rewards/correct/mean": "correct", "resampling/reward": "reward, first draw"}),
+            ("parts of the reward", {}),
             ("completion length, tokens", {"completions/mean_length": "mean"}),
             ("entropy, nats per token", {"entropy": "policy"}),
+            ("KL, nats per token", {"kl": "from the start"}),
+            ("share clipped", {"clip_ratio/low_mean": "low", "clip_ratio/high_mean": "high", "cispo_clip_ratio": "cispo"}),
             (
                 "share",
                 {
@@ -63,6 +67,10 @@ PANELS: dict[str, tuple[str, list[tuple[str, dict[str, str]]]]] = {
                     "completions/clipped_ratio": "truncated",
                     "resampling/frac_reward_zero_std": "equal-reward, first draw",
                 },
+            ),
+            (
+                "seconds a step",
+                {"time/generate": "generate", "time/train": "train", "time/grade": "grade", "time/sync": "weights to sampler"},
             ),
         ],
     ),
@@ -87,10 +95,16 @@ def figures(report: Report) -> list[Figure]:
             continue
         if name == "sft" and not any("weighted_loss" in row for row in stage.curve):
             panels = [PLAIN_SFT, *panels[1:]]
-        drawn = [_panel(stage, label, series) for label, series in panels]
+        drawn = [_panel(stage, label, series or _reward_parts(stage.curve)) for label, series in panels]
         if any(drawn):
             out.append(Figure(_caption(title, stage), [svg for svg in drawn if svg]))
     return out
+
+
+def _reward_parts(curve: list[dict[str, Any]]) -> dict[str, str]:
+    """Recorded name -> name of each part of the reward beside `correct`, which the config decides on."""
+    found = [re.fullmatch(r"rewards/(.+)/mean", name) for name in dict.fromkeys(name for row in curve for name in row)]
+    return {match[0]: match[1] for match in found if match and match[1] != "correct"}
 
 
 def _caption(title: str, stage: Stage) -> str:
@@ -131,7 +145,7 @@ def _panel(stage: Stage, label: str, series: dict[str, str]) -> str:
         return ""
 
     def draw(axes: Any) -> None:
-        for (title, points), (colour, line) in zip(curves.items(), SERIES, strict=False):
+        for (title, points), (colour, line) in zip(curves.items(), itertools.cycle(SERIES), strict=False):
             axes.plot(*zip(*points, strict=True), line, color=colour, lw=1.6, label=title)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(label)

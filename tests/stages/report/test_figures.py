@@ -1,0 +1,40 @@
+"""Which curves of a stage are drawn: what was recorded, a reward's parts whatever the config names them, and nothing else."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from stages.report import figures
+
+CURVE = {
+    **{"reward": 0.5, "rewards/correct/mean": 0.4, "rewards/format/mean": 0.9, "rewards/brevity/mean": -0.2, "rewards/brevity/std": 0.1},
+    **{"kl": 0.01, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.1},
+    **{"time/generate": 3.0, "time/sync": 0.1, "time/grade": 0.2, "time/train": 2.0},
+}
+
+
+def panels(monkeypatch: Any, curve: list[dict[str, Any]]) -> str:
+    monkeypatch.setattr(figures, "_results", lambda report: "")
+    stage = SimpleNamespace(name="grpo", curve=curve)
+    report: Any = SimpleNamespace(stage=lambda name: stage if name == "grpo" else None)
+    return "".join(svg for figure in figures.figures(report) for svg in figure.panels)
+
+
+def test_rl_shows_the_parts_of_its_reward_divergence_clipping_and_where_time_goes(monkeypatch: Any) -> None:
+    drawn = panels(monkeypatch, [{"step": step, **CURVE} for step in (1, 2)])
+    for said in (
+        "parts of the reward over optimizer steps: format from 0.9 to 0.9; brevity from -0.2 to -0.2",
+        "KL, nats per token over optimizer steps: from the start from 0.01",
+        "share clipped over optimizer steps: low from 0 to 0; high from 0.1",
+        "seconds a step over optimizer steps: generate from 3 to 3; train from 2 to 2; grade from 0.2 to 0.2; weights to sampler from 0.1",
+    ):
+        assert said in drawn
+
+
+def test_what_was_not_recorded_has_no_panel(monkeypatch: Any) -> None:
+    drawn = panels(monkeypatch, [{"step": step, "reward": 0.5} for step in (1, 2)])
+    assert "reward over optimizer steps" in drawn
+    assert "parts of the reward" not in drawn
+    assert "KL" not in drawn
+    assert "seconds a step" not in drawn
