@@ -7,14 +7,18 @@ The flow itself is in pipeline/prefect_flows/vcore.py. Without PREFECT_API_URL a
 from __future__ import annotations
 
 import os
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.embedded import start_embedded_server
-from pipeline.errors import UserError
+from pipeline.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from pipeline.session import Session
+
+HEALTH_TIMEOUT_S = 10.0
 
 
 def prepare_environment(home: Path) -> None:
@@ -37,28 +41,44 @@ def prepare_environment(home: Path) -> None:
 def run_flow(session: Session) -> None:
     """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is stopped.
 
-    Without PREFECT_API_URL an embedded server records the run. If that server cannot be started or is killed, the run says so and goes
-    on without it: the store alone decides what is computed.
+    Without PREFECT_API_URL an embedded server records the run. If the server, ours or another, is gone in the middle of a run, or ours
+    cannot be started, the run says so and goes on without it: the store alone decides what is computed. A server that is named and does
+    not answer from the start is a `ConfigError`.
     """
     prepare_environment(session.store.home)
     from prefect.settings import PREFECT_API_URL, get_current_settings
 
-    if get_current_settings().api.url is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
-        _run_recorded(session, {})
-        return
     say = session.executor.view.line
-    home = get_current_settings().home
-    server = start_embedded_server(home, say, own=home == session.store.home / "prefect")
-    if server is not None:
+    address, home = get_current_settings().api.url, get_current_settings().home
+    settings: dict[Any, Any] = {}
+    if address is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
+        if not answers(address):
+            fix = "Start it (prefect server start), or unset PREFECT_API_URL: a server of the run's own then records it."
+            raise ConfigError(f"the Prefect server at {address} does not answer", where="PREFECT_API_URL", fix=fix)
+    else:
+        server = start_embedded_server(home, say, own=home == session.store.home / "prefect")
+        address, settings = (server.address, {PREFECT_API_URL: server.address}) if server is not None else (None, {})
+    if address is not None:
         try:
-            _run_recorded(session, {PREFECT_API_URL: server.address})
+            _run_recorded(session, settings)
         except UserError:
             raise
         except Exception as error:
-            if server.alive:
+            if answers(address):
                 raise
-            say(f"[yellow]the embedded Prefect server was ended ({type(error).__name__}); the run goes on without its record[/]")
+            say(f"[yellow]the Prefect server is gone ({type(error).__name__}); the run goes on without its record[/]")
     session.run_remaining()
+
+
+def answers(address: str) -> bool:
+    """Whether a server is there, whatever it says."""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:

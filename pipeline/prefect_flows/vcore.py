@@ -15,14 +15,15 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from pipeline.config import load_config
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.graph import Stage
 from pipeline.identity import digest
 from pipeline.plan import Options, parse_triggers
-from pipeline.prefect_flows.shown import PrefectView, show_alerts, show_report
+from pipeline.prefect_flows.shown import PrefectView, notifier, show_alerts, show_report
+from pipeline.prefect_flows.teller import SERVER_ERRORS, CancelWatch
 from pipeline.progress import View
 from pipeline.session import Session
 
@@ -69,12 +70,23 @@ def vcore(
         recorded = session.recorded()
     logger = get_run_logger()
     logger.info("%s: %s", session.record.data["id"], session.record.data["command"])
-    with tags(*session.tags), recorded:
-        session.run_stages(lambda stage: _as_task(session, stage))
-        session.finish()
-    if session.report_folder is not None:
-        show_report(session.config.name, session.report_folder, session.record.folder / "report.html")
-    show_alerts(session.config, session.record)
+    watch = CancelWatch(runtime.flow_run.id, session.executor.stopping)
+    try:
+        with tags(*session.tags), recorded:
+            block = notifier(session.config.execution.notify)  # not found out when all is done
+            with watch.watching():
+                session.run_stages(lambda stage: _as_task(session, stage))
+            session.finish()
+    except Interrupted:
+        if watch.cancelled:
+            return Cancelled(message="cancelled; what was computed is kept, and the next run continues")
+        raise
+    try:
+        if session.report_folder is not None:
+            show_report(session.config.name, session.report_folder, session.record.folder / "report.html")
+        show_alerts(session.config, session.record, block)
+    except SERVER_ERRORS as error:
+        logger.warning("the server took no report (%s); it is in %s", type(error).__name__, session.record.folder)
     return Completed(message=session.summary(), name="Cached" if session.nothing_ran else "Completed")
 
 

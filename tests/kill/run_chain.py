@@ -1,10 +1,12 @@
-"""`python -m tests.kill.run_chain HOME [--flow] [--two]`: four chain stages through the real session, executor, launcher and store.
+"""`python -m tests.kill.run_chain HOME [--flow] [--two] [--slow]`: four chain stages through the real session, executor, launcher, store.
 
-With --flow, as the real Prefect flow with its embedded server; with --two, two stages at once. Only the stage programs are the test's own.
+With --flow, as the real Prefect flow, on its embedded server or PREFECT_API_URL's; --two: two stages at once; --slow: for a minute.
+Only the stage programs are the test's own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from pathlib import Path
@@ -32,7 +34,7 @@ STAGES = [
 ]
 
 
-def prepare(home: Path, flow: bool, at_once: int) -> Session:
+def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
     """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
     identity.LIBRARIES["chain"] = ()
     plan.source_digests = lambda program: {}  # type: ignore[assignment]
@@ -48,15 +50,16 @@ def prepare(home: Path, flow: bool, at_once: int) -> Session:
     config = load_config(home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0", f"execution.stages_at_once={at_once}"])
     store = Store(home)
     executor = Executor(config, store, View(), command="run_chain", forced=set())
-    planned = [plan.Planned(stage, "RUN", "never run") for stage in STAGES] if flow else []
+    stages = [dataclasses.replace(stage, settings=stage.settings.model_copy(update={"step_s": 0.5 if slow else 0.02})) for stage in STAGES]
+    planned = [plan.Planned(stage, "RUN", "never run") for stage in stages] if flow else []
     record = RunRecord.start(home, config, "run_chain", [])
-    return Session(config, store, planned, STAGES, executor, record, home / "chain.yaml", (), Options())
+    return Session(config, store, planned, stages, executor, record, home / "chain.yaml", (), Options())
 
 
 def main() -> None:
     stop_on_signals()
     try:
-        prepare(Path(sys.argv[1]), "--flow" in sys.argv, 2 if "--two" in sys.argv else 1).run()
+        prepare(Path(sys.argv[1]), "--flow" in sys.argv, 2 if "--two" in sys.argv else 1, "--slow" in sys.argv).run()
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
