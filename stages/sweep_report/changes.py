@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from evaluation.comparison import compare
-from evaluation.seeds import over_seeds
+from evaluation.seeds import FEWEST_SEEDS, over_seeds
 from stages.sweep_report.cells import Cell, Place
 
 SAME = "the same checkpoint"
@@ -52,8 +52,8 @@ class Change:
 
     @property
     def tested(self) -> bool:
-        """Whether chance could have made it seem a difference."""
-        return self.low is not None
+        """Whether chance could have made it seem a difference: of so few seeds none is claimed."""
+        return self.low is not None and (self.over == "problems" or self.n >= FEWEST_SEEDS)
 
 
 def value(cells: Mapping[str, Cell], place: Place) -> Value:

@@ -46,6 +46,7 @@ def test_two_seeds_and_equal_differences_are_no_verdict(tmp_path: Path) -> None:
     assert rows["vcore"]["verdict"] == "the same in every seed: no spread to judge by"
     assert rows["vcore"]["difference"]["low"] is None
     assert rows["dft"]["verdict"] == "2 seeds: too few to tell"
+    assert report["comparisons"] == 0, "nothing is claimed, so nothing can be claimed by chance"
 
 
 def test_a_method_that_fails_at_rl_in_every_seed_keeps_its_place(tmp_path: Path) -> None:
