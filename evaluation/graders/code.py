@@ -186,6 +186,7 @@ class CodeGrader:
     def _check_asserts(self, problem: Problem, tests: _Tests, outcome: Outcome, key: tuple[str, ...]) -> tuple[Verdict, str]:
         texts, total = iter(outcome.texts), len(tests.asserts)
         values: dict[int, list[Any]] = {}
+        shown: dict[int, str] = {}
         for number, test in enumerate(tests.asserts):
             got = list(itertools.islice(texts, len(test.expressions)))
             if len(got) < len(test.expressions):
@@ -198,8 +199,9 @@ class CodeGrader:
                     values[number] = [unpack(text) for text in got]
                 except MalformedValue as error:
                     return "wrong", f"test {number + 1} of {total}: {error}"
+                shown[number] = ", ".join(map(short, got))
                 if not all(map(is_plain, values[number])):
-                    return "wrong", f"test {number + 1} of {total}: {', '.join(map(short, got))}"
+                    return "wrong", f"test {number + 1} of {total}: {shown[number]}"
             elif not test.expected.equals(got[0]):
                 return "wrong", f"test {number + 1} of {total}: {short(got[0])} instead of {short(test.expected.text)}"
         if next(texts, None) is not None:
@@ -210,20 +212,20 @@ class CodeGrader:
         number, detail = failed
         if number in self._failing.get(key, lambda: self._failing_of_reference(problem, tests)):
             raise ReferenceFailed(f"the reference program of {problem.id} fails an assert: {problem.tests['asserts'][number]}: {detail}")
-        return "wrong", detail
+        return "wrong", f"not so for {shown[number]}: {tests.asserts[number].rest}" + (f": {detail}" if detail else "")
 
     def _first_failed(self, problem: Problem, tests: _Tests, values: dict[int, list[Any]]) -> tuple[int, str] | None:
-        """The first of the asserts that are no equations that does not hold for the values, evaluated beside the reference program."""
+        """The first of the asserts that are no equations that does not hold for the values, and how evaluating it failed, if it did. They
+        are evaluated beside the reference program."""
         if not values:
             return None
         held = f"_rests = [{', '.join(str(test.rest) for test in tests.asserts)}]\n"
         held += "def _holds(number, values): return bool(_rests[number](*values))"
         job = Job([part for part in (problem.gold, tests.after, held) if part], entry_point="_holds", inputs=list(values.items()))
         outcome = self.sandbox.run(job, self.timeout_s)
-        for (number, got), holds in itertools.zip_longest(values.items(), outcome.texts):
+        for number, holds in itertools.zip_longest(values, outcome.texts):
             if holds != "true":
-                shown = ", ".join(short(write(value)) for value in got)
-                return number, f"not so for {shown}: {tests.asserts[number].rest}" + (f": {outcome.detail}" if outcome.detail else "")
+                return number, outcome.detail if holds is None else ""
         return None
 
     def _failing_of_reference(self, problem: Problem, tests: _Tests) -> set[int]:

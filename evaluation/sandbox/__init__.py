@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import logging
 import marshal
@@ -132,7 +133,7 @@ class Sandbox:
         self._closed = False
         self._call_filter, self._file_rules = call_filter, file_rules
         self._own_user = False
-        self.level: Level = level if level == "rlimits" else self._detect(level)
+        self.level: Level = self._detect(level)
         self.filtered, self.ruled, self.few_threads = self._probe()
         """Whether programs run under the filter of system calls, under rules on files, and with a limit on the number of their threads."""
         if self.unprotected:
@@ -187,23 +188,28 @@ class Sandbox:
             shutil.rmtree(work, ignore_errors=True)
 
     def _detect(self, forced: Level | None) -> Level:
-        """The level; and whether programs have a user of their own there, which root can give them and without which no limit on the
-        number of their threads holds for root. That needs a Python that others than root can read."""
-        job = Job(sections=["import math, json"], expressions=["math.sqrt(4)"])
-        for self._own_user in (True, False) if os.getuid() == 0 else (False,):
+        """The best level at which Python runs. Finds out as well whether programs have a user of their own there, which root can give them
+        and without which no limit on the number of threads holds for root; and whether the rules on files leave Python all it needs."""
+        means: list[tuple[Level, bool, bool]] = [("namespaces", True, True)] if os.getuid() == 0 else []
+        means += [("namespaces", False, True), ("rlimits", False, True), ("rlimits", False, False)]
+        reason = ""
+        for level, self._own_user, rules in means:
+            if forced not in (None, level):
+                continue
+            if level == "rlimits" and rules and forced is None:
+                _log.warning("programs run with resource limits only, without namespaces: %s", reason)
+            self._file_rules = self._file_rules and rules
             work = Path(tempfile.mkdtemp(dir=self._folder))
             try:
-                if self._run(job, 10.0, work, "namespaces", self.memory_mib).status == "done":
-                    return "namespaces"
-                reason = "Python does not run there"
+                outcome = self._run(Job([f"import {', '.join(_modules())}"]), 10.0, work, level, self.memory_mib)
+                if outcome.status == "done":
+                    return level
+                reason = outcome.detail
             except SandboxError as error:
                 reason = str(error)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-        if forced is not None:
-            raise SandboxError(reason)
-        _log.warning("programs run with resource limits only, without isolation from network and other processes: %s", reason)
-        return "rlimits"
+        raise SandboxError(f"Python does not run in the sandbox: {reason}")
 
     def _probe(self) -> tuple[bool, bool, bool]:
         """Whether a program is refused a socket, to write to a device that only the rules keep from it, and more threads than allowed."""
@@ -333,8 +339,8 @@ def _result(data: bytes, wanted: int, cpu_s: float) -> Outcome:
         texts = [line.decode() for line in lines[:number]]
     except (ValueError, TypeError, RecursionError) as error:
         return Outcome("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
-    # A message may hold half a surrogate pair, which no file can be written with.
-    return Outcome(status, texts, detail.encode(errors="replace").decode(), cpu_s)
+    # A message may hold half a surrogate pair, which no file can be written with, or what a terminal takes for a command.
+    return Outcome(status, texts, "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in detail), cpu_s)
 
 
 def _ending(data: bytes) -> tuple[int, int, float]:
@@ -363,8 +369,20 @@ def _python() -> str:
 
 
 def _roots() -> list[str]:
-    """Folders a Python needs: system libraries, its own installation, and this package's child program."""
-    return ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", os.path.realpath(sys.base_prefix)]
+    """Folders a Python needs: system libraries, and its own installation. Not all of /usr, where a machine may have its own settings."""
+    prefix = os.path.realpath(sys.base_prefix)
+    python = [os.path.join(prefix, "lib")] if prefix in ("/usr", "/usr/local") else [prefix]
+    return ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/etc/ld.so.cache", *python]
+
+
+def _modules() -> list[str]:
+    """Modules of the standard library that need system libraries, or files of their own, as far as this Python has them."""
+    found = []
+    for name in ("math", "json", "decimal", "ctypes", "zlib", "bz2", "lzma", "hashlib", "unicodedata"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+            found.append(name)
+    return found
 
 
 def _counts_for_each_namespace() -> bool:

@@ -185,7 +185,7 @@ def limit(cpu_s: int, memory: int, threads: int | None) -> None:
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_NPROC, threads),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CORE, 1),  # less than any dump has; 0 would let a program of the machine that collects dumps have one
     ):
         if value is None:
             continue

@@ -40,7 +40,7 @@ REFUSED_ON_SHARED_FILES = {
 ONLY_OF_ITSELF = {"prlimit64": 302, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314}
 """Allowed only where the first argument, the process, is 0, which stands for the caller."""
 REFUSED_OPTIONS = {
-    "prctl": (157, 0, (1,)),  # PR_SET_PDEATHSIG: to outlive the process that watches it
+    "prctl": (157, 0, (1, 4)),  # PR_SET_PDEATHSIG: to outlive the process that watches it; PR_SET_DUMPABLE: to be dumped where it crashes
     "fcntl": (72, 1, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others by way of a descriptor
 }
 """Refused where one argument has one of these values: number of the call, place of the argument, values."""
