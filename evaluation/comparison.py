@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from evaluation.records import RecordError, Score, read_records
-from evaluation.statistics import CONFIDENCE, PairedDifference, paired_difference
+from evaluation.statistics import CONFIDENCE, SIGN_FLIPS_NORMAL, PairedDifference, paired_difference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +30,13 @@ class Comparison:
     before: str
     after: str
     difference: PairedDifference | None
-    exact: bool = True
-    """Whether the p-value is of McNemar's exact test (one sample a problem); otherwise of the paired normal test."""
     protocols: tuple[str, ...] = ()
     """Where the protocols differ, as `sampling.temperature: 0.0 / 0.6`."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether the p-value is exact, not that of a normal approximation; `difference.test` names the test."""
+        return self.difference is None or self.difference.test != SIGN_FLIPS_NORMAL
 
     @property
     def verdict(self) -> str:
@@ -64,8 +67,7 @@ def compare(benchmark: str, before: str, after: str, old: Measured, new: Measure
     if len(old.scores) != len(new.scores):
         k1, k2 = len(old.scores) // len(first), len(new.scores) // len(first)
         raise ValueError(f"{benchmark}: {before} has {k1} samples a problem, {after} has {k2}")
-    difference = paired_difference(list(first.values()), [second[problem] for problem in first])
-    return Comparison(benchmark, before, after, difference, exact=len(old.scores) == len(first))
+    return Comparison(benchmark, before, after, paired_difference(list(first.values()), [second[problem] for problem in first]))
 
 
 def right_shares(scores: Sequence[Score]) -> dict[str, float]:

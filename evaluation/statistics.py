@@ -1,131 +1,47 @@
-"""How sure a number is. Standard library only; each function states its formula.
+"""How sure a number is, and a difference. Standard library only; each function states its formula.
 
-A *problem* is the unit: several samples of one problem are not independent, so every interval here treats the problem, not the sample, as
-the draw.
+The estimates themselves stand beside the metrics that report them, where they load without this package; they are named here for its
+other modules.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import random
-from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
-from statistics import NormalDist, fmean, variance
+from statistics import fmean, variance
 
-CONFIDENCE = 0.95
+from evaluation.metrics.accuracy_ci.estimates import (
+    CONFIDENCE,
+    Estimate,
+    clustered_standard_error,
+    majority_share,
+    mean_estimate,
+    pass_at_k,
+    t_quantile,
+    wilson_interval,
+)
 
+__all__ = [
+    "CONFIDENCE",
+    "Estimate",
+    "PairedDifference",
+    "clustered_standard_error",
+    "majority_share",
+    "mcnemar_exact",
+    "mean_estimate",
+    "paired_difference",
+    "pass_at_k",
+    "sign_flip_test",
+    "t_quantile",
+    "wilson_interval",
+]
 
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean over `n` problems with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def wilson_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a proportion p = successes / trials (Wilson, 1927).
-
-    (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n), with z the normal quantile of (1 + confidence)/2 and n = trials.
-    Unlike p +- z sqrt(p (1 - p)/n) it does not shrink to a point at 0 and 1. `trials` may be fractional (an effective sample size).
-
-    Raises:
-        ValueError: no trials, or successes outside 0..trials.
-    """
-    if trials <= 0 or not 0 <= successes <= trials:
-        raise ValueError(f"{successes} successes of {trials} trials")
-    z = _quantile(confidence)
-    p, scale = successes / trials, 1 + z * z / trials
-    centre = (p + z * z / (2 * trials)) / scale
-    half = z / scale * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    # At 0 and 1 the bound is exact; rounding would put it a hair beside.
-    return (0.0 if p == 0 else max(0.0, centre - half)), (1.0 if p == 1 else min(1.0, centre + half))
-
-
-def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that at least one of k samples is right: 1 - C(samples - correct, k)/C(samples, k).
-
-    Source: Chen et al., 2021 (arXiv:2107.03374), equation 1, in exact arithmetic.
-
-    Raises:
-        ValueError: k above the number of samples, which nothing can be said about, or impossible counts.
-    """
-    if not 0 <= correct <= samples:
-        raise ValueError(f"{correct} right of {samples} samples")
-    if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} cannot be estimated from {samples} samples of a problem")
-    return float(1 - Fraction(math.comb(samples - correct, k), math.comb(samples, k)))
-
-
-def majority_share(samples: Sequence[tuple[int, str]]) -> float:
-    """Chance that the most frequent answer of one problem is right, ties broken by lot; 0 where nobody votes.
-
-    Args:
-        samples: (1 if right else 0, vote); equal votes are one answer, an empty one is none.
-
-    Raises:
-        ValueError: an answer is right in one sample and wrong in another, or two answers are right.
-    """
-    votes = Counter(vote for _, vote in samples if vote)
-    right = {vote for correct, vote in samples if correct and vote}
-    if len(right) > 1 or any(vote in right and not correct for correct, vote in samples):
-        raise ValueError(f"right answers must all have one vote and wrong ones another, not {sorted(right)}")
-    first = [vote for vote, count in votes.items() if count == max(votes.values())]
-    return len(right & set(first)) / len(first) if first else 0.0
-
-
-def clustered_standard_error(problems: Sequence[Sequence[float]]) -> float:
-    """Standard error of the mean over all samples, with the samples of one problem as a cluster.
-
-    sqrt(sum (m_i - m)^2 / (n (n - 1))) with m_i the mean of problem i, m the mean of all m_i, and n problems with equally many samples.
-    0 for a single problem, of which no spread can be seen.
-
-    Raises:
-        ValueError: no problems, or not equally many samples of each.
-    """
-    means = _problem_means(problems)
-    return math.sqrt(variance(means) / len(means)) if len(means) > 1 else 0.0
-
-
-def mean_estimate(problems: Sequence[Sequence[float]], confidence: float = CONFIDENCE) -> Estimate:
-    """Mean over problems of values in 0..1, with Wilson's interval at the effective sample size.
-
-    With one 0-or-1 value a problem this is Wilson's interval over n problems. With several, n is replaced by p (1 - p)/SE^2, SE
-    clustered by problem: between n (the samples of a problem all agree) and n times the samples (they are as good as independent). No
-    spread at all counts as n, so that 0 of 30 is never certain, however often each problem was sampled.
-
-    Raises:
-        ValueError: no problems, not equally many samples of each, or a value outside 0..1.
-    """
-    means = _problem_means(problems)
-    if any(not 0 <= value <= 1 for samples in problems for value in samples):
-        raise ValueError("a value is not between 0 and 1")
-    n, p = len(means), fmean(means)
-    effective = float(n)
-    error = clustered_standard_error(problems)
-    if len(problems[0]) > 1 and error > 0:
-        effective = min(max(p * (1 - p) / error**2, n), n * len(problems[0]))
-    low, high = wilson_interval(min(p * effective, effective), effective, confidence)
-    return Estimate(p, low, high, n)
-
-
-def bootstrap_interval(
-    problems: Sequence[Sequence[float]], seed: int, resamples: int = 2000, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
-    """Percentile interval of the mean when whole problems are drawn again, with replacement, `resamples` times.
-
-    Raises:
-        ValueError: no problems, or not equally many samples of each.
-    """
-    means = _problem_means(problems)
-    rng = random.Random(seed)
-    drawn = sorted(fmean(rng.choices(means, k=len(means))) for _ in range(resamples))
-    tail = (1 - confidence) / 2
-    return drawn[math.floor(tail * (resamples - 1))], drawn[math.ceil((1 - tail) * (resamples - 1))]
+MCNEMAR, SIGN_FLIPS, SIGN_FLIPS_NORMAL = "exact McNemar", "exact sign-flip test", "sign-flip test, normal approximation"
+"""The tests behind a p-value, as they are named beside it."""
+_MOST_STEPS = 5_000_000
+"""Additions that the exact sign-flip test may take, about a second; beyond, its normal approximation is as good."""
 
 
 def mcnemar_exact(only_before: int, only_after: int) -> float:
@@ -138,6 +54,32 @@ def mcnemar_exact(only_before: int, only_after: int) -> float:
     return float(min(Fraction(1), Fraction(2 * tail, 2**changed)))
 
 
+def sign_flip_test(differences: Sequence[float]) -> tuple[float, str]:
+    """Two-sided p-value of the paired permutation test, and its name.
+
+    If nothing changed but chance, each problem's difference could as well have the other sign: the p-value is the share of all 2^n choices
+    of signs whose sum is at least as far from 0 as the one seen. Of differences of -1, 0 and 1 this is McNemar's exact test. Five problems
+    all better by the same amount have p = 2/32: nothing is claimed of fewer than six.
+
+    Args:
+        differences: of shares of right samples, which are fractions with small denominators; anything else takes the approximation, the
+            normal test of sum d / sqrt(sum d^2).
+    """
+    exact = [Fraction(difference).limit_denominator(10_000) for difference in differences]
+    unit = math.lcm(*(fraction.denominator for fraction in exact))
+    steps = [int(fraction * unit) for fraction in exact if fraction]
+    seen, total = abs(sum(steps)), sum(map(abs, steps))
+    if len(steps) * total > _MOST_STEPS:
+        return math.erfc(seen / math.sqrt(2 * sum(step * step for step in steps))), SIGN_FLIPS_NORMAL
+    chances = [1.0]  # of each sum of the differences that keep a plus
+    for step in map(abs, steps):
+        halves = [chance / 2 for chance in chances]
+        chances = halves + [0.0] * step
+        for place, half in enumerate(halves, start=step):
+            chances[place] += half
+    return min(1.0, math.fsum(chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen)), SIGN_FLIPS
+
+
 @dataclasses.dataclass(frozen=True)
 class PairedDifference:
     """Change of the mean between two measurements of the same problems.
@@ -147,6 +89,7 @@ class PairedDifference:
         p_value: two-sided, of no difference.
         n: problems.
         improved, worsened: problems whose value rose or fell.
+        test: which test the p-value is of.
     """
 
     difference: float
@@ -156,19 +99,24 @@ class PairedDifference:
     n: int
     improved: int
     worsened: int
+    test: str = MCNEMAR
 
 
 def paired_difference(before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE) -> PairedDifference:
     """Difference of two checkpoints on the same problems, one value (right or wrong, or the share of right samples) a problem.
 
     Where all values are 0 or 1: Newcombe's (1998) hybrid score interval for paired proportions (his method 10) and McNemar's exact
-    test. Otherwise: difference +- z SE with SE = sd(after - before)/sqrt(n) and the matching normal test, which wants some 30 problems.
+    test. Otherwise: difference +- t SE with SE = sd(after - before)/sqrt(n) and n - 1 degrees of freedom, and the sign-flip test. Where no
+    spread can be seen (one problem, or all differences equal) the interval is Newcombe's for one sample a problem and independent
+    measurements: sameness of a few problems is not certainty.
 
     Raises:
-        ValueError: no problems, or not as many before as after.
+        ValueError: no problems, not as many before as after, or a value outside 0..1.
     """
     if not before or len(before) != len(after):
         raise ValueError(f"{len(before)} values before, {len(after)} after")
+    if any(not 0 <= value <= 1 for value in (*before, *after)):
+        raise ValueError("a value is not between 0 and 1")
     n = len(before)
     differences = [new - old for old, new in zip(before, after, strict=True)]
     difference = fmean(differences)
@@ -176,10 +124,14 @@ def paired_difference(before: Sequence[float], after: Sequence[float], confidenc
     if all(value in (0, 1) for value in (*before, *after)):
         low, high = _newcombe(before, after, confidence)
         return PairedDifference(difference, low, high, mcnemar_exact(worsened, improved), n, improved, worsened)
-    error = math.sqrt(variance(differences) / n) if n > 1 else math.inf
-    half = _quantile(confidence) * error
-    p_value = 1.0 if error == math.inf else (math.erfc(abs(difference) / error / math.sqrt(2)) if error > 0 else float(difference == 0))
-    return PairedDifference(difference, max(-1.0, difference - half), min(1.0, difference + half), p_value, n, improved, worsened)
+    p_value, test = sign_flip_test(differences)
+    error = math.sqrt(variance(differences) / n) if n > 1 else 0.0
+    if error < 1e-12:  # equal differences differ in their last bits
+        low, high = _hybrid(fmean(before), fmean(after), n, confidence, phi=0.0)
+    else:
+        half = t_quantile((1 + confidence) / 2, n - 1) * error
+        low, high = max(-1.0, difference - half), min(1.0, difference + half)
+    return PairedDifference(difference, low, high, p_value, n, improved, worsened, test)
 
 
 def _newcombe(before: Sequence[float], after: Sequence[float], confidence: float) -> tuple[float, float]:
@@ -188,24 +140,16 @@ def _newcombe(before: Sequence[float], after: Sequence[float], confidence: float
     right_before, right_after = int(sum(before)), int(sum(after))
     neither = n - right_before - right_after + both
     only_before, only_after = right_before - both, right_after - both
-    p1, p2 = right_after / n, right_before / n
-    (l1, u1), (l2, u2) = wilson_interval(right_after, n, confidence), wilson_interval(right_before, n, confidence)
     spread = math.sqrt(right_before * (n - right_before) * right_after * (n - right_after))
     # The correlation of the two measurements. Newcombe's correction by n/2 keeps "nothing changed" from being certainty.
     association = both * neither - only_before * only_after
     phi = (max(association - n / 2, 0.0) if association > 0 else association) / spread if spread else 0.0
-    low = (p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2
-    high = (u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2
-    return p1 - p2 - math.sqrt(max(0.0, low)), p1 - p2 + math.sqrt(max(0.0, high))
+    return _hybrid(right_before / n, right_after / n, n, confidence, phi)
 
 
-def _problem_means(problems: Sequence[Sequence[float]]) -> list[float]:
-    if not problems or not problems[0]:
-        raise ValueError("there are no samples")
-    if len({len(samples) for samples in problems}) > 1:
-        raise ValueError("the problems do not have equally many samples")
-    return [fmean(samples) for samples in problems]
-
-
-def _quantile(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+def _hybrid(before: float, after: float, n: int, confidence: float, phi: float) -> tuple[float, float]:
+    """Interval of `after` - `before`, two shares of n whose Wilson intervals are put together; `phi` is their correlation."""
+    (l1, u1), (l2, u2) = wilson_interval(after * n, n, confidence), wilson_interval(before * n, n, confidence)
+    low = (after - l1) ** 2 - 2 * phi * (after - l1) * (u2 - before) + (u2 - before) ** 2
+    high = (u1 - after) ** 2 - 2 * phi * (u1 - after) * (before - l2) + (before - l2) ** 2
+    return after - before - math.sqrt(max(0.0, low)), after - before + math.sqrt(max(0.0, high))

@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from evaluation.metrics import load_metric
+from evaluation import metrics
+from evaluation.metrics import MODULES, load_metric
 from evaluation.statistics import wilson_interval
 
 
@@ -51,3 +53,38 @@ def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout
     assert json.loads(out.splitlines()[-1]) == [0.5, [], 1.0, True]
+
+
+def test_loading_by_path_where_this_package_is_not(tmp_path: Path) -> None:
+    """Isolated (-I), elsewhere, the package blocked by name: what a user has who copied one folder out of the repository."""
+    for name in MODULES:
+        shutil.copytree(Path(metrics.__file__).parent / name, tmp_path / "mine" / name)
+    program = """
+import sys
+sys.modules["evaluation"] = None
+import json
+import evaluate
+asked = {"predictions": [1, 0, 1, 1], "references": ["a", "a", "b", "b"]}
+found = {name: evaluate.load(f"mine/{name}").compute(**asked) for name in ("accuracy_ci", "pass_at_k")}
+found["maj_at_k"] = evaluate.load("mine/maj_at_k").compute(**asked, votes=["r", "x", "r", "r"])
+print(json.dumps(found))
+"""
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    asked = {"predictions": [1, 0, 1, 1], "references": ["a", "a", "b", "b"]}
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "accuracy_ci": load_metric("accuracy_ci").compute(**asked),
+        "pass_at_k": load_metric("pass_at_k").compute(**asked),
+        "maj_at_k": load_metric("maj_at_k").compute(**asked, votes=["r", "x", "r", "r"]),
+    }
+
+
+def test_the_copies_of_the_estimates_are_one_text() -> None:
+    assert len({(Path(metrics.__file__).parent / name / "estimates.py").read_bytes() for name in MODULES}) == 1
+
+
+def test_pass_at_one_has_the_interval_of_the_average() -> None:
+    asked = {"predictions": [1, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 1], "references": list("aaaabbbbcccc")}
+    average, first = load_metric("accuracy_ci").compute(**asked), load_metric("pass_at_k").compute(**asked, k=1)
+    assert (first["pass_at_k"], first["low"], first["high"]) == (average["accuracy"], average["low"], average["high"])

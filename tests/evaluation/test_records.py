@@ -48,7 +48,7 @@ def test_a_field_of_another_type_is_named_with_its_line(tmp_path: Path, record: 
 def test_a_number_of_thousands_of_digits_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": ' + "9" * 5000 + "}\n")
-    with pytest.raises(RecordError, match="rows.jsonl:1: not a JSON object"):
+    with pytest.raises(RecordError, match=r"rows.jsonl:1: not a JSON object"):
         read_records(path, Score)
 
 

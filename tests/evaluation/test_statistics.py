@@ -8,13 +8,17 @@ from statistics import fmean
 import pytest
 
 from evaluation.statistics import (
-    bootstrap_interval,
+    MCNEMAR,
+    SIGN_FLIPS,
+    SIGN_FLIPS_NORMAL,
     clustered_standard_error,
     majority_share,
     mcnemar_exact,
     mean_estimate,
     paired_difference,
     pass_at_k,
+    sign_flip_test,
+    t_quantile,
     wilson_interval,
 )
 
@@ -94,13 +98,33 @@ def test_unequal_or_missing_samples_are_refused() -> None:
         mean_estimate([[1.5]])
 
 
-def test_the_bootstrap_agrees_with_the_clustered_error() -> None:
-    problems = sample(random.Random(3), 200, 4, 0.5)
-    mean = sum(map(sum, problems)) / 800
-    low, high = bootstrap_interval(problems, seed=0)
-    error = clustered_standard_error(problems)
-    assert (low, high) == pytest.approx((mean - 1.96 * error, mean + 1.96 * error), abs=0.012)
-    assert bootstrap_interval(problems, seed=0) == (low, high)
+def beta_draws(rng: random.Random, n: int, samples: int, a: float, b: float) -> list[list[float]]:
+    """0-or-1 samples of problems whose success rates are Beta(a, b)."""
+    return [[float(rng.random() < rate) for _ in range(samples)] for rate in (rng.betavariate(a, b) for _ in range(n))]
+
+
+@pytest.mark.parametrize("n", [5, 10, 30])
+@pytest.mark.parametrize(("k", "a", "b"), [(1, 1.0, 1.0), (1, 2.0, 0.3), (4, 1.0, 1.0), (4, 2.0, 0.3), (4, 0.3, 0.5)])
+def test_the_interval_of_pass_at_k_covers_the_truth_with_few_problems(n: int, k: int, a: float, b: float) -> None:
+    """Eight samples a problem; a problem fails k tries with chance b (b + 1) ... / ((a + b) (a + b + 1) ...)."""
+    truth = 1 - math.prod((b + i) / (a + b + i) for i in range(k))
+    rng, hits, repeats = random.Random(6), 0, 600
+    for _ in range(repeats):
+        values = [[pass_at_k(8, int(sum(samples)), k)] for samples in beta_draws(rng, n, 8, a, b)]
+        estimate = mean_estimate(values, samples=8 // k)
+        hits += estimate.low <= truth <= estimate.high
+    assert hits / repeats >= 0.92
+
+
+def test_pass_at_one_of_several_samples_is_their_average() -> None:
+    problems = beta_draws(random.Random(7), 40, 8, 1, 1)
+    assert mean_estimate([[pass_at_k(8, int(sum(samples)), 1)] for samples in problems], samples=8) == mean_estimate(problems)
+
+
+def test_t_quantile_known_values() -> None:
+    assert [t_quantile(0.975, degrees) for degrees in (1, 2, 9, 29)] == pytest.approx([12.706, 4.303, 2.262, 2.045], abs=1e-3)
+    with pytest.raises(ValueError):
+        t_quantile(0.975, 0)
 
 
 def test_mcnemar() -> None:
@@ -123,19 +147,65 @@ def test_paired_difference_of_right_and_wrong() -> None:
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
-@pytest.mark.parametrize("samples", [1, 4])
-def test_the_paired_interval_covers_the_truth(samples: int) -> None:
+@pytest.mark.parametrize(("problems", "samples"), [(80, 1), (80, 4), (5, 4), (6, 4), (10, 2), (10, 4), (10, 16)])
+@pytest.mark.parametrize("gain", [0.0, 0.1])
+def test_the_paired_interval_covers_the_truth_and_the_test_keeps_its_level(problems: int, samples: int, gain: float) -> None:
     rng = random.Random(4)
-    hits = 0
+    hits = rejected = 0
     for _ in range(1000):
         before, after = [], []
-        for _ in range(80):
+        for _ in range(problems):
             rate = rng.choice([0.1, 0.5, 0.8])
             before.append(sum(rng.random() < rate for _ in range(samples)) / samples)
-            after.append(sum(rng.random() < rate + 0.1 for _ in range(samples)) / samples)
+            after.append(sum(rng.random() < rate + gain for _ in range(samples)) / samples)
         found = paired_difference(before, after)
-        hits += found.low <= 0.1 <= found.high
-    assert 0.93 <= hits / 1000 <= 0.985
+        hits += found.low <= gain <= found.high
+        rejected += found.p_value < 0.05
+    assert 0.93 <= hits / 1000 <= 0.995
+    if gain == 0:
+        assert rejected / 1000 <= 0.06
+
+
+def test_equal_differences_are_not_certainty() -> None:
+    two = paired_difference([0.25, 0.5], [0.75, 1.0])
+    assert (two.difference, two.p_value, two.test) == (0.5, 0.5, SIGN_FLIPS)
+    assert two.low < 0 < 0.5 < two.high
+    one = paired_difference([0.25], [0.75])
+    assert (one.p_value, one.low < 0 < one.high) == (1.0, True)
+    ten = paired_difference([0.1] * 10, [0.7] * 10)
+    assert ten.p_value == 2 / 1024
+    assert 0 < ten.low < 0.5 < 0.65 < ten.high
+    none = paired_difference([0.5] * 10, [0.5] * 10)
+    assert (none.p_value, none.low < 0 < none.high) == (1.0, True)
+
+
+def test_the_sign_flip_test() -> None:
+    signs = list(itertools.product((-1, 1), repeat=6))
+    for values in ([0.25, 0.5, -0.125, 1.0, 0.0, 0.375], [1 / 3, 2 / 3, -1 / 3, 1 / 3, 0.25, 0.1], [0.2] * 6):
+        seen = abs(sum(values)) - 1e-9
+        expected = fmean(float(abs(sum(sign * value for sign, value in zip(choice, values, strict=True))) >= seen) for choice in signs)
+        p_value, name = sign_flip_test(values)
+        assert p_value == pytest.approx(expected)
+        assert name == SIGN_FLIPS
+    changed = [1.0] * 9 + [-1.0] * 3 + [0.0] * 8
+    assert sign_flip_test(changed)[0] == pytest.approx(mcnemar_exact(3, 9))
+
+
+def test_the_approximation_of_the_sign_flip_test_takes_over_where_it_is_as_good() -> None:
+    rng = random.Random(8)
+    some = [rng.choice([-3, -2, -1, 0, 1, 2, 3]) / 16 for _ in range(400)]
+    exact, name = sign_flip_test(some)
+    assert 0.01 < exact < 0.9
+    assert exact == pytest.approx(
+        math.erfc(abs(sum(some)) / math.sqrt(2 * sum(value * value for value in some))), abs=0.03
+    )  # it is a step function
+    assert name == SIGN_FLIPS
+    assert sign_flip_test(some * 20)[1] == SIGN_FLIPS_NORMAL
+
+
+def test_the_test_is_named_by_the_values_not_by_the_number_of_samples() -> None:
+    assert paired_difference([1.0, 0.0], [1.0, 1.0]).test == MCNEMAR
+    assert paired_difference([1.0, 0.5], [1.0, 1.0]).test == SIGN_FLIPS
 
 
 def test_pairing_refuses_different_problems() -> None:
@@ -143,6 +213,8 @@ def test_pairing_refuses_different_problems() -> None:
         paired_difference([0.0, 1.0], [1.0])
     with pytest.raises(ValueError):
         paired_difference([], [])
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        paired_difference([0.5], [1.5])
 
 
 def test_majority_of_votes_with_ties_and_silence() -> None:

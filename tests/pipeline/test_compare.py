@@ -57,17 +57,41 @@ def test_bare_files_say_that_their_protocol_is_unknown(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         write_jsonl(tmp_path / name, scores([True, False] * 4, samples=2))
     said = run(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-    assert "paired normal test" in said
+    assert "p = 1 (exact sign-flip test): not distinguishable" in said
     assert "not known for aime24" in said
+
+
+def test_several_samples_that_agree_are_one_answer_and_the_test_is_mcnemars(tmp_path: Path) -> None:
+    """Two samples of each problem, always both right or both wrong: shares of 0 and 1."""
+    write_jsonl(tmp_path / "a.jsonl", scores([False] * 24, samples=2))
+    write_jsonl(tmp_path / "b.jsonl", scores([True] * 16 + [False] * 8, samples=2))
+    assert "8 better and 0 worse of 12, p = 0.0078 (exact McNemar): higher" in run(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+
+
+def test_few_problems_that_all_gain_the_same_prove_nothing(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", scores([False, False] * 3, samples=2))
+    write_jsonl(tmp_path / "b.jsonl", scores([True, False] * 3, samples=2))
+    assert "3 better and 0 worse of 3, p = 0.25 (exact sign-flip test): not distinguishable" in run(
+        tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    )
 
 
 def test_a_run_names_its_checkpoints(tmp_path: Path) -> None:
     stages = []
     for name, right in (("base", 2), ("sft", 30)):
         folder = artifact(tmp_path / "store" / name, scores([True] * right + [False] * (40 - right)), temperature=0)
-        stages.append({"name": f"score.{name}", "folder": str(folder)})
+        stages.append({"name": f"score.{name}", "folder": str(folder), "key": name, "state": "done"})
     (tmp_path / "runs" / "20260101-x").mkdir(parents=True)
-    (tmp_path / "runs" / "20260101-x" / "run.json").write_text(json.dumps({"id": "20260101-x", "stages": stages}))
+    record = {
+        "id": "20260101-x",
+        "name": "x",
+        "status": "done",
+        "command": "vcore run",
+        "started": "2026-01-01",
+        "plan": [],
+        "stages": stages,
+    }
+    (tmp_path / "runs" / "20260101-x" / "run.json").write_text(json.dumps(record))
     assert "+70.0 points" in run("latest:base", "latest", "--home", tmp_path)
     with pytest.raises(ConfigError, match="has no scores of grpo; it has base, sft"):
         run("latest:base", "2026:grpo", "--home", tmp_path)

@@ -1,12 +1,12 @@
 """Accuracy over problems with a 95 % interval, as a module of Hugging Face `evaluate`."""
 
-# `evaluate` reads the imports of this file line by line: one module a line.
+# `evaluate` reads the imports of this file line by line, one module a line, and takes along what lies beside it and is named with a dot.
 from typing import Any
 
 import datasets
 import evaluate
 
-from evaluation.statistics import mean_estimate
+from .estimates import mean_estimate
 
 DESCRIPTION = """\
 Share of right samples, averaged over problems, with Wilson's score interval; with several samples a problem the interval is that of the

@@ -1,12 +1,12 @@
 """Accuracy of the majority vote over the samples of a problem with a 95 % interval, as a module of Hugging Face `evaluate`."""
 
-# `evaluate` reads the imports of this file line by line: one module a line.
+# `evaluate` reads the imports of this file line by line, one module a line, and takes along what lies beside it and is named with a dot.
 from typing import Any
 
 import datasets
 import evaluate
 
-from evaluation.statistics import majority_share, mean_estimate
+from .estimates import majority_share, mean_estimate
 
 DESCRIPTION = """\
 Share of problems whose most frequent answer is right. Samples without an answer do not vote. Among answers with equally many votes one is

@@ -1,12 +1,12 @@
 """Unbiased pass@k over problems with a 95 % interval, as a module of Hugging Face `evaluate`."""
 
-# `evaluate` reads the imports of this file line by line: one module a line.
+# `evaluate` reads the imports of this file line by line, one module a line, and takes along what lies beside it and is named with a dot.
 from typing import Any
 
 import datasets
 import evaluate
 
-from evaluation.statistics import mean_estimate, pass_at_k
+from .estimates import mean_estimate, pass_at_k
 
 DESCRIPTION = """\
 Chance that at least one of k samples of a problem is right, estimated without bias from n >= k samples (Chen et al., 2021,
@@ -39,5 +39,6 @@ class PassAtK(evaluate.Metric):  # type: ignore[misc]
             raise ValueError("the problems do not have equally many samples")
         if any(right not in (0, 1) for right in predictions):
             raise ValueError("a prediction is not 0 or 1")
-        estimate = mean_estimate([[pass_at_k(len(samples), sum(samples), k)] for samples in problems.values()], confidence)
+        shares = [[pass_at_k(len(samples), sum(samples), k)] for samples in problems.values()]
+        estimate = mean_estimate(shares, confidence, samples=len(next(iter(problems.values()))) // k)
         return {"pass_at_k": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "k": k}
