@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import queue
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from hashlib import sha256
 from types import TracebackType
 
 from evaluation.costliest import CostliestFirst
-from evaluation.graders import choice, code, maths
+from evaluation.graders import choice, code, extraction, maths
 from evaluation.graders.extraction import boxed_answer, program
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import Level, Sandbox
@@ -21,6 +22,7 @@ from evaluation.sandbox import Level, Sandbox
 Item = tuple[Problem, str, str]
 """(problem, completion, finish reason)"""
 
+_WORD = re.compile(r"[A-Za-z_]\w*")
 REMEMBERED = 100_000
 """Pairs of gold and answer whose verdict is remembered; during RL the same answers come again and again."""
 
@@ -115,6 +117,7 @@ class Grader:
         graded: list[Graded | None] = [None] * len(items)
         waiting: dict[Future[Graded], list[int]] = {}
         equal_answers: dict[tuple[str, str], Future[Graded]] = {}
+        needed: dict[int, frozenset[str]] = {}
         programs: dict[int, tuple[Problem, list[tuple[int, str]]]] = {}
         for place, (problem, completion, finish_reason) in enumerate(items):
             if finish_reason == "prompt_too_long":
@@ -131,9 +134,11 @@ class Grader:
                 letter = choice.letter(boxed_answer(completion))
                 graded[place] = Graded("no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter)
             elif problem.kind == "code":
-                source = program(completion, problem.tests["entry_point"])
+                if id(problem) not in needed:
+                    needed[id(problem)] = _names_in_tests(problem)
+                source = program(completion, problem.tests["entry_point"], problem.meta.get("completion", ""), needed[id(problem)])
                 if source is None:
-                    graded[place] = Graded("no_answer", None, f"no complete code block defines {problem.tests['entry_point']}")
+                    graded[place] = Graded("no_answer", None, f"no program defines {problem.tests['entry_point']}")
                 else:
                     programs.setdefault(id(problem), (problem, []))[1].append((place, source))
             else:
@@ -198,6 +203,12 @@ class Grader:
         return self._code
 
 
+def _names_in_tests(problem: Problem) -> frozenset[str]:
+    """Every word in the tests' source: MBPP's build objects of classes that the program has to define."""
+    parts = [problem.tests.get("setup", ""), problem.tests.get("recorded", ""), *problem.tests.get("asserts", ())]
+    return frozenset(_WORD.findall("\n".join(parts)))
+
+
 def _fail_with(futures: list[Future[Graded]], begun: Future[None]) -> None:
     """What kept the programs from being put is what whoever waits for their verdicts is told."""
     for future in futures:
@@ -208,17 +219,19 @@ def _fail_with(futures: list[Future[Graded]], begun: Future[None]) -> None:
 
 
 def grader_version(kind: str) -> dict[str, str]:
-    """What decides a verdict beside the completion: our grader's version; for maths math-verify's and its algebra's, for code Python's.
+    """What decides a verdict beside the completion: versions of our grader and of what finds the answer, of math-verify and its algebra for
+    maths, of Python for code.
 
     Of Python's version the last part is left out: it changes no language and no library, and differs between machines.
     """
     if kind == "code":
-        return {"grader": f"code {code.VERSION}", "python": ".".join(map(str, sys.version_info[:2]))}
+        return {"grader": f"code {code.VERSION}", "extraction": extraction.VERSION, "python": ".".join(map(str, sys.version_info[:2]))}
     if kind == "choice":
-        return {"grader": f"choice {choice.VERSION}"}
+        return {"grader": f"choice {choice.VERSION}", "extraction": extraction.VERSION}
     from importlib.metadata import version
 
-    return {"grader": f"maths {maths.VERSION}", "math_verify": version("math-verify"), "sympy": version("sympy")}
+    algebra = {"math_verify": version("math-verify"), "sympy": version("sympy")}
+    return {"grader": f"maths {maths.VERSION}", "extraction": extraction.VERSION, **algebra}
 
 
 def fingerprint(protocol: Mapping[str, object]) -> str:

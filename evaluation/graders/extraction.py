@@ -1,26 +1,41 @@
-"""What of a completion is the answer: the text after the thinking, the last complete box, the last program."""
+"""What of a completion is the answer: the text after the thinking, the last complete box, the last good program."""
 
 from __future__ import annotations
 
-import ast
 import re
-import textwrap
+from collections.abc import Collection
 
+from evaluation.graders.fences import blocks
+from evaluation.graders.reachable import is_stub, parse, reachable, syntax_error_line
+
+VERSION = "2"
+"""Part of every score's protocol; raise it when another part of the same completion may be the answer."""
 THINK, END_THINK = "<think>", "</think>"
-_BOX_TOKENS = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})")
-_FENCE = re.compile(r"^[ \t]*```([^\n`]*)(?:\n|\Z)", re.MULTILINE)
+# In quotes, or as a word within a line, a tag is only mentioned.
+_QUOTED = "`\"'(["
+_TAG = re.compile(rf"(?<![{re.escape(_QUOTED)}])(?:(?P<open><think>)|(?P<close></think>))")
+_MENTION = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
+_BOX = r"(?<!\\)(?P<slashes>\\+)(?:boxed|fbox)"
+_BOX_TOKENS = re.compile(
+    rf"(?P<box>{_BOX}\s*\{{)|(?P<bare>(?<!\\)\\+(?:boxed|fbox)\s+(?P<token>[-+]?\d[\d.,/]*|[A-Z](?=[.,]?\s*(?:$|[$\n]))))"
+    r"|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})"
+)
 
 
 def after_thinking(completion: str) -> str | None:
-    """The text after the last </think>; the whole where nothing thinks aloud; None where a <think> is never closed."""
-    _, closed, answer = completion.rpartition(END_THINK)
-    if THINK in answer:
-        return None
-    return answer if closed else completion
+    """The text after the last </think>; the whole where nothing thinks aloud; None where a <think> is never closed.
+
+    Tags that a text only mentions, in quotes or as a word within a line, do not count.
+    """
+    mentions = {found.start() for found in _MENTION.finditer(completion)}
+    tags = [found for found in _TAG.finditer(completion) if found.start() not in mentions]
+    if not tags:
+        return completion
+    return None if tags[-1].lastgroup == "open" else completion[tags[-1].end() :]
 
 
 MOST_CUTS = 20
-"""How many lines at the margin `whole_program` tries to cut from, the last ones."""
+"""How often a text that is no program is cut to find one in it."""
 
 
 def whole_program(beginning: str, completion: str) -> str:
@@ -33,18 +48,10 @@ def whole_program(beginning: str, completion: str) -> str:
     first = len(beginning.splitlines())  # what the prompt began stays
     margins = [number for number, line in enumerate(lines) if number > first and line[:1].strip()]
     for end in (len(lines), *reversed(margins[-MOST_CUTS:])):
-        if _parses("".join(lines[:end])):
+        if parse("".join(lines[:end])) is not None:
             lines = lines[:end]
             break
     return f"```python\n{''.join(lines)}\n```"
-
-
-def _parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def continue_prompt(prompt: str, completion: str) -> str:
@@ -53,82 +60,127 @@ def continue_prompt(prompt: str, completion: str) -> str:
 
 
 def last_box(text: str) -> str | None:
-    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost), or None. Linear in the length of the text."""
-    open_braces: list[tuple[bool, int, int]] = []
-    last: tuple[int, int, int] | None = None
+    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost) that is not empty, or None. Linear in the length.
+
+    An empty one is no second answer: it comes from repeating the instruction. Also read are \\boxed 5, which TeX allows, and a text whose
+    backslashes are all doubled, \\\\boxed{\\\\frac12}, which is then undone.
+    """
+    open_braces: list[tuple[bool, bool, int, int]] = []
+    last: tuple[int, str] | None = None
     for token in _BOX_TOKENS.finditer(text):
-        if token.lastgroup == "box":
-            open_braces.append((True, token.start(), token.end()))
-        elif token.lastgroup == "open":
-            open_braces.append((False, token.start(), token.end()))
-        elif token.lastgroup == "close" and open_braces:
-            is_box, start, content = open_braces.pop()
-            if is_box and (last is None or start > last[0]):
-                last = start, content, token.start()
-    return None if last is None else text[last[1] : last[2]]
+        kind = token.lastgroup
+        if kind == "box":
+            # Three backslashes are the end of a row and one.
+            open_braces.append((True, len(token["slashes"]) % 2 == 0, token.start(), token.end()))
+        elif kind == "bare":
+            last = token.start(), token["token"]
+        elif kind == "open":
+            open_braces.append((False, False, token.start(), token.end()))
+        elif kind == "close" and open_braces:
+            is_box, doubled, start, content_start = open_braces.pop()
+            if is_box and (last is None or start > last[0]) and (content := text[content_start : token.start()]).strip():
+                last = start, content.replace("\\\\", "\\") if doubled else content
+    return None if last is None else last[1]
 
 
 def boxed_answer(completion: str) -> str | None:
-    """The maths answer of a completion; None where there is none, also where the box is empty."""
+    """The maths answer of a completion; None where there is none."""
     text = after_thinking(completion)
     box = None if text is None else last_box(text)
-    return box.strip() or None if box is not None else None
+    return None if box is None else box.strip()
 
 
-def program(completion: str, entry_point: str) -> str | None:
-    """The last complete fenced block that defines `entry_point`; else a last block that is never closed, or the whole text, where that
-    is a program which does, prose after it left out; else None.
+def program(completion: str, entry_point: str, beginning: str = "", also_needed: Collection[str] = ()) -> str | None:
+    """The program of a completion, without what its tests do not need (see `reachable`), or None where there is none.
 
-    The definition is looked for in the text, not in the syntax tree: a complete block with a syntax error is a wrong answer, not a
-    missing one. A block indented as a whole, as in a list, is moved to the margin.
+    It is the last complete block that is a program and defines `entry_point`, and not a mere stub of it; else a last block that is never
+    closed, or the whole text, as far as that is such a program, prose before and after it left out; else the last complete block that
+    defines it by its text: one with a syntax error is a wrong answer, not a missing one. Blocks indented as a whole, as in a list, are
+    moved to the margin; of a session at Python's prompt (>>>) what was typed is read.
+
+    Args:
+        beginning: what of the program the problem gives. Where nothing defines `entry_point` but this does, an indented last block or text
+            is taken for the function's body.
+        also_needed: other names that the tests use.
     """
     text = after_thinking(completion)
     if text is None:
         return None
-    text = text.replace("\r\n", "\n")
-    defines = re.compile(
-        rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{re.escape(entry_point)}\b|^{re.escape(entry_point)}[ \t]*[:=]", re.MULTILINE
-    )
-    blocks, unclosed = _fenced_blocks(text)
-    complete = [block for block in blocks if defines.search(block)]
-    if complete:
-        return textwrap.dedent(complete[-1])
-    for rest in (unclosed, text):
-        if rest is not None and defines.search(rest):
-            source = _leading_program(textwrap.dedent(rest))
-            if source is not None and defines.search(source):
-                return source
-    return None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    defines = _definition(entry_point)
+
+    def is_good(source: str) -> bool:
+        return defines.search(source) is not None and parse(_at_margin(source)) is not None
+
+    complete, unclosed = blocks(text, is_good)
+    sources = [_at_margin(_typed(block)) for block in complete]
+    sources = [source for source in sources if defines.search(source)]
+    good = [found for source in sources[-MOST_CUTS:] if (found := _program_within(source, defines)) is not None]
+    for rest in (unclosed, None if sources else text):
+        if rest is not None and (found := _program_within(_at_margin(_typed(rest)), defines)) is not None:
+            good.insert(0, found)
+    if not good and not sources:
+        body = _body(complete, unclosed, text, beginning) if defines.search(beginning) else None
+        return None if body is None else reachable(beginning + body, {entry_point, *also_needed})
+    chosen = next((source for source in reversed(good) if not is_stub(source, entry_point)), (good or sources)[-1])
+    return reachable(chosen, {entry_point, *also_needed})
 
 
-def _leading_program(text: str) -> str | None:
-    """The text where it is a program, else what stands before the line that is none of Python, where that is one; None otherwise."""
-    for _ in range(2):
-        try:
-            ast.parse(text)
-        except SyntaxError as error:
-            lines = text.splitlines(keepends=True)
-            if error.lineno is None or not 1 < error.lineno <= len(lines):
-                return None
-            text = "".join(lines[: error.lineno - 1])
-        except (ValueError, RecursionError, MemoryError):
-            return None
-        else:
-            return text
-    return None
+def _definition(name: str) -> re.Pattern[str]:
+    name = re.escape(name)
+    return re.compile(rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{name}\b|^{name}[ \t]*(?::|=(?!=))", re.MULTILINE)
 
 
-def _fenced_blocks(text: str) -> tuple[list[str], str | None]:
-    """Contents of the complete fenced blocks, and of a last one that never closes, in one pass: a completion may be thousands of these.
+def _at_margin(block: str) -> str:
+    """A block that is indented as a whole moved to the margin (`textwrap.dedent` takes seconds for a margin of 100,000 characters)."""
+    lines = block.split("\n")
+    margins = [line[: len(line) - len(line.lstrip(" \t"))] for line in lines if line.strip()] or [""]
+    first, last = min(margins), max(margins)  # what these two have in common, all have
+    common = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return "\n".join(line[common:] for line in lines) if common else block
 
-    A fence with a language opens a block also inside one, which then was never closed.
+
+def _typed(block: str) -> str:
+    """What was typed at Python's prompt, where the block is a session at it: results left out."""
+    lines = block.split("\n")
+    first = next((line.lstrip() for line in lines if line.strip()), "")
+    if not first.startswith(">>>"):
+        return block
+    return "\n".join(line.lstrip()[4:] for line in lines if line.lstrip().startswith((">>>", "..."))) + "\n"
+
+
+_STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
+
+
+def _program_within(text: str, defines: re.Pattern[str]) -> str | None:
+    """The text where it is a program; else the lines of it that are one and have the definition, without prose before and after; else None.
+
+    Only whole statements at the margin are left out, so a function that does not parse is never cut down to one that does.
     """
-    blocks: list[str] = []
-    start: int | None = None
-    for fence in _FENCE.finditer(text):
-        if start is None or fence[1].strip():
-            start = fence.end()
+    lines = text.split("\n")
+    first, end = 0, len(lines)
+    for _ in range(MOST_CUTS):
+        source = "\n".join(lines[first:end]) + "\n" * (end < len(lines))
+        if (found := defines.search(source)) is None:
+            return None
+        wrong = syntax_error_line(source)
+        if wrong is None:
+            return source
+        definition = first + source.count("\n", 0, found.start())
+        wrong += first
+        margins = [number for number in range(first, end) if lines[number][:1].strip()]
+        if wrong <= definition and wrong < end:
+            # Prose before the program: it begins at a line that looks like Python.
+            first = next((number for number in margins if number > wrong and _STATEMENT.match(lines[number])), end)
         else:
-            blocks.append(text[start : fence.start()])
-            start = None
-    return blocks, None if start is None else text[start:]
+            end = max((number for number in margins if definition < number <= wrong), default=first)
+    return None
+
+
+def _body(complete: list[str], unclosed: str | None, text: str, beginning: str) -> str | None:
+    """The last block, or else the text, where it is the indented body of the function that the problem began; None otherwise."""
+    for source in (complete[-1] if complete else None, unclosed, text):
+        body = (source or "").strip("\n")
+        if body[:1].isspace() and (parsed := _program_within(beginning + body, re.compile(re.escape(beginning)))) is not None:
+            return parsed[len(beginning) :] + "\n"
+    return None

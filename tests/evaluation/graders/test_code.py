@@ -87,17 +87,21 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_programs_neither_pass_nor_hang(grader: Grader, name: str) -> None:
+    """As they are extracted, and as they are written: of the latter every statement is run."""
     started = time.monotonic()
     result = judge(grader, HOSTILE[name])
     assert result.verdict in ("wrong", "timeout"), result
+    with Sandbox() as sandbox:
+        verdict, detail = CodeGrader(sandbox, 1.0).grade(problem(DOUBLE), HOSTILE[name])
+    assert verdict in ("wrong", "timeout"), detail
     assert time.monotonic() - started < 30
 
 
 def test_sleeping_children_are_gone_afterwards(grader: Grader, tmp_path: Path) -> None:
     mark = f"sleeper-{time.time_ns()}"
     program = (
-        "import os, sys\nfor i in range(5):\n    if os.fork() == 0:\n"
-        f"        os.execv(sys.executable, ['{mark}', '-S', '-c', 'import time; time.sleep(300)'])\ndef f(x): return 2 * x"
+        "import os, sys\ndef start():\n    for i in range(5):\n        if os.fork() == 0:\n"
+        f"            os.execv(sys.executable, ['{mark}', '-S', '-c', 'import time; time.sleep(300)'])\ndef f(x, _=start()): return 2 * x"
     )
     started = time.monotonic()
     judge(grader, program)
