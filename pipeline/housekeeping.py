@@ -129,8 +129,9 @@ def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
     freed, busy = 0, []
     for removal in removals:
         if not removal.key:
-            shutil.rmtree(removal.folder)
-            freed += removal.bytes
+            with contextlib.suppress(FileNotFoundError):  # somebody else is clearing up, too
+                shutil.rmtree(removal.folder)
+                freed += removal.bytes
             continue
         lock = store.home / "locks" / f"{removal.program}.{removal.key}.lock"
         with open(lock, "a", encoding="utf-8") as file:
@@ -138,6 +139,8 @@ def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 busy.append(removal.what)
+                continue
+            if not removal.folder.exists():
                 continue
             aside = store.home / "trash" / f"removed-{removal.program}-{removal.key[:16]}-{time.time_ns()}"
             os.rename(removal.folder, aside)
