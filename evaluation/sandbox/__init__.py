@@ -28,7 +28,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import json
 import logging
 import marshal
 import math
@@ -49,29 +48,22 @@ from types import TracebackType
 from typing import Any, Literal
 
 from evaluation.sandbox import landlock, seccomp
-from evaluation.sandbox.values import UNSENDABLE, unpack
+from evaluation.sandbox.outcome import MAX_RESULT, Outcome, SandboxError, read_outcome
+from evaluation.sandbox.values import UNSENDABLE
 
 __all__ = ["UNSENDABLE", "Job", "Level", "Outcome", "Sandbox", "SandboxError"]
 
 Level = Literal["namespaces", "rlimits"]
 CHILD = Path(__file__).with_name("child.py")
-MAX_RESULT = 64 * 2**20
-"""Bytes of result that are read before a program is ended."""
-LONGEST_HEADER = 8192
-"""Bytes before the texts of a result; the message of an exception is cut at 300 characters."""
 WALL_FACTOR, WALL_EXTRA_S = 3.0, 2.0
 """A program is ended after WALL_FACTOR * its CPU limit + WALL_EXTRA_S on the clock: busy machines stretch time, CPU seconds stay."""
 
 THREADS = 256
-"""Threads of one program, those of the sandbox's own processes included."""
+"""Threads and processes of one program, the sandbox's own included."""
 KILL_WAIT_S = 1.0
 """For a child to end its own processes when it is told to; longer than it ever needs, for it only kills and waits."""
 
 _log = logging.getLogger(__name__)
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself did not work; says nothing about the program."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,30 +81,6 @@ class Job:
     expressions: Sequence[str] = ()
     entry_point: str | None = None
     inputs: Sequence[Sequence[Any]] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What came of it.
-
-    Attributes:
-        status: `done` (`texts` has one for each expression or input), `raised` (an exception; `texts` has those before it),
-            `died` (the process ended without a result: exit, crash, too much output), `limit` (out of time).
-        texts: results as text (see `evaluation.sandbox.values`), which a hostile program may have written itself.
-        detail: the exception or the way it died.
-        cpu_s: CPU seconds of the process, as the kernel counted them (0 when it was ended from outside).
-    """
-
-    status: Literal["done", "raised", "died", "limit"]
-    texts: list[str]
-    detail: str
-    cpu_s: float
-
-    @property
-    def values(self) -> list[Any]:
-        """The results; `UNSENDABLE` stands for one of another type. Raises `MalformedValue`. To compare them, see `comparison`, which reads
-        no more than it must."""
-        return [unpack(text) for text in self.texts]
 
 
 class Sandbox:
@@ -155,7 +123,7 @@ class Sandbox:
         if not self.few_threads:
             missing.append("the number of their threads is not limited")
         if not self.filtered:
-            missing.append("no filter of system calls: the number of processes is not limited")
+            missing.append("no filter of system calls" + ("" if self.few_threads else ": the number of processes is not limited"))
         return tuple(missing)
 
     def __enter__(self) -> Sandbox:
@@ -248,7 +216,7 @@ class Sandbox:
         }
         deadline = time.monotonic() + cpu_limit_s * WALL_FACTOR + WALL_EXTRA_S
         data, on_time = self._communicate(marshal.dumps(order, 4), work, deadline)
-        return _read_outcome(data, token, on_time, cpu_limit_s, len(job.expressions) + len(job.inputs))
+        return read_outcome(data, token, on_time, cpu_limit_s, len(job.expressions) + len(job.inputs))
 
     def _rules(self, level: Level, work: Path) -> landlock.Ruleset | None:
         if level == "namespaces":  # where the root folder is already no more than these
@@ -305,48 +273,6 @@ def _read_all(descriptor: int, deadline: float) -> tuple[bytes, bool]:
         if last.endswith(b"\n") and last[:-1].rpartition(b"\n")[2].startswith(b"end "):
             break
     return bytes(data), True
-
-
-def _read_outcome(data: bytes, token: str, on_time: bool, cpu_limit_s: float, wanted: int) -> Outcome:
-    """What the child wrote (see `child.py`). A program can write there as well, but only forge its own failure."""
-    first = data[:1000].partition(b"\n")[0]
-    if not first.startswith(b"ready"):
-        reason = first.decode(errors="replace") or "the process ended before it was set up"
-        raise SandboxError(reason if on_time else f"{reason} (out of time)")
-    signal_number, exit_code, cpu_s = _ending(data)
-    if not on_time:
-        return Outcome("limit", [], "still running on the clock", cpu_s)
-    if len(data) >= MAX_RESULT:
-        return Outcome("died", [], "too much output", cpu_s)
-    start = data.find(f"\n{token} ".encode())
-    if start >= 0:
-        return _result(data[start + len(token) + 2 :], wanted, cpu_s)
-    # Half: the limit counts clock ticks, `cpu_s` the time that really ran; on a busy virtual machine they lie far apart.
-    if signal_number == signal.SIGKILL and cpu_s >= 0.5 * cpu_limit_s:
-        return Outcome("limit", [], f"CPU time limit of {math.ceil(cpu_limit_s)} s", cpu_s)
-    how = f"signal {signal_number}" if signal_number else f"exit code {exit_code}"
-    return Outcome("died", [], f"ended with {how} before the tests were done", cpu_s)
-
-
-def _result(data: bytes, wanted: int, cpu_s: float) -> Outcome:
-    """A line with status, detail and number of texts, then a line for each. Never split into more lines than there can be."""
-    header = data[:LONGEST_HEADER].partition(b"\n")[0]
-    try:
-        status, detail, number = json.loads(header)
-        lines = data[len(header) + 1 :].split(b"\n", wanted)
-        if status not in ("done", "raised") or not isinstance(detail, str) or not 0 <= number <= min(wanted, len(lines) - 1):
-            raise ValueError("no header")
-        texts = [line.decode() for line in lines[:number]]
-    except (ValueError, TypeError, RecursionError) as error:
-        return Outcome("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
-    # A message may hold half a surrogate pair, which no file can be written with, or what a terminal takes for a command.
-    return Outcome(status, texts, "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in detail), cpu_s)
-
-
-def _ending(data: bytes) -> tuple[int, int, float]:
-    """Signal, exit code and CPU seconds of the last line, zeros where there is none."""
-    found = re.search(rb"\nend (\d{1,3}) (\d{1,3}) (\d{1,9}\.\d{3})\n\Z", data[-100:])
-    return (int(found[1]), int(found[2]), float(found[3])) if found else (0, 0, 0.0)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
