@@ -1,6 +1,7 @@
 """Votes: which wrong answers are one, at what cost."""
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,6 +9,13 @@ from evaluation.grading import Graded, Grader
 from evaluation.records import Problem, Score
 from evaluation.statistics import majority_share
 from evaluation.voting import MOST_COMPARED, pool_votes
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    """With time enough for a busy machine: what is tested is which answers are one."""
+    with Grader(workers=2, maths_timeout_s=60.0) as patient:
+        yield patient
 
 
 def scored(grader: Grader, gold: str, answers: list[str], problem_id: str = "1") -> list[Score]:
@@ -53,7 +61,7 @@ def test_many_distinct_answers_take_a_bounded_time(grader: Grader) -> None:
     grader.grade([(Problem("1", "test", "maths", "?", "1/3"), f"\\boxed{{{text}}}", "stop") for text in ("x", "y")])  # start the workers
     started = time.perf_counter()
     labels = pool_votes(scores, grader)
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 40  # 2 s on an idle machine; without a bound 2016 pairs
     assert len(set(labels)) == 65
 
 

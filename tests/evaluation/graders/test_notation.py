@@ -1,6 +1,7 @@
 """Maths answers as models write them: what is the gold answer in another notation, and what only looks like it."""
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,6 +9,13 @@ from evaluation.graders.maths import without_worker
 from evaluation.graders.notation import value
 from evaluation.grading import Grader
 from evaluation.records import Problem
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    """With time enough for a busy machine: what is tested is what the answers say."""
+    with Grader(workers=2, maths_timeout_s=60.0) as patient:
+        yield patient
 
 
 def judge(grader: Grader, gold: str, answer: str) -> str:
@@ -40,6 +48,15 @@ def judge(grader: Grader, gold: str, answer: str) -> str:
         (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}"), (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}^\circ"),
         (r"\frac{1}{2}", ".5"), (r"\infty", r"\infty+1"), (r"\infty", r"2\infty"),
         (r"3 \text{ feet } 6 \text{ inches}", "3 feet 6 inches"),
+        ("(1,2)", "1<x<2"), ("18", "18.00"), ("18", "18 years old"), ("18", r"18 \text{ years old}"), ("1{,}234.5", r"\$1,234.50"),
+        (r"\frac{3}{4}", "3/4 cup"), (r"\frac{3}{4}", "0.75"), ("20", r"20\%"), ("0.2", r"20\%"), ("x^2+1", "1+x^2"), ("5", "n=5"),
+        ("5", "5."), ("5", r"\textbf{5}"), ("5", "{5}"), ("18", r"18 \, \text{cm}"), ("12", r"12\text{ inches}"),
+        ("18", r"\mathbf{18}\text{ eggs}"), ("90", "90 degrees"), ("-5", r"-\$5"), ("-5", r"\$-5"), ("2,3", r"x=2 \text{ or } x=3"),
+        (r"\text{even}", r"\text{Even}"), ("p - q", "p-q"), ("2", "x = 2"), ("5", r"\text{5}"), ("5", r"5 \ \text{units}"),
+        ("1000", "10^3"), (r"\text{(C)}", r"\textbf{(C)}"), ("12", r"12 \text{ km/h}"), (r"15\mbox{ cm}^2", "15"),
+        (r"15\mbox{ cm}^2", r"15\text{ cm}^2"), (r"288 \pi", r"288\pi \text{ cubic inches}"), ("y = 2x + 3", "y=2x+3"), ("3R^2", "3R^2"),
+        ("52_8", "52_8"), ("f(x)=2 x", "2x"), ("60", r"60 \text{ mph}"), (r"\frac{11}{2}", "5.5"), (r"11\sqrt2", r"11\sqrt{2}"),
+        (r"3 \pm 2 \sqrt{2}", r"3+2\sqrt2, 3-2\sqrt2"), (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty,2)\cup(3,+\infty)"),
     ],
 )  # fmt: skip
 def test_the_gold_answer_in_another_notation(grader: Grader, gold: str, answer: str) -> None:
@@ -62,6 +79,10 @@ def test_the_gold_answer_in_another_notation(grader: Grader, gold: str, answer: 
         (r"\text{June 20}", "July 20"), (r"\text{east}", "seat"), ("[-2,7]", r"-2<x\le 7"), (r"(3,\infty)", r"x\ge 3"),
         ("3<x<5", "5>x>2"), ("3<x<5", r"5\ge x>3"), ("-3", r"\text{+}3"), ("-3", "3"), ("2^{n}", "2"), ("5", r"6^{\text{th}}"),
         (r"90^\circ", "91°"), (r"\emptyset", r"\{1\}"), ("5x", "5"), ("5", "5!"), ("120", "5"), ("5", r"\frac{5}{2}"), ("2", "2^3"),
+        ("18", "18x"), ("18", "18 - 1"), ("18", "18 dollars and 50 cents"), ("18", "18.5 dollars"), ("18", "1.8 dollars"),
+        ("18", "18 - x dollars"), ("5", "5 - 3 apples"), ("5", "5/6 apples"), ("3", r"3\frac{1}{2}"), ("3", "3 1/2 cups"), ("20", "0.2"),
+        (r"20\%", "0.02"), ("5", "15 cm"), ("100", "10^{-2}"), ("10", "10^{2}"), ("2", "2^{nd}x"), ("3", "3!"), ("5", r"\text{not } 5"),
+        ("5", r"5 \text{ or } x"), ("18", "18 / 2 eggs"), ("1", "1<x"), ("52_8", "52_{16}"), ("7", "7 i"),
     ],
 )  # fmt: skip
 def test_another_answer_in_a_like_notation(grader: Grader, gold: str, answer: str) -> None:
@@ -80,7 +101,7 @@ def test_value(text: str, number: str | None) -> None:
 
 @pytest.mark.parametrize("part", ["{", "\\text{", "(", "\\ge ", "1 ", "1,", "\\frac1", "^2", " a", "\\text{a}", "*", ">x", "=1", "\\$"])
 def test_no_text_takes_long(part: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     without_worker("18", "1" + part * (1900 // len(part)))
     without_worker("18", part * (1900 // len(part)))
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
