@@ -6,11 +6,13 @@ Imports torch and peft: only a stage process imports this module.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 
 from stages.runtime import StageError
 from stages.sft.settings import LoraSettings
@@ -63,6 +65,24 @@ def merge_adapter(model: Any, token_ids: list[int], folder: Path) -> tuple[Any, 
             f"merging the adapter moves a logit by {difference:.2e} of the largest", "Train without LoRA, or report this model."
         )
     return merged, difference
+
+
+def merged_parameters(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The parameters of the model with its adapter added, by their names without it, one at a time. The model stays as it is.
+
+    peft's own merging adds to the weights in place and subtracts again, and what is left differs by rounding: the weights below the adapter
+    would move with every step, in bfloat16 by much, and a resumed run would go on from others.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, parameter in model.named_parameters():
+        if model.prefix in name:  # the adapter's own
+            continue
+        layer, _, part = name.partition(".base_layer.")
+        data = parameter.data
+        if part == "weight":
+            with torch.no_grad():
+                data = (data + layers[layer].get_delta_weight("default")).to(data.dtype)
+        yield name.removeprefix("base_model.model.").replace(".base_layer", ""), data
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -6,16 +6,19 @@ What is trained, and on what, is TRL's own.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from trl import GRPOTrainer
 
 from stages import ranks
+from stages.lora import merged_parameters
 
 SAME_REWARD = 1e-6
 """Rewards that differ by less count as equal: float32's rounding of a sum of parts."""
@@ -58,6 +61,8 @@ class StageTrainer(GRPOTrainer):  # type: ignore[misc]
                     synchronise()
 
             self.vllm_generation.sync_weights = timed
+            if isinstance(self.model, PeftModel) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+                self.vllm_generation._iter_named_params = functools.partial(merged_parameters, self.model)
 
     @contextlib.contextmanager
     def _clock(self, part: str) -> Iterator[None]:

@@ -11,6 +11,13 @@ from stages import ranks
 from stages.grpo.rollout import GrpoCallback
 
 
+def test_one_process_draws_what_it_always_drew_and_no_other_what_it_or_the_next_seed_draws() -> None:
+    seeds = [ranks.seed(of_run, stream) for of_run in range(8) for stream in range(8)]
+    assert ranks.seed(5, 0) == 5
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [ranks.seed(of_run, stream) for of_run in range(8) for stream in range(8)]
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_a_request_that_one_process_got_stops_all_after_the_rollouts_last_step(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rollouts serve two steps. Whoever got the signal, each process asks the others after each step: one that did not would leave them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,7 +72,14 @@ def test_the_program_trains_with_vllm_and_records_what_it_did(straight: StageRun
     for point in points:
         assert point["reward"] == pytest.approx(point["rewards/correct/mean"] + 0.1 * point["rewards/format/mean"], abs=1e-6)
         assert sum(value for name, value in point.items() if name.startswith("verdicts/")) == 16
+        spent = [point[f"time/{part}"] for part in ("generate", "sync", "grade", "train")]
+        assert all(seconds >= 0 for seconds in spent)
+        assert sum(spent) == pytest.approx(point["step_time"])
+    assert points[-1]["time/sync"] > 0
+    assert metrics["step_seconds"]["generate"] == pytest.approx(sum(point["time/generate"] for point in points) / 8, abs=1e-4)
     assert any(point["frac_reward_zero_std"] < 1 for point in points)
+    config = json.loads((straight.output / "record" / "trainer_config.json").read_text(encoding="utf-8"))
+    assert (config["learning_rate"], config["sapo_temperature_neg"], config["generation_kwargs"]) == (3e-4, 1.05, None)
     assert straight.notes[0] == LEFT_OUT
     assert any("programs run with isolation level" in note for note in straight.notes)
     last = [event for event in straight.events if event["event"] == "progress"][-1]
@@ -170,7 +178,12 @@ def test_bad_inputs_are_named(grpo_inputs: dict[str, Path], tmp_path: Path) -> N
     assert "the model has 256 positions" in fails(grpo_inputs, max_model_len=300).message
     assert "Did you mean vespo_k_pos?" in fails(grpo_inputs, trainer={"vespo_k_po": 0.5}).fix
     assert "grpo.learning_rate" in fails(grpo_inputs, trainer={"learning_rate": 1.0}).fix
-    assert "does not fit" in fails(grpo_inputs, trainer={"min_p": "much"}).message
+    assert "does not fit" in fails(grpo_inputs, trainer={"vespo_k_pos": "much"}).message
+    assert "draws from another distribution" in fails(grpo_inputs, trainer={"min_p": 0.1}).fix
+    assert "nosuch is not a valid OptimizerNames" in fails(grpo_inputs, trainer={"optim": "nosuch"}).message
+    with pytest.raises(StageError, match="nosuch is not a valid OptimizerNames"):  # known before anything loads, too
+        train.check_trainer_options({"optim": "nosuch"})
+    train.check_trainer_options({"optim": "sgd", "vespo_k_pos": 1.0})
     assert "config.json is missing" in fails({**grpo_inputs, "model": tmp_path}).message
     assert "no problems in it" in fails({**grpo_inputs, "data": tmp_path}).message
     write_jsonl(tmp_path / "bad" / "rl.jsonl", [{"id": "x", "prompt": "p"}])
@@ -181,12 +194,12 @@ def test_bad_inputs_are_named(grpo_inputs: dict[str, Path], tmp_path: Path) -> N
 def test_every_setting_reaches_trl(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
     from stages.grpo import train
 
-    settings = {**BRIEF, "loss_type": "dr_grpo", "beta": 0.01, "epsilon": 0.1, "epsilon_high": 0.3, "scale_rewards": "none", "top_k": 7}
+    settings = {**BRIEF, "loss_type": "dr_grpo", "beta": 0.01, "epsilon": 0.1, "epsilon_high": 0.3, "scale_rewards": "none", "delta": 7.0}
     settings |= {"steps": 12, "num_iterations": 2, "rewards": {"correct": 2.0, "format": 0.5}, "schedule": "constant", "warmup_steps": 2}
     config = train.trainer_config(open_stage(GrpoSettings, write_spec(tmp_path, "grpo", settings, grpo_inputs, seed=5)), 100, [2.0, 0.5])
     assert (config.loss_type, config.beta, config.epsilon, config.epsilon_high, config.scale_rewards) == ("dr_grpo", 0.01, 0.1, 0.3, "none")
     assert (config.per_device_train_batch_size, config.gradient_accumulation_steps, config.generation_batch_size) == (8, 2, 16)
-    assert (config.top_k, config.max_steps, config.seed, config.save_steps) == (
+    assert (config.delta, config.max_steps, config.seed, config.save_steps) == (
         7,
         12,
         5,
@@ -263,12 +276,53 @@ def test_two_processes_share_a_step(dev_inputs: dict[str, Path], tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rollout", ["vllm", "transformers"])
+def test_processes_draw_their_own_completions_and_resume_to_the_same_bytes(
+    grpo_inputs: dict[str, Path], tmp_path: Path, rollout: str
+) -> None:
+    """A group is shared by two processes: what one draws must not be what the other draws, or half of the rollout is a copy."""
+    from datasets import Dataset
+
+    settings = {**BRIEF, "rollout": rollout, "steps": 3, "prompts_per_step": 1, "num_generations": 8, "micro_batch_size": None}
+    settings |= {"checkpoint_steps": 1, "temperature": 1.2, "stop_check_prompts": 0, "trainer": {"log_completions": True}}
+    spec = write_spec(tmp_path, "grpo", settings, grpo_inputs, seed=3)
+
+    def run() -> dict[str, str]:
+        several = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+        command = [sys.executable, "-m", *several, "-m", "stages.grpo", str(spec)]
+        process = subprocess.run(command, env=stage_environment(), text=True, capture_output=True)
+        assert process.returncode == 0, process.stderr
+        return content(tmp_path / "output")
+
+    straight = run()
+    checkpoints = tmp_path / "state" / "checkpoints"
+    for table in sorted((checkpoints / "completions").glob("*.parquet")):
+        texts = [str(completion) for completion in Dataset.from_parquet(str(table), cache_dir=str(tmp_path / "cache"))["completion"]]
+        assert len(texts) == 8
+        assert texts[:4] != texts[4:]
+        assert sum(first == second for first, second in zip(texts[:4], texts[4:], strict=True)) < 2
+    shutil.rmtree(checkpoints / "checkpoint-3")
+    shutil.rmtree(tmp_path / "output")
+    assert run() == straight
+
+
+@pytest.mark.slow
+def test_an_engine_without_memory_is_named(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    run = run_stage_program(tmp_path, "grpo", {**BRIEF, "cpu_kv_cache_gib": 100_000}, grpo_inputs)
+    assert run.code == 1
+    assert run.error is not None
+    assert "the trainer cannot be built" in run.error["message"]
+    assert "grpo.cpu_kv_cache_gib" in run.error["fix"]
+
+
+@pytest.mark.slow
 def test_the_adapter_of_sft_is_trained_on(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
     import torch
     from peft import PeftModel, get_peft_model
     from safetensors.torch import load_file
 
     from stages import training
+    from stages.grpo import train
     from stages.lora import lora_config
     from stages.sft.settings import LoraSettings
 
@@ -282,9 +336,13 @@ def test_the_adapter_of_sft_is_trained_on(grpo_inputs: dict[str, Path], tmp_path
     adapted.save_pretrained(tmp_path / "sft" / "adapter")
     training.save_checkpoint(adapted.merge_and_unload(), tokenizer, tmp_path / "sft" / "model", "float32")
     inputs = {"data": grpo_inputs["data"], "model": tmp_path / "sft", "adapter": tmp_path / "sft", "below": grpo_inputs["model"]}
-    settings = {**BRIEF, "steps": 2, "lora": lora, "lora_start": "sft_adapter", "beta": 0.05, "learning_rate": 1e-3}
+    settings = {**BRIEF, "steps": 2, "lora": lora, "lora_start": "sft_adapter", "beta": 0.05, "learning_rate": 1e-3, "checkpoint_steps": 1}
     run = run_stage_program(tmp_path / "run", "grpo", settings, inputs)
     assert run.code == 0, run.log
+    assert {name for name in content(run.output) if name.startswith("adapter/")} == {
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+    }
     # The first rollout is the SFT model's, whose reference it is: no divergence yet, and vLLM holds the merged weights.
     assert curve(run.output)[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert result(run)["proof"]["logprob_difference_max"] < 1e-3
@@ -296,6 +354,22 @@ def test_the_adapter_of_sft_is_trained_on(grpo_inputs: dict[str, Path], tmp_path
     again = PeftModel.from_pretrained(below, run.output / "adapter").merge_and_unload()
     saved, _ = training.load_model_and_tokenizer(run.output / "model", "float32")
     assert training.relative_change(again, saved) < 1e-6
+    # TRL's copy of SFT's adapter, the reference, lies in each checkpoint beside the trained one. A run that goes on from one, be it the
+    # last, has to go on with the trained one.
+    straight = content(run.output)
+    for lost, step in (("checkpoint-2", 1), (None, 2)):
+        shutil.rmtree(run.output)
+        if lost:
+            shutil.rmtree(run.state / "checkpoints" / lost)
+        resumed = run_stage_program(tmp_path / "run", "grpo", settings, inputs)
+        assert resumed.code == 0, resumed.log
+        assert any(note.startswith(f"resuming from step {step} of 2") for note in resumed.notes)
+        assert content(resumed.output) == straight
+
+    ends = tmp_path / "sft" / "model" / "generation_config.json"  # the checkpoint that SFT merged is checked, though it is not loaded
+    ends.write_text(json.dumps(json.loads(ends.read_text(encoding="utf-8")) | {"eos_token_id": 7}), encoding="utf-8")
+    with pytest.raises(StageError, match=r"sft/model: not a checkpoint to go on from: generation_config.json ends on 7"):
+        train.run(open_stage(GrpoSettings, write_spec(tmp_path / "bad", "grpo", {**settings, "rollout": "transformers"}, inputs)))
 
 
 @pytest.mark.slow
@@ -305,8 +379,9 @@ def test_groups_of_equal_reward_give_way_to_other_prompts_interrupted_or_not(grp
     assert straight.code == 0, straight.log
     points = curve(straight.output)
     for point in points:
-        before, after = point["resampling/frac_reward_zero_std"], point["frac_reward_zero_std"]
+        before, after = point["resampling/frac_same_verdict"], point["frac_reward_zero_std"]
         rounds, groups = point["resampling/rounds"], point["resampling/groups"]
+        assert point["resampling/frac_reward_zero_std"] <= before
         assert after <= before
         assert (rounds > 0) == (groups > 0) == (before > 0)
         assert after == 0 or rounds == 3

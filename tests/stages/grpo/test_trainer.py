@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from trl import GRPOTrainer
 
-from stages import ranks
+from stages import ranks, training
 from stages.grpo.trainer import PARTS, StageTrainer
+from stages.lora import lora_config, merged_parameters
+from stages.sft.settings import LoraSettings
+from tests.tiny import make_tiny_model
 
 
 class Bare(StageTrainer):
@@ -92,3 +97,24 @@ def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(count: int,
     together = [[problem for part in parts for problem in part] for parts in zip(*sampled, strict=True)]
     assert together == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3], [4, 4, 4] if count == 1 else [4, 4, 4, 0, 0, 0]]
     assert {len({len(part) for part in parts}) for parts in zip(*sampled, strict=True)} == {1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_sampler_gets_the_merged_weights_and_those_below_the_adapter_stay(tmp_path: Path, dtype: str) -> None:
+    model, _ = training.load_model_and_tokenizer(make_tiny_model(tmp_path / "model"), dtype)
+    adapted = get_peft_model(model, lora_config(LoraSettings(rank=4)))
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    below = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
+    handed = {name: data.clone() for name, data in merged_parameters(adapted)}
+    assert all(torch.equal(parameter, below[name]) for name, parameter in adapted.named_parameters())
+    merged = dict(adapted.merge_and_unload().named_parameters())
+    assert handed.keys() == merged.keys()
+    assert all(torch.equal(handed[name], merged[name]) for name in merged)
+    assert any(
+        not torch.equal(merged[name], below[f"base_model.model.{name.replace('.weight', '.base_layer.weight')}"])
+        for name in merged
+        if "q_proj" in name
+    )
