@@ -32,6 +32,7 @@ import logging
 import marshal
 import math
 import os
+import py_compile
 import re
 import secrets
 import select
@@ -96,6 +97,8 @@ class Sandbox:
     def __init__(self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True, file_rules: bool = True) -> None:
         self.memory_mib = memory_mib
         self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
+        # Compiled once, and not by every child, which would take as long as all else that it does before the program runs.
+        self._child = py_compile.compile(str(CHILD), str(self._folder / "sandbox" / "child.pyc"), doraise=True) or str(CHILD)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
@@ -231,7 +234,7 @@ class Sandbox:
             with open(work / "order", "rb") as stdin:
                 # No -I, which would ignore the fixed hash seed: the environment is ours, and -s -S -P keep paths out all the same.
                 process = subprocess.Popen(
-                    [_python(), "-s", "-S", "-P", "-B", str(CHILD), str(write_end)],
+                    [_python(), "-s", "-S", "-P", "-B", self._child, str(write_end)],
                     stdin=stdin,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
