@@ -18,6 +18,8 @@ from typing import Any
 from pipeline.errors import Interrupted, StageFailed
 from pipeline.identity import ROOT
 from pipeline.launchers import launch_command
+from pipeline.processes import MARK, kill_all, new_mark
+from pipeline.records import read_object
 from pipeline.settings import LaunchSettings
 from stages.runtime import EXIT_STOPPED, STOPPED, read_json, write_json
 
@@ -82,13 +84,16 @@ def run_process(
         shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
     (work / "out").mkdir(exist_ok=True)
     write_json(work / "spec.json", {**spec, "output": str(work / "out"), "state": str(work / "state"), "parent": os.getpid()})
+    mark = new_mark()
+    # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint that may take `grace_s`.
+    own = {MARK: mark, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(grace_s) - 1))}
     with open(log, "ab") as output:
         process = subprocess.Popen(
             launch_command(launch, module, work / "spec.json"),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env={**environment, **own},
             start_new_session=True,
             pass_fds=locks,
         )
@@ -113,11 +118,15 @@ def run_process(
         _stop(process, grace_s)
         raise
     finally:
-        _kill_group(process.pid)  # what the stage left behind
+        left = kill_all(process.pid, mark)  # what the stage left behind
+        if left:
+            on_event({"event": "note", "message": f"processes {left} do not end, and may still hold its GPUs and its lock"})
     for event in tail.read():
         on_event(event)
+    # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it was stopped.
     # A negative code: asked before it could listen. The file: asked while torchrun was between us, which ends with a code of its own.
-    if process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or (process.returncode != 0 and (work / STOPPED).is_file()):
+    stopped = process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or (work / STOPPED).is_file()
+    if process.returncode != 0 and stopped and not (work / "error.json").is_file():
         raise Interrupted(f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue.")
     result = work / "out" / "record" / "result.json"
     if process.returncode != 0 or not result.is_file():
@@ -130,9 +139,8 @@ def run_process(
 
 
 def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:
-    error = work / "error.json"
-    if error.is_file():
-        told = read_json(error)
+    told = read_object(work / "error.json", message=str, fix=str)
+    if told is not None:
         fix = told["fix"] or f"See the log: {log}"
         return StageFailed(name, told["message"], fix=fix, log=str(log), cause=told.get("cause", ""))
     if code < 0:
@@ -147,16 +155,11 @@ def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:
 def _stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=grace_s)
-    except subprocess.TimeoutExpired:
-        _kill_group(process.pid)
+    if process.poll() is None:
+        process.kill()
         process.wait()
-
-
-def _kill_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -7,7 +7,8 @@ writes its payload into `spec.output`, keeps what it needs to resume in `spec.st
 - exit 75: stopped on request (SIGTERM or SIGINT) with its state saved; the next start with the same spec resumes;
 - exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is in the log).
 
-Started by torchrun, each of its processes runs the same program; only the first of them reports and writes the result.
+Started by torchrun, each of its processes runs the same program. Only the first of them reports and writes the result; the error is that of
+whichever failed first, and torchrun then stops the others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, NoReturn, TypeVar
 
+from stages.causes import passing_cause
 from stages.settings import StageSettings
 
 EXIT_FAILED = 1
@@ -222,22 +224,17 @@ def write_json(path: str | Path, value: Any) -> None:
         raise
 
 
-def passing_cause(error: BaseException) -> str:
-    """`memory` or `network` for a failure that may pass when the stage is tried again, else nothing. Looks at what caused it, too."""
-    seen: BaseException | None = error
-    while seen is not None:
-        names = {kind.__name__ for kind in type(seen).__mro__}
-        if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in str(seen):
-            return "memory"
-        status = getattr(getattr(seen, "response", None), "status_code", None)
-        if names & {"ConnectionError", "TransportError", "Timeout", "TimeoutError"} or status in (429, 500, 502, 503, 504):
-            return "network"
-        seen = seen.__cause__ or seen.__context__
-    return ""
-
-
 def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
-    write_json(spec_path.parent / "error.json", {"message": message, "fix": fix, "cause": cause})
+    """Say why the stage failed, unless another of its processes has: what follows in the others (a peer is gone) is no cause."""
+    file = spec_path.parent / "error.json"
+    try:
+        with open(file, "x", encoding="utf-8") as error:
+            error.write(json.dumps({"message": message, "fix": fix, "cause": cause}, ensure_ascii=False, indent=2) + "\n")
+    except FileExistsError:
+        return
+    except OSError:  # a full disk: half an error is none
+        file.unlink(missing_ok=True)
+        raise
 
 
 def _install_stop_handler(context: Context[Any]) -> None:

@@ -1,6 +1,7 @@
 """A stage program for the launcher's tests: does what `details.behaviour` says, with the real runtime."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,7 +50,22 @@ def run(context: Context[FakeSettings]) -> Result:
         except MemoryError as error:
             raise StageError("too large", "Make it smaller.") from error
     if behaviour == "no_network":
-        raise ConnectionError("the hub does not answer")
+        import httpx
+
+        raise httpx.ConnectError("the hub does not answer")
+    if behaviour == "second_rank":  # under torchrun: one process fails, and the others follow, stopped or for want of it
+        if os.environ["RANK"] == "1":
+            raise MemoryError("rank 1 has no memory")
+        try:
+            time.sleep(60)
+        except StageStopped:
+            if context.settings.steps == 3:
+                raise
+            raise RuntimeError("connection closed by peer") from None
+    if behaviour == "deaf":  # as in a collective of C++, where no handler of Python's runs
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        (context.output / f"pid{os.environ['RANK']}").write_text(str(os.getpid()))
+        time.sleep(120)
     if behaviour == "ranks":  # under torchrun: every process says who it is, the first one reports
         (context.output / f"rank{os.environ['RANK']}").write_text(os.environ["WORLD_SIZE"])
         return Result({"ranks": int(os.environ["WORLD_SIZE"])})

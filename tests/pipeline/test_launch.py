@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(
-    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, **options: Any
+    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, steps: int = 3, **options: Any
 ) -> dict[str, Any]:
     spec = {
         "stage": "fake",
-        "settings": {"steps": 3},
+        "settings": {"steps": steps},
         "inputs": {},
         "seed": 0,
         "machine": {"device": "cpu", "threads": 1, "data_dir": None},
@@ -33,7 +33,9 @@ def launch(
     environment = stage_environment("cpu", 1, hub=False)  # leads to this checkout's code, whatever is installed
     handler = on_event or (events if events is not None else []).append
     with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
-        return run_process("fake", "tests.fake_stage", spec, tmp_path / "w", environment, handler, locks=(lock,), grace_s=10, **options)
+        return run_process(
+            "fake", "tests.fake_stage", spec, tmp_path / "w", environment, handler, locks=(lock,), **{"grace_s": 10, **options}
+        )
 
 
 def alive(pid: int) -> bool:
@@ -176,6 +178,25 @@ def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
         launch(tmp_path, "resume", on_event=interrupt, launch=TORCHRUN)
     assert (tmp_path / "w" / "state" / "count").is_file()
     assert not subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout, "a process is left"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [3, 4], ids=["the other is stopped", "the other fails for want of it"])
+def test_the_error_of_one_process_is_the_stages(tmp_path: Path, steps: int) -> None:
+    """A retry with a smaller micro-batch hangs on it: whichever process had no memory, and whatever the others said after that."""
+    with pytest.raises(StageFailed, match="rank 1 has no memory") as failed:
+        launch(tmp_path, "second_rank", launch=TORCHRUN, steps=steps)
+    assert failed.value.cause == "memory"
+
+
+@pytest.mark.slow
+def test_torchruns_processes_that_do_not_listen_are_ended(tmp_path: Path) -> None:
+    """They have sessions of their own, and outlive a torchrun that is killed."""
+    with pytest.raises(StageFailed, match="time limit"):
+        launch(tmp_path, "deaf", launch=TORCHRUN, time_limit_s=30.0, grace_s=2.0)
+    pids = [int(file.read_text()) for file in (tmp_path / "w" / "out").glob("pid*")]
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
 
 
 @pytest.mark.slow
