@@ -1,5 +1,6 @@
 """The remote mirror: two homes that share one, over file:// and in memory; over S3, from a local server, where s3fs is installed."""
 
+import hashlib
 import json
 import shutil
 import uuid
@@ -15,7 +16,7 @@ from pipeline.graph import build_graph
 from pipeline.mirror import Mirror
 from pipeline.plan import make_plan
 from pipeline.progress import View
-from pipeline.store import Store
+from pipeline.store import Artifact, Store
 from tests.pipeline.test_plan import ORDER, config, make
 
 
@@ -83,7 +84,9 @@ def test_an_upload_that_was_cut_off_is_no_artifact_and_is_completed(tmp_path: Pa
     assert mirror.manifest("data", key) is None
     assert states(tmp_path, "other", url)["data"] == ("RUN", "never run")
     run_all(tmp_path, "home", url)
-    assert json.loads(mirror._files.cat_file(manifest)) == json.loads(whole)
+    again, before = (json.loads(text) for text in (mirror._files.cat_file(manifest), whole))
+    assert again.pop("upload") != before.pop("upload"), "another upload"
+    assert again == before
 
 
 def test_a_mirrored_file_that_was_changed_is_refused(tmp_path: Path, url: str) -> None:
@@ -91,10 +94,81 @@ def test_a_mirrored_file_that_was_changed_is_refused(tmp_path: Path, url: str) -
     run_all(tmp_path, "home", url)
     mirror = Mirror(url)
     key = next(key for program, key, _ in Store(tmp_path / "home").artifacts() if program == "data")
-    mirror._files.pipe_file(f"{mirror._folder('data', key)}/sft.jsonl", b"other")
+    (mirrored,) = [file for file in mirror._files.find(mirror._folder("data", key)) if file.endswith("/sft.jsonl")]
+    mirror._files.pipe_file(mirrored, b"other")
     with pytest.raises(StoreError, match=r"sft.jsonl of data/.* is not what its manifest says"):
         run_all(tmp_path, "other", url)
     assert not list((tmp_path / "other" / "store").glob("*/*"))
+
+
+def with_log(tmp_path: Path, home: str, log: str) -> Artifact:
+    """The data artifact as another machine makes it: the same content, another log."""
+    make(tmp_path, until="data")
+    made = make_plan(config(tmp_path), Store(tmp_path / "home"))[0]
+    assert made.key is not None
+    artifact = Store(tmp_path / "home").find("data", made.key).artifact
+    assert artifact is not None
+    store = Store(tmp_path / home)
+    out = store.work("data", made.key) / "out"
+    shutil.copytree(artifact.folder, out)
+    (out / "record" / "stage.log").write_text(log)
+    (out / "manifest.json").unlink()
+    return store.publish("data", made.key, {name: v for name, v in artifact.manifest.items() if name not in ("files", "digest")})
+
+
+def test_two_that_upload_at_once_leave_one_whole_artifact(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = with_log(tmp_path, "first", "log of the first"), with_log(tmp_path, "second", "log of the second")
+    ours, theirs = Mirror(url), Mirror(url)
+    look, looks = theirs.manifest, iter([None])
+
+    def nothing_yet(program: str, key: str) -> Any:
+        """There is nothing when the second looks; before it uploads, the first has done so."""
+        if next(looks, look) is None:
+            assert look(program, key) is None
+            assert ours.push(first)
+            return None
+        return look(program, key)
+
+    monkeypatch.setattr(theirs, "manifest", nothing_yet)
+    assert not theirs.push(second)
+    fetched = Mirror(url).fetch(Store(tmp_path / "third"), "data", first.key)
+    assert fetched is not None
+    assert (fetched.folder / "record" / "stage.log").read_text() == "log of the first"
+    assert fetched.manifest == first.manifest
+    uploads = ours._files.ls(ours._folder("data", first.key), detail=False)
+    assert len(uploads) == 2, "a manifest and one upload: that of the second is removed"
+
+
+def test_the_layout_before_uploads_had_folders_is_read(tmp_path: Path, url: str) -> None:
+    artifact = with_log(tmp_path, "first", "log")
+    mirror = Mirror(url)
+    for file in ("manifest.json", *(entry["path"] for entry in artifact.manifest["files"])):
+        target = f"{mirror._folder('data', artifact.key)}/{file}"
+        mirror._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        mirror._files.put_file(str(artifact.folder / file), target)
+    fetched = mirror.fetch(Store(tmp_path / "other"), "data", artifact.key)
+    assert fetched is not None
+    assert fetched.content_digest() == artifact.content_digest()
+    assert not mirror.push(artifact)
+
+
+@pytest.mark.parametrize("change", ["path", "absolute", "upload"])
+def test_a_manifest_that_leads_elsewhere_is_none(tmp_path: Path, change: str) -> None:
+    artifact = with_log(tmp_path, "first", "log")
+    mirror = Mirror(f"memory://{uuid.uuid4().hex}/mirror")
+    mirror.push(artifact)
+    file = f"{mirror._folder('data', artifact.key)}/manifest.json"
+    manifest = json.loads(mirror._files.cat_file(file))
+    entry = {"size": 4, "sha256": hashlib.sha256(b"evil").hexdigest()}
+    if change == "upload":
+        manifest["upload"] = "../../elsewhere"
+    else:
+        outside = "../../../../evil.txt" if change == "path" else str(tmp_path / "evil.txt")
+        manifest["files"] = [{"path": outside, **entry}]
+        mirror._files.pipe_file(f"{mirror._folder('data', artifact.key)}/{manifest['upload']}/{outside}", b"evil")
+    mirror._files.pipe_file(file, json.dumps(manifest).encode())
+    assert mirror.fetch(Store(tmp_path / "other" / "home"), "data", artifact.key) is None
+    assert not list(tmp_path.rglob("evil.txt"))
 
 
 def test_a_mirror_that_fails_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
