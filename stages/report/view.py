@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from evaluation.comparison import Comparison
+from evaluation.statistics import MCNEMAR
 from stages.report.cost import Cost, cost_of, hours, tokens
 from stages.report.cost import total as total_cost
 from stages.report.figures import figures
@@ -65,7 +66,7 @@ def _comparison(c: Comparison) -> dict[str, str]:
         return {**row, "difference": NONE, "changed": NONE, "p": NONE, "n": NONE}
     p = f"{d.p_value:.2g}" if d.p_value >= 1e-4 else "< 0.0001"
     changed = f"{d.improved} better, {d.worsened} worse"
-    return {**row, "difference": points(d), "changed": changed, "p": p if c.exact else f"{p} (normal)", "n": str(d.n)}
+    return {**row, "difference": points(d), "changed": changed, "p": p if d.test == MCNEMAR else f"{p} ({d.test})", "n": str(d.n)}
 
 
 def _rates(r: Result) -> dict[str, str]:

@@ -38,6 +38,7 @@ class Change:
         over: `seeds`, `problems` (one pair of cells, paired problem by problem) or nothing (no interval).
         verdict: `higher`, `lower`, `not distinguishable`, or why that cannot be told.
         p_value, improved, worsened: over problems; else None.
+        test: which one the p-value is of; empty where there is none.
     """
 
     mean: float
@@ -49,6 +50,7 @@ class Change:
     p_value: float | None = None
     improved: int | None = None
     worsened: int | None = None
+    test: str = ""
 
     @property
     def tested(self) -> bool:
@@ -82,7 +84,7 @@ def change(before: Mapping[str, Cell], old: Place, after: Mapping[str, Cell], ne
 
 
 def _over_problems(before: Cell, after: Cell, old: Place, new: Place, difference: float) -> Change:
-    """One pair of cells, compared on the same problems (McNemar's exact test, Newcombe's interval) as in a run's own report."""
+    """One pair of cells, compared on the same problems with the test and the interval of a run's own report."""
     first, second = before.scores(old), after.scores(new)
     if first is None or second is None:
         return Change(difference, None, None, 1, "", "one seed, whose scores are no longer in the store: cannot be told")
@@ -93,4 +95,4 @@ def _over_problems(before: Cell, after: Cell, old: Place, new: Place, difference
     d = found.difference
     if d is None:
         return Change(difference, None, None, 1, "", DIFFERENT_PROTOCOLS)
-    return Change(d.difference, d.low, d.high, 1, "problems", found.verdict, d.p_value, d.improved, d.worsened)
+    return Change(d.difference, d.low, d.high, 1, "problems", found.verdict, d.p_value, d.improved, d.worsened, d.test)

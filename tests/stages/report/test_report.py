@@ -166,11 +166,11 @@ def test_several_samples_a_problem(tmp_path: Path) -> None:
     report = report_of(tmp_path, inputs)
     assert [(r["metric"], r["value"], r["n"], r["k"]) for r in report["results"]] == [("avg@2", 0.5, 10, 2), ("avg@2", 0.75, 10, 2)]
     assert report["results"][0]["pass_at"]["2"]["value"] == 0.75
-    assert report["comparisons"][0]["exact"] is False
+    assert report["comparisons"][0]["test"] == "exact sign-flip test"
     assert report["comparisons"][0]["improved"] == 5
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "- toy, base: pass@1 50.0 % [40.0, 60.0], pass@2 75.0 % [65.0, 85.0]" in markdown
-    assert "(normal)" in markdown
+    assert "(exact sign-flip test)" in markdown
 
 
 def test_without_rl_and_without_transcripts(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_one_seed_is_compared_problem_by_problem(tmp_path: Path) -> None:
     change = rows["vcore"]["difference"]
     assert (change["over"], change["improved"], change["worsened"]) == ("problems", 8, 0)
     assert change["p_value"] == pytest.approx(mcnemar_exact(0, 8))
+    assert change["test"] == "exact McNemar"
     assert (rows["vcore"]["verdict"], rows["dft"]["verdict"]) == ("higher", "not distinguishable")
     assert {s["group"]: s["verdict"] for s in report["steps"]} == dict.fromkeys(("sft", "vcore", "dft"), "higher")
     page, markdown = (folder / "report.html").read_text(), (folder / "report.md").read_text()
