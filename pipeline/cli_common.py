@@ -62,12 +62,12 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def warn_of_unreadable_runs(home: Path) -> None:
-    """Name the run records that are passed over."""
+def warn_of_unreadable_runs(home: Path, consequence: str = "") -> None:
+    """Name the run records that are passed over, and what comes of it."""
     from pipeline.runs import unreadable_runs
 
     for file in unreadable_runs(home):
-        told.print(f"[yellow]{escape(str(file))} cannot be read and is passed over[/]", soft_wrap=True)
+        told.print(f"[yellow]{escape(str(file))} cannot be read and is passed over{consequence}[/]", soft_wrap=True)
 
 
 def print_run(session: Session, as_json: bool) -> None:

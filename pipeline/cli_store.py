@@ -128,7 +128,7 @@ def store_gc(
     from pipeline.store import Store
 
     store = Store.existing(home, writing=yes)
-    warn_of_unreadable_runs(home)
+    warn_of_unreadable_runs(home, "; what only that run needs is not kept")
     removals = collect(store, keep_last=keep_last, keep_named=tuple(keep_named or ()), max_bytes=_bytes(max_size) if max_size else None)
     size = sum(removal.bytes for removal in removals)
     freed, busy = remove(store, removals) if yes else (0, [])
