@@ -45,6 +45,8 @@ def prepare_torch(ctx: Context[Any]) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time and changes no result
     transformers.utils.logging.disable_progress_bar()
+    # One of several processes on a CPU has the device `cpu:N`, onto which the Trainer loads an optimizer; torch knows `cpu` only.
+    torch.serialization.register_package(0, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
     if ctx.machine.device == "cuda" and not torch.cuda.is_available():
         raise StageError(
             "the run asks for a CUDA device, and torch sees none", "Set `execution: {device: cpu}`, or repair the CUDA set-up."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,3 +189,12 @@ def test_the_whole_configuration_is_recorded_without_the_machines_paths(tmp_path
     }
     assert (recorded["optim"], recorded["lr_scheduler_kwargs"]) == ("sgd", None)
     assert str(tmp_path) not in text
+
+
+def test_a_process_of_several_on_a_cpu_can_load_what_it_saved(tmp_path: Path) -> None:
+    ctx: Any = SimpleNamespace(machine=SimpleNamespace(threads=torch.get_num_threads(), device="cpu"), seed=0)
+    training.prepare_torch(ctx)
+    torch.use_deterministic_algorithms(False)
+    torch.save({"moment": torch.arange(3.0)}, tmp_path / "optimizer.pt")
+    loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
+    assert loaded["moment"].tolist() == [0.0, 1.0, 2.0]
