@@ -21,16 +21,13 @@ from pipeline.gpus import Lease, lease
 from pipeline.graph import Stage
 from pipeline.identity import digest, library_versions
 from pipeline.launch import run_process, stage_environment
-from pipeline.machine import cores, device, git_state, hardware, visible_gpus
+from pipeline.machine import USES_GPU, cores, git_state, hardware, stage_device, visible_gpus
 from pipeline.mirror import Mirror
 from pipeline.plan import TRIGGERS, KeyMaker, accepted
 from pipeline.progress import View
 from pipeline.reasons import differences
 from pipeline.settings import LaunchSettings
 from pipeline.store import Artifact, Store
-
-USES_GPU = ("base", "sft", "grpo", "generate")
-"""Stage programs that compute on a GPU where there is one, and take a lease for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +151,9 @@ class Executor:
         settings = self.config.execution
         outside = self.keys.outside.get(stage.program, {})
         launch = settings.launch.get(stage.name, LaunchSettings())
-        where = device(settings)
-        threads = max(1, (settings.threads or cores() // settings.stages_at_once) // launch.processes)
+        where = stage_device(settings, stage.program, launch)
+        share = settings.threads or (cores() // settings.stages_at_once if launch.kind != "slurm" else None)
+        threads = max(1, share // launch.processes) if share is not None else None  # a job counts the cores of its node
         data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
         spec = {
             "stage": stage.program,
@@ -170,7 +168,7 @@ class Executor:
         self.view.started(stage.name, str(work / "stage.log"))
         started, clock = _now(), time.monotonic()
         try:
-            with self._gpus(stage, where) as lease:
+            with self._gpus(stage, where, launch) as lease:
                 if lease is not None:
                     environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.gpus)
                 locks = (lock, *(lease.descriptors if lease is not None else ()))
@@ -206,9 +204,9 @@ class Executor:
         return Outcome(stage.name, "ran", artifact, seconds)
 
     @contextlib.contextmanager
-    def _gpus(self, stage: Stage, where: str) -> Iterator[Lease | None]:
-        """The GPUs the stage takes for itself, where it computes on any."""
-        if where != "cuda" or stage.program not in USES_GPU:
+    def _gpus(self, stage: Stage, where: str, launch: LaunchSettings) -> Iterator[Lease | None]:
+        """The GPUs the stage takes for itself, where it computes on any of this machine."""
+        if where != "cuda" or launch.kind == "slurm" or stage.program not in USES_GPU:
             yield None
             return
         visible = visible_gpus()

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline import slurm
 from pipeline.errors import Interrupted, StageFailed
 from pipeline.identity import ROOT
 from pipeline.launchers import launch_command
@@ -27,12 +28,15 @@ POLL_SECONDS = 0.1
 Event = dict[str, Any]
 
 
-def stage_environment(device: str, threads: int, *, hub: bool) -> dict[str, str]:
-    """The environment of a stage process. Only what must be set before a library is imported, or keeps libraries quiet and offline."""
+def stage_environment(device: str, threads: int | None, *, hub: bool) -> dict[str, str]:
+    """The environment of a stage process. Only what must be set before a library is imported, or keeps libraries quiet and offline.
+
+    `threads`: CPU threads of the process; None where the machine it will run on is not known yet (pipeline/slurm.py).
+    """
     env = dict(os.environ)
+    if threads is not None:
+        env.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
     env.update(
-        OMP_NUM_THREADS=str(threads),
-        MKL_NUM_THREADS=str(threads),
         # Threads that wait must sleep: by default they spin, and where anything else runs on the cores a step takes twenty times as long.
         OMP_WAIT_POLICY="PASSIVE",
         # torch.distributed inside a stage (vLLM beside the trainer) would else meet a second pipeline of this machine at one fixed port.
@@ -74,11 +78,14 @@ def run_process(
 
     All its output goes to `work/stage.log`; it inherits the file descriptors of `locks`. Raises `StageFailed`, or `Interrupted` when the
     stage was stopped on request. When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), `stopping` is set, or the
-    time limit is reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with all it started.
+    time limit is reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with all it started. The
+    time limit is of the time it runs: what a Slurm job waits in the queue does not count. A job that an earlier run left in `work`, because
+    the machine that followed it went down, is ended first in the same way.
     """
     work.mkdir(parents=True, exist_ok=True)
     log, events = work / "stage.log", work / "events.jsonl"
-    for leftover in (work / "error.json", work / STOPPED, events):
+    _end_earlier_job(name, work, grace_s, on_event)
+    for leftover in (work / "error.json", work / STOPPED, work / slurm.STARTED, events):
         leftover.unlink(missing_ok=True)
     if not (work / "state").is_dir() or not any((work / "state").iterdir()):
         shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
@@ -98,14 +105,16 @@ def run_process(
             pass_fds=locks,
         )
     tail = _Tail(events)
-    ends = time.monotonic() + time_limit_s if time_limit_s is not None else None
+    runs_since = time.monotonic() if launch.kind != "slurm" else None
     try:
         while process.poll() is None:
             for event in tail.read():
                 on_event(event)
             if stopping is not None and stopping.is_set():
                 raise Interrupted(f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue.")
-            if ends is not None and time.monotonic() > ends:
+            if runs_since is None and (work / slurm.STARTED).is_file():
+                runs_since = time.monotonic()
+            if time_limit_s is not None and runs_since is not None and time.monotonic() > runs_since + time_limit_s:
                 raise StageFailed(
                     name,
                     f"was ended after its time limit of {time_limit_s:g} s; what it had saved is kept",
@@ -121,6 +130,9 @@ def run_process(
         left = kill_all(process.pid, mark)  # what the stage left behind
         if left:
             on_event({"event": "note", "message": f"processes {left} do not end, and may still hold its GPUs and its lock"})
+        job = slurm.end_job(work, grace_s=0)  # given up, or its watcher was killed: the job itself does not know
+        if job is not None:
+            on_event({"event": "note", "message": f"Slurm job {job} could not be cancelled, and may still run: scancel {job}"})
     for event in tail.read():
         on_event(event)
     # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it was stopped.
@@ -136,6 +148,20 @@ def run_process(
         raise StageFailed(name, "ended without a completion proof", log=str(log), fix=f"See {log}")
     shutil.copyfile(log, work / "out" / "record" / "stage.log")
     return loaded
+
+
+def _end_earlier_job(name: str, work: Path, grace_s: float, on_event: Callable[[Event], None]) -> None:
+    """Raises `StageFailed` where it may still run: it would write into what the new attempt writes into."""
+    if not (work / slurm.JOB).is_file():
+        return
+    on_event({"event": "note", "message": f"ends the Slurm job of an earlier run; it has {grace_s:.0f} s to save its state"})
+    job = slurm.end_job(work, grace_s)
+    if job is not None:
+        raise StageFailed(
+            name,
+            f"Slurm job {job} of an earlier run may still be at work in {work}",
+            fix=f"Where Slurm answers: scancel {job}. When the job is gone, remove {work / slurm.JOB} and run again.",
+        )
 
 
 def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:

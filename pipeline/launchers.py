@@ -21,7 +21,7 @@ def launch_command(launch: LaunchSettings, module: str, spec: Path) -> list[str]
         return [*python, "-m", module, str(spec)]
     program = _distributed(launch, module, spec)
     if launch.kind == "slurm":
-        program = [*python, "-m", "pipeline.slurm", str(spec), *launch.sbatch, "--", *program]
+        program = [*python, "-m", "pipeline.slurm", str(spec), str(launch.processes), *launch.sbatch, "--", *program]
     # torchrun, accelerate and the Slurm watcher do not ask the kernel to be told when the orchestrator dies; this does, and becomes them.
     return [*python, "-m", "pipeline.launchers", str(os.getpid()), *program]
 

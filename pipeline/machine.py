@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -13,7 +14,10 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.identity import ROOT
-from pipeline.settings import ExecutionSettings
+from pipeline.settings import ExecutionSettings, LaunchSettings
+
+USES_GPU = ("base", "sft", "grpo", "generate")
+"""Stage programs that compute on a GPU where there is one, and take a lease for it."""
 
 
 def cores() -> int:
@@ -50,6 +54,21 @@ def device(execution: ExecutionSettings) -> str:
             fix="Use `--set execution.device=cpu`, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES.",
         )
     return ("cuda" if gpus() else "cpu") if execution.device == "auto" else execution.device
+
+
+def stage_device(execution: ExecutionSettings, program: str, launch: LaunchSettings) -> str:
+    """`cpu` or `cuda`: what a stage computes on, which for a Slurm job is a matter of its node and not of this machine.
+
+    Raises `ConfigError` when cuda is asked for, the stage would use it here, and there is none.
+    """
+    if launch.kind == "slurm":
+        return ("cuda" if asks_for_gpus(launch.sbatch) else "cpu") if execution.device == "auto" else execution.device
+    return device(execution) if program in USES_GPU or gpus() else "cpu"
+
+
+def asks_for_gpus(sbatch: list[str]) -> bool:
+    """Whether options of sbatch ask for GPUs. A partition that gives them unasked cannot be told: then `device: cuda` says it."""
+    return re.search(r"(^|\s)(-G|--gpus|(--gres|--tres-per-\w+)[=\s]\S*gpu)", " ".join(sbatch)) is not None
 
 
 def hardware() -> dict[str, Any]:

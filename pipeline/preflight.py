@@ -15,9 +15,10 @@ from evaluation.engines.vllm_cpu import HEAD_SIZES
 from pipeline.config import MAKE_MODEL, PipelineConfig, nearest
 from pipeline.errors import ConfigError, StoreError
 from pipeline.graph import build_graph
-from pipeline.machine import device, visible_gpus
+from pipeline.machine import stage_device, visible_gpus
 from pipeline.own_code import check_own_code
 from pipeline.plan import Planned
+from pipeline.settings import LaunchSettings
 from pipeline.sizes import check_batches, check_lengths, check_memory
 
 TRAINS_IN_PROCESSES = ("sft", "grpo")
@@ -29,15 +30,17 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
     programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
     if not programs:
         return
-    where = device(config.execution)
-    _execution(config, where)
+    places = _places(config, plan)
+    here = {program for program in programs if program not in _only_in_jobs(config)}
+    _execution(config, "cuda" if any(places[program] == "cuda" for program in here) else "cpu")
     _libraries(config, programs)
-    _needs_gpu(config, programs, where)
+    _needs_gpu(config, places)
     check_own_code(config, programs)
     check_batches(config, programs)
     check_lengths(config, programs, model_length(config))
-    check_memory(config, programs, where)
-    _heads(config, programs, where)
+    for where in ("cpu", "cuda"):
+        check_memory(config, {program for program in here if places[program] == where}, where)
+    _heads(config, places)
     free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
     if free < config.execution.min_free_gib:
         raise StoreError(
@@ -45,6 +48,26 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
             where="execution.min_free_gib",
             fix="Free some space, choose another `home:`, or lower execution.min_free_gib.",
         )
+
+
+def _places(config: PipelineConfig, plan: list[Planned]) -> dict[str, str]:
+    """Program -> `cpu` or `cuda`, of what has to run; where stages of one program differ, the CPU, which takes less."""
+    launches = config.execution.launch
+    places: dict[str, str] = {}
+    for stage in (planned.stage for planned in plan if planned.state != "HIT"):
+        place = stage_device(config.execution, stage.program, launches.get(stage.name, LaunchSettings()))
+        places[stage.program] = "cpu" if place == "cpu" else places.get(stage.program, place)
+    return places
+
+
+def _only_in_jobs(config: PipelineConfig) -> set[str]:
+    """Programs all stages of which are Slurm jobs: what their nodes have is not known here."""
+    here = set()
+    for stage in build_graph(config):
+        launch = config.execution.launch.get(stage.name)
+        if launch is None or launch.kind != "slurm":
+            here.add(stage.program)
+    return {stage.program for stage in build_graph(config)} - here
 
 
 def _execution(config: PipelineConfig, where: str) -> None:
@@ -92,29 +115,26 @@ def _libraries(config: PipelineConfig, programs: set[str]) -> None:
         raise ConfigError("torch is not installed", fix="Install the pinned set: make setup, then vcore doctor.")
 
 
-def _needs_gpu(config: PipelineConfig, programs: set[str], where: str) -> None:
-    if config.grpo is not None and "grpo" in programs and where == "cpu" and (config.grpo.sleep or config.grpo.rollout == "vllm_server"):
+def _needs_gpu(config: PipelineConfig, places: dict[str, str]) -> None:
+    if config.grpo is not None and places.get("grpo") == "cpu" and (config.grpo.sleep or config.grpo.rollout == "vllm_server"):
         name = "sleep" if config.grpo.sleep else "rollout"
         raise ConfigError("needs a GPU, and this run is on the CPU", where=f"grpo.{name}", fix="Leave it out here.")
-    if where == "cuda":
-        _engines_fit(config, programs)
+    _engines_fit(config, {program for program, where in places.items() if where == "cuda"} - _only_in_jobs(config))
     for name, section in (("sft", config.sft), ("grpo", config.grpo), ("generate", config.generate)):
-        if section is not None and name in programs and section.dtype != "float32" and where == "cpu":
+        if section is not None and section.dtype != "float32" and places.get(name) == "cpu":
             raise ConfigError(
                 f"{section.dtype} is for GPUs, and this run is on the CPU", where=f"{name}.dtype", fix=f"Use `--set {name}.dtype=float32`."
             )
 
 
 def _engines_fit(config: PipelineConfig, programs: set[str]) -> None:
-    """The GPUs that vLLM is told to use are there; a job of Slurm sees its node's."""
+    """The GPUs that vLLM is told to use are there, for programs that use some of this machine's."""
     there = config.execution.gpus or len(visible_gpus())
     engines = {"generate": (config.generate.tensor_parallel, config.generate.data_parallel)}
     if config.grpo is not None and config.grpo.rollout == "vllm":
         engines["grpo"] = (config.grpo.tensor_parallel, 1)
     for name, (tensor, data) in engines.items():
-        launches = [config.execution.launch.get(stage.name) for stage in build_graph(config) if stage.program == name]
-        here = any(launch is None or launch.kind != "slurm" for launch in launches)
-        if name in programs and here and tensor * data > there:
+        if name in programs and tensor * data > there:
             raise ConfigError(
                 f"{data} engines of {tensor} GPUs need {tensor * data}, and a stage has {there}",
                 where=f"{name}.data_parallel" if data > 1 else f"{name}.tensor_parallel",
@@ -147,10 +167,10 @@ def model_length(config: PipelineConfig) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def _heads(config: PipelineConfig, programs: set[str], where: str) -> None:
+def _heads(config: PipelineConfig, places: dict[str, str]) -> None:
     """On a CPU vLLM has attention for some head sizes only."""
     samplers = {"generate": config.generate.engine == "vllm", "grpo": config.grpo is not None and config.grpo.rollout == "vllm"}
-    if where != "cpu" or not any(uses and name in programs for name, uses in samplers.items()):
+    if not any(uses and places.get(name) == "cpu" for name, uses in samplers.items()):
         return
     found = _model_settings(config)
     size = found.get("head_dim")

@@ -59,9 +59,14 @@ class Machine:
     device: str
     """`cpu` or `cuda`; resolved by the orchestrator, never `auto` here."""
     threads: int
-    """CPU threads for one process."""
+    """CPU threads for one process; None in the spec where the orchestrator does not know the machine, which then says it itself."""
     data_dir: str | None = None
     """Folder with local copies of datasets, or None for the hub."""
+
+    @classmethod
+    def of_spec(cls, values: dict[str, Any]) -> Machine:
+        """As the spec says, with what the job's script has counted on its node in OMP_NUM_THREADS."""
+        return cls(**{**values, "threads": values["threads"] or int(os.environ["OMP_NUM_THREADS"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +98,7 @@ class Context(Generic[S]):
         self.output = Path(spec["output"])
         self.state = Path(spec["state"])
         self.seed: int = spec["seed"]
-        self.machine = Machine(**spec["machine"])
+        self.machine = Machine.of_spec(spec["machine"])
         self.details: dict[str, Any] = spec.get("details", {})
         self.spec_path = spec_path
         self.record = self.output / "record"

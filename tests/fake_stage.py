@@ -16,21 +16,22 @@ class FakeSettings(StageSettings):
 
 def run(context: Context[FakeSettings]) -> Result:
     behaviour = context.details["behaviour"]
-    print(f"behaviour {behaviour}")
+    print(f"behaviour {behaviour}, {context.machine.threads} threads, GPUs {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     if behaviour == "succeed":
         for step in range(context.settings.steps):
             context.progress(step + 1, context.settings.steps, "work", loss=1.0 / (step + 1))
         (context.output / "payload").write_text("made")
         return Result({"steps": context.settings.steps}, {"headline": "made"})
     if behaviour == "resume":  # counts in its state; stops when asked; ends at 5
+        most = max(5, context.settings.steps)
         context.stops_gracefully = True
         counter = context.state / "count"
         count = int(counter.read_text()) if counter.exists() else 0
         context.note(f"starts at {count}")
-        while count < 5:
+        while count < most:
             count += 1
             counter.write_text(str(count))
-            context.progress(count, 5, "work")
+            context.progress(count, most, "work")
             if context.stop_requested:
                 raise StageStopped
             time.sleep(0.3)
@@ -64,7 +65,7 @@ def run(context: Context[FakeSettings]) -> Result:
             raise RuntimeError("connection closed by peer") from None
     if behaviour == "deaf":  # as in a collective of C++, where no handler of Python's runs
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        (context.output / f"pid{os.environ['RANK']}").write_text(str(os.getpid()))
+        (context.output / f"pid{os.environ.get('RANK', '0')}").write_text(str(os.getpid()))
         time.sleep(120)
     if behaviour == "ranks":  # under torchrun: every process says who it is, the first one reports
         (context.output / f"rank{os.environ['RANK']}").write_text(os.environ["WORLD_SIZE"])

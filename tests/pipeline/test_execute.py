@@ -98,8 +98,8 @@ def test_micro_batches_divide_the_batch_and_its_processes(tmp_path: Path) -> Non
 
 def test_limits_launch_and_gpus_reach_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VCORE_GPU_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setattr(execute, "device", lambda settings: "cuda")
-    monkeypatch.setattr(execute, "visible_gpus", lambda: ["3", "5"])
+    monkeypatch.setattr(machine, "gpus", lambda: ["a GPU"] * 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     (attempt,) = run_sft(
         tmp_path,
         monkeypatch,

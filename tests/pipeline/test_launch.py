@@ -20,17 +20,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(
-    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, steps: int = 3, **options: Any
+    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, **options: Any
 ) -> dict[str, Any]:
+    """Run the fake stage. `options` are of `run_process`, but for `steps`, `device` and `threads`."""
+    steps, device, threads = options.pop("steps", 3), options.pop("device", "cpu"), options.pop("threads", 1)
     spec = {
         "stage": "fake",
         "settings": {"steps": steps},
         "inputs": {},
         "seed": 0,
-        "machine": {"device": "cpu", "threads": 1, "data_dir": None},
+        "machine": {"device": device, "threads": threads, "data_dir": None},
         "details": {"behaviour": behaviour},
     }
-    environment = stage_environment("cpu", 1, hub=False)  # leads to this checkout's code, whatever is installed
+    environment = stage_environment(device, threads, hub=False)  # leads to this checkout's code, whatever is installed
     handler = on_event or (events if events is not None else []).append
     with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
         return run_process(
@@ -220,66 +222,3 @@ def test_a_killed_orchestrator_takes_torchrun_along(tmp_path: Path) -> None:
     while left() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left()
-
-
-SLURM = """#!{python}
-# What sbatch, squeue and scancel do for one job at a time, in processes of this machine.
-import os, pathlib, signal, subprocess, sys
-folder, name = pathlib.Path({folder!r}), pathlib.Path(sys.argv[0]).name
-pid = folder / "pid"
-def alive():
-    try:
-        os.kill(int(pid.read_text()), 0)
-        return open(f"/proc/{{int(pid.read_text())}}/stat").read().split()[2] != "Z"
-    except (OSError, ValueError):
-        return False
-if name == "sbatch":
-    (folder / "options").write_text(" ".join(sys.argv[1:]))
-    if "--refuse" in sys.argv:
-        sys.exit("sbatch: error: invalid partition")
-    log = next(word for word in sys.argv if word.startswith("--output=")).partition("=")[2]
-    job = subprocess.Popen(["bash", sys.argv[-1]], stdout=open(log, "ab"), stderr=subprocess.STDOUT, start_new_session=True)
-    pid.write_text(str(job.pid))
-    print("17;cluster")
-elif name == "squeue":
-    print("RUNNING" if alive() else "")
-elif alive():
-    os.kill(int(pid.read_text()), signal.SIGTERM)
-"""
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "slurm"
-    folder.mkdir()
-    for name in ("sbatch", "squeue", "scancel"):
-        (folder / name).write_text(SLURM.format(python=sys.executable, folder=str(folder)))
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return folder
-
-
-@pytest.mark.slow
-def test_a_slurm_job_ends_as_its_stage_does(tmp_path: Path, slurm: Path) -> None:
-    settings = LaunchSettings(kind="slurm", sbatch=["--gres=gpu:1"])
-    assert launch(tmp_path, "succeed", launch=settings)["proof"] == {"steps": 3}
-    assert "--gres=gpu:1" in (slurm / "options").read_text()
-    assert "Slurm job 17" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
-    with pytest.raises(StageFailed, match="the data are empty"):
-        launch(tmp_path, "stage_error", launch=settings)
-    with pytest.raises(StageFailed, match="sbatch refused the job: sbatch: error: invalid partition"):
-        launch(tmp_path, "succeed", launch=LaunchSettings(kind="slurm", sbatch=["--refuse"]))
-
-
-@pytest.mark.slow
-def test_a_stopped_slurm_job_saves_and_resumes(tmp_path: Path, slurm: Path) -> None:
-    settings = LaunchSettings(kind="slurm")
-
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and event["step"] >= 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        launch(tmp_path, "resume", on_event=interrupt, launch=settings)
-    assert 2 <= int((tmp_path / "w" / "state" / "count").read_text()) < 5
-    assert launch(tmp_path, "resume", launch=settings)["proof"] == {"count": 5}
