@@ -72,7 +72,7 @@ def test_a_checkpoint_is_held_to_the_contract_before_it_is_sampled(checkpoint: P
     with pytest.raises(StageError, match=r"ends on 7, the tokenizer on 2 .*; generation_config.json pads with 8"):
         _open_files(checkpoint, settings)
     tokenizer.add_tokens(["new"])
-    with pytest.raises(StageError, match="the tokenizer has 313 tokens, config.json 312"):
+    with pytest.raises(StageError, match=r"the tokenizer has 313 tokens, config.json 312"):
         check_files(checkpoint, tokenizer)
 
 
