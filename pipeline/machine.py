@@ -28,14 +28,27 @@ def cores() -> int:
 @cache
 def gpus() -> list[str]:
     """Names of the NVIDIA GPUs this process may use, as `nvidia-smi` tells them; empty where there is none."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1") or shutil.which("nvidia-smi") is None:
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return []
+    return _nvidia_smi("name,memory.total")
+
+
+@cache
+def gpu_uuids() -> dict[str, str]:
+    """Index -> UUID of every NVIDIA GPU of the machine, as `nvidia-smi` counts them; empty where it does not answer."""
+    rows = (line.split(",") for line in _nvidia_smi("index,uuid"))
+    return {index.strip(): uuid.strip() for index, uuid in rows}
+
+
+def _nvidia_smi(fields: str) -> list[str]:
+    """One line a GPU. None where the program is missing, or is there and no driver answers: no GPU can be used then."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (subprocess.SubprocessError, OSError):
-        return []  # the program is there but no driver answers: no GPU can be used
+        return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 

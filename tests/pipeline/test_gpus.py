@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import gpus
 from pipeline.gpus import lease
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,11 @@ with lease(gpus, count, "holder", lambda who: print("waits", who, flush=True)) a
     if stays:
         sys.stdin.read()
 """
+
+
+@pytest.fixture(autouse=True)
+def no_real_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "gpu_uuids", lambda: {})
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +90,50 @@ def test_a_large_request_is_not_starved_by_small_ones() -> None:
     assert line(large) == "has 0,1"
     assert line(small).startswith("has")
     assert all(process.wait(10) == 0 for process in (first, large, small))
+
+
+def test_only_who_has_a_gpu_now_is_named_and_who_is_before_us(locks: Path) -> None:
+    killed = holder(1, "stays", gpus="1")
+    assert line(killed) == "has 1"
+    killed.kill()
+    killed.wait()
+    assert (locks / "gpu-1.lock").read_text().startswith("holder, process"), "nobody could wipe it"
+    first = holder(1, "stays", gpus="0")
+    assert line(first) == "has 0"
+    large = holder(2, "leaves")
+    told = line(large)
+    assert told.startswith("waits GPU 0: holder, process")
+    assert "GPU 1" not in told
+    small = holder(1, "leaves")
+    told = line(small)
+    assert told.startswith(f"waits GPU 0: holder, process {first.pid}")
+    assert "GPU 1" not in told, "it is free, and kept for the head of the queue"
+    assert told.endswith("; holder, which waits for GPUs too")
+    let_go(first)
+    assert all(process.wait(20) == 0 for process in (first, large, small))
+
+
+def test_a_lease_that_has_ended_leaves_no_name(locks: Path) -> None:
+    with lease(["0"], 1, "me", lambda who: None) as held:
+        child = subprocess.Popen(["sleep", "600"], pass_fds=held.descriptors)
+        assert (locks / "gpu-0.lock").read_text().startswith("me, process")
+    assert (locks / "gpu-0.lock").read_text().startswith("me, process"), "the child has it"
+    child.kill()
+    child.wait()
+    with lease(["0"], 1, "you", lambda who: None):
+        pass
+    assert (locks / "gpu-0.lock").read_text() == ""
+
+
+def test_one_gpu_by_two_names_is_one_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "gpu_uuids", lambda: {"0": "GPU-5fd4f087-86f3", "1": "GPU-5e11aaaa-0000"})
+    assert gpus.identities(["1", "GPU-5fd4", "GPU-5", "MIG-1"]) == ["GPU-5e11aaaa-0000", "GPU-5fd4f087-86f3", "GPU-5", "MIG-1"]
+
+    def give_up() -> None:
+        raise TimeoutError
+
+    with lease(["0"], 1, "me", lambda who: None), pytest.raises(TimeoutError), lease(["GPU-5fd4"], 1, "you", lambda who: None, give_up):
+        pass
 
 
 def test_the_lease_ends_with_its_block() -> None:
