@@ -72,7 +72,8 @@ def run_cells(
     Raises:
         Interrupted: when asked to stop.
     """
-    server = _server(home, say) if record_in_prefect and "PREFECT_API_URL" not in os.environ else None
+    # Cells of a cluster run on other nodes, where a server of this one cannot be reached (pipeline/ray_runner.py).
+    server = _server(home, say) if record_in_prefect and ray is None and "PREFECT_API_URL" not in os.environ else None
     waiting = list(enumerate(sweep.cells))
     running: list[_Running] = []
     failed: list[str] = []
@@ -111,9 +112,8 @@ def _server(home: Path, say: Callable[[str], None]) -> Server | None:
 
 def _start(sweep: Sweep, cell: Cell, number: int, record: SweepRecord, server: Server | None, ray: RayCells | None) -> _Running:
     log = record.folder / f"{cell.name}.log"
-    config = sweep.config if ray is None else sweep.config.resolve()  # a node of a cluster starts in another folder
     sets = [word for override in cell.overrides for word in ("--set", override)]
-    command = [sys.executable, "-P", "-m", "pipeline", "run", str(config), *sets, "--json"]
+    command = [sys.executable, "-P", "-m", "pipeline", "run", str(sweep.config), *sets, "--json"]
     code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     environment = {"PYTHONPATH": code}
     if server is not None and server.alive:  # one that was killed records nothing more: the cells then do without
@@ -121,7 +121,7 @@ def _start(sweep: Sweep, cell: Cell, number: int, record: SweepRecord, server: S
     # By its command, and by not being there yet, the run of this cell is known from those of earlier sweeps under the same name.
     record.data["cells"][number].update(
         status="running",
-        command=command_line(config, list(cell.overrides), Options()),
+        command=command_line(sweep.config, list(cell.overrides), Options()),
         earlier_runs=[run["id"] for run in runs_named(record.home, cell.name)],
     )
     record.save()
@@ -148,7 +148,9 @@ def _ended(job: _Running, record: SweepRecord, cells: int, say: Callable[[str], 
         entry.update(status="interrupted")
         say(f"{where}  [yellow]stopped[/]")
     else:
-        told = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if "error:" in line]
+        # A worker of a cluster may be gone before it has opened the log; then Ray says why.
+        log = job.log.read_text(encoding="utf-8", errors="replace") if job.log.is_file() else ""
+        told = [line for line in (*printed.splitlines(), *log.splitlines()) if "error:" in line]
         entry.update(status="failed", error=told[-1].removeprefix("error: ") if told else f"ended with exit code {code}")
         say(f"{where}  [red]failed[/] {entry['error']}; log {job.log}")
     entry["run"] = run_of_cell(record.home, entry)

@@ -1,22 +1,27 @@
 """Cells of a sweep on a Ray cluster: each is one task, which Ray places where a CPU, or the GPUs it asks for, are free.
 
-Every node needs this checkout, its environment and the same home folder (a shared file system), since artifacts go into one store. Ray sets
-CUDA_VISIBLE_DEVICES for each task, and the stages of the cell use exactly those.
+Every node needs this checkout, its environment, the folder that the sweep is started in, and the home folder (a shared file system): a cell
+starts in that folder, so that relative paths mean the same there, and its artifacts go into one store. Ray sets CUDA_VISIBLE_DEVICES for
+each task, and the stages of the cell use exactly those.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
-from pipeline.identity import ROOT
 
 POLL_SECONDS = 0.5
+INSTALL = "pip install ray==2.60.0"
+PASSED_ON = ("VCORE_HOME", "VCORE_DATA_DIR", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "PREFECT_API_URL")
+"""Variables that mean the same on every node: a cell takes them from here and not from whoever started Ray there."""
 
 
 class RayCells:
@@ -26,7 +31,7 @@ class RayCells:
         try:
             import ray
         except ImportError as error:
-            raise ConfigError("Ray is not installed", where="--ray", fix="Install it: pip install 'vcore-pipeline[ray]'.") from error
+            raise ConfigError("Ray is not installed", where="--ray", fix=f"Install it: {INSTALL}") from error
         self._ray = ray
         self._gpus = gpus_per_cell
         try:
@@ -42,10 +47,11 @@ class RayCells:
             raise ConfigError(f"a cell asks for {gpus_per_cell:g} GPUs, the cluster has {there:g}", where="--gpus-per-cell")
 
     def start(self, command: list[str], log: Path, environment: dict[str, str]) -> RayProcess:
-        """Start a command as a task."""
+        """Start a command as a task, in the folder that this process is in."""
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | environment
         options = {"num_gpus": self._gpus, "num_cpus": 0 if self._gpus else 1, "max_retries": 0}
         task = self._ray.remote(**options)(_run_command)
-        return RayProcess(self._ray, task.remote(command, str(log), environment, str(ROOT), self._gpus > 0))
+        return RayProcess(self._ray, task.remote(command, str(log), environment, str(Path.cwd()), self._gpus > 0))
 
 
 class RayProcess:
@@ -81,12 +87,20 @@ class RayProcess:
         except self._ray.exceptions.TaskCancelledError:
             self.returncode = -15
         except self._ray.exceptions.RayError as error:  # the node is gone, or its worker was killed
-            self.returncode, self.printed = 1, f"{type(error).__name__}: {error}"
+            cause = getattr(error, "cause", None) or error
+            self.returncode, self.printed = 1, f"error: {type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
 
 
 def _run_command(command: list[str], log: str, environment: dict[str, str], folder: str, keep_gpus: bool) -> tuple[int, str]:
     """On a worker of the cluster: run the command to its end. KeyboardInterrupt is how Ray cancels."""
+    for needed in (Path(folder), Path(log).parent):
+        if not needed.is_dir():
+            return 1, f"error: there is no folder {needed} on {socket.gethostname()}; a sweep on Ray needs it on every node"
     own = {**os.environ, **environment}
+    if is_loopback(own.get("PREFECT_API_URL", "")):  # there, that is another server, or none
+        del own["PREFECT_API_URL"]
+    if "PREFECT_API_URL" not in own:  # then each cell has a server of its own, and SQLite takes only one: least of all on a shared disk
+        own.setdefault("PREFECT_HOME", str(Path(log).with_suffix(".prefect")))
     if not keep_gpus:
         own.pop("CUDA_VISIBLE_DEVICES", None)  # Ray empties it for tasks that ask for no GPU
     with open(log, "w", encoding="utf-8") as errors:
@@ -107,3 +121,9 @@ def _run_command(command: list[str], log: str, environment: dict[str, str], fold
             process.wait()
             raise
     return process.returncode, printed
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a URL names a server of the machine that asks, whichever that is."""
+    host = urlsplit(address).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import re
+import sys
 import time
+import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline import fanout
+from pipeline import external, fanout, machine, ray_runner
 from pipeline.cli_sweep import command_line
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.ray_runner import RayCells
@@ -19,6 +23,8 @@ from stages.report.tables import tex
 from tests.pipeline.test_plan import CONFIG, make
 from tests.stages.sweep_report.fakes import FakeCell, make_run, make_sweep, right, scores
 
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "docs" / "orchestration.md"
 SWEEP = """
 config: small.yaml
 name: methods
@@ -193,6 +199,82 @@ def test_stopping_a_sweep_stops_its_cells(cells: Any, tmp_path: Path, monkeypatc
     assert [entry["status"] for entry in record["cells"]] == ["interrupted", "waiting", "waiting", "waiting"]
     assert record["cells"][0]["run"].endswith("methods.method-sft.seed-0")
     assert record["cells"][1]["run"] is None
+
+
+class GoneWorker:
+    """A task whose worker died: `code` is what `RayProcess` makes of it."""
+
+    printed = "error: WorkerCrashedError: The worker died unexpectedly"
+
+    def __init__(self, code: int) -> None:
+        self.returncode = code
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+def test_a_worker_that_dies_before_its_log_is_there_fails_one_cell(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path), home(tmp_path))
+    record = SweepRecord.start(Store(tmp_path / "home").home, sweep, "vcore sweep")
+    cluster: Any = SimpleNamespace(start=lambda command, log, environment: GoneWorker(1))
+    assert len(fanout.run_cells(sweep, record, tmp_path / "home", 1, False, lambda text: None, cluster)) == 4
+    assert record.data["status"] == "failed"
+    assert {entry["error"] for entry in record.data["cells"]} == {"WorkerCrashedError: The worker died unexpectedly"}
+
+
+def on_a_node(folder: Path, tmp_path: Path, **environment: str) -> dict[str, Any]:
+    """What a command sees that a worker of Ray runs."""
+    code = "import json, os; print(json.dumps({'cwd': os.getcwd(), **os.environ}))"
+    log = str(tmp_path / "cell.log")
+    status, printed = ray_runner._run_command([sys.executable, "-c", code], log, environment, str(folder), False)
+    seen: dict[str, Any] = json.loads(printed) if status == 0 else {"error": printed}
+    return seen
+
+
+def test_a_cell_on_a_node_means_the_same_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's folder and variables; Ray itself is only pretended."""
+    given: list[Any] = []
+    remote = SimpleNamespace(remote=lambda *arguments: given.append(arguments))
+    cluster = RayCells.__new__(RayCells)
+    cluster._ray, cluster._gpus = SimpleNamespace(remote=lambda **options: lambda function: remote), 0
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"VCORE_HOME": "store", "HF_HUB_OFFLINE": "1", "PREFECT_API_URL": "http://127.0.0.1:4200/api"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("VCORE_DATA_DIR", raising=False)
+    cluster.start(["vcore"], tmp_path / "cell.log", {"PYTHONPATH": "code"})
+    ((_, _, environment, folder, _),) = given
+    for name in ("VCORE_HOME", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name)
+    seen = on_a_node(Path(folder), tmp_path, **environment)
+    assert (seen["cwd"], seen["VCORE_HOME"], seen["HF_HUB_OFFLINE"]) == (str(tmp_path), "store", "1")
+    assert "PREFECT_API_URL" not in seen, "a loopback address is another server there"
+    assert seen["PREFECT_HOME"] == str(tmp_path / "cell.prefect"), "cells do not share a database"
+    server = on_a_node(tmp_path, tmp_path, PREFECT_API_URL="http://prefect.example:4200/api")
+    assert server["PREFECT_API_URL"] == "http://prefect.example:4200/api"
+    assert "there is no folder /nowhere on" in on_a_node(Path("/nowhere"), tmp_path)["error"]
+
+
+def test_ray_that_is_not_installed_is_said_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError) as refused:
+        RayCells("auto", 0)
+    pinned = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["ray"]
+    assert refused.value.fix == f"Install it: pip install {pinned[0]}"
+    assert f"`pip install {pinned[0]}`" in GUIDE.read_text()
+
+
+def test_the_guides_sweep_of_evaluations_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shards,) = [
+        block for block in re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.S) if "benchmarks:" in block and "model:" in block
+    ]
+    monkeypatch.setattr(external, "_hub_commit", lambda origin: "0" * 40)
+    monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H100, 81559 MiB"])
+    (tmp_path / "shards.yaml").write_text(shards.replace("configs/", f"{ROOT}/configs/"))
+    planned = plan_sweep(load_sweep(tmp_path / "shards.yaml", home(tmp_path)))
+    assert len(planned.cells) == 4
+    programs = {stage.stage.program for cell in planned.cells for stage in cell.stages}
+    assert programs == {"data", "base", "generate", "score", "report"}, "it trains nothing"
+    assert planned.stages - planned.distinct == 2 + 2, "a checkpoint and a benchmark are each fetched once"
 
 
 RAY_CELL = """
