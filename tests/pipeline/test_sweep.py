@@ -300,6 +300,10 @@ def test_cells_on_ray_get_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setattr(cells, "start", lambda command, log, environment: start([command[0], "-c", code], log, environment))
         assert fanout.run_cells(sweep, record, tmp_path / "home", 1, False, lambda text: None, cells) == []
         assert sorted(entry["run"] for entry in record.data["cells"]) == ["0", "0", "1", "1"]
+        code = "import os, time; os.kill(os.getppid(), 9); time.sleep(60)"  # its parent is the worker
+        gone = start([sys.executable, "-c", code], tmp_path / "gone.log", {})
+        assert gone.wait() == 1
+        assert gone.printed.startswith("error: WorkerCrashedError: ")
         with pytest.raises(ConfigError, match="a cell asks for 3 GPUs, the cluster has 2"):
             RayCells("local", 3)
     finally:
