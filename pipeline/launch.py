@@ -85,7 +85,7 @@ def run_process(
     work.mkdir(parents=True, exist_ok=True)
     log, events = work / "stage.log", work / "events.jsonl"
     _end_earlier_job(name, work, grace_s, on_event)
-    for leftover in (work / "error.json", work / STOPPED, work / slurm.STARTED, events):
+    for leftover in (work / "error.json", *work.glob(f"{STOPPED}.*"), work / slurm.STARTED, events):
         leftover.unlink(missing_ok=True)
     if not (work / "state").is_dir() or not any((work / "state").iterdir()):
         shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
@@ -136,8 +136,9 @@ def run_process(
     for event in tail.read():
         on_event(event)
     # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it was stopped.
-    # A negative code: asked before it could listen. The file: asked while torchrun was between us, which ends with a code of its own.
-    stopped = process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or (work / STOPPED).is_file()
+    # A negative code: asked before it could listen. The files: asked while torchrun was between us, which ends with a code of its own.
+    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.processes))
+    stopped = process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
     if process.returncode != 0 and stopped and not (work / "error.json").is_file():
         raise Interrupted(f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue.")
     result = work / "out" / "record" / "result.json"

@@ -34,7 +34,8 @@ from stages.settings import StageSettings
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # BSD's EX_TEMPFAIL: stopped on request, can be resumed
 STOPPED = "stopped"
-"""Beside the spec: a stage that was stopped on request says so, for a launcher between it and the orchestrator that changes exit codes."""
+"""`stopped.RANK` beside the spec: each process that was stopped on request says so, for a launcher between it and the orchestrator that
+changes exit codes. It tells a stop, which all heed, from one process killed and the others stopped for it."""
 
 S = TypeVar("S", bound=StageSettings)
 
@@ -185,7 +186,7 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         result = run(context)
     except StageStopped:
         context.note("stopped on request; state is saved")
-        (spec_path.parent / STOPPED).touch()
+        (spec_path.parent / f"{STOPPED}.{os.environ.get('RANK', '0')}").touch()
         raise SystemExit(EXIT_STOPPED) from None
     except StageError as error:
         _write_error(spec_path, error.message, error.fix, passing_cause(error))

@@ -56,11 +56,14 @@ def run(context: Context[FakeSettings]) -> Result:
         raise httpx.ConnectError("the hub does not answer")
     if behaviour == "second_rank":  # under torchrun: one process fails, and the others follow, stopped or for want of it
         if os.environ["RANK"] == "1":
+            if context.settings.steps == 5:
+                time.sleep(1)
+                os.kill(os.getpid(), 9)
             raise MemoryError("rank 1 has no memory")
         try:
             time.sleep(60)
         except StageStopped:
-            if context.settings.steps == 3:
+            if context.settings.steps != 4:
                 raise
             raise RuntimeError("connection closed by peer") from None
     if behaviour == "deaf":  # as in a collective of C++, where no handler of Python's runs

@@ -192,6 +192,28 @@ def test_the_error_of_one_process_is_the_stages(tmp_path: Path, steps: int) -> N
 
 
 @pytest.mark.slow
+def test_one_process_that_is_killed_is_no_stop_although_the_others_are_stopped_for_it(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="ended with exit code 1 and no result"):
+        launch(tmp_path, "second_rank", launch=TORCHRUN, steps=5)
+    assert {file.name for file in (tmp_path / "w").glob("stopped.*")} == {"stopped.0"}
+
+
+@pytest.mark.slow
+def test_a_torchrun_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: Path) -> None:
+    def stop() -> None:
+        while not (tmp_path / "w" / "events.jsonl").exists():
+            time.sleep(0.05)
+        found = subprocess.run(["pgrep", "-f", f"torch.distributed.run .*{tmp_path}"], capture_output=True, text=True, check=True).stdout
+        os.kill(int(found.split()[0]), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="saved is kept"):
+        launch(tmp_path, "resume", launch=TORCHRUN, steps=200)
+    thread.join()
+
+
+@pytest.mark.slow
 def test_torchruns_processes_that_do_not_listen_are_ended(tmp_path: Path) -> None:
     """They have sessions of their own, and outlive a torchrun that is killed."""
     with pytest.raises(StageFailed, match="time limit"):
