@@ -26,7 +26,8 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
     """What has to hold between the files of a checkpoint that is sampled from, without loading its weights.
 
-    Less than what training asks for: any model can be evaluated, one that leaves the end token to its tokenizer, too.
+    Less than what training asks for: any model can be evaluated, one that leaves the end token to its tokenizer, or whose files pad
+    differently, too.
 
     Args:
         folder: the checkpoint folder that the tokenizer was loaded from.
@@ -64,6 +65,9 @@ def check_contract(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
     wrong = _contradictions(folder, model.generation_config, tokenizer, rows)
     if model.generation_config.eos_token_id is None:
         wrong.append("generation_config.json names no end token")
+    padding = model.generation_config.pad_token_id
+    if tokenizer.pad_token_id is not None and padding not in (None, tokenizer.pad_token_id):
+        wrong.append(f"generation_config.json pads with {padding}, the tokenizer with {tokenizer.pad_token_id}")
     if config.vocab_size != rows:
         wrong.append(f"config.json has vocab_size {config.vocab_size}, the weights {rows} embeddings")
     _refuse(folder, wrong)
@@ -80,8 +84,6 @@ def _contradictions(folder: Path, generation: Any, tokenizer: Any, rows: int) ->
     ids = [*end_token_ids(tokenizer, generation), *([] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id])]
     if outside := [index for index in ids if not 0 <= index < rows]:
         wrong.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
-    if tokenizer.pad_token_id is not None and generation.pad_token_id not in (None, tokenizer.pad_token_id):
-        wrong.append(f"generation_config.json pads with {generation.pad_token_id}, the tokenizer with {tokenizer.pad_token_id}")
     if (folder / ADAPTER).is_file():
         wrong.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")
     return wrong

@@ -65,7 +65,8 @@ class CancelWatch:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Set the event that stops the stages, as soon as somebody cancels the run."""
-        thread = threading.Thread(target=self._watch, name="cancel-watch", daemon=True)
+        # Which server it is stands in the context.
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(self._watch,), name="cancel-watch", daemon=True)
         thread.start()
         try:
             yield

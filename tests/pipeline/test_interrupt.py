@@ -14,7 +14,7 @@ from pipeline.identity import ROOT
 
 def test_ctrl_c_ends_the_run_and_leaves_it_resumable(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "run", str(ROOT / "configs" / "demo.yaml"), "--only", "base"]
-    settings = [f"home={tmp_path / 'home'}", "base.steps=2000"]
+    settings = [f"home={tmp_path / 'home'}", "base.steps=800"]
     arguments = [part for setting in settings for part in ("--set", setting)]
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, start_new_session=True, cwd=ROOT)

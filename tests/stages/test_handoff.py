@@ -68,8 +68,10 @@ def test_a_checkpoint_is_held_to_the_contract_before_it_is_sampled(checkpoint: P
     _, limit, contract = _open_files(checkpoint, settings)
     assert limit == 256
     assert {**contract, "embeddings": model.config.vocab_size} == check_contract(checkpoint, model, tokenizer)
-    edit(checkpoint / "generation_config.json", eos_token_id=7, pad_token_id=8)
-    with pytest.raises(StageError, match=r"ends on 7, the tokenizer on 2 .*; generation_config.json pads with 8"):
+    edit(checkpoint / "generation_config.json", pad_token_id=8)  # of no consequence for what is sampled
+    assert _open_files(checkpoint, settings)[2] == contract
+    edit(checkpoint / "generation_config.json", eos_token_id=7)
+    with pytest.raises(StageError, match=r"ends on 7, the tokenizer on 2"):
         _open_files(checkpoint, settings)
     tokenizer.add_tokens(["new"])
     with pytest.raises(StageError, match=r"the tokenizer has 313 tokens, config.json 312"):
