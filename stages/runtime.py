@@ -233,6 +233,8 @@ def write_json(path: str | Path, value: Any) -> None:
 def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
     """Say why the stage failed, unless another of its processes has: what follows in the others (a peer is gone) is no cause."""
     file = spec_path.parent / "error.json"
+    if "RANK" not in os.environ:  # the only process: what is there is an earlier attempt's
+        file.unlink(missing_ok=True)
     try:
         with open(file, "x", encoding="utf-8") as error:
             error.write(json.dumps({"message": message, "fix": fix, "cause": cause}, ensure_ascii=False, indent=2) + "\n")
