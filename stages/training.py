@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -36,6 +37,12 @@ SMALLEST_CHANGE = 1e-9
 """Relative change of all weights below which nothing was trained; the smallest real update moves float32 weights by far more."""
 
 
+@functools.cache  # torch sorts what is registered, and cannot sort the same twice
+def _load_onto_numbered_cpus() -> None:
+    """One of several processes on a CPU has the device `cpu:N`, onto which the Trainer loads an optimizer; torch knows `cpu` only."""
+    torch.serialization.register_package(0, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
+
+
 def prepare_torch(ctx: Context[Any]) -> None:
     """Seed every generator, set the thread count, ask torch for deterministic kernels, and silence progress bars."""
     torch.set_num_threads(ctx.machine.threads)
@@ -45,8 +52,7 @@ def prepare_torch(ctx: Context[Any]) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time and changes no result
     transformers.utils.logging.disable_progress_bar()
-    # One of several processes on a CPU has the device `cpu:N`, onto which the Trainer loads an optimizer; torch knows `cpu` only.
-    torch.serialization.register_package(0, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None)
+    _load_onto_numbered_cpus()
     if ctx.machine.device == "cuda" and not torch.cuda.is_available():
         raise StageError(
             "the run asks for a CUDA device, and torch sees none", "Set `execution: {device: cpu}`, or repair the CUDA set-up."
