@@ -34,12 +34,12 @@ class SeedEstimate:
         """Of a difference, in words: `higher`, `lower`, `not distinguishable`, or why nothing can be told."""
         if self.n == 1:
             return "one seed: cannot be told"
-        if self.low is None or self.high is None:
-            return "not distinguishable" if self.mean == 0 else "the same in every seed: no spread to judge by"
-        if self.low <= 0 <= self.high:
-            return "not distinguishable"
         if self.n < FEWEST_SEEDS:
             return f"{self.n} seeds: too few to tell"
+        if self.low is None or self.high is None:
+            return "the same in every seed: no spread to judge by"
+        if self.low <= 0 <= self.high:
+            return "not distinguishable"
         return "higher" if self.mean > 0 else "lower"
 
 

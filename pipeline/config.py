@@ -92,6 +92,8 @@ class PipelineConfig(StageSettings):
 def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfig:
     """Read, merge and validate. Raises `ConfigError` with every problem found, one a line."""
     document = read(path, overrides)
+    if "matrix" in document.values:
+        raise ConfigError("this is a sweep, with a matrix of settings", where=str(path), fix=f"vcore sweep {path} --plan")
     for name, variable in (("data_dir", "VCORE_DATA_DIR"), ("home", "VCORE_HOME")):
         if document.values.get(name) is None and os.environ.get(variable):
             document.values[name] = os.environ[variable]

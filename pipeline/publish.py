@@ -20,6 +20,8 @@ from stages.settings import role_of
 from stages.sft.settings import SftSettings
 
 RECORD = "vcore"
+TRAINED_BY = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
+"""Checkpoint -> the stages of training that it has behind it, where a run has them."""
 """Folder of the repository that holds the record."""
 REPO_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
@@ -108,7 +110,7 @@ def card(report: dict[str, Any], checkpoint: str, repo_id: str, license: str | N
         library_name="transformers",
         pipeline_tag="text-generation",
         license=license,
-        tags=["vcore", *(name for name in ("sft", "grpo") if name in (s["name"] for s in report["stages"]))],
+        tags=["vcore", *(name for name in TRAINED_BY[checkpoint] if name in (s["name"] for s in report["stages"]))],
         model_name=repo_id.partition("/")[2],
         eval_results=[
             EvalResult(

@@ -18,6 +18,7 @@ import datetime
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,8 @@ class Sweep:
 def load_sweep(path: Path, overrides: list[str]) -> Sweep:
     """Read a sweep file and expand it; `overrides` (`--set`) apply to every cell. Raises `ConfigError`."""
     document = read(path)
+    if "matrix" not in document.values and "config" not in document.values:
+        raise ConfigError("this is no sweep: it has no matrix", where=str(path), fix=f"vcore run {path}")
     try:
         settings = SweepSettings.model_validate(document.values)
     except ValidationError as error:
@@ -138,6 +141,7 @@ def load_sweep(path: Path, overrides: list[str]) -> Sweep:
             (document.place(tuple(e["loc"])), ".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors()
         ]
         raise ConfigError("\n".join(": ".join(filter(None, place)) for place in places)) from None
+    _no_axis_overridden(settings, overrides)
     cells = []
     for combination in itertools.product(*(_variants(axis, values) for axis, values in settings.matrix.items())):
         labels = {axis: label for axis, (label, _) in zip(settings.matrix, combination, strict=True)}
@@ -151,6 +155,20 @@ def load_sweep(path: Path, overrides: list[str]) -> Sweep:
     if len({cell.name for cell in cells}) < len(cells):
         raise ConfigError("two cells would have the same name", where=str(path), fix="Use named variants with short names.")
     return Sweep(settings, path, (path.parent / settings.config), tuple(cells))
+
+
+def _no_axis_overridden(settings: SweepSettings, overrides: Sequence[str]) -> None:
+    """An override comes last, so that of an axis would make every cell the same under labels that say otherwise."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        for axis, values in settings.matrix.items():
+            for changed in {changed for _, change in _variants(axis, values) for changed in change}:
+                if f"{key}.".startswith(f"{changed}.") or f"{changed}.".startswith(f"{key}."):
+                    raise ConfigError(
+                        f"{key} is what the axis {axis} changes from cell to cell",
+                        where=f"--set {override}",
+                        fix=f"Edit the matrix of {axis}.",
+                    )
 
 
 def _variants(axis: str, values: Any) -> list[tuple[str, dict[str, Any]]]:

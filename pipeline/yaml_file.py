@@ -89,10 +89,14 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any], path: Location, places: dict[Location, str], new: dict[Location, str]) -> None:
-    """Mappings merge key by key; anything else, lists included, replaces what it extends."""
+    """Mappings merge key by key; anything else, lists included, replaces what it extends.
+
+    So does a mapping of another `name` (an SFT method, say): the options of the one are none of the other's.
+    """
     for key, value in over.items():
         here = (*path, key)
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
+        below = base.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and value.get("name", below.get("name")) == below.get("name"):
             _merge(base[key], value, here, places, new)
         else:
             base[key] = value

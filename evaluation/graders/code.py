@@ -275,7 +275,7 @@ class CodeGrader:
         tests, before = problem.tests, problem.tests.get("preamble", "")
         entry_point = tests["entry_point"]
         if "asserts" in tests:
-            return _Tests(before, tests["setup"], self._with_expected_values(problem))
+            return _Tests(before, tests.get("setup", ""), self._with_expected_values(problem))
         if "recorded" in tests:
             inputs = self._record(problem)
         else:
@@ -290,7 +290,7 @@ class CodeGrader:
         """The asserts taken apart; expected values that are no literals come from the reference program."""
         taken = [_take_apart(statement, problem.tests["entry_point"]) for statement in problem.tests["asserts"]]
         unknown = [other for _, other in taken if other is not None]
-        texts = iter(self._beside_reference(problem, [problem.tests["setup"]], unknown) if unknown else [])
+        texts = iter(self._beside_reference(problem, [problem.tests.get("setup", "")], unknown) if unknown else [])
         return tuple(
             test if other is None else dataclasses.replace(test, expected=_expected(problem, next(texts))) for test, other in taken
         )

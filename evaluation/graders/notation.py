@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 _SYMBOLS = str.maketrans(
     {"°": "^\\circ ", "−": "-", "∞": "\\infty ", "∅": "\\emptyset ", "≤": "\\le ", "≥": "\\ge ", "×": "\\times ", "π": "\\pi "}
+    | {"·": "\\cdot ", "⋅": "\\cdot ", "⁄": "/", "∕": "/"}
+    | {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full width
+    | {fraction: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", fraction).split("⁄")) for fraction in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 )
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
+_POWER = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[A-Za-z])|\(([^()]*)\)|\{([^{}]*)\})")
 # A dollar sign that is to be seen is \$, one that only opens maths is $; neither says anything about the number.
 _CURRENCY = re.compile(r"(?<!\\)\\\$|\$|[€£¥₹]|\\(?:pounds|euro|texteuro|textdollar)\b")
 _NEGATIVE_SPACE = re.compile(r"(?<!\\)\\!\s*")
@@ -46,7 +53,8 @@ def clean(answer: str) -> str:
     What math-verify would misread is written otherwise: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e, "3 1/2" is
     3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 62.5 percent is 62.5\\%, x \\in [1,2] is [1,2], and 5 > x > 3 is 3 < x < 5.
     """
-    text = _CURRENCY.sub("", answer.translate(_SYMBOLS))
+    text = _POWER.sub(lambda power: f"^{{{power[0].translate(_RAISED)}}}", answer.translate(_SYMBOLS))
+    text = _CURRENCY.sub("", _ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text))
     text = _SWITCH.sub("", _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", text)))
     text = _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)).replace("\\varnothing", "\\emptyset")
     text = _unwrapped(_without_marks(text))

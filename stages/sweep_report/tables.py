@@ -53,13 +53,12 @@ def summary(report: SweepReport) -> str:
     lines = []
     for table in report.tables:
         seeds = max(len(row.values) for row in table.rows)
-        interval = "95 % interval over seeds" if seeds > 1 else "95 % interval over problems"
-        lines.append(f"{table.benchmark}, {table.checkpoint}: {table.metric}, n {table.n}, seeds {seeds}, {interval}")
+        lines.append(f"{table.benchmark}, {table.checkpoint}: {table.metric}, n {table.n}, seeds {seeds}, 95 % interval")
         width = max(len(row.group) for row in table.rows)
         for row in table.rows:
-            shown = f"{100 * row.mean.mean:.1f} % {interval_of(row.mean)}"
+            shown = f"{100 * row.mean.mean:.1f} % {interval_of(row.mean)} over {row.mean.over}"
             compared = f"   {points(row.difference)} {row.verdict}" if row.difference is not None else ""
-            lines.append(f"  {row.group:<{width}}  {shown:<24}{compared}".rstrip())
+            lines.append(f"  {row.group:<{width}}  {shown:<38}{compared}".rstrip())
         lines.append("")
     return "\n".join(lines)
 

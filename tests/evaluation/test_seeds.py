@@ -39,11 +39,11 @@ def test_one_seed_has_no_interval_and_none_is_an_error() -> None:
         ([-0.1, -0.12, -0.11], "lower"),
         ([0.1, -0.12, 0.11], "not distinguishable"),
         ([0.1, 0.101], "2 seeds: too few to tell"),
-        ([0.5, -0.4], "not distinguishable"),
-        ([0.025, 0.025], "the same in every seed: no spread to judge by"),
+        ([0.5, -0.4], "2 seeds: too few to tell"),
+        ([0.025, 0.025], "2 seeds: too few to tell"),
         # Equal but for rounding, which is no spread either.
         ([0.525 - 0.5, 0.725 - 0.7, 0.325 - 0.3], "the same in every seed: no spread to judge by"),
-        ([0.0, 0.0, 0.0], "not distinguishable"),
+        ([0.0, 0.0, 0.0], "the same in every seed: no spread to judge by"),
     ],
 )
 def test_a_verdict_wants_three_seeds_and_a_spread(differences: list[float], verdict: str) -> None:

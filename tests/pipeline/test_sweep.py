@@ -14,6 +14,7 @@ import pytest
 
 from pipeline import external, fanout, machine, ray_runner
 from pipeline.cli_sweep import command_line
+from pipeline.config import load_config
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.ray_runner import RayCells
 from pipeline.store import Store
@@ -308,3 +309,17 @@ def test_cells_on_ray_get_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.
             RayCells("local", 3)
     finally:
         ray.shutdown()
+
+
+@pytest.mark.parametrize("override", ["seed=3", "sft.method={name: dft}", "sft.method.name=dft", "sft={method: {name: dft}}"])
+def test_an_override_of_an_axis_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"is what the axis (seed|method) changes from cell to cell"):
+        load_sweep(write(tmp_path), [override])
+
+
+def test_a_sweep_and_a_pipeline_are_told_apart(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    with pytest.raises(ConfigError, match=r"(?s)this is a sweep.*vcore sweep"):
+        load_config(file)
+    with pytest.raises(ConfigError, match=r"(?s)this is no sweep.*vcore run"):
+        load_sweep(tmp_path / "small.yaml", [])

@@ -87,3 +87,11 @@ def test_an_override_without_a_value_drops_nothing_silently(tmp_path: Path) -> N
     path = write(tmp_path, "a.yaml", "sft:\n  steps: 3\n")
     with pytest.raises(ConfigError, match=r"--set sft=: an override without a value\n.*sft=null"):
         read(path, ["sft="])
+
+
+def test_a_mapping_of_another_name_replaces_what_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("name: base\nsft: {method: {name: vcore, kl: 0.1}, learning_rate: 1.0e-3}\n")
+    (tmp_path / "other.yaml").write_text("extends: base.yaml\nname: other\nsft: {method: {name: dft}}\n")
+    (tmp_path / "same.yaml").write_text("extends: base.yaml\nsft: {method: {name: vcore, epsilon: 1.0e-4}}\n")
+    assert read(tmp_path / "other.yaml").values["sft"] == {"method": {"name": "dft"}, "learning_rate": 1e-3}
+    assert read(tmp_path / "same.yaml").values["sft"]["method"] == {"name": "vcore", "kl": 0.1, "epsilon": 1e-4}

@@ -319,3 +319,11 @@ def test_memory_follows_the_reference() -> None:
         for gold, source, verdict in ((hungry, hungry, "correct"), (hungry, frugal, "correct"), (frugal, hungry, "wrong")):
             problem = Problem(f"{gold}{source}", "b", "code", "", gold, tests)
             assert grader.grade(problem, source)[0] == verdict
+
+
+def test_asserts_need_no_setup() -> None:
+    problem = Problem("1", "test", "code", "?", "def f(x):\n    return 2 * x", {"entry_point": "f", "asserts": ["assert f(3) == 6"]})
+    with Sandbox() as sandbox:
+        grader = CodeGrader(sandbox, 10.0)
+        assert grader.grade(problem, problem.gold)[0] == "correct"
+        assert grader.grade(problem, "def f(x):\n    return x")[0] == "wrong"

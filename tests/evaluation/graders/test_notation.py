@@ -25,6 +25,8 @@ def judge(grader: Grader, gold: str, answer: str) -> str:
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
+        (r"\sqrt{2}", "√2"), (r"3\sqrt{5}", "3√5"), (r"\sqrt{x+1}", "√(x+1)"), (r"\frac12", "½"), (r"\frac72", "3½"),
+        (r"\frac12", "1⁄2"), ("x^2", "x²"), ("10^{12}", "10¹²"), (r"\frac{1}{x}", "x⁻¹"), ("6", "3·2"), ("25", "２５"),
         ("18", r"\$18"), (r"\$36", "36"), (r"\$18.90", "18.90"), ("18.90", r"\$18.9"), ("18", r"\text{\$}18"),
         (r"\$32,\!348", r"\$32,348"), (r"\$32,\!348", "32348"), (r"\$36", r"\$36.00"), ("$18$", "18"), (r"\infty", r"+\infty"),
         (r"\infty", r"\infty"), (r"-\infty", r"-\infty"), ("62.5%", "62.5"), ("62.5%", r"62.5\%"), ("62.5", r"62.5\%"),
@@ -66,6 +68,7 @@ def test_the_gold_answer_in_another_notation(grader: Grader, gold: str, answer: 
 @pytest.mark.parametrize(
     ("gold", "answer"),
     [
+        ("x^2", "x2"), (r"\sqrt{25}", "2√5"), ("12", "1²"), (r"\frac{31}{2}", "3½"),
         ("18", r"\$19"), ("18", r"\$180"), ("36", r"\$3.6"), ("18", "18 or 19"), ("18", r"18 \text{ or } 19"),
         ("18", r"18 \text{ or more}"), ("18", "18 million"), ("18", r"18\text{ million}"), ("18", r"18\text{ dozen}"),
         ("18", "18 and a half"), ("18", "18 nineteen"), ("18", "x=18,y=3"), ("18", "18, 3"), ("31/2", "3 1/2"),
