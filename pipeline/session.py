@@ -14,6 +14,7 @@ from pipeline.config import PipelineConfig, load_config
 from pipeline.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
 from pipeline.execute import Executor, Outcome
 from pipeline.graph import Stage, build_graph
+from pipeline.identity import source_digests
 from pipeline.parallel import run_stages
 from pipeline.plan import TRIGGERS, Options, Planned, chosen_stages, make_plan
 from pipeline.preflight import preflight
@@ -118,6 +119,10 @@ class Session:
     def run_stages(self, run: Callable[[Stage], object]) -> None:
         """Call `run` with every stage that has no outcome yet, as many at once as the config says."""
         left = [stage for stage in self.stages if stage.name not in self.executor.outcomes]
+        for stage in left:
+            # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together, and two fail at times
+            # (python/cpython#106905).
+            source_digests(stage.program)
         run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
 
     def run_stage(self, stage: Stage, executor: Executor) -> Outcome:

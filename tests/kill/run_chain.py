@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline import execute, identity, plan
+from pipeline import execute, identity, plan, session
 from pipeline.config import load_config
 from pipeline.errors import UserError
 from pipeline.execute import Executor
@@ -37,7 +37,7 @@ STAGES = [
 def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
     """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
     identity.LIBRARIES["chain"] = ()
-    plan.source_digests = lambda program: {}  # type: ignore[assignment]
+    plan.source_digests = session.source_digests = lambda program: {}  # type: ignore[assignment]
     real = execute.run_process
 
     @functools.wraps(real)
