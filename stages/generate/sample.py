@@ -117,6 +117,7 @@ class _Finished:
 
 def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dict[str, Any]]:
     """The tokenizer, the context length in tokens (the settings' or the model's own), and the contract that the checkpoint keeps."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     from stages.handoff import check_files
@@ -127,7 +128,7 @@ def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dic
         positions = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
         tokenizer = load_tokenizer(str(folder), chat=any(benchmark.prompt == "chat" for benchmark in settings.benchmarks))
         contract = check_files(folder, tokenizer)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise StageError(f"{folder}: the model does not load: {error}", _MODEL_FIX) from error
     if settings.max_model_len is not None and settings.max_model_len > positions:
         raise StageError(
