@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
+from evaluation.statistics import t_quantile
+
 FEWEST_SEEDS = 3
 """For a verdict. Of two differences the spread is so badly known that chance alone often makes it nearly nothing."""
 NO_SPREAD = 1e-9
@@ -77,32 +79,3 @@ def _mean(values: Sequence[float]) -> float:
         raise ValueError("there are no values")
     mean = fmean(values)
     return 0.0 if abs(mean) < NO_SPREAD else mean
-
-
-def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile above one half of Student's t distribution, by bisection of its distribution function.
-
-    Raises:
-        ValueError: no degree of freedom, or a probability outside 0.5..1.
-    """
-    if degrees < 1 or not 0.5 <= probability < 1:
-        raise ValueError(f"t quantile of {probability} with {degrees} degrees of freedom")
-    low, high = 0.0, 1.0
-    while _t_distribution(high, degrees) < probability:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_distribution(middle, degrees) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _t_distribution(t: float, degrees: int) -> float:
-    """P(T <= t) for t >= 0 and whole degrees of freedom, in closed form (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    theta = math.atan(t / math.sqrt(degrees))
-    cosine = math.cos(theta)
-    term = total = cosine if degrees % 2 else 1.0
-    for index in range(3 if degrees % 2 else 2, degrees - 1, 2):
-        term *= cosine * cosine * (index - 1) / index
-        total += term
-    central = (theta + (math.sin(theta) * total if degrees > 1 else 0.0)) * 2 / math.pi if degrees % 2 else math.sin(theta) * total
-    return (1 + central) / 2

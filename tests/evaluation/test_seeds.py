@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from evaluation.seeds import next_seed, over_seeds, t_quantile
+from evaluation.seeds import next_seed, over_seeds
+from evaluation.statistics import t_quantile
 
 
 @pytest.mark.parametrize(("degrees", "value"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)])
