@@ -63,11 +63,15 @@ def compare(benchmark: str, before: str, after: str, old: Measured, new: Measure
     first, second = right_shares(old.scores), right_shares(new.scores)
     if first.keys() != second.keys():
         apart = sorted(first.keys() ^ second.keys())
-        raise ValueError(f"{benchmark}: {before} and {after} are not of the same problems: {len(apart)} are in one only ({apart[0]})")
+        raise ValueError(
+            f"{benchmark}: {before} and {after} are not of the same problems: {len(apart)} are in one only ({apart[0]})"
+        )
     if len(old.scores) != len(new.scores):
         k1, k2 = len(old.scores) // len(first), len(new.scores) // len(first)
         raise ValueError(f"{benchmark}: {before} has {k1} samples a problem, {after} has {k2}")
-    return Comparison(benchmark, before, after, paired_difference(list(first.values()), [second[problem] for problem in first]))
+    return Comparison(
+        benchmark, before, after, paired_difference(list(first.values()), [second[problem] for problem in first])
+    )
 
 
 def right_shares(scores: Sequence[Score]) -> dict[str, float]:
@@ -113,6 +117,8 @@ def read_measured(path: Path) -> dict[str, Measured]:
     if not rows:
         raise RecordError(f"{path}: no scores")
     return {
-        name: Measured(scores, protocols.get(name, {}).get("protocol"), protocols.get(name, {}).get("protocol_details", {}))
+        name: Measured(
+            scores, protocols.get(name, {}).get("protocol"), protocols.get(name, {}).get("protocol_details", {})
+        )
         for name, scores in rows.items()
     }

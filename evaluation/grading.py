@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from types import TracebackType
 
-from evaluation.costliest import CostliestFirst
 from evaluation.graders import choice, code, extraction, maths
 from evaluation.graders.extraction import boxed_answer, program
+from evaluation.harness.costliest import CostliestFirst
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import Level, Sandbox
 
@@ -72,7 +72,9 @@ class Grader:
     def __enter__(self) -> Grader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -132,11 +134,15 @@ class Grader:
                     waiting.setdefault(equal_answers[key], []).append(place)
             elif problem.kind == "choice":
                 letter = choice.letter(boxed_answer(completion))
-                graded[place] = Graded("no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter)
+                graded[place] = Graded(
+                    "no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter
+                )
             elif problem.kind == "code":
                 if id(problem) not in needed:
                     needed[id(problem)] = _names_in_tests(problem)
-                source = program(completion, problem.tests["entry_point"], problem.meta.get("completion", ""), needed[id(problem)])
+                source = program(
+                    completion, problem.tests["entry_point"], problem.meta.get("completion", ""), needed[id(problem)]
+                )
                 if source is None:
                     graded[place] = Graded("no_answer", None, f"no program defines {problem.tests['entry_point']}")
                 else:
@@ -144,12 +150,16 @@ class Grader:
             else:
                 raise ValueError(f"{problem.benchmark} {problem.id}: no grader for the kind {problem.kind!r}")
         for problem, sources in programs.values():
-            for future, (place, _) in zip(self._grade_programs(problem, [source for _, source in sources]), sources, strict=True):
+            for future, (place, _) in zip(
+                self._grade_programs(problem, [source for _, source in sources]), sources, strict=True
+            ):
                 waiting[future] = [place]
         done = sum(result is not None for result in graded)
         if on_done is not None and done:
             on_done(done)
-        finished: queue.SimpleQueue[Future[Graded]] = queue.SimpleQueue()  # as_completed would wait for ever for what closing cancels
+        finished: queue.SimpleQueue[Future[Graded]] = (
+            queue.SimpleQueue()
+        )  # as_completed would wait for ever for what closing cancels
         for future in waiting:
             future.add_done_callback(finished.put)
         for _ in range(len(waiting)):
@@ -225,7 +235,11 @@ def grader_version(kind: str) -> dict[str, str]:
     Of Python's version the last part is left out: it changes no language and no library, and differs between machines.
     """
     if kind == "code":
-        return {"grader": f"code {code.VERSION}", "extraction": extraction.VERSION, "python": ".".join(map(str, sys.version_info[:2]))}
+        return {
+            "grader": f"code {code.VERSION}",
+            "extraction": extraction.VERSION,
+            "python": ".".join(map(str, sys.version_info[:2])),
+        }
     if kind == "choice":
         return {"grader": f"choice {choice.VERSION}", "extraction": extraction.VERSION}
     from importlib.metadata import version

@@ -18,7 +18,9 @@ class LoadError(ValueError):
     """Problems that cannot be had: no such split, no such file, or no answer from the hub."""
 
 
-def read_source(source: Source, split: str, data_dir: str | Path | None = None, revision: str | None = None) -> Iterator[Mapping[str, Any]]:
+def read_source(
+    source: Source, split: str, data_dir: str | Path | None = None, revision: str | None = None
+) -> Iterator[Mapping[str, Any]]:
     """The rows of one split.
 
     Args:

@@ -87,7 +87,9 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
 def _line(value: Any) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half of a surrogate pair, as JSON can hold and UTF-8 cannot: written as it was read, as \\ud83d
+    except (
+        UnicodeEncodeError
+    ):  # half of a surrogate pair, as JSON can hold and UTF-8 cannot: written as it was read, as \\ud83d
         return json.dumps(value).encode() + b"\n"
 
 
@@ -103,7 +105,11 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     path = Path(path)
     number = 0
     # utf-8-sig: some editors begin a file with a mark of its encoding.
-    with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig") as file:
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig")
+        if path.suffix == ".gz"
+        else open(path, encoding="utf-8-sig") as file
+    ):
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -138,7 +144,9 @@ def make_record(row: Mapping[str, Any], record: type[T], where: str) -> T:
         raise RecordError(f"{where}: not a {record.__name__}: {', '.join(parts)}")
     for name, value in row.items():
         if not _is_of(value, types[name]) or (name in _COUNTS and value < 0):
-            raise RecordError(f"{where}: {name} is {value!r:.80}, not {_said(types[name])}{' from 0 up' if name in _COUNTS else ''}")
+            raise RecordError(
+                f"{where}: {name} is {value!r:.80}, not {_said(types[name])}{' from 0 up' if name in _COUNTS else ''}"
+            )
     return record(**row)
 
 

@@ -77,7 +77,9 @@ def sign_flip_test(differences: Sequence[float]) -> tuple[float, str]:
         chances = halves + [0.0] * step
         for place, half in enumerate(halves, start=step):
             chances[place] += half
-    return min(1.0, math.fsum(chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen)), SIGN_FLIPS
+    return min(
+        1.0, math.fsum(chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen)
+    ), SIGN_FLIPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,9 @@ class PairedDifference:
     test: str = MCNEMAR
 
 
-def paired_difference(before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE) -> PairedDifference:
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE
+) -> PairedDifference:
     """Difference of two checkpoints on the same problems, one value (right or wrong, or the share of right samples) a problem.
 
     Where all values are 0 or 1: Newcombe's (1998) hybrid score interval for paired proportions (his method 10) and McNemar's exact

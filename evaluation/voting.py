@@ -33,12 +33,18 @@ def pool_votes(scores: Sequence[Score], grader: Grader) -> list[str]:
         votes = Counter(labels[place] for place in samples if labels[place])
         right = votes.pop(CORRECT, 0)
         if 0 < right <= votes.total():
-            comparable = {labels[place]: place for place in samples if labels[place] in votes and _is_comparable(scores[place])}
+            comparable = {
+                labels[place]: place for place in samples if labels[place] in votes and _is_comparable(scores[place])
+            }
             # `sorted` is stable: of equally frequent ones those that came first.
             compared = sorted(comparable, key=votes.__getitem__, reverse=True)[:MOST_COMPARED]
-            pairs += [(samples, comparable[one], comparable[other]) for one, other in itertools.combinations(compared, 2)]
+            pairs += [
+                (samples, comparable[one], comparable[other]) for one, other in itertools.combinations(compared, 2)
+            ]
     answers = [(scores[one].extracted or "", scores[other].extracted or "") for _, one, other in pairs]
-    graded = grader.grade([(Problem("", "", "maths", "", one), f"\\boxed{{{other}}}", "stop") for one, other in answers])
+    graded = grader.grade(
+        [(Problem("", "", "maths", "", one), f"\\boxed{{{other}}}", "stop") for one, other in answers]
+    )
     for (samples, one, other), result in zip(pairs, graded, strict=True):
         if result.verdict == "correct":
             merged = labels[other]

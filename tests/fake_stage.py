@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
-from stages.runtime import Context, Result, StageError, StageStopped, run_stage
-from stages.settings import StageSettings, identity
+from stages.harness.context import Context, Result, StageError, StageStopped
+from stages.harness.process import run_stage
+from stages.harness.settings import StageSettings, identity
 
 
 class FakeSettings(StageSettings):
@@ -54,7 +55,9 @@ def run(context: Context[FakeSettings]) -> Result:
         import httpx
 
         raise httpx.ConnectError("the hub does not answer")
-    if behaviour == "second_rank":  # under torchrun: one process fails, and the others follow, stopped or for want of it
+    if (
+        behaviour == "second_rank"
+    ):  # under torchrun: one process fails, and the others follow, stopped or for want of it
         if os.environ["RANK"] == "1":
             if context.settings.steps == 5:
                 time.sleep(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.own import read_own
+from evaluation.custom_problems import read_own
 from evaluation.records import RecordError
 from tests.tiny import make_tiny_model
 
@@ -31,19 +31,35 @@ def write_files(folder: Path) -> list[str]:
 def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
     names = write_files(tmp_path)
     assert set(names) == {
-        *("own.yaml", "traces.jsonl", "prompts.jsonl", "tasks.jsonl", "exam.jsonl", "programs.jsonl", "brevity.py", "focal.py"),
+        *(
+            "own.yaml",
+            "traces.jsonl",
+            "prompts.jsonl",
+            "tasks.jsonl",
+            "exam.jsonl",
+            "programs.jsonl",
+            "brevity.py",
+            "focal.py",
+        ),
     }
     make_tiny_model(tmp_path / "my-model", hidden_size=128, positions=512)
     # A model that was never trained does not end its completions.
     command = ["run", "own.yaml", "--json", "--set", "grpo.stop_check_prompts=0"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        [sys.executable, "-m", "pipeline", *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout)
     assert {(r["checkpoint"], r["benchmark"], r["n"]) for r in run["results"]} == {
-        (checkpoint, benchmark, n) for checkpoint in ("base", "sft", "grpo") for benchmark, n in (("exam", 2), ("programs", 1))
+        (checkpoint, benchmark, n)
+        for checkpoint in ("base", "sft", "grpo")
+        for benchmark, n in (("exam", 2), ("programs", 1))
     }
     stages = {stage["name"]: Path(stage["folder"]) for stage in run["stages"]}
     curve = (stages["grpo"] / "record" / "metrics.jsonl").read_text()
@@ -63,7 +79,9 @@ def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
 )
 def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[str, object], message: str) -> None:
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "a", "gold": "def f(): 1", "tests": {"entry_point": "f", "inputs": []}}\n' + json.dumps(row) + "\n")
+    path.write_text(
+        '{"prompt": "a", "gold": "def f(): 1", "tests": {"entry_point": "f", "inputs": []}}\n' + json.dumps(row) + "\n"
+    )
     with pytest.raises(RecordError, match=rf"mine.jsonl:2.*{message}"):
         read_own(path, "mine", kind, None)  # type: ignore[arg-type]
 

@@ -36,14 +36,33 @@ REDUCED = [
     "benchmarks.0.problems=40",
     "benchmarks.1.problems=16",
 ]
-ORDER = ["data", "base", "generate.base", "score.base", "sft", "generate.sft", "score.sft", "grpo", "generate.grpo", "score.grpo", "report"]
+ORDER = [
+    "data",
+    "base",
+    "generate.base",
+    "score.base",
+    "sft",
+    "generate.sft",
+    "score.sft",
+    "grpo",
+    "generate.grpo",
+    "score.grpo",
+    "report",
+]
 pytestmark = pytest.mark.slow
 
 
 def vcore(home: Path, *arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"VCORE_HOME": str(home)} | (env or {})
+    environment = (
+        {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | {"VCORE_HOME": str(home)} | (env or {})
+    )
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -78,7 +97,10 @@ def test_every_stage_ran_and_the_report_holds_every_result(home: Path, first: di
     assert cells == {(c, b) for c in ("base", "sft", "grpo") for b in ("word_problems", "tiny_code")}
     folders = {s["name"]: Path(s["folder"]) for s in first["stages"]}
     for result in first["results"]:
-        scores = [json.loads(line) for line in (folders[f"score.{result['checkpoint']}"] / "scores.jsonl").read_text().splitlines()]
+        scores = [
+            json.loads(line)
+            for line in (folders[f"score.{result['checkpoint']}"] / "scores.jsonl").read_text().splitlines()
+        ]
         mine = [s for s in scores if s["benchmark"] == result["benchmark"]]
         assert result["n"] == len(mine)
         assert result["value"] == pytest.approx(sum(s["verdict"] == "correct" for s in mine) / len(mine))
@@ -120,7 +142,11 @@ def test_changing_the_grader_setting_rescores_without_sampling(home: Path) -> No
     code, out, err = demo(home, "--json", "--set", "score.max_grader_error_share=0.02")
     assert code == 0, err
     ran = {s["name"] for s in json.loads(out)["stages"] if s["state"] == "ran"}
-    assert ran == {"score.base", "score.sft", "score.grpo", "report"} or ran == {"score.base", "score.sft", "score.grpo"}
+    assert ran == {"score.base", "score.sft", "score.grpo", "report"} or ran == {
+        "score.base",
+        "score.sft",
+        "score.grpo",
+    }
 
 
 def test_forced_sft_gives_the_same_bytes_and_stops_there(home: Path) -> None:
@@ -150,7 +176,9 @@ def test_stopped_sft_resumes_to_the_same_weights(home: Path, first: dict[str, An
 
 
 def test_sft_in_two_processes_gives_the_weights_of_one(home: Path, first: dict[str, Any], tmp_path: Path) -> None:
-    shutil.copytree(home / "store", tmp_path / "store")  # the same key: the rounding of another order of sums is no reason to rerun
+    shutil.copytree(
+        home / "store", tmp_path / "store"
+    )  # the same key: the rounding of another order of sums is no reason to rerun
     launch = "execution.launch={sft: {kind: torchrun, processes: 2}}"
     code, out, err = demo(tmp_path, "--json", "--force", "sft", "--only", "sft", "--set", launch)
     assert code == 0, err
@@ -208,7 +236,12 @@ def test_a_recorded_result_comes_back(home: Path, first: dict[str, Any], tmp_pat
 
 
 def test_runs_show_and_store_commands(home: Path) -> None:
-    for arguments in (["runs", "--json"], ["show", "latest", "--json"], ["store", "ls", "--json"], ["store", "verify", "--json"]):
+    for arguments in (
+        ["runs", "--json"],
+        ["show", "latest", "--json"],
+        ["store", "ls", "--json"],
+        ["store", "verify", "--json"],
+    ):
         process = vcore(home, *arguments)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
@@ -220,11 +253,15 @@ def test_a_running_server_sees_the_flow_and_its_cached_stages(home: Path, prefec
     assert code == 0, err
     run = json.loads(out)["run"]
     flow = query(
-        f"{prefect_server}/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"name": {"like_": "vcore/demo/"}}}
+        f"{prefect_server}/flow_runs/filter",
+        {"sort": "START_TIME_DESC", "limit": 1, "flow_runs": {"name": {"like_": "vcore/demo/"}}},
     )[0]
     of_flow = {"flow_runs": {"id": {"any_": [flow["id"]]}}}
     assert re.fullmatch(r"vcore/demo/[0-9a-f]{8}", flow["name"])
-    assert (flow["state"]["name"], flow["state"]["message"]) == ("Cached", "11 stages: 0 ran, 11 cached; nothing has changed")
+    assert (flow["state"]["name"], flow["state"]["message"]) == (
+        "Cached",
+        "11 stages: 0 ran, 11 cached; nothing has changed",
+    )
     assert set(flow["tags"]) == {"config:demo", "seed:0", "model:make"}
     assert flow["parameters"]["config"] == "configs/demo.yaml"
     logs = query(f"{prefect_server}/logs/filter", {"logs": {"flow_run_id": {"any_": [flow["id"]]}}})

@@ -45,7 +45,9 @@ def test_pins_satisfy_the_project(machine: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for text in [*project["dependencies"], *project["optional-dependencies"][machine]]:
         requirement = Requirement(text)
-        assert requirement.specifier.contains(pins(machine)[canonicalize_name(requirement.name)], prereleases=True), text
+        assert requirement.specifier.contains(pins(machine)[canonicalize_name(requirement.name)], prereleases=True), (
+            text
+        )
 
 
 def test_cpu_list_is_complete() -> None:
@@ -95,7 +97,9 @@ def test_this_environment_is_complete() -> None:
 
 
 def test_missing_and_wrong_versions_are_named(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("numpy==0.0.1\nno-such-package==1.0  # why\npydantic==" + distribution("pydantic").version + "\n")
+    (tmp_path / "list.txt").write_text(
+        "numpy==0.0.1\nno-such-package==1.0  # why\npydantic==" + distribution("pydantic").version + "\n"
+    )
     answer = check(str(tmp_path / "list.txt"))
     assert answer.returncode == 1
     assert f"setup: numpy is {distribution('numpy').version}, pinned is 0.0.1" in answer.stderr
@@ -132,7 +136,9 @@ def test_a_whole_package_is_left_alone(tmp_path: Path) -> None:
 
 
 def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([folder / "tools" / "setup.sh", *arguments], capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        [folder / "tools" / "setup.sh", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
+    )
 
 
 @pytest.fixture
@@ -154,7 +160,9 @@ def checkout(tmp_path: Path) -> Path:
         (["cpu"], {"PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3 is not a Python 3.11 to 3.13"),
     ],
 )
-def test_wrong_choices_are_one_line(checkout: Path, arguments: list[str], environment: dict[str, str], said: str) -> None:
+def test_wrong_choices_are_one_line(
+    checkout: Path, arguments: list[str], environment: dict[str, str], said: str
+) -> None:
     answer = setup(checkout, *arguments, **environment)
     assert answer.returncode == 1
     assert said in answer.stderr
@@ -172,7 +180,9 @@ def test_a_failed_installation_says_why_leaves_no_stamp_and_is_continued(checkou
     assert not (checkout / ".venv" / ".complete").exists()
     assert "completing .venv" in setup(checkout, "cpu", PIP_NO_INDEX="1").stdout
     moved = checkout.rename(checkout.with_name("moved"))
-    assert "making .venv" in setup(moved, "cpu", PIP_NO_INDEX="1").stdout, "the scripts of a moved .venv name its old place"
+    assert "making .venv" in setup(moved, "cpu", PIP_NO_INDEX="1").stdout, (
+        "the scripts of a moved .venv name its old place"
+    )
 
 
 def test_nothing_in_the_project_names_an_index_or_a_private_path() -> None:

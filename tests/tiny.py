@@ -87,7 +87,10 @@ def make_tiny_tokenizer() -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     specials = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(text, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|pad|>")
@@ -112,7 +115,9 @@ class StageRun:
         return [event["message"] for event in self.events if event["event"] == "note"]
 
 
-def write_spec(folder: Path, stage: str, settings: dict[str, Any], inputs: dict[str, Path], seed: int = 0, threads: int = 1) -> Path:
+def write_spec(
+    folder: Path, stage: str, settings: dict[str, Any], inputs: dict[str, Path], seed: int = 0, threads: int = 1
+) -> Path:
     """Write the SPEC.json of one stage run whose output and state live under `folder`; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = {
@@ -149,7 +154,9 @@ def run_stage_program(
     """Run `python -m stages.STAGE SPEC.json` to its end, as the orchestrator would."""
     spec = write_spec(folder, stage, settings, inputs, seed)
     command = [sys.executable, "-m", f"stages.{stage}", str(spec)]
-    done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(
+        command, env=stage_environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+    )
     return read_stage_run(folder, done.returncode, done.stdout + done.stderr)
 
 
@@ -159,7 +166,9 @@ def read_stage_run(folder: Path, code: int, log: str) -> StageRun:
     return StageRun(
         code=code,
         error=json.loads(error.read_text(encoding="utf-8")) if error.exists() else None,
-        events=[json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()] if events.exists() else [],
+        events=[json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
+        if events.exists()
+        else [],
         output=folder / "output",
         state=folder / "state",
         log=log,
@@ -168,7 +177,7 @@ def read_stage_run(folder: Path, code: int, log: str) -> StageRun:
 
 def open_stage(settings_type: Any, spec: Path) -> Any:
     """The `Context` that a stage program would build from a spec, for running a stage inside the test process."""
-    from stages.runtime import Context
+    from stages.harness.context import Context
 
     raw = json.loads(spec.read_text(encoding="utf-8"))
     context = Context(raw, settings_type.model_validate(raw["settings"]), spec)

@@ -80,7 +80,9 @@ def forget(found: Distribution) -> None:
 
 def failed_imports() -> list[str]:
     """One line for each library that does not import, each tried in a process of its own; torch first, because most need it."""
-    environment = dict(os.environ, HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", PREFECT_LOGGING_LEVEL="ERROR", VLLM_LOGGING_LEVEL="ERROR")
+    environment = dict(
+        os.environ, HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", PREFECT_LOGGING_LEVEL="ERROR", VLLM_LOGGING_LEVEL="ERROR"
+    )
     failed: list[str] = []
     for group in (["torch"], [name for name in IMPORTS if name != "torch"]):
         started = {
@@ -111,7 +113,9 @@ def main() -> int:
     parser.add_argument("--imports", action="store_true", help="also import what matters")
     options = parser.parse_args()
     wanted = pins(options.requirements)
-    problems = {name: found for name, version in wanted.items() if (found := problem(name, version, sizes=not options.quick))}
+    problems = {
+        name: found for name, version in wanted.items() if (found := problem(name, version, sizes=not options.quick))
+    }
     if options.forget:
         for name, found in problems.items():
             if found.startswith(("is half", "lacks", "has")):
@@ -129,7 +133,10 @@ def main() -> int:
     for line in failed:
         print(f"setup: {line}", file=sys.stderr)
     if failed:
-        print(TORCH_HELP if failed[0].startswith("torch ") else "setup: run it again; if that stays, `make clean` first", file=sys.stderr)
+        print(
+            TORCH_HELP if failed[0].startswith("torch ") else "setup: run it again; if that stays, `make clean` first",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 

@@ -33,8 +33,14 @@ def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
         sys.exit(f"lock: pip cannot resolve the {machine} set:\n{answer.stderr}")
     found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(answer.stdout)["install"]}
     if machine == "cuda" and "cpu" in found["torch"]:
-        sys.exit("lock: pip finds torch's CPU build first; run again without the index or folder it comes from (`pip config list`)")
-    return {name: found[name].partition("+")[0] for name in sorted(found, key=str.lower) if normal(name) not in LEFT_OUT[machine]}
+        sys.exit(
+            "lock: pip finds torch's CPU build first; run again without the index or folder it comes from (`pip config list`)"
+        )
+    return {
+        name: found[name].partition("+")[0]
+        for name in sorted(found, key=str.lower)
+        if normal(name) not in LEFT_OUT[machine]
+    }
 
 
 def normal(name: str) -> str:
@@ -51,12 +57,16 @@ def main() -> None:
     for machine in options.machines:
         path = ROOT / "requirements" / f"{machine}.txt"
         lines = path.read_text().splitlines()
-        pinned = {f"{normal(name)}=={version}" for name, _, version in (line.partition("==") for line in lines) if version}
+        pinned = {
+            f"{normal(name)}=={version}" for name, _, version in (line.partition("==") for line in lines) if version
+        }
         found = resolve(machine, path if options.check else None)
         resolved = {f"{normal(name)}=={version}" for name, version in found.items()}
         if options.check:
             for pin in sorted(pinned ^ resolved):
-                print(f"lock: {path.name}: {pin} {'is needed but not pinned' if pin in resolved else 'is pinned but not needed'}")
+                print(
+                    f"lock: {path.name}: {pin} {'is needed but not pinned' if pin in resolved else 'is pinned but not needed'}"
+                )
             differences += len(pinned ^ resolved)
             print(f"lock: {path.name}: {len(pinned)} packages, {'consistent' if pinned == resolved else 'see above'}")
         else:

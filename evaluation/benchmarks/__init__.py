@@ -15,12 +15,10 @@ from evaluation.benchmarks import (
     math500,
     mbpp,
     mbpp_plus,
-    noisy_word_problems,
     olympiadbench,
-    tiny_code,
-    word_problems,
 )
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.generated import noisy_word_problems, tiny_code, word_problems
 
 __all__ = ["BENCHMARKS", "Benchmark", "Source", "get"]
 

@@ -22,7 +22,11 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
     named = []
     for place, row in enumerate(rows):
         number = str(row.get("id"))
-        contest = f"{'I' if place < 15 else 'II'}-{place % 15 + 1:02d}" if number == str(place) else number.removeprefix(f"{NAME}-")
+        contest = (
+            f"{'I' if place < 15 else 'II'}-{place % 15 + 1:02d}"
+            if number == str(place)
+            else number.removeprefix(f"{NAME}-")
+        )
         named.append({**row, "id": contest})
     return parse_contest(NAME, "2025", ("I", "II"), named, SIZE)
 

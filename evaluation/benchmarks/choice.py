@@ -33,7 +33,9 @@ def parse_supergpqa(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Probl
     problems = []
     for number, row in enumerate(rows, start=1):
         where = f"supergpqa, row {number}"
-        problems.append(_problem("supergpqa", text(row, ("uuid", "id"), where), row, row.get("options"), ("answer_letter",), where))
+        problems.append(
+            _problem("supergpqa", text(row, ("uuid", "id"), where), row, row.get("options"), ("answer_letter",), where)
+        )
     if len(problems) > SUPERGPQA_SIZE:
         problems = sorted(problems, key=lambda p: hashlib.sha256(p.id.encode()).hexdigest())[:SUPERGPQA_SIZE]
     return check_set(problems, SUPERGPQA_SIZE, "supergpqa")
@@ -50,8 +52,14 @@ def parse_rbench(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]
     return check_set(problems, RBENCH_SIZE, "rbench_t")
 
 
-def _problem(benchmark: str, name: str, row: Mapping[str, Any], options: Any, answer: tuple[str, ...], where: str) -> Problem:
-    if not isinstance(options, list) or not 2 <= len(options) <= len(ascii_uppercase) or not all(isinstance(o, str) for o in options):
+def _problem(
+    benchmark: str, name: str, row: Mapping[str, Any], options: Any, answer: tuple[str, ...], where: str
+) -> Problem:
+    if (
+        not isinstance(options, list)
+        or not 2 <= len(options) <= len(ascii_uppercase)
+        or not all(isinstance(o, str) for o in options)
+    ):
         raise RecordError(f"{where}: the options must be two to {len(ascii_uppercase)} texts, not {options!r}")
     gold = text(row, answer, where).strip().upper()
     if gold not in ascii_uppercase[: len(options)] or len(gold) != 1:
@@ -72,6 +80,10 @@ RBENCH = Benchmark(
     kind="choice",
     description="R-Bench-T: graduate-level text questions, six options.",
     size=RBENCH_SIZE,
-    sources={"test": Source(local="rbench_t/rbench_t.jsonl", hub="R-Bench/R-Bench", hub_config="rbench-t_en", hub_split="test")},
+    sources={
+        "test": Source(
+            local="rbench_t/rbench_t.jsonl", hub="R-Bench/R-Bench", hub_config="rbench-t_en", hub_split="test"
+        )
+    },
     parse=parse_rbench,
 )

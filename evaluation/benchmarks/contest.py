@@ -13,7 +13,9 @@ LINK = re.compile(r"/(\d{4})_(?:AIME|AMC)_([^/_]+)_Problems/Problem_(\d+)")
 ANSWER_COLUMNS = ("answer", "final_answer")
 
 
-def parse_contest(name: str, year: str, contests: tuple[str, ...], rows: Iterable[Mapping[str, Any]], expected: int) -> list[Problem]:
+def parse_contest(
+    name: str, year: str, contests: tuple[str, ...], rows: Iterable[Mapping[str, Any]], expected: int
+) -> list[Problem]:
     """Problems in the order of the contests, with ids such as aime24-II-04 whatever id the source gives them.
 
     `contests` holds the contests' names as in the links ("I", "12A"). The problem's link decides its id, so the local file and the
@@ -37,7 +39,9 @@ def parse_contest(name: str, year: str, contests: tuple[str, ...], rows: Iterabl
     return check_set([problem for _, problem in problems], expected, name)
 
 
-def _identify(name: str, year: str, contests: tuple[str, ...], row: Mapping[str, Any], where: str) -> tuple[str, tuple[int, int]]:
+def _identify(
+    name: str, year: str, contests: tuple[str, ...], row: Mapping[str, Any], where: str
+) -> tuple[str, tuple[int, int]]:
     """A problem's id, and (contest, number), which it is sorted by."""
     if row.get("url") is None:
         if row.get("id") is None:

@@ -48,7 +48,10 @@ BENCHMARK = Benchmark(
     description="Grade-school word problems with an integer answer.",
     size=SIZES["test"],
     digest="0ee4dcfcafdc",
-    sources={split: Source(local=f"{NAME}/{split}.jsonl.gz", hub=f"openai/{NAME}", hub_config="main", hub_split=split) for split in SIZES},
+    sources={
+        split: Source(local=f"{NAME}/{split}.jsonl.gz", hub=f"openai/{NAME}", hub_config="main", hub_split=split)
+        for split in SIZES
+    },
     parse=parse,
     demonstrate=demonstrate,
 )

@@ -37,7 +37,15 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
     if task_id == FIND_ZERO:
         tests |= {"check": "polynomial_root", "atol": FIND_ZERO_TOLERANCE}
     gold = prompt + text(row, ("canonical_solution",), where)
-    return Problem(id=task_id, benchmark=NAME, kind="code", prompt=instruction(prompt), gold=gold, tests=tests, meta={"completion": prompt})
+    return Problem(
+        id=task_id,
+        benchmark=NAME,
+        kind="code",
+        prompt=instruction(prompt),
+        gold=gold,
+        tests=tests,
+        meta={"completion": prompt},
+    )
 
 
 def instruction(prompt: str) -> str:

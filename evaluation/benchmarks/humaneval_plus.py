@@ -33,7 +33,12 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         inputs, atol = _release_inputs(row, where)
     else:
         inputs, atol = _hub_inputs(text(row, ("test",), where), where)
-    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": preamble(prompt, entry_point, where), "inputs": inputs, "atol": atol}
+    tests: dict[str, Any] = {
+        "entry_point": entry_point,
+        "preamble": preamble(prompt, entry_point, where),
+        "inputs": inputs,
+        "atol": atol,
+    }
     if task_id == FIND_ZERO:
         tests |= {"check": "polynomial_root", "atol": FIND_ZERO_TOLERANCE}
     return Problem(
@@ -70,7 +75,11 @@ def _hub_inputs(test: str, where: str) -> tuple[list[list[Any]], float]:
     atol: Any = 0
     try:
         for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "inputs":
+            if (
+                isinstance(node, ast.Assign)
+                and isinstance(node.targets[0], ast.Name)
+                and node.targets[0].id == "inputs"
+            ):
                 inputs = ast.literal_eval(node.value)
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assertion":
                 atol = ast.literal_eval(node.args[-1])
@@ -97,6 +106,8 @@ BENCHMARK = Benchmark(
     description="HumanEval with the test inputs of EvalPlus.",
     size=SIZE,
     digest="a6d287fbabae",
-    sources={"test": Source(local="humanevalplus/HumanEvalPlus.jsonl.gz", hub="evalplus/humanevalplus", hub_split="test")},
+    sources={
+        "test": Source(local="humanevalplus/HumanEvalPlus.jsonl.gz", hub="evalplus/humanevalplus", hub_split="test")
+    },
     parse=parse,
 )

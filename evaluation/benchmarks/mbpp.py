@@ -57,7 +57,9 @@ def _problem(name: str, task_id: int, row: Mapping[str, Any]) -> Problem:
     program = text(row, ("code",), where)
     asserts = [test.replace("\r\n", "\n").strip() for test in tests]
     # Imports that the asserts need (math.isclose) and objects they name (a tree of nodes built with the program's own class).
-    setup = "\n".join([*(row.get("test_imports") or []), str(row.get("test_setup_code") or "").replace("\r\n", "\n")]).strip()
+    setup = "\n".join(
+        [*(row.get("test_imports") or []), str(row.get("test_setup_code") or "").replace("\r\n", "\n")]
+    ).strip()
     question = text(row, ("text", "prompt"), where).strip()
     return Problem(
         id=str(task_id),
@@ -94,7 +96,11 @@ def _entry_point(program: str, asserts: list[str], where: str) -> str:
 
 
 def _called(source: str) -> set[str]:
-    return {node.func.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return {
+        node.func.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
 
 
 BENCHMARK = Benchmark(
@@ -103,7 +109,11 @@ BENCHMARK = Benchmark(
     description="Mostly basic Python problems, the 500 of the test split.",
     size=SIZE,
     digest="9a81b461de66",
-    sources={"test": Source(local="mbpp/mbpp.jsonl.gz", hub="google-research-datasets/mbpp", hub_config="full", hub_split="test")},
+    sources={
+        "test": Source(
+            local="mbpp/mbpp.jsonl.gz", hub="google-research-datasets/mbpp", hub_config="full", hub_split="test"
+        )
+    },
     parse=parse,
 )
 

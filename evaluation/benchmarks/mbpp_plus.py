@@ -61,7 +61,30 @@ def _same(value: Any) -> Any:
 
 Convert = Callable[[Any], Any]
 _EVERY: dict[Convert, set[int]] = {
-    _tuple: {2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424, 429, 470, 560, 579, 596, 616, 630, 726, 740, 744, 809},
+    _tuple: {
+        2,
+        116,
+        132,
+        143,
+        222,
+        261,
+        273,
+        394,
+        399,
+        421,
+        424,
+        429,
+        470,
+        560,
+        579,
+        596,
+        616,
+        630,
+        726,
+        740,
+        744,
+        809,
+    },
     _tuples_within: {63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780},
     lambda value: _tuple(_tuples_within(value)): {259, 278, 401, 445},
     _deep_tuple: {580, 615, 791},
@@ -160,7 +183,9 @@ def _hub_test(test: str, where: str) -> tuple[str, list[list[Any]], Any]:
         raise RecordError(f"{where}: the column 'test' is not Python: {error}") from error
     inputs: Any = None
     call: tuple[str, Any] | None = None
-    for node in (part for statement in body if not isinstance(statement, ast.FunctionDef) for part in ast.walk(statement)):
+    for node in (
+        part for statement in body if not isinstance(statement, ast.FunctionDef) for part in ast.walk(statement)
+    ):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "inputs":
             inputs = _literal(node.value, where)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assertion":

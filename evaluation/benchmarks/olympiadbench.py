@@ -46,7 +46,11 @@ def _gold(row: Mapping[str, Any], where: str) -> str:
     answers = row.get("final_answer")
     if answers is None:
         return text(row, ("answer",), where).strip()
-    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+    if (
+        not isinstance(answers, list)
+        or not answers
+        or not all(isinstance(answer, str) and answer.strip() for answer in answers)
+    ):
         raise RecordError(f"{where}: final_answer must be a list of texts, not {answers!r}")
     return ",".join(answer.strip() for answer in answers)
 
@@ -58,7 +62,12 @@ BENCHMARK = Benchmark(
     size=SIZE,
     digest="707deb78c94d",
     sources={
-        "test": Source(local=f"{NAME}/{NAME}.jsonl.gz", hub="Hothan/OlympiadBench", hub_config="OE_TO_maths_en_COMP", hub_split="train")
+        "test": Source(
+            local=f"{NAME}/{NAME}.jsonl.gz",
+            hub="Hothan/OlympiadBench",
+            hub_config="OE_TO_maths_en_COMP",
+            hub_split="train",
+        )
     },
     parse=parse,
 )

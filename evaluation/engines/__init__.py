@@ -12,13 +12,22 @@ from evaluation.engines.base import Engine, EngineOptions, EngineUnavailable, On
 
 EngineName = Literal["vllm", "transformers"]
 
-__all__ = ["Engine", "EngineName", "EngineOptions", "EngineUnavailable", "OnDone", "Sampled", "SamplingRequest", "open_engine"]
+__all__ = [
+    "Engine",
+    "EngineName",
+    "EngineOptions",
+    "EngineUnavailable",
+    "OnDone",
+    "Sampled",
+    "SamplingRequest",
+    "open_engine",
+]
 
 
 def open_engine(name: EngineName, model: str | Path, options: EngineOptions) -> Engine:
     """Load the checkpoint folder `model` into the named engine. Takes seconds; heavy libraries are imported here, not before."""
     if options.data_parallel > 1:
-        from evaluation.engines.replicas import ReplicatedEngine
+        from evaluation.harness.replicas import ReplicatedEngine
 
         return ReplicatedEngine(name, str(model), options)
     if name == "vllm":

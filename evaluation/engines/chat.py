@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def messages_of(prompt: str, system_prompt: str | None, few_shot: Sequence[tuple[str, str]] = ()) -> list[dict[str, str]]:
+def messages_of(
+    prompt: str, system_prompt: str | None, few_shot: Sequence[tuple[str, str]] = ()
+) -> list[dict[str, str]]:
     """The conversation that asks one problem, after worked examples (question, answer)."""
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
     turns = [
-        turn for question, answer in few_shot for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+        turn
+        for question, answer in few_shot
+        for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
     ]
     return [*system, *turns, {"role": "user", "content": prompt}]
 
@@ -21,10 +25,17 @@ def template_options(enable_thinking: bool | None) -> dict[str, Any]:
 
 
 def render(
-    tokenizer: Any, prompt: str, system_prompt: str | None, enable_thinking: bool | None, few_shot: Sequence[tuple[str, str]] = ()
+    tokenizer: Any,
+    prompt: str,
+    system_prompt: str | None,
+    enable_thinking: bool | None,
+    few_shot: Sequence[tuple[str, str]] = (),
 ) -> tuple[str, tuple[int, ...]]:
     """The rendered text of a prompt, up to where the assistant speaks, and its token ids."""
     text: str = tokenizer.apply_chat_template(
-        messages_of(prompt, system_prompt, few_shot), tokenize=False, add_generation_prompt=True, **template_options(enable_thinking)
+        messages_of(prompt, system_prompt, few_shot),
+        tokenize=False,
+        add_generation_prompt=True,
+        **template_options(enable_thinking),
     )
     return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])

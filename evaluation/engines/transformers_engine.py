@@ -12,7 +12,16 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from evaluation.engines.base import EngineOptions, OnDone, Sampled, SamplingRequest, check_room, end_token_ids, load_tokenizer, text_of
+from evaluation.engines.base import (
+    EngineOptions,
+    OnDone,
+    Sampled,
+    SamplingRequest,
+    check_room,
+    end_token_ids,
+    load_tokenizer,
+    text_of,
+)
 
 
 class TransformersEngine:
@@ -24,10 +33,14 @@ class TransformersEngine:
         self.version: str = transformers.__version__
         torch.set_num_threads(options.threads)
         self.tokenizer = load_tokenizer(model, chat=False)  # tokens come rendered
-        loaded, info = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, options.dtype), output_loading_info=True)
+        loaded, info = AutoModelForCausalLM.from_pretrained(
+            model, dtype=getattr(torch, options.dtype), output_loading_info=True
+        )
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
-            raise ValueError(f"{model}: {len(missing)} weights are missing and would be random: {', '.join(missing[:3])}")
+            raise ValueError(
+                f"{model}: {len(missing)} weights are missing and would be random: {', '.join(missing[:3])}"
+            )
         self._model: Any = loaded.to(options.device).eval()
         self._ends = end_token_ids(self.tokenizer, self._model.generation_config)
         # `generate` would fill what a request leaves open from the checkpoint's own file: penalties, beams, forced tokens. How to
@@ -35,13 +48,17 @@ class TransformersEngine:
         self._model.generation_config = GenerationConfig()
         self._device = options.device
         self._max_concurrent = options.max_concurrent
-        self.max_model_len: int = options.max_model_len or int(self._model.config.get_text_config().max_position_embeddings)
+        self.max_model_len: int = options.max_model_len or int(
+            self._model.config.get_text_config().max_position_embeddings
+        )
 
     def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
         """See `Engine.generate`. Requests are grouped by parameters and prompt length, which keeps padding small."""
         check_room(requests, self.max_model_len)
         done: dict[int, Sampled] = {}
-        order = sorted(range(len(requests)), key=lambda i: (*_parameters(requests[i]), -len(requests[i].prompt_token_ids), i))
+        order = sorted(
+            range(len(requests)), key=lambda i: (*_parameters(requests[i]), -len(requests[i].prompt_token_ids), i)
+        )
         for _, group in itertools.groupby(order, key=lambda i: _parameters(requests[i])):
             for batch in _chunks(list(group), self._max_concurrent):
                 for index, sampled in zip(batch, self._sample([requests[i] for i in batch]), strict=True):
@@ -102,7 +119,11 @@ def _processors(batch: list[SamplingRequest], width: int) -> list[LogitsProcesso
     """What turns logits into the token that is drawn; `width` is that of the padded prompts."""
     processors: list[LogitsProcessor] = []
     if batch[0].repetition_penalty != 1:
-        processors.append(_RepetitionPenalty(batch[0].repetition_penalty, [width - len(request.prompt_token_ids) for request in batch]))
+        processors.append(
+            _RepetitionPenalty(
+                batch[0].repetition_penalty, [width - len(request.prompt_token_ids) for request in batch]
+            )
+        )
     if batch[0].temperature > 0:
         processors.append(_SeededDraw(batch))
     return processors
@@ -136,7 +157,12 @@ class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
 
     def __init__(self, batch: list[SamplingRequest]) -> None:
         first = batch[0]
-        self._temperature, self._top_p, self._top_k, self._min_p = first.temperature, first.top_p, first.top_k, first.min_p
+        self._temperature, self._top_p, self._top_k, self._min_p = (
+            first.temperature,
+            first.top_p,
+            first.top_k,
+            first.min_p,
+        )
         self._generators = [torch.Generator().manual_seed(int(request.seed)) for request in batch]  # type: ignore[arg-type]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -149,8 +175,12 @@ class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
             logits = transformers.TopKLogitsWarper(self._top_k)(input_ids, logits)
         if self._top_p < 1:
             logits = transformers.TopPLogitsWarper(self._top_p)(input_ids, logits)
-        exponential = torch.stack([torch.empty(logits.shape[1]).exponential_(generator=generator) for generator in self._generators])
-        drawn = (logits - exponential.log().to(logits.device)).argmax(dim=1, keepdim=True)  # -log(Exp(1)) is Gumbel noise
+        exponential = torch.stack(
+            [torch.empty(logits.shape[1]).exponential_(generator=generator) for generator in self._generators]
+        )
+        drawn = (logits - exponential.log().to(logits.device)).argmax(
+            dim=1, keepdim=True
+        )  # -log(Exp(1)) is Gumbel noise
         return torch.full_like(scores, float("-inf")).scatter(1, drawn, 0.0)
 
 

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.engines import vllm_cpu
-from evaluation.engines.base import EngineOptions, EngineUnavailable, OnDone, Sampled, SamplingRequest, check_room, load_tokenizer, text_of
+from evaluation.engines.base import (
+    EngineOptions,
+    EngineUnavailable,
+    OnDone,
+    Sampled,
+    SamplingRequest,
+    check_room,
+    load_tokenizer,
+    text_of,
+)
 
 _MIN_BATCHED_TOKENS = 16_384
 
@@ -81,7 +90,10 @@ class VLLMEngine:
 
 def _device_arguments(model: str, options: EngineOptions) -> dict[str, Any]:
     if options.device == "cuda":
-        return {"gpu_memory_utilization": options.gpu_memory_utilization, "tensor_parallel_size": options.tensor_parallel}
+        return {
+            "gpu_memory_utilization": options.gpu_memory_utilization,
+            "tensor_parallel_size": options.tensor_parallel,
+        }
     return vllm_cpu.engine_arguments(max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib)
 
 
@@ -108,6 +120,8 @@ def _sampling_params(request: SamplingRequest) -> Any:
         max_tokens=request.max_new_tokens,
         seed=None if greedy else request.seed,
         stop=list(request.stop) or None,
-        detokenize=bool(request.stop),  # only stop strings need vLLM's own text; ours is decoded the same way for every engine
+        detokenize=bool(
+            request.stop
+        ),  # only stop strings need vLLM's own text; ours is decoded the same way for every engine
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

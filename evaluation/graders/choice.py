@@ -7,7 +7,9 @@ import re
 VERSION = "2"
 """Part of every score's protocol; raise it when the same answer may get another verdict."""
 
-_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|bf|rm|it|boxed|fbox|left|right|quad)\b|\\[,;:! ]|\*\*")
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|bf|rm|it|boxed|fbox|left|right|quad)\b|\\[,;:! ]|\*\*"
+)
 _PREFIX = r"(?:(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? )?"
 _LETTER = re.compile(rf"(?i:{_PREFIX})[(\[]?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)
 _MARKED = re.compile(r"[).:\]]|\s+(?:[-–—=]\s|\()")
@@ -31,7 +33,9 @@ def letter(answer: str | None) -> str | None:
     if rest.strip(" ).:]"):
         if _ALONE.fullmatch(rest) or _ANOTHER.search(rest):
             return None
-        if not _MARKED.match(rest) and not (rest[0].isspace() and named.isupper() and named not in "AI" and not _mentions_another(rest)):
+        if not _MARKED.match(rest) and not (
+            rest[0].isspace() and named.isupper() and named not in "AI" and not _mentions_another(rest)
+        ):
             return None
     return named.upper()
 

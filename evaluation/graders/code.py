@@ -172,7 +172,11 @@ class CodeGrader:
                 allowed = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
                 if allowed > self.timeout_s or needed.large:
                     outcome = self._run(tests, source, allowed, large=needed.large)
-            return ("timeout", outcome.detail) if outcome.status == "limit" else self._check_asserts(problem, tests, outcome, key)
+            return (
+                ("timeout", outcome.detail)
+                if outcome.status == "limit"
+                else self._check_asserts(problem, tests, outcome, key)
+            )
         # The reference's values are needed anyway: with its limits known first, no program is run twice.
         needed = self._reference(problem, tests, key)
         outcome = self._run(tests, source, max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s), large=needed.large)
@@ -183,7 +187,9 @@ class CodeGrader:
                 return "wrong", f"test {number} of {len(needed.values)}: {short(text)} instead of {short(wanted.text)}"
         return _unfinished(outcome, len(outcome.texts), len(needed.values), len(needed.values)) or ("correct", "")
 
-    def _check_asserts(self, problem: Problem, tests: _Tests, outcome: Outcome, key: tuple[str, ...]) -> tuple[Verdict, str]:
+    def _check_asserts(
+        self, problem: Problem, tests: _Tests, outcome: Outcome, key: tuple[str, ...]
+    ) -> tuple[Verdict, str]:
         texts, total = iter(outcome.texts), len(tests.asserts)
         values: dict[int, list[Any]] = {}
         shown: dict[int, str] = {}
@@ -211,7 +217,9 @@ class CodeGrader:
             return "correct", ""
         number, detail = failed
         if number in self._failing.get(key, lambda: self._failing_of_reference(problem, tests)):
-            raise ReferenceFailed(f"the reference program of {problem.id} fails an assert: {problem.tests['asserts'][number]}: {detail}")
+            raise ReferenceFailed(
+                f"the reference program of {problem.id} fails an assert: {problem.tests['asserts'][number]}: {detail}"
+            )
         return "wrong", f"not so for {shown[number]}: {tests.asserts[number].rest}" + (f": {detail}" if detail else "")
 
     def _first_failed(self, problem: Problem, tests: _Tests, values: dict[int, list[Any]]) -> tuple[int, str] | None:
@@ -221,7 +229,11 @@ class CodeGrader:
             return None
         held = f"_rests = [{', '.join(str(test.rest) for test in tests.asserts)}]\n"
         held += "def _holds(number, values): return bool(_rests[number](*values))"
-        job = Job([part for part in (problem.gold, tests.after, held) if part], entry_point="_holds", inputs=list(values.items()))
+        job = Job(
+            [part for part in (problem.gold, tests.after, held) if part],
+            entry_point="_holds",
+            inputs=list(values.items()),
+        )
         outcome = self.sandbox.run(job, self.timeout_s)
         for number, holds in itertools.zip_longest(values, outcome.texts):
             if holds != "true":
@@ -282,7 +294,11 @@ class CodeGrader:
             inputs = decode(tests["typed_inputs"]) if "typed_inputs" in tests else tests["inputs"]
         if tests.get("check") == "not_none":
             return _Tests(
-                before, f"def _there_is_one(*arguments): return {entry_point}(*arguments) is not None", (), inputs, "_there_is_one"
+                before,
+                f"def _there_is_one(*arguments): return {entry_point}(*arguments) is not None",
+                (),
+                inputs,
+                "_there_is_one",
             )
         return _Tests(before, "", (), inputs, entry_point)
 
@@ -292,7 +308,8 @@ class CodeGrader:
         unknown = [other for _, other in taken if other is not None]
         texts = iter(self._beside_reference(problem, [problem.tests.get("setup", "")], unknown) if unknown else [])
         return tuple(
-            test if other is None else dataclasses.replace(test, expected=_expected(problem, next(texts))) for test, other in taken
+            test if other is None else dataclasses.replace(test, expected=_expected(problem, next(texts)))
+            for test, other in taken
         )
 
     def _record(self, problem: Problem) -> list[list[Any]]:

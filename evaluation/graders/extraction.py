@@ -78,7 +78,11 @@ def last_box(text: str) -> str | None:
             open_braces.append((False, False, token.start(), token.end()))
         elif kind == "close" and open_braces:
             is_box, doubled, start, content_start = open_braces.pop()
-            if is_box and (last is None or start > last[0]) and (content := text[content_start : token.start()]).strip():
+            if (
+                is_box
+                and (last is None or start > last[0])
+                and (content := text[content_start : token.start()]).strip()
+            ):
                 last = start, content.replace("\\\\", "\\") if doubled else content
     return None if last is None else last[1]
 
@@ -136,7 +140,9 @@ def _at_margin(block: str) -> str:
     lines = block.split("\n")
     margins = [line[: len(line) - len(line.lstrip(" \t"))] for line in lines if line.strip()] or [""]
     first, last = min(margins), max(margins)  # what these two have in common, all have
-    common = next((place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    common = next(
+        (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first)
+    )
     return "\n".join(line[common:] for line in lines) if common else block
 
 
@@ -181,6 +187,9 @@ def _body(complete: list[str], unclosed: str | None, text: str, beginning: str) 
     """The last block, or else the text, where it is the indented body of the function that the problem began; None otherwise."""
     for source in (complete[-1] if complete else None, unclosed, text):
         body = (source or "").strip("\n")
-        if body[:1].isspace() and (parsed := _program_within(beginning + body, re.compile(re.escape(beginning)))) is not None:
+        if (
+            body[:1].isspace()
+            and (parsed := _program_within(beginning + body, re.compile(re.escape(beginning)))) is not None
+        ):
             return parsed[len(beginning) :] + "\n"
     return None

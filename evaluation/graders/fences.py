@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 _TAGS = ((re.compile(r"(?<![\w\])])\[PYTHON\]"), "\n```python\n"), (re.compile(r"\[/PYTHON\]"), "\n```\n"))
 # A fence of backticks may also end a line that has more on it: "Here it is: ```python", "    return False```".
-_FENCE = re.compile(r"^(?:(?P<before>[^\n`]*)(?P<ticks>`{3,})|[ \t]*(?P<waves>~{3,})(?!~))(?P<info>[^\n`]*)(?:\n|\Z)", re.MULTILINE)
+_FENCE = re.compile(
+    r"^(?:(?P<before>[^\n`]*)(?P<ticks>`{3,})|[ \t]*(?P<waves>~{3,})(?!~))(?P<info>[^\n`]*)(?:\n|\Z)", re.MULTILINE
+)
 _LANGUAGE = re.compile(r"[\w+#.-]*\s*")
 MOST_FENCES = 20
 """How many fences ahead the end of a block is looked for that does not end at the next."""
@@ -34,7 +36,11 @@ def blocks(text: str, is_whole: Callable[[str], bool]) -> tuple[list[str], str |
         opening, place = fences[place], place + 1
         start = opening.end()
         # A fence with text before it and a language after it opens no block inside of one.
-        ahead = (n for n in range(place, min(place + MOST_FENCES, len(fences))) if not (_is_amid(fences[n]) and fences[n]["info"].strip()))
+        ahead = (
+            n
+            for n in range(place, min(place + MOST_FENCES, len(fences)))
+            if not (_is_amid(fences[n]) and fences[n]["info"].strip())
+        )
         following = next(ahead, None)
         if following is None:
             continue

@@ -51,7 +51,11 @@ def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:
     left, right = whole_number(gold), whole_number(answer)
     if left is not None and right is not None:
         return ("correct" if left == right else "wrong"), ""
-    if (number := value(without_percent(gold))) is not None and "%" in gold + answer and number == value(without_percent(answer)):
+    if (
+        (number := value(without_percent(gold))) is not None
+        and "%" in gold + answer
+        and number == value(without_percent(answer))
+    ):
         return "correct", ""
     return None
 
@@ -98,7 +102,11 @@ class MathsWorker:
         if "error" in reply:
             # An exception out of math-verify may leave sympy's caches half-written.
             self._stop()
-            return ("timeout", "math-verify ran out of memory") if reply["error"] == "MemoryError" else ("grader_error", reply["error"])
+            return (
+                ("timeout", "math-verify ran out of memory")
+                if reply["error"] == "MemoryError"
+                else ("grader_error", reply["error"])
+            )
         return ("correct" if reply["equal"] else "wrong"), reply["detail"]
 
     def interrupt(self) -> None:

@@ -7,10 +7,22 @@ import unicodedata
 from fractions import Fraction
 
 _SYMBOLS = str.maketrans(
-    {"°": "^\\circ ", "−": "-", "∞": "\\infty ", "∅": "\\emptyset ", "≤": "\\le ", "≥": "\\ge ", "×": "\\times ", "π": "\\pi "}
+    {
+        "°": "^\\circ ",
+        "−": "-",
+        "∞": "\\infty ",
+        "∅": "\\emptyset ",
+        "≤": "\\le ",
+        "≥": "\\ge ",
+        "×": "\\times ",
+        "π": "\\pi ",
+    }
     | {"·": "\\cdot ", "⋅": "\\cdot ", "⁄": "/", "∕": "/"}
     | {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full width
-    | {fraction: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", fraction).split("⁄")) for fraction in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+    | {
+        fraction: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", fraction).split("⁄"))
+        for fraction in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+    }
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _POWER = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
@@ -58,7 +70,9 @@ def clean(answer: str) -> str:
     text = _SWITCH.sub("", _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", text)))
     text = _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)).replace("\\varnothing", "\\emptyset")
     text = _unwrapped(_without_marks(text))
-    text = _SMALL_FRACTION.sub(lambda f: f"\\{f[1]}{{{f[2] or f[3]}}}{{{f[4] or f[5]}}}", _PERCENT_WORD.sub(r"\\% ", text)).strip()
+    text = _SMALL_FRACTION.sub(
+        lambda f: f"\\{f[1]}{{{f[2] or f[3]}}}{{{f[4] or f[5]}}}", _PERCENT_WORD.sub(r"\\% ", text)
+    ).strip()
     if (found := _SCIENTIFIC.fullmatch(text)) is not None:
         return f"{found[1]} \\times 10^{{{found[2]}}}"
     if (found := _IN_WORDS.fullmatch(text)) is not None:

@@ -29,8 +29,20 @@ _CHANGING = re.compile(
 """Words beside a number after which it is another number, or more than one."""
 _PLAIN_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b\.?")
 _CONJUNCTION = re.compile(r"\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
-_BASE = re.compile(r"[({]?([0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*(?:\\text\{)?\s*(?:base\s+)?([0-9a-z]+)\s*\}*|([0-9]))")
-_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+_BASE = re.compile(
+    r"[({]?([0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*(?:\\text\{)?\s*(?:base\s+)?([0-9a-z]+)\s*\}*|([0-9]))"
+)
+_BASES = {
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+}
 _BRACKETS = re.compile(r"\\[{}]|[()\[\],]")
 _CLOSED_INFINITY = re.compile(r"\\infty\s*(?:\\right)?\s*\]|\[\s*-\s*\\infty")
 
@@ -68,7 +80,9 @@ def _is_unit(tail: str, *, marked: bool) -> bool:
 
 
 def _is_word(word: str) -> bool:
-    return _SHORT_UNIT.fullmatch(word) is not None or (len(word) > 2 and re.search("[aeiou]", word, re.IGNORECASE) is not None)
+    return _SHORT_UNIT.fullmatch(word) is not None or (
+        len(word) > 2 and re.search("[aeiou]", word, re.IGNORECASE) is not None
+    )
 
 
 def conflict(gold: str, answer: str) -> str | None:
@@ -99,7 +113,11 @@ def conflict(gold: str, answer: str) -> str | None:
 def _apart(cleaned: str) -> bool:
     """Whether nothing stands between two numbers but white space and words, as in "1 2" or "3 feet 6 inches"."""
     text = _PLAIN_WORD.sub(" ", WRAPPED.sub(" ", _CONJUNCTION.sub(",", cleaned)))
-    return re.fullmatch(r"[-+\d.,\s]+", text) is not None and re.search(r"\d\s+\d", text) is not None and whole_number(text) is None
+    return (
+        re.fullmatch(r"[-+\d.,\s]+", text) is not None
+        and re.search(r"\d\s+\d", text) is not None
+        and whole_number(text) is None
+    )
 
 
 def without_base(gold: str, answer: str) -> tuple[str, str]:
@@ -137,5 +155,7 @@ def _kinds(cleaned: str) -> set[str]:
 
 def _contradicts_itself(cleaned: str) -> bool:
     """Whether it is an equation between numbers that differ by more than what a rounded value may."""
-    numbers = [number for part in cleaned.split("=") if (number := value(part.strip())) is not None] if "=" in cleaned else []
+    numbers = (
+        [number for part in cleaned.split("=") if (number := value(part.strip())) is not None] if "=" in cleaned else []
+    )
     return bool(numbers) and max(numbers) - min(numbers) > max(map(abs, numbers)) / 100

@@ -66,7 +66,9 @@ def reachable(source: str, names: Collection[str]) -> str:
     kept = {place for place, (node, _, _) in enumerate(statements) if _always_stays(node)}
     while new:
         reached |= new
-        kept |= {place for place, (node, _, stores) in enumerate(statements) if stores & reached and not _is_main_block(node)}
+        kept |= {
+            place for place, (node, _, stores) in enumerate(statements) if stores & reached and not _is_main_block(node)
+        }
         new = {name for place in kept for name in statements[place][1]} - reached
     return source if len(kept) == len(tree.body) else _text_of(source, tree, kept)
 
@@ -74,7 +76,11 @@ def reachable(source: str, names: Collection[str]) -> str:
 def is_stub(source: str, name: str) -> bool:
     """Whether the last function of this name at the top level of a program does nothing yet: `...`, `pass`, a docstring alone."""
     tree = parse(source)
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name] if tree else []
+    found = (
+        [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name]
+        if tree
+        else []
+    )
     return bool(found) and all(map(_does_nothing, found[-1].body))
 
 
@@ -89,7 +95,9 @@ def _always_stays(node: ast.stmt) -> bool:
         return True
     if not isinstance(node, ast.Expr):
         return False
-    return isinstance(node.value, ast.Constant) or (isinstance(node.value, ast.Call) and ast.unparse(node.value.func).startswith("sys.set"))
+    return isinstance(node.value, ast.Constant) or (
+        isinstance(node.value, ast.Call) and ast.unparse(node.value.func).startswith("sys.set")
+    )
 
 
 def _is_call(node: ast.stmt) -> bool:
@@ -132,7 +140,11 @@ def _changed(statement: ast.stmt) -> Iterator[str]:
         target: ast.expr | None = None
         if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
             target = node
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
+        elif (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.value.func, ast.Attribute)
+        ):
             target = node.value.func
         while isinstance(target, ast.Subscript | ast.Attribute):
             target = target.value
@@ -142,9 +154,14 @@ def _changed(statement: ast.stmt) -> Iterator[str]:
 
 def _text_of(source: str, tree: ast.Module, kept: set[int]) -> str:
     """The text without the lines of the statements that do not stay; written anew where such a statement shares a line with another."""
-    spans = [(min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]), node.end_lineno or 0) for node in tree.body]
+    spans = [
+        (min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]), node.end_lineno or 0)
+        for node in tree.body
+    ]
     if any(first <= before for (_, before), (first, _) in itertools.pairwise(spans)):
         return ast.unparse(ast.Module([node for place, node in enumerate(tree.body) if place in kept], [])) + "\n"
-    dropped = {line for place, (first, last) in enumerate(spans) if place not in kept for line in range(first, last + 1)}
+    dropped = {
+        line for place, (first, last) in enumerate(spans) if place not in kept for line in range(first, last + 1)
+    }
     # Not `splitlines`, whose lines are not Python's.
     return "\n".join(line for number, line in enumerate(source.split("\n"), start=1) if number not in dropped)

@@ -94,11 +94,15 @@ class Sandbox:
         file_rules: the same for the rules on files.
     """
 
-    def __init__(self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True, file_rules: bool = True) -> None:
+    def __init__(
+        self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True, file_rules: bool = True
+    ) -> None:
         self.memory_mib = memory_mib
         self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
         # Compiled once, and not by every child, which would take as long as all else that it does before the program runs.
-        self._child = py_compile.compile(str(CHILD), str(self._folder / "sandbox" / "child.pyc"), doraise=True) or str(CHILD)
+        self._child = py_compile.compile(str(CHILD), str(self._folder / "sandbox" / "child.pyc"), doraise=True) or str(
+            CHILD
+        )
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._closed = False
@@ -116,23 +120,33 @@ class Sandbox:
         missing = []
         if self.level == "rlimits":
             if not self.ruled:
-                missing.append("they can read the files and the environment that the user can, and write and remove files")
-                missing.append("they can read and write the memory of the user's processes, the one that grades them among these")
+                missing.append(
+                    "they can read the files and the environment that the user can, and write and remove files"
+                )
+                missing.append(
+                    "they can read and write the memory of the user's processes, the one that grades them among these"
+                )
             if not self.filtered:
                 missing.append("they can change modes and times of the user's files")
                 missing.append("they can reach the network")
-                missing.append("they can signal the user's processes, and one that ends those that watch it outlives them")
+                missing.append(
+                    "they can signal the user's processes, and one that ends those that watch it outlives them"
+                )
             missing.append("their files are limited in size, not in number")
         if not self.few_threads:
             missing.append("the number of their threads is not limited")
         if not self.filtered:
-            missing.append("no filter of system calls" + ("" if self.few_threads else ": the number of processes is not limited"))
+            missing.append(
+                "no filter of system calls" + ("" if self.few_threads else ": the number of processes is not limited")
+            )
         return tuple(missing)
 
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -285,7 +299,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + KILL_WAIT_S
-        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None and time.monotonic() < deadline:
+        while (
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.0005)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -301,7 +318,16 @@ def _roots() -> list[str]:
     """Folders a Python needs: system libraries, and its own installation. Not all of /usr, where a machine may have its own settings."""
     prefix = os.path.realpath(sys.base_prefix)
     python = [os.path.join(prefix, "lib")] if prefix in ("/usr", "/usr/local") else [prefix]
-    return ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo", "/lib", "/lib64", "/etc/ld.so.cache", *python]
+    return [
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/local/lib",
+        "/usr/share/zoneinfo",
+        "/lib",
+        "/lib64",
+        "/etc/ld.so.cache",
+        *python,
+    ]
 
 
 def _modules() -> list[str]:

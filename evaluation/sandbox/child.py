@@ -35,9 +35,21 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWN
     0x40000000,
 )
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 1, 4, 22, 36, 38, 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = (
+    1,
+    4,
+    22,
+    36,
+    38,
+    2,
+)
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF, PATH_BENEATH = 444, 445, 446, 1
-SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 442, 0x8000, 1, 2  # one number on all architectures
+SYS_MOUNT_SETATTR, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = (
+    442,
+    0x8000,
+    1,
+    2,
+)  # one number on all architectures
 CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
 TMP_BYTES, TMP_FILES = 64 * 2**20, 4096
@@ -88,10 +100,14 @@ def enter_namespaces(work: str, roots: list[str], own_user: bool) -> None:
         bind(device, work + device)
     os.mkdir(work + "/tmp")
     attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
-    at_root = ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, -100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32)))
+    at_root = ctypes.c_long(
+        libc.syscall(SYS_MOUNT_SETATTR, -100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32))
+    )
     check(at_root.value, "mount_setattr")
     mine = f"uid={NOBODY},gid={NOBODY}"
-    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700,{mine}")
+    mount(
+        "tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700,{mine}"
+    )
     # A process in a changed root may not make user namespaces of its own, so there is no way back to any capability.
     os.chroot(work)
     os.chdir("/tmp")
@@ -185,7 +201,10 @@ def limit(cpu_s: int, memory: int, threads: int | None) -> None:
         (resource.RLIMIT_FSIZE, FILE_BYTES),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_NPROC, threads),
-        (resource.RLIMIT_CORE, 1),  # less than any dump has; 0 would let a program of the machine that collects dumps have one
+        (
+            resource.RLIMIT_CORE,
+            1,
+        ),  # less than any dump has; 0 would let a program of the machine that collects dumps have one
     ):
         if value is None:
             continue
@@ -215,7 +234,11 @@ def encode(value: Any, canonical: bool = False) -> str:
         return f'"f{float.hex(value)}"'
     if issubclass(kind, complex):
         value = complex.__pos__(value)
-        return encode(value.real, True) if canonical and not value.imag else f'["c", "{value.real.hex()}", "{value.imag.hex()}"]'
+        return (
+            encode(value.real, True)
+            if canonical and not value.imag
+            else f'["c", "{value.real.hex()}", "{value.imag.hex()}"]'
+        )
     if issubclass(kind, str):
         return str(encode_basestring_ascii("s" + str.__str__(value)))
     for mark, base in (("l", list), ("t", tuple), ("S", set), ("F", frozenset)):
@@ -294,7 +317,9 @@ def main() -> None:
         if order["level"] == "namespaces":
             enter_namespaces(order["work"], order["roots"], order["own_user"])
         else:
-            check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child_subreaper")  # orphans become its children, see `end_all`
+            check(
+                libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child_subreaper"
+            )  # orphans become its children, see `end_all`
         # No process of the same user may trace this one or write to its memory; those forked from it inherit that.
         check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
         die_with_parent()

@@ -92,7 +92,9 @@ def is_root(coefficients: Sequence[float], text: str, atol: float) -> bool:
 def _all_floats(value: Any) -> bool:
     if isinstance(value, dict):
         value = list(value.values())
-    return isinstance(value, float) or (isinstance(value, list | tuple) and all(isinstance(item, float) for item in value))
+    return isinstance(value, float) or (
+        isinstance(value, list | tuple) and all(isinstance(item, float) for item in value)
+    )
 
 
 def _close(value: Any, expected: Any, atol: float) -> bool:
@@ -105,7 +107,11 @@ def _close(value: Any, expected: Any, atol: float) -> bool:
             and all(_close(one, other, atol) for one, other in zip(value, expected, strict=True))
         )
     if isinstance(expected, dict):
-        return isinstance(value, dict) and value.keys() == expected.keys() and all(_close(value[k], expected[k], atol) for k in expected)
+        return (
+            isinstance(value, dict)
+            and value.keys() == expected.keys()
+            and all(_close(value[k], expected[k], atol) for k in expected)
+        )
     if not isinstance(expected, int | float) or not isinstance(value, int | float):
         return bool(value == expected)
     try:

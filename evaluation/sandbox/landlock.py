@@ -46,6 +46,8 @@ def ruleset(read: Sequence[str], write: str) -> Ruleset | None:
     files = max(rights for since, rights in ALL_OF.items() if since <= found)
     refused = struct.pack("=QQQ", files, TCP, SIGNALS_AND_ABSTRACT_SOCKETS)
     known = 8 if found < TCP_SINCE else 16 if found < SCOPES_SINCE else 24
-    rules = [(path, READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE) for path in read if os.path.exists(path)]
+    rules = [
+        (path, READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE) for path in read if os.path.exists(path)
+    ]
     rules += [("/dev/null", files & OF_FILES), (write, files & ~1)]
     return refused[:known], rules

@@ -72,7 +72,11 @@ def _result(data: bytes, wanted: int, cpu_s: float) -> Outcome:
     try:
         status, detail, number = json.loads(header)
         lines = data[len(header) + 1 :].split(b"\n", wanted)
-        if status not in ("done", "raised") or not isinstance(detail, str) or not 0 <= number <= min(wanted, len(lines) - 1):
+        if (
+            status not in ("done", "raised")
+            or not isinstance(detail, str)
+            or not 0 <= number <= min(wanted, len(lines) - 1)
+        ):
             raise ValueError("no header")
         texts = [line.decode() for line in lines[:number]]
     except (ValueError, TypeError, RecursionError) as error:

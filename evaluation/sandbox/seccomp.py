@@ -37,10 +37,20 @@ REFUSED_ON_SHARED_FILES = {
     "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
 }  # fmt: skip
 """Refused as well where the user's files can be named: Landlock does not reach these."""
-ONLY_OF_ITSELF = {"prlimit64": 302, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314}
+ONLY_OF_ITSELF = {
+    "prlimit64": 302,
+    "sched_setaffinity": 203,
+    "sched_setscheduler": 144,
+    "sched_setparam": 142,
+    "sched_setattr": 314,
+}
 """Allowed only where the first argument, the process, is 0, which stands for the caller."""
 REFUSED_OPTIONS = {
-    "prctl": (157, 0, (1, 4)),  # PR_SET_PDEATHSIG: to outlive the process that watches it; PR_SET_DUMPABLE: to be dumped where it crashes
+    "prctl": (
+        157,
+        0,
+        (1, 4),
+    ),  # PR_SET_PDEATHSIG: to outlive the process that watches it; PR_SET_DUMPABLE: to be dumped where it crashes
     "fcntl": (72, 1, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others by way of a descriptor
 }
 """Refused where one argument has one of these values: number of the call, place of the argument, values."""
@@ -83,7 +93,11 @@ def program(*, shared_files: bool) -> tuple[bytes, int] | None:
         "tgkill": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],  # abort() signals its own process
         "itself": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],
         **{
-            name: [(LOAD, ARGUMENT + 8 * place, "", ""), *((EQUAL, option, "refuse", "") for option in options), (RETURN, ALLOW, "", "")]
+            name: [
+                (LOAD, ARGUMENT + 8 * place, "", ""),
+                *((EQUAL, option, "refuse", "") for option in options),
+                (RETURN, ALLOW, "", ""),
+            ]
             for name, (_, place, options) in REFUSED_OPTIONS.items()
         },
         "refuse": [(RETURN, ERROR | EPERM, "", "")],

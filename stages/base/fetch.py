@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
 """Weights, configuration and tokenizer. Other formats of the same weights, and any code, stay behind."""
@@ -23,7 +23,9 @@ def fetch(source: str, revision: str, model: Path) -> None:
     try:
         snapshot_download(source, revision=revision, local_dir=model, allow_patterns=list(PATTERNS))
     except HFValidationError as error:
-        raise StageError(f"model {source}: neither a folder nor a hub id", "Set `model` to an existing folder or to OWNER/NAME.") from error
+        raise StageError(
+            f"model {source}: neither a folder nor a hub id", "Set `model` to an existing folder or to OWNER/NAME."
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise StageError(
             f"model {source} (revision {revision}) could not be downloaded: {str(error).splitlines()[0]}",
@@ -37,6 +39,9 @@ def _copy(folder: Path, model: Path) -> None:
     model.mkdir(parents=True)
     files = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
     if not any(path.suffix == ".safetensors" for path in files):
-        raise StageError(f"{folder} holds no *.safetensors weights", "Save the model there with save_pretrained(), or name another folder.")
+        raise StageError(
+            f"{folder} holds no *.safetensors weights",
+            "Save the model there with save_pretrained(), or name another folder.",
+        )
     for path in files:
         shutil.copyfile(path, model / path.name)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from stages.settings import StageSettings, identity
+from stages.harness.settings import StageSettings, identity
 
 MAKE = "make"
 

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 
 
 def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -30,7 +30,8 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
     if loading["missing_keys"] or loading["mismatched_keys"]:
         missing = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
         raise StageError(
-            f"model {source}: {len(missing)} weights are missing or have another shape, first {missing[0]}", "Name a complete checkpoint."
+            f"model {source}: {len(missing)} weights are missing or have another shape, first {missing[0]}",
+            "Name a complete checkpoint.",
         )
     if chat and not tokenizer.chat_template:
         raise StageError(
@@ -39,10 +40,16 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
             "into a local copy of the checkpoint.",
         )
     if tokenizer.eos_token_id is None:
-        raise StageError(f"model {source}: its tokenizer has no end-of-sequence token", "Set eos_token in a local copy of the checkpoint.")
+        raise StageError(
+            f"model {source}: its tokenizer has no end-of-sequence token",
+            "Set eos_token in a local copy of the checkpoint.",
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
-        raise StageError(f"model {source}: {len(tokenizer)} tokenizer entries, {rows} embeddings", "Resize the embeddings in a local copy.")
+        raise StageError(
+            f"model {source}: {len(tokenizer)} tokenizer entries, {rows} embeddings",
+            "Resize the embeddings in a local copy.",
+        )
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         raise StageError(f"model {source} has weights that are not finite", "Name another checkpoint.")
     return model, tokenizer

@@ -7,7 +7,7 @@ import json
 import warnings
 from typing import Any
 
-from evaluation.own import program_tests
+from evaluation.custom_problems import program_tests
 from evaluation.records import RecordError
 
 
@@ -32,7 +32,9 @@ def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]
     if not isinstance(value, list):
         tests = program_tests(value, where)
         if setup is not None:
-            raise RecordError(f"{where}: columns.setup is for a list of asserts; an object of tests has a setup of its own")
+            raise RecordError(
+                f"{where}: columns.setup is for a list of asserts; an object of tests has a setup of its own"
+            )
         return tests
     asserts = [_assert(test, where) for test in value]
     if not asserts:
@@ -61,16 +63,26 @@ def _setup(setup: Any, where: str) -> str:
 
 def _entry_point(program: str, asserts: list[str], where: str) -> str:
     """The function that the reference program defines and every assert calls."""
-    defined = {node.name for node in _parsed(program, f"{where}: the reference program").body if isinstance(node, ast.FunctionDef)}
+    defined = {
+        node.name
+        for node in _parsed(program, f"{where}: the reference program").body
+        if isinstance(node, ast.FunctionDef)
+    }
     names = defined.intersection(*(_called(test) for test in asserts))
     if len(names) != 1:
         found = f"these: {', '.join(sorted(names))}" if names else "none"
-        raise RecordError(f"{where}: the asserts must all call one function that the program defines, and they call {found}")
+        raise RecordError(
+            f"{where}: the asserts must all call one function that the program defines, and they call {found}"
+        )
     return names.pop()
 
 
 def _called(source: str) -> set[str]:
-    return {node.func.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    return {
+        node.func.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
 
 
 def _parsed(source: str, what: str) -> ast.Module:

@@ -60,7 +60,9 @@ _PROMPTS: tuple[Callable[[str], str], ...] = (
     lambda question: choice_prompt(question, []),
     instruction,
     # These stand in the modules mbpp and mbpp_plus, and in the synthetic tasks; a test compares all of them with the data.
-    lambda question: f"{question} Put the complete program, with every import it needs, into one Python code block at the end.",
+    lambda question: (
+        f"{question} Put the complete program, with every import it needs, into one Python code block at the end."
+    ),
     lambda question: f"{question} Put the answer in \\boxed{{}}.",
 )
 _FRAMES = tuple(_frame(prompt(PLACE)) for prompt in _PROMPTS)

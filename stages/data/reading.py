@@ -18,7 +18,7 @@ from evaluation.grading import Grader
 from evaluation.loading import load
 from evaluation.records import Problem, RecordError, read_rows
 from stages.data.settings import DataSettings, SourceSettings
-from stages.runtime import Context, StageError
+from stages.harness.context import Context, StageError
 
 Numbered = tuple[int, Mapping[str, Any]]
 """A row and its number: the line of a .jsonl file, else counted from 1; of a shuffled hub dataset, in the order it was drawn."""
@@ -30,24 +30,35 @@ SHUFFLE_BUFFER = 20_000
 
 
 def load_task(
-    benchmark: Benchmark, split: str, n: int | None, seed: int, label: str, context: Context[DataSettings], *, shuffle: bool = False
+    benchmark: Benchmark,
+    split: str,
+    n: int | None,
+    seed: int,
+    label: str,
+    ctx: Context[DataSettings],
+    *,
+    shuffle: bool = False,
 ) -> list[Problem]:
     """`n` problems of a task of ours: the first ones, or with `shuffle` any. Raises `StageError`."""
     try:
-        problems = load(benchmark, split, context.machine.data_dir, None if shuffle else n, seed, revision=_commit(label, context))
+        problems = load(
+            benchmark, split, ctx.machine.data_dir, None if shuffle else n, seed, revision=_commit(label, ctx)
+        )
     except (ValueError, OSError) as error:  # RecordError, LoadError, and generated problems that do not turn up
-        raise StageError(f"{label}: {error}", "Check the file, or data_dir; the expected columns are in docs/data.md.") from error
+        raise StageError(
+            f"{label}: {error}", "Check the file, or data_dir; the expected columns are in docs/data.md."
+        ) from error
     if not problems:
         raise StageError(f"{label}: no problems in split {split}", "The file or split is empty.")
     return list(itertools.islice(_drawn(problems, seed), n)) if shuffle else problems
 
 
-def seed_of(source: SourceSettings, context: Context[DataSettings]) -> int:
+def seed_of(source: SourceSettings, ctx: Context[DataSettings]) -> int:
     """The source's own seed, or the pipeline's."""
-    return context.seed if source.seed is None else source.seed
+    return ctx.seed if source.seed is None else source.seed
 
 
-def read(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Numbered]:
+def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list[Numbered]:
     """The rows of a local file, or of a hub dataset at its resolved commit, that are kept, at most `source.rows` of them.
 
     Raises:
@@ -57,11 +68,13 @@ def read(source: SourceSettings, label: str, context: Context[DataSettings]) -> 
 
     passed = _Passed()
     try:
-        taken = list(itertools.islice(_kept(_all_rows(source, label, context), source, label, context, passed), source.rows))
+        taken = list(itertools.islice(_kept(_all_rows(source, label, ctx), source, label, ctx, passed), source.rows))
     except RecordError as error:
         raise StageError(f"{label}: {error}", "Mend or remove that line.") from error
     except (OSError, ValueError, DatasetsError) as error:
-        raise StageError(f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset.") from error
+        raise StageError(
+            f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset."
+        ) from error
     name = source.file or source.hub
     if not passed.read:
         raise StageError(f"{label}: {name} has no rows", "The file, dataset or split is empty.")
@@ -78,7 +91,10 @@ def read(source: SourceSettings, label: str, context: Context[DataSettings]) -> 
 def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setting: str = "columns") -> Any:
     """A row's value; `StageError` where it has no such column."""
     if column not in row:
-        raise StageError(f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}", f"Set {label}.{setting}.")
+        raise StageError(
+            f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}",
+            f"Set {label}.{setting}.",
+        )
     return row[column]
 
 
@@ -88,11 +104,15 @@ def text_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
-        raise StageError(f"{label}: row {number}: column {column!r} is {value!r:.200}, expected text", "Mend or remove that row.")
+        raise StageError(
+            f"{label}: row {number}: column {column!r} is {value!r:.200}, expected text", "Mend or remove that row."
+        )
     try:
         value.encode()
     except UnicodeEncodeError as error:  # half of a pair of escapes, "\ud83d": JSON has it, no file can
-        raise StageError(f"{label}: row {number}: column {column!r} is no valid text: {error.reason}", "Mend or remove that row.") from None
+        raise StageError(
+            f"{label}: row {number}: column {column!r} is no valid text: {error.reason}", "Mend or remove that row."
+        ) from None
     return value.replace("\r\n", "\n")
 
 
@@ -105,16 +125,16 @@ class _Passed:
     first: str = ""
 
 
-def _commit(label: str, context: Context[DataSettings]) -> str | None:
-    commits: dict[str, str] = context.details.get("commits", {})
+def _commit(label: str, ctx: Context[DataSettings]) -> str | None:
+    commits: dict[str, str] = ctx.details.get("commits", {})
     return commits.get(label)
 
 
-def _all_rows(source: SourceSettings, label: str, context: Context[DataSettings]) -> Iterable[Numbered]:
+def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> Iterable[Numbered]:
     """Every row, in the source's order or drawn at random."""
     import datasets
 
-    seed = seed_of(source, context)
+    seed = seed_of(source, ctx)
     if source.file is None:
         # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
         streamed = datasets.load_dataset(
@@ -122,15 +142,19 @@ def _all_rows(source: SourceSettings, label: str, context: Context[DataSettings]
             source.hub_config,
             data_files=source.hub_files or None,
             split=source.split,
-            revision=_commit(label, context),
+            revision=_commit(label, ctx),
             streaming=True,
         )
-        return enumerate(streamed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if source.shuffle else streamed, start=1)
+        return enumerate(
+            streamed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if source.shuffle else streamed, start=1
+        )
     path = Path(source.file).expanduser()
     if path.suffix == ".parquet":
         table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
         numbers: Iterable[int] = range(len(table))
-        return ((number + 1, table[number]) for number in (_drawn(range(len(table)), seed) if source.shuffle else numbers))
+        return (
+            (number + 1, table[number]) for number in (_drawn(range(len(table)), seed) if source.shuffle else numbers)
+        )
     rows = enumerate(_array(path), start=1) if path.name.removesuffix(".gz").endswith(".json") else read_rows(path)
     return _drawn(list(rows), seed) if source.shuffle else rows
 
@@ -145,12 +169,18 @@ def _drawn(rows: Sequence[Any], seed: int) -> Iterator[Any]:
 def _array(path: Path) -> list[dict[str, Any]]:
     """The rows of a file that is one JSON array of objects."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig") as file:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if path.suffix == ".gz"
+            else open(path, encoding="utf-8-sig") as file
+        ):
             rows = json.load(file)
     except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(f"{path}: not a JSON array: {error}; one object a line is a .jsonl file") from error
     if not isinstance(rows, list):
-        raise RecordError(f"{path}: expected a JSON array of objects, found {type(rows).__name__}; one object a line is a .jsonl file")
+        raise RecordError(
+            f"{path}: expected a JSON array of objects, found {type(rows).__name__}; one object a line is a .jsonl file"
+        )
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise RecordError(f"{path}: row {number}: expected a JSON object, found {type(row).__name__}")
@@ -158,7 +188,7 @@ def _array(path: Path) -> list[dict[str, Any]]:
 
 
 def _kept(
-    rows: Iterable[Numbered], source: SourceSettings, label: str, context: Context[DataSettings], passed: _Passed
+    rows: Iterable[Numbered], source: SourceSettings, label: str, ctx: Context[DataSettings], passed: _Passed
 ) -> Iterator[Numbered]:
     """The rows that pass the source's conditions, graded in batches where the answer is verified."""
     passing = _passing(rows, source, label, passed)
@@ -169,18 +199,24 @@ def _kept(
     assert columns.answer is not None  # checked by SourceSettings
     assert columns.completion is not None
     failed = 0
-    with Grader(context.machine.threads) as grader:
+    with Grader(ctx.machine.threads) as grader:
         while batch := list(itertools.islice(passing, VERIFY_BATCH)):
             items = []
             for number, row in batch:
                 gold = text_of(row, columns.answer, label, number)
-                items.append((Problem(str(number), "data", "maths", "", gold), text_of(row, columns.completion, label, number), "stop"))
+                items.append(
+                    (
+                        Problem(str(number), "data", "maths", "", gold),
+                        text_of(row, columns.completion, label, number),
+                        "stop",
+                    )
+                )
             for entry, graded in zip(batch, grader.grade(items), strict=True):
                 if graded.verdict == "correct":
                     yield entry
                 else:
                     failed += 1
-    context.note(f"{label}: {failed} demonstrations are left out, their answer is not the gold one")
+    ctx.note(f"{label}: {failed} demonstrations are left out, their answer is not the gold one")
 
 
 def _passing(rows: Iterable[Numbered], source: SourceSettings, label: str, passed: _Passed) -> Iterator[Numbered]:
@@ -189,6 +225,9 @@ def _passing(rows: Iterable[Numbered], source: SourceSettings, label: str, passe
         passed.first = passed.first or ", ".join(f"{column} {value!r:.60}" for column, value in found.items())
         passed.read += 1
         # 1 is not True here, as it is not in JSON.
-        if all(value == source.where[c] and isinstance(value, bool) == isinstance(source.where[c], bool) for c, value in found.items()):
+        if all(
+            value == source.where[c] and isinstance(value, bool) == isinstance(source.where[c], bool)
+            for c, value in found.items()
+        ):
             passed.where += 1
             yield number, row

@@ -15,7 +15,7 @@ from stages.data.programs import tests_of
 from stages.data.questions import Question, question
 from stages.data.reading import load_task, read, seed_of, text_of, value_of
 from stages.data.settings import DataSettings, SourceSettings
-from stages.runtime import Context, StageError
+from stages.harness.context import Context, StageError
 
 Row = dict[str, Any]
 T = TypeVar("T", Row, Problem)
@@ -42,14 +42,16 @@ def names_of(sources: Sequence[SourceSettings]) -> list[str]:
     return told
 
 
-def demonstrations(source: SourceSettings, name: str, label: str, context: Context[DataSettings]) -> list[Asked[Row]]:
+def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]) -> list[Asked[Row]]:
     """The SFT rows of one source. Raises `StageError`, with the row's number where one row is the reason."""
     if source.task is not None:
         task = get(source.task)
-        problems = _task_problems(source, label, context)
+        problems = _task_problems(source, label, ctx)
         if task.demonstrate is None:
-            raise StageError(f"{label}: {task.name} has no demonstrations", "Use another task, or a file with a completion column.")
-        completions = task.demonstrate(problems, seed_of(source, context))
+            raise StageError(
+                f"{label}: {task.name} has no demonstrations", "Use another task, or a file with a completion column."
+            )
+        completions = task.demonstrate(problems, seed_of(source, ctx))
         return [
             _demonstration(f"{name}/{p.id}", name, p.prompt, completion, question(p.prompt))
             for p, completion in zip(problems, completions, strict=True)
@@ -57,7 +59,7 @@ def demonstrations(source: SourceSettings, name: str, label: str, context: Conte
     columns, rows = source.columns, []
     if columns.completion is None:
         raise StageError(f"{label}: columns.completion is not set", "Name the column with the demonstration.")
-    for number, row in read(source, label, context):
+    for number, row in read(source, label, ctx):
         asked, completion = text_of(row, columns.prompt, label, number), text_of(row, columns.completion, label, number)
         rows.append(_demonstration(f"{name}:{number}", name, _prompt(source, asked, []), completion, question(asked)))
     return rows
@@ -73,16 +75,16 @@ def _demonstration(id: str, source: str, prompt: str, completion: str, asked: Qu
     return Asked(id, content, asked)
 
 
-def rl_problems(source: SourceSettings, name: str, label: str, context: Context[DataSettings]) -> list[Asked[Problem]]:
+def rl_problems(source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]) -> list[Asked[Problem]]:
     """The RL problems of one source. Raises `StageError`, with the row's number where one row is the reason."""
     if source.task is not None:
-        return [Asked(p.id, p, question(p.prompt)) for p in _task_problems(source, label, context)]
+        return [Asked(p.id, p, question(p.prompt)) for p in _task_problems(source, label, ctx)]
     columns = source.columns
     if columns.answer is None:
         raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
     kind: Kind = "maths" if columns.tests is None else "code"
     found = []
-    for number, row in read(source, label, context):
+    for number, row in read(source, label, ctx):
         asked, gold = text_of(row, columns.prompt, label, number), text_of(row, columns.answer, label, number)
         tests = _tests(row, source, gold, label, number)
         prompt = _prompt(source, asked, tests.get("asserts", []))
@@ -94,12 +96,17 @@ def refuse_repeated(problems: Sequence[Asked[Problem]], label: str) -> None:
     """Pass rates and groups of completions go by the problem's id. Raises `StageError` where two problems have one."""
     repeated, times = Counter(problem.id for problem in problems).most_common(1)[0] if problems else ("", 1)
     if times > 1:
-        raise StageError(f"{label}: the problem {repeated} is there {times} times", "A task is listed twice: give one more rows instead.")
+        raise StageError(
+            f"{label}: the problem {repeated} is there {times} times",
+            "A task is listed twice: give one more rows instead.",
+        )
 
 
-def _task_problems(source: SourceSettings, label: str, context: Context[DataSettings]) -> list[Problem]:
+def _task_problems(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list[Problem]:
     assert source.task is not None
-    return load_task(get(source.task), source.split, source.rows, seed_of(source, context), label, context, shuffle=source.shuffle)
+    return load_task(
+        get(source.task), source.split, source.rows, seed_of(source, ctx), label, ctx, shuffle=source.shuffle
+    )
 
 
 def _tests(row: Mapping[str, Any], source: SourceSettings, program: str, label: str, number: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from stages.generate.settings import OwnProblems
-from stages.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity
 
 FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 """Endings of files that rows are read from."""

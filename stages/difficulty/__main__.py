@@ -2,6 +2,7 @@
 
 from stages.difficulty.run import run
 from stages.difficulty.settings import DifficultySettings
-from stages.runtime import run_stage
+from stages.harness.process import run_stage
 
-run_stage(DifficultySettings, run)
+if __name__ == "__main__":
+    run_stage(DifficultySettings, run)

@@ -11,27 +11,32 @@ from evaluation.records import Generation, Problem, RecordError, read_records, w
 from evaluation.statistics import wilson_interval
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.plan import problems_path
-from stages.runtime import Context, Result, StageError, write_json
+from stages.harness.context import Context, Result, StageError
+from stages.harness.json_files import write_json
 from stages.score.run import check_grader_errors, check_isolation, grade, make_scores, read_generations
 
 
-def run(context: Context[DifficultySettings]) -> Result:
+def run(ctx: Context[DifficultySettings]) -> Result:
     """`inputs["generations"]` are samples of the prompts in `inputs["data"]`; writes rl.jsonl, pass_rates.jsonl and summary.json."""
-    settings = context.settings
+    settings = ctx.settings
     try:
-        generations = read_generations(context.inputs["generations"] / "generations.jsonl")
+        generations = read_generations(ctx.inputs["generations"] / "generations.jsonl")
         names = list(dict.fromkeys(generation.benchmark for generation in generations))
-        problems = {name: {p.id: p for p in read_records(problems_path(context.inputs["data"], name), Problem)} for name in names}
+        problems = {
+            name: {p.id: p for p in read_records(problems_path(ctx.inputs["data"], name), Problem)} for name in names
+        }
     except (RecordError, OSError) as error:
-        raise StageError(f"the samples of the prompts cannot be read: {error}", "Run `vcore store verify`, then run again.") from error
-    right = _right(context, generations, problems)
+        raise StageError(
+            f"the samples of the prompts cannot be read: {error}", "Run `vcore store verify`, then run again."
+        ) from error
+    right = _right(ctx, generations, problems)
     rates = {name: {p: fmean(right[name, p]) for p in problems[name]} for name in names}
     rows = [
         {"set": name, "problem_id": p, "samples": len(right[name, p]), "right": sum(right[name, p])}
         for name in names
         for p in problems[name]
     ]
-    write_jsonl(context.output / "pass_rates.jsonl", rows)
+    write_jsonl(ctx.output / "pass_rates.jsonl", rows)
 
     gated = "dev" if "dev" in names else "rl"
     gate = _check_gate(settings, gated, [right[gated, p] for p in problems[gated]])
@@ -44,7 +49,7 @@ def run(context: Context[DifficultySettings]) -> Result:
             f"no prompt is left: {len(too_hard)} of {len(rates['rl'])} are too hard and {len(too_easy)} too easy for this checkpoint",
             "Train SFT longer, take other prompts, or widen difficulty.above and difficulty.below.",
         )
-    write_jsonl(context.output / "rl.jsonl", kept)
+    write_jsonl(ctx.output / "rl.jsonl", kept)
     pass_rate = fmean(rates["rl"].values())
     summary = {
         "prompts": len(rates["rl"]),
@@ -54,21 +59,23 @@ def run(context: Context[DifficultySettings]) -> Result:
         "pass_rate": pass_rate,
         "gate": gate,
     }
-    write_json(context.output / "summary.json", summary)
+    write_json(ctx.output / "summary.json", summary)
     headline = f"{len(kept)} of {len(rates['rl'])} prompts kept, {len(too_hard)} too hard, {len(too_easy)} too easy"
-    return Result({"prompts": len(rates["rl"]), "kept": len(kept)}, {"headline": headline, "pass_rate": round(pass_rate, 4)})
+    return Result(
+        {"prompts": len(rates["rl"]), "kept": len(kept)}, {"headline": headline, "pass_rate": round(pass_rate, 4)}
+    )
 
 
 def _right(
-    context: Context[DifficultySettings], generations: list[Generation], problems: dict[str, dict[str, Problem]]
+    ctx: Context[DifficultySettings], generations: list[Generation], problems: dict[str, dict[str, Problem]]
 ) -> dict[tuple[str, str], list[bool]]:
     """For each prompt, whether each of its samples is right. Raises StageError where the grader itself fails too often."""
-    scoring = context.settings.scoring
-    workers = scoring.workers or context.machine.threads
+    scoring = ctx.settings.scoring
+    workers = scoring.workers or ctx.machine.threads
     with Grader(workers, scoring.maths_timeout_s, scoring.code_timeout_s, scoring.memory_mib) as grader:
         if any(problem.kind == "code" for of_set in problems.values() for problem in of_set.values()):
             check_isolation(grader, scoring)
-        graded = grade(grader, generations, problems, lambda done: context.progress(done, len(generations), "grading"))
+        graded = grade(grader, generations, problems, lambda done: ctx.progress(done, len(generations), "grading"))
     scores = make_scores(generations, graded, problems)
     check_grader_errors(scores, scoring)
     right: dict[tuple[str, str], list[bool]] = {}
@@ -93,4 +100,11 @@ def _check_gate(settings: DifficultySettings, name: str, right: Sequence[Sequenc
             f"{said}, more than the {settings.max_solved:.1%} of difficulty.max_solved: RL would find little to learn",
             "Take harder prompts.",
         )
-    return {"set": name, "problems": len(right), "solved": solved, "solved_low": low, "solved_high": high, "pass_rate": rate}
+    return {
+        "set": name,
+        "problems": len(right),
+        "solved": solved,
+        "solved_low": low,
+        "solved_high": high,
+        "pass_rate": rate,
+    }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
+from stages.harness.settings import StageSettings, identity
 from stages.score.settings import ScoreSettings
-from stages.settings import StageSettings, identity
 
 
 class DifficultySettings(StageSettings):
@@ -35,5 +35,7 @@ class DifficultySettings(StageSettings):
         if self.max_solved is not None and self.max_solved < (self.min_solved or 0.0):
             raise ValueError(f"max_solved: {self.max_solved} is less than min_solved {self.min_solved}")
         if not any(above < right / self.samples < below for right in range(self.samples + 1)):
-            raise ValueError(f"below: no pass rate of {self.samples} samples lies above {self.above} and below {self.below}")
+            raise ValueError(
+                f"below: no pass rate of {self.samples} samples lies above {self.above} and below {self.below}"
+            )
         return self

@@ -1,7 +1,8 @@
 """`python -m stages.generate SPEC.json`."""
 
-from stages.generate.sample import run
+from stages.generate.run import run
 from stages.generate.settings import GenerateSettings
-from stages.runtime import run_stage
+from stages.harness.process import run_stage
 
-run_stage(GenerateSettings, run)
+if __name__ == "__main__":
+    run_stage(GenerateSettings, run)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
-from stages.runtime import StageError
+from stages.harness.context import StageError
 
 NOT_SAMPLED = {"temperature": 0.0}
 """Where the file does not ask to draw: greedy decoding, whatever temperature it names."""
@@ -55,7 +55,9 @@ def with_models_sampling(settings: GenerateSettings, folder: Path) -> GenerateSe
     path = folder / "generation_config.json"
     found = _declared(path)
     return settings.model_copy(
-        update={"benchmarks": [_sampled_so(b, found, path) if b.from_generation_config else b for b in settings.benchmarks]}
+        update={
+            "benchmarks": [_sampled_so(b, found, path) if b.from_generation_config else b for b in settings.benchmarks]
+        }
     )
 
 
@@ -69,13 +71,19 @@ def _declared(path: Path) -> dict[str, Any]:
     if not isinstance(declared, dict):
         raise StageError(f"{path}: not a JSON object", fix)
     said = {name: value for name, value in declared.items() if value is not None}
-    refused = [f"{name}: {said[name]}" for name, off in REFUSED.items() if name in said and said[name] not in (off, [], {})]
+    refused = [
+        f"{name}: {said[name]}" for name, off in REFUSED.items() if name in said and said[name] not in (off, [], {})
+    ]
     if refused:
         raise StageError(f"{path}: asks for {', '.join(refused)}, which not every engine here can do", fix)
     penalty = {"repetition_penalty": said["repetition_penalty"]} if "repetition_penalty" in said else {}
     if not said.get("do_sample", False):
         return NOT_SAMPLED | penalty
-    return LIBRARY_DEFAULTS | {name: said[name] for name in ("temperature", "top_p", "top_k", "min_p") if name in said} | penalty
+    return (
+        LIBRARY_DEFAULTS
+        | {name: said[name] for name in ("temperature", "top_p", "top_k", "min_p") if name in said}
+        | penalty
+    )
 
 
 def _sampled_so(benchmark: BenchmarkSettings, found: dict[str, Any], path: Path) -> BenchmarkSettings:
@@ -90,6 +98,7 @@ def _sampled_so(benchmark: BenchmarkSettings, found: dict[str, Any], path: Path)
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
         raise StageError(
-            f"{path}: {where + ': ' if where else ''}{problem['msg']}", "Leave out from_generation_config, and say how to sample."
+            f"{path}: {where + ': ' if where else ''}{problem['msg']}",
+            "Leave out from_generation_config, and say how to sample.",
         ) from error
     return checked.model_copy(update={"from_generation_config": True})

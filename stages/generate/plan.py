@@ -12,7 +12,7 @@ from evaluation.engines.base import SamplingRequest
 from evaluation.engines.chat import render
 from evaluation.records import Problem, RecordError, read_records
 from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
-from stages.runtime import StageError
+from stages.harness.context import StageError
 
 SampleId = tuple[str, str, int]
 """(benchmark, problem id, sample number)."""
@@ -34,7 +34,11 @@ class PlannedPrompt:
 
     def seed(self, sample: int, seed: int) -> int | None:
         """The seed of one sample; None where decoding is greedy and draws nothing."""
-        return None if self.benchmark.temperature == 0 else sample_seed(seed, (self.benchmark.name, self.problem.id, sample))
+        return (
+            None
+            if self.benchmark.temperature == 0
+            else sample_seed(seed, (self.benchmark.name, self.problem.id, sample))
+        )
 
     def request(self, sample: int, seed: int) -> SamplingRequest:
         """What the engine is asked for."""
@@ -95,16 +99,21 @@ def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]],
     ]
 
 
-def _prompt(settings: GenerateSettings, benchmark: BenchmarkSettings, problem: Problem, tokenizer: Any) -> tuple[str, tuple[int, ...]]:
+def _prompt(
+    settings: GenerateSettings, benchmark: BenchmarkSettings, problem: Problem, tokenizer: Any
+) -> tuple[str, tuple[int, ...]]:
     """Text and token ids of one prompt. Raises StageError where a benchmark has no beginning to go on with."""
     if benchmark.prompt == "chat":
         return render(tokenizer, problem.prompt, **settings.prompting(benchmark))
     beginning = problem.meta.get("completion")
     if not isinstance(beginning, str):
         raise StageError(
-            f"{benchmark.name} {problem.id} has no beginning of a program to go on with", "Use prompt: chat, or a benchmark of code."
+            f"{benchmark.name} {problem.id} has no beginning of a program to go on with",
+            "Use prompt: chat, or a benchmark of code.",
         )
-    return beginning, tuple(tokenizer(beginning)["input_ids"])  # with the token that begins a text, where the model has one
+    return beginning, tuple(
+        tokenizer(beginning)["input_ids"]
+    )  # with the token that begins a text, where the model has one
 
 
 def protocol(
@@ -121,7 +130,11 @@ def protocol(
     The seed is not part of it: two seeds are two draws under one protocol.
     """
     usual = {"own": None, "prompt": "chat", "from_generation_config": False, "min_p": 0.0, "repetition_penalty": 1.0}
-    asked = {name: value for name, value in benchmark.identity_settings().items() if name not in usual or value != usual[name]}
+    asked = {
+        name: value
+        for name, value in benchmark.identity_settings().items()
+        if name not in usual or value != usual[name]
+    }
     template = chat_template if benchmark.prompt == "chat" and chat_template is not None else ""
     return {
         **asked,

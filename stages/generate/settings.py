@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity
 
 PROMPT_SETS = ("rl", "dev")
 """What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
@@ -91,8 +91,12 @@ class BenchmarkSettings(StageSettings):
 
     @model_validator(mode="after")
     def _a_completion_is_no_conversation(self) -> BenchmarkSettings:
-        if self.prompt == "completion" and (self.system_prompt is not None or self.enable_thinking is not None or self.few_shot):
-            raise ValueError("prompt: a completion has no conversation; leave out system_prompt, enable_thinking and few_shot")
+        if self.prompt == "completion" and (
+            self.system_prompt is not None or self.enable_thinking is not None or self.few_shot
+        ):
+            raise ValueError(
+                "prompt: a completion has no conversation; leave out system_prompt, enable_thinking and few_shot"
+            )
         return self
 
     @model_validator(mode="after")
@@ -101,9 +105,13 @@ class BenchmarkSettings(StageSettings):
         if self.from_generation_config and said:
             raise ValueError(f"from_generation_config: the checkpoint says how to sample; leave out {', '.join(said)}")
         if self.temperature == 0 and self.samples > 1 and not self.from_generation_config:
-            raise ValueError(f"samples: {self.samples} greedy samples of a problem would all be the same; set a temperature")
+            raise ValueError(
+                f"samples: {self.samples} greedy samples of a problem would all be the same; set a temperature"
+            )
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 0 or self.min_p > 0):
-            raise ValueError("temperature: greedy decoding ignores top_p, top_k and min_p; set a temperature or leave them out")
+            raise ValueError(
+                "temperature: greedy decoding ignores top_p, top_k and min_p; set a temperature or leave them out"
+            )
         if any(not string for string in self.stop):
             raise ValueError("stop: an empty string would end every completion at once")
         return self

@@ -10,15 +10,23 @@ from typing import Any
 from trl import GRPOConfig
 
 from evaluation.engines.chat import template_options
-from stages import training
 from stages.grpo.rollout import DEV_PASS_RATE
 from stages.grpo.settings import GrpoSettings
-from stages.runtime import Context, StageError
+from stages.harness.context import Context, StageError
+from stages.training.options import check_options, shared_trainer_options
 
 _SAME_NAME = (
     *("learning_rate", "warmup_steps", "adam_beta1", "adam_beta2", "adam_epsilon", "weight_decay", "max_grad_norm"),
     *("num_generations", "num_iterations", "max_completion_length", "temperature", "top_p", "top_k"),
-    *("loss_type", "beta", "epsilon", "epsilon_high", "scale_rewards", "importance_sampling_level", "mask_truncated_completions"),
+    *(
+        "loss_type",
+        "beta",
+        "epsilon",
+        "epsilon_high",
+        "scale_rewards",
+        "importance_sampling_level",
+        "mask_truncated_completions",
+    ),
     *("entropy_coef", "top_entropy_quantile", "use_bias_correction_kl", "delta", "gradient_checkpointing"),
 )
 """Settings that GRPOConfig knows under the same name."""
@@ -30,19 +38,26 @@ OWNED_OPTIONS: dict[str, str] = {
     **dict.fromkeys(("max_steps", "num_train_epochs"), "grpo.steps"),
     **dict.fromkeys(("bf16", "fp16", "model_init_kwargs", "bf16_full_eval", "fp16_full_eval"), "grpo.dtype"),
     **dict.fromkeys(("generation_batch_size", "steps_per_generation"), "grpo.prompts_per_step and grpo.mini_batches"),
-    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"), "grpo.micro_batch_size"),
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"), "grpo.micro_batch_size"
+    ),
     **dict.fromkeys(("save_steps", "save_strategy", "save_total_limit", "save_only_model"), "grpo.checkpoint_steps"),
     **dict.fromkeys(
-        ("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"), "no option: every step is logged"
+        ("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter"),
+        "no option: every step is logged",
     ),
     **dict.fromkeys(("seed", "data_seed", "full_determinism"), "seed"),
     **dict.fromkeys(("use_cpu", "local_rank", "dataloader_pin_memory"), "execution.device"),
     **dict.fromkeys(("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end"), "grpo.dev_every"),
     **dict.fromkeys(("metric_for_best_model", "greater_is_better", "per_device_eval_batch_size"), "grpo.dev_every"),
     "num_generations_eval": "grpo.dev_samples",
-    **dict.fromkeys(("use_vllm", "vllm_mode", "use_transformers_continuous_batching", "use_transformers_paged"), "grpo.rollout"),
+    **dict.fromkeys(
+        ("use_vllm", "vllm_mode", "use_transformers_continuous_batching", "use_transformers_paged"), "grpo.rollout"
+    ),
     **dict.fromkeys(("vllm_server_base_url", "vllm_server_host", "vllm_server_port"), "grpo.server_url"),
-    **dict.fromkeys(("vllm_importance_sampling_clip_max", "vllm_importance_sampling_cap"), "grpo.sampling_correction_max"),
+    **dict.fromkeys(
+        ("vllm_importance_sampling_clip_max", "vllm_importance_sampling_cap"), "grpo.sampling_correction_max"
+    ),
     "vllm_importance_sampling_correction": "no option: the correction is always on, its size is what proves the weights are in step",
     "vllm_importance_sampling_mode": "grpo.sampling_correction_mode",
     **dict.fromkeys(("min_p", "repetition_penalty", "generation_kwargs", "vllm_structured_outputs_regex"), _WHOLE),
@@ -71,15 +86,35 @@ PINNED: dict[str, Any] = {
     },
     **{"fp16": False, "tf32": None, "torch_compile": False, "use_liger_kernel": False, "cast_lm_head_to_fp32": False},
     **{"neftune_noise_alpha": None, "disable_dropout": False, "shuffle_dataset": True, "dataloader_drop_last": False},
-    **{"train_sampling_strategy": "random", "ignore_data_skip": False, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
-    **{"repetition_penalty": 1.0, "min_p": None, "generation_kwargs": None, "cache_implementation": None, "pad_to_multiple_of": None},
+    **{
+        "train_sampling_strategy": "random",
+        "ignore_data_skip": False,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    },
+    **{
+        "repetition_penalty": 1.0,
+        "min_p": None,
+        "generation_kwargs": None,
+        "cache_implementation": None,
+        "pad_to_multiple_of": None,
+    },
     **{"vllm_model_impl": "vllm", "vllm_structured_outputs_regex": None, "trust_remote_code": False},
     **{"vllm_importance_sampling_correction": True, "vllm_importance_sampling_clip_min": None},
-    **{"multi_objective_aggregation": "sum_then_normalize", "off_policy_mask_threshold": None, "router_aux_loss_coef": None},
+    **{
+        "multi_objective_aggregation": "sum_then_normalize",
+        "off_policy_mask_threshold": None,
+        "router_aux_loss_coef": None,
+    },
     **{"sapo_temperature_neg": 1.05, "sapo_temperature_pos": 1.0},
     **{"vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo_lambda_neg": 2.0},
     **{"sync_ref_model": False, "ref_model_mixup_alpha": 0.6, "ref_model_sync_steps": 512},
-    **{"use_adaptive_entropy": False, "entropy_coef_min": 0.0, "entropy_coef_max": 1.0, "entropy_coef_delta": 0.005, "entropy_target": 0.2},
+    **{
+        "use_adaptive_entropy": False,
+        "entropy_coef_min": 0.0,
+        "entropy_coef_max": 1.0,
+        "entropy_coef_delta": 0.005,
+        "entropy_target": 0.2,
+    },
     "log_completions": False,
 }
 """Options that change results and have no setting of their own: another version's defaults change nothing here. `grpo.trainer` does."""
@@ -91,7 +126,7 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
     Raises:
         StageError: for the first option that cannot be used, or for what GRPOConfig itself says of their values.
     """
-    training.check_trainer_options(options, GRPOConfig, OWNED_OPTIONS)
+    check_options(options, GRPOConfig, OWNED_OPTIONS)
     make_config({"output_dir": ".", "use_cpu": True, "bf16": False, "report_to": "none", **PINNED, **options})
 
 
@@ -115,9 +150,11 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
     here = settings.completions_per_step // processes
     micro_batch = settings.micro_batch_size or here
     if here % micro_batch:
-        raise StageError(f"grpo.micro_batch_size {micro_batch} does not divide the {here} completions of one process", "Lower it.")
+        raise StageError(
+            f"grpo.micro_batch_size {micro_batch} does not divide the {here} completions of one process", "Lower it."
+        )
     options = {
-        **training.shared_trainer_options(ctx, logging_steps=1, checkpoint_steps=_checkpoint_steps(settings)),
+        **shared_trainer_options(ctx, logging_steps=1, checkpoint_steps=_checkpoint_steps(settings)),
         **{name: getattr(settings, name) for name in _SAME_NAME},
         **PINNED,
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,

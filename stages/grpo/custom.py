@@ -15,7 +15,7 @@ from typing import Any
 
 from evaluation.records import Problem
 from stages.grpo.settings import CustomReward
-from stages.runtime import StageError
+from stages.harness.context import StageError
 
 RewardFunction = Callable[[list[Problem], list[str], list[str]], list[float]]
 _FIX = "Check `grpo.rewards.custom` (file, function, options); docs/rl.md has a complete example."
@@ -84,7 +84,9 @@ def _in_time(call: Callable[[], Any], seconds: float, what: str) -> Any:
     if raised:
         raise raised[0]
     if not ended:
-        raise StageError(f"{what} did not end within {seconds:g} s", "Make it faster, or raise `timeout_s` of this reward.")
+        raise StageError(
+            f"{what} did not end within {seconds:g} s", "Make it faster, or raise `timeout_s` of this reward."
+        )
     return ended[0]
 
 

@@ -10,7 +10,9 @@ from evaluation.records import Problem
 from stages.grpo.rewards import Rewards
 from stages.grpo.settings import GrpoSettings
 
-MATHS = Problem("probe", "probes", "maths", "A box holds 4 rows of 17 pens. How many pens? Put the answer in \\boxed{}.", "68")
+MATHS = Problem(
+    "probe", "probes", "maths", "A box holds 4 rows of 17 pens. How many pens? Put the answer in \\boxed{}.", "68"
+)
 CODE = Problem(
     "probe",
     "probes",
@@ -59,7 +61,9 @@ TRICKS: dict[str, dict[str, str]] = {
         "prompt echo": CODE.prompt,
         "a right program inside thinking that never ends": "<think>\n" + _program("def f(x):\n    return x + x"),
         "the tests as the program": _program("assert f(3) == 6"),
-        "the tests after a wrong function": _program("def f(x):\n    return 0\ntry: assert f(3) == 6\nexcept AssertionError: pass"),
+        "the tests after a wrong function": _program(
+            "def f(x):\n    return 0\ntry: assert f(3) == 6\nexcept AssertionError: pass"
+        ),
         "sys.exit(0)": _run("import sys\nsys.exit(0)"),
         "os._exit(0)": _run("import os\nos._exit(0)"),
         "exit inside the function": _program("def f(x):\n    raise SystemExit(0)"),
@@ -106,7 +110,9 @@ def probe(settings: GrpoSettings, kinds: Sequence[str] = ("maths", "code")) -> l
         StageError: a reward function of the user's own cannot be loaded, or returns what is no reward.
     """
     found = []
-    with Grader(settings.grader_workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
+    with Grader(
+        settings.grader_workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib
+    ) as grader:
         for kind in kinds:
             problem = MATHS if kind == "maths" else CODE
             names = ["honest solution", *TRICKS[kind]]
@@ -114,10 +120,19 @@ def probe(settings: GrpoSettings, kinds: Sequence[str] = ("maths", "code")) -> l
             functions, weights = Rewards([problem], grader, _Bytes(), [_Bytes.END], 1.0).parts(settings)
             ids = [[*text.encode(), _Bytes.END] for text in completions]
             given = [
-                function(prompts=[], completions=[], completion_ids=ids, problem=[0] * len(ids), log_metric=lambda name, value: None)
+                function(
+                    prompts=[],
+                    completions=[],
+                    completion_ids=ids,
+                    problem=[0] * len(ids),
+                    log_metric=lambda name, value: None,
+                )
                 for function in functions
             ]
-            totals = [sum(weight * part[place] for weight, part in zip(weights, given, strict=True)) for place in range(len(ids))]
+            totals = [
+                sum(weight * part[place] for weight, part in zip(weights, given, strict=True))
+                for place in range(len(ids))
+            ]
             verdicts = [graded.verdict for graded in grader.grade([(problem, text, "stop") for text in completions])]
             found.append(Probe(kind, names[0], verdicts[0], totals[0], verdicts[0] != "correct"))
             found += [

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from stages import ranks
 from stages.grpo.trainer import StageTrainer, equal_groups, whole_groups
-from stages.runtime import StageError
+from stages.harness.context import StageError
+from stages.training import distributed
 
 FIRST_REWARD = "resampling/reward"
 """Mean reward of the prompts a step drew first. `reward` is that of the completions trained on, which are chosen for being mixed."""
@@ -55,7 +55,8 @@ class ResamplingTrainer(StageTrainer):
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self._ready is not None:
             raise StageError(
-                "this TRL does not sample and grade where it did", "Install the pinned versions, or set grpo.resampling_rounds: 0."
+                "this TRL does not sample and grade where it did",
+                "Install the pinned versions, or set grpo.resampling_rounds: 0.",
             )
         return batch
 
@@ -75,7 +76,9 @@ class ResamplingTrainer(StageTrainer):
         metrics["resampling/frac_reward_zero_std"].append(
             len(equal_groups(totals, self.num_generations)) * self.num_generations / len(totals)
         )
-        metrics["resampling/frac_same_verdict"].append(len(self._without_signal(first)) * self.num_generations / len(first))
+        metrics["resampling/frac_same_verdict"].append(
+            len(self._without_signal(first)) * self.num_generations / len(first)
+        )
         metrics["resampling/rounds"].append(float(len(drawn)))
         metrics["resampling/groups"].append(float(sum(drawn)))
         return (samples, rewards), [dict(sample.row) for sample in samples]
@@ -113,15 +116,21 @@ class ResamplingTrainer(StageTrainer):
         decides = rewards[:, CORRECT] if self.reward_weights[CORRECT] > 0 else self._total(rewards)
         return equal_groups(decides, self.num_generations)
 
-    def _replace_groups(self, samples: list[Sample], rewards: torch.Tensor) -> tuple[list[Sample], torch.Tensor, list[int]]:
+    def _replace_groups(
+        self, samples: list[Sample], rewards: torch.Tensor
+    ) -> tuple[list[Sample], torch.Tensor, list[int]]:
         """The same with groups without a signal replaced as far as the rounds, and the prompts, go; and each round's number of groups."""
         samples, rewards, drawn = list(samples), rewards.clone(), list[int]()
-        here = ranks.index() * len(samples)
+        here = distributed.rank() * len(samples)
         missing = self._without_signal(rewards)
-        waiting = self._further_prompts(problem for part in ranks.gather([sample.row["problem"] for sample in samples]) for problem in part)
+        waiting = self._further_prompts(
+            problem for part in distributed.gather([sample.row["problem"] for sample in samples]) for problem in part
+        )
         while missing and len(drawn) < self._rounds:
-            count = whole_groups(len(missing), self.num_generations, ranks.count())
-            while count > len(waiting) or count * self.num_generations % ranks.count():  # few are left: as many as can be shared
+            count = whole_groups(len(missing), self.num_generations, distributed.world_size())
+            while (
+                count > len(waiting) or count * self.num_generations % distributed.world_size()
+            ):  # few are left: as many as can be shared
                 count -= 1
             if count == 0:
                 break
@@ -148,6 +157,6 @@ class ResamplingTrainer(StageTrainer):
     def _sample_groups(self, problems: list[int]) -> tuple[list[Sample], torch.Tensor]:
         """All processes' completions of these problems, each process having sampled an equal share, and their rewards."""
         rows = [self.train_dataset[problem] for problem in problems for _ in range(self.num_generations)]
-        share = len(rows) // ranks.count()
-        samples, rewards = self._sample(rows[ranks.index() * share : (ranks.index() + 1) * share])
-        return [sample for part in ranks.gather(samples) for sample in part], rewards
+        share = len(rows) // distributed.world_size()
+        samples, rewards = self._sample(rows[distributed.rank() * share : (distributed.rank() + 1) * share])
+        return [sample for part in distributed.gather(samples) for sample in part], rewards

@@ -11,11 +11,11 @@ from evaluation.engines.base import text_of
 from evaluation.graders.extraction import after_thinking, continue_prompt
 from evaluation.grading import Grader
 from evaluation.records import VERDICTS, Problem
-from stages import ranks
 from stages.grpo.custom import RewardFunction, load_reward
 from stages.grpo.settings import GrpoSettings
 from stages.grpo.shaping import overlong_penalty, repetition_penalty
-from stages.runtime import StageError
+from stages.harness.context import StageError
+from stages.training import distributed
 
 TrlReward = Callable[..., list[float]]
 
@@ -53,17 +53,25 @@ class Rewards:
         self._max_error_share = max_error_share
 
     def correct(
-        self, completion_ids: Sequence[Sequence[int]], problem: Sequence[int], log_metric: Callable[[str, float], None], **_: Any
+        self,
+        completion_ids: Sequence[Sequence[int]],
+        problem: Sequence[int],
+        log_metric: Callable[[str, float], None],
+        **_: Any,
     ) -> list[float]:
         """1 where the grader says `correct`, else 0; logs the count of each verdict of the step."""
-        items = [(self._problems[index], *self._decoded(ids)) for index, ids in zip(problem, completion_ids, strict=True)]
+        items = [
+            (self._problems[index], *self._decoded(ids)) for index, ids in zip(problem, completion_ids, strict=True)
+        ]
         graded = self._grader.grade(items)
         self._dev_verdicts += [
-            (index, grade.verdict == "correct") for grade, index in zip(graded, problem, strict=True) if index >= self._dev_from
+            (index, grade.verdict == "correct")
+            for grade, index in zip(graded, problem, strict=True)
+            if index >= self._dev_from
         ]
         # Over all processes: TRL logs the mean of what each of them says.
         failure = next((grade.detail for grade in graded if grade.verdict == "grader_error"), "")
-        gathered = ranks.gather((Counter(grade.verdict for grade in graded), failure))
+        gathered = distributed.gather((Counter(grade.verdict for grade in graded), failure))
         counts = sum((of_one for of_one, _ in gathered), Counter[str]())
         for verdict in VERDICTS:
             log_metric(f"verdicts/{verdict}", float(counts[verdict]))
@@ -136,7 +144,11 @@ class Rewards:
     def _custom(self, name: str, function: RewardFunction) -> TrlReward:
         def custom(completion_ids: Sequence[Sequence[int]], problem: Sequence[int], **_: Any) -> list[float]:
             decoded = [self._decoded(ids) for ids in completion_ids]
-            return function([self._problems[index] for index in problem], [text for text, _ in decoded], [reason for _, reason in decoded])
+            return function(
+                [self._problems[index] for index in problem],
+                [text for text, _ in decoded],
+                [reason for _, reason in decoded],
+            )
 
         custom.__name__ = name
         return custom
@@ -146,7 +158,9 @@ class Rewards:
 
     def _decoded(self, ids: Sequence[int]) -> tuple[str, str]:
         """Text and finish reason of one completion."""
-        return continue_prompt(self._prompt_end, text_of(self._tokenizer, ids, ())), "stop" if self._finished(ids) else "length"
+        return continue_prompt(self._prompt_end, text_of(self._tokenizer, ids, ())), "stop" if self._finished(
+            ids
+        ) else "length"
 
 
 def has_answer_form(kind: str, completion: str) -> bool:
@@ -157,7 +171,9 @@ def has_answer_form(kind: str, completion: str) -> bool:
         return False
     if kind == "code":
         return len(_FENCE.findall(completion)) == len(_FENCE.findall(answer)) == 2
-    return completion.count("\\boxed{") == answer.count("\\boxed{") == 1 and _boxed_is_complete(answer.partition("\\boxed{")[2])
+    return completion.count("\\boxed{") == answer.count("\\boxed{") == 1 and _boxed_is_complete(
+        answer.partition("\\boxed{")[2]
+    )
 
 
 def _boxed_is_complete(rest: str) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 
 from evaluation.engines import EngineUnavailable, vllm_cpu
 from evaluation.engines.vllm_engine import require_vllm
-from stages import ranks
 from stages.grpo.rewards import Rewards
 from stages.grpo.settings import GrpoSettings
-from stages.runtime import Context, StageError
-from stages.training import StageCallback
+from stages.harness.context import Context, StageError
+from stages.training import distributed
+from stages.training.loop import StageCallback
 
 LARGEST = "sampling/sampling_logp_difference/max"
 MEAN = "sampling/sampling_logp_difference/mean"
@@ -41,7 +41,8 @@ def configure_engine(ctx: Context[GrpoSettings]) -> None:
 
     if not hasattr(generation, "LLM"):
         raise StageError(
-            "this TRL does not build vLLM's engine where it did", "Install the pinned versions, or choose `grpo.rollout: transformers`."
+            "this TRL does not build vLLM's engine where it did",
+            "Install the pinned versions, or choose `grpo.rollout: transformers`.",
         )
     import vllm
 
@@ -59,11 +60,13 @@ class GrpoCallback(StageCallback):
         """The share of right answers on the dev problems, over all processes: what the Trainer chooses by, and a line of the curve."""
         self._rewards.check_grader(f"data.dev at step {state.global_step}")
         samples: dict[int, list[bool]] = {}
-        for verdicts in ranks.gather(self._rewards.take_dev_verdicts()):
+        for verdicts in distributed.gather(self._rewards.take_dev_verdicts()):
             for problem, verdict in verdicts:
                 samples.setdefault(problem, []).append(verdict)
         # Where the problems do not share out evenly, the processes get some of them twice: each counts as often as it was asked for.
-        counted = [verdict for of_problem in samples.values() for verdict in of_problem[: self.ctx.settings.dev_samples]]
+        counted = [
+            verdict for of_problem in samples.values() for verdict in of_problem[: self.ctx.settings.dev_samples]
+        ]
         right, total = sum(counted), len(counted)
         metrics[f"eval_{DEV_PASS_RATE}"] = right / total
         state.log_history.append({"step": state.global_step, DEV_PASS_RATE: right / total, "dev_samples": total})
@@ -79,13 +82,17 @@ class GrpoCallback(StageCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         super().on_log(args, state, control, logs, **kwargs)
-        if self.ctx.settings.rollout != "transformers" and "reward" in logs:  # a step that sampled, not the summary at the end
+        if (
+            self.ctx.settings.rollout != "transformers" and "reward" in logs
+        ):  # a step that sampled, not the summary at the end
             self._check(state.global_step, logs)
 
     def _check(self, step: int, logs: dict[str, float]) -> None:
         if LARGEST not in logs or MEAN not in logs:
             raise StageError(f"TRL logs no {LARGEST}: the sampler cannot be checked", "Install the pinned versions.")
-        for name, found, bound in zip(("max", "mean"), (logs[LARGEST], logs[MEAN]), self.ctx.settings.logprob_bounds, strict=True):
+        for name, found, bound in zip(
+            ("max", "mean"), (logs[LARGEST], logs[MEAN]), self.ctx.settings.logprob_bounds, strict=True
+        ):
             if bound is not None and not found <= bound:
                 raise StageError(
                     f"step {step}: the {name} log-probability difference of sampled tokens between vLLM and the trainer is {found:.3g}, "
@@ -108,7 +115,8 @@ def check_recorded(ctx: Context[GrpoSettings], history: list[dict[str, float]]) 
     expected = ctx.settings.steps // ctx.settings.steps_per_rollout
     if len(measured) != expected:
         raise StageError(
-            f"the sampler was compared with the trainer in {len(measured)} of {expected} rollouts", "This is an error in the stage."
+            f"the sampler was compared with the trainer in {len(measured)} of {expected} rollouts",
+            "This is an error in the stage.",
         )
     return {
         "logprob_difference_max": max(entry[LARGEST] for entry in measured),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity
 from stages.sft.settings import LoraSettings
 
 
@@ -48,7 +48,9 @@ class RewardSettings(StageSettings):
             raise ValueError("correct: with all weights 0 there is nothing to learn from")
         names = [part.function for part in self.custom]
         if len(set(names)) < len(names) or {"correct", "format", "overlong", "repetition"} & set(names):
-            raise ValueError("custom: each function needs a name of its own, not that of a built-in part: rewards are logged by name")
+            raise ValueError(
+                "custom: each function needs a name of its own, not that of a built-in part: rewards are logged by name"
+            )
         return self
 
 
@@ -117,7 +119,9 @@ class GrpoSettings(StageSettings):
     """Where `trl vllm-serve` answers, for example http://node2:8000 (vllm_server)."""
     sleep: bool = execution(False)
     """Give vLLM's GPU memory back while the trainer computes; its weights are synchronised anew each time (vllm, cuda)."""
-    sampling_correction_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = identity("sequence_mask")
+    sampling_correction_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = identity(
+        "sequence_mask"
+    )
     """How the ratio of the trainer's probability to vLLM's enters the loss; it is always measured (TRL's names)."""
     sampling_correction_max: float = identity(3.0, gt=1)
     """Largest ratio of trainer to sampler probability that is kept."""
@@ -243,7 +247,9 @@ class GrpoSettings(StageSettings):
                 f"rewards.overlong_buffer: {self.rewards.overlong_buffer} is more than max_completion_length {self.max_completion_length}"
             )
         if (self.rollout == "vllm_server") != (self.server_url is not None):
-            raise ValueError("server_url: the rollout vllm_server needs the address of `trl vllm-serve`, and no other takes one")
+            raise ValueError(
+                "server_url: the rollout vllm_server needs the address of `trl vllm-serve`, and no other takes one"
+            )
         if self.sleep and self.rollout != "vllm":
             raise ValueError("sleep: only the rollout vllm has an engine beside the trainer that could sleep")
         if self.rollout == "transformers" and self.max_logprob_difference is not None:

@@ -17,8 +17,8 @@ from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from trl import GRPOTrainer
 
-from stages import ranks
-from stages.lora import merged_parameters
+from stages.training import distributed
+from stages.training.lora import merged_parameters
 
 SAME_REWARD = 1e-6
 """Rewards that differ by less count as equal: float32's rounding of a sum of parts."""
@@ -131,11 +131,11 @@ class StageTrainer(GRPOTrainer):  # type: ignore[misc]
         samples, problems = self.num_generations_eval, len(self.eval_dataset)
         size = max(1, self.args.generation_batch_size // samples)
         for start in range(0, problems, size):
-            count = whole_groups(min(size, problems - start), samples, ranks.count())
+            count = whole_groups(min(size, problems - start), samples, distributed.world_size())
             numbers = [number % problems for number in range(start, start + count)]
             rows = [dict(self.eval_dataset[number]) for number in numbers for _ in range(samples)]
-            share = len(rows) // ranks.count()
-            yield rows[ranks.index() * share : (ranks.index() + 1) * share]
+            share = len(rows) // distributed.world_size()
+            yield rows[distributed.rank() * share : (distributed.rank() + 1) * share]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load weights to go on with.

@@ -1,8 +1,8 @@
 """`python -m stages.report SPEC.json`"""
 
-from stages.report.build import build
+from stages.harness.process import run_stage
+from stages.report.run import run
 from stages.report.settings import ReportSettings
-from stages.runtime import run_stage
 
 if __name__ == "__main__":
-    run_stage(ReportSettings, build)
+    run_stage(ReportSettings, run)

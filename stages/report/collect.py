@@ -11,10 +11,11 @@ from typing import Any
 
 from evaluation.comparison import Comparison, Measured, compare, right_shares
 from evaluation.records import VERDICTS, Generation, Problem, Score, read_records, read_rows
+from stages.harness.context import Context, StageError
+from stages.harness.json_files import read_json
 from stages.report.model import CHECKPOINTS, Report, Result, Stage, Transcript, WeightedRow
 from stages.report.settings import ReportSettings
 from stages.report.statements import caveats, verdict
-from stages.runtime import Context, StageError, read_json
 
 SampleId = tuple[str, str, int]
 _FIX = "Run `vcore store verify`, then run again."
@@ -29,44 +30,50 @@ class _Checkpoint:
     generations: dict[SampleId, Generation]
 
 
-def collect(context: Context[ReportSettings]) -> Report:
+def collect(ctx: Context[ReportSettings]) -> Report:
     """Read every input. Raises `StageError` for one that is missing or damaged, or whose numbers do not fit its records."""
-    states = {stage["name"]: stage["state"] for stage in context.details.get("stages", [])}
-    stages = [_stage(name, folder, states.get(name, "cached")) for name, folder in context.inputs.items()]
+    states = {stage["name"]: stage["state"] for stage in ctx.details.get("stages", [])}
+    stages = [_stage(name, folder, states.get(name, "cached")) for name, folder in ctx.inputs.items()]
     measured = {
-        name: _checkpoint(name, _input(context, f"score.{name}"), _input(context, f"generate.{name}"))
+        name: _checkpoint(name, _input(ctx, f"score.{name}"), _input(ctx, f"generate.{name}"))
         for name in CHECKPOINTS
-        if f"score.{name}" in context.inputs
+        if f"score.{name}" in ctx.inputs
     }
     results = [result for checkpoint in measured.values() for result in checkpoint.results.values()]
     if not results:
         raise StageError("there are no scores to report", "The report needs at least one score stage.")
-    data = _input(context, "data")
+    data = _input(ctx, "data")
     comparisons = _compare(measured)
     try:
         overlap = len(read_json(data / "summary.json")["overlap"])
-        problems = {(p.benchmark, p.id): p for file in sorted((data / "benchmarks").glob("*.jsonl")) for p in read_records(file, Problem)}
+        problems = {
+            (p.benchmark, p.id): p
+            for file in sorted((data / "benchmarks").glob("*.jsonl"))
+            for p in read_records(file, Problem)
+        }
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged("data", data, error) from error
     return Report(
-        title=context.settings.title or context.details.get("name", "pipeline"),
+        title=ctx.settings.title or ctx.details.get("name", "pipeline"),
         verdict=verdict(results, comparisons),
-        command=context.details.get("command", ""),
-        seed=context.seed,
+        command=ctx.details.get("command", ""),
+        seed=ctx.seed,
         stages=stages,
         results=results,
         comparisons=comparisons,
-        transcripts=_transcripts(context.settings, measured, problems),
-        weighted_rows=_weighted_rows(context.inputs.get("sft")),
+        transcripts=_transcripts(ctx.settings, measured, problems),
+        weighted_rows=_weighted_rows(ctx.inputs.get("sft")),
         caveats=caveats(results, comparisons, stages, overlap),
-        config=context.details.get("config", {}),
+        config=ctx.details.get("config", {}),
     )
 
 
-def _input(context: Context[ReportSettings], name: str) -> Path:
-    if name not in context.inputs:
-        raise StageError(f"the report's input {name} is missing", "Give the artifact of every stage that its scores were made from.")
-    return context.inputs[name]
+def _input(ctx: Context[ReportSettings], name: str) -> Path:
+    if name not in ctx.inputs:
+        raise StageError(
+            f"the report's input {name} is missing", "Give the artifact of every stage that its scores were made from."
+        )
+    return ctx.inputs[name]
 
 
 def _damaged(name: str, folder: Path, error: Exception) -> StageError:
@@ -94,7 +101,8 @@ def _stage(name: str, folder: Path, state: str) -> Stage:
             metrics=manifest["metrics"],
             proof=manifest["proof"],
             versions=manifest["versions"],
-            hardware=manifest["hardware"] | {field: manifest["hardware"][field] for field in ("cpu", "cores", "memory_gib", "gpu")},
+            hardware=manifest["hardware"]
+            | {field: manifest["hardware"][field] for field in ("cpu", "cores", "memory_gib", "gpu")},
             git={field: manifest["git"][field] for field in ("commit", "dirty")},
             curve=curve,
         )
@@ -107,7 +115,11 @@ def _weighted_rows(folder: Path | None) -> list[WeightedRow]:
     if folder is None or not (path := folder / "record" / "token_weights.json").is_file():
         return []
     try:
-        found = [(index, WeightedRow(entry["step"], **row)) for entry in read_json(path) for index, row in enumerate(entry["rows"])]
+        found = [
+            (index, WeightedRow(entry["step"], **row))
+            for entry in read_json(path)
+            for index, row in enumerate(entry["rows"])
+        ]
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged("sft", folder, error) from error
     return [row for _, row in sorted(found, key=lambda item: (item[0], item[1].step))]
@@ -115,26 +127,38 @@ def _weighted_rows(folder: Path | None) -> list[WeightedRow]:
 
 def _checkpoint(name: str, score_folder: Path, generate_folder: Path) -> _Checkpoint:
     try:
-        generations = {(g.benchmark, g.problem_id, g.sample): g for g in read_records(generate_folder / "generations.jsonl", Generation)}
+        generations = {
+            (g.benchmark, g.problem_id, g.sample): g
+            for g in read_records(generate_folder / "generations.jsonl", Generation)
+        }
     except (OSError, ValueError) as error:
         raise _damaged(f"generate.{name}", generate_folder, error) from error
     try:
         scores: dict[str, list[Score]] = {}
         for score in read_records(score_folder / "scores.jsonl", Score):
             if (score.benchmark, score.problem_id, score.sample) not in generations:
-                raise ValueError(f"sample {score.sample} of {score.benchmark} {score.problem_id} was scored but never generated")
+                raise ValueError(
+                    f"sample {score.sample} of {score.benchmark} {score.problem_id} was scored but never generated"
+                )
             scores.setdefault(score.benchmark, []).append(score)
         metrics = read_json(score_folder / "metrics.json")
         if set(metrics) != set(scores):
             raise ValueError(f"scores are of {sorted(scores)}, numbers of {sorted(metrics)}")
-        results = {benchmark: _result(name, benchmark, metrics[benchmark], rows, generations) for benchmark, rows in scores.items()}
+        results = {
+            benchmark: _result(name, benchmark, metrics[benchmark], rows, generations)
+            for benchmark, rows in scores.items()
+        }
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _damaged(f"score.{name}", score_folder, error) from error
     return _Checkpoint(results, scores, generations)
 
 
 def _result(
-    checkpoint: str, benchmark: str, metrics: dict[str, Any], scores: list[Score], generations: dict[SampleId, Generation]
+    checkpoint: str,
+    benchmark: str,
+    metrics: dict[str, Any],
+    scores: list[Score],
+    generations: dict[SampleId, Generation],
 ) -> Result:
     """One cell, after its numbers are found again in the scores. Raises `ValueError` where they are not, `KeyError` for a missing field."""
     given = {f.name: metrics[f.name] for f in dataclasses.fields(Result) if f.name not in _OWN_FIELDS}
@@ -149,7 +173,10 @@ def _result(
     )
     shares = right_shares(scores)
     counts = {name: sum(s.verdict == name for s in scores) for name in VERDICTS}
-    if not math.isclose(result.value, fmean(shares.values()), abs_tol=1e-9) or not result.low <= result.value <= result.high:
+    if (
+        not math.isclose(result.value, fmean(shares.values()), abs_tol=1e-9)
+        or not result.low <= result.value <= result.high
+    ):
         raise ValueError(f"{benchmark}: the value {result.value} is not that of scores.jsonl, {fmean(shares.values())}")
     if (result.n, result.samples) != (len(shares), len(scores)) or result.verdicts != counts:
         raise ValueError(f"{benchmark}: the counts in metrics.json are not those of scores.jsonl")
@@ -179,7 +206,9 @@ def _compare(measured: dict[str, _Checkpoint]) -> list[Comparison]:
     return out
 
 
-def _transcripts(settings: ReportSettings, measured: dict[str, _Checkpoint], problems: dict[tuple[str, str], Problem]) -> list[Transcript]:
+def _transcripts(
+    settings: ReportSettings, measured: dict[str, _Checkpoint], problems: dict[tuple[str, str], Problem]
+) -> list[Transcript]:
     """For each benchmark and checkpoint the first right answers, and of the others one of each verdict before a second of any."""
     out = []
     for benchmark in dict.fromkeys(name for checkpoint in measured.values() for name in checkpoint.scores):
@@ -188,9 +217,15 @@ def _transcripts(settings: ReportSettings, measured: dict[str, _Checkpoint], pro
             right = [score for score in scores if score.verdict == "correct"][: settings.transcripts]
             for score in right + _varied([s for s in scores if s.verdict != "correct"], settings.transcripts):
                 if (benchmark, score.problem_id) not in problems:
-                    raise StageError(f"{benchmark} {score.problem_id} was scored but is not among the data's problems", _FIX)
+                    raise StageError(
+                        f"{benchmark} {score.problem_id} was scored but is not among the data's problems", _FIX
+                    )
                 generation = checkpoint.generations[benchmark, score.problem_id, score.sample]
-                out.append(_transcript(name, score, generation, problems[benchmark, score.problem_id], settings.transcript_characters))
+                out.append(
+                    _transcript(
+                        name, score, generation, problems[benchmark, score.problem_id], settings.transcript_characters
+                    )
+                )
     return out
 
 

@@ -52,7 +52,9 @@ def stage_cost(
 
 def cost_of(stage: Stage, config: Mapping[str, Any]) -> Cost:
     """The cost of a stage of a report, run under a pipeline's config."""
-    return stage_cost(stage.name, stage.seconds, stage.metrics, stage.hardware, stage.curve, config.get("execution", {}))
+    return stage_cost(
+        stage.name, stage.seconds, stage.metrics, stage.hardware, stage.curve, config.get("execution", {})
+    )
 
 
 def total(costs: Iterable[Cost]) -> Cost:
@@ -65,7 +67,9 @@ def tokens(count: float) -> str:
     """`1.3 M`, `12 k`; a dash for none."""
     if not count:
         return "–"
-    return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
+    return (
+        f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
+    )
 
 
 def hours(gpu_hours: float) -> str:

@@ -23,7 +23,13 @@ from stages.report.model import Report, Stage
 
 INK = "#010203"  # replaced by the page's own text colour
 COLOURS = ("#7d8590", "#2f81f7", "#d9730d")  # each at least 3:1 on white and on near-black
-SERIES = ((COLOURS[1], "-"), (COLOURS[2], "--"), (COLOURS[0], ":"), (COLOURS[2], "-."), (COLOURS[1], (0, (5, 1, 1, 1, 1, 1))))
+SERIES = (
+    (COLOURS[1], "-"),
+    (COLOURS[2], "--"),
+    (COLOURS[0], ":"),
+    (COLOURS[2], "-."),
+    (COLOURS[1], (0, (5, 1, 1, 1, 1, 1))),
+)
 MARKERS = ("o", "s", "D")
 MOST_POINTS = 400
 STYLE = {
@@ -54,12 +60,18 @@ PANELS: dict[str, tuple[str, list[tuple[str, dict[str, str]]]]] = {
     "grpo": (
         "GRPO",
         [
-            ("reward", {"reward": "reward", "rewards/correct/mean": "correct", "resampling/reward": "reward, first draw"}),
+            (
+                "reward",
+                {"reward": "reward", "rewards/correct/mean": "correct", "resampling/reward": "reward, first draw"},
+            ),
             ("parts of the reward", {}),
             ("completion length, tokens", {"completions/mean_length": "mean"}),
             ("entropy, nats per token", {"entropy": "policy"}),
             ("KL, nats per token", {"kl": "from the start"}),
-            ("share clipped", {"clip_ratio/low_mean": "low", "clip_ratio/high_mean": "high", "cispo_clip_ratio": "cispo"}),
+            (
+                "share clipped",
+                {"clip_ratio/low_mean": "low", "clip_ratio/high_mean": "high", "cispo_clip_ratio": "cispo"},
+            ),
             (
                 "share",
                 {
@@ -70,7 +82,12 @@ PANELS: dict[str, tuple[str, list[tuple[str, dict[str, str]]]]] = {
             ),
             (
                 "seconds a step",
-                {"time/generate": "generate", "time/train": "train", "time/grade": "grade", "time/sync": "weights to sampler"},
+                {
+                    "time/generate": "generate",
+                    "time/train": "train",
+                    "time/grade": "grade",
+                    "time/sync": "weights to sampler",
+                },
             ),
         ],
     ),
@@ -118,13 +135,19 @@ def _results(report: Report) -> str:
     def draw(axes: Any) -> None:
         for index, checkpoint in enumerate(checkpoints):
             offset = 0.24 * ((len(checkpoints) - 1) / 2 - index)
-            found = [(row, r) for row, benchmark in enumerate(benchmarks) if (r := report.result(checkpoint, benchmark)) is not None]
+            found = [
+                (row, r)
+                for row, benchmark in enumerate(benchmarks)
+                if (r := report.result(checkpoint, benchmark)) is not None
+            ]
             values = [100 * r.value for _, r in found]
             below = [100 * (r.value - r.low) for _, r in found]
             above = [100 * (r.high - r.value) for _, r in found]
             at = [offset - row for row, _ in found]
             marker, colour = MARKERS[index], COLOURS[index]
-            axes.errorbar(values, at, xerr=[below, above], fmt=marker, color=colour, capsize=3, markersize=6, label=checkpoint)
+            axes.errorbar(
+                values, at, xerr=[below, above], fmt=marker, color=colour, capsize=3, markersize=6, label=checkpoint
+            )
         axes.set_yticks([-row for row in range(len(benchmarks))], benchmarks)
         axes.set_ylim(-len(benchmarks) + 0.45, 0.55)
         axes.set_xlim(-2, 102)
@@ -133,7 +156,8 @@ def _results(report: Report) -> str:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
     alt = "Scores in percent with 95 % intervals: " + "; ".join(
-        f"{r.benchmark} {r.checkpoint} {100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]" for r in report.results
+        f"{r.benchmark} {r.checkpoint} {100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}]"
+        for r in report.results
     )
     return svg(draw, 6.6, 1.1 + 0.75 * len(benchmarks), "results", alt)
 
@@ -154,7 +178,9 @@ def _panel(stage: Stage, label: str, series: dict[str, str]) -> str:
         values = [value for points in curves.values() for _, value in points]
         if min(values) >= 0:  # from 0, so that what hardly changes looks like it
             axes.set_ylim(0, 1.02 if label == "share" else 1.08 * max(values) or 1.0)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=2, fontsize=9, borderaxespad=0.2, handlelength=2.2)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=2, fontsize=9, borderaxespad=0.2, handlelength=2.2
+        )
 
     ends = "; ".join(f"{title} from {points[0][1]:.3g} to {points[-1][1]:.3g}" for title, points in curves.items())
     name = re.sub(r"\W+", "-", f"{stage.name}-{'-'.join(series)}")
@@ -163,7 +189,9 @@ def _panel(stage: Stage, label: str, series: dict[str, str]) -> str:
 
 def _points(curve: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
     """(step, value) of every finite value, averaged in bins where there are more than a drawing can show."""
-    found = [(row["step"], row[name]) for row in curve if isinstance(row.get(name), int | float) and math.isfinite(row[name])]
+    found = [
+        (row["step"], row[name]) for row in curve if isinstance(row.get(name), int | float) and math.isfinite(row[name])
+    ]
     width = _bin_width(len(found))
     bins = [found[start : start + width] for start in range(0, len(found), width)]
     return [(sum(step for step, _ in b) / len(b), sum(value for _, value in b) / len(b)) for b in bins]
@@ -182,7 +210,9 @@ def svg(draw: Callable[[Any], None], width: float, height: float, name: str, alt
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         plt.close(figure)
     drawn = text.getvalue()
-    drawn = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    drawn = re.sub(
+        r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL
+    )
     drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawn)
     drawn = drawn.replace(INK, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
     return re.sub(r"font-family: [^;\"]*", "font-family: inherit", drawn)

@@ -179,7 +179,9 @@ def origin(entry: dict[str, str]) -> str:
 
 def machine(hardware: dict[str, Any]) -> str:
     """`a CPU, 2 cores, 24.0 GiB, a GPU`"""
-    return f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB" + "".join(f", {gpu}" for gpu in hardware["gpu"])
+    return f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_gib']} GiB" + "".join(
+        f", {gpu}" for gpu in hardware["gpu"]
+    )
 
 
 def percent(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.settings import StageSettings, identity
+from stages.harness.settings import StageSettings, identity
 
 
 class ReportSettings(StageSettings):

@@ -23,7 +23,11 @@ def verdict(results: list[Result], comparisons: list[Comparison]) -> str:
         return f"Nothing to compare: no benchmark was measured at two checkpoints (only {names})."
     steps = dict.fromkeys((c.before, c.after) for c in comparisons)
     return (
-        "; ".join(_step(before, after, [c for c in comparisons if (c.before, c.after) == (before, after)]) for before, after in steps) + "."
+        "; ".join(
+            _step(before, after, [c for c in comparisons if (c.before, c.after) == (before, after)])
+            for before, after in steps
+        )
+        + "."
     )
 
 
@@ -52,9 +56,13 @@ def caveats(results: list[Result], comparisons: list[Comparison], stages: list[S
     Args:
         overlap: training prompts that are benchmark problems.
     """
-    out = ["Intervals cover the sampling of test problems, for this one seed; they do not cover what another training seed would give."]
+    out = [
+        "Intervals cover the sampling of test problems, for this one seed; they do not cover what another training seed would give."
+    ]
     if overlap:
-        out.append(f"{overlap} training prompts are also benchmark problems: the scores after training are not of unseen problems.")
+        out.append(
+            f"{overlap} training prompts are also benchmark problems: the scores after training are not of unseen problems."
+        )
     tested = sum(c.difference is not None for c in comparisons)
     if tested >= 3:
         chance = tested * (1 - CONFIDENCE)
@@ -74,15 +82,23 @@ def _of_benchmark(benchmark: str, results: list[Result]) -> list[str]:
         out.append(f"{benchmark} was measured on its {split} split, which choices of the recipe may have looked at.")
     size = BENCHMARKS[benchmark].size if benchmark in BENCHMARKS else None
     if size is not None and first.n < size and first.split == "test":
-        out.append(f"{benchmark}: only {first.n} of its {size} problems were measured; the score is not comparable with published ones.")
+        out.append(
+            f"{benchmark}: only {first.n} of its {size} problems were measured; the score is not comparable with published ones."
+        )
     if first.n < FEW_PROBLEMS:
         out.append(f"{benchmark} has {first.n} problems: one of them is {100 / first.n:.1f} points.")
     if len({r.protocol for r in results}) > 1:
-        out.append(f"{benchmark}: the checkpoints were measured under different protocols, so their scores are not compared.")
+        out.append(
+            f"{benchmark}: the checkpoints were measured under different protocols, so their scores are not compared."
+        )
     if truncated := _shares(results, lambda r: r.truncated):
-        out.append(f"{benchmark}: cut at the token limit were {truncated} of the completions; the score is of what fits the limit.")
+        out.append(
+            f"{benchmark}: cut at the token limit were {truncated} of the completions; the score is of what fits the limit."
+        )
     if unanswered := _shares(results, lambda r: r.no_answer):
-        out.append(f"{benchmark}: no answer could be found in {unanswered} of the completions; the score is of the format as well.")
+        out.append(
+            f"{benchmark}: no answer could be found in {unanswered} of the completions; the score is of the format as well."
+        )
     for r in results:
         if errors := r.verdicts.get("grader_error", 0):
             most = r.value + errors / r.samples
@@ -91,9 +107,13 @@ def _of_benchmark(benchmark: str, results: list[Result]) -> list[str]:
                 f"were they all right, the value would be {percent(most)}."
             )
         if timeouts := r.verdicts.get("timeout", 0):
-            out.append(f"{benchmark}, {r.checkpoint}: {timeouts} of {r.samples} samples ran out of grading time and count as not right.")
+            out.append(
+                f"{benchmark}, {r.checkpoint}: {timeouts} of {r.samples} samples ran out of grading time and count as not right."
+            )
         if r.prompt_too_long:
-            out.append(f"{benchmark}, {r.checkpoint}: {r.prompt_too_long} prompts did not fit the context and count as not answered.")
+            out.append(
+                f"{benchmark}, {r.checkpoint}: {r.prompt_too_long} prompts did not fit the context and count as not answered."
+            )
     if len(results) > 1:
         high, low = [r for r in results if r.value >= SATURATED], [r for r in results if r.value <= FLOOR]
         if len(high) > 1:
@@ -105,7 +125,13 @@ def _of_benchmark(benchmark: str, results: list[Result]) -> list[str]:
 
 def _of_weights(stages: list[Stage]) -> list[str]:
     """Where SFT's token weights were measured at the level of rounding."""
-    found = [row["rounding_agreement"] for stage in stages if stage.name == "sft" for row in stage.curve if "rounding_agreement" in row]
+    found = [
+        row["rounding_agreement"]
+        for stage in stages
+        if stage.name == "sft"
+        for row in stage.curve
+        if "rounding_agreement" in row
+    ]
     noisy = sum(value < RELIABLE for value in found)
     if not noisy:
         return []
@@ -120,13 +146,21 @@ def _of_origin(stages: list[Stage]) -> list[str]:
     out = []
     for library, found in versions(stages).items():
         if len(found) > 1:
-            where = ", ".join(f"{v} ({_listed([s.name for s in stages if s.versions.get(library) == v])})" for v in found)
+            where = ", ".join(
+                f"{v} ({_listed([s.name for s in stages if s.versions.get(library) == v])})" for v in found
+            )
             out.append(f"The stages ran with different versions of {library}: {where}.")
     if len({stage.git["commit"] for stage in stages}) > 1:
-        out.append("The stages were computed at different commits (see the table of stages); each one's key covers the code it ran.")
+        out.append(
+            "The stages were computed at different commits (see the table of stages); each one's key covers the code it ran."
+        )
     if any(stage.git["dirty"] for stage in stages):
-        out.append("The work tree had uncommitted changes (+): the commit alone does not give the code back; the stages' keys cover it.")
-    machines = dict.fromkeys(f"{s.hardware['cpu']} x {s.hardware['cores']} {' '.join(s.hardware['gpu'])}".strip() for s in stages)
+        out.append(
+            "The work tree had uncommitted changes (+): the commit alone does not give the code back; the stages' keys cover it."
+        )
+    machines = dict.fromkeys(
+        f"{s.hardware['cpu']} x {s.hardware['cores']} {' '.join(s.hardware['gpu'])}".strip() for s in stages
+    )
     if len(machines) > 1:
         out.append(f"The stages ran on different machines ({_listed(list(machines))}); their times do not compare.")
     return out
@@ -134,7 +168,9 @@ def _of_origin(stages: list[Stage]) -> list[str]:
 
 def _shares(results: list[Result], count: Callable[[Result], int]) -> str:
     """`12.0 % (base) and 40.0 % (sft)`, of the checkpoints with a large share."""
-    return _listed([f"{percent(count(r) / r.samples)} ({r.checkpoint})" for r in results if count(r) > LARGE_SHARE * r.samples])
+    return _listed(
+        [f"{percent(count(r) / r.samples)} ({r.checkpoint})" for r in results if count(r) > LARGE_SHARE * r.samples]
+    )
 
 
 def _values(results: list[Result]) -> str:

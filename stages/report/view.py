@@ -28,14 +28,22 @@ def view(report: Report) -> dict[str, Any]:
         "comparisons": [_comparison(c) for c in report.comparisons],
         "rates": [_rates(r) for benchmark in report.benchmarks for r in report.results if r.benchmark == benchmark],
         "stages": [_stage(stage, total, costs[stage.name]) for stage in report.stages],
-        "spent": f"{hours(spent.gpu_hours)} GPU hours" if spent.gpu_hours else "No GPU hours: all of it was computed on CPU",
-        "outside": [(stage.name, label, origin(entry)) for stage in report.stages for label, entry in stage.outside.items()],
-        "throughput": [row for checkpoint in report.checkpoints if (row := _throughput(report, checkpoint)) is not None],
+        "spent": f"{hours(spent.gpu_hours)} GPU hours"
+        if spent.gpu_hours
+        else "No GPU hours: all of it was computed on CPU",
+        "outside": [
+            (stage.name, label, origin(entry)) for stage in report.stages for label, entry in stage.outside.items()
+        ],
+        "throughput": [
+            row for checkpoint in report.checkpoints if (row := _throughput(report, checkpoint)) is not None
+        ],
         "choices": _choices(report),
         "total_seconds": f"{total:.0f}",
         "figures": figures(report),
         "weighted_rows": [_weighted_row(row) for row in report.weighted_rows],
-        "settings": {name: _flat(stage.settings) for name in ("sft", "grpo") if (stage := report.stage(name)) is not None},
+        "settings": {
+            name: _flat(stage.settings) for name in ("sft", "grpo") if (stage := report.stage(name)) is not None
+        },
         "protocol_shared": shared,
         "protocols": different,
         "machines": list(dict.fromkeys(machine(stage.hardware) for stage in report.stages)),
@@ -66,7 +74,13 @@ def _comparison(c: Comparison) -> dict[str, str]:
         return {**row, "difference": NONE, "changed": NONE, "p": NONE, "n": NONE}
     p = f"{d.p_value:.2g}" if d.p_value >= 1e-4 else "< 0.0001"
     changed = f"{d.improved} better, {d.worsened} worse"
-    return {**row, "difference": points(d), "changed": changed, "p": p if d.test == MCNEMAR else f"{p} ({d.test})", "n": str(d.n)}
+    return {
+        **row,
+        "difference": points(d),
+        "changed": changed,
+        "p": p if d.test == MCNEMAR else f"{p} ({d.test})",
+        "n": str(d.n),
+    }
 
 
 def _rates(r: Result) -> dict[str, str]:
@@ -77,7 +91,10 @@ def _rates(r: Result) -> dict[str, str]:
         "benchmark": r.benchmark,
         "checkpoint": r.checkpoint,
         "samples": f"{r.samples}",
-        **{name: share(r.verdicts.get(name, 0)) for name in ("correct", "wrong", "no_answer", "timeout", "grader_error")},
+        **{
+            name: share(r.verdicts.get(name, 0))
+            for name in ("correct", "wrong", "no_answer", "timeout", "grader_error")
+        },
         "truncated": share(r.truncated),
         "prompt_too_long": share(r.prompt_too_long),
         "tokens": f"{r.completion_tokens:.1f}",
@@ -132,7 +149,9 @@ def _choices(report: Report) -> list[str]:
         out.append(f"RL's prompts by the pass rate of the checkpoint it starts from: {difficulty.metrics['headline']}.")
     if grpo is not None and "dev_pass_rate" in grpo.proof:
         curve = ", ".join(f"step {step} {percent(rate)}" for step, rate in grpo.proof["dev_pass_rate"])
-        out.append(f"RL's checkpoint by right answers on data.dev: {curve}; that of step {grpo.proof['chosen_step']} was taken.")
+        out.append(
+            f"RL's checkpoint by right answers on data.dev: {curve}; that of step {grpo.proof['chosen_step']} was taken."
+        )
     return out
 
 
@@ -159,14 +178,19 @@ def _protocols(report: Report) -> tuple[dict[str, str], dict[str, dict[str, str]
     names = list(dict.fromkeys(name for values in flat.values() for name in values))
     shared = {name for name in names if len(flat) > 1 and len({values.get(name) for values in flat.values()}) == 1}
     first = next(iter(flat.values()))
-    own = {protocol: {name: value for name, value in values.items() if name not in shared} for protocol, values in flat.items()}
+    own = {
+        protocol: {name: value for name, value in values.items() if name not in shared}
+        for protocol, values in flat.items()
+    }
     return {name: first[name] for name in names if name in shared}, own
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Nested settings as `lora.rank: 8`, empty ones left out and digests shortened."""
     if isinstance(value, dict):
-        return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()}
+        return {
+            k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()
+        }
     if value in (None, [], ""):
         return {}
     return {prefix: str(value)[:12] if prefix.endswith("sha256") else str(value)}

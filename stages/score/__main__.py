@@ -1,6 +1,6 @@
 """`python -m stages.score SPEC.json`."""
 
-from stages.runtime import run_stage
+from stages.harness.process import run_stage
 from stages.score.run import run
 from stages.score.settings import ScoreSettings
 

@@ -19,7 +19,11 @@ Scored = tuple[dict[str, Any], list[Score]]
 
 
 def score_file(
-    benchmark: str, path: str | Path, data: str | Path | None = None, partial: bool = False, settings: ScoreSettings | None = None
+    benchmark: str,
+    path: str | Path,
+    data: str | Path | None = None,
+    partial: bool = False,
+    settings: ScoreSettings | None = None,
 ) -> Scored:
     """Score a file of generations from anywhere against a benchmark's test split.
 
@@ -82,7 +86,9 @@ def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
         return load(get(benchmark), "test", data)
     path = Path(data).expanduser()
     if not path.exists():
-        raise LoadError(f"{path} does not exist: name {benchmark}'s own file, or a folder with local copies (docs/data.md)")
+        raise LoadError(
+            f"{path} does not exist: name {benchmark}'s own file, or a folder with local copies (docs/data.md)"
+        )
     parse = get(benchmark).parse
     if parse is None:
         raise LoadError(f"{benchmark} is generated: it has no file")

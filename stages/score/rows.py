@@ -100,7 +100,9 @@ def _named(benchmark: str, row: Mapping[str, Any], problems: Mapping[str, Proble
         return {**rest, "problem_id": name, "completion": row["solution"]}
     beginning = problems[name].meta.get("completion") if name in problems else None
     if name in problems and not isinstance(beginning, str):
-        raise RecordError(f"{where}: {benchmark} {name} has no beginning that a completion could go on with; name it problem_id instead")
+        raise RecordError(
+            f"{where}: {benchmark} {name} has no beginning that a completion could go on with; name it problem_id instead"
+        )
     return {**rest, "problem_id": name, "completion": row["completion"], "prompt": beginning or ""}
 
 

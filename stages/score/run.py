@@ -10,30 +10,33 @@ from typing import Any
 from evaluation.graders.extraction import continue_prompt, whole_program
 from evaluation.grading import Graded, Grader
 from evaluation.records import Generation, Problem, RecordError, Score, read_records, read_rows, write_jsonl
-from stages.runtime import Context, Result, StageError, read_json, write_json
+from stages.harness.context import Context, Result, StageError
+from stages.harness.json_files import read_json, write_json
 from stages.score.metrics import benchmark_metrics
 from stages.score.settings import ScoreSettings
 
 
-def run(context: Context[ScoreSettings]) -> Result:
+def run(ctx: Context[ScoreSettings]) -> Result:
     """The stage: every generation gets one verdict."""
-    settings = context.settings
-    folder = context.inputs["generations"]
+    settings = ctx.settings
+    folder = ctx.inputs["generations"]
     try:
         generations = read_generations(folder / "generations.jsonl")
         protocols: dict[str, dict[str, Any]] = read_json(folder / "summary.json")["protocol"]
         names = list(dict.fromkeys(generation.benchmark for generation in generations))
-        problems = {name: _problems(context.inputs["data"] / "benchmarks" / f"{name}.jsonl") for name in names}
+        problems = {name: _problems(ctx.inputs["data"] / "benchmarks" / f"{name}.jsonl") for name in names}
         check_complete(folder / "generations.jsonl", generations, problems, protocols)
     except (RecordError, OSError, KeyError, ValueError) as error:
-        raise StageError(f"the generations cannot be scored: {_text(error)}", "Run the generate stage of this checkpoint again.") from error
-    workers = settings.workers or context.machine.threads
+        raise StageError(
+            f"the generations cannot be scored: {_text(error)}", "Run the generate stage of this checkpoint again."
+        ) from error
+    workers = settings.workers or ctx.machine.threads
     with Grader(workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
         if any(problem.kind == "code" for name in names for problem in problems[name].values()):
             check_isolation(grader, settings)
             missing = f"; not protected: {'; '.join(grader.sandbox_unprotected)}" if grader.sandbox_unprotected else ""
-            context.note(f"programs run with isolation level {grader.sandbox_level}{missing}")
-        graded = grade(grader, generations, problems, lambda done: context.progress(done, len(generations), "grading"))
+            ctx.note(f"programs run with isolation level {grader.sandbox_level}{missing}")
+        graded = grade(grader, generations, problems, lambda done: ctx.progress(done, len(generations), "grading"))
         scores = make_scores(generations, graded, problems)
         check_grader_errors(scores, settings)
         metrics = {
@@ -48,14 +51,19 @@ def run(context: Context[ScoreSettings]) -> Result:
             for name in names
         }
         level, unprotected, started = grader.sandbox_level, grader.sandbox_unprotected, grader.maths_workers_started
-    n_scores = write_jsonl(context.output / "scores.jsonl", scores)
-    write_json(context.output / "metrics.json", metrics)
+    n_scores = write_jsonl(ctx.output / "scores.jsonl", scores)
+    write_json(ctx.output / "metrics.json", metrics)
     isolation = {"sandbox_level": level, "sandbox_unprotected": unprotected}
-    write_json(context.record / "grading.json", isolation | {"workers": workers, "maths_workers_started": started})
+    write_json(ctx.record / "grading.json", isolation | {"workers": workers, "maths_workers_started": started})
     if n_scores != len(generations):
-        raise StageError(f"{len(generations)} generations but {n_scores} scores", "This is a defect of the score stage.")
+        raise StageError(
+            f"{len(generations)} generations but {n_scores} scores", "This is a defect of the score stage."
+        )
     headline = ", ".join(f"{name} {100 * m['value']:.1f} %" for name, m in metrics.items())
-    return Result({"generations": len(generations), "scores": n_scores}, {"headline": headline, "sandbox_level": level or "not used"})
+    return Result(
+        {"generations": len(generations), "scores": n_scores},
+        {"headline": headline, "sandbox_level": level or "not used"},
+    )
 
 
 def read_generations(path: Path) -> list[Generation]:
@@ -83,7 +91,9 @@ def check_samples(
         if key in seen:
             raise RecordError(f"{path}:{line}: sample {generation.sample} of {generation.problem_id} occurs twice")
         seen.add(key)
-        counts[generation.benchmark][generation.problem_id] = counts[generation.benchmark].get(generation.problem_id, 0) + 1
+        counts[generation.benchmark][generation.problem_id] = (
+            counts[generation.benchmark].get(generation.problem_id, 0) + 1
+        )
     for name, samples in counts.items():
         most = max(samples.values())
         for problem_id, count in samples.items():
@@ -93,18 +103,25 @@ def check_samples(
 
 
 def check_complete(
-    path: Path, generations: Sequence[Generation], problems: dict[str, dict[str, Problem]], protocols: dict[str, dict[str, Any]]
+    path: Path,
+    generations: Sequence[Generation],
+    problems: dict[str, dict[str, Problem]],
+    protocols: dict[str, dict[str, Any]],
 ) -> None:
     """`RecordError` unless every problem that the protocols promise has all its samples."""
     counts = check_samples(path, generations, problems)
     if set(protocols) != set(counts):
-        raise RecordError(f"{path}: generations of {sorted(counts)}, but the summary's protocols are of {sorted(protocols)}")
+        raise RecordError(
+            f"{path}: generations of {sorted(counts)}, but the summary's protocols are of {sorted(protocols)}"
+        )
     for name, protocol in protocols.items():
         wanted = list(problems[name])[: protocol["problems"]]
         missing = [problem_id for problem_id in wanted if problem_id not in counts[name]]
         if missing or len(counts[name]) != protocol["problems"]:
             shown = f", {missing[0]} is missing" if missing else ""
-            raise RecordError(f"{path}: {name}: {len(counts[name])} problems have generations, not {protocol['problems']}{shown}")
+            raise RecordError(
+                f"{path}: {name}: {len(counts[name])} problems have generations, not {protocol['problems']}{shown}"
+            )
         samples = next(iter(counts[name].values()))
         if samples != protocol["samples"]:
             raise RecordError(f"{path}: {name}: {samples} samples a problem, the protocol says {protocol['samples']}")
@@ -117,7 +134,9 @@ def grade(
     on_done: Callable[[int], None] | None = None,
 ) -> list[Graded]:
     """Verdicts in the order of the generations."""
-    items = [(problem := problems[g.benchmark][g.problem_id], _answer(problem, g), g.finish_reason) for g in generations]
+    items = [
+        (problem := problems[g.benchmark][g.problem_id], _answer(problem, g), g.finish_reason) for g in generations
+    ]
     return grader.grade(items, on_done)
 
 
@@ -128,10 +147,20 @@ def _answer(problem: Problem, generation: Generation) -> str:
     return continue_prompt(generation.prompt, generation.completion)
 
 
-def make_scores(generations: Sequence[Generation], graded: Sequence[Graded], problems: dict[str, dict[str, Problem]]) -> list[Score]:
+def make_scores(
+    generations: Sequence[Generation], graded: Sequence[Graded], problems: dict[str, dict[str, Problem]]
+) -> list[Score]:
     """One score for each generation, in the same order."""
     return [
-        Score(g.benchmark, g.problem_id, g.sample, r.verdict, r.extracted, problems[g.benchmark][g.problem_id].gold, r.detail)
+        Score(
+            g.benchmark,
+            g.problem_id,
+            g.sample,
+            r.verdict,
+            r.extracted,
+            problems[g.benchmark][g.problem_id].gold,
+            r.detail,
+        )
         for g, r in zip(generations, graded, strict=True)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from stages.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity
 
 
 class ScoreSettings(StageSettings):

@@ -1,7 +1,8 @@
 """`python -m stages.sft SPEC.json`."""
 
-from stages.runtime import run_stage
+from stages.harness.process import run_stage
+from stages.sft.run import run
 from stages.sft.settings import SftSettings
-from stages.sft.train import run
 
-run_stage(SftSettings, run)
+if __name__ == "__main__":
+    run_stage(SftSettings, run)

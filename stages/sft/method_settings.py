@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity
 
 
 def instead(values: Any, given: str, default: str) -> Any:
@@ -136,7 +136,9 @@ class VcoreSettings(StageSettings):
     max_relative_weight: float | None = identity(None, gt=1)
     """No token weighs more than this times its trajectory's mean weight; what is cut goes to the other tokens."""
 
-    variance_control: Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"] = identity("trajectories")
+    variance_control: Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"] = identity(
+        "trajectories"
+    )
     """Factor alpha on the update. `trajectories`: the paper's sqrt(V_uniform / V_weighted) over the step's trajectories; `tokens`: the
     same over its tokens; `loss_ratio`: L_uniform / L_weighted of the whole step; `loss_ratio_per_trajectory`: of each trajectory, as
     the paper's code does with one row to a micro-batch."""
@@ -178,7 +180,9 @@ class VcoreSettings(StageSettings):
         else:
             require_one(self, "target_rms", "epsilon")
         if self.utility_dropout == "independent" and self.utility != "finite_difference":
-            raise ValueError("utility_dropout independent is how the released code differs; it exists for finite_difference only")
+            raise ValueError(
+                "utility_dropout independent is how the released code differs; it exists for finite_difference only"
+            )
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity
 from stages.sft.method_settings import Method, VcoreSettings, instead, require_one
 
 RESOLUTION = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
@@ -69,7 +69,12 @@ class SftSettings(StageSettings):
         if not isinstance(values, dict) or values.get("dtype") != "bfloat16":
             return values
         method = values.get("method", {"name": "vcore"})
-        if not isinstance(method, dict) or method.get("name") != "vcore" or "preset" in method or method.get("utility") == "jvp":
+        if (
+            not isinstance(method, dict)
+            or method.get("name") != "vcore"
+            or "preset" in method
+            or method.get("utility") == "jvp"
+        ):
             return values
         finer = {"utility": "central_difference", **({} if method.get("epsilon") else {"target_rms": 0.3})}
         return {**values, "method": {**finer, **method}}
@@ -78,7 +83,9 @@ class SftSettings(StageSettings):
     def _consistent(self) -> SftSettings:
         require_one(self, "epochs", "max_steps")
         if self.packing:
-            raise ValueError("packing puts several trajectories into one row, over which token weights are not defined; leave it out")
+            raise ValueError(
+                "packing puts several trajectories into one row, over which token weights are not defined; leave it out"
+            )
         method, resolution = self.method, RESOLUTION[self.dtype]
         if isinstance(method, VcoreSettings) and method.unmeasurable == "stop" and (method.epsilon or 1.0) < resolution:
             raise ValueError(

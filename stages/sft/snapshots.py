@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages import ranks
 from stages.sft.reweighting.base import Method, Window
 from stages.sft.reweighting.evaluation import ModelEvaluator
+from stages.training import distributed
 
 ROWS = 3
 MOST_TOKENS = 400
@@ -34,7 +34,7 @@ class Snapshots:
         for index in range(min(ROWS, len(self.dataset))):
             batch = model.place(model.collate([self.dataset[index]]))
             mask = batch["labels"][:, 1:] != -100
-            window = Window([batch], step, int(mask.sum()) * ranks.count(), ranks.count())
+            window = Window([batch], step, int(mask.sum()) * distributed.world_size(), distributed.world_size())
             factors = method.preview(window, model)
             if factors is None:
                 return

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
-from stages import ranks
-from stages.runtime import StageError, read_json, write_json
+from stages.harness.context import StageError
+from stages.harness.json_files import read_json, write_json
 from stages.sft.reweighting.base import Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.snapshots import Snapshots
+from stages.training import distributed
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
@@ -52,7 +53,9 @@ class ReweightingTrainer(SFTTrainer):  # type: ignore[misc]
             masks = [batch["labels"][:, 1:] != -100 for batch in batches]
             own = [float(sum(mask.sum() for mask in masks)), float(sum(mask.any(-1).sum() for mask in masks))]
             tokens, trajectories = self.evaluator.sum_over_ranks(own)
-            window = Window(batches=batches, step=self.state.global_step, tokens=int(tokens), trajectories=int(trajectories))
+            window = Window(
+                batches=batches, step=self.state.global_step, tokens=int(tokens), trajectories=int(trajectories)
+            )
             self._window_tokens = max(window.tokens, 1)
             self._loss_sums = dict.fromkeys(self._loss_sums, 0.0)
             self._concentration = Concentration()
@@ -72,14 +75,18 @@ class ReweightingTrainer(SFTTrainer):  # type: ignore[misc]
                 self.data_collator,
                 self._prepare_inputs,
                 lambda: self.optimizer,
-                batch_size=self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps * ranks.count(),
+                batch_size=self.args.per_device_train_batch_size
+                * self.args.gradient_accumulation_steps
+                * distributed.world_size(),
                 micro_batch_size=self.args.per_device_train_batch_size,
                 bfloat16=self.args.bf16,
                 seed=self.args.seed,
             )
         return self._evaluator
 
-    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         prepared = inputs.pop(PREPARED)
 
         def weigh(module: Any, arguments: Any, output: Any) -> Any:

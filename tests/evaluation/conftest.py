@@ -15,7 +15,9 @@ def benchmark_data() -> Path:
     beside = Path(__file__).resolve().parents[3] / "shared" / "benchmarks"
     folder = Path(os.environ.get("VCORE_TEST_DATA", beside))
     if not folder.is_dir():
-        pytest.skip(f"NOT TESTED ON REAL DATA: no folder {folder}; set VCORE_TEST_DATA to local copies of the benchmarks")
+        pytest.skip(
+            f"NOT TESTED ON REAL DATA: no folder {folder}; set VCORE_TEST_DATA to local copies of the benchmarks"
+        )
     return folder
 
 

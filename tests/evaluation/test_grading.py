@@ -22,7 +22,11 @@ def test_mixed_items_come_back_in_order_with_progress(grader: Grader) -> None:
     words = load(get("word_problems"), "test", None, 6, 1)
     items = []
     for one, other in zip(code, words, strict=True):
-        items += [(one, f"```python\n{one.gold}\n```", "stop"), (other, f"\\boxed{{{other.gold}}}", "stop"), (other, "nothing", "length")]
+        items += [
+            (one, f"```python\n{one.gold}\n```", "stop"),
+            (other, f"\\boxed{{{other.gold}}}", "stop"),
+            (other, "nothing", "length"),
+        ]
     items.append((words[0], "", "prompt_too_long"))
     seen: list[int] = []
     graded = grader.grade(items, seen.append)
@@ -61,7 +65,11 @@ def test_closing_ends_what_runs() -> None:
     asserts = {"entry_point": "f", "setup": "", "asserts": ["assert f() == 1"]}
     grader = Grader(workers=2, maths_timeout_s=60, code_timeout_s=60)
     sleeps = "```python\nimport time\ndef f(): time.sleep(600)\n```"
-    items = [(Problem(str(number), "test", "code", "?", "", asserts), sleeps, "stop") for number in range(6) for _ in range(2)]
+    items = [
+        (Problem(str(number), "test", "code", "?", "", asserts), sleeps, "stop")
+        for number in range(6)
+        for _ in range(2)
+    ]
     items.append((maths("1"), "\\boxed{9^{9^{9^9}}}", "stop"))
     told: list[BaseException] = []
 

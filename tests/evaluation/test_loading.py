@@ -53,7 +53,9 @@ def test_the_hubs_library_reads_a_parquet_data_set(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "repository" / "data").mkdir(parents=True)
-    datasets.Dataset.from_list(aime_rows(hub=True)).to_parquet(str(tmp_path / "repository" / "data" / "train-00000-of-00001.parquet"))
+    datasets.Dataset.from_list(aime_rows(hub=True)).to_parquet(
+        str(tmp_path / "repository" / "data" / "train-00000-of-00001.parquet")
+    )
     source = dataclasses.replace(get("aime24").sources["test"], hub=str(tmp_path / "repository"))
     benchmark = dataclasses.replace(get("aime24"), sources={"test": source})
     from_hub = load(benchmark, "test")
@@ -71,7 +73,11 @@ def test_generated_problems_need_a_number_and_depend_on_the_seed() -> None:
     task = get("word_problems")
     with pytest.raises(LoadError, match="say how many"):
         load(task, "test")
-    assert load(task, "test", None, 5, seed=1) == load(task, "test", None, 5, seed=1) != load(task, "test", None, 5, seed=2)
+    assert (
+        load(task, "test", None, 5, seed=1)
+        == load(task, "test", None, 5, seed=1)
+        != load(task, "test", None, 5, seed=2)
+    )
 
 
 def test_an_unknown_split_is_named() -> None:
@@ -81,9 +87,7 @@ def test_an_unknown_split_is_named() -> None:
 
 def test_importing_the_package_leaves_the_heavy_libraries_out() -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'evaluate', 'sympy', 'math_verify'}"
-    program = (
-        f"import sys, evaluation.loading, evaluation.grading, evaluation.metrics, stages.score.settings; print({heavy} & set(sys.modules))"
-    )
+    program = f"import sys, evaluation.loading, evaluation.grading, evaluation.metrics, stages.score.settings; print({heavy} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "set()"
 
@@ -102,7 +106,9 @@ def test_importing_the_package_leaves_the_heavy_libraries_out() -> None:
     ],
 )
 def test_the_digest_follows_whatever_decides_a_prompt_or_a_verdict(change: dict[str, Any]) -> None:
-    problem = Problem("a", "mine", "code", "Double.", "def f(x): return x + x", {"entry_point": "f", "inputs": [[1], [2]]})
+    problem = Problem(
+        "a", "mine", "code", "Double.", "def f(x): return x + x", {"entry_point": "f", "inputs": [[1], [2]]}
+    )
     reordered = dataclasses.replace(problem, tests=dict(reversed(problem.tests.items())), meta={"level": 3})
     assert digest([problem]) == digest([reordered]) != digest([dataclasses.replace(problem, **change)])
 

@@ -28,7 +28,9 @@ def test_several_samples_a_problem() -> None:
 
 
 def test_majority() -> None:
-    found = load_metric("maj_at_k").compute(predictions=[1, 1, 0, 1, 0, 0], references=list("aaabbb"), votes=["r", "r", "x", "r", "y", ""])
+    found = load_metric("maj_at_k").compute(
+        predictions=[1, 1, 0, 1, 0, 0], references=list("aaabbb"), votes=["r", "r", "x", "r", "y", ""]
+    )
     assert (found["maj_at_k"], found["n"], found["k"]) == (0.75, 2, 3)
 
 
@@ -51,7 +53,9 @@ def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
         "print(json.dumps([found['pass_at_k'], heavy, again['accuracy'], bool(transformers.__version__)]))"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert json.loads(out.splitlines()[-1]) == [0.5, [], 1.0, True]
 
 
@@ -69,8 +73,20 @@ found = {name: evaluate.load(f"mine/{name}").compute(**asked) for name in ("accu
 found["maj_at_k"] = evaluate.load("mine/maj_at_k").compute(**asked, votes=["r", "x", "r", "r"])
 print(json.dumps(found))
 """
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    done = subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     asked = {"predictions": [1, 0, 1, 1], "references": ["a", "a", "b", "b"]}
     assert json.loads(done.stdout.splitlines()[-1]) == {

@@ -38,7 +38,9 @@ def test_what_is_written_is_read(tmp_path: Path, record: Any) -> None:
         (PROBLEM, {"color": 1}, r"not a Problem: unknown \['color'\]"),
     ],
 )
-def test_a_field_of_another_type_is_named_with_its_line(tmp_path: Path, record: Any, change: dict[str, Any], message: str) -> None:
+def test_a_field_of_another_type_is_named_with_its_line(
+    tmp_path: Path, record: Any, change: dict[str, Any], message: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     write_jsonl(path, [record, dataclasses.asdict(record) | change])
     with pytest.raises(RecordError, match=f"rows.jsonl:2: {message}"):

@@ -8,7 +8,9 @@ from evaluation.seeds import next_seed, over_seeds
 from evaluation.statistics import t_quantile
 
 
-@pytest.mark.parametrize(("degrees", "value"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)])
+@pytest.mark.parametrize(
+    ("degrees", "value"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423)]
+)
 def test_quantiles_of_the_tables(degrees: int, value: float) -> None:
     assert t_quantile(0.975, degrees) == pytest.approx(value, abs=5e-5)
 

@@ -118,11 +118,15 @@ def test_the_interval_of_pass_at_k_covers_the_truth_with_few_problems(n: int, k:
 
 def test_pass_at_one_of_several_samples_is_their_average() -> None:
     problems = beta_draws(random.Random(7), 40, 8, 1, 1)
-    assert mean_estimate([[pass_at_k(8, int(sum(samples)), 1)] for samples in problems], samples=8) == mean_estimate(problems)
+    assert mean_estimate([[pass_at_k(8, int(sum(samples)), 1)] for samples in problems], samples=8) == mean_estimate(
+        problems
+    )
 
 
 def test_t_quantile_known_values() -> None:
-    assert [t_quantile(0.975, degrees) for degrees in (1, 2, 9, 29)] == pytest.approx([12.706, 4.303, 2.262, 2.045], abs=1e-3)
+    assert [t_quantile(0.975, degrees) for degrees in (1, 2, 9, 29)] == pytest.approx(
+        [12.706, 4.303, 2.262, 2.045], abs=1e-3
+    )
     with pytest.raises(ValueError):
         t_quantile(0.975, 0)
 
@@ -149,7 +153,9 @@ def test_paired_difference_of_right_and_wrong() -> None:
 
 @pytest.mark.parametrize(("problems", "samples"), [(80, 1), (80, 4), (5, 4), (6, 4), (10, 2), (10, 4), (10, 16)])
 @pytest.mark.parametrize("gain", [0.0, 0.1])
-def test_the_paired_interval_covers_the_truth_and_the_test_keeps_its_level(problems: int, samples: int, gain: float) -> None:
+def test_the_paired_interval_covers_the_truth_and_the_test_keeps_its_level(
+    problems: int, samples: int, gain: float
+) -> None:
     rng = random.Random(4)
     hits = rejected = 0
     for _ in range(1000):
@@ -183,7 +189,10 @@ def test_the_sign_flip_test() -> None:
     signs = list(itertools.product((-1, 1), repeat=6))
     for values in ([0.25, 0.5, -0.125, 1.0, 0.0, 0.375], [1 / 3, 2 / 3, -1 / 3, 1 / 3, 0.25, 0.1], [0.2] * 6):
         seen = abs(sum(values)) - 1e-9
-        expected = fmean(float(abs(sum(sign * value for sign, value in zip(choice, values, strict=True))) >= seen) for choice in signs)
+        expected = fmean(
+            float(abs(sum(sign * value for sign, value in zip(choice, values, strict=True))) >= seen)
+            for choice in signs
+        )
         p_value, name = sign_flip_test(values)
         assert p_value == pytest.approx(expected)
         assert name == SIGN_FLIPS

@@ -44,7 +44,9 @@ def scored(grader: Grader, gold: str, answers: list[str], problem_id: str = "1")
 def test_equal_answers_are_one_vote(grader: Grader, gold: str, answers: list[str], share: float) -> None:
     scores = scored(grader, gold, answers)
     labels = pool_votes(scores, grader)
-    assert majority_share([(int(s.verdict == "correct"), label) for s, label in zip(scores, labels, strict=True)]) == pytest.approx(share)
+    assert majority_share(
+        [(int(s.verdict == "correct"), label) for s, label in zip(scores, labels, strict=True)]
+    ) == pytest.approx(share)
 
 
 def test_pools_of_several_problems_are_their_own(grader: Grader) -> None:
@@ -58,7 +60,9 @@ def test_many_distinct_answers_take_a_bounded_time(grader: Grader) -> None:
     answers = [f"x^{{{n}}} + \\sqrt{{{n}}}" for n in range(2, 66)]
     scores = [Score("test", "1", n, "wrong", text, "5") for n, text in enumerate(answers)]
     scores += [Score("test", "1", n, "correct", "5", "5") for n in range(64, 66)]
-    grader.grade([(Problem("1", "test", "maths", "?", "1/3"), f"\\boxed{{{text}}}", "stop") for text in ("x", "y")])  # start the workers
+    grader.grade(
+        [(Problem("1", "test", "maths", "?", "1/3"), f"\\boxed{{{text}}}", "stop") for text in ("x", "y")]
+    )  # start the workers
     started = time.perf_counter()
     labels = pool_votes(scores, grader)
     assert time.perf_counter() - started < 40  # 2 s on an idle machine; without a bound 2016 pairs

@@ -10,8 +10,10 @@ import json
 import time
 from typing import Any
 
-from stages.runtime import Context, Result, StageStopped, run_stage, write_json
-from stages.settings import StageSettings, execution, identity
+from stages.harness.context import Context, Result, StageStopped
+from stages.harness.json_files import write_json
+from stages.harness.process import run_stage
+from stages.harness.settings import StageSettings, execution, identity
 
 FILES = 40
 

@@ -12,17 +12,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline import execute, identity, plan, session
-from pipeline.config import load_config
-from pipeline.errors import UserError
-from pipeline.execute import Executor
-from pipeline.graph import Input, Stage
-from pipeline.plan import Options
-from pipeline.progress import View
-from pipeline.runs import RunRecord
-from pipeline.session import Session
-from pipeline.signals import stop_on_signals
-from pipeline.store import Store
+from pipeline.config.schema import load_config
+from pipeline.core.errors import UserError
+from pipeline.core.signals import stop_on_signals
+from pipeline.plan import code
+from pipeline.plan import planning as plan
+from pipeline.plan.graph import Input, Stage
+from pipeline.plan.planning import Options
+from pipeline.run import execute, session
+from pipeline.run.execute import Executor
+from pipeline.run.record import RunRecord
+from pipeline.run.session import Session
+from pipeline.run.view import View
+from pipeline.store.store import Store
 from tests.kill.chain_stage import ChainSettings
 
 CONFIG = "name: chain\nseed: 0\nbenchmarks:\n- {name: word_problems, problems: 1, max_new_tokens: 8}\n"
@@ -36,7 +38,7 @@ STAGES = [
 
 def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
     """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
-    identity.LIBRARIES["chain"] = ()
+    code.LIBRARIES["chain"] = ()
     plan.source_digests = session.source_digests = lambda program: {}  # type: ignore[assignment]
     real = execute.run_process
 
@@ -47,10 +49,15 @@ def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
     execute.run_process = run_process
     home.mkdir(parents=True, exist_ok=True)
     (home / "chain.yaml").write_text(CONFIG)
-    config = load_config(home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0", f"execution.stages_at_once={at_once}"])
+    config = load_config(
+        home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0", f"execution.stages_at_once={at_once}"]
+    )
     store = Store(home)
     executor = Executor(config, store, View(), command="run_chain", forced=set())
-    stages = [dataclasses.replace(stage, settings=stage.settings.model_copy(update={"step_s": 0.5 if slow else 0.02})) for stage in STAGES]
+    stages = [
+        dataclasses.replace(stage, settings=stage.settings.model_copy(update={"step_s": 0.5 if slow else 0.02}))
+        for stage in STAGES
+    ]
     planned = [plan.Planned(stage, "RUN", "never run") for stage in stages] if flow else []
     record = RunRecord.start(home, config, "run_chain", [])
     return Session(config, store, planned, stages, executor, record, home / "chain.yaml", (), Options())

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 POINTS = tuple(int(number) for number in os.environ.get("VCORE_KILL_POINTS", "4,1").split(","))
@@ -30,7 +30,14 @@ UNDISTURBED_S = {False: 5.0, True: 15.0}
 def start(home: Path, flow: bool, two: bool = False) -> subprocess.Popen[bytes]:
     """A run of the chain, one or two stages at once, in a process group of its own, as a shell makes one."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "tests.kill.run_chain", str(home), *(["--flow"] if flow else []), *(["--two"] if two else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.kill.run_chain",
+        str(home),
+        *(["--flow"] if flow else []),
+        *(["--two"] if two else []),
+    ]
     log = open(home.with_suffix(".log"), "ab")  # noqa: SIM115 - the process writes to it
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -46,7 +53,9 @@ def processes(home: Path) -> dict[int, str]:
             environment = (entry / "environ").read_bytes().decode(errors="replace")
         except OSError:
             continue  # it ended meanwhile
-        kind = "server" if "pipeline.embedded" in words else "stage" if "chain_stage" in words else "orchestrator"
+        kind = (
+            "server" if "pipeline.prefect_.embedded" in words else "stage" if "chain_stage" in words else "orchestrator"
+        )
         if str(home) in words or (kind == "server" and f"PREFECT_HOME={home}" in environment):
             found[int(entry.name)] = kind
     return found
@@ -73,7 +82,9 @@ def wait_until_all_ended(home: Path, seconds: float) -> dict[int, str]:
     return left
 
 
-def one_history(home: Path, seed: int, flow: bool, expected: dict[str, str], outcomes: collections.Counter[str]) -> None:
+def one_history(
+    home: Path, seed: int, flow: bool, expected: dict[str, str], outcomes: collections.Counter[str]
+) -> None:
     draw = random.Random(seed)
     for _ in range(draw.randint(1, 3)):
         target = draw.choice(("orchestrator", "stage", "group", *(["server"] if flow else [])))

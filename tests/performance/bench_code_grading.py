@@ -44,15 +44,29 @@ def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:
     ours = [sys.executable, "-m", "pipeline", "score", "humaneval_plus", str(samples), "--data", data, "--json"]
     wall, cpu, printed = timed(ours, {"PYTHONPATH": str(ROOT)})
     score = json.loads(printed)
-    print(f"\n  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {score['verdicts']['correct']} of {score['n']} pass")
+    print(
+        f"\n  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {score['verdicts']['correct']} of {score['n']} pass"
+    )
 
     evalplus = os.environ.get("VCORE_EVALPLUS_PYTHON")
     if evalplus is None:
         pytest.skip("set VCORE_EVALPLUS_PYTHON to measure EvalPlus beside it")
     plain = tmp_path / "HumanEvalPlus.jsonl"
     plain.write_bytes(gzip.decompress((Path(data) / "humanevalplus" / "HumanEvalPlus.jsonl.gz").read_bytes()))
-    command = [evalplus, "-m", "evalplus.evaluate", "--dataset", "humaneval", "--samples", str(samples), "--i-just-wanna-run"]
-    environment = {"HUMANEVAL_OVERRIDE_PATH": str(plain), "XDG_CACHE_HOME": str(tmp_path / "cache")}  # it computes its references as we do
+    command = [
+        evalplus,
+        "-m",
+        "evalplus.evaluate",
+        "--dataset",
+        "humaneval",
+        "--samples",
+        str(samples),
+        "--i-just-wanna-run",
+    ]
+    environment = {
+        "HUMANEVAL_OVERRIDE_PATH": str(plain),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }  # it computes its references as we do
     their_wall, their_cpu, printed = timed([*command, "--parallel", str(cores)], environment)
     last = [line for line in printed.splitlines() if "pass@1" in line]
     print(f"  EvalPlus:    {their_wall:.1f} s, {their_cpu:.1f} CPU s, {last}")

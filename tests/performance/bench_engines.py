@@ -48,7 +48,9 @@ def measure(engine: str, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     options = EngineOptions(device="cpu", dtype="float32", max_model_len=640, threads=THREADS, max_concurrent=512)
     torch.set_num_threads(THREADS)
-    opened = None if engine == "generate" else open_engine("vllm" if engine == "vllm" else "transformers", folder, options)
+    opened = (
+        None if engine == "generate" else open_engine("vllm" if engine == "vllm" else "transformers", folder, options)
+    )
     if opened is None:
         from transformers import AutoModelForCausalLM
 
@@ -66,7 +68,13 @@ def measure(engine: str, folder: Path) -> dict[str, Any]:
                     opened.generate([SamplingRequest(prompt, n) for n in wanted])
                 else:
                     ids = torch.tensor([prompt] * batch)
-                    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max(wanted), do_sample=False, eos_token_id=None)
+                    model.generate(
+                        ids,
+                        attention_mask=torch.ones_like(ids),
+                        max_new_tokens=max(wanted),
+                        do_sample=False,
+                        eos_token_id=None,
+                    )
                 best = min(best, time.perf_counter() - begun)
             found[f"{batch} x {name}"] = sum(wanted) / best
     if opened is not None:
@@ -93,7 +101,9 @@ def test_rollouts_and_loads(tmp_path: Path) -> None:
     sampling = 128 * 128 / vllm["tokens_per_s"]["128 x 128 each"]
     for benchmarks in (1, 4, 8):
         one, each = vllm["load_s"] + benchmarks * sampling, benchmarks * (vllm["load_s"] + sampling)
-        print(f"  {benchmarks} benchmarks of 128 x 128 tokens: one load {one:.1f} s, one each {each:.1f} s, ratio {each / one:.2f}")
+        print(
+            f"  {benchmarks} benchmarks of 128 x 128 tokens: one load {one:.1f} s, one each {each:.1f} s, ratio {each / one:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def measure(spec: Path) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl.generation.vllm_generation import VLLMGeneration
 
-    from stages.grpo import train
+    from stages.grpo import run as train
     from stages.grpo.settings import GrpoSettings
     from tests.tiny import open_stage
 
@@ -89,7 +89,10 @@ def measure(spec: Path) -> dict[str, Any]:
     train.run(open_stage(GrpoSettings, spec))
     steps = STEPS - WARM_UP
     (begun, before), (ended, after) = ends[WARM_UP - 1], ends[-1]
-    return {"step": (ended - begun) / steps, "parts": {part: (after[part] - before.get(part, 0.0)) / steps for part in after}}
+    return {
+        "step": (ended - begun) / steps,
+        "parts": {part: (after[part] - before.get(part, 0.0)) / steps for part in after},
+    }
 
 
 def test_parts_of_a_step(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -103,7 +106,9 @@ def test_parts_of_a_step(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
     for part, seconds in parts.items():
         print(f"  {part:<27} {1000 * seconds:>7.1f} ms {seconds / step:>6.1%}")
     together = sum(parts.values())
-    print(f"  {'the rest':<27} {1000 * (step - together):>7.1f} ms {1 - together / step:>6.1%}; step / parts = {step / together:.2f}")
+    print(
+        f"  {'the rest':<27} {1000 * (step - together):>7.1f} ms {1 - together / step:>6.1%}; step / parts = {step / together:.2f}"
+    )
 
 
 if __name__ == "__main__":

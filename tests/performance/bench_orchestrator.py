@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import fanout
-from pipeline.store import Store
-from pipeline.sweep import SweepRecord, load_sweep
-from tests.pipeline.test_plan import CONFIG, make
+from pipeline.store.store import Store
+from pipeline.sweep import fan_out as fanout
+from pipeline.sweep.sweep import SweepRecord, load_sweep
+from tests.pipeline.plan.test_planning import CONFIG, make
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,10 +93,18 @@ def test_a_stage_beside_its_bare_program(tmp_path: Path) -> None:
         (folder / "out").mkdir(parents=True)
         (folder / "state").mkdir()
         spec = {"stage": "chain", "settings": {"steps": steps, "checkpoint_steps": 5}, "inputs": {}, "seed": 0}
-        spec |= {"output": str(folder / "out"), "state": str(folder / "state"), "machine": {"device": "cpu", "threads": 1}}
+        spec |= {
+            "output": str(folder / "out"),
+            "state": str(folder / "state"),
+            "machine": {"device": "cpu", "threads": 1},
+        }
         (folder / "spec.json").write_text(json.dumps(spec))
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-P", "-m", "tests.kill.chain_stage", str(folder / "spec.json")], env=environment, check=True)
+        subprocess.run(
+            [sys.executable, "-P", "-m", "tests.kill.chain_stage", str(folder / "spec.json")],
+            env=environment,
+            check=True,
+        )
         bare += time.perf_counter() - started
     print(f"\n  three stages {through:.2f} s, their bare programs {bare:.2f} s: {(through - bare) / 3:.2f} s a stage")
 
@@ -105,7 +113,9 @@ def test_fan_out(tmp_path: Path) -> None:
     """Twelve cells of half a second, two at a time: three seconds if starting and following them cost nothing."""
     (tmp_path / "small.yaml").write_text(CONFIG)
     (tmp_path / "sweep.yaml").write_text(f"config: small.yaml\nname: s\nmatrix: {{seed: {list(range(12))}}}\n")
-    (tmp_path / "cell.py").write_text("import json, time\ntime.sleep(0.5)\nprint(json.dumps({'run': 'r', 'stages': []}))\n")
+    (tmp_path / "cell.py").write_text(
+        "import json, time\ntime.sleep(0.5)\nprint(json.dumps({'run': 'r', 'stages': []}))\n"
+    )
     loaded = load_sweep(tmp_path / "sweep.yaml", [f"home={tmp_path / 'home'}"])
     real = fanout.LocalProcess
     fanout.LocalProcess = lambda command, *files: real([sys.executable, str(tmp_path / "cell.py")], *files)  # type: ignore[misc]

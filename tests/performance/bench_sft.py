@@ -20,16 +20,17 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from stages import training
-from stages.lora import lora_config
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.diagnostics import rank_agreement
 from stages.sft.reweighting.utility import ForwardMode
 from stages.sft.reweighting.vcore import Vcore
+from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
-from stages.sft.train import trainer_config
 from stages.sft.trainer import ReweightingTrainer
+from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.lora import lora_config
+from stages.training.setup import prepare_torch
 from tests.tiny import make_tiny_tokenizer, open_stage, tiny_demonstrations, write_spec
 
 BATCH, LENGTH, STEPS, ROUNDS = 16, 128, 5, 2
@@ -103,11 +104,20 @@ class Clock(TrainerCallback):  # type: ignore[misc]
         return statistics.median(b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False))
 
 
-def train(folder: Path, base: Path, method: dict[str, Any], mode: dict[str, Any]) -> tuple[Clock, ReweightingTrainer, SftSettings]:
-    settings = {"method": method, "max_steps": STEPS, "batch_size": BATCH, "max_length": LENGTH, "logging_steps": STEPS, **mode}
+def train(
+    folder: Path, base: Path, method: dict[str, Any], mode: dict[str, Any]
+) -> tuple[Clock, ReweightingTrainer, SftSettings]:
+    settings = {
+        "method": method,
+        "max_steps": STEPS,
+        "batch_size": BATCH,
+        "max_length": LENGTH,
+        "logging_steps": STEPS,
+        **mode,
+    }
     context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
-    training.prepare_torch(context)
-    model, tokenizer = training.load_model_and_tokenizer(base, context.settings.dtype if context.settings.lora else "float32")
+    prepare_torch(context)
+    model, tokenizer = load_model_and_tokenizer(base, context.settings.dtype if context.settings.lora else "float32")
     rows = tiny_demonstrations(BATCH * STEPS)
     for row in rows:  # full rows: every position counts
         row["completion"][0]["content"] *= 12
@@ -149,7 +159,9 @@ def peak_memory(base: Path, folder: Path, method: str, mode: str) -> float:
         "b.STEPS = 2; b.train(Path(sys.argv[1]), Path(sys.argv[2]), b.METHODS[sys.argv[3]], b.MODES[sys.argv[4]]);"
         "print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
     )
-    out = subprocess.run([sys.executable, "-c", code, str(folder), str(base), method, mode], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(base), method, mode], capture_output=True, text=True, check=True
+    )
     return float(out.stdout.rpartition("PEAK")[2])
 
 
@@ -170,7 +182,11 @@ def test_step_cost(tmp_path: Path, mode: str) -> None:
     print(f"{'method':22} {'time':>6} {'floor':>6} {'memory':>7} {'rank correlation to exact':>26}")
     table = {}
     for index, name in enumerate(METHODS):
-        memory = peak_memory(tmp_path / "base", tmp_path / f"m{index + 1}", name, mode) / start if name in MEMORY_OF else None
+        memory = (
+            peak_memory(tmp_path / "base", tmp_path / f"m{index + 1}", name, mode) / start
+            if name in MEMORY_OF
+            else None
+        )
         table[name] = {"time": min(spent[name]) / plain, "floor": floors[name], "memory": memory, "rank": ranks[name]}
         shown = ["" if value is None else f"{value:.{digits}f}" for value, digits in ((memory, 2), (ranks[name], 3))]
         print(f"{name:22} {table[name]['time']:6.2f} {floors[name]:6.2f} {shown[0]:>7} {shown[1]:>26}")

@@ -36,4 +36,10 @@ class AccuracyCI(evaluate.Metric):  # type: ignore[misc]
             problems.setdefault(problem, []).append(right)
         samples = list(problems.values())
         estimate = mean_estimate(samples, confidence)
-        return {"accuracy": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "k": len(samples[0])}
+        return {
+            "accuracy": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "n": estimate.n,
+            "k": len(samples[0]),
+        }

@@ -29,11 +29,17 @@ class MajAtK(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> Any:
         features = datasets.Features(
-            {"predictions": datasets.Value("int32"), "references": datasets.Value("string"), "votes": datasets.Value("string")}
+            {
+                "predictions": datasets.Value("int32"),
+                "references": datasets.Value("string"),
+                "votes": datasets.Value("string"),
+            }
         )
         return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description=INPUTS, features=features)
 
-    def _compute(self, predictions: list[int], references: list[str], votes: list[str], confidence: float = 0.95) -> dict[str, float]:
+    def _compute(
+        self, predictions: list[int], references: list[str], votes: list[str], confidence: float = 0.95
+    ) -> dict[str, float]:
         problems: dict[str, list[tuple[int, str]]] = {}
         for right, problem, vote in zip(predictions, references, votes, strict=True):
             problems.setdefault(problem, []).append((right, vote))
@@ -41,4 +47,10 @@ class MajAtK(evaluate.Metric):  # type: ignore[misc]
         if len(sizes) != 1:
             raise ValueError("the problems do not have equally many samples")
         estimate = mean_estimate([[majority_share(samples)] for samples in problems.values()], confidence)
-        return {"maj_at_k": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n, "k": sizes.pop()}
+        return {
+            "maj_at_k": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "n": estimate.n,
+            "k": sizes.pop(),
+        }

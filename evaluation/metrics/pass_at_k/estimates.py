@@ -93,7 +93,9 @@ def clustered_standard_error(problems: Sequence[Sequence[float]]) -> float:
     return math.sqrt(variance(means) / len(means)) if len(means) > 1 else 0.0
 
 
-def mean_estimate(problems: Sequence[Sequence[float]], confidence: float = CONFIDENCE, samples: int | None = None) -> Estimate:
+def mean_estimate(
+    problems: Sequence[Sequence[float]], confidence: float = CONFIDENCE, samples: int | None = None
+) -> Estimate:
     """Mean over problems of values in 0..1, with Wilson's interval at the effective sample size.
 
     With one 0-or-1 value a problem this is Wilson's interval over n problems. With several, n is replaced by p (1 - p)/SE^2 (z/t)^2, SE
@@ -146,7 +148,11 @@ def _t_distribution(t: float, degrees: int) -> float:
     for index in range(3 if degrees % 2 else 2, degrees - 1, 2):
         term *= cosine * cosine * (index - 1) / index
         total += term
-    central = (theta + (math.sin(theta) * total if degrees > 1 else 0.0)) * 2 / math.pi if degrees % 2 else math.sin(theta) * total
+    central = (
+        (theta + (math.sin(theta) * total if degrees > 1 else 0.0)) * 2 / math.pi
+        if degrees % 2
+        else math.sin(theta) * total
+    )
     return (1 + central) / 2
 
 

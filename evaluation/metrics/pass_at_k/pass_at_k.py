@@ -31,7 +31,9 @@ class PassAtK(evaluate.Metric):  # type: ignore[misc]
         features = datasets.Features({"predictions": datasets.Value("int32"), "references": datasets.Value("string")})
         return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description=INPUTS, features=features)
 
-    def _compute(self, predictions: list[int], references: list[str], k: int = 1, confidence: float = 0.95) -> dict[str, float]:
+    def _compute(
+        self, predictions: list[int], references: list[str], k: int = 1, confidence: float = 0.95
+    ) -> dict[str, float]:
         problems: dict[str, list[int]] = {}
         for right, problem in zip(predictions, references, strict=True):
             problems.setdefault(problem, []).append(right)

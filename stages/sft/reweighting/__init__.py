@@ -13,9 +13,7 @@ from stages.sft.method_settings import (
     UniformSettings,
     VcoreSettings,
 )
-from stages.sft.method_settings import (
-    Method as MethodSettings,
-)
+from stages.sft.method_settings import Method as MethodSettings
 from stages.sft.reweighting.base import Method
 from stages.sft.reweighting.custom import load_method
 from stages.sft.reweighting.dft import Dft

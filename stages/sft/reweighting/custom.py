@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.method_settings import CustomSettings
 from stages.sft.reweighting.base import Method
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Direction, Evaluator, Window
 from stages.sft.reweighting.utility import Differences, Measurement
@@ -31,20 +31,30 @@ def check_measurement(
     Raises:
         StageError: in the first step the changes over a fixed epsilon are rounding, and the settings say to stop then.
     """
-    batch = {name: value[:CHECKED_ROWS] if isinstance(value, torch.Tensor) else value for name, value in window.batches[0].items()}
+    batch = {
+        name: value[:CHECKED_ROWS] if isinstance(value, torch.Tensor) else value
+        for name, value in window.batches[0].items()
+    }
     mask = batch["labels"][:, 1:] != -100
     metrics: dict[str, float] = {}
     notes: list[str] = []
     if isinstance(measurement, Differences):
         agreement = _mean_over_ranks(rank_agreement(*measurement.both_sides(batch, model, direction), mask), model)
         metrics["rounding_agreement"] = agreement
-        if settings.epsilon is not None and agreement < NO_AGREEMENT and window.step == 0 and settings.unmeasurable == "stop":
+        if (
+            settings.epsilon is not None
+            and agreement < NO_AGREEMENT
+            and window.step == 0
+            and settings.unmeasurable == "stop"
+        ):
             raise StageError(
                 f"the utilities are rounding: the loss changes on the two sides of the step have rank correlation {agreement:.2f}",
                 "Leave out sft.method.epsilon, use utility central_difference or jvp, or set unmeasurable: warn.",
             )
         if agreement < POOR_AGREEMENT:
-            cause = f"epsilon {settings.epsilon}" if settings.epsilon is not None else f"target_rms {settings.target_rms}"
+            cause = (
+                f"epsilon {settings.epsilon}" if settings.epsilon is not None else f"target_rms {settings.target_rms}"
+            )
             notes.append(
                 f"weights may be noise: at {cause} the loss changes on the two sides of the step agree only to rank correlation "
                 f"{agreement:.2f} (step {window.step + 1})"

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from stages import ranks
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.reweighting.rows import row_digests
+from stages.training import distributed
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PROBE_STREAM = 1
@@ -69,21 +69,24 @@ class ModelEvaluator:
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         found: dict[str, float] = {}
-        rows = range(ranks.index(), len(self.dataset), ranks.count())
+        rows = range(distributed.rank(), len(self.dataset), distributed.world_size())
         for start in range(0, len(rows), self.micro_batch_size):
             batch = self.collate([self.dataset[row] for row in rows[start : start + self.micro_batch_size]])
             supervised = (batch["labels"][:, 1:] != -100).sum(-1).clamp(min=1)
             means = self.losses(batch).double().sum(-1).cpu() / supervised
             found.update(zip(row_digests(batch), means.tolist(), strict=True))
         merged: dict[str, float] = {}
-        for part in ranks.gather(found):
+        for part in distributed.gather(found):
             merged.update(part)
         return merged
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         rows = self.probe_rows(fraction, step, at_least=part[1])[part[0] :: part[1]]
-        own = rows[ranks.index() :: ranks.count()]
-        batches = [self.collate(own[start : start + self.micro_batch_size]) for start in range(0, len(own), self.micro_batch_size)]
+        own = rows[distributed.rank() :: distributed.world_size()]
+        batches = [
+            self.collate(own[start : start + self.micro_batch_size])
+            for start in range(0, len(own), self.micro_batch_size)
+        ]
         total = [torch.zeros_like(parameter) for parameter in self.parameters]
         [tokens] = self.sum_over_ranks([float(sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches))])
         # Gradient checkpointing works only in training mode; dropout is off in both.
@@ -94,7 +97,7 @@ class ModelEvaluator:
                 for accumulated, gradient in zip(total, parts, strict=True):
                     if gradient is not None:
                         accumulated.add_(gradient)
-        ranks.sum_tensors(total)
+        distributed.sum_tensors(total)
         return total
 
     def probe_rows(self, fraction: float, step: int, at_least: int = 1) -> list[dict[str, Any]]:
@@ -132,7 +135,8 @@ class ModelEvaluator:
                 state = optimizer.state.get(parameter, {})
                 if state and "exp_avg_sq" not in state:
                     raise StageError(
-                        f"{type(optimizer).__name__} keeps no second moments to precondition with", "Set sft.method.precondition to false."
+                        f"{type(optimizer).__name__} keeps no second moments to precondition with",
+                        "Set sft.method.precondition to false.",
                     )
                 if not state:
                     return direction
@@ -149,13 +153,17 @@ class ModelEvaluator:
         if any(isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules):
             return True
         config = self.model.config.to_dict()
-        return any(name.endswith(("dropout", "_pdrop")) and value for name, value in config.items() if isinstance(value, int | float))
+        return any(
+            name.endswith(("dropout", "_pdrop")) and value
+            for name, value in config.items()
+            if isinstance(value, int | float)
+        )
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
-        return [sum(column) for column in zip(*ranks.gather(values), strict=True)]
+        return [sum(column) for column in zip(*distributed.gather(values), strict=True)]
 
     def of_all_ranks(self, values: list[float]) -> list[float]:
-        return [value for part in ranks.gather(values) for value in part]
+        return [value for part in distributed.gather(values) for value in part]
 
     def _forward(self, batch: Batch) -> Any:
         inputs = self.place({name: batch[name] for name in MODEL_INPUTS})

@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction
 
 ATTENTION = "sdpa_with_forward_mode"
@@ -48,7 +48,9 @@ class ForwardMode:
         self._refuse_unsupported()
         positions = {id(parameter): index for index, parameter in enumerate(parameters)}
         self._backbone_names = {
-            name: positions[id(parameter)] for name, parameter in self.backbone.named_parameters() if id(parameter) in positions
+            name: positions[id(parameter)]
+            for name, parameter in self.backbone.named_parameters()
+            if id(parameter) in positions
         }
         self._head_position = positions.get(id(self.head.weight))
 
@@ -57,11 +59,15 @@ class ForwardMode:
         name = type(self.language_model).__name__
         config = self.language_model.config.get_text_config()
         if type(self.head) is not torch.nn.Linear or self.head.bias is not None:
-            raise StageError(f"utility jvp: the head of {name} is a {type(self.head).__name__} with a bias or an adapter", fix)
+            raise StageError(
+                f"utility jvp: the head of {name} is a {type(self.head).__name__} with a bias or an adapter", fix
+            )
         if scaled := [option for option in SCALED_HEADS if getattr(config, option, None) not in (None, 1.0)]:
             raise StageError(f"utility jvp: {name} scales its logits ({scaled[0]})", fix)
         if not getattr(self.language_model, "_supports_attention_backend", False):
-            raise StageError(f"utility jvp: the attention of {name} cannot be replaced, and its kernels have no forward mode", fix)
+            raise StageError(
+                f"utility jvp: the attention of {name} cannot be replaced, and its kernels have no forward mode", fix
+            )
 
     def utilities(self, inputs: Batch, direction: Direction) -> torch.Tensor:
         """d l_t / d epsilon for the supervised next tokens of `inputs`, [rows, positions - 1], float32, 0 elsewhere.
@@ -78,7 +84,11 @@ class ForwardMode:
             out = torch.func.functional_call(
                 self.backbone,
                 duals,
-                kwargs={"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False},
+                kwargs={
+                    "input_ids": inputs["input_ids"],
+                    "attention_mask": inputs["attention_mask"],
+                    "use_cache": False,
+                },
             )
             hidden, hidden_tangent = fwAD.unpack_dual(out.last_hidden_state[:, :-1][mask])
         with torch.no_grad():
@@ -141,7 +151,9 @@ def attention_with_forward_mode(
     query, key, value: [rows, heads, positions, width], with fewer heads of keys and values under grouped-query attention.
     """
     (query, dq), (key, dk), (value, dv) = (fwAD.unpack_dual(part) for part in (query, key, value))
-    out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+    out, _ = sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+    )
     if dq is None and dk is None and dv is None:
         return out, None
     groups = query.shape[1] // key.shape[1]
@@ -156,9 +168,13 @@ def attention_with_forward_mode(
         end = min(start + QUERY_BLOCK, positions)
         seen = end if attention_mask is None else key.shape[2]  # causal: later keys are never seen
         scores = (query[:, :, start:end] @ key[:, :, :seen].mT).float() * scale
-        dscores = (dq[:, :, start:end] @ key[:, :, :seen].mT + query[:, :, start:end] @ dk[:, :, :seen].mT).float() * scale
+        dscores = (
+            dq[:, :, start:end] @ key[:, :, :seen].mT + query[:, :, start:end] @ dk[:, :, :seen].mT
+        ).float() * scale
         if attention_mask is None:
-            later = torch.arange(seen, device=query.device) > torch.arange(start, end, device=query.device).unsqueeze(-1)
+            later = torch.arange(seen, device=query.device) > torch.arange(start, end, device=query.device).unsqueeze(
+                -1
+            )
             scores.masked_fill_(later, float("-inf"))
         elif attention_mask.dtype == torch.bool:
             scores.masked_fill_(~attention_mask[:, :, start:end], float("-inf"))

@@ -115,7 +115,9 @@ def _neutralise(utility: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor
     """Utilities in float64 with those that are not finite replaced by the mean of their row's finite ones; and how many they were."""
     utility = utility.detach().double()
     usable = mask & utility.isfinite()
-    mean = utility.where(usable, torch.zeros_like(utility)).sum(-1, keepdim=True) / usable.sum(-1, keepdim=True).clamp(min=1)
+    mean = utility.where(usable, torch.zeros_like(utility)).sum(-1, keepdim=True) / usable.sum(-1, keepdim=True).clamp(
+        min=1
+    )
     return utility.where(usable, mean.expand_as(utility)), int((mask & ~usable).sum())
 
 

@@ -25,7 +25,9 @@ class IwSft(Method):
     def prepare(self, window: Window, model: Evaluator) -> list[dict[str, torch.Tensor]]:
         if not self.reference:
             self.reference = model.mean_losses_of_all_rows()
-        return [{"reference": torch.tensor([self.reference[row] for row in row_digests(batch)])} for batch in window.batches]
+        return [
+            {"reference": torch.tensor([self.reference[row] for row in row_digests(batch)])} for batch in window.batches
+        ]
 
     def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor:
         mean = losses.sum(-1) / mask.sum(-1).clamp(min=1)

@@ -34,9 +34,13 @@ class RandomTokens(Method):
         return [{"factors": factor * mask.float()} for mask in masks]
 
     def _kept(self, batch: Batch, step: int) -> torch.Tensor:
-        kept = draw_for_rows(batch, self.seed, step, lambda generator, count: generator.random(count)) < self.settings.kept
+        kept = (
+            draw_for_rows(batch, self.seed, step, lambda generator, count: generator.random(count)) < self.settings.kept
+        )
         if self.settings.keep_boxed:
-            for row, (tokens, labels) in enumerate(zip(batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy(), strict=True)):
+            for row, (tokens, labels) in enumerate(
+                zip(batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy(), strict=True)
+            ):
                 supervised = np.flatnonzero(labels != -100)
                 inside = boxed_tokens([self.tokenizer.decode([int(token)]) for token in tokens[supervised]])
                 kept[row, torch.from_numpy(supervised[inside] - 1)] = True  # losses are shifted by one against labels

@@ -23,7 +23,9 @@ def _digest(tokens: np.ndarray, labels: np.ndarray) -> str:
     return hashlib.blake2b(content, digest_size=12).hexdigest()
 
 
-def draw_for_rows(batch: Batch, seed: int, step: int, draw: Callable[[np.random.Generator, int], np.ndarray]) -> torch.Tensor:
+def draw_for_rows(
+    batch: Batch, seed: int, step: int, draw: Callable[[np.random.Generator, int], np.ndarray]
+) -> torch.Tensor:
     """`draw(generator, count)` for each row's next-token positions, by (seed, step, the row's tokens): [rows, positions - 1].
 
     The columns of padding are drawn as well, after the others, so that its width does not matter.

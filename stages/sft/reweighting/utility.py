@@ -133,9 +133,13 @@ class Differences:
         self.radius = min(self.radius, LARGEST_RELATIVE_RADIUS * model.parameter_norm())
         return self.radius / size
 
-    def _evaluate(self, batches: Sequence[Batch], model: Evaluator, direction: Direction, step: float, seed: int) -> list[Prepared]:
+    def _evaluate(
+        self, batches: Sequence[Batch], model: Evaluator, direction: Direction, step: float, seed: int
+    ) -> list[Prepared]:
         """The losses at the ends of the step; one-sided without dropout only the far end, as training yields the near one."""
-        if self.settings.utility_dropout == "independent":  # the near end is then the training forward, with masks of its own
+        if (
+            self.settings.utility_dropout == "independent"
+        ):  # the near end is then the training forward, with masks of its own
             with model.perturbed(direction, -step):
                 return [{"minus": model.losses(batch, _mask_seed(seed, index))} for index, batch in enumerate(batches)]
         with model.perturbed(direction, -step):
@@ -143,8 +147,13 @@ class Differences:
         if self.central:
             with model.perturbed(direction, step):
                 plus = [model.losses(batch) for batch in batches]
-            prepared = [{"change": (after - before) / 2, "middle": (after + before) / 2} for after, before in zip(plus, minus, strict=True)]
-            if model.has_dropout():  # then the training losses are no middle to compare with: one batch of clean ones must do
+            prepared = [
+                {"change": (after - before) / 2, "middle": (after + before) / 2}
+                for after, before in zip(plus, minus, strict=True)
+            ]
+            if (
+                model.has_dropout()
+            ):  # then the training losses are no middle to compare with: one batch of clean ones must do
                 prepared[0]["base"] = model.losses(batches[0])
                 for later in prepared[1:]:
                     del later["middle"]
@@ -206,4 +215,6 @@ def _mask_seed(step: int, index: int) -> int:
 def _squares(change: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
     """Sum of squares and number of the supervised, finite entries."""
     usable = mask & change.isfinite()
-    return change.double().where(usable, torch.zeros_like(change, dtype=torch.float64)).square().sum().item(), int(usable.sum())
+    return change.double().where(usable, torch.zeros_like(change, dtype=torch.float64)).square().sum().item(), int(
+        usable.sum()
+    )

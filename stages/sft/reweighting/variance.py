@@ -51,7 +51,9 @@ class VarianceControl:
         self._tokens = (Moments(), Moments())
         self._losses = [0.0, 0.0]
 
-    def add(self, losses: torch.Tensor, mask: torch.Tensor, utility: torch.Tensor, q: torch.Tensor, factors: torch.Tensor) -> None:
+    def add(
+        self, losses: torch.Tensor, mask: torch.Tensor, utility: torch.Tensor, q: torch.Tensor, factors: torch.Tensor
+    ) -> None:
         """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in each row, `factors` are what the losses are multiplied by."""
         usable = utility.double().where(mask & utility.isfinite(), torch.zeros_like(utility, dtype=torch.float64))
         counts = mask.sum(-1, keepdim=True)
@@ -68,7 +70,9 @@ class VarianceControl:
         if self.kind == "trajectories":
             value = variance_ratio(model.of_all_ranks(self._uniform), model.of_all_ranks(self._weighted))
         elif self.kind == "tokens":
-            uniform, weighted = (Moments(*model.sum_over_ranks(list(dataclasses.astuple(moments)))) for moments in self._tokens)
+            uniform, weighted = (
+                Moments(*model.sum_over_ranks(list(dataclasses.astuple(moments)))) for moments in self._tokens
+            )
             value = math.sqrt(uniform.variance / weighted.variance) if uniform.variance and weighted.variance else 1.0
         elif self.kind == "loss_ratio":
             uniform_loss, weighted_loss = model.sum_over_ranks(self._losses)

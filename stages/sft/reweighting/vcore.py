@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Direction, Evaluator, Method, Outcome, Window
 from stages.sft.reweighting.diagnostics import check_measurement
@@ -44,11 +44,15 @@ class Vcore(Method):
             return [{} for _ in window.batches]
         prepared = self.measurement.prepare(window, model, self._direction, self.probe.size)
         if window.step % self.settings.diagnostics_steps == 0:
-            self._checks, self._notes = check_measurement(self.settings, self.measurement, window, model, self._direction)
+            self._checks, self._notes = check_measurement(
+                self.settings, self.measurement, window, model, self._direction
+            )
         return prepared
 
     def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
-        utility = torch.zeros_like(losses) if self._direction is None else self.measurement.utility(losses, mask, prepared)
+        utility = (
+            torch.zeros_like(losses) if self._direction is None else self.measurement.utility(losses, mask, prepared)
+        )
         weights = self._distribution(utility, mask)
         factors = self._factors(weights, mask)
         self._neutral += weights.neutral
@@ -96,7 +100,10 @@ class Vcore(Method):
         return (weights.q * mask.to(utility.device).sum(-1, keepdim=True)).float()
 
     def state(self) -> dict[str, Any]:
-        return {"radius": self.measurement.radius if isinstance(self.measurement, Differences) else None, "probes": self.probe.steps}
+        return {
+            "radius": self.measurement.radius if isinstance(self.measurement, Differences) else None,
+            "probes": self.probe.steps,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         if isinstance(self.measurement, Differences):

@@ -11,7 +11,10 @@ from evaluation.records import RecordError
 
 
 def rows(n: int) -> list[dict[str, Any]]:
-    return [{"uuid": f"u{i}", "question": f"{i}?", "options": ["one", "two", "three"], "answer_letter": "B"} for i in range(n)]
+    return [
+        {"uuid": f"u{i}", "question": f"{i}?", "options": ["one", "two", "three"], "answer_letter": "B"}
+        for i in range(n)
+    ]
 
 
 def test_supergpqa_takes_the_same_thousand_in_any_order() -> None:

@@ -18,7 +18,10 @@ def aime_rows(hub: bool = False) -> list[dict[str, Any]]:
         for number in range(1, 16):
             link = f"https://artofproblemsolving.com/wiki/index.php/2024_AIME_{contest}_Problems/Problem_{number}"
             row: dict[str, Any] = {"problem": f"What is {number}?", "answer": f"{number:03d}", "url": link}
-            rows.append(row | ({"id": 60 + number, "solution": "...", "year": "2024"} if hub else {"id": f"x-{contest}-{number}"}))
+            rows.append(
+                row
+                | ({"id": 60 + number, "solution": "...", "year": "2024"} if hub else {"id": f"x-{contest}-{number}"})
+            )
     return rows
 
 
@@ -36,7 +39,9 @@ def test_prompt_is_the_papers_instruction() -> None:
     )
 
 
-@pytest.mark.parametrize(("written", "gold"), [("073", "73"), ("000", "0"), (27.0, "27"), ("27.0", "27"), (9, "9"), ("1,234", "1234")])
+@pytest.mark.parametrize(
+    ("written", "gold"), [("073", "73"), ("000", "0"), (27.0, "27"), ("27.0", "27"), (9, "9"), ("1,234", "1234")]
+)
 def test_answers_become_plain_integers(written: object, gold: str) -> None:
     rows = aime_rows()
     rows[15]["answer"] = written

@@ -27,7 +27,11 @@ def test_a_row_becomes_a_problem_and_a_demonstration() -> None:
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("answer", "message"),
-    [("no mark 5", "gsm8k, train row 1: the answer has no solution"), ("#### 5", "no solution"), ("a\n#### five", "'five' is not a whole")],
+    [
+        ("no mark 5", "gsm8k, train row 1: the answer has no solution"),
+        ("#### 5", "no solution"),
+        ("a\n#### five", "'five' is not a whole"),
+    ],
 )
 def test_a_broken_row_is_named(answer: str, message: str) -> None:
     with pytest.raises(RecordError, match=message):

@@ -28,7 +28,12 @@ def rows(**changes: Any) -> list[dict[str, Any]]:
 
 def test_a_test_becomes_set_up_and_asserts() -> None:
     problem = humaneval.parse("test", rows())[0]
-    assert problem.tests == {"entry_point": "f", "preamble": "import math", "setup": "y = 3", "asserts": ["assert f(y) == 6, f(1)"]}
+    assert problem.tests == {
+        "entry_point": "f",
+        "preamble": "import math",
+        "setup": "y = 3",
+        "asserts": ["assert f(y) == 6, f(1)"],
+    }
     assert problem.gold == PROMPT + "    return 2 * x\n"
 
 

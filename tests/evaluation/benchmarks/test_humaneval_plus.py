@@ -35,7 +35,9 @@ def rows(hub: bool = False, **changes: Any) -> list[dict[str, Any]]:
             "entry_point": "f",
             "canonical_solution": "    return x + 1\n",
         }
-        row |= {"test": HUB_TEST} if hub else {"base_input": [[1]], "plus_input": [[-2.5]], "atol": 1e-6, "test": "unused"}
+        row |= (
+            {"test": HUB_TEST} if hub else {"base_input": [[1]], "plus_input": [[-2.5]], "atol": 1e-6, "test": "unused"}
+        )
         made.append(row)
     made[0] |= changes
     return made

@@ -18,7 +18,10 @@ SIZES = {"aime24": 30, "aime25": 30, "amc23": 40, "gsm8k": 1319, "math500": 500,
 
 
 def olympiad_rows() -> list[dict[str, Any]]:
-    return [{"id": 1606 + n, "question": f"{n}?", "final_answer": ["$1$", "$2$"] if n == 0 else [f"${n}$"]} for n in range(674)]
+    return [
+        {"id": 1606 + n, "question": f"{n}?", "final_answer": ["$1$", "$2$"] if n == 0 else [f"${n}$"]}
+        for n in range(674)
+    ]
 
 
 def test_aime25_ids_are_those_of_the_papers_whatever_the_source_calls_them() -> None:
@@ -63,8 +66,12 @@ def test_every_gold_answer_is_its_own_right_answer_and_not_its_neighbours(name: 
     assert len(problems) == SIZES[name] == get(name).size
     assert digest(problems) == get(name).digest
     with Grader(workers=1) as grader:
-        assert {g.verdict for g in grader.grade([(p, f"so \\boxed{{{p.gold}}}", "stop") for p in problems])} == {"correct"}
-        numbers = [(p, f"\\boxed{{{int(found) + 1}}}", "stop") for p in problems if (found := whole_number(p.gold)) is not None]
+        assert {g.verdict for g in grader.grade([(p, f"so \\boxed{{{p.gold}}}", "stop") for p in problems])} == {
+            "correct"
+        }
+        numbers = [
+            (p, f"\\boxed{{{int(found) + 1}}}", "stop") for p in problems if (found := whole_number(p.gold)) is not None
+        ]
         assert {g.verdict for g in grader.grade(numbers)} == {"wrong"}
 
 

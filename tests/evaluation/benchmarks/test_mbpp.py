@@ -17,7 +17,13 @@ from evaluation.sandbox import Sandbox
 def rows(**changes: Any) -> list[dict[str, Any]]:
     """Five hundred and two rows, with ids from 10; `changes` to that of task 11."""
     made = [
-        {"task_id": i, "text": "Add one.", "code": "def g(x):\r\n\treturn x+1", "test_list": ["assert g (1) == 2"], "test_setup_code": ""}
+        {
+            "task_id": i,
+            "text": "Add one.",
+            "code": "def g(x):\r\n\treturn x+1",
+            "test_list": ["assert g (1) == 2"],
+            "test_setup_code": "",
+        }
         for i in range(10, 512)
     ]
     made[1] |= changes
@@ -62,7 +68,9 @@ def verdict(problem: Problem) -> str:
 
 def test_setup_code_runs_after_the_program_and_test_imports_are_kept() -> None:
     program = "class Node:\n    def __init__(self, v):\n        self.v = v\ndef depth(n):\n    return n.v"
-    setup = mbpp.parse("test", rows(code=program, test_list=["assert depth(root) == 3"], test_setup_code="root = Node(3) \r\n"))[0]
+    setup = mbpp.parse(
+        "test", rows(code=program, test_list=["assert depth(root) == 3"], test_setup_code="root = Node(3) \r\n")
+    )[0]
     assert verdict(setup) == "correct"
     close = mbpp.parse("test", rows(test_list=["assert math.isclose(g(0.1), 1.1)"], test_imports=["import math"]))[0]
     assert verdict(close) == "correct"
@@ -71,9 +79,13 @@ def test_setup_code_runs_after_the_program_and_test_imports_are_kept() -> None:
 def test_real_file(benchmark_data: Path) -> None:
     problems = load(mbpp.BENCHMARK, "test", benchmark_data)
     assert len(problems) == 500
-    with gzip.open(benchmark_data / "mbpp" / "mbpp_test_500.jsonl.gz", "rt") as file:  # another copy, of the test split alone
+    with gzip.open(
+        benchmark_data / "mbpp" / "mbpp_test_500.jsonl.gz", "rt"
+    ) as file:  # another copy, of the test split alone
         copy = [json.loads(line) for line in file]
-    copied = mbpp.parse("test", [row | {"test_list": row["test"]} for row in copy])  # it lacks the set-up code of task 367
+    copied = mbpp.parse(
+        "test", [row | {"test_list": row["test"]} for row in copy]
+    )  # it lacks the set-up code of task 367
     assert [(p.id, p.prompt, p.gold, p.tests["asserts"]) for p in copied] == [
         (p.id, p.prompt, p.gold, p.tests["asserts"]) for p in problems
     ]
@@ -86,4 +98,6 @@ def test_sanitized_set(benchmark_data: Path) -> None:
     assert sum(int(p.id) in mbpp.TEST_IDS for p in problems) == 257
     assert any(p.tests["setup"] == "import math" for p in problems)
     with pytest.raises(RecordError, match="mbpp_sanitized: 1 problems, the complete set has 427"):
-        mbpp.parse_sanitized("test", [{"task_id": 2, "prompt": "Add.", "code": "def g(x): return x", "test_list": ["assert g(1) == 1"]}])
+        mbpp.parse_sanitized(
+            "test", [{"task_id": 2, "prompt": "Add.", "code": "def g(x): return x", "test_list": ["assert g(1) == 1"]}]
+        )

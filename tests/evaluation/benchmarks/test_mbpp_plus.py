@@ -23,9 +23,17 @@ HUB_TEST = (
 def rows(hub: bool = False, **changes: Any) -> list[dict[str, Any]]:
     made = []
     for number in (2, *range(1000, 1377)):
-        row: dict[str, Any] = {"task_id": number if hub else f"Mbpp/{number}", "prompt": '"""\nTake one.\nassert f((1,)) == 1\n"""\n'}
+        row: dict[str, Any] = {
+            "task_id": number if hub else f"Mbpp/{number}",
+            "prompt": '"""\nTake one.\nassert f((1,)) == 1\n"""\n',
+        }
         if hub:
-            row |= {"prompt": "Take one.", "code": "def f(x): return x", "test_list": ["assert f((1,)) == 1"], "test": HUB_TEST}
+            row |= {
+                "prompt": "Take one.",
+                "code": "def f(x): return x",
+                "test_list": ["assert f((1,)) == 1"],
+                "test": HUB_TEST,
+            }
         else:
             row |= {"entry_point": "f", "canonical_solution": "def f(x): return x", "atol": 0}
             row |= {"base_input": [[[1, 2]]], "plus_input": [[[float("inf")]]]}
@@ -71,7 +79,11 @@ def test_types_are_turned_back(task: int, given: list[Any], typed: list[Any]) ->
         (False, {"task_id": "two"}, "row 1: task_id is 'two'"),
         (False, {"base_input": [3]}, "Mbpp/2: base_input is not a list of argument lists"),
         (False, {"base_input": [], "plus_input": {}}, "Mbpp/2: no test inputs"),
-        (False, {"task_id": "Mbpp/307", "base_input": [[[1], 2]]}, "Mbpp/307: base_input has arguments of another shape"),
+        (
+            False,
+            {"task_id": "Mbpp/307", "base_input": [[[1], 2]]},
+            "Mbpp/307: base_input has arguments of another shape",
+        ),
         (False, {"atol": "0"}, "Mbpp/2: atol is '0'"),
         (True, {"test": "def f(:"}, "Mbpp/2: the column 'test' is not Python"),
         (True, {"test": "inputs = [[1]]"}, "Mbpp/2: the column 'test' holds no list"),
@@ -107,7 +119,12 @@ def test_real_files(benchmark_data: Path) -> None:
         hub = mbpp_plus.parse("test", [json.loads(line) for line in file])
     for one, other in zip(problems, hub, strict=True):
         assert (one.id, one.gold.strip()) == (other.id, other.gold.strip())
-        assert {k: v for k, v in one.tests.items() if k != "typed_inputs"} == {k: v for k, v in other.tests.items() if k != "typed_inputs"}
-        if one.id not in ("Mbpp/124", "Mbpp/252"):  # there, a sign of a zero part gets lost in writing a complex number out
+        assert {k: v for k, v in one.tests.items() if k != "typed_inputs"} == {
+            k: v for k, v in other.tests.items() if k != "typed_inputs"
+        }
+        if one.id not in (
+            "Mbpp/124",
+            "Mbpp/252",
+        ):  # there, a sign of a zero part gets lost in writing a complex number out
             written = [{repr(arguments) for arguments in decode(p.tests["typed_inputs"])} for p in (one, other)]
             assert written[0] == written[1]  # the hub's file leaves repeated inputs out

@@ -30,6 +30,12 @@ def likeliest_requests(engine: Engine) -> list[SamplingRequest]:
 
 def drawn_requests(engine: Engine) -> list[SamplingRequest]:
     """Three draws per prompt, plain and truncated, in two lengths."""
-    plain = [SamplingRequest(ids, 12 + 8 * (k % 2), seed=k, temperature=1.0) for ids in prompt_ids(engine) for k in range(3)]
-    narrow = [SamplingRequest(ids, 12, seed=k, temperature=0.7, top_p=0.8, top_k=20) for ids in prompt_ids(engine) for k in range(3)]
+    plain = [
+        SamplingRequest(ids, 12 + 8 * (k % 2), seed=k, temperature=1.0) for ids in prompt_ids(engine) for k in range(3)
+    ]
+    narrow = [
+        SamplingRequest(ids, 12, seed=k, temperature=0.7, top_p=0.8, top_k=20)
+        for ids in prompt_ids(engine)
+        for k in range(3)
+    ]
     return plain + narrow

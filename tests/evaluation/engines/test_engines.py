@@ -17,7 +17,15 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from evaluation.engines import Engine, EngineOptions, EngineUnavailable, SamplingRequest, open_engine, vllm_cpu, vllm_engine
+from evaluation.engines import (
+    Engine,
+    EngineOptions,
+    EngineUnavailable,
+    SamplingRequest,
+    open_engine,
+    vllm_cpu,
+    vllm_engine,
+)
 from tests.evaluation.engines.cases import (
     GREEDY_TOKENS,
     PROMPTS,
@@ -33,7 +41,9 @@ from tests.tiny import make_tiny_model, stage_environment
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two checkpoints of one shape; vLLM's CPU attention wants a head of at least 32."""
     folder = tmp_path_factory.mktemp("models")
-    return make_tiny_model(folder / "first", hidden_size=128), make_tiny_model(folder / "second", seed=1, hidden_size=128)
+    return make_tiny_model(folder / "first", hidden_size=128), make_tiny_model(
+        folder / "second", seed=1, hidden_size=128
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +86,16 @@ def test_penalties_are_the_same_in_both_engines(plain: Engine, vllm: dict[str, A
 def test_a_checkpoints_own_habits_change_nothing(models: tuple[Path, Path], plain: Engine, tmp_path: Path) -> None:
     shutil.copytree(models[0], tmp_path / "model")
     config = tmp_path / "model" / "generation_config.json"
-    habits = {"do_sample": True, "repetition_penalty": 1.7, "no_repeat_ngram_size": 2, "num_beams": 2, "suppress_tokens": [5, 6, 7]}
-    config.write_text(json.dumps(json.loads(config.read_text()) | habits | {"min_new_tokens": 20, "temperature": 0.3, "min_p": 0.5}))
+    habits = {
+        "do_sample": True,
+        "repetition_penalty": 1.7,
+        "no_repeat_ngram_size": 2,
+        "num_beams": 2,
+        "suppress_tokens": [5, 6, 7],
+    }
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | habits | {"min_new_tokens": 20, "temperature": 0.3, "min_p": 0.5})
+    )
     engine = open_engine("transformers", tmp_path / "model", EngineOptions("cpu", "float32", max_concurrent=64))
     for requests in (greedy_requests(plain), drawn_requests(plain)):
         assert engine.generate(requests) == plain.generate(requests)
@@ -90,7 +108,9 @@ def test_a_repetition_penalty_is_the_librarys_where_nothing_is_padded(plain: Eng
     for request, sampled in zip(penalised_requests(plain), together, strict=True):
         assert plain.generate([request]) == [sampled]
         config = transformers.GenerationConfig(
-            max_new_tokens=request.max_new_tokens, repetition_penalty=request.repetition_penalty, eos_token_id=plain.tokenizer.eos_token_id
+            max_new_tokens=request.max_new_tokens,
+            repetition_penalty=request.repetition_penalty,
+            eos_token_id=plain.tokenizer.eos_token_id,
         )
         ids = torch.tensor([request.prompt_token_ids])
         model = plain._model  # type: ignore[attr-defined]
@@ -103,7 +123,10 @@ def test_min_p_leaves_out_what_is_much_less_likely(plain: Engine) -> None:
     ids, share = greedy_requests(plain)[0].prompt_token_ids, 0.5
     with torch.inference_mode():
         probabilities = torch.softmax(plain._model(torch.tensor([ids])).logits[0, -1] / 0.3, dim=0)  # type: ignore[attr-defined]
-    kept = {plain.tokenizer.decode([token]) for token in (probabilities >= share * probabilities.max()).nonzero().flatten().tolist()}
+    kept = {
+        plain.tokenizer.decode([token])
+        for token in (probabilities >= share * probabilities.max()).nonzero().flatten().tolist()
+    }
     drawn = {s.text for s in plain.generate([SamplingRequest(ids, 1, seed, 0.3, min_p=share) for seed in range(300)])}
     assert drawn <= kept
     assert len(drawn) > 1 or len(kept) == 1
@@ -150,13 +173,19 @@ def test_transformers_draws_do_not_depend_on_order_or_batches(models: tuple[Path
 
 def test_transformers_draws_from_the_models_distribution(plain: Engine) -> None:
     """Texts of the first token over many seeds against the softmax of the logits, within five standard errors each."""
-    ids, n, temperature = greedy_requests(plain)[0].prompt_token_ids, 3000, 0.15  # so cold that few tokens share most of the mass
+    ids, n, temperature = (
+        greedy_requests(plain)[0].prompt_token_ids,
+        3000,
+        0.15,
+    )  # so cold that few tokens share most of the mass
     with torch.inference_mode():
         logits = plain._model(torch.tensor([ids])).logits[0, -1]  # type: ignore[attr-defined]
     expected: Counter[str] = Counter()
     for token, probability in enumerate(torch.softmax(logits / temperature, dim=0).tolist()):
         expected[plain.tokenizer.decode([token], skip_special_tokens=True)] += probability
-    drawn = Counter(sample.text for sample in plain.generate([SamplingRequest(ids, 1, seed, temperature) for seed in range(n)]))
+    drawn = Counter(
+        sample.text for sample in plain.generate([SamplingRequest(ids, 1, seed, temperature) for seed in range(n)])
+    )
     likely = expected.most_common(5)
     assert 0.1 < likely[0][1] < 0.9
     for text, probability in likely:
@@ -199,7 +228,9 @@ def test_impossible_requests_are_refused(bad: dict[str, Any]) -> None:
         SamplingRequest(**{"prompt_token_ids": (1,), "max_new_tokens": 1, **bad})
 
 
-def test_a_missing_vllm_is_named_with_its_extra_and_nothing_else_runs(monkeypatch: pytest.MonkeyPatch, models: tuple[Path, Path]) -> None:
+def test_a_missing_vllm_is_named_with_its_extra_and_nothing_else_runs(
+    monkeypatch: pytest.MonkeyPatch, models: tuple[Path, Path]
+) -> None:
     monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EngineUnavailable, match=r"requirements/cpu.txt.*engine: transformers"):
         open_engine("vllm", models[0], EngineOptions("cpu", "float32"))
@@ -220,4 +251,7 @@ def test_the_cpu_environment_must_precede_the_import(monkeypatch: pytest.MonkeyP
 
 def test_on_cuda_no_cpu_special_applies() -> None:
     options = EngineOptions("cuda", "bfloat16", gpu_memory_utilization=0.5, tensor_parallel=2)
-    assert vllm_engine._device_arguments("unused", options) == {"gpu_memory_utilization": 0.5, "tensor_parallel_size": 2}
+    assert vllm_engine._device_arguments("unused", options) == {
+        "gpu_memory_utilization": 0.5,
+        "tensor_parallel_size": 2,
+    }

@@ -20,7 +20,9 @@ def problem(tests: dict[str, Any], gold: str = "def f(x):\n    return x * 2") ->
     return Problem("1", "test", "code", "?", gold, tests)
 
 
-def judge(grader: Grader, program: str, tests: dict[str, Any] = DOUBLE, gold: str = "def f(x):\n    return x * 2") -> Graded:
+def judge(
+    grader: Grader, program: str, tests: dict[str, Any] = DOUBLE, gold: str = "def f(x):\n    return x * 2"
+) -> Graded:
     return grader.grade([(problem(tests, gold), f"```python\n{program}\n```", "stop")])[0]
 
 
@@ -35,7 +37,11 @@ def judge(grader: Grader, program: str, tests: dict[str, Any] = DOUBLE, gold: st
         ("def f(x):\n    while True: pass", "timeout", "CPU time limit"),
         ("def f(x): return f(x)", "wrong", "RecursionError"),
         ("if __name__ == '__main__': 1 / 0\ndef f(x): return 2 * x", "correct", ""),
-        ("from dataclasses import dataclass\n@dataclass\nclass A:\n    v: int\ndef f(x): return A(x).v * 2", "correct", ""),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass A:\n    v: int\ndef f(x): return A(x).v * 2",
+            "correct",
+            "",
+        ),
         ("import re, math, collections, itertools, heapq, typing, functools\ndef f(x): return 2 * x", "correct", ""),
         ("def f(x): print('x' * 10**7); return 2 * x", "correct", ""),
     ],
@@ -133,8 +139,12 @@ def test_asserts_of_every_form(grader: Grader) -> None:
         ],
     }
     assert judge(grader, "def f(x): return x / 3", tests, gold).verdict == "correct"
-    assert judge(grader, "def f(x): return x / 3 if x != 12 else 5", tests, gold).detail == "test 5 of 6: 5 instead of 4"
-    assert judge(grader, "def f(x): return x / 3 if x else 1", tests, gold).detail == "test 4 of 6: True instead of False"
+    assert (
+        judge(grader, "def f(x): return x / 3 if x != 12 else 5", tests, gold).detail == "test 5 of 6: 5 instead of 4"
+    )
+    assert (
+        judge(grader, "def f(x): return x / 3 if x else 1", tests, gold).detail == "test 4 of 6: True instead of False"
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +182,10 @@ def test_a_broken_reference_or_assert_is_the_graders_error(grader: Grader) -> No
     inputs = {"entry_point": "f", "preamble": "", "inputs": [[1]], "atol": 0.0}
     assert judge(grader, "def f(x): return 2", inputs, gold="def f(x): return 1 / 0").verdict == "grader_error"
     assert judge(grader, "def f(x): return 2", inputs, gold="def f(x): return f").verdict == "grader_error"
-    assert judge(grader, "def f(x): return 2", {"entry_point": "f", "setup": "", "asserts": ["f(3) == 6"]}).verdict == "grader_error"
+    assert (
+        judge(grader, "def f(x): return 2", {"entry_point": "f", "setup": "", "asserts": ["f(3) == 6"]}).verdict
+        == "grader_error"
+    )
     for gold in ("[A()]", "{'a': (A(), 1)}", "[1, [A()] * 10**5]"):  # a digest would hide what it is of
         result = judge(grader, "def f(x): return [object()]", inputs, gold=f"class A: pass\ndef f(x): return {gold}")
         assert (result.verdict, "cannot be compared" in result.detail) == ("grader_error", True)
@@ -180,7 +193,9 @@ def test_a_broken_reference_or_assert_is_the_graders_error(grader: Grader) -> No
     assert judge(grader, "def f(x): return [object()]", unknown).verdict == "grader_error"
 
 
-@pytest.mark.parametrize("rest", ["isclose(f(3), 6)", "abs(f(3) - 7) < 0.1", "abs(f(3) - tolerance) < 1", "f(3)[0] > 5"])
+@pytest.mark.parametrize(
+    "rest", ["isclose(f(3), 6)", "abs(f(3) - 7) < 0.1", "abs(f(3) - tolerance) < 1", "f(3)[0] > 5"]
+)
 def test_an_assert_that_the_reference_fails_is_the_graders_error(grader: Grader, rest: str) -> None:
     """Such as one whose setup lacks a name; it is not held against programs."""
     tests = {"entry_point": "f", "setup": "", "asserts": ["assert f(1) == 2", f"assert {rest}"]}
@@ -191,7 +206,11 @@ def test_an_assert_that_the_reference_fails_is_the_graders_error(grader: Grader,
 
 
 def test_an_assert_that_only_the_program_fails_stays_wrong(grader: Grader) -> None:
-    tests = {"entry_point": "f", "setup": "from math import isclose", "asserts": ["assert isclose(f(3), 6)", "assert 1 <= f(1) < 3"]}
+    tests = {
+        "entry_point": "f",
+        "setup": "from math import isclose",
+        "asserts": ["assert isclose(f(3), 6)", "assert 1 <= f(1) < 3"],
+    }
     assert judge(grader, "def f(x): return 'a'", tests).verdict == "wrong"
     assert judge(grader, "def f(x): return x", tests).verdict == "wrong"
     assert judge(grader, "def f(x): return 2.0 * x", tests).verdict == "correct"
@@ -266,11 +285,20 @@ def test_inputs_are_fresh_and_the_preamble_is_there(grader: Grader) -> None:
     tests = {"entry_point": "f", "preamble": "from math import floor", "inputs": [[[1, 2]], [[1, 2]]], "atol": 0.0}
     gold = "from math import floor\ndef f(a): return floor(sum(a))"
     assert judge(grader, "def f(a):\n    a.append(0)\n    return floor(sum(a))", tests, gold).verdict == "correct"
-    assert judge(grader, "from __future__ import annotations\ndef f(a: X): return sum(a)", tests, gold).verdict == "correct"
+    assert (
+        judge(grader, "from __future__ import annotations\ndef f(a: X): return sum(a)", tests, gold).verdict
+        == "correct"
+    )
 
 
 def test_any_root_of_the_polynomial_is_right(grader: Grader) -> None:
-    tests = {"entry_point": "f", "preamble": "", "inputs": [[[-6, 1, 1]]], "atol": 1e-4, "check": "polynomial_root"}  # (x - 2)(x + 3)
+    tests = {
+        "entry_point": "f",
+        "preamble": "",
+        "inputs": [[[-6, 1, 1]]],
+        "atol": 1e-4,
+        "check": "polynomial_root",
+    }  # (x - 2)(x + 3)
     for value, verdict in (
         ("2", "correct"),
         ("-3.000001", "correct"),
@@ -300,9 +328,14 @@ def test_all_reference_programs_pass(benchmark_data: Path, name: str) -> None:
 def test_changed_reference_programs_fail(benchmark_data: Path) -> None:
     """The reference program with `None` for its result: no test is so weak that nothing passes it."""
     problems = load(get("mbpp"), "test", benchmark_data)[::5] + load(get("humaneval_plus"), "test", benchmark_data)[::8]
-    broken = [f"{p.gold}\n_right = {p.tests['entry_point']}\ndef {p.tests['entry_point']}(*a): _right(*a); return None" for p in problems]
+    broken = [
+        f"{p.gold}\n_right = {p.tests['entry_point']}\ndef {p.tests['entry_point']}(*a): _right(*a); return None"
+        for p in problems
+    ]
     with Grader(workers=2) as grader:
-        graded = grader.grade([(p, f"```python\n{text}\n```", "stop") for p, text in zip(problems, broken, strict=True)])
+        graded = grader.grade(
+            [(p, f"```python\n{text}\n```", "stop") for p, text in zip(problems, broken, strict=True)]
+        )
     # MBPP has tests that expect None; those may pass.
     passing = [p for p, result in zip(problems, graded, strict=True) if result.verdict == "correct"]
     assert all("None" in str(p.tests["asserts"]) for p in passing)
@@ -316,13 +349,19 @@ def test_memory_follows_the_reference() -> None:
     tests = {"entry_point": "f", "inputs": [[1]], "atol": 0.0}
     with Sandbox(memory_mib=512) as sandbox:
         grader = CodeGrader(sandbox, 10.0)
-        for gold, source, verdict in ((hungry, hungry, "correct"), (hungry, frugal, "correct"), (frugal, hungry, "wrong")):
+        for gold, source, verdict in (
+            (hungry, hungry, "correct"),
+            (hungry, frugal, "correct"),
+            (frugal, hungry, "wrong"),
+        ):
             problem = Problem(f"{gold}{source}", "b", "code", "", gold, tests)
             assert grader.grade(problem, source)[0] == verdict
 
 
 def test_asserts_need_no_setup() -> None:
-    problem = Problem("1", "test", "code", "?", "def f(x):\n    return 2 * x", {"entry_point": "f", "asserts": ["assert f(3) == 6"]})
+    problem = Problem(
+        "1", "test", "code", "?", "def f(x):\n    return 2 * x", {"entry_point": "f", "asserts": ["assert f(3) == 6"]}
+    )
     with Sandbox() as sandbox:
         grader = CodeGrader(sandbox, 10.0)
         assert grader.grade(problem, problem.gold)[0] == "correct"

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.graders.extraction import after_thinking, boxed_answer, continue_prompt, last_box, program, whole_program
+from evaluation.graders.extraction import (
+    after_thinking,
+    boxed_answer,
+    continue_prompt,
+    last_box,
+    program,
+    whole_program,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,10 @@ from evaluation.graders.extraction import after_thinking, boxed_answer, continue
         ("\\\\boxed{5}", "5"),
         ("\\\\boxed{\\\\frac{1}{2}}", "\\frac{1}{2}"),  # escaped twice
         ("\\\\boxed{\\\\{1, 2\\\\}}", "\\{1, 2\\}"),
-        ("x = 2 \\\\\\boxed{\\begin{matrix} 1 \\\\ 2 \\end{matrix}}", "\\begin{matrix} 1 \\\\ 2 \\end{matrix}"),  # after a row's end
+        (
+            "x = 2 \\\\\\boxed{\\begin{matrix} 1 \\\\ 2 \\end{matrix}}",
+            "\\begin{matrix} 1 \\\\ 2 \\end{matrix}",
+        ),  # after a row's end
         ("the answer is 5", None),
         ("", None),
         ("<think>maybe \\boxed{1}</think>It is \\boxed{2}.", "2"),
@@ -54,7 +64,10 @@ def test_boxed_answer(completion: str, answer: str | None) -> None:
     assert boxed_answer(completion) == answer
 
 
-@given(st.text(alphabet="abc 123\\,.$", max_size=30).filter(lambda text: "\\" not in text and text.strip()), st.text(max_size=30))
+@given(
+    st.text(alphabet="abc 123\\,.$", max_size=30).filter(lambda text: "\\" not in text and text.strip()),
+    st.text(max_size=30),
+)
 def test_a_box_at_the_end_is_found_after_any_text(content: str, before: str) -> None:
     assert last_box(f"{before.replace(chr(92), '')}\\boxed{{{content}}}") == content
 
@@ -149,8 +162,14 @@ GOOD = "def f(x):\n    return 1\n"
         (f"```python\n{GOOD}```\n```python\ndef f(x): raise NotImplementedError\n```", GOOD),
         (f"```python\n{GOOD}```\nBroken:\n```python\ndef f(x): return (\n```", GOOD),
         ("```python\ndef f(x): pass\n```", "def f(x): pass\n"),
-        ("```python\nclass Solution:\n    def f(self, x): return 1\n```", "class Solution:\n    def f(self, x): return 1\n"),
-        ("<think>a</think>It prints <think> first.\n```python\ndef f(x): return '<think>'\n```", "def f(x): return '<think>'\n"),
+        (
+            "```python\nclass Solution:\n    def f(self, x): return 1\n```",
+            "class Solution:\n    def f(self, x): return 1\n",
+        ),
+        (
+            "<think>a</think>It prints <think> first.\n```python\ndef f(x): return '<think>'\n```",
+            "def f(x): return '<think>'\n",
+        ),
         (
             "```python\ndef f(x):\n    y = (\n    return 1\n\nf(1)\n```",
             "def f(x):\n    y = (\n    return 1\n\nf(1)\n",
@@ -209,7 +228,9 @@ def test_what_the_function_needs_stays_as_it_was(source: str) -> None:
 
 def test_what_the_tests_need_stays() -> None:
     source = "class Pair:\n    pass\ndef f(x): return x\nn = input()\n"
-    assert program(f"```python\n{source}```", "f", also_needed={"Pair", "assert"}) == source.replace("n = input()\n", "")
+    assert program(f"```python\n{source}```", "f", also_needed={"Pair", "assert"}) == source.replace(
+        "n = input()\n", ""
+    )
     assert program(f"```python\n{source}```", "f") == "def f(x): return x\n"
 
 

@@ -102,7 +102,9 @@ def test_value(text: str, number: str | None) -> None:
     assert (found if found is None else float(found)) == (number if number is None else float(number))
 
 
-@pytest.mark.parametrize("part", ["{", "\\text{", "(", "\\ge ", "1 ", "1,", "\\frac1", "^2", " a", "\\text{a}", "*", ">x", "=1", "\\$"])
+@pytest.mark.parametrize(
+    "part", ["{", "\\text{", "(", "\\ge ", "1 ", "1,", "\\frac1", "^2", " a", "\\text{a}", "*", ">x", "=1", "\\$"]
+)
 def test_no_text_takes_long(part: str) -> None:
     started = time.process_time()
     without_worker("18", "1" + part * (1900 // len(part)))

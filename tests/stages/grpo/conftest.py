@@ -24,7 +24,9 @@ def grpo_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         gold = row["completion"][0]["content"].partition("\\boxed{")[2].rstrip("}")
         problems.append(dataclasses.asdict(Problem(row["id"], "sums", "maths", row["prompt"][0]["content"], gold)))
     problems[5]["prompt"] *= 20
-    program = Problem("double", "programs", "code", "Write f(x) that doubles x.", "def f(x):\n    return 2 * x", CODE_TESTS)
+    program = Problem(
+        "double", "programs", "code", "Write f(x) that doubles x.", "def f(x):\n    return 2 * x", CODE_TESTS
+    )
     problems[6] = dataclasses.asdict(program)
     write_jsonl(folder / "data" / "rl.jsonl", problems)
     return {"data": folder / "data", "model": folder / "base"}
@@ -37,7 +39,10 @@ def teach_form(folder: Path, steps: int = 120, rows: int = 16) -> None:
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in tiny_demonstrations(steps * rows)]
+    texts = [
+        tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
+        for row in tiny_demonstrations(steps * rows)
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for start in range(0, len(texts), rows):
         batch = tokenizer(texts[start : start + rows], padding=True, return_tensors="pt", add_special_tokens=False)

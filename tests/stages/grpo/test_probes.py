@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from stages.grpo.probes import HONEST, TRICKS, Probe, probe
 from stages.grpo.settings import GrpoSettings
 
@@ -20,7 +20,9 @@ def found() -> dict[tuple[str, str], Probe]:
 
 
 @pytest.mark.parametrize(("kind", "trick"), [(kind, trick) for kind in TRICKS for trick in TRICKS[kind]])
-def test_a_trick_earns_less_than_a_solution_and_is_never_called_correct(found: dict[tuple[str, str], Probe], kind: str, trick: str) -> None:
+def test_a_trick_earns_less_than_a_solution_and_is_never_called_correct(
+    found: dict[tuple[str, str], Probe], kind: str, trick: str
+) -> None:
     item = found[kind, trick]
     assert item.verdict in ("wrong", "no_answer", "timeout")
     assert item.reward <= 0.1
@@ -29,7 +31,9 @@ def test_a_trick_earns_less_than_a_solution_and_is_never_called_correct(found: d
 
 def test_tricks_of_programs_are_really_run(found: dict[tuple[str, str], Probe]) -> None:
     assert found["code", "runs for ever"].verdict == "timeout"
-    assert {found["code", name].verdict for name in ("kills its parent", "os._exit(0)", "writes a verdict itself")} == {"wrong"}
+    assert {found["code", name].verdict for name in ("kills its parent", "os._exit(0)", "writes a verdict itself")} == {
+        "wrong"
+    }
 
 
 @pytest.mark.parametrize("kind", sorted(HONEST))
@@ -38,11 +42,15 @@ def test_the_honest_solution_earns_everything(found: dict[tuple[str, str], Probe
 
 
 def test_doctor_exits_1_for_a_reward_that_length_can_fool(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def eager(problems, completions, reasons):\n    return [len(text) / 100 for text in completions]\n")
+    (tmp_path / "mine.py").write_text(
+        "def eager(problems, completions, reasons):\n    return [len(text) / 100 for text in completions]\n"
+    )
     demo = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
     config = tmp_path / "fooled.yaml"
     rewards = f"{{custom: [{{file: {tmp_path / 'mine.py'}, function: eager}}]}}"
-    config.write_text(f"extends: {demo}\ngrpo: {{code_timeout_s: 1.0, maths_timeout_s: 2.0, rewards: {rewards}}}\n", encoding="utf-8")
+    config.write_text(
+        f"extends: {demo}\ngrpo: {{code_timeout_s: 1.0, maths_timeout_s: 2.0, rewards: {rewards}}}\n", encoding="utf-8"
+    )
     result = CliRunner().invoke(app, ["doctor", "--rewards", str(config), "--json"])
     assert result.exit_code == 1
     fooled = [item["name"] for item in json.loads(result.output) if item["fooled"]]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from stages import ranks
 from stages.grpo.resampling import CORRECT, ResamplingTrainer, Sample
 from stages.grpo.trainer import equal_groups, whole_groups
+from stages.training import distributed
 
 GENERATIONS = 3
 
@@ -63,11 +63,13 @@ def reward(problem: int, place: int) -> list[float]:
     return [[1.0, 0.0], [0.0, 0.0], [float(place == 1), 1.0]][problem % 3]
 
 
-def replaced(rounds: int, problems: int, first: list[int], processes: Processes, monkeypatch: pytest.MonkeyPatch) -> Any:
+def replaced(
+    rounds: int, problems: int, first: list[int], processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """All rows of the step, their rewards, and what each process was asked to sample."""
-    monkeypatch.setattr(ranks, "count", lambda: processes.count)
-    monkeypatch.setattr(ranks, "index", lambda: processes.here.index)
-    monkeypatch.setattr(ranks, "gather", processes.gather)
+    monkeypatch.setattr(distributed, "world_size", lambda: processes.count)
+    monkeypatch.setattr(distributed, "rank", lambda: processes.here.index)
+    monkeypatch.setattr(distributed, "gather", processes.gather)
     rows = [{"problem": problem} for problem in first for _ in range(GENERATIONS)]
     share = len(rows) // processes.count
 
@@ -91,15 +93,21 @@ def test_each_completion_keeps_its_own_reward_and_its_group(count: int, monkeypa
     assert all(len(set(group)) == 1 and group[0] % 3 == 2 for group in groups)
     assert len({group[0] for group in groups}) == 4
     ever = [problem for part in zip(*asked, strict=True) for process in part for problem in process]
-    assert sorted(ever) == sorted(problem for problem in set(ever) for _ in range(GENERATIONS))  # no problem is sampled twice in a step
-    assert {len({len(part) for part in round_}) for round_ in zip(*asked, strict=True)} == {1}  # no process samples less than another
+    assert sorted(ever) == sorted(
+        problem for problem in set(ever) for _ in range(GENERATIONS)
+    )  # no problem is sampled twice in a step
+    assert {len({len(part) for part in round_}) for round_ in zip(*asked, strict=True)} == {
+        1
+    }  # no process samples less than another
     assert drawn[0] == whole_groups(3, GENERATIONS, count) == {1: 3, 2: 4}[count]
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_rounds_or_prompts_do_not_replace_stays(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     first = [0, 2, 1, 3]
-    samples, _, drawn, _ = replaced(20, 6, first, Processes(count), monkeypatch)  # 4 and 5 are left for three missing, and only 5 is mixed
+    samples, _, drawn, _ = replaced(
+        20, 6, first, Processes(count), monkeypatch
+    )  # 4 and 5 are left for three missing, and only 5 is mixed
     assert drawn == [2]
     assert sorted(sample.row["problem"] for sample in samples)[::GENERATIONS] == [1, 2, 3, 5]
     samples, rewards, drawn, _ = replaced(1, 90, first, Processes(1), monkeypatch)

@@ -12,12 +12,12 @@ import pytest
 
 from evaluation.grading import Graded, Grader
 from evaluation.records import Problem
-from stages import ranks
 from stages.grpo.custom import load_reward
 from stages.grpo.rewards import Rewards, has_answer_form
 from stages.grpo.settings import CustomReward, GrpoSettings
 from stages.grpo.shaping import overlong_penalty, repetition_penalty
-from stages.runtime import StageError
+from stages.harness.context import StageError
+from stages.training import distributed
 from tests.tiny import make_tiny_tokenizer
 
 MATHS = Problem("m", "sums", "maths", "2+2?", "4")
@@ -40,7 +40,12 @@ def test_correct_is_the_graders_verdict_and_every_verdict_is_counted(grader: Gra
     texts = ["2+2=4. \\boxed{4}", "\\boxed{5}", "four", "\\boxed{4.0}"]
     ids = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in texts]
     logged: dict[str, float] = {}
-    assert rewards.correct(completion_ids=ids, problem=[0] * 4, log_metric=logged.__setitem__, prompts=[]) == [1.0, 0.0, 0.0, 1.0]
+    assert rewards.correct(completion_ids=ids, problem=[0] * 4, log_metric=logged.__setitem__, prompts=[]) == [
+        1.0,
+        0.0,
+        0.0,
+        1.0,
+    ]
     assert logged == {
         "verdicts/correct": 2.0,
         "verdicts/wrong": 1.0,
@@ -54,10 +59,15 @@ def test_correct_is_the_graders_verdict_and_every_verdict_is_counted(grader: Gra
 def test_a_template_that_opens_the_thinking_is_heeded(grader: Grader) -> None:
     """Without </think> such a completion is all thinking: the evaluation finds no answer in it, so the reward must not either."""
     tokenizer = make_tiny_tokenizer()
-    ids = [tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("so \\boxed{4}", "so</think>\\boxed{4}")]
+    ids = [
+        tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("so \\boxed{4}", "so</think>\\boxed{4}")
+    ]
     for prompt_end, expected in (("assistant\n<think>\n", [0.0, 1.0]), ("assistant\n", [1.0, 1.0])):
         rewards = Rewards([MATHS], grader, tokenizer, [tokenizer.eos_token_id], 0.0, prompt_end)
-        assert rewards.correct(completion_ids=ids, problem=[0] * 2, log_metric=lambda name, value: None, prompts=[]) == expected
+        assert (
+            rewards.correct(completion_ids=ids, problem=[0] * 2, log_metric=lambda name, value: None, prompts=[])
+            == expected
+        )
         assert rewards.format(completion_ids=ids, problem=[0] * 2) == expected
 
 
@@ -76,7 +86,9 @@ def test_a_completion_without_end_token_counts_as_cut() -> None:
     recording = _Recording(["wrong", "wrong"])
     rewards, tokenizer = rewards_of(recording)
     ids = tokenizer("\\boxed{4}")["input_ids"]
-    rewards.correct(completion_ids=[ids, [*ids, tokenizer.eos_token_id]], problem=[0, 1], log_metric=lambda name, value: None)
+    rewards.correct(
+        completion_ids=[ids, [*ids, tokenizer.eos_token_id]], problem=[0, 1], log_metric=lambda name, value: None
+    )
     assert recording.items == [(MATHS, "\\boxed{4}", "length"), (CODE, "\\boxed{4}", "stop")]
 
 
@@ -102,7 +114,7 @@ def test_grader_errors_above_the_share_of_a_step_stop_the_run() -> None:
 def test_the_share_of_grader_errors_is_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process has no failure to tell of, the other has two of a hundred: 1 % of all completions."""
     other = (Counter(grader_error=2, wrong=98), "no space left")
-    monkeypatch.setattr(ranks, "gather", lambda value: [value, other])
+    monkeypatch.setattr(distributed, "gather", lambda value: [value, other])
     for share, stops in ((0.01, False), (0.009, True)):
         recording = _Recording([])
         rewards, _ = rewards_of(recording, share=share)
@@ -143,13 +155,25 @@ def test_form_of_an_answer(kind: str, completion: str, good: bool) -> None:
 
 @pytest.mark.parametrize(
     ("tokens", "finished", "penalty"),
-    [(0, True, 0.0), (80, True, 0.0), (85, True, -0.25), (90, True, -0.5), (100, True, -1.0), (3, False, -1.0), (100, False, -1.0)],
+    [
+        (0, True, 0.0),
+        (80, True, 0.0),
+        (85, True, -0.25),
+        (90, True, -0.5),
+        (100, True, -1.0),
+        (3, False, -1.0),
+        (100, False, -1.0),
+    ],
 )
-def test_overlong_penalty_grows_over_the_buffer_and_a_cut_completion_has_all_of_it(tokens: int, finished: bool, penalty: float) -> None:
+def test_overlong_penalty_grows_over_the_buffer_and_a_cut_completion_has_all_of_it(
+    tokens: int, finished: bool, penalty: float
+) -> None:
     assert overlong_penalty(tokens, finished, limit=100, buffer=20) == pytest.approx(penalty)
 
 
-@pytest.mark.parametrize(("ids", "penalty"), [([], 0.0), ([1], 0.0), ([1, 2, 3, 4], 0.0), ([1, 1, 1, 1, 1], -0.75), ([1, 2, 1, 2], -1 / 3)])
+@pytest.mark.parametrize(
+    ("ids", "penalty"), [([], 0.0), ([1], 0.0), ([1, 2, 3, 4], 0.0), ([1, 1, 1, 1, 1], -0.75), ([1, 2, 1, 2], -1 / 3)]
+)
 def test_repetition_penalty_is_the_share_of_repeated_ngrams(ids: list[int], penalty: float) -> None:
     assert repetition_penalty(ids, 2) == pytest.approx(penalty)
 

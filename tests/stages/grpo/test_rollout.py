@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from stages import ranks
 from stages.grpo.rollout import GrpoCallback
+from stages.training import distributed
 
 
 def test_one_process_draws_what_it_always_drew_and_no_other_what_it_or_the_next_seed_draws() -> None:
-    seeds = [ranks.seed(of_run, stream) for of_run in range(8) for stream in range(8)]
-    assert ranks.seed(5, 0) == 5
+    seeds = [distributed.seed(of_run, stream) for of_run in range(8) for stream in range(8)]
+    assert distributed.seed(5, 0) == 5
     assert len(set(seeds)) == len(seeds)
-    assert seeds == [ranks.seed(of_run, stream) for of_run in range(8) for stream in range(8)]
+    assert seeds == [distributed.seed(of_run, stream) for of_run in range(8) for stream in range(8)]
 
 
 @pytest.mark.parametrize("here", [True, False])
-def test_a_request_that_one_process_got_stops_all_after_the_rollouts_last_step(here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_one_process_got_stops_all_after_the_rollouts_last_step(
+    here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rollouts serve two steps. Whoever got the signal, each process asks the others after each step: one that did not would leave them
     waiting, and one that stopped after the first step would lose the completions in use."""
     asked: list[bool] = []
@@ -28,7 +30,7 @@ def test_a_request_that_one_process_got_stops_all_after_the_rollouts_last_step(h
         asked.append(value)
         return [value, not here]
 
-    monkeypatch.setattr(ranks, "gather", gather)
+    monkeypatch.setattr(distributed, "gather", gather)
     ctx: Any = SimpleNamespace(stop_requested=here, settings=SimpleNamespace(steps_per_rollout=2))
     rewards: Any = SimpleNamespace(check_grader=lambda when: None)
     callback = GrpoCallback(ctx, rewards)

@@ -13,10 +13,11 @@ import torch
 from peft import get_peft_model
 from trl import GRPOTrainer
 
-from stages import ranks, training
 from stages.grpo.trainer import PARTS, StageTrainer
-from stages.lora import lora_config, merged_parameters
 from stages.sft.settings import LoraSettings
+from stages.training import distributed
+from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.lora import lora_config, merged_parameters
 from tests.tiny import make_tiny_model
 
 
@@ -67,19 +68,26 @@ def test_the_share_of_equal_groups_is_of_groups_whatever_scales_the_advantages(m
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Five problems, three samples each, rollouts of 8 completions: batches of 2, 2 and 1 problems; two processes share the last by
     taking the first one again."""
     sampled: list[list[list[int]]] = []
     for index in range(count):
-        monkeypatch.setattr(ranks, "count", lambda: count)
-        monkeypatch.setattr(ranks, "index", lambda index=index: index)
+        monkeypatch.setattr(distributed, "world_size", lambda: count)
+        monkeypatch.setattr(distributed, "rank", lambda index=index: index)
         trainer = Bare()
-        trainer.num_generations_eval, trainer.args = 3, SimpleNamespace(generation_batch_size=8, per_device_eval_batch_size=1)
+        trainer.num_generations_eval, trainer.args = (
+            3,
+            SimpleNamespace(generation_batch_size=8, per_device_eval_batch_size=1),
+        )
         trainer.eval_dataset = [{"prompt": f"p{number}", "problem": number} for number in range(5)]
         trainer.state = trainer.control = None
         seen: list[list[int]] = []
-        trainer.callback_handler = SimpleNamespace(on_evaluate=lambda args, state, control, metrics: metrics.update(eval_share=0.5))
+        trainer.callback_handler = SimpleNamespace(
+            on_evaluate=lambda args, state, control, metrics: metrics.update(eval_share=0.5)
+        )
 
         def generate(self: Any, prompts: list[Any]) -> Any:
             assert not self.model.training
@@ -101,7 +109,7 @@ def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(count: int,
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_sampler_gets_the_merged_weights_and_those_below_the_adapter_stay(tmp_path: Path, dtype: str) -> None:
-    model, _ = training.load_model_and_tokenizer(make_tiny_model(tmp_path / "model"), dtype)
+    model, _ = load_model_and_tokenizer(make_tiny_model(tmp_path / "model"), dtype)
     adapted = get_peft_model(model, lora_config(LoraSettings(rank=4)))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

@@ -16,7 +16,13 @@ HOSTILE = "<script>alert('x')</script> & ```` | \\boxed{3}"
 CURVES: dict[str, dict[str, float]] = {
     "base": {"loss": 2.5},
     "sft": {"loss": 1.1, "uniform_loss": 1.0, "weighted_loss": 1.1, "kl": 0.05, "ess": 0.9},
-    "grpo": {"reward": 0.5, "rewards/correct/mean": 0.4, "completions/mean_length": 30.0, "entropy": 0.2, "frac_reward_zero_std": 0.1},
+    "grpo": {
+        "reward": 0.5,
+        "rewards/correct/mean": 0.4,
+        "completions/mean_length": 30.0,
+        "entropy": 0.2,
+        "frac_reward_zero_std": 0.1,
+    },
 }
 
 
@@ -101,7 +107,10 @@ def scored(
         "protocol_details": {"sampling": {"temperature": 0.0, "split": split, "problems_sha256": "e" * 64}},
     }
     if k > 1:
-        entry["pass_at"] = {"1": {"value": 0.5, "low": 0.4, "high": 0.6}, "2": {"value": 0.75, "low": 0.65, "high": 0.85}}
+        entry["pass_at"] = {
+            "1": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "2": {"value": 0.75, "low": 0.65, "high": 0.85},
+        }
     (score / "metrics.json").write_text(json.dumps({benchmark: entry}))
     return {f"generate.{checkpoint}": generate, f"score.{checkpoint}": score}
 
@@ -111,7 +120,9 @@ def first_right(right: int, n: int = 20) -> list[list[str]]:
     return [["correct" if i < right else "wrong"] for i in range(n)]
 
 
-def complete(folder: Path, base: int = 1, sft: int = 10, grpo: int = 19, sft_protocol: str = "abc123") -> dict[str, Path]:
+def complete(
+    folder: Path, base: int = 1, sft: int = 10, grpo: int = 19, sft_protocol: str = "abc123"
+) -> dict[str, Path]:
     """Every artifact of a pipeline whose checkpoints answer so many of 20 problems rightly."""
     inputs = {"data": data(folder, 20)}
     for checkpoint, right in (("base", base), ("sft", sft), ("grpo", grpo)):
@@ -130,11 +141,18 @@ def run(folder: Path, inputs: dict[str, Path], **settings: Any) -> subprocess.Co
         "state": str(folder / "state"),
         "seed": 7,
         "machine": {"device": "cpu", "threads": 1, "data_dir": None},
-        "details": {"name": "toy", "command": "vcore run toy.yaml", "stages": [{"name": "sft", "state": "ran"}], "config": {}},
+        "details": {
+            "name": "toy",
+            "command": "vcore run toy.yaml",
+            "stages": [{"name": "sft", "state": "ran"}],
+            "config": {},
+        },
     }
     (folder / "out").mkdir(exist_ok=True)
     (folder / "spec.json").write_text(json.dumps(spec))
-    return subprocess.run([sys.executable, "-m", "stages.report", str(folder / "spec.json")], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "stages.report", str(folder / "spec.json")], capture_output=True, text=True
+    )
 
 
 def report_of(folder: Path, inputs: dict[str, Path], **settings: Any) -> dict[str, Any]:

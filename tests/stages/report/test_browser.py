@@ -12,13 +12,17 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from tests.pipeline.sweep.report.fakes import FakeCell, pages_of, right, scores
 from tests.stages.report.artifacts import complete, report_of
-from tests.stages.sweep_report.fakes import FakeCell, pages_of, right, scores
 
-CHROME = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROME = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROME is None, reason="no chromium, chromium-browser or google-chrome here: NO PAGE WAS OPENED IN A BROWSER"),
+    pytest.mark.skipif(
+        CHROME is None, reason="no chromium, chromium-browser or google-chrome here: NO PAGE WAS OPENED IN A BROWSER"
+    ),
 ]
 QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"),
@@ -38,14 +42,20 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "run":
         report_of(folder, complete(folder))
         return folder / "out" / "report.html"
-    cells = [FakeCell(m, s, scores(right(40 + int(s)), right(60))) for m in ("sft", "dft", "vcore") for s in ("0", "7", "12")]
+    cells = [
+        FakeCell(m, s, scores(right(40 + int(s)), right(60))) for m in ("sft", "dft", "vcore") for s in ("0", "7", "12")
+    ]
     return pages_of(folder, cells) / "report.html"
 
 
 def browse(page: Path, folder: Path, *options: str, scheme: str = LIGHT) -> subprocess.CompletedProcess[str]:
     """Open a page with a profile of its own; what the page's console says is on stderr."""
     assert CHROME is not None
-    own = [f"--user-data-dir={folder / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}", "--enable-logging=stderr"]
+    own = [
+        f"--user-data-dir={folder / 'profile'}",
+        f"--blink-settings=preferredColorScheme={scheme}",
+        "--enable-logging=stderr",
+    ]
     command = [CHROME, *QUIET, *own, "--window-size=1150,1800", *options, page.as_uri()]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr[-2000:]
@@ -58,7 +68,9 @@ def opened(page: Path, folder: Path) -> tuple[str, list[str], list[str]]:
     answer = browse(page, folder, f"--log-net-log={log}", "--dump-dom")
     events = json.loads(log.read_text())["events"]
     # Of what the browser asks on its own account (time, updates) the initiator is "not an origin".
-    asked = [e["params"]["url"] for e in events if e.get("params", {}).get("initiator", "not an origin") != "not an origin"]
+    asked = [
+        e["params"]["url"] for e in events if e.get("params", {}).get("initiator", "not an origin") != "not an origin"
+    ]
     return answer.stdout, [line for line in answer.stderr.splitlines() if "CONSOLE" in line], asked
 
 
@@ -74,7 +86,11 @@ def test_the_page_shows_its_tables_and_asks_nobody(page: Path, tmp_path: Path) -
 
 def test_an_error_and_a_request_would_be_seen(page: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
-    broken.write_text(page.read_text().replace("<body>", '<body><img src="http://images.example.invalid/x.png"><script>nope()</script>'))
+    broken.write_text(
+        page.read_text().replace(
+            "<body>", '<body><img src="http://images.example.invalid/x.png"><script>nope()</script>'
+        )
+    )
     _, said, asked = opened(broken, tmp_path)
     assert any("nope is not defined" in line for line in said)
     assert asked == ["http://images.example.invalid/x.png"]

@@ -8,7 +8,13 @@ from typing import Any
 from stages.report import figures
 
 CURVE = {
-    **{"reward": 0.5, "rewards/correct/mean": 0.4, "rewards/format/mean": 0.9, "rewards/brevity/mean": -0.2, "rewards/brevity/std": 0.1},
+    **{
+        "reward": 0.5,
+        "rewards/correct/mean": 0.4,
+        "rewards/format/mean": 0.9,
+        "rewards/brevity/mean": -0.2,
+        "rewards/brevity/std": 0.1,
+    },
     **{"kl": 0.01, "clip_ratio/low_mean": 0.0, "clip_ratio/high_mean": 0.1},
     **{"time/generate": 3.0, "time/sync": 0.1, "time/grade": 0.2, "time/train": 2.0},
 }

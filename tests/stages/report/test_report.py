@@ -76,7 +76,10 @@ def test_every_form_holds_the_numbers(tmp_path: Path) -> None:
     }
     markdown = (tmp_path / "out" / "report.md").read_text()
     row = next(line for line in markdown.splitlines() if line.startswith("| toy | accuracy"))
-    assert row == f"| toy | accuracy | 20 | 1 | 5.0 % [0.9, 23.6] | 50.0 % [{100 * low:.1f}, {100 * high:.1f}] | 95.0 % [76.4, 99.1] |"
+    assert (
+        row
+        == f"| toy | accuracy | 20 | 1 | 5.0 % [0.9, 23.6] | 50.0 % [{100 * low:.1f}, {100 * high:.1f}] | 95.0 % [76.4, 99.1] |"
+    )
     text, page = page_of(tmp_path)
     assert "<b>50.0 %</b>" in text
     for form in (markdown, page.text):
@@ -164,7 +167,10 @@ def test_several_samples_a_problem(tmp_path: Path) -> None:
     base, sft = [["wrong", "correct"]] * 10, [["correct", "correct"]] * 5 + [["wrong", "correct"]] * 5
     inputs = {"data": data(tmp_path, 10), **scored(tmp_path, "base", base), **scored(tmp_path, "sft", sft)}
     report = report_of(tmp_path, inputs)
-    assert [(r["metric"], r["value"], r["n"], r["k"]) for r in report["results"]] == [("avg@2", 0.5, 10, 2), ("avg@2", 0.75, 10, 2)]
+    assert [(r["metric"], r["value"], r["n"], r["k"]) for r in report["results"]] == [
+        ("avg@2", 0.5, 10, 2),
+        ("avg@2", 0.75, 10, 2),
+    ]
     assert report["results"][0]["pass_at"]["2"]["value"] == 0.75
     assert report["comparisons"][0]["test"] == "exact sign-flip test"
     assert report["comparisons"][0]["improved"] == 5
@@ -207,7 +213,9 @@ def test_wrong_answers_show_every_verdict_before_a_second_of_one(tmp_path: Path)
     verdicts = [["wrong"], ["wrong"], ["correct"], ["timeout"], ["no_answer"], ["correct"], ["correct"]]
     inputs = {"data": data(tmp_path, 7), **scored(tmp_path, "base", verdicts)}
     report_of(tmp_path, inputs, transcripts=2)
-    shown = re.findall(r"^### toy, base: (.*) \((p\d)\)", (tmp_path / "out" / "report.md").read_text(), flags=re.MULTILINE)
+    shown = re.findall(
+        r"^### toy, base: (.*) \((p\d)\)", (tmp_path / "out" / "report.md").read_text(), flags=re.MULTILINE
+    )
     assert shown == [("correct", "p2"), ("correct", "p5"), ("wrong", "p0"), ("timeout", "p3")]
 
 
@@ -258,7 +266,9 @@ def test_stages_of_different_origin_are_told_apart(tmp_path: Path) -> None:
         ("data", "benchmarks/toy.jsonl", "", "is not among the data's problems"),
     ],
 )
-def test_a_damaged_input_is_one_clear_error(tmp_path: Path, where: str, file: str, content: str | None, message: str) -> None:
+def test_a_damaged_input_is_one_clear_error(
+    tmp_path: Path, where: str, file: str, content: str | None, message: str
+) -> None:
     inputs = complete(tmp_path)
     path = inputs[where] / file
     path.unlink() if content is None else path.write_text(content)
@@ -282,7 +292,11 @@ def test_numbers_that_the_scores_do_not_bear_out_are_refused(tmp_path: Path, fie
 
 
 def test_one_protocol_on_different_problems_is_refused(tmp_path: Path) -> None:
-    inputs = {"data": data(tmp_path, 20), **scored(tmp_path, "base", [["wrong"]] * 20), **scored(tmp_path, "sft", [["wrong"]] * 19)}
+    inputs = {
+        "data": data(tmp_path, 20),
+        **scored(tmp_path, "base", [["wrong"]] * 20),
+        **scored(tmp_path, "sft", [["wrong"]] * 19),
+    }
     assert run(tmp_path, inputs).returncode == 1
     assert "not scored on the same problems" in json.loads((tmp_path / "error.json").read_text())["message"]
 
@@ -311,7 +325,9 @@ def test_cost_and_what_was_read_from_outside(tmp_path: Path) -> None:
     change_manifest(inputs["sft"], hardware=hardware, seconds=1800.0)
     change_manifest(inputs["score.sft"], hardware=hardware)
     change_manifest(inputs["generate.sft"], metrics={"output_tokens": 1_300_000})
-    (inputs["sft"] / "record" / "metrics.jsonl").write_text('{"step": 1, "num_tokens": 700.0}\n{"step": 2, "num_tokens": 1500.0}\n')
+    (inputs["sft"] / "record" / "metrics.jsonl").write_text(
+        '{"step": 1, "num_tokens": 700.0}\n{"step": 2, "num_tokens": 1500.0}\n'
+    )
     stages = {stage["name"]: stage for stage in report_of(tmp_path, inputs)["stages"]}
     assert stages["sft"]["cost"] == {"seconds": 1800.0, "gpu_hours": 1.0, "trained": 1500, "sampled": 0}
     assert stages["score.sft"]["cost"]["gpu_hours"] == 0.0, "grading takes no GPU"

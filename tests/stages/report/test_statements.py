@@ -14,7 +14,9 @@ from stages.report.model import Result, Stage
 from stages.report.statements import caveats, verdict
 
 
-def result(checkpoint: str, right: int = 50, n: int = 200, benchmark: str = "toy", split: str = "test", **changes: Any) -> Result:
+def result(
+    checkpoint: str, right: int = 50, n: int = 200, benchmark: str = "toy", split: str = "test", **changes: Any
+) -> Result:
     estimate = mean_estimate([[1.0]] * right + [[0.0]] * (n - right))
     made = Result(
         checkpoint=checkpoint,
@@ -59,7 +61,9 @@ def stage(name: str, **changes: Any) -> Stage:
     return dataclasses.replace(made, **changes)
 
 
-def compared(improved: int, worsened: int, n: int = 200, benchmark: str = "toy", before: str = "base", after: str = "sft") -> Comparison:
+def compared(
+    improved: int, worsened: int, n: int = 200, benchmark: str = "toy", before: str = "base", after: str = "sft"
+) -> Comparison:
     """`improved` problems become right, `worsened` wrong, and of the rest every second is right both times."""
     same = [float(i % 2) for i in range(n - improved - worsened)]
     old, new = [0.0] * improved + [1.0] * worsened + same, [1.0] * improved + [0.0] * worsened + same
@@ -68,7 +72,13 @@ def compared(improved: int, worsened: int, n: int = 200, benchmark: str = "toy",
 
 @pytest.mark.parametrize(
     ("improved", "worsened", "outcome"),
-    [(40, 5, "higher"), (5, 40, "lower"), (20, 20, "not distinguishable"), (0, 0, "not distinguishable"), (7, 0, "higher")],
+    [
+        (40, 5, "higher"),
+        (5, 40, "lower"),
+        (20, 20, "not distinguishable"),
+        (0, 0, "not distinguishable"),
+        (7, 0, "higher"),
+    ],
 )
 def test_outcome_of_a_comparison(improved: int, worsened: int, outcome: str) -> None:
     assert compared(improved, worsened).verdict == outcome
@@ -101,7 +111,9 @@ def test_all_outcomes_in_one_sentence() -> None:
 
 
 def test_one_checkpoint_has_nothing_to_compare() -> None:
-    assert verdict([result("base")], []) == "Nothing to compare: no benchmark was measured at two checkpoints (only base)."
+    assert (
+        verdict([result("base")], []) == "Nothing to compare: no benchmark was measured at two checkpoints (only base)."
+    )
 
 
 def test_caveats_follow_from_the_data() -> None:
@@ -112,12 +124,16 @@ def test_caveats_follow_from_the_data() -> None:
     assert "3 training prompts are also benchmark problems" in said(result("base"), overlap=3)
     assert "toy was measured on its dev split" in said(result("base", split="dev"))
     assert "toy has 20 problems: one of them is 5.0 points." in said(result("base", right=5, n=20))
-    assert "cut at the token limit were 12.0 % (sft) of the completions" in said(result("base"), result("sft", truncated=24))
+    assert "cut at the token limit were 12.0 % (sft) of the completions" in said(
+        result("base"), result("sft", truncated=24)
+    )
     assert "no answer could be found in 50.0 % (base)" in said(result("base", no_answer=100))
     failed = said(result("base", verdicts={"correct": 50, "wrong": 140, "grader_error": 10}))
     assert "the grader failed on 10 of 200 samples" in failed
     assert "the value would be 30.0 %" in failed
-    assert "toy is saturated (sft 99.0 %, grpo 99.5 %)" in said(result("base"), result("sft", right=198), result("grpo", right=199))
+    assert "toy is saturated (sft 99.0 %, grpo 99.5 %)" in said(
+        result("base"), result("sft", right=198), result("grpo", right=199)
+    )
     assert "toy is at the floor (base 0.0 %, sft 1.0 %)" in said(result("base", right=0), result("sft", right=2))
     assert "measured under different protocols" in said(result("base"), result("sft", protocol="def"))
 
@@ -125,7 +141,12 @@ def test_caveats_follow_from_the_data() -> None:
 def test_stages_of_several_environments_are_a_caveat() -> None:
     assert caveats([], [], [stage("base"), stage("sft")], 0) == caveats([], [], [], 0)
     several = "\n".join(
-        caveats([], [], [stage("base"), stage("sft", versions={"torch": "2.14.0"}, git={"commit": "f" * 40, "dirty": True})], 0)
+        caveats(
+            [],
+            [],
+            [stage("base"), stage("sft", versions={"torch": "2.14.0"}, git={"commit": "f" * 40, "dirty": True})],
+            0,
+        )
     )
     assert "different versions of torch: 2.13.0 (base), 2.14.0 (sft)" in several
     assert "computed at different commits" in several

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stages.runtime import Context
+from stages.harness.context import Context
 from stages.sft.settings import SftSettings
 from tests.tiny import make_tiny_model, open_stage, tiny_demonstrations, write_jsonl, write_spec
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.method_settings import CustomSettings
 from stages.sft.reweighting.custom import load_method
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from stages import sft as package
-from stages.runtime import Context
-from stages.sft import train as sft
+from stages.harness.context import Context
+from stages.sft import run as sft
 from stages.sft.settings import SftSettings
 
 PAGE = Path(package.__file__).parents[2] / "docs" / "methods.md"

@@ -14,7 +14,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.qwen3 import modeling_qwen3
 from trl.trainer.utils import add_fused_lm_head
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Window
 from stages.sft.reweighting.diagnostics import rank_agreement
@@ -22,7 +22,14 @@ from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.forward_mode import QUERY_BLOCK, ForwardMode
 from stages.sft.reweighting.vcore import Vcore
 
-SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "head_dim": 8}
+SHAPE = {
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "head_dim": 8,
+}
 
 
 def qwen3(tied: bool = True, kv_heads: int = 2) -> Any:
@@ -31,7 +38,9 @@ def qwen3(tied: bool = True, kv_heads: int = 2) -> Any:
 
 
 def llama() -> Any:
-    return LlamaForCausalLM(LlamaConfig(**SHAPE, num_key_value_heads=4, tie_word_embeddings=False, max_position_embeddings=512))
+    return LlamaForCausalLM(
+        LlamaConfig(**SHAPE, num_key_value_heads=4, tie_word_embeddings=False, max_position_embeddings=512)
+    )
 
 
 def with_lora(model: Any) -> Any:
@@ -89,7 +98,9 @@ def by_backward(model: Any, batch: dict[str, torch.Tensor], direction: list[torc
     for row, position in (labels != -100).nonzero().tolist():
         gradient = torch.autograd.grad(losses[row, position], trained(model), retain_graph=True, allow_unused=True)
         found[row, position] = sum(
-            (part.double() * along.double()).sum().item() for part, along in zip(gradient, direction, strict=True) if part is not None
+            (part.double() * along.double()).sum().item()
+            for part, along in zip(gradient, direction, strict=True)
+            if part is not None
         )
     return found
 
@@ -117,7 +128,9 @@ def test_float64_utilities_are_the_token_gradients(name: str, monkeypatch: pytes
     with all_in_double(monkeypatch):
         direction = direction_for(model)
         exact = by_backward(model, batch, direction)
-        assert error(ForwardMode(model, trained(model)).utilities(batch, direction), exact) < 1e-6  # softmax and answer are float32
+        assert (
+            error(ForwardMode(model, trained(model)).utilities(batch, direction), exact) < 1e-6
+        )  # softmax and answer are float32
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -148,13 +161,17 @@ def test_sequences_longer_than_a_block_and_padding_do_not_matter() -> None:
     direction = direction_for(model)
     forward = ForwardMode(model, trained(model))
     together = forward.utilities(long, direction)
-    alone = forward.utilities({name: value[1:, :length] for name, value in long.items()}, direction)  # no padding: the causal path
+    alone = forward.utilities(
+        {name: value[1:, :length] for name, value in long.items()}, direction
+    )  # no padding: the causal path
     assert torch.allclose(together[1, : length - 1], alone[0], atol=1e-5)
     measured = (by_difference(model, long, direction, 1e-3) - by_difference(model, long, direction, -1e-3)) / 2e-3
     assert error(together, measured.double()) < 2e-2
 
 
-def by_difference(model: Any, batch: dict[str, torch.Tensor], direction: list[torch.Tensor], step: float) -> torch.Tensor:
+def by_difference(
+    model: Any, batch: dict[str, torch.Tensor], direction: list[torch.Tensor], step: float
+) -> torch.Tensor:
     with torch.no_grad():
         for parameter, part in zip(trained(model), direction, strict=True):
             parameter.add_(part, alpha=step)
@@ -193,9 +210,16 @@ def test_models_that_cannot_be_differentiated_are_refused() -> None:
 @pytest.mark.parametrize("name", ["tied embeddings, grouped queries", "lora"])
 @pytest.mark.parametrize(
     ("utility", "bfloat16", "least"),
-    [("finite_difference", False, 0.75), ("central_difference", False, 0.9), ("central_difference", True, 0.7), ("jvp", True, 0.9)],
+    [
+        ("finite_difference", False, 0.75),
+        ("central_difference", False, 0.9),
+        ("central_difference", True, 0.7),
+        ("jvp", True, 0.9),
+    ],
 )
-def test_the_default_steps_measure_the_exact_utilities(name: str, utility: str, bfloat16: bool, least: float, checkpointing: bool) -> None:
+def test_the_default_steps_measure_the_exact_utilities(
+    name: str, utility: str, bfloat16: bool, least: float, checkpointing: bool
+) -> None:
     """Lowest rank correlation of any row to the exact utilities of the same direction, with the step that the servo chooses.
 
     The random model is a hard case: its losses hardly respond, so that the step has to be long. Trained ones reach 0.95 and more.
@@ -208,9 +232,21 @@ def test_the_default_steps_measure_the_exact_utilities(name: str, utility: str, 
     if bfloat16:  # as accelerate does
         model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     evaluator = ModelEvaluator(
-        model, [], lambda rows: {}, lambda b: b, lambda: None, batch_size=2, micro_batch_size=2, bfloat16=bfloat16, seed=0
+        model,
+        [],
+        lambda rows: {},
+        lambda b: b,
+        lambda: None,
+        batch_size=2,
+        micro_batch_size=2,
+        bfloat16=bfloat16,
+        seed=0,
     )
-    method = Vcore(VcoreSettings.model_validate({"name": "vcore", "utility": utility, **({"target_rms": 0.3} if least == 0.7 else {})}))
+    method = Vcore(
+        VcoreSettings.model_validate(
+            {"name": "vcore", "utility": utility, **({"target_rms": 0.3} if least == 0.7 else {})}
+        )
+    )
     mask = batch["labels"][:, 1:] != -100
     [known] = method.measurement.prepare(Window([batch], 0, int(mask.sum()), 2), evaluator, direction, 1.0)
     measured = method.measurement.utility(evaluator.losses(batch), mask, known)

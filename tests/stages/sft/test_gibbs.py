@@ -25,7 +25,9 @@ def padded(rows: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def divergence(q: torch.Tensor, mask: torch.Tensor) -> list[float]:
-    return [sum(p * math.log(p * int(m.sum())) for p in row[m].tolist() if p > 0) for row, m in zip(q, mask, strict=True)]
+    return [
+        sum(p * math.log(p * int(m.sum())) for p in row[m].tolist() if p > 0) for row, m in zip(q, mask, strict=True)
+    ]
 
 
 @settings(deadline=None, max_examples=200)
@@ -40,7 +42,11 @@ def test_rows_are_distributions_that_use_their_budget(rows: list[list[float]], k
     for row, reached in zip(rows, weights.kl.tolist(), strict=True):
         assert reached <= kl + 1e-6
         values = torch.tensor(row).double()
-        relative_gap = (values.max() - values[values < values.max()].max()).item() / values.std().item() if len(set(row)) > 1 else 0.0
+        relative_gap = (
+            (values.max() - values[values < values.max()].max()).item() / values.std().item()
+            if len(set(row)) > 1
+            else 0.0
+        )
         if relative_gap > 1e-3:  # clearly one or more largest values, and something below them
             ties = row.count(max(row))
             assert reached == pytest.approx(min(kl, 0.999 * math.log(len(row) / ties)), rel=1e-4, abs=1e-6)
@@ -86,14 +92,18 @@ def test_no_budget_one_token_no_token_and_equal_utilities_are_uniform() -> None:
 def test_temperature_is_a_softmax() -> None:
     utility, mask = padded([[1.0, -2.0, 0.5], [3.0, 4.0]])
     weights = weights_at_temperature(utility, mask, beta=0.5)
-    assert weights.q[0, :3].tolist() == pytest.approx(torch.softmax(torch.tensor([1.0, -2.0, 0.5]).double() / 2, 0).tolist())
+    assert weights.q[0, :3].tolist() == pytest.approx(
+        torch.softmax(torch.tensor([1.0, -2.0, 0.5]).double() / 2, 0).tolist()
+    )
     assert weights.q[1, :2].tolist() == pytest.approx(torch.softmax(torch.tensor([3.0, 4.0]).double() / 2, 0).tolist())
     assert weights.kl.tolist() == pytest.approx(divergence(weights.q, mask))
 
 
 @settings(deadline=None, max_examples=100)
 @given(rows=UTILITIES, kl=st.floats(1e-3, 2.0), largest=st.floats(1.05, 8.0))
-def test_a_cap_holds_and_only_brings_weights_nearer_to_uniform(rows: list[list[float]], kl: float, largest: float) -> None:
+def test_a_cap_holds_and_only_brings_weights_nearer_to_uniform(
+    rows: list[list[float]], kl: float, largest: float
+) -> None:
     utility, mask = padded(rows)
     free = weights_within_kl(utility, mask, kl)
     held = capped(free, mask, largest)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.runtime import StageError
+from stages.harness.context import StageError
 from stages.sft.method_settings import CustomSettings, IwSftSettings, NoiseSettings, RandomSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Window
@@ -113,7 +113,10 @@ def test_noise_is_as_far_from_uniform_as_it_says() -> None:
 
 def test_concentration_by_hand() -> None:
     measured = Concentration()
-    measured.add(torch.tensor([[3.0, 1.0, 0.0, 9.0], [2.0, 2.0, 2.0, 2.0]]), torch.tensor([[True, True, False, False], [True] * 4]))
+    measured.add(
+        torch.tensor([[3.0, 1.0, 0.0, 9.0], [2.0, 2.0, 2.0, 2.0]]),
+        torch.tensor([[True, True, False, False], [True] * 4]),
+    )
     found = measured.metrics(OneProcess())  # type: ignore[arg-type]
     first = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert found == pytest.approx({"kl": first / 2, "ess": (1 / (0.625 * 2) + 1) / 2, "top_share": (0.75 + 0.25) / 2})

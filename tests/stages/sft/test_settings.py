@@ -21,7 +21,9 @@ def vcore(**values: object) -> VcoreSettings:
 
 def test_settings_import_nothing_heavy() -> None:
     code = "import sys, stages.sft.settings; print([m for m in ('torch', 'transformers', 'trl', 'datasets', 'numpy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_an_alternative_replaces_the_default_it_excludes() -> None:
@@ -34,10 +36,16 @@ def test_an_alternative_replaces_the_default_it_excludes() -> None:
     [
         ({"epochs": 1.0, "max_steps": 5}, "exactly one of epochs and max_steps"),
         ({"epochs": None}, "exactly one of epochs and max_steps"),
-        ({"method": {"name": "vcore", "kl": 0.1, "temperature": 1.0}}, "exactly one of kl, temperature and inverse_temperature"),
+        (
+            {"method": {"name": "vcore", "kl": 0.1, "temperature": 1.0}},
+            "exactly one of kl, temperature and inverse_temperature",
+        ),
         ({"method": {"name": "vcore", "target_rms": 0.1, "epsilon": 1e-4}}, "exactly one of target_rms and epsilon"),
         ({"method": {"name": "vcore", "target_rms": None}}, "exactly one of target_rms and epsilon"),
-        ({"method": {"name": "vcore", "temperature": 1.0, "inverse_temperature": 1.0}}, "exactly one of kl, temperature and inverse"),
+        (
+            {"method": {"name": "vcore", "temperature": 1.0, "inverse_temperature": 1.0}},
+            "exactly one of kl, temperature and inverse",
+        ),
         ({"method": {"name": "vcore", "temperature": 0.0}}, "greater than 0"),
         ({"method": {"name": "vcore", "probe_fraction": 0.0}}, "greater than 0"),
         ({"method": {"name": "vcore", "utility": "jvp", "target_rms": 0.1}}, "jvp takes no step"),
@@ -80,7 +88,13 @@ def test_the_identity_is_the_effective_batch_and_not_how_it_is_split() -> None:
 
 def test_presets_fill_what_is_not_given() -> None:
     paper, official = vcore(preset="paper"), vcore(preset="official")
-    assert (paper.epsilon, paper.temperature, paper.kl, paper.probe_clip, paper.probe_fraction) == (1e-4, 5e3, None, None, 1.0)
+    assert (paper.epsilon, paper.temperature, paper.kl, paper.probe_clip, paper.probe_fraction) == (
+        1e-4,
+        5e3,
+        None,
+        None,
+        1.0,
+    )
     assert (paper.variance_control, paper.normalisation, paper.max_alpha) == ("trajectories", "trajectories", None)
     assert (official.utility_dropout, official.variance_control, official.normalisation) == (
         "independent",
@@ -100,6 +114,9 @@ def test_forward_mode_takes_no_step() -> None:
 
 
 def test_a_custom_methods_path_is_not_its_identity() -> None:
-    one, other = (make(method={"name": "custom", "file": file, "options": {"x": 1}}).identity_settings() for file in ("a.py", "b/c.py"))
+    one, other = (
+        make(method={"name": "custom", "file": file, "options": {"x": 1}}).identity_settings()
+        for file in ("a.py", "b/c.py")
+    )
     assert one == other
     assert one["method"] == {"name": "custom", "class_name": "Weights", "options": {"x": 1}}

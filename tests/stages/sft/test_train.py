@@ -16,10 +16,11 @@ import pytest
 import torch
 from peft import PeftModel
 
-from stages import training
-from stages.runtime import Context, StageError, StageStopped
-from stages.sft import train as sft
+from stages.harness.context import Context, StageError, StageStopped
+from stages.sft import run as sft
 from stages.sft.settings import SftSettings
+from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.loop import TRAINER_STATE, find_resumable_checkpoint
 from tests.tiny import (
     make_tiny_model,
     make_tiny_tokenizer,
@@ -32,12 +33,21 @@ from tests.tiny import (
 )
 
 MakeContext = Callable[..., Context[SftSettings]]
-LONG = {"batch_size": 8, "micro_batch_size": 4, "learning_rate": 2e-3, "max_length": 128, "epochs": 10.0, "checkpoint_steps": 7}
+LONG = {
+    "batch_size": 8,
+    "micro_batch_size": 4,
+    "learning_rate": 2e-3,
+    "max_length": 128,
+    "epochs": 10.0,
+    "checkpoint_steps": 7,
+}
 
 
 def content(folder: Path) -> dict[str, str]:
     """Digest of every file of the payload, `record/` left out."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and "record" not in path.relative_to(folder).parts]
+    files = [
+        path for path in sorted(folder.rglob("*")) if path.is_file() and "record" not in path.relative_to(folder).parts
+    ]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -48,18 +58,25 @@ def curve(output: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_the_program_trains_and_writes_the_same_bytes_each_time(sft_inputs: dict[str, Path], tmp_path: Path) -> None:
     settings = {"batch_size": 8, "learning_rate": 2e-3, "max_length": 128, "lora": {"rank": 2, "dropout": 0.1}}
-    first, second = (run_stage_program(tmp_path / name, "sft", settings, sft_inputs) for name in ("first", "a_longer_name"))
+    first, second = (
+        run_stage_program(tmp_path / name, "sft", settings, sft_inputs) for name in ("first", "a_longer_name")
+    )
     assert (first.code, first.error) == (0, None), first.log
     assert content(first.output) == content(second.output)
-    assert {"model/model.safetensors", "model/generation_config.json", "model/tokenizer.json", "model/chat_template.jinja"} <= set(
-        content(first.output)
-    )
+    assert {
+        "model/model.safetensors",
+        "model/generation_config.json",
+        "model/tokenizer.json",
+        "model/chat_template.jinja",
+    } <= set(content(first.output))
     assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= set(content(first.output))
     result = json.loads((first.output / "record" / "result.json").read_text(encoding="utf-8"))
     assert result["proof"]["steps"] == result["proof"]["planned_steps"] == 5
     assert result["proof"]["relative_weight_change"] > 0
     assert [point["step"] for point in curve(first.output)] == [1, 2, 3, 4, 5]
-    assert {"loss", "uniform_loss", "weighted_loss", "kl", "ess", "alpha", "grad_norm", "learning_rate"} <= set(curve(first.output)[0])
+    assert {"loss", "uniform_loss", "weighted_loss", "kl", "ess", "alpha", "grad_norm", "learning_rate"} <= set(
+        curve(first.output)[0]
+    )
     progress = [event for event in first.events if event["event"] == "progress"]
     assert (progress[-1]["step"], progress[-1]["total"]) == (5, 5)
     assert {"loss", "tokens_per_s"} <= set(progress[-1]["metrics"])
@@ -67,14 +84,18 @@ def test_the_program_trains_and_writes_the_same_bytes_each_time(sft_inputs: dict
 
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_program_resumes_to_the_same_bytes(sft_inputs: dict[str, Path], tmp_path: Path, blow: signal.Signals) -> None:
+def test_a_stopped_program_resumes_to_the_same_bytes(
+    sft_inputs: dict[str, Path], tmp_path: Path, blow: signal.Signals
+) -> None:
     straight = run_stage_program(tmp_path / "straight", "sft", LONG, sft_inputs)
     assert straight.code == 0, straight.log
     folder = tmp_path / "stopped"
     spec = write_spec(folder, "sft", LONG, sft_inputs)
-    process = subprocess.Popen([sys.executable, "-m", "stages.sft", str(spec)], env=stage_environment(), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages.sft", str(spec)], env=stage_environment(), stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
-    while not (folder / "state" / "checkpoints" / "checkpoint-7" / training.TRAINER_STATE).exists():
+    while not (folder / "state" / "checkpoints" / "checkpoint-7" / TRAINER_STATE).exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
@@ -88,7 +109,9 @@ def test_a_stopped_program_resumes_to_the_same_bytes(sft_inputs: dict[str, Path]
     assert any(note.startswith("resuming from step") for note in read_stage_run(folder, 0, "").notes)
     assert content(resumed.output) == content(straight.output)
     assert [point["step"] for point in curve(resumed.output)] == list(range(1, 51))
-    numbers = [[(p["loss"], p["kl"], p["alpha"], p["learning_rate"]) for p in curve(run.output)] for run in (resumed, straight)]
+    numbers = [
+        [(p["loss"], p["kl"], p["alpha"], p["learning_rate"]) for p in curve(run.output)] for run in (resumed, straight)
+    ]
     assert numbers[0] == numbers[1]
 
 
@@ -121,7 +144,11 @@ def test_a_requested_stop_saves_and_the_next_run_ends_the_same(
     monkeypatch.setattr(stopped, "curve", stop_at_seven)
     with pytest.raises(StageStopped):
         sft.run(stopped)
-    assert [path.name for path in training.find_resumable_checkpoint(stopped.state / "checkpoints").iterdir() if "reweighting" in path.name]  # type: ignore[union-attr]
+    assert [
+        path.name
+        for path in find_resumable_checkpoint(stopped.state / "checkpoints").iterdir()
+        if "reweighting" in path.name
+    ]  # type: ignore[union-attr]
     again = sft_context("stopped", **steps)
     assert again.resuming
     result = sft.run(again)
@@ -130,12 +157,14 @@ def test_a_requested_stop_saves_and_the_next_run_ends_the_same(
     assert [point["step"] for point in curve(again.output)] == list(range(1, 13))
 
 
-def test_a_run_that_ended_after_training_does_not_train_again(sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ended_after_training_does_not_train_again(
+    sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     straight = sft_context("straight")
     sft.run(straight)
     context = sft_context("broken")
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_checkpoint", lambda *arguments: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr(sft, "save_checkpoint", lambda *arguments: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             sft.run(context)
     again = sft_context("broken")
@@ -148,8 +177,8 @@ def test_merged_weights_are_base_plus_adapter(sft_context: MakeContext) -> None:
     context = sft_context(lora={"rank": 4, "alpha": 8, "dropout": 0.1, "targets": ["q_proj", "down_proj"]})
     result = sft.run(context)
     assert result.proof["merge_difference"] < 1e-5
-    base, tokenizer = training.load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
-    merged, _ = training.load_model_and_tokenizer(context.output / "model", "float32")
+    base, tokenizer = load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
+    merged, _ = load_model_and_tokenizer(context.output / "model", "float32")
     tokens = tokenizer("Mia has 3 coins", return_tensors="pt")
     with torch.no_grad():
         expected = PeftModel.from_pretrained(base, context.output / "adapter")(**tokens).logits
@@ -165,8 +194,12 @@ def test_bfloat16_trains_and_saves_bfloat16(sft_context: MakeContext, lora: dict
     proof = sft.run(context).proof
     assert proof.get("merge_difference", 0.0) < 1e-5  # compared in float32
     assert json.loads((context.output / "model" / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
-    for point in curve(context.output):  # adapters on a random model cannot move its losses by 0.3: the step stops where they bend
-        assert point["loss_change_rms"] == pytest.approx(0.3, rel=0.5) or point["loss_change_bend"] == pytest.approx(1.0, rel=0.5)
+    for point in curve(
+        context.output
+    ):  # adapters on a random model cannot move its losses by 0.3: the step stops where they bend
+        assert point["loss_change_rms"] == pytest.approx(0.3, rel=0.5) or point["loss_change_bend"] == pytest.approx(
+            1.0, rel=0.5
+        )
         assert point["loss_change_bend"] < 1.5
 
 
@@ -211,7 +244,9 @@ def test_lengths_that_leave_nothing_or_exceed_the_model_are_refused(sft_context:
 def test_a_template_that_never_ends_the_turn_is_refused(sft_context: MakeContext, tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "base" / "model")
     tokenizer = make_tiny_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>\n{% endgeneration %}", "\n{% endgeneration %}")
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "<|im_end|>\n{% endgeneration %}", "\n{% endgeneration %}"
+    )
     tokenizer.save_pretrained(folder)
     with pytest.raises(StageError, match="40 completions are complete but hold no end-of-sequence token"):
         sft.run(sft_context(inputs={"model": tmp_path / "base"}))
@@ -251,10 +286,18 @@ def test_trainer_options_reach_trl(sft_context: MakeContext) -> None:
 
 
 def test_every_owned_option_exists_and_every_setting_reaches_the_config(sft_context: MakeContext) -> None:
-    config = sft.trainer_config(sft_context(schedule="linear", warmup_steps=2, weight_decay=0.1, adam_beta2=0.98, max_grad_norm=0.5))
+    config = sft.trainer_config(
+        sft_context(schedule="linear", warmup_steps=2, weight_decay=0.1, adam_beta2=0.98, max_grad_norm=0.5)
+    )
     assert [name for name in sft.OWNED_OPTIONS if not hasattr(config, name)] == []
     assert (config.lr_scheduler_type, config.warmup_steps, config.weight_decay) == ("linear", 2, 0.1)
-    assert (config.adam_beta2, config.max_grad_norm, config.bf16, config.max_steps, config.max_length) == (0.98, 0.5, False, 3, 128)
+    assert (config.adam_beta2, config.max_grad_norm, config.bf16, config.max_steps, config.max_length) == (
+        0.98,
+        0.5,
+        False,
+        3,
+        128,
+    )
 
 
 def test_the_first_the_middle_and_the_last_step_show_their_weights(sft_context: MakeContext) -> None:

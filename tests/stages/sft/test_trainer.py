@@ -13,13 +13,14 @@ import torch
 from datasets import Dataset
 from trl import SFTTrainer
 
-from stages import training
-from stages.lora import lora_config
-from stages.runtime import Context, StageError
+from stages.harness.context import Context, StageError
 from stages.sft.reweighting import make_method
+from stages.sft.run import read_demonstrations, trainer_config
 from stages.sft.settings import SftSettings
-from stages.sft.train import read_demonstrations, trainer_config
 from stages.sft.trainer import ReweightingTrainer
+from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.lora import lora_config
+from stages.training.setup import prepare_torch
 
 MakeContext = Callable[..., Context[SftSettings]]
 REFERENCE = Path(__file__).with_name("reference_losses.json")
@@ -32,8 +33,18 @@ METHODS: dict[str, dict[str, Any]] = {
     "vcore": {"name": "vcore"},
     "vcore_jvp": {"name": "vcore", "utility": "jvp"},
     "vcore_ema": {"name": "vcore", "direction": "ema"},
-    "vcore_central_trajectories": {"name": "vcore", "utility": "central_difference", "normalisation": "trajectories", "kl": 0.3},
-    "vcore_tokens_capped": {"name": "vcore", "variance_control": "tokens", "max_relative_weight": 2.0, "precondition": True},
+    "vcore_central_trajectories": {
+        "name": "vcore",
+        "utility": "central_difference",
+        "normalisation": "trajectories",
+        "kl": 0.3,
+    },
+    "vcore_tokens_capped": {
+        "name": "vcore",
+        "variance_control": "tokens",
+        "max_relative_weight": 2.0,
+        "precondition": True,
+    },
     "vcore_paper": {"name": "vcore", "preset": "paper", "epsilon": 1e-2, "temperature": 1.0},
     "vcore_official": {"name": "vcore", "preset": "official", "epsilon": 1e-2, "temperature": 1.0},
 }
@@ -41,13 +52,17 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def train(context: Context[SftSettings], trainer_class: type = ReweightingTrainer, **options: Any) -> Any:
     """Train by the context's settings; `options` override the SFTConfig. Returns the trainer."""
-    training.prepare_torch(context)
-    model, tokenizer = training.load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
+    prepare_torch(context)
+    model, tokenizer = load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
     args = trainer_config(context)
     for name, value in options.items():
         setattr(args, name, value)
     rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
-    method = {"method": make_method(context.settings.method, tokenizer, context.seed)} if trainer_class is ReweightingTrainer else {}
+    method = (
+        {"method": make_method(context.settings.method, tokenizer, context.seed)}
+        if trainer_class is ReweightingTrainer
+        else {}
+    )
     trainer = trainer_class(
         model=model,
         args=args,
@@ -100,10 +115,15 @@ def test_dft_is_trls_dft_bit_for_bit(sft_context: MakeContext) -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_one_batch_of_eight_is_two_of_four(sft_context: MakeContext, name: str) -> None:
-    settings = {"method": METHODS[name], "max_steps": 2, "learning_rate": 0.1, "trainer": {"optim": "sgd"}}  # Adam would amplify rounding
+    settings = {
+        "method": METHODS[name],
+        "max_steps": 2,
+        "learning_rate": 0.1,
+        "trainer": {"optim": "sgd"},
+    }  # Adam would amplify rounding
     whole = weights(train(sft_context("whole", **settings)))
     split = weights(train(sft_context("split", micro_batch_size=4, **settings)))
-    start = training.load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
+    start = load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
     for tensor in whole:
         moved = (whole[tensor] - start[tensor]).norm()
         assert (whole[tensor] - split[tensor]).norm() <= 1e-3 * moved, tensor
@@ -112,7 +132,10 @@ def test_one_batch_of_eight_is_two_of_four(sft_context: MakeContext, name: str) 
 def test_vcore_changes_the_update_and_reports_why(sft_context: MakeContext) -> None:
     uniform = train(sft_context("uniform", method={"name": "uniform"}))
     vcore = train(sft_context("vcore", method={"name": "vcore"}))
-    assert any(not torch.equal(one, other) for one, other in zip(weights(uniform).values(), weights(vcore).values(), strict=True))
+    assert any(
+        not torch.equal(one, other)
+        for one, other in zip(weights(uniform).values(), weights(vcore).values(), strict=True)
+    )
     assert losses(vcore, "kl") == pytest.approx([0.05] * 3, rel=1e-3)
     assert all(0.5 < value < 1 for value in losses(vcore, "ess"))
     assert all(0 < value <= 1 for value in losses(vcore, "alpha"))
@@ -140,7 +163,7 @@ def test_split_into_single_rows_and_not_at_all_give_the_same_update(sft_context:
         "method": {"name": "vcore", "probe_fraction": 0.25},
     }
     updates = [weights(train(sft_context(str(micro), micro_batch_size=micro, **settings))) for micro in (32, 8, 1)]
-    start = training.load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
+    start = load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
     for tensor in start:
         moved = (updates[0][tensor] - start[tensor]).norm()
         for split in updates[1:]:
@@ -148,7 +171,9 @@ def test_split_into_single_rows_and_not_at_all_give_the_same_update(sft_context:
 
 
 def test_a_short_last_window_is_weighted_too(sft_context: MakeContext) -> None:
-    trainer = train(sft_context("epoch", batch_size=16, micro_batch_size=8, epochs=1.0, max_steps=None))  # 40 rows: 16, 16, 8
+    trainer = train(
+        sft_context("epoch", batch_size=16, micro_batch_size=8, epochs=1.0, max_steps=None)
+    )  # 40 rows: 16, 16, 8
     assert trainer.state.global_step == 3
     assert losses(trainer, "kl") == pytest.approx([0.05] * 3, rel=1e-3)
 
@@ -164,7 +189,11 @@ def test_gradient_checkpointing_changes_nothing(sft_context: MakeContext) -> Non
 def test_losses_are_those_of_the_committed_reference(sft_context: MakeContext, name: str) -> None:
     """Thirty steps against stored losses. After an intended change: VCORE_UPDATE_REFERENCE=1 pytest tests/stages/sft/test_trainer.py"""
     trainer = train(sft_context(name, method=METHODS[name], max_steps=30, micro_batch_size=4))
-    measured = {"loss": losses(trainer), "uniform_loss": losses(trainer, "uniform_loss"), "grad_norm": losses(trainer, "grad_norm")}
+    measured = {
+        "loss": losses(trainer),
+        "uniform_loss": losses(trainer, "uniform_loss"),
+        "grad_norm": losses(trainer, "grad_norm"),
+    }
     stored = json.loads(REFERENCE.read_text(encoding="utf-8")) if REFERENCE.exists() else {}
     if os.environ.get("VCORE_UPDATE_REFERENCE"):
         REFERENCE.write_text(json.dumps({**stored, name: measured}, indent=1, sort_keys=True) + "\n", encoding="utf-8")

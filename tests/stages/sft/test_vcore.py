@@ -11,8 +11,7 @@ import torch
 from datasets import Dataset
 from trl import SFTTrainer
 
-from stages import training
-from stages.runtime import Context, StageError
+from stages.harness.context import Context, StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Window
 from stages.sft.reweighting.diagnostics import rank_agreement
@@ -21,16 +20,18 @@ from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.utility import Differences
 from stages.sft.reweighting.variance import variance_ratio
 from stages.sft.reweighting.vcore import Vcore
+from stages.sft.run import read_demonstrations, trainer_config
 from stages.sft.settings import SftSettings
-from stages.sft.train import read_demonstrations, trainer_config
+from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.setup import prepare_torch
 
 MakeContext = Callable[..., Context[SftSettings]]
 
 
 def make_trainer(context: Context[SftSettings], steps: int = 20) -> Any:
     """A plain SFTTrainer after a few steps, so that the model is no longer random."""
-    training.prepare_torch(context)
-    model, tokenizer = training.load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
+    prepare_torch(context)
+    model, tokenizer = load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
     rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
     trainer = SFTTrainer(
         model=model,
@@ -62,7 +63,9 @@ def trainer(sft_inputs: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from tests.tiny import open_stage, write_spec
 
     settings = {"batch_size": 8, "learning_rate": 5e-3, "max_length": 128, "max_steps": 20}
-    return make_trainer(open_stage(SftSettings, write_spec(tmp_path_factory.mktemp("vcore"), "sft", settings, sft_inputs)))
+    return make_trainer(
+        open_stage(SftSettings, write_spec(tmp_path_factory.mktemp("vcore"), "sft", settings, sft_inputs))
+    )
 
 
 def exact_utilities(trainer: Any, batch: dict[str, Any], gradient: list[torch.Tensor]) -> torch.Tensor:
@@ -74,19 +77,31 @@ def exact_utilities(trainer: Any, batch: dict[str, Any], gradient: list[torch.Te
     utilities = torch.full(losses.shape, math.nan, dtype=torch.float64)
     for row, position in mask.nonzero().tolist():
         parts = torch.autograd.grad(losses[row, position], parameters, retain_graph=True, allow_unused=True)
-        products = [(part.double() * g.double()).sum().item() for part, g in zip(parts, gradient, strict=True) if part is not None]
+        products = [
+            (part.double() * g.double()).sum().item()
+            for part, g in zip(parts, gradient, strict=True)
+            if part is not None
+        ]
         utilities[row, position] = math.fsum(products)
     return utilities
 
 
 @pytest.mark.parametrize(
-    ("utility", "target"), [("finite_difference", 0.03), ("central_difference", 0.03), ("central_difference", 0.3), ("jvp", None)]
+    ("utility", "target"),
+    [("finite_difference", 0.03), ("central_difference", 0.03), ("central_difference", 0.3), ("jvp", None)],
 )
 def test_utilities_agree_with_exact_token_gradients(trainer: Any, utility: str, target: float | None) -> None:
     evaluator = evaluator_of(trainer)
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     mask = batch["labels"][:, 1:] != -100
-    settings = {"name": "vcore", "utility": utility, "target_rms": target, "probe_clip": None, "direction": "fresh", "probe_fraction": 0.25}
+    settings = {
+        "name": "vcore",
+        "utility": utility,
+        "target_rms": target,
+        "probe_clip": None,
+        "direction": "fresh",
+        "probe_fraction": 0.25,
+    }
     method = Vcore(VcoreSettings.model_validate(settings))
     window = Window(batches=[batch], step=3, tokens=int(mask.sum()), trajectories=4)
     [prepared] = method.prepare(window, evaluator)
@@ -167,7 +182,9 @@ def made(settings: dict[str, Any], mask: torch.Tensor) -> tuple[Vcore, Differenc
     return method, method.measurement
 
 
-def weigh(settings: dict[str, Any], change: torch.Tensor, losses: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, Any]:
+def weigh(
+    settings: dict[str, Any], change: torch.Tensor, losses: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, Any]:
     method, measurement = made(settings, mask)
     factors = method.weigh(losses, mask, {"change": change})
     radius = measurement.radius or 0.0
@@ -238,7 +255,9 @@ def test_variance_ratio_is_the_papers_over_trajectories() -> None:
 
 
 def test_only_max_alpha_keeps_the_control_from_amplifying() -> None:
-    change = torch.tensor([[10.0, 10.0, 10.0], [0.0, 11.0, -11.0]])  # the weights bring the second trajectory's utility near the first's
+    change = torch.tensor(
+        [[10.0, 10.0, 10.0], [0.0, 11.0, -11.0]]
+    )  # the weights bring the second trajectory's utility near the first's
     mask, losses = torch.ones(2, 3, dtype=torch.bool), torch.ones(2, 3)
     tilted = {"kl": 0.3, "variance_control": "trajectories"}
     _, (free, _) = weigh({**tilted, "max_alpha": None}, change, losses, mask)
@@ -257,11 +276,18 @@ def test_the_papers_arithmetic_by_hand() -> None:
     measurement.step = 0.5
     factors = method.weigh(losses, mask, {"change": change})
     q = [torch.softmax(change[0].double() / 1.0, -1), torch.softmax(change[1, :2].double() / 1.0, -1)]
-    assert factors[0].tolist() == pytest.approx((q[0] * 2.5).tolist(), rel=1e-6), "both count as 5 tokens / 2 trajectories"
+    assert factors[0].tolist() == pytest.approx((q[0] * 2.5).tolist(), rel=1e-6), (
+        "both count as 5 tokens / 2 trajectories"
+    )
     assert factors[1].tolist() == pytest.approx([*(q[1] * 2.5).tolist(), 0.0], rel=1e-6)
     utility = [change[0].double() / 0.5, change[1, :2].double() / 0.5]
-    uniform, weighted = [s.mean().item() for s in utility], [(s * p).sum().item() for s, p in zip(utility, q, strict=True)]
-    expected = abs(uniform[0] - uniform[1]) / abs(weighted[0] - weighted[1])  # the ratio of two standard deviations of two values
+    uniform, weighted = (
+        [s.mean().item() for s in utility],
+        [(s * p).sum().item() for s, p in zip(utility, q, strict=True)],
+    )
+    expected = abs(uniform[0] - uniform[1]) / abs(
+        weighted[0] - weighted[1]
+    )  # the ratio of two standard deviations of two values
     assert method.finish(OneProcess()).scale == pytest.approx(expected, rel=1e-6)  # type: ignore[arg-type]
 
 
@@ -284,7 +310,9 @@ def test_the_released_codes_arithmetic_by_hand() -> None:
 def test_an_average_of_probes_is_theirs_and_knows_how_well_it_agrees(trainer: Any) -> None:
     evaluator = evaluator_of(trainer)
     probe = ProbeDirection(
-        VcoreSettings.model_validate({"name": "vcore", "direction": "ema", "ema_decay": 0.5, "probe_clip": None, "probe_fraction": 0.25})
+        VcoreSettings.model_validate(
+            {"name": "vcore", "direction": "ema", "ema_decay": 0.5, "probe_clip": None, "probe_fraction": 0.25}
+        )
     )
     first, second = (evaluator.probe_gradient(0.25, step) for step in (0, 1))
     assert probe.next(0, evaluator) is not None

@@ -1,0 +1,1 @@
+"""Tasks made by a program, for the demo and the tests; not benchmarks of the field."""

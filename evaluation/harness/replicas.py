@@ -1,0 +1,175 @@
+"""Data parallelism: several engines with the same checkpoint, each a process with its share of the GPUs or CPU threads, as one `Engine`.
+
+Every request has its own random stream, so what is sampled does not depend on which replica samples it. Requests are dealt out in turn:
+those that may become longest come first, so each replica gets as many long ones as the others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, cast
+
+from evaluation.engines.base import (
+    Engine,
+    EngineOptions,
+    EngineUnavailable,
+    OnDone,
+    Sampled,
+    SamplingRequest,
+    check_room,
+    load_tokenizer,
+)
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ReplicaLost(RuntimeError):
+    """A replica ended before its work was done."""
+
+
+class ReplicatedEngine:
+    """`options.data_parallel` engines behind one; loads them at the same time."""
+
+    def __init__(self, name: str, model: str, options: EngineOptions) -> None:
+        """Raises what a replica's engine raises while it loads, or EngineUnavailable where there are fewer GPUs than the options need."""
+        self.name = name
+        self.tokenizer = load_tokenizer(model, chat=False)
+        share = dataclasses.replace(options, data_parallel=1, threads=max(1, options.threads // options.data_parallel))
+        self._replicas = [_start(environment) for environment in _environments(options, share.threads)]
+        try:
+            for _, connection in self._replicas:
+                connection.send((name, model, share))
+            facts = {self._answer(index) for index in range(len(self._replicas))}
+        except BaseException:
+            self.close()
+            raise
+        self.version, self.max_model_len = facts.pop()
+
+    def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
+        """See `Engine.generate`. Raises ReplicaLost when a replica dies; what was handed to `on_done` until then stands."""
+        check_room(requests, self.max_model_len)
+        count = len(self._replicas)
+        for index, (_, connection) in enumerate(self._replicas):
+            connection.send(list(requests[index::count]))
+        done: dict[int, Sampled] = {}
+        working = {connection: index for index, (_, connection) in enumerate(self._replicas)}
+        while working:
+            for connection in cast(list[Connection], wait(list(working))):
+                replica = working[connection]
+                answer = self._answer(replica)
+                if answer is None:
+                    del working[connection]
+                    continue
+                place, sampled = answer
+                done[replica + place * count] = sampled
+                if on_done is not None:
+                    on_done(replica + place * count, sampled)
+        return [done[index] for index in range(len(requests))]
+
+    def close(self) -> None:
+        """End the replicas. One whose connection closes has nothing left to do; those that do not end are made to."""
+        for _, connection in self._replicas:
+            connection.close()
+        for process, _ in self._replicas:
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _answer(self, index: int) -> Any:
+        """What a replica says next; its exception is raised here."""
+        process, connection = self._replicas[index]
+        try:
+            answer = connection.recv()
+        except (EOFError, ConnectionResetError):
+            code = process.wait()
+            raise ReplicaLost(
+                f"replica {index} of {len(self._replicas)} ended with exit code {code}; its messages are in the stage's log"
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _environments(options: EngineOptions, threads: int) -> list[dict[str, str]]:
+    """Each replica's additions to the environment: the GPUs that are its own, or its number of CPU threads."""
+    if options.device == "cpu":
+        return [{"OMP_NUM_THREADS": str(threads)}] * options.data_parallel
+    gpus = _visible_gpus()
+    each = options.tensor_parallel
+    if len(gpus) < options.data_parallel * each:
+        raise EngineUnavailable(
+            f"{options.data_parallel} replicas of {each} GPUs need more than the {len(gpus)} that are visible"
+        )
+    return [
+        {"CUDA_VISIBLE_DEVICES": ",".join(gpus[start : start + each])}
+        for start in range(0, options.data_parallel * each, each)
+    ]
+
+
+def _visible_gpus() -> list[str]:
+    """GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def _start(environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Connection]:
+    ours, theirs = Pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evaluation.harness.replicas", str(theirs.fileno()), str(os.getpid())],
+        env={**os.environ, **environment},
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+    )
+    theirs.close()
+    return process, ours
+
+
+def serve(connection: Connection) -> None:
+    """One replica: load the engine that is asked for, then sample each list of requests that comes, until the connection closes."""
+    from safetensors import SafetensorError
+
+    from evaluation.engines import open_engine
+
+    name, model, options = connection.recv()
+    try:
+        engine: Engine = open_engine(name, model, options)
+    except EngineUnavailable as error:
+        connection.send(error)
+        return
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        connection.send(RuntimeError(str(error)))  # not every one of their kinds can be sent
+        return
+    connection.send((engine.version, engine.max_model_len))
+    while True:
+        try:
+            requests = connection.recv()
+            engine.generate(requests, lambda index, sampled: connection.send((index, sampled)))
+            connection.send(None)
+        except (EOFError, BrokenPipeError):  # whoever asked has gone
+            return
+
+
+def main() -> None:
+    """`python -m evaluation.engines.replicas FD PARENT`: ends with the process that started it, however that ends."""
+    parent = int(sys.argv[2])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the request was made
+        return
+    serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

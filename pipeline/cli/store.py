@@ -1,0 +1,220 @@
+"""`vcore store`: what the store holds and whether it is whole; taking artifacts out, adopting some, removing what is not needed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.cli.common import (
+    AsJson,
+    ConfigFile,
+    Home,
+    Overrides,
+    count,
+    out,
+    print_json,
+    told,
+    warn_of_unreadable_runs,
+)
+from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError
+
+app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)
+
+_ARTIFACT = "A key or its beginning, a stage of the latest run (sft), or of any run (RUN:sft)."
+ArtifactName = Annotated[str, typer.Argument(metavar="ARTIFACT", help=_ARTIFACT, show_default=False)]
+
+
+@app.command("ls")
+def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """List the artifacts."""
+    from pipeline.store.store import Store
+
+    rows: list[dict[str, Any]] = []
+    for program, key, folder in Store.existing(home).artifacts():
+        row: dict[str, Any] = {
+            "stage": program,
+            "name": program,
+            "key": key,
+            "bytes": 0,
+            "ended": "",
+            "folder": str(folder),
+        }
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            size = sum(entry["size"] for entry in manifest["files"])
+            row |= {"name": manifest["name"], "bytes": size, "ended": manifest["ended"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            row["ended"] = "damaged: its manifest cannot be read"  # `store verify` and the next run deal with it
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "key", "size", "made", "folder"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(
+            str(row["name"]),
+            str(row["key"])[:12],
+            f"{int(row['bytes']) / 2**20:.1f} MiB",
+            str(row["ended"]),
+            str(row["folder"]),
+        )
+    out.print(table)
+
+
+@app.command("verify")
+def store_verify(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """Read every file of every artifact and compare it with its manifest; exit 1 if one is damaged."""
+    from pipeline.store.store import Store
+
+    store = Store.existing(home)
+    found = {f"{program}/{key}": store.find(program, key, reread=True).damage for program, key, _ in store.artifacts()}
+    store.memo.save()
+    damaged = {name: damage for name, damage in found.items() if damage}
+    if as_json:
+        print_json({"artifacts": len(found), "damaged": damaged})
+    else:
+        for name, damage in damaged.items():
+            out.print(f"[red]{name}: {damage}[/]", soft_wrap=True)
+        out.print(
+            f"{len(found)} artifacts, {len(damaged)} damaged{'; the next run makes them again' if damaged else ''}"
+        )
+    if damaged:
+        raise typer.Exit(EXIT_STAGE_FAILED)
+
+
+@app.command("show")
+def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """Show one artifact: what it was made from, by what, and its files."""
+    from pipeline.run.gc import find_artifact
+    from pipeline.store.store import Store
+
+    found = find_artifact(Store.existing(home), artifact)
+    manifest = found.manifest
+    if as_json:
+        print_json(manifest)
+        return
+    out.print(f"[bold]{manifest['name']}[/]  {found.key}\n{escape(str(found.folder))}", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    if "adopted" in manifest:
+        adopted = manifest["adopted"]
+        table.add_row("adopted", escape(f"{adopted['at']} from {adopted['from']}: {'; '.join(adopted['differences'])}"))
+    commit = manifest["git"]["commit"]
+    table.add_row(
+        "made",
+        f"{manifest['started']}, {manifest['seconds']:.1f} s, commit {commit}{' and changes' * bool(manifest['git']['dirty'])}",
+    )
+    for name, source in manifest["inputs"].items():
+        table.add_row("input", f"{name}: {source['stage']} {source['key'][:12]}")
+    table.add_row("settings", escape(json.dumps(manifest["preimage"]["settings"], ensure_ascii=False)))
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()))
+    table.add_row("proof", escape(json.dumps(manifest["proof"], ensure_ascii=False)))
+    for entry in manifest["files"]:
+        table.add_row("file", f"{entry['sha256'][:12]} {entry['size']:>12,} {escape(entry['path'])}")
+    out.print(table)
+
+
+@app.command("export")
+def store_export(
+    artifact: ArtifactName,
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="A folder that does not exist yet.", show_default=False)
+    ],
+    home: Home = Path(".vcore"),
+) -> None:
+    """Copy an artifact out of the store, checked file by file; a checkpoint is then in TARGET/model."""
+    from pipeline.run.gc import export, find_artifact
+    from pipeline.store.store import Store
+
+    found = find_artifact(Store.existing(home), artifact)
+    size = export(found, target)
+    out.print(
+        f"{found.manifest['name']} {found.key[:12]}: {size / 2**20:.1f} MiB in {escape(str(target))}", soft_wrap=True
+    )
+
+
+@app.command("gc")
+def store_gc(
+    keep_last: Annotated[
+        int, typer.Option("--keep-last", min=0, help="Keep what the last so many runs of every pipeline need.")
+    ] = 1,
+    keep_named: Annotated[
+        list[str] | None, typer.Option("--keep-named", help="Keep every run of the pipelines that match: 'paper-*'.")
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-size", metavar="SIZE", help="Remove artifacts, oldest first, only until the store is below: 50GiB."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")] = False,
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
+) -> None:
+    """Remove artifacts that no kept run needs, and the trash. Says what would go; --yes removes it."""
+    from pipeline.run.gc import collect, remove
+    from pipeline.store.store import Store
+
+    store = Store.existing(home, writing=yes)
+    warn_of_unreadable_runs(home, "; what only that run needs is not kept")
+    removals = collect(
+        store, keep_last=keep_last, keep_named=tuple(keep_named or ()), max_bytes=_bytes(max_size) if max_size else None
+    )
+    size = sum(removal.bytes for removal in removals)
+    freed, busy = remove(store, removals) if yes else (0, [])
+    if as_json:
+        rows = [{"what": r.what, "folder": str(r.folder), "bytes": r.bytes, "reason": r.reason} for r in removals]
+        print_json({"removals": rows, "bytes": size, "removed": yes, "bytes_freed": freed, "in_use": busy})
+        return
+    for removal in removals:
+        out.print(f"{removal.bytes / 2**20:>10.1f} MiB  {removal.what:<24} {removal.reason}", soft_wrap=True)
+    if yes:
+        out.print(f"{freed / 2**20:.1f} MiB freed" + "".join(f"; {name} is in use and stays" for name in busy))
+    else:
+        out.print(
+            f"{count(len(removals), 'folder')}, {size / 2**20:.1f} MiB" + ("; --yes removes them" if removals else "")
+        )
+
+
+@app.command("adopt")
+def store_adopt(
+    config: ConfigFile,
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="The stage that should not be computed.", show_default=False)
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="SOURCE", help="A checkpoint folder, or an artifact. Default: what this stage made last."
+        ),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Accept an existing artifact, or a checkpoint from elsewhere, as what a stage would make now. Recorded as adopted."""
+    from pipeline.config.schema import load_config
+    from pipeline.run.adopt import adopt
+    from pipeline.store.store import Store
+
+    settings = load_config(config, overrides or [])
+    artifact, differing = adopt(
+        settings, Store(settings.home_folder), stage, source, lambda line: told.print(escape(line), soft_wrap=True)
+    )
+    out.print(
+        f"{stage} is now {artifact.key[:12]}, adopted although {escape('; '.join(differing) or 'its artifact was gone')}",
+        soft_wrap=True,
+    )
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in units:
+        raise ConfigError(f"{text!r} is no size", where="--max-size", fix="For example 500MiB or 50GiB.")
+    return int(float(match[1]) * units[match[2].upper()])

@@ -1,0 +1,70 @@
+"""The `execution:` section of a config: how stages run on a machine. None of it enters a key, whatever it is set to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from stages.harness.settings import StageSettings, execution
+
+
+class LaunchSettings(StageSettings):
+    """How one stage's process is started (pipeline/launch/commands.py)."""
+
+    kind: Literal["local", "torchrun", "accelerate", "slurm"] = execution("local")
+    processes: int = execution(1, gt=0)
+    """Training processes on one machine, with torchrun and accelerate; `sft` shares its batch out over them."""
+    config: str | None = execution(None)
+    """A file for `accelerate launch --config_file`: configs/accelerate/ has some."""
+    sbatch: list[str] = execution([])
+    """Options of Slurm's sbatch, for example --gres=gpu:8. With `processes` above 1 the job runs torchrun."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LaunchSettings:
+        if self.kind == "local" and self.processes > 1:
+            raise ValueError("processes: one local process is one; choose kind: torchrun or accelerate")
+        if self.config is not None and self.kind != "accelerate":
+            raise ValueError(f"config: is a file of accelerate's, and kind is {self.kind}")
+        if self.kind == "accelerate" and self.config is None:
+            raise ValueError("config: accelerate needs a file, or it would use whatever is set up on the machine")
+        if self.sbatch and self.kind != "slurm":
+            raise ValueError(f"sbatch: are options of Slurm's, and kind is {self.kind}")
+        return self
+
+
+class ExecutionSettings(StageSettings):
+    """How stages run on this machine."""
+
+    device: Literal["auto", "cpu", "cuda"] = execution("auto")
+    threads: int | None = execution(None, gt=0)
+    """CPU threads of one stage process; None takes all cores, or each stage's part of them where several run at once."""
+    stages_at_once: int = execution(1, gt=0)
+    """How many stages of a run may run at the same time: an evaluation beside the next training, grading beside sampling. On GPUs it takes
+    `gpus` too, since a stage leases all of them otherwise."""
+    gpus: int | None = execution(None, gt=0)
+    """GPUs that a stage takes for itself while it runs; runs on one machine wait for each other. None: all that are visible."""
+    launch: dict[str, LaunchSettings] = execution({})
+    """Stage -> how its process is started; a stage that is not named starts as one local process."""
+    time_limit_s: dict[str, float] = execution({})
+    """Stage -> seconds after which it is asked to stop and the run fails. Its state is kept: a run with a higher limit continues."""
+    retries: int = execution(2, ge=0, le=10)
+    """How often a stage is tried again after a failure that may pass: no memory left (with half the micro-batch), the hub or the
+    network not answering. No other failure is tried again."""
+    retry_delay_s: float = execution(15.0, ge=0)
+    """Seconds before the first retry; doubled before each further one."""
+    mirror: str | None = execution(None)
+    """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones fetched from there."""
+    notify: str | None = execution(None)
+    """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its predecessor's interval."""
+    stop_grace_s: float = execution(60.0, gt=0)
+    """Seconds a stopped stage has to save its state before it is killed."""
+    min_free_gib: float = execution(2.0, ge=0)
+    """Refuse to start with less free disk than this below `home`."""
+
+    @model_validator(mode="after")
+    def _limits(self) -> ExecutionSettings:
+        for stage, seconds in self.time_limit_s.items():
+            if seconds <= 0:
+                raise ValueError(f"time_limit_s.{stage}: must be above 0")
+        return self

@@ -1,0 +1,161 @@
+"""Reading a pipeline's YAML: `extends`, `--set` overrides, and the line every value came from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+from pipeline.core.errors import ConfigError
+
+Location = tuple[str | int, ...]
+
+
+@dataclasses.dataclass
+class Document:
+    """Plain values, and for each path into them the `file:line` (or `--set`) that set it."""
+
+    values: dict[str, Any]
+    places: dict[Location, str]
+
+    def place(self, path: Location) -> str:
+        """Where the value at `path` was set; where it was not set at all, its nearest parent that was."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path, "")
+
+
+def read(path: Path, overrides: list[str] | None = None) -> Document:
+    """Read a YAML file, what it extends, and then apply overrides of the form `a.b.0.c=value` (the value is YAML)."""
+    document = _read_chain(path, seen=[])
+    for override in overrides or []:
+        _apply(document, override)
+    return document
+
+
+def _read_chain(path: Path, seen: list[Path]) -> Document:
+    path = path.resolve() if seen else path
+    if path.resolve() in seen:
+        raise ConfigError(f"{path} extends itself", where=str(seen[-1]))
+    if not path.is_file():
+        where = f"extends in {seen[-1]}" if seen else ""
+        raise ConfigError(
+            f"config file {path} does not exist", where=where, fix="Name a YAML file, for example configs/demo.yaml."
+        )
+    try:
+        parsed = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("not a text file in UTF-8", where=str(path)) from error
+    if not isinstance(parsed, CommentedMap):
+        raise ConfigError("a pipeline is a YAML mapping with sections such as data, sft, grpo", where=str(path))
+    document = Document({}, {(): str(path)})
+    document.values = _plain(parsed, (), path, document.places)
+    base = document.values.pop("extends", None)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigError("extends takes the path of one YAML file", where=document.place(("extends",)))
+    parent = _read_chain(path.parent / base, [*seen, path.resolve()])
+    _merge(parent.values, document.values, (), parent.places, document.places)
+    parent.places[()] = str(path)
+    return parent
+
+
+def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -> Any:
+    """ruamel's nodes as plain Python values, noting each one's line."""
+    if getattr(getattr(node, "tag", None), "value", None):
+        where = places.get(path, str(file))
+        raise ConfigError(
+            f"the YAML tag {node.tag.value} is not allowed", where=where, fix="Write the value without it."
+        )
+    if isinstance(node, CommentedMap):
+        for key in node:
+            places[(*path, key)] = f"{file}:{node.lc.key(key)[0] + 1}" if key in node.lc.data else str(file)
+        return {key: _plain(value, (*path, key), file, places) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        for index in range(len(node)):
+            places[(*path, index)] = f"{file}:{node.lc.item(index)[0] + 1}"
+        return [_plain(value, (*path, index), file, places) for index, value in enumerate(node)]
+    if isinstance(node, bool) or node is None:
+        return node
+    for plain_type in (int, float, str):
+        if isinstance(node, plain_type):
+            return plain_type(node)
+    where = places.get(path, str(file))
+    raise ConfigError(
+        f"a value of type {type(node).__name__}, which no setting takes", where=where, fix="Write a number or a text."
+    )
+
+
+def _merge(
+    base: dict[str, Any], over: dict[str, Any], path: Location, places: dict[Location, str], new: dict[Location, str]
+) -> None:
+    """Mappings merge key by key; anything else, lists included, replaces what it extends.
+
+    So does a mapping of another `name` (an SFT method, say): the options of the one are none of the other's.
+    """
+    for key, value in over.items():
+        here = (*path, key)
+        below = base.get(key)
+        if (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("name", below.get("name")) == below.get("name")
+        ):
+            _merge(base[key], value, here, places, new)
+        else:
+            base[key] = value
+            for old in [p for p in places if p[: len(here)] == here]:
+                del places[old]
+            places.update({p: place for p, place in new.items() if p[: len(here)] == here})
+
+
+def _apply(document: Document, override: str) -> None:
+    name, equals, text = override.partition("=")
+    where = f"--set {override}"
+    if not equals or not name.strip():
+        raise ConfigError(
+            "an override has the form KEY=VALUE", where=where, fix="Example: --set sft.learning_rate=1e-5"
+        )
+    if not text.strip():
+        raise ConfigError(
+            "an override without a value",
+            where=where,
+            fix=f"Write {name}=null to switch it off, or {name}='\"\"' for no text.",
+        )
+    try:
+        value = _plain(YAML(typ="rt").load(text), (), Path("--set"), {})
+    except MarkedYAMLError as error:
+        raise ConfigError(f"the value is not valid YAML: {error.problem}", where=where) from error
+    path: Location = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+    node: Any = document.values
+    for depth, part in enumerate(path[:-1]):
+        if isinstance(node, list):
+            node = node[_index(node, part, where)]
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"{'.'.join(map(str, path[: depth + 1]))} is a single value, not a section", where=where)
+    last = path[-1]
+    if isinstance(node, list):
+        node[_index(node, last, where)] = value
+    else:
+        node[last] = value
+    for old in [p for p in document.places if p[: len(path)] == path]:
+        del document.places[old]
+    document.places[path] = where
+
+
+def _index(node: list[Any], part: str | int, where: str) -> int:
+    if not isinstance(part, int) or part >= len(node):
+        raise ConfigError(f"{part!r} is not an index into a list of {len(node)}", where=where)
+    return part

@@ -1,0 +1,1 @@
+"""Starting a stage's process: on this machine, under torchrun or accelerate, or as a Slurm job."""

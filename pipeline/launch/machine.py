@@ -1,0 +1,119 @@
+"""What this machine is, found without importing torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.execution import ExecutionSettings, LaunchSettings
+from pipeline.core.errors import ConfigError
+from pipeline.plan.code import ROOT
+
+USES_GPU = ("base", "sft", "grpo", "generate")
+"""Stage programs that compute on a GPU where there is one, and take a lease for it."""
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs this process may use, as `nvidia-smi` tells them; empty where there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return []
+    return _nvidia_smi("name,memory.total")
+
+
+@cache
+def gpu_uuids() -> dict[str, str]:
+    """Index -> UUID of every NVIDIA GPU of the machine, as `nvidia-smi` counts them; empty where it does not answer."""
+    rows = (line.split(",") for line in _nvidia_smi("index,uuid"))
+    return {index.strip(): uuid.strip() for index, uuid in rows}
+
+
+def _nvidia_smi(fields: str) -> list[str]:
+    """One line a GPU. None where the program is missing, or is there and no driver answers: no GPU can be used then."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them: its own entries, else the indices from 0."""
+    named = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
+    return named or [str(index) for index in range(len(gpus()))]
+
+
+def device(execution: ExecutionSettings) -> str:
+    """`cpu` or `cuda`. Raises `ConfigError` when cuda is asked for and there is none."""
+    if execution.device == "cuda" and not gpus():
+        raise ConfigError(
+            "no NVIDIA GPU answers on this machine",
+            where="execution.device",
+            fix="Use `--set execution.device=cpu`, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES.",
+        )
+    return ("cuda" if gpus() else "cpu") if execution.device == "auto" else execution.device
+
+
+def stage_device(execution: ExecutionSettings, program: str, launch: LaunchSettings) -> str:
+    """`cpu` or `cuda`: what a stage computes on, which for a Slurm job is a matter of its node and not of this machine.
+
+    Raises `ConfigError` when cuda is asked for, the stage would use it here, and there is none.
+    """
+    if launch.kind == "slurm":
+        return ("cuda" if asks_for_gpus(launch.sbatch) else "cpu") if execution.device == "auto" else execution.device
+    return device(execution) if program in USES_GPU or gpus() else "cpu"
+
+
+def asks_for_gpus(sbatch: list[str]) -> bool:
+    """Whether options of sbatch ask for GPUs. A partition that gives them unasked cannot be told: then `device: cuda` says it."""
+    return re.search(r"(^|\s)(-G|--gpus|(--gres|--tres-per-\w+)[=\s]\S*gpu)", " ".join(sbatch)) is not None
+
+
+def hardware() -> dict[str, Any]:
+    """Provenance for the manifest; never part of a key."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": gpus(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether the work tree differs from it; both None where the code is not in a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            answer = subprocess.run(
+                ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+            )
+            return answer.stdout.strip()
+        return None
+
+    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"commit": commit, "dirty": bool(status) if status is not None else None}

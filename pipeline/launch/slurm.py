@@ -1,0 +1,186 @@
+"""A stage as a Slurm job: `python -m pipeline.slurm SPEC PROCESSES [SBATCH OPTION ...] -- COMMAND ...`.
+
+Submits the command with sbatch, follows the job, and ends as it ended. Stopping this process (SIGTERM) sends SIGTERM to the job, which
+saves its state and leaves; so does Slurm itself before the job's time limit (--signal). Node and orchestrator must share the store's files.
+
+A job does not die with the process that follows it. Its id is in the work folder from its submission to its end, so that whoever gives the
+stage up, or starts it again, can end it first: two jobs in one folder would write into each other's state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from stages.harness.json_files import read_json, write_json
+from stages.harness.process import EXIT_STOPPED
+
+POLL_SECONDS = 1.0
+ASK_SLURM_EVERY = 10
+"""Polls of the exit code's file between two questions to Slurm, which is shared with others."""
+SAVE_SECONDS = 120
+"""Slurm sends SIGTERM so long before the job's time limit."""
+CANCEL_SECONDS = 60
+"""A cancelled job is gone by then: Slurm kills it 30 s after SIGTERM, unless its KillWait is set otherwise."""
+JOB, STARTED, EXIT_CODE = "slurm.job", "slurm.started", "slurm.exit"
+"""In the work folder: the id of the job there, that it has left the queue, and how it ended."""
+UNKNOWN_JOB = "Invalid job id"
+"""How squeue says, with an exit code that also stands for a Slurm that does not answer, that it knows a job no more."""
+
+
+def is_listed(job: str) -> bool:
+    """Whether the job waits, runs or is ending; True where Slurm does not answer, since it may. Raises `OSError` without squeue."""
+    told = subprocess.run(["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True)
+    return bool(told.stdout.strip()) if told.returncode == 0 else UNKNOWN_JOB not in told.stderr
+
+
+def ask_to_stop(job: str) -> None:
+    """Have a running job save its state and leave, and a waiting one forgotten, which no signal reaches."""
+    subprocess.run(["scancel", "--state=PENDING", job], check=False)
+    subprocess.run(["scancel", "--batch", "--signal=TERM", job], check=False)
+
+
+def end_job(work: Path, grace_s: float) -> str | None:
+    """End the job that was left in a work folder, if there is one: ask it to stop, and cancel it after `grace_s` seconds.
+
+    Returns the id of a job that is not known to be gone, where Slurm does not answer, or not in time; None where nothing is left.
+    """
+    file = work / JOB
+    if not file.is_file():
+        return None
+    job = file.read_text(encoding="utf-8").strip()
+    try:
+        if grace_s and is_listed(job):
+            ask_to_stop(job)
+            _wait_until_gone(job, grace_s)
+        if is_listed(job):
+            subprocess.run(["scancel", job], check=False)
+            if not _wait_until_gone(job, CANCEL_SECONDS):
+                return job
+    except OSError:  # a machine without Slurm, which shares the store
+        return job
+    file.unlink(missing_ok=True)
+    return None
+
+
+def _wait_until_gone(job: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while listed := is_listed(job):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(POLL_SECONDS)
+    return not listed
+
+
+def main(spec: Path, processes: int, options: list[str], command: list[str]) -> int:
+    """Submit, wait, and return the exit code of the stage; 1 where Slurm ended the job without one."""
+    work = spec.parent
+    exit_code, log = work / EXIT_CODE, work / "stage.log"
+    exit_code.unlink(missing_ok=True)
+    values = read_json(spec)
+    write_json(spec, values | {"parent": None})  # the orchestrator is no process of the node's
+    script = work / "slurm.sh"
+    script.write_text(
+        _script(work, command, processes, set_threads=values["machine"]["threads"] is None), encoding="utf-8"
+    )
+    fixed = [
+        "--parsable",
+        f"--job-name=vcore-{values['stage']}",
+        f"--output={log}",
+        "--open-mode=append",
+        f"--signal=B:TERM@{SAVE_SECONDS}",
+    ]
+    asked: list[int] = []
+    job = ""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+        if job:
+            ask_to_stop(job)
+
+    signal.signal(
+        signal.SIGTERM, stop
+    )  # before there is a job: one that is being submitted is stopped as soon as its id is known
+    signal.signal(signal.SIGINT, stop)
+    submitted = subprocess.run(
+        ["sbatch", *fixed, *options, str(script)], capture_output=True, text=True, env=_environment(values)
+    )
+    if submitted.returncode != 0:
+        write_json(
+            work / "error.json",
+            {"message": f"sbatch refused the job: {submitted.stderr.strip()}", "fix": "See its options."},
+        )
+        return 1
+    job = submitted.stdout.strip().partition(";")[0]
+    (work / JOB).write_text(job, encoding="utf-8")
+    print(f"Slurm job {job}", flush=True)
+    if asked:
+        ask_to_stop(job)
+    for poll in itertools.count(1):
+        time.sleep(POLL_SECONDS)
+        if exit_code.is_file():
+            break
+        if poll % ASK_SLURM_EVERY == 0 and not is_listed(job):
+            if not asked:
+                time.sleep(
+                    ASK_SLURM_EVERY * POLL_SECONDS
+                )  # its exit code may still be on its way through a shared file system
+            break
+    (work / JOB).unlink(missing_ok=True)
+    with contextlib.suppress(OSError, ValueError):
+        code = int(exit_code.read_text(encoding="utf-8"))
+        return EXIT_STOPPED if code in (EXIT_STOPPED, 128 + signal.SIGTERM, 128 + signal.SIGINT) else code
+    if asked:
+        return EXIT_STOPPED
+    write_json(
+        work / "error.json",
+        {"message": f"Slurm ended job {job} without a result", "fix": f"See: sacct -j {job}; {log}"},
+    )
+    return 1
+
+
+def _environment(spec: dict[str, object]) -> dict[str, str]:
+    """What the job inherits, less what is true of this machine only: its GPUs, and the mark by which the orchestrator ends processes."""
+    from pipeline.core.processes import MARK
+
+    machine = spec["machine"]
+    assert isinstance(machine, dict)
+    left_out = {MARK} | ({"CUDA_VISIBLE_DEVICES"} if machine["device"] == "cuda" else set())
+    return {name: value for name, value in os.environ.items() if name not in left_out}
+
+
+def _script(work: Path, command: list[str], processes: int, *, set_threads: bool) -> str:
+    """The job. bash handles a signal only between commands: the stage runs in the background, and the signal is passed on to it."""
+    exit_code, part = (shlex.quote(str(work / name)) for name in (EXIT_CODE, f"{EXIT_CODE}.part"))
+    threads = (
+        "unset OMP_NUM_THREADS MKL_NUM_THREADS\n"  # nproc would take the first for the number of cores
+        f"export OMP_NUM_THREADS=$(( ${{SLURM_CPUS_PER_TASK:-$(nproc)}} / {processes} ))\n"
+        "[ $OMP_NUM_THREADS -ge 1 ] || export OMP_NUM_THREADS=1\n"
+        "export MKL_NUM_THREADS=$OMP_NUM_THREADS\n"
+    )
+    return (
+        "#!/bin/bash\n"
+        f"touch {shlex.quote(str(work / STARTED))}\n"
+        f"cd {shlex.quote(str(Path.cwd()))}\n"
+        f"{threads if set_threads else ''}"
+        f"{shlex.join(command)} &\n"
+        "child=$!\n"
+        "trap 'kill -TERM $child' TERM INT\n"
+        "wait $child; code=$?\n"
+        "while kill -0 $child 2>/dev/null; do wait $child; code=$?; done\n"
+        f"echo $code > {part} && mv {part} {exit_code}\n"
+        "exit $code\n"
+    )
+
+
+if __name__ == "__main__":
+    split = sys.argv.index("--")
+    raise SystemExit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:split], sys.argv[split + 1 :]))

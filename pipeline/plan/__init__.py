@@ -1,0 +1,1 @@
+"""What would run, and why: the graph, the keys, and the decision for each stage."""

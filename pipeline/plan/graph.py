@@ -1,0 +1,171 @@
+"""Which stages a config has, in the order they run, and what each one takes from the others.
+
+This is the place to look for what depends on what: one function, read top to bottom.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pipeline.config.schema import MAKE_MODEL, PipelineConfig
+from stages.base.settings import BaseSettings
+from stages.data.settings import BenchmarkSource
+from stages.generate.settings import BenchmarkSettings
+from stages.harness.settings import StageSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """What a stage takes from another: the whole content of its artifact, or the part below `select`."""
+
+    stage: str
+    select: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One node of the graph. `name` is unique (`generate.sft`); `program` is the package that runs it (`stages/generate`)."""
+
+    name: str
+    program: str
+    settings: StageSettings
+    inputs: dict[str, Input]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Facts for the program that are not settings and do not enter the key."""
+
+
+def build_graph(config: PipelineConfig) -> list[Stage]:
+    """The stages of a pipeline in running order: each checkpoint is evaluated as soon as it exists."""
+    data = config.data.model_copy(
+        update={
+            "benchmarks": [
+                BenchmarkSource(name=b.name, own=b.own, split=b.split, problems=b.problems, seed=b.problem_seed)
+                for b in config.benchmarks
+            ]
+        }
+    )
+    stages = [Stage("data", "data", data, {})]
+
+    if config.model == MAKE_MODEL:
+        inputs = {"data": Input("data", ("sft.jsonl",))} if config.base.corpus == "train_data" else {}
+        stages.append(Stage("base", "base", config.base, inputs))
+    else:  # how a model would be made does not matter for one that is given
+        stages.append(
+            Stage(
+                "base",
+                "base",
+                BaseSettings(source=config.model, revision=config.model_revision, chat=_needs_chat(config)),
+                {},
+            )
+        )
+    checkpoint = "base"
+    evaluations = _evaluate(config, checkpoint)
+
+    if config.sft is not None:
+        stages += evaluations
+        inputs = {"data": Input("data", ("sft.jsonl",)), "model": Input(checkpoint, ("model",))}
+        stages.append(Stage("sft", "sft", config.sft, inputs))
+        checkpoint = "sft"
+        evaluations = _evaluate(config, checkpoint)
+
+    if config.grpo is not None:
+        stages += evaluations
+        prompts = Input("data", ("rl.jsonl",))
+        if config.difficulty is not None:
+            stages += _choose_prompts(config, checkpoint)
+            prompts = Input("difficulty", ("rl.jsonl",))
+        inputs = {"data": prompts, "model": Input(checkpoint, ("model",))}
+        if config.grpo.dev_every is not None:
+            inputs["dev"] = Input("data", ("dev.jsonl",))
+        if config.grpo.lora_start == "sft_adapter":
+            inputs |= {"adapter": Input("sft", ("adapter",)), "below": Input("base", ("model",))}
+        stages.append(Stage("grpo", "grpo", config.grpo, inputs))
+        checkpoint = "grpo"
+        evaluations = _evaluate(config, checkpoint)
+
+    stages += evaluations
+    report = config.report.model_copy(update={"title": config.report.title or config.name})
+    stages.append(Stage("report", "report", report, {s.name: Input(s.name) for s in stages}))
+    return stages
+
+
+def _needs_chat(config: PipelineConfig) -> bool:
+    return (
+        config.sft is not None
+        or config.grpo is not None
+        or any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
+    )
+
+
+def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
+    """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores without it."""
+    benchmarks = Input("data", ("benchmarks",))
+    generate = Stage(
+        f"generate.{checkpoint}",
+        "generate",
+        config.generate.model_copy(update={"benchmarks": config.benchmarks}),
+        {"data": benchmarks, "model": Input(checkpoint, ("model",))},
+        {"checkpoint": checkpoint},
+    )
+    score = Stage(
+        f"score.{checkpoint}",
+        "score",
+        config.score,
+        {"data": benchmarks, "generations": Input(generate.name)},
+        {"checkpoint": checkpoint},
+    )
+    return [generate, score]
+
+
+def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
+    """RL's prompts, sampled from the checkpoint it starts from as RL samples, and the choice among them."""
+    assert config.grpo is not None
+    assert config.difficulty is not None
+    sets = ("rl", "dev") if config.data.dev else ("rl",)
+    data = Input("data", tuple(f"{name}.jsonl" for name in sets))
+    sampled = [
+        BenchmarkSettings(
+            name=name,
+            samples=config.difficulty.samples,
+            temperature=config.grpo.temperature,
+            top_p=config.grpo.top_p,
+            top_k=config.grpo.top_k,
+            max_new_tokens=config.grpo.max_completion_length,
+            system_prompt=config.grpo.system_prompt,
+            enable_thinking=config.grpo.enable_thinking,
+        )
+        for name in sets
+    ]
+    settings = config.generate.model_copy(
+        update={"benchmarks": sampled, "system_prompt": None, "enable_thinking": None}
+    )
+    generate = Stage("generate.prompts", "generate", settings, {"data": data, "model": Input(checkpoint, ("model",))})
+    difficulty = config.difficulty.model_copy(update={"scoring": config.score})
+    return [
+        generate,
+        Stage("difficulty", "difficulty", difficulty, {"data": data, "generations": Input(generate.name)}),
+    ]
+
+
+def select_stages(stages: list[Stage], name: str) -> list[str]:
+    """Names of the stages a word on the command line means: a stage, or all stages of one program (`score`)."""
+    return [s.name for s in stages if name in (s.name, s.program)]
+
+
+def upstream(stages: list[Stage], names: set[str]) -> set[str]:
+    """The named stages and everything they take from, directly or not."""
+    found = set(names)
+    for stage in reversed(stages):
+        if stage.name in found:
+            found |= {source.stage for source in stage.inputs.values()}
+    return found
+
+
+def downstream(stages: list[Stage], names: set[str]) -> set[str]:
+    """The named stages and everything that takes from them, directly or not."""
+    found = set(names)
+    for stage in stages:  # running order, so one pass is enough
+        if any(i.stage in found for i in stage.inputs.values()):
+            found.add(stage.name)
+    return found

@@ -1,0 +1,141 @@
+"""Why a stage runs, in words: what differs from what it made before, and where an interrupted attempt goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.json_objects import has, read_object
+
+PARTS = ("settings", "seed", "versions", "outside", "inputs", "code", "schema")
+OWN_PARTS = ("settings", "seed", "outside")
+"""What a config says of a stage itself: known before its inputs are made. (Code and versions its inputs wait for as well.)"""
+LOOKED_AT = 300
+"""Earlier artifacts that are looked at, the newest: reading them all must not make a plan slow."""
+NAMED = 8
+"""Differences that are named of an artifact that may have been made for something else."""
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], parts: tuple[str, ...] = PARTS) -> list[str]:
+    """What changed between two pre-images, one phrase a change: `settings.learning_rate 0.002 → 0.001`, `stages/sft/run.py changed`."""
+    out = []
+    for part in parts:
+        for path, before, after in _changes(old.get(part), new.get(part), part):
+            if part == "code":
+                name = path.removeprefix("code.")
+                out.append(f"{name} {'added' if before is None else 'removed' if after is None else 'changed'}")
+            elif part == "inputs":
+                out.append(f"input {path.removeprefix('inputs.')} has other content")
+            elif part == "outside":
+                out.append(f"{path.removeprefix('outside.')} changed")
+            elif part == "versions":
+                out.append(f"{path.removeprefix('versions.')} {before} → {after}")
+            else:
+                out.append(f"{path} {_short(before)} → {_short(after)}")
+    return out
+
+
+def _changes(old: Any, new: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            change
+            for key in sorted(old.keys() | new.keys())
+            for change in _changes(old.get(key), new.get(key), f"{path}.{key}")
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            change for i, (a, b) in enumerate(zip(old, new, strict=True)) for change in _changes(a, b, f"{path}.{i}")
+        ]
+    return [] if old == new else [(path, old, new)]
+
+
+def _short(value: Any) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """An earlier artifact: what it was made from, also as a set of (path, value), which is quick to compare."""
+
+    key: str
+    name: str
+    at: float
+    preimage: dict[str, Any]
+    leaves: frozenset[tuple[str, str]]
+
+
+def against_nearest(store: Path, program: str, name: str, preimage: dict[str, Any]) -> str | None:
+    """How a stage differs from the earlier artifact of a stage of that name that it differs least from, and which that is.
+
+    For a pipeline that has not run under its name yet: one that was renamed, or a cell of a sweep. None where there is no such artifact.
+    """
+    files = []
+    for file in (store / program).glob("*/manifest.json"):
+        try:
+            files.append((file.stat().st_mtime_ns, file))
+        except OSError:  # removed meanwhile
+            continue
+    wanted = _leaves(preimage)
+    earlier = [
+        made
+        for at, file in sorted(files, reverse=True)[:LOOKED_AT]
+        if (made := _made(file, at)) is not None and made.name == name
+    ]
+    if not earlier:
+        return None
+    nearest = min(earlier, key=lambda made: len({path for path, _ in made.leaves ^ wanted}))  # of equals the newest
+    found = differences(nearest.preimage, preimage)
+    more = [f"and {len(found) - NAMED} more differences"] if len(found) > NAMED else []
+    day = datetime.datetime.fromtimestamp(nearest.at, datetime.UTC)
+    return f"{'; '.join([*found[:NAMED], *more])} (nearest: {nearest.key[:12]} of {day:%Y-%m-%d %H:%M})"
+
+
+@lru_cache(maxsize=10_000)
+def _made(manifest: Path, mtime_ns: int) -> _Made | None:
+    """Read once a process, however many cells of a sweep are planned."""
+    found = read_object(manifest, key=str, name=str, preimage=dict)
+    if found is None:
+        return None
+    return _Made(found["key"], found["name"], mtime_ns / 1e9, found["preimage"], _leaves(found["preimage"]))
+
+
+def _leaves(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
+    if isinstance(value, dict):
+        return frozenset().union(*(_leaves(item, f"{path}.{key}") for key, item in value.items()))
+    return frozenset({(path, json.dumps(value, sort_keys=True))})
+
+
+def resumes_from(work: Path) -> str:
+    """From where an interrupted attempt goes on, as far as its work folder says: `resumes from checkpoint-120; it had come to ...`."""
+    checkpoints = [
+        file.parent.name for file in (work / "state" / "checkpoints").glob("checkpoint-*/trainer_state.json")
+    ]
+    steps = [
+        int(name.removeprefix("checkpoint-")) for name in checkpoints if name.removeprefix("checkpoint-").isdigit()
+    ]
+    begun = f"resumes from checkpoint-{max(steps)}" if steps else "an interrupted attempt left its state"
+    reached = _last_progress(work / "events.jsonl")
+    return f"{begun}; it had come to {reached}" if reached else begun
+
+
+def _last_progress(events: Path) -> str:
+    """`131 of 400 (sft)`, the last progress that an attempt told; empty where it told none."""
+    try:
+        with open(events, "rb") as file:
+            file.seek(max(0, events.stat().st_size - 2**16))
+            lines = file.read().splitlines()
+    except OSError:
+        return ""
+    for line in reversed(lines):
+        try:
+            event = json.loads(line)
+        except ValueError:  # the first or the last line, cut
+            continue
+        if isinstance(event, dict) and event.get("event") == "progress" and has(event, step=int, phase=str):
+            return f"{event['step']}{f' of {total}' if (total := event.get('total')) else ''} ({event['phase']})"
+    return ""

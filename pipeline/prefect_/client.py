@@ -1,0 +1,92 @@
+"""Telling the Prefect server things while stages run, without ever waiting for it: a server that hangs or restarts delays no stage."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from uuid import UUID
+
+import httpx
+from prefect import get_client, get_run_logger
+from prefect.exceptions import PrefectException
+
+QUIET_AFTER_FAILURE_S = 60.0
+WAITING_CALLS = 16
+CANCEL_POLL_S = 3.0
+SERVER_ERRORS = (httpx.HTTPError, PrefectException, OSError)
+"""What a call to a server that is gone, or is not itself, ends in."""
+
+
+class Teller:
+    """Makes calls to the server one after the other in a thread of its own. What it cannot take is left out: none of it is a result."""
+
+    def __init__(self) -> None:
+        self._logger = get_run_logger()
+        self._calls: queue.Queue[Callable[[], object] | None] = queue.Queue(WAITING_CALLS)
+        self._quiet_until = 0.0
+        # The run that artifacts belong to stands in the context.
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._work,), name="teller", daemon=True
+        )
+        self._thread.start()
+
+    def tell(self, call: Callable[[], object]) -> None:
+        """Have `call` made some time, or not, where the server does not keep up."""
+        with contextlib.suppress(queue.Full):
+            self._calls.put_nowait(call)
+
+    def close(self, seconds: float) -> None:
+        """Wait for the calls that are left, for at most so long."""
+        with contextlib.suppress(queue.Full):
+            self._calls.put(None, timeout=seconds)
+            self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if time.monotonic() < self._quiet_until:
+                continue
+            try:
+                call()
+            except SERVER_ERRORS as error:
+                self._quiet_until = time.monotonic() + QUIET_AFTER_FAILURE_S
+                self._logger.warning(
+                    "the server takes no artifacts (%s); tried again in a minute", type(error).__name__
+                )
+
+
+class CancelWatch:
+    """Notices that a flow run is being cancelled in the UI. A worker ends its runs itself; a run at a terminal has nobody who would."""
+
+    def __init__(self, flow_run: UUID | str, stopping: threading.Event) -> None:
+        self._flow_run, self._stopping = UUID(str(flow_run)), stopping
+        self._over = threading.Event()
+        self.cancelled = False
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Set the event that stops the stages, as soon as somebody cancels the run."""
+        # Which server it is stands in the context.
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._watch,), name="cancel-watch", daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+
+    def _watch(self) -> None:
+        with get_client(sync_client=True) as client:
+            while not self._over.wait(CANCEL_POLL_S):
+                try:
+                    state = client.read_flow_run(self._flow_run).state
+                except SERVER_ERRORS:
+                    continue  # a server that is away for a while cancels nothing
+                if state is not None and (state.is_cancelling() or state.is_cancelled()):
+                    self.cancelled = True
+                    self._stopping.set()
+                    return

@@ -1,0 +1,114 @@
+"""The embedded Prefect server: records a run where no server is set up, and never outlives it.
+
+Prefect can start such a server itself, but in the terminal's process group, where Ctrl-C ends it before it has heard how the run ended;
+it then waits two minutes for one that died, and leaves it behind when the run is killed. This one is Prefect's own application in a
+session of its own, which the kernel ends with the run: `python -m pipeline.embedded PORT PARENT`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.launch.process import free_port
+from pipeline.plan.code import ROOT
+from stages.harness.process import die_with_parent
+
+START_TIMEOUT_S = 120.0
+DATABASE = ("prefect.db", "prefect.db-wal", "prefect.db-shm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """A running server: its API address and its process."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+
+def start_embedded_server(home: Path, say: Callable[[str], None], *, own: bool) -> Server | None:
+    """Start the server on a free port with Prefect's home in `home`, or say that it does not start and return None.
+
+    It ends when this process does, after what Prefect still has to send at exit, and however this process ends.
+    A database of our `own` that a killed server left unusable is set aside, and the server tried once more.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    server = _start(home)
+    if server is None and own and (home / DATABASE[0]).is_file():
+        aside = home / f"damaged-{time.time_ns()}"
+        aside.mkdir()
+        for name in DATABASE:
+            if (home / name).is_file():
+                os.rename(home / name, aside / name)
+        say(f"[yellow]the embedded Prefect server did not start; its database is set aside in {aside}[/]")
+        server = _start(home)
+    if server is None:
+        say(
+            f"[yellow]the embedded Prefect server does not start (log: {home / 'server.log'}); this run is not recorded there[/]"
+        )
+        return None
+    atexit.register(_stop, server.process)
+    return server
+
+
+def _start(home: Path) -> Server | None:
+    port = free_port()
+    code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": code}
+    command = [sys.executable, "-P", "-m", "pipeline.prefect_.embedded", str(port), str(os.getpid())]
+    with open(home / "server.log", "ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return Server(address, process)
+            time.sleep(0.1)
+    except BaseException:
+        _stop(process)
+        raise
+    _stop(process)
+    return None
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _serve(port: int, parent: int) -> None:
+    die_with_parent(parent)
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    uvicorn.run(
+        create_app(ephemeral=True, final=True),
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        timeout_graceful_shutdown=3,
+    )
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), int(sys.argv[2]))

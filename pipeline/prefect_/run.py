@@ -1,0 +1,110 @@
+"""Running a session as a Prefect flow, on the server that is set up, or on an embedded one.
+
+The flow itself is in pipeline/prefect_/flow.py. Without PREFECT_API_URL an embedded server with SQLite below HOME/prefect is used
+(pipeline/prefect_/embedded.py).
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import ConfigError, UserError
+from pipeline.prefect_.embedded import start_embedded_server
+
+if TYPE_CHECKING:
+    from pipeline.run.session import Session
+
+HEALTH_TIMEOUT_S = 10.0
+
+
+def prepare_environment(home: Path) -> None:
+    """Settings Prefect reads at import: quiet console, no analytics, and a home of its own unless a server or a home is given."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_CLI_COLORS": "false",
+    }
+    if "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" not in os.environ:
+        defaults["PREFECT_HOME"] = str(home.resolve() / "prefect")
+        defaults["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"  # of 5: an embedded server that does not answer at once was killed
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def run_flow(session: Session) -> None:
+    """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is stopped.
+
+    Without PREFECT_API_URL an embedded server records the run. If the server, ours or another, is gone in the middle of a run, or ours
+    cannot be started, the run says so and goes on without it: the store alone decides what is computed. A server that is named and does
+    not answer from the start is a `ConfigError`.
+    """
+    prepare_environment(session.store.home)
+    from prefect.settings import PREFECT_API_URL, get_current_settings
+
+    say = session.executor.view.line
+    address, home = get_current_settings().api.url, get_current_settings().home
+    settings: dict[Any, Any] = {}
+    if address is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
+        if not answers(address):
+            fix = (
+                "Start it (prefect server start), or unset PREFECT_API_URL: a server of the run's own then records it."
+            )
+            raise ConfigError(f"the Prefect server at {address} does not answer", where="PREFECT_API_URL", fix=fix)
+    else:
+        server = start_embedded_server(home, say, own=home == session.store.home / "prefect")
+        address, settings = (server.address, {PREFECT_API_URL: server.address}) if server is not None else (None, {})
+    if address is not None:
+        try:
+            _run_recorded(session, settings)
+        except UserError:
+            raise
+        except Exception as error:
+            if answers(address):
+                raise
+            say(f"[yellow]the Prefect server is gone ({type(error).__name__}); the run goes on without its record[/]")
+    session.run_remaining()
+
+
+def answers(address: str) -> bool:
+    """Whether a server is there, whatever it says."""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
+    from prefect import tags
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from pipeline.prefect_ import flow as vcore
+
+    vcore.handed_over[:] = [session]
+    vcore.errors.clear()
+    options = session.options
+    parameters = {
+        "config": str(session.path),
+        "overrides": list(session.overrides),
+        "force": list(options.force),
+        "start": options.start,
+        "only": options.only,
+        "until": options.until,
+        "triggers": ",".join(options.triggers),
+    }
+    # A sync flow joins its heartbeat thread, which sleeps in steps of a second: off, it saves a second a run.
+    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(*session.tags):
+        state = vcore.vcore(**parameters, return_state=True)
+    if vcore.errors:
+        raise vcore.errors[0]
+    if not state.is_completed():
+        state.result(raise_on_failure=True)

@@ -1,0 +1,72 @@
+"""Putting a pipeline on a schedule: served by this process, or deployed to a work pool that a worker serves."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
+
+from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError
+from pipeline.plan.code import ROOT
+from pipeline.prefect_.flow import vcore
+
+ENTRYPOINT = "pipeline/prefect_/flow.py:vcore"
+
+
+def cron_schedule(cron: str, timezone: str) -> CronSchedule:
+    """The schedule. Raises `ConfigError` for a cron line or a time zone that is none."""
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"there is no time zone {timezone!r}", where="--timezone", fix="For example Europe/Berlin, or UTC."
+        ) from error
+    try:
+        return CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        fix = 'Minute, hour, day, month, weekday: --cron "0 2 * * *" is every night at two.'
+        raise ConfigError(f"{cron!r} is no cron line", where="--cron", fix=fix) from error
+
+
+def serve(name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None) -> None:
+    """Run the pipeline on schedule from this process until it is stopped, one run at a time."""
+    vcore.serve(
+        name=name,
+        schedules=[schedule] if schedule is not None else [],
+        parameters=parameters,
+        tags=["vcore", f"config:{config.name}"],
+        limit=1,
+        print_starting_message=False,
+        description=f"vcore run {parameters['config']}",
+    )
+
+
+def deploy(
+    name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None, pool: str
+) -> str:
+    """Register a deployment on a work pool; returns its full name. Raises `ConfigError` where there is no such pool."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(pool)
+        except ObjectNotFound as error:
+            fix = f"Make it: prefect work-pool create --type process {pool}"
+            raise ConfigError(f"the server has no work pool {pool!r}", where="--pool", fix=fix) from error
+    made: Any = vcore.from_source(source=str(ROOT), entrypoint=ENTRYPOINT)
+    made.deploy(
+        name=name,
+        work_pool_name=pool,
+        schedules=[schedule] if schedule is not None else [],
+        parameters=parameters,
+        tags=["vcore", f"config:{config.name}"],
+        description=f"vcore run {parameters['config']}",
+        build=False,
+        push=False,
+        print_next_steps=False,
+        ignore_warnings=True,
+    )
+    return f"{vcore.name}/{name}"

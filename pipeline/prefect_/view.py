@@ -1,0 +1,235 @@
+"""What a run shows in Prefect's UI beside its states: log lines, a bar per stage, the report, and alerts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from rich.text import Text
+
+from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError
+from pipeline.prefect_.client import SERVER_ERRORS, Teller
+from pipeline.run.drift import alert_text
+from pipeline.run.execute import Executor
+from pipeline.run.record import RunRecord
+from pipeline.run.view import View
+
+LOG_EVERY_S = 15.0
+BAR_EVERY_S = 3.0
+CLOSE_S = 10.0
+NEW_LINES, LAST_LINES, MOST_BYTES, MOST_CHARACTERS = 10, 30, 65536, 300
+MOST_PICTURES = 12
+INK = "#808080"
+"""Text of the scores' picture: readable on the UI's light and on its dark page."""
+
+
+class PrefectView(View):
+    """Shows a stage where `inner` shows it, and in Prefect: lines as log lines, progress as a bar, and what the stage itself prints.
+
+    Of both only so much reaches Prefect's log as one can read there; the complete output is in the file that the first line names. The end
+    of it is logged where the stage fails.
+    """
+
+    def __init__(self, inner: View, stage: str) -> None:
+        self.inner, self.stage = inner, stage
+        self._logger = get_run_logger()
+        self._teller = Teller()
+        self._bar: UUID | None = None
+        self._printed = Printed(None)
+        self._logged = self._drawn = 0.0
+
+    @classmethod
+    def around(cls, executor: Executor, stage: str) -> Executor:
+        """The executor that shows this stage here too."""
+        return executor.seen_by(cls(executor.view, stage))
+
+    def line(self, text: str) -> None:
+        self.inner.line(text)
+        self._logger.info(Text.from_markup(text).plain.strip())
+
+    def started(self, stage: str, log: str) -> None:
+        self.inner.started(stage, log)
+        self._logger.info("%s started; its complete output: %s", stage, log)
+        self._printed = Printed(Path(log))
+        self._teller.tell(self._make_bar)
+
+    def event(self, stage: str, event: dict[str, Any]) -> None:
+        self.inner.event(stage, event)
+        if event["event"] == "note":
+            self._logger.warning(event["message"])
+            return
+        now = time.monotonic()
+        done = event["total"] and event["step"] == event["total"]
+        of = f"/{event['total']}" if event["total"] else ""
+        text = f"{event['phase']} {event['step']}{of}"
+        if now - self._logged >= LOG_EVERY_S or done:
+            self._logged = now
+            metrics = "  ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in event["metrics"].items()
+            )
+            self._logger.info(f"{text}  {metrics}".rstrip())
+            if printed := self._printed.new():
+                self._logger.info("%s prints:\n%s", stage, printed)
+        if event["total"] and (now - self._drawn >= BAR_EVERY_S or done):
+            self._drawn = now
+            self._draw(100.0 * event["step"] / event["total"], f"{stage}: {text}")
+
+    def ended(self, stage: str, text: str) -> None:
+        self.inner.ended(stage, text)
+        plain = Text.from_markup(text).plain.strip()
+        self._logger.info("%s %s", stage, plain)
+        if plain.startswith("failed") and (printed := self._printed.end()):
+            self._logger.error("%s printed last:\n%s", stage, printed)
+        if plain.startswith("done"):
+            self._draw(100.0, f"{stage}: {plain}")
+        self._teller.close(CLOSE_S)
+
+    def _make_bar(self) -> None:
+        made = create_progress_artifact(0.0, key=f"progress-{slug(self.stage)}", description=f"{self.stage}: starting")
+        assert isinstance(made, UUID)  # called without an event loop, it is no coroutine
+        self._bar = made
+
+    def _draw(self, percent: float, text: str) -> None:
+        def draw() -> None:
+            if self._bar is not None:
+                update_progress_artifact(self._bar, percent, description=text)
+
+        self._teller.tell(draw)
+
+
+class Printed:
+    """What a stage's process has printed, a few lines at a time."""
+
+    def __init__(self, log: Path | None) -> None:
+        self._log = log
+        self._offset = (
+            log.stat().st_size if log is not None and log.is_file() else 0
+        )  # an earlier attempt's lines were its own
+
+    def new(self) -> str:
+        """The last lines that have come since, and how many were left out before them."""
+        if self._log is None or not self._log.is_file():
+            return ""
+        with open(self._log, "rb") as file:
+            file.seek(self._offset)
+            data = file.read(MOST_BYTES)
+            self._offset = file.seek(0, os.SEEK_END)
+        lines = _readable(data)
+        left_out = [f"({len(lines) - NEW_LINES} lines left out)"] if len(lines) > NEW_LINES else []
+        return "\n".join([*left_out, *lines[-NEW_LINES:]])
+
+    def end(self) -> str:
+        """The last lines of all."""
+        if self._log is None or not self._log.is_file():
+            return ""
+        with open(self._log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_BYTES))
+            return "\n".join(_readable(file.read())[-LAST_LINES:])
+
+
+def _readable(data: bytes) -> list[str]:
+    """Lines with something on them; of a bar that was drawn again and again, its last state."""
+    lines = (line.rpartition("\r")[2].rstrip() for line in data.decode(errors="replace").split("\n"))
+    return [line[:MOST_CHARACTERS] for line in lines if line]
+
+
+def slug(text: str) -> str:
+    """An artifact key: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def show_report(name: str, report: Path, page: Path) -> None:
+    """The report as artifacts: its text, the results as a table, the scores' picture, and where the page is."""
+    data = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    key = slug(name)
+    create_markdown_artifact(
+        (report / "report.md").read_text(encoding="utf-8"), key=f"{key}-report", description=data["verdict"]
+    )
+    rows = [
+        {
+            "benchmark": r["benchmark"],
+            "checkpoint": r["checkpoint"],
+            "score": f"{100 * r['value']:.1f} %",
+            "95 % interval": f"[{100 * r['low']:.1f}, {100 * r['high']:.1f}]",
+            "n": r["n"],
+            "k": r["k"],
+        }
+        for r in data["results"]
+    ]
+    create_table_artifact(rows, key=f"{key}-results", description=data["verdict"])
+    create_link_artifact(
+        page.resolve().as_uri(),
+        link_text=str(page),
+        key=f"{key}-page",
+        description="The report, on the machine that made it",
+    )
+    panels = re.findall(r"<svg.*?</svg>", (report / "report.html").read_text(encoding="utf-8"), re.DOTALL)
+    for number, panel in enumerate(panels[:MOST_PICTURES]):
+        what = "scores with 95 % intervals" if number == 0 else f"curves {number}"
+        create_image_artifact(
+            picture(panel), key=f"{key}-{'scores' if number == 0 else f'curves-{number}'}", description=what
+        )
+
+
+def picture(svg: str) -> str:
+    """A figure of the report as a URL that holds it."""
+    drawn = svg.replace("currentColor", INK)
+    if "xmlns=" not in drawn:
+        drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
+
+
+def notifier(name: str | None) -> NotificationBlock | None:
+    """The notification block of that name. Raises `ConfigError` where the server has none, or it cannot notify."""
+    if name is None:
+        return None
+    fix = "Make it in the UI (Blocks), and name it as TYPE/NAME."
+    try:
+        block = Block.load(name)
+    except (ValueError, *SERVER_ERRORS) as error:
+        raise ConfigError(f"no notification block {name}: {error}", where="execution.notify", fix=fix) from error
+    if not isinstance(block, NotificationBlock):
+        raise ConfigError(f"{name} is a {type(block).__name__}, which cannot notify", where="execution.notify", fix=fix)
+    return block
+
+
+def show_alerts(config: PipelineConfig, record: RunRecord, block: NotificationBlock | None) -> None:
+    """Where a score has left its predecessor's interval: a flagged artifact, a warning in the log, and a notification, if one is set up.
+
+    A notification that cannot be sent is a warning: the run is done.
+    """
+    moved = record.data.get("moved") or []
+    if not moved:
+        return
+    text = alert_text(config.name, record.data)
+    get_run_logger().warning(text)
+    create_markdown_artifact(
+        text,
+        key=f"{slug(config.name)}-alert",
+        description=f"FLAGGED: {len(moved)} scores left their predecessor's interval",
+    )
+    if block is not None:
+        send: Any = block.notify  # a coroutine only inside an event loop
+        try:
+            send(text, subject=f"vcore: scores of {config.name} moved")
+        except Exception as error:  # noqa: BLE001 - whatever the service's client raises
+            get_run_logger().warning("%s was not told: %s: %s", config.execution.notify, type(error).__name__, error)

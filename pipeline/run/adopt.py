@@ -1,0 +1,145 @@
+"""Accepting what exists as a stage's artifact: an earlier one whose difference does not matter, or a checkpoint from anywhere.
+
+The artifact then stands in the store under the key the stage has now, and its manifest says for ever that it was adopted, from where,
+and what differed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError, StoreError, disk_trouble
+from pipeline.plan.planning import Planned, make_plan
+from pipeline.plan.reasons import differences
+from pipeline.run.gc import copy, find_artifact
+from pipeline.store.store import Artifact, Store
+
+CHECKPOINT_STAGES = ("base", "sft", "grpo")
+
+
+def adopt(
+    config: PipelineConfig, store: Store, stage: str, source: str | None, say: Callable[[str], None] = lambda line: None
+) -> tuple[Artifact, list[str]]:
+    """Publish `source` as the artifact of `stage`; returns it and what differs from what the stage would have made.
+
+    Args:
+        source: a checkpoint folder; or an artifact of this stage by key or run (see pipeline/run/gc.py); None is what this stage of
+            the pipeline made last time.
+        say: where to tell the user whom this waits for.
+
+    Raises:
+        ConfigError: there is nothing to adopt, or `source` cannot stand for this stage.
+        StoreError: the source is damaged, or the disk is full; the store is then as it was.
+    """
+    planned = {p.stage.name: p for p in make_plan(config, store)}.get(stage)
+    if planned is None:
+        raise ConfigError(f"this pipeline has no stage {stage!r}", where="STAGE", fix="Its stages: vcore plan")
+    if planned.state == "HIT":
+        raise ConfigError(f"{stage} is cached under the key it has now; there is nothing to adopt", where="STAGE")
+    if planned.key is None or planned.preimage is None:
+        raise ConfigError(
+            f"{stage} {planned.reason}, so its key is not known", where="STAGE", fix="Run what it needs first."
+        )
+    program, key = planned.stage.program, planned.key
+    folder = Path(source).expanduser() if source is not None else None
+    # Beside the stage's own work folder: what an interrupted attempt has saved there is still worth resuming, should this one not do.
+    incoming = store.work(program, f"{key}.adopted")
+    with store.lock(program, key, lambda who: say(f"{stage} waits for {who}, which is making it")):
+        if store.find(program, key).artifact is not None:
+            raise ConfigError(f"{stage} was made meanwhile; there is nothing to adopt", where="STAGE")
+        if folder is not None and folder.is_dir():
+            origin, manifest = str(folder.resolve()), _of_checkpoint(planned, folder)
+            differing = ["made outside this pipeline"]
+            parts = {"model": folder}
+        else:
+            earlier = _earlier(config, store, planned, source)
+            origin, manifest = f"{earlier.manifest['stage']}/{earlier.key}", dict(earlier.manifest)
+            differing = differences(earlier.manifest["preimage"], planned.preimage)
+            parts = {entry.name: entry for entry in earlier.folder.iterdir() if entry.name != "manifest.json"}
+        manifest |= {
+            "key": key,
+            "preimage": planned.preimage,
+            "adopted": {"from": origin, "differences": differing, "at": _now()},
+        }
+        try:
+            shutil.rmtree(incoming, ignore_errors=True)
+            incoming.mkdir(parents=True)
+            for name, entry in parts.items():
+                copy(entry, incoming / name)
+            artifact = store.take(program, key, incoming, manifest)
+            store.remember(config.name, stage, artifact.manifest)
+        except OSError as error:
+            raise disk_trouble(error, store.home, where=f"stage {stage}") from error
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+    return artifact, differing
+
+
+def _earlier(config: PipelineConfig, store: Store, planned: Planned, source: str | None) -> Artifact:
+    program = planned.stage.program
+    if source is None:
+        latest = store.latest(config.name).get(planned.stage.name)
+        if latest is None:
+            raise ConfigError(
+                f"{planned.stage.name} of {config.name} was never run here",
+                where="--from",
+                fix="Name an artifact or a folder.",
+            )
+        found = store.find(program, latest["key"])
+        if found.artifact is None:
+            raise StoreError(
+                found.damage or "it is gone from the store",
+                where=f"{program}/{latest['key'][:12]}",
+                fix="Name another: --from",
+            )
+        return found.artifact
+    artifact = find_artifact(store, source)
+    if artifact.manifest["stage"] != program:
+        raise ConfigError(
+            f"{source} is the artifact of a {artifact.manifest['stage']} stage, not of {program}", where="--from"
+        )
+    return artifact
+
+
+def _of_checkpoint(planned: Planned, folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint that was made elsewhere. Raises `ConfigError` where the folder is none."""
+    if planned.stage.program not in CHECKPOINT_STAGES:
+        raise ConfigError(
+            f"a folder can stand for a checkpoint ({', '.join(CHECKPOINT_STAGES)}), not for {planned.stage.name}",
+            where="--from",
+        )
+    missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
+    if not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise ConfigError(
+            f"{folder} is no checkpoint: it has no {', '.join(missing)}",
+            where="--from",
+            fix="Name a checkpoint's folder.",
+        )
+    return {
+        "stage": planned.stage.program,
+        "name": planned.stage.name,
+        "inputs": {},
+        # By what, when and where it was made is not known; a manifest must not claim it.
+        "git": {"commit": None, "dirty": None},
+        "argv": sys.argv,
+        "command": "",
+        "versions": {},
+        "hardware": {"cpu": "unknown", "cores": 0, "memory_gib": 0, "gpu": [], "system": "unknown"},
+        "started": _now(),
+        "ended": _now(),
+        "seconds": 0.0,
+        "proof": {"adopted": True},
+        "metrics": {},
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,199 @@
+"""Looking an artifact up by name, taking one out of the store, and removing what nothing needs any more.
+
+An artifact is named by its key or the beginning of it, by a stage of the latest run (`sft`), or by a stage of any run (`RUN:sft`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import fnmatch
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.digests import DigestMemo
+from pipeline.core.errors import ConfigError, StoreError
+from pipeline.run.record import find_run, list_runs, load_run
+from pipeline.store.store import Artifact, Store
+
+SHORTEST_KEY = 4
+
+
+def find_artifact(store: Store, name: str) -> Artifact:
+    """The whole artifact that a word on the command line means. Raises `ConfigError` for none or several, `StoreError` for damage."""
+    matching = [
+        (program, key) for program, key, _ in store.artifacts() if key.startswith(name) and len(name) >= SHORTEST_KEY
+    ]
+    if len(matching) > 1:
+        raise ConfigError(f"{name!r} stands for {len(matching)} artifacts", fix="Give more of the key: vcore store ls")
+    if not matching:
+        run, _, stage = name.rpartition(":")
+        record = load_run(find_run(store.home, run or "latest"))
+        made = {entry["name"]: entry for entry in record["stages"]}
+        if stage not in made:
+            known = ", ".join(made) or "none"
+            raise ConfigError(
+                f"{name!r} is no key of this store, and run {record['id']} has no stage {stage!r}; it has {known}"
+            )
+        matching = [(stage.partition(".")[0], made[stage]["key"])]
+    found = store.find(*matching[0])
+    if found.artifact is None:
+        program, key = matching[0]
+        raise StoreError(
+            found.damage or "it is gone from the store",
+            where=f"{program}/{key[:12]}",
+            fix="The next run makes it again.",
+        )
+    return found.artifact
+
+
+def export(artifact: Artifact, target: Path) -> int:
+    """Copy a whole artifact, manifest included, to a folder that does not exist yet; every copied file is read back and checked.
+
+    Returns the bytes copied. The folder appears under its name only when it is complete.
+    """
+    target = target.expanduser()
+    if target.exists():
+        raise ConfigError(f"{target} exists", where="TARGET", fix="Name a folder that does not exist yet.")
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"the folder {target.absolute().parent} does not exist", where="TARGET")
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        copy(artifact.folder, partial)
+        memo = DigestMemo(partial / ".none")
+        for entry in artifact.manifest["files"]:
+            if memo.sha256(partial / entry["path"]) != entry["sha256"]:
+                raise StoreError(
+                    f"file {entry['path']} is not what its manifest says",
+                    where=str(artifact.folder),
+                    fix="vcore store verify",
+                )
+        os.rename(partial, target)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}", where="TARGET") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sum(int(entry["size"]) for entry in artifact.manifest["files"])
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a whole folder, links as what they stand for. Raises the first `OSError`, where `copytree` collects a list of them."""
+    if source.is_dir():
+        target.mkdir()
+        for entry in source.iterdir():
+            copy(entry, target / entry.name)
+    else:
+        shutil.copy2(source, target)
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """One folder that `collect` would remove, its size in bytes, and why nothing needs it."""
+
+    what: str
+    folder: Path
+    bytes: int
+    reason: str
+    program: str = ""
+    key: str = ""
+
+
+def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_bytes: int | None) -> list[Removal]:
+    """What can go, oldest first: artifacts that no kept run needs, the trash, and what killed processes left that nothing can go on from.
+
+    Kept are the artifacts of the last `keep_last` whole runs of every pipeline, of every run of the pipelines that match a pattern in
+    `keep_named`, and of runs that go on. A run is whole when it came to its report: one of a part, or that failed or was killed, keeps what
+    it made besides, until a whole one follows. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts that
+    have saved a state stay: a run resumes from them.
+    """
+    runs = list_runs(store.home)
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for record in runs:
+        by_name.setdefault(record["name"], []).append(record)
+    kept = [r for records in by_name.values() for r in _last(records, keep_last)]
+    kept += [
+        r
+        for r in runs
+        if r["status"] == "running" or any(fnmatch.fnmatch(r["name"], pattern) for pattern in keep_named)
+    ]
+    needed = {entry["key"] for record in kept for entry in (*record["stages"], *record["plan"]) if entry["key"]}
+
+    removals = [
+        Removal("trash", folder, _size(folder), "set aside") for folder in sorted((store.home / "trash").glob("*"))
+    ]
+    removals += [
+        removal
+        for folder in sorted((store.home / "work").glob("*/*"))
+        if (removal := _leftover(store, folder)) is not None
+    ]
+    artifacts = [(folder.stat().st_mtime, program, key, folder) for program, key, folder in store.artifacts()]
+    total = sum(_size(folder) for *_, folder in artifacts)
+    for _, program, key, folder in sorted(artifacts):
+        if key in needed or (max_bytes is not None and total <= max_bytes):
+            continue
+        size = _size(folder)
+        total -= size
+        removals.append(Removal(f"{program}/{key[:12]}", folder, size, "no kept run needs it", program, key))
+    return removals
+
+
+def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
+    """Remove them; returns the bytes freed and what was left alone because a run is using it.
+
+    A folder first gets a name in the trash, so that nobody reads half an artifact.
+    """
+    freed, busy = 0, []
+    for removal in removals:
+        if not removal.key:
+            with contextlib.suppress(FileNotFoundError):  # somebody else is clearing up, too
+                shutil.rmtree(removal.folder)
+                freed += removal.bytes
+            continue
+        lock = store.home / "locks" / f"{removal.program}.{removal.key}.lock"
+        with open(lock, "a", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                busy.append(removal.what)
+                continue
+            if not removal.folder.exists():
+                continue
+            aside = store.home / "trash" / f"removed-{removal.program}-{removal.key[:16]}-{time.time_ns()}"
+            os.rename(removal.folder, aside)
+            shutil.rmtree(aside)
+            freed += removal.bytes
+    return freed, busy
+
+
+def _last(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Of one pipeline's runs, the last so many whole ones, and what came after the last of them."""
+    if count == 0:
+        return []
+    whole = [
+        i
+        for i, r in enumerate(records)
+        if r["status"] == "done" and any(stage["name"] == "report" for stage in r["stages"])
+    ]
+    return [records[i] for i in whole[-count:]] + records[whole[-1] + 1 if whole else 0 :]
+
+
+def _leftover(store: Store, folder: Path) -> Removal | None:
+    """A folder below `work/` as one to remove, where no run goes on from it. A process that is at it holds the key's lock."""
+    program, (key, _, kind) = folder.parent.name, folder.name.partition(".")
+    if kind:  # KEY.incoming: copied from elsewhere, which begins anew every time
+        return Removal("work", folder, _size(folder), "left of a copy that was not finished", program, key)
+    if store.folder(program, key).is_dir() and not store.has_state(program, key):
+        return Removal("work", folder, _size(folder), "its artifact exists", program, key)
+    return None
+
+
+def _size(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a process that is at work there has removed it
+            size += file.stat().st_size if file.is_file() else 0
+    return size

@@ -1,0 +1,239 @@
+"""The record of every run: what was asked, what each stage did, where the report is.
+
+A run holds a lock on its folder while it lives, which the kernel frees however it ends: a record that says `running` and whose lock is
+free is that of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError
+from pipeline.core.json_objects import has, read_object
+from pipeline.run.drift import moved_scores, predecessor
+from pipeline.run.execute import Outcome
+from stages.harness.json_files import write_json
+
+LOCK = "lock"
+
+
+@dataclasses.dataclass
+class RunRecord:
+    """One run's folder, `HOME/runs/ID/`, with `run.json`, `config.json`, a copy of the report and the lock of the living run."""
+
+    folder: Path
+    data: dict[str, Any]
+    config: dict[str, Any]
+    say: Callable[[str], None] = dataclasses.field(default=lambda line: None, repr=False)
+    """Where to tell the user what stops nothing."""
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
+    _alive: TextIO | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def start(
+        cls,
+        home: Path,
+        config: PipelineConfig,
+        command: str,
+        plan: list[dict[str, Any]],
+        say: Callable[[str], None] = lambda line: None,
+    ) -> RunRecord:
+        """Open the record of a run that begins. Raises `OSError` where it cannot be written."""
+        started = datetime.datetime.now(datetime.UTC)
+        folder = home / "runs" / f"{started:%Y%m%d-%H%M%S}-{config.name}"
+        suffix = 1
+        while True:
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                suffix += 1
+                folder = folder.with_name(f"{started:%Y%m%d-%H%M%S}-{config.name}-{suffix}")
+        data = {
+            "id": folder.name,
+            "name": config.name,
+            "command": command,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": started.isoformat(timespec="seconds"),
+            "ended": None,
+            "status": "running",
+            "error": None,
+            "plan": plan,
+            "stages": [],
+            "outside": {},  # what the stages read from outside the store: label -> hub and commit, or sha256
+        }
+        record = cls(folder, data, config.model_dump(mode="json"), say)
+        record._begin()
+        record.save()
+        return record
+
+    def _begin(self) -> None:
+        """Take the lock and write down the config. The lock comes first: without it a record would say that its run was killed."""
+        self._alive = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - held until the run ends
+        fcntl.flock(self._alive, fcntl.LOCK_EX)  # only ever held by others for the moment in which they look
+        write_json(self.folder / "config.json", self.config)
+
+    def stage_done(self, outcome: Outcome) -> None:
+        """Called by threads where stages run at once."""
+        with self._lock:
+            self.data["stages"].append({**outcome.as_json(), "folder": str(outcome.artifact.folder)})
+            order = [planned["stage"] for planned in self.data["plan"]]
+            self.data["stages"].sort(key=lambda stage: order.index(stage["name"]) if stage["name"] in order else 0)
+            self.data["outside"] |= outcome.artifact.manifest["preimage"]["outside"]
+            self.save()
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and nothing more: the
+        run has an error of its own, and its record reads as that of a killed run."""
+        self.data.update(
+            status=status, error=error, ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        )
+        try:
+            self.save()
+        except OSError as trouble:
+            if status == "done":
+                raise
+            self.say(f"[yellow]the record {self.folder / 'run.json'} could not be written: {trouble.strerror}[/]")
+        finally:
+            if self._alive is not None:
+                self._alive.close()
+
+    def keep_report(self, artifact: Path) -> Path:
+        """Copy the report next to the run record, and return the page to open.
+
+        The copy of report.json also says what the stages read from outside the store, so that it is enough to run the result again on
+        the same data, wherever the file is taken.
+        """
+        for name in ("report.md", "report.html"):
+            shutil.copyfile(artifact / name, self.folder / name)
+        report = json.loads((artifact / "report.json").read_text(encoding="utf-8"))
+        write_json(self.folder / "report.json", {**report, "outside": self.data["outside"]})
+        return self.folder / "report.html"
+
+    def compare_with_predecessor(self) -> None:
+        """Note in the record which scores left the interval they had in the run of this pipeline before."""
+        report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+        before = predecessor(self.folder.parent, self.data["name"], report["seed"], self.folder.name)
+        self.data["predecessor"] = before["run"] if before is not None else None
+        self.data["moved"] = moved_scores(before["results"], report["results"]) if before is not None else []
+
+    def save(self) -> None:
+        """Write run.json. A folder that was removed while the run goes on is made again: what it computes must not be lost by that."""
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True)
+            self._begin()
+            self.say(
+                f"[yellow]the record's folder {self.folder} was removed while the run goes on; it is made again[/]"
+            )
+        write_json(self.folder / "run.json", self.data)
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """The record of a run, or None where it cannot be read. Of a run that ended without a word the status is `killed`."""
+    record = read_object(
+        folder / "run.json", id=str, name=str, status=str, command=str, started=str, stages=list, plan=list
+    )
+    if record is None:
+        return None
+    stages_whole = all(
+        isinstance(stage, dict) and has(stage, name=str, key=str, state=str) for stage in record["stages"]
+    )
+    if not stages_whole or not all(isinstance(planned, dict) and "key" in planned for planned in record["plan"]):
+        return None
+    if record["status"] == "running" and not _alive(folder):
+        record["status"] = "killed"
+    return record
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """As `read_run`. Raises `ConfigError` where the record cannot be read."""
+    record = read_run(folder)
+    if record is None:
+        raise ConfigError(
+            "the record of this run cannot be read", where=str(folder / "run.json"), fix="Name another run: vcore runs"
+        )
+    return record
+
+
+def _alive(folder: Path) -> bool:
+    """Whether the run's process is there, on whatever machine that shares the home: it holds the lock. Where that cannot be seen: yes."""
+    try:
+        with open(folder / LOCK, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or no permission to look
+        return True
+    return False
+
+
+def list_runs(home: Path) -> list[dict[str, Any]]:
+    """Every run's record that can be read, oldest first."""
+    return [record for folder in _folders(home) if (record := read_run(folder)) is not None]
+
+
+def unreadable_runs(home: Path) -> list[Path]:
+    """The records that `list_runs` leaves out."""
+    return [folder / "run.json" for folder in _folders(home) if read_run(folder) is None]
+
+
+def _folders(home: Path) -> list[Path]:
+    return sorted(file.parent for file in (home / "runs").glob("*/run.json"))
+
+
+def find_run(home: Path, name: str) -> Path:
+    """The folder of a run, by its id or an unambiguous beginning of it, or `latest`."""
+    folders = _folders(home)
+    if name == "latest" and folders:
+        return folders[-1]
+    matching = [folder for folder in folders if folder.name == name] or [
+        folder for folder in folders if folder.name.startswith(name)
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise ConfigError(
+            f"{name!r} stands for {len(matching)} runs", fix="One of: " + ", ".join(f.name for f in matching[-5:])
+        )
+    raise ConfigError(f"there is no run {name!r} in {home / 'runs'}", fix="List them with: vcore runs")
+
+
+def report_of(run: Path) -> Path:
+    """A run's report.json. Raises `ConfigError` where the run has none, and says why and how it gets one."""
+    file = run / "report.json"
+    if not file.is_file():
+        record = load_run(run)
+        why = (
+            "it ran only a part of the pipeline"
+            if record["status"] == "done"
+            else f"it did not end (status: {record['status']})"
+        )
+        raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Continue it first: {record['command']}")
+    return file
+
+
+def outside_of(report: dict[str, Any], home: Path) -> dict[str, Any]:
+    """What a run's stages read from outside: as its report.json says, else (older records) as the manifests say that are still in `home`.
+
+    Label -> {hub, commit} or {sha256}; empty where nothing is known, or nothing was read.
+    """
+    if "outside" in report:
+        return dict(report["outside"])
+    found: dict[str, Any] = {}
+    for stage in report["stages"]:
+        manifest = home / "store" / stage["name"].partition(".")[0] / stage.get("key", "unknown") / "manifest.json"
+        if manifest.is_file():
+            found |= json.loads(manifest.read_text(encoding="utf-8")).get("preimage", {}).get("outside", {})
+    return found

@@ -1,0 +1,199 @@
+"""One invocation of a pipeline: its config, plan, executor and run record. The flow and the CLI both work on a `Session`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.checks import trainer_options
+from pipeline.checks.preflight import preflight
+from pipeline.config.schema import PipelineConfig, load_config
+from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
+from pipeline.core.signals import asked_to_stop
+from pipeline.plan.code import source_digests
+from pipeline.plan.graph import Stage, build_graph
+from pipeline.plan.planning import TRIGGERS, Options, Planned, chosen_stages, make_plan
+from pipeline.run.execute import Executor, Outcome
+from pipeline.run.parallel import run_stages
+from pipeline.run.record import RunRecord
+from pipeline.run.view import View
+from pipeline.store.store import Store
+
+
+@dataclasses.dataclass
+class Session:
+    """A planned and checked run. Create it with `prepare`, then call `run`."""
+
+    config: PipelineConfig
+    store: Store
+    plan: list[Planned]
+    stages: list[Stage]
+    executor: Executor
+    record: RunRecord
+    path: Path
+    overrides: tuple[str, ...]
+    options: Options
+
+    @classmethod
+    def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
+        """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
+        config, store, plan = plan_only(path, overrides, options, running=True)
+        trainer_options.check_values(config, plan, store.home / "cache")
+        stages = [planned.stage for planned in plan]
+        command = command_line(path, overrides, options)
+        forced, _ = chosen_stages(build_graph(config), options)
+        executor = Executor(config, store, view, command=command, forced=forced, triggers=options.triggers)
+        with _disk_told(store.home, "the run's record"):
+            record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
+        return cls(config, store, plan, stages, executor, record, path, tuple(overrides), options)
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return all(planned.state == "HIT" for planned in self.plan)
+
+    @property
+    def report_folder(self) -> Path | None:
+        outcome = self.executor.outcomes.get("report")
+        return outcome.artifact.folder if outcome else None
+
+    def run(self) -> None:
+        """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without one."""
+        with self.recorded():
+            if self.nothing_to_do and "PREFECT_API_URL" not in os.environ:
+                self.run_remaining()
+            else:
+                from pipeline.prefect_.run import run_flow
+
+                run_flow(self)
+            self.finish()
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record how the run ends; what it is left with by an exception names the command that continues it.
+
+        An error that means wrong arguments before a run means a failed run from here on: its exit code becomes 1.
+        """
+        try:
+            with _disk_told(self.store.home):
+                yield
+                self.record.end("done")
+        except UserError as error:
+            if error.exit_code == EXIT_CONFIG:
+                error.exit_code = EXIT_STAGE_FAILED
+            self.record.end("interrupted" if error.exit_code == EXIT_INTERRUPTED else "failed", str(error))
+            error.continue_with = self.continue_command()
+            raise
+        except BaseException as error:
+            self.record.end("interrupted", f"{type(error).__name__}: {error}")
+            if asked_to_stop() or type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
+                stopped = Interrupted("interrupted")
+                stopped.continue_with = self.continue_command()
+                raise stopped from error
+            raise
+
+    def finish(self) -> None:
+        """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run before. Once."""
+        if self.report_folder is None or "moved" in self.record.data:
+            return
+        self.record.keep_report(self.report_folder)
+        self.record.compare_with_predecessor()
+
+    @property
+    def tags(self) -> list[str]:
+        """For Prefect's UI."""
+        return [
+            f"config:{self.config.name}",
+            f"seed:{self.config.seed}",
+            f"model:{self.config.model.rsplit('/', 1)[-1]}",
+        ]
+
+    @property
+    def nothing_ran(self) -> bool:
+        """Whether every stage was found."""
+        return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
+
+    def run_remaining(self) -> None:
+        """Every stage that has no outcome yet, without Prefect."""
+        self.run_stages(lambda stage: self.run_stage(stage, self.executor))
+
+    def run_stages(self, run: Callable[[Stage], object]) -> None:
+        """Call `run` with every stage that has no outcome yet, as many at once as the config says."""
+        left = [stage for stage in self.stages if stage.name not in self.executor.outcomes]
+        for stage in left:
+            # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together, and two fail at times
+            # (python/cpython#106905).
+            source_digests(stage.program)
+        run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
+
+    def run_stage(self, stage: Stage, executor: Executor) -> Outcome:
+        """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
+        if asked_to_stop():  # and a library swallowed it
+            raise Interrupted("interrupted")
+        # Told here: Prefect, through which this is called, makes an error of its own of what is none of ours.
+        with _disk_told(self.store.home, f"stage {stage.name}"):
+            outcome = executor.ensure(stage)
+            self.record.stage_done(outcome)
+        return outcome
+
+    def continue_command(self) -> str:
+        """The command that goes on where this run ended: of what was forced, only what has not been computed yet still is."""
+        left = [
+            name
+            for name in (stage.name for stage in self.stages)
+            if name in self.executor.forced - self.executor.outcomes.keys()
+        ]
+        return command_line(
+            self.path, list(self.overrides), dataclasses.replace(self.options, force=tuple(left), start=None)
+        )
+
+    def summary(self) -> str:
+        """`8 stages: 2 ran, 6 cached`"""
+        states = [outcome.state for outcome in self.executor.outcomes.values()]
+        text = f"{len(states)} {'stage' if len(states) == 1 else 'stages'}: {states.count('ran')} ran, {states.count('cached')} cached"
+        return text if states.count("ran") else f"{text}; nothing has changed"
+
+
+@contextlib.contextmanager
+def _disk_told(home: Path, where: str = "") -> Iterator[None]:
+    """What the disk refuses, as a `StoreError` that says what to do."""
+    try:
+        yield
+    except (ConnectionError, TimeoutError):  # of a server, not of a disk
+        raise
+    except OSError as error:
+        raise disk_trouble(error, home, where) from error
+
+
+def plan_only(
+    path: Path, overrides: list[str], options: Options, *, running: bool = False
+) -> tuple[PipelineConfig, Store, list[Planned]]:
+    """Config, store and plan, checked; what `vcore plan` shows. A store that is there is only read, unless the plan is to be run."""
+    config = load_config(path, overrides)
+    home = config.home_folder
+    store = Store(home, writing=running or not (home / "store").is_dir())
+    plan = make_plan(config, store, options)
+    preflight(config, plan)
+    trainer_options.check_names(config, plan)
+    return config, store, plan
+
+
+def command_line(path: Path, overrides: list[str], options: Options) -> str:
+    """The command that repeats this run, as one would type it."""
+    words = ["vcore", "run", str(path)]
+    for override in overrides:
+        words += ["--set", override]
+    for name in options.force:
+        words += ["--force", name]
+    if options.start:
+        words += ["--from", options.start]
+    if options.only:
+        words += ["--only", options.only]
+    if options.until:
+        words += ["--until", options.until]
+    if options.triggers != tuple(TRIGGERS):
+        words += ["--rerun-triggers", ",".join(options.triggers)]
+    return shlex.join(words)

@@ -1,0 +1,1 @@
+"""Results that leave the house: publishing a checkpoint, reproducing a recorded result."""

@@ -1,0 +1,223 @@
+"""A checkpoint as a repository for the hub: the model, a card with its results, and the record it can be reproduced from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.core.digests import DigestMemo
+from pipeline.core.errors import ConfigError
+from pipeline.run.record import find_run, outside_of, report_of
+from stages.grpo.settings import GrpoSettings
+from stages.harness.json_files import write_json
+from stages.harness.settings import role_of
+from stages.sft.settings import SftSettings
+
+RECORD = "vcore"
+TRAINED_BY = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
+"""Checkpoint -> the stages of training that it has behind it, where a run has them."""
+"""Folder of the repository that holds the record."""
+REPO_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+def assemble(
+    home: Path, run: str, checkpoint: str | None, repo_id: str, license: str | None, out: Path, linked: bool = False
+) -> list[Path]:
+    """Write the repository's files to `out`.
+
+    Args:
+        run: a run that ended, by id or `latest`.
+        checkpoint: `sft`, `grpo` or `base`; None is the last one the run trained.
+        license: the card's licence, as the hub names it; a model's licence follows from its base model and data, so there is no default.
+        out: a folder that does not exist yet, or is empty.
+        linked: hard links to the store's files instead of copies: only for a folder that nobody edits.
+
+    Returns:
+        The files, relative to `out`.
+
+    Raises:
+        ConfigError: no such run or checkpoint, a run without a report, a checkpoint that is gone, damaged or not the one that the report
+            is about, or a folder with something in it.
+    """
+    if not REPO_ID.match(repo_id):
+        raise ConfigError(f"{repo_id!r} is no repository on the hub", fix="Name it OWNER/NAME.")
+    folder = find_run(home, run)
+    report: dict[str, Any] = json.loads(report_of(folder).read_text(encoding="utf-8"))
+    report["outside"] = outside_of(report, home)
+    stages: dict[str, dict[str, Any]] = {
+        stage["name"]: stage for stage in json.loads((folder / "run.json").read_text("utf-8"))["stages"]
+    }
+    trained = [name for name in ("base", "sft", "grpo") if name in stages]
+    chosen = checkpoint or trained[-1]
+    if chosen not in trained:
+        raise ConfigError(f"run {folder.name} has no checkpoint {chosen}; it has {', '.join(trained)}")
+    artifact = Path(stages[chosen]["folder"])
+    _check(artifact, next(stage["digest"] for stage in report["stages"] if stage["name"] == chosen))
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty", where="--out", fix="Name a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    for source in sorted((artifact / "model").rglob("*")):
+        if source.is_file():
+            target = out / source.relative_to(artifact / "model")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (_link if linked else shutil.copyfile)(source, target)
+    (out / RECORD).mkdir()
+    write_json(out / RECORD / "report.json", report)
+    for source in (folder / "report.md", artifact / "manifest.json"):
+        shutil.copyfile(source, out / RECORD / source.name)
+    (out / "README.md").write_text(card(report, chosen, repo_id, license), encoding="utf-8")
+    return sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+
+
+def _check(artifact: Path, digest: str) -> None:
+    """Raise ConfigError unless a checkpoint is there, whole, and has the content that the report measured."""
+    again = "Run the pipeline again, then push that run."
+    if not (artifact / "manifest.json").is_file():
+        raise ConfigError(f"{artifact} is not there any more: removed by `vcore store gc`, or set aside", fix=again)
+    manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
+    if manifest["digest"] != digest:
+        raise ConfigError(
+            f"{artifact} was computed anew since, with other content; the run's report is not about it", fix=again
+        )
+    memo = DigestMemo(artifact / ".none")
+    for entry in manifest["files"]:
+        file = artifact / entry["path"]
+        if not file.is_file() or memo.sha256(file) != entry["sha256"]:
+            raise ConfigError(f"file {entry['path']} of {artifact} is missing or damaged", fix=again)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them (weights are large), else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def card(report: dict[str, Any], checkpoint: str, repo_id: str, license: str | None) -> str:
+    """The model card: the hub's metadata with the checkpoint's results, and how they came about."""
+    import jinja2
+    from huggingface_hub import EvalResult, ModelCardData
+
+    config, results, outside = report["config"], report["results"], report["outside"]
+    read = {label: entry for label, entry in outside.items() if label.startswith("data.")}
+    mine = [r for r in results if r["checkpoint"] == checkpoint]
+    data = ModelCardData(
+        base_model=None if config["model"] == "make" or Path(config["model"]).exists() else config["model"],
+        datasets=sorted({entry["hub"] for entry in read.values() if "hub" in entry}) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        license=license,
+        tags=["vcore", *(name for name in TRAINED_BY[checkpoint] if name in (s["name"] for s in report["stages"]))],
+        model_name=repo_id.partition("/")[2],
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=r["benchmark"],
+                dataset_name=r["benchmark"],
+                dataset_split=r["split"],
+                metric_type=r["metric"],
+                metric_name=f"{r['metric']} [{100 * r['low']:.1f}, {100 * r['high']:.1f}], n={r['n']}, protocol {r['protocol']}",
+                metric_value=round(100 * r["value"], 2),
+            )
+            for r in mine
+        ],
+    )
+    checkpoints = list(dict.fromkeys(r["checkpoint"] for r in results))
+    rows = [
+        {
+            "benchmark": name,
+            "n": first["n"],
+            "metric": first["metric"],
+            "cells": [_cell(results, name, c) for c in checkpoints],
+        }
+        for name in dict.fromkeys(r["benchmark"] for r in results)
+        if (first := next(r for r in results if r["benchmark"] == name))
+    ]
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    text = templates.get_template("model_card.md.j2").render(
+        metadata=data.to_yaml(),
+        repo=repo_id,
+        checkpoint=checkpoint,
+        checkpoints=checkpoints,
+        rows=rows,
+        report=report,
+        record=RECORD,
+        sources=_sources(config, outside),
+        settings=_settings(config, checkpoint),
+    )
+    return str(text)
+
+
+def _sources(config: dict[str, Any], outside: dict[str, Any]) -> list[str]:
+    """One line for each thing the pipeline started from: hub repositories at commits, digests of local files, tasks made from a seed."""
+    lines = []
+    for label, entry in outside.items():
+        if "hub" in entry:
+            kind = "" if label == "model" else "datasets/"
+            address = f"https://huggingface.co/{kind}{entry['hub']}/tree/{entry['commit']}"
+            lines.append(f"`{label}`: [{entry['hub']}]({address}) at `{entry['commit']}`")
+        else:
+            lines.append(f"`{label}`: local files, sha256 `{entry['sha256']}`")
+    for kind in ("sft", "rl", "dev"):
+        for index, source in enumerate(config.get("data", {}).get(kind, [])):
+            if f"data.{kind}.{index}" not in outside and source.get("task"):
+                lines.append(
+                    f"`data.{kind}.{index}`: {source['rows']} problems of `{source['task']}`, made from a seed"
+                )
+    return lines
+
+
+def _settings(config: dict[str, Any], checkpoint: str) -> str:
+    """The settings of training that its result depends on, as YAML that a config takes: none that are null, none of the machine's."""
+    chosen: dict[str, Any] = {}
+    for name, settings in (("sft", SftSettings), ("grpo", GrpoSettings))[: ("base", "sft", "grpo").index(checkpoint)]:
+        section = config.get(name) or {}
+        told = {field: value for field, value in section.items() if value is not None and value not in ({}, [])}
+        chosen[name] = {
+            f: v for f, v in told.items() if f not in settings.model_fields or role_of(settings, f) == "identity"
+        }
+    if "method" in chosen.get("sft", {}):
+        method = chosen["sft"]["method"]  # with its preset, which is none of the identity: its values are
+        chosen["sft"]["method"] = {f: Path(v).name if f == "file" else v for f, v in method.items() if v is not None}
+    if custom := chosen.get("grpo", {}).get("rewards", {}).get("custom"):
+        functions = [part | {"file": Path(part["file"]).name} for part in custom]
+        chosen["grpo"]["rewards"] = chosen["grpo"]["rewards"] | {"custom": functions}
+    return (
+        yaml.safe_dump({n: s for n, s in chosen.items() if s}, sort_keys=False, allow_unicode=True, width=100)
+        if chosen
+        else ""
+    )
+
+
+def _cell(results: list[dict[str, Any]], benchmark: str, checkpoint: str) -> str:
+    for r in results:
+        if (r["benchmark"], r["checkpoint"]) == (benchmark, checkpoint):
+            return f"{100 * r['value']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"
+    return ""
+
+
+def upload(folder: Path, repo_id: str, private: bool) -> str:
+    """Make the repository and upload `folder` in one commit; returns its address. Raises ConfigError where the hub refuses."""
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Checkpoint, card and record from vcore")
+    except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
+        raise ConfigError(
+            f"the hub did not take it: {type(error).__name__}: {str(error).splitlines()[0]}",
+            fix="Log in with `hf auth login`, or set HF_TOKEN; the folder is kept, and the same command tries again.",
+        ) from error
+    return str(address)

@@ -1,0 +1,192 @@
+"""Running a recorded result again, from nothing but its record, and saying how it came back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import ConfigError
+from pipeline.plan.planning import Options
+from pipeline.run.record import find_run, list_runs, outside_of, report_of
+from pipeline.run.session import Session
+from pipeline.run.view import View
+from stages.harness.json_files import write_json
+
+NEEDED = ("title", "seed", "config", "stages", "results", "versions", "git")
+
+
+def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
+    """The report.json of a run, and a name for it.
+
+    Args:
+        name: a run by its id, a report.json, an artifact's manifest.json (which stands for the last run that ended with it), or a folder
+            that holds one of the two.
+
+    Raises:
+        ConfigError: there is none, it is no record of a run, or no run of that artifact can be found.
+    """
+    path, run = Path(name).expanduser(), None
+    if not path.exists():
+        path = report_of(find_run(home, name))
+        run = path.parent
+    elif path.is_dir():
+        run = path.resolve()
+        path = run / (
+            "manifest.json"
+            if not (run / "report.json").exists() and (run / "manifest.json").exists()
+            else "report.json"
+        )
+    record = _read(path)
+    if {"preimage", "key", "files"} <= record.keys():
+        path = _report_with(record, path, home)
+        record, run = _read(path), path.parent
+    missing = [field for field in NEEDED if field not in record]
+    if missing:
+        raise ConfigError(
+            f"{path} is no record of a run: it has no {', '.join(missing)}", fix="Name the report.json of a run."
+        )
+    record["outside"] = outside_of(record, home)
+    if run is not None and (run / "run.json").is_file():
+        return record, run.name
+    return record, f"{record['title']}-seed-{record['seed']}".replace("/", "-")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{file}: no record that could be read: {error}", fix="Name a run that ended, or a report.json."
+        ) from error
+    return record if isinstance(record, dict) else {}
+
+
+def _report_with(manifest: dict[str, Any], file: Path, home: Path) -> Path:
+    """The report.json of the last run that ended with a manifest's artifact: beside it (as `vcore push` puts it), or of its home."""
+    key: str = manifest["key"]
+    found: list[Path] = []
+    beside = file.parent / "report.json"
+    if beside.is_file() and key in (stage.get("key") for stage in _read(beside).get("stages", [])):
+        return beside
+    folder = file.resolve().parent  # HOME/store/STAGE/KEY
+    homes = [folder.parents[2]] if folder.parts[-3:] == ("store", manifest["stage"], key) else []
+    for place in dict.fromkeys((*homes, home)):
+        runs = [run for run in list_runs(place) if key in (stage["key"] for stage in run["stages"])]
+        found += [place / "runs" / run["id"] for run in reversed(runs)]
+    for run in found:
+        if (run / "report.json").is_file():
+            return run / "report.json"
+    ran = f"; {found[0].name} used it and has no report" if found else ""
+    raise ConfigError(
+        f"{file} is the manifest of one artifact ({manifest['stage']} {key[:12]}), and no run in {home / 'runs'} ended with it{ran}",
+        fix="Give --home with the home of its run, or the record itself: HOME/runs/ID/report.json (it lists this key under `stages`).",
+    )
+
+
+def pinned(config: dict[str, Any], outside: dict[str, Any]) -> dict[str, Any]:
+    """The config with every hub revision set to the commit that the run read: `main` may be another one today.
+
+    Args:
+        config: as a record has it.
+        outside: label -> {hub, commit} or {sha256}, labelled as in `pipeline.plan.external`.
+    """
+    config = copy.deepcopy(config)
+    for label, entry in outside.items():
+        if "commit" not in entry:
+            continue
+        if label == "model":
+            config["model_revision"] = entry["commit"]
+        elif label.startswith("benchmark "):
+            config.setdefault("benchmark_revisions", {})[label.removeprefix("benchmark ")] = entry["commit"]
+        else:
+            _, kind, index = label.split(".")  # data.sft.0
+            config["data"][kind][int(index)]["revision"] = entry["commit"]
+    return config
+
+
+def rerun(record: dict[str, Any], home: Path, overrides: list[str], view: View) -> Session:
+    """Run the record's config on the data it had, in a store of its own; a second call goes on where the first was.
+
+    Nothing of the first run is there: a mirror, which would hand its artifacts over, is left out.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    config = {**pinned(record["config"], record["outside"]), "home": str(home)}
+    config["execution"] = {**config.get("execution", {}), "mirror": None}
+    write_json(home / "config.yaml", config)  # JSON is YAML
+    session = Session.prepare(home / "config.yaml", overrides, Options(), view)
+    session.run()
+    return session
+
+
+def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """How a result came back.
+
+    Args:
+        record, again: report.json of the first run and of the second.
+
+    Returns:
+        `verdict`: `bit for bit` (every artifact but the report has the same bytes), `within the intervals` (every score lies in the 95 %
+        interval that it had, under the same protocol) or `not reproduced`; `stages` and `results`, one entry each; `differences` of
+        data, versions, commit and hardware, which may be the reason.
+    """
+    digests = {stage["name"]: stage["digest"] for stage in again["stages"]}
+    stages = [
+        {"stage": stage["name"], "same_bytes": digests.get(stage["name"]) == stage["digest"]}
+        for stage in record["stages"]
+        if stage["name"] != "report"
+    ]
+    found = {(r["checkpoint"], r["benchmark"]): r for r in again["results"]}
+    results = []
+    for old in record["results"]:
+        new = found.get((old["checkpoint"], old["benchmark"]))
+        if new is None:
+            came_back = "missing"
+        elif new["protocol"] != old["protocol"]:
+            came_back = "another protocol"
+        elif new["value"] == old["value"]:
+            came_back = "the same"
+        else:
+            came_back = "within the interval" if old["low"] <= new["value"] <= old["high"] else "outside the interval"
+        results.append(
+            {name: old[name] for name in ("checkpoint", "benchmark", "value", "low", "high")}
+            | {"again": new["value"] if new else None, "came_back": came_back}
+        )
+    if all(stage["same_bytes"] for stage in stages):
+        verdict = "bit for bit"
+    else:
+        near = all(result["came_back"] in ("the same", "within the interval") for result in results)
+        verdict = "within the intervals" if near else "not reproduced"
+    return {"verdict": verdict, "stages": stages, "results": results, "differences": _differences(record, again)}
+
+
+def _differences(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
+    data, data_now = record["outside"], again["outside"]
+    out = [
+        f"{label}: {_read_outside(data.get(label))} -> {_read_outside(data_now.get(label))}"
+        for label in sorted({*data, *data_now})
+        if data.get(label) != data_now.get(label)
+    ]
+    old, new = record["versions"], again["versions"]
+    out += [
+        f"{name}: {old.get(name)} -> {new.get(name)}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)
+    ]
+    if record["git"]["commit"] != again["git"]["commit"]:
+        out.append(f"commit: {record['git']['commit']} -> {again['git']['commit']}")
+    if record["git"]["dirty"]:
+        out.append("the first run was of a checkout with changes that no commit holds")
+    first, second = ({name: (r.get("hardware") or {}).get(name) for name in ("cpu", "gpu")} for r in (record, again))
+    out += [f"{name}: {first[name]} -> {second[name]}" for name in first if first[name] != second[name]]
+    return out
+
+
+def _read_outside(entry: dict[str, Any] | None) -> str:
+    """`openai/gsm8k at 0123456789ab`, `local files with sha256 0123456789ab`"""
+    if entry is None:
+        return "none recorded"
+    return (
+        f"{entry['hub']} at {entry['commit'][:12]}"
+        if "commit" in entry
+        else f"local files with sha256 {entry['sha256'][:12]}"
+    )

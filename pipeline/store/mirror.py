@@ -1,0 +1,123 @@
+"""A second home for artifacts, at any fsspec URL (file://, s3://, gs://, ...): what one machine computed, another finds.
+
+    URL/STAGE/KEY/UPLOAD/...     the artifact's files, as in the store
+    URL/STAGE/KEY/manifest.json  written last and only if it is not there: a reader sees a whole artifact or none
+
+A key stands for a computation, so two machines that make the same artifact may both upload it, with other logs and times. Each upload has a
+folder of its own, which its manifest names (`upload`), so that neither writes into the other's files; the first manifest counts. A manifest
+that names none is of the layout before this one, with the files beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.core.errors import StoreError
+from pipeline.core.json_objects import check_manifest
+from pipeline.store.store import Artifact, Store
+
+MANIFEST = "manifest.json"
+UPLOAD = re.compile(r"[0-9a-f]*")
+"""Names of uploads' folders: a manifest cannot lead anywhere else. Empty: the files are beside the manifest."""
+
+
+class Mirror:
+    """A mirror of stores. Raises `StoreError` where the URL cannot be used; so does every method when the other side fails."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        with self._told("opened"):
+            import fsspec
+
+            self._files, self._root = fsspec.core.url_to_fs(url)
+
+    def manifest(self, program: str, key: str) -> dict[str, Any] | None:
+        """The manifest of a mirrored artifact, or None where there is no whole one."""
+        with self._told("read"):
+            try:
+                manifest = check_manifest(
+                    json.loads(self._files.cat_file(f"{self._folder(program, key)}/{MANIFEST}")), program, key
+                )
+            except (
+                FileNotFoundError,
+                ValueError,
+            ):  # none, one whose upload was cut off, or one that names files outside its folder
+                return None
+        return manifest if UPLOAD.fullmatch(str(manifest.get("upload", ""))) else None
+
+    def push(self, artifact: Artifact) -> bool:
+        """Upload an artifact unless it is there; whether it was uploaded now."""
+        program, key = artifact.manifest["stage"], artifact.key
+        if self.manifest(program, key) is not None:
+            return False
+        folder, upload = self._folder(program, key), secrets.token_hex(8)
+        counts = False
+        try:
+            with self._told("written"):
+                for entry in artifact.manifest["files"]:
+                    target = f"{folder}/{upload}/{entry['path']}"
+                    self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+                    self._files.put_file(str(artifact.folder / entry["path"]), target)
+                text = json.dumps({**artifact.manifest, "upload": upload}, ensure_ascii=False, indent=2).encode()
+                try:
+                    # Only-if-absent where the other side has it (S3, GCS); elsewhere a look just before.
+                    self._files.pipe_file(f"{folder}/{MANIFEST}", text, mode="create")
+                    counts = True
+                except FileExistsError:
+                    if self.manifest(program, key) is None:  # half a manifest, of an upload that was cut off
+                        self._files.pipe_file(f"{folder}/{MANIFEST}", text)
+                        counts = True
+        finally:
+            if not counts:  # another machine was first, or the other side has failed and may fail here, too
+                with contextlib.suppress(Exception):
+                    self._files.rm(f"{folder}/{upload}", recursive=True)
+        return counts
+
+    def fetch(self, store: Store, program: str, key: str) -> Artifact | None:
+        """Download a whole artifact into the store, every file checked against the manifest; None where there is none.
+
+        Call it with the key's lock held. Raises `StoreError` for a file that is not what the manifest says.
+        """
+        manifest = self.manifest(program, key)
+        if manifest is None:
+            return None
+        upload = manifest.pop("upload", "")  # of the mirror's, not of the artifact
+        source = "/".join(filter(None, [self._folder(program, key), upload]))
+        incoming = store.home / "work" / program / f"{key}.incoming"
+        shutil.rmtree(incoming, ignore_errors=True)
+        for entry in manifest["files"]:
+            file = incoming / entry["path"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with self._told("read"):
+                self._files.get_file(f"{source}/{entry['path']}", str(file))
+            if store.memo.sha256(file) != entry["sha256"]:
+                shutil.rmtree(incoming)
+                raise StoreError(
+                    f"{entry['path']} of {program}/{key[:12]} is not what its manifest says",
+                    where=self.url,
+                    fix=f"Remove {self._folder(program, key)} there; the next run makes the artifact again and uploads it.",
+                )
+        return store.place(program, key, incoming, manifest)
+
+    def _folder(self, program: str, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{program}/{key}"
+
+    @contextlib.contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Whatever the other side raises (each protocol has errors of its own) as one message."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            raise StoreError(
+                f"the mirror {self.url} cannot be {what}: {type(error).__name__}: {error}",
+                where="execution.mirror",
+                fix="Check the URL, the network and the credentials, or run with --set execution.mirror=null; the store itself is whole.",
+            ) from error

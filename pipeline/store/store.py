@@ -1,0 +1,285 @@
+"""The artifact store: whole artifacts or none, found by key, checked by digest.
+
+    HOME/store/STAGE/KEY/    an artifact: payload, `record/` (logs, curves, timings) and `manifest.json`, written last
+    HOME/work/STAGE/KEY/     a stage in progress: spec.json, stage.log, events.jsonl, `state/` (for resuming), `out/` (the payload to be)
+    HOME/locks/              one flock per key; the kernel frees it when its holder dies
+    HOME/latest/CONFIG/      what each stage of a named pipeline was last time: `plan` explains itself against it
+    HOME/trash/              artifacts set aside because they were damaged or forced to be made again
+
+All of it is on one file system, because an artifact comes and goes by a rename. `flock` has to hold between the machines that share it
+(local disks, NFS version 4; not NFS that is mounted with `nolock` or `local_lock`).
+
+An artifact's digest covers its content: every file but `manifest.json` and those below `record/`, where two equal results may differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.core.digests import DigestMemo, digest
+from pipeline.core.errors import StoreError
+from pipeline.core.json_objects import check_manifest, read_object
+from stages.harness.json_files import write_json
+
+SCHEMA = 1
+FOLDERS = ("store", "work", "locks", "latest", "trash", "runs", "cache")
+LATEST: dict[str, type | tuple[type, ...]] = {"key": str, "preimage": dict, "seconds": (int, float)}
+"""What `latest/` holds of a manifest."""
+LOCK_POLL_SECONDS = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One finished artifact and its manifest."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    def content_digest(self, select: tuple[str, ...] = ()) -> str:
+        """Digest of the content, or of the part of it below the selected files or folders (names relative to the artifact)."""
+        files = [
+            [f["path"], f["sha256"]]
+            for f in self.manifest["files"]
+            if not f["path"].startswith("record/")
+            and (not select or any(f["path"] == s or f["path"].startswith(s.rstrip("/") + "/") for s in select))
+        ]
+        return digest(files)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The outcome of looking a key up: an artifact, or why there is none."""
+
+    artifact: Artifact | None
+    damage: str = ""
+
+
+class Store:
+    """A store below one home folder.
+
+    Opening it makes the folders and raises `StoreError` if they cannot be written; with `writing=False` it is only looked into, and nothing
+    is made or written.
+    """
+
+    def __init__(self, home: Path, *, writing: bool = True) -> None:
+        self.home = home.resolve()
+        if writing:
+            self._prepare()
+        self.memo = DigestMemo(self.home / "cache" / "digests.json")
+
+    def _prepare(self) -> None:
+        probe = self.home / "cache" / f".probe.{secrets.token_hex(6)}"  # machines that share the home may look at once
+        try:
+            for name in FOLDERS:
+                (self.home / name).mkdir(parents=True, exist_ok=True)
+            try:
+                probe.write_text("")
+            finally:
+                probe.unlink(missing_ok=True)
+            disks = {name: (self.home / name).stat().st_dev for name in ("work", "store", "trash")}
+        except OSError as error:
+            raise StoreError(
+                f"the store folder {self.home} cannot be written: {error.strerror}",
+                where="home",
+                fix="Choose another folder with `home:` in the config, or give yourself write permission.",
+            ) from error
+        if len(set(disks.values())) > 1:
+            other = next(name for name, disk in disks.items() if disk != disks["work"])
+            raise StoreError(
+                f"{self.home / other} is on another file system than {self.home / 'work'}, and artifacts move between them by a rename",
+                where="home",
+                fix="Put the whole home on the other disk (`home:` in the config, or a link to it), not one folder of it.",
+            )
+
+    @classmethod
+    def existing(cls, home: Path, *, writing: bool = False) -> Store:
+        """A store that is there, to look into or (`writing`) to remove from. Raises `StoreError` where there is none, and makes none."""
+        if not (home / "store").is_dir():
+            raise StoreError(
+                f"there is no store in {home}",
+                where="--home",
+                fix="Name the home folder of earlier runs (default: .vcore).",
+            )
+        return cls(home, writing=writing)
+
+    def folder(self, program: str, key: str) -> Path:
+        return self.home / "store" / program / key
+
+    def work(self, program: str, key: str) -> Path:
+        return self.home / "work" / program / key
+
+    def find(self, program: str, key: str, *, reread: bool = False) -> Found:
+        """Look an artifact up and check every file of it against its manifest."""
+        folder = self.folder(program, key)
+        if not folder.is_dir():
+            return Found(None)
+        try:
+            manifest = check_manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")), program, key)
+        except json.JSONDecodeError:
+            return Found(None, "manifest.json unreadable (no JSON)")
+        except (UnicodeDecodeError, OSError) as error:
+            return Found(None, f"manifest.json unreadable ({type(error).__name__})")
+        except ValueError as error:
+            return Found(None, f"manifest.json damaged: {error}")
+        artifact = Artifact(folder, manifest)
+        if artifact.content_digest() != manifest["digest"]:
+            return Found(None, "manifest.json damaged: its digest is not that of its files")
+        for entry in manifest["files"]:
+            file = folder / entry["path"]
+            if not file.is_file():
+                return Found(None, f"file {entry['path']} missing")
+            try:
+                same = file.stat().st_size == entry["size"] and self.memo.sha256(file, reread=reread) == entry["sha256"]
+            except OSError as error:
+                return Found(None, f"file {entry['path']} unreadable ({error.strerror})")
+            if not same:
+                return Found(None, f"file {entry['path']} damaged")
+        return Found(artifact)
+
+    def has_state(self, program: str, key: str) -> bool:
+        """Whether an interrupted attempt left something to resume from."""
+        state = self.work(program, key) / "state"
+        return state.is_dir() and any(state.iterdir())
+
+    def has_remains(self, program: str, key: str) -> bool:
+        """Whether a process was killed right after publishing: its work folder is there, the payload has moved.
+
+        A forced run in progress, or interrupted, has its payload still there.
+        """
+        work = self.work(program, key)
+        return work.is_dir() and not (work / "out").exists() and self.folder(program, key).is_dir()
+
+    def clear_remains(self, program: str, key: str) -> None:
+        """Remove them. Call it with the key's lock held."""
+        if self.has_remains(program, key):
+            shutil.rmtree(self.work(program, key))
+
+    def set_aside(self, program: str, key: str) -> Path:
+        """Move an artifact to the trash (damaged, or made again); returns where it is now. Call it with the key's lock held.
+
+        Without the lock, what is moved may be the whole artifact that somebody else has made since one looked.
+        """
+        target = self.home / "trash" / f"{program}-{key[:16]}-{time.time_ns()}"
+        os.rename(self.folder(program, key), target)
+        return target
+
+    def publish(self, program: str, key: str, manifest: dict[str, Any]) -> Artifact:
+        """Turn `work/.../out` into the artifact and remove the work folder. Call it with the key's lock held."""
+        artifact = self.take(program, key, self.work(program, key) / "out", manifest)
+        shutil.rmtree(self.work(program, key))
+        return artifact
+
+    def take(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
+        """Make a folder below `work/` the artifact: hash and flush every file of it, then `place` it."""
+        for left in (folder / "manifest.json", *folder.glob(".manifest.json.*")):
+            left.unlink(missing_ok=True)  # of an attempt that was killed while it published
+        files: list[dict[str, Any]] = []
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+            files.append(
+                {"path": str(file.relative_to(folder)), "size": file.stat().st_size, "sha256": self.memo.sha256(file)}
+            )
+        complete = {"schema": SCHEMA, **manifest, "files": files}
+        complete["digest"] = Artifact(folder, complete).content_digest()
+        return self.place(program, key, folder, complete)
+
+    def place(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
+        """Make a folder with an artifact's checked files the artifact: the manifest last, then one rename.
+
+        An earlier artifact of the key makes way only now, when nothing is left to be written, and comes back should the rename fail.
+        """
+        write_json(folder / "manifest.json", manifest)
+        target = self.folder(program, key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        earlier = self.set_aside(program, key) if target.exists() else None
+        try:
+            os.rename(folder, target)
+        except OSError:
+            if earlier is not None:
+                os.rename(earlier, target)
+            raise
+        _flush_folder(target.parent)
+        for entry in manifest["files"]:
+            self.memo.moved(target / entry["path"], entry["sha256"])
+        self.memo.save()
+        return Artifact(target, manifest)
+
+    def latest(self, pipeline: str) -> dict[str, dict[str, Any]]:
+        """What each stage of a named pipeline was last time: stage -> {key, preimage, seconds}."""
+        files = sorted((self.home / "latest" / pipeline).glob("*.json"))
+        return {file.stem: found for file in files if (found := read_object(file, **LATEST)) is not None}
+
+    def typical_seconds(self) -> dict[str, float]:
+        """Stage name -> the seconds one of that name took last, in whatever pipeline."""
+        files = sorted((self.home / "latest").glob("*/*.json"), key=lambda file: file.stat().st_mtime)
+        return {
+            file.stem: float(found["seconds"]) for file in files if (found := read_object(file, **LATEST)) is not None
+        }
+
+    def remember(self, pipeline: str, stage: str, manifest: dict[str, Any]) -> None:
+        """Note what a stage of a named pipeline is now. Where that is noted already nothing is written: a full disk stops no cached run."""
+        file = self.home / "latest" / pipeline / f"{stage}.json"
+        entry = {name: manifest[name] for name in LATEST}
+        if read_object(file) != entry:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, entry)
+
+    @contextlib.contextmanager
+    def lock(
+        self, program: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None
+    ) -> Iterator[int]:
+        """Hold the key alone; yields the lock's file descriptor, which a stage process inherits so that an orphan keeps it.
+
+        While another process holds it, `waiting` is called once with who that is, and `check` again and again: it may raise to give up.
+        """
+        path = self.home / "locks" / f"{program}.{key}.lock"
+        with open(path, "a+", encoding="utf-8") as file:
+            if not _try_lock(file):
+                file.seek(0)
+                waiting(file.read().strip() or "another process")
+                while not _try_lock(file):
+                    check()
+                    time.sleep(LOCK_POLL_SECONDS)
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+            os.set_inheritable(file.fileno(), True)
+            yield file.fileno()
+
+    def artifacts(self) -> Iterator[tuple[str, str, Path]]:
+        """Every (stage, key, folder) in the store."""
+        for folder in sorted((self.home / "store").glob("*/*")):
+            yield folder.parent.name, folder.name, folder
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""A small model trained from scratch: tokenizer, corpus and pre-training."""

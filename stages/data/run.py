@@ -1,0 +1,190 @@
+"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `dev.jsonl` (where asked for), `benchmarks/NAME.jsonl` and `summary.json`.
+
+Training rows are checked row by row, and against the benchmarks that this very pipeline evaluates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from evaluation.benchmarks import BENCHMARKS, get
+from evaluation.custom_problems import COLUMNS, read_own
+from evaluation.loading import digest
+from evaluation.records import Problem, RecordError, write_jsonl
+from stages.data.overlap import Hit, Reported
+from stages.data.questions import Question, question
+from stages.data.reading import load_task
+from stages.data.rows import Asked, Row, T, demonstrations, names_of, refuse_repeated, rl_problems
+from stages.data.settings import BenchmarkSource, DataSettings
+from stages.harness.context import Context, Result, StageError
+from stages.harness.json_files import write_json
+
+
+def run(ctx: Context[DataSettings]) -> Result:
+    """Load every source, refuse what is broken or overlaps a benchmark, and write the artifact."""
+    settings = ctx.settings
+    total = len(settings.sft) + len(settings.rl) + len(settings.dev) + len(settings.benchmarks)
+    step = itertools.count(1)
+
+    benchmarks: dict[str, list[Problem]] = {}
+    for wanted in settings.benchmarks:
+        benchmarks[wanted.name] = _benchmark(wanted, ctx)
+        ctx.progress(next(step), total, "load", problems=len(benchmarks[wanted.name]))
+    sft: list[Asked[Row]] = []
+    for index, (source, name) in enumerate(zip(settings.sft, names_of(settings.sft), strict=True)):
+        sft += demonstrations(source, name, f"data.sft.{index}", ctx)
+        ctx.progress(next(step), total, "load", rows=len(sft))
+    rl: list[Asked[Problem]] = []
+    for index, (source, name) in enumerate(zip(settings.rl, names_of(settings.rl), strict=True)):
+        rl += rl_problems(source, name, f"data.rl.{index}", ctx)
+        ctx.progress(next(step), total, "load", prompts=len(rl))
+    dev: list[Asked[Problem]] = []
+    for index, (source, name) in enumerate(zip(settings.dev, names_of(settings.dev), strict=True)):
+        dev += rl_problems(source, name, f"data.dev.{index}", ctx)
+        ctx.progress(next(step), total, "load", problems=len(dev))
+    refuse_repeated(rl, "data.rl")
+    refuse_repeated(dev, "data.dev")
+
+    reported = Reported(
+        {b.name: _questions(benchmarks[b.name], b) for b in settings.benchmarks}, settings.overlap_ngram
+    )
+    hits = {"sft": _find(reported, sft), "rl": _find(reported, rl)}
+    overlap = [*hits["sft"], *hits["rl"]]
+    if overlap and _leave_out(overlap, len(sft) + len(rl), ctx):
+        sft, rl = _rest(sft, hits["sft"], "data.sft"), _rest(rl, hits["rl"], "data.rl")
+    _check_dev(dev, {*(row.question for row in sft), *(row.question for row in rl)}, reported)
+
+    folder = ctx.output / "benchmarks"
+    folder.mkdir()
+    counts = {name: write_jsonl(folder / f"{name}.jsonl", problems) for name, problems in benchmarks.items()}
+    if dev:
+        write_jsonl(ctx.output / "dev.jsonl", _contents(dev))
+    n_sft = write_jsonl(ctx.output / "sft.jsonl", _contents(sft))
+    n_rl = write_jsonl(ctx.output / "rl.jsonl", _contents(rl))
+    summary = {
+        "sft": {
+            "rows": n_sft,
+            "by_source": _count(row.content["source"] for row in sft),
+            "sha256": _sha256(ctx.output / "sft.jsonl"),
+        },
+        "rl": {
+            "prompts": n_rl,
+            "by_source": _count(p.content.benchmark for p in rl),
+            "sha256": _sha256(ctx.output / "rl.jsonl"),
+        },
+        "dev": {"problems": len(dev), "by_source": _count(p.content.benchmark for p in dev)},
+        "benchmarks": {
+            name: {
+                "problems": n,
+                "complete": BENCHMARKS[name].size if name in BENCHMARKS else n,
+                "sha256": _sha256(folder / f"{name}.jsonl"),
+            }
+            for name, n in counts.items()
+        },
+        "overlap": [str(hit) for hit in overlap],
+        "on_overlap": settings.on_overlap,
+    }
+    write_json(ctx.output / "summary.json", summary)
+    proof = {"sft_rows": n_sft, "rl_prompts": n_rl, "benchmark_problems": counts}
+    return Result(
+        proof, {"headline": f"{n_sft} demonstrations, {n_rl} prompts, {sum(counts.values())} benchmark problems"}
+    )
+
+
+def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Problem]:
+    label = f"benchmark {source.name}"
+    if source.own is not None:
+        try:
+            problems = read_own(Path(source.own.file).expanduser(), source.name, source.own.kind, source.own.template)[
+                : source.problems
+            ]
+        except (RecordError, OSError) as error:
+            raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
+        return _enough(problems, source, label)
+    benchmark = get(source.name)
+    problems = _enough(load_task(benchmark, source.split, source.problems, source.seed, label, ctx), source, label)
+    complete = source.split == "test" and len(problems) == benchmark.size
+    if complete and benchmark.digest not in (None, digest(problems)):
+        ctx.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")
+    return problems
+
+
+def _enough(problems: list[Problem], source: BenchmarkSource, label: str) -> list[Problem]:
+    if source.problems is not None and len(problems) < source.problems:
+        raise StageError(
+            f"{label} has {len(problems)} problems, {source.problems} were asked for",
+            "Lower benchmarks.*.problems or leave it out.",
+        )
+    return problems
+
+
+def _questions(problems: list[Problem], source: BenchmarkSource) -> dict[str, Question]:
+    template = source.own.template if source.own is not None else None
+    return {problem.id: question(problem.prompt, template) for problem in problems}
+
+
+def _find(reported: Reported, rows: Iterable[Asked[T]]) -> list[Hit]:
+    return reported.find({row.id: row.question for row in rows})
+
+
+def _leave_out(overlap: list[Hit], rows: int, ctx: Context[DataSettings]) -> bool:
+    """Whether the hits among so many training rows are to be left out. Raises `StageError` where overlap is refused."""
+    settings = ctx.settings
+    if settings.on_overlap == "refuse" and len(overlap) / rows > settings.max_overlap_share:
+        shown = "; ".join(str(hit) for hit in overlap[:3])
+        raise StageError(
+            f"{len(overlap)} training prompts are benchmark problems, or hold long parts of one: {shown}",
+            "Remove them, leave them out (data.on_overlap: drop), or keep them (note) and say so beside every score.",
+        )
+    if settings.on_overlap == "note":
+        ctx.note(
+            f"{len(overlap)} training prompts are benchmark problems, or hold long parts of one; they stay (data.on_overlap: note)"
+        )
+        return False
+    ctx.note(f"{len(overlap)} training prompts are left out: benchmark problems, or long parts of one")
+    return True
+
+
+def _rest(rows: list[Asked[T]], overlap: list[Hit], section: str) -> list[Asked[T]]:
+    """The rows without the hits. Raises `StageError` where that is none: the stage that trains on them would say so hours later."""
+    hits = {hit.training for hit in overlap}
+    left = [row for row in rows if row.id not in hits]
+    if rows and not left:
+        raise StageError(
+            f"{section}: all {len(rows)} prompts are benchmark problems, or hold long parts of one, and nothing is left: {overlap[0]}",
+            "Train on other rows, or evaluate on other benchmarks.",
+        )
+    return left
+
+
+def _check_dev(dev: list[Asked[Problem]], trained: set[Question], reported: Reported) -> None:
+    """Choosing by what was trained on, or by what is reported, would show in the result. Raises `StageError` where that is so."""
+    seen = [problem.id for problem in dev if problem.question in trained]
+    if seen:
+        raise StageError(
+            f"{len(seen)} problems of data.dev are training prompts too: {seen[0]}",
+            "Take other rows, or another split.",
+        )
+    found = _find(reported, dev)
+    if found:
+        raise StageError(
+            f"{len(found)} problems of data.dev are benchmark problems: {found[0]}", "Choose by another split."
+        )
+
+
+def _contents(rows: Iterable[Asked[T]]) -> Iterator[T]:
+    return (row.content for row in rows)
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,261 @@
+"""The work of the generate stage: load one checkpoint once, sample every benchmark with it, keep each sample as it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
+from evaluation.engines.base import load_tokenizer
+from evaluation.harness.replicas import ReplicaLost
+from evaluation.records import Generation, read_records, write_jsonl
+from stages.generate.own_sampling import with_models_sampling
+from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems
+from stages.generate.settings import GenerateSettings
+from stages.harness.context import Context, Result, StageError
+from stages.harness.json_files import write_json
+
+PROMPT_TOO_LONG = "prompt_too_long"
+_MODEL_FIX = (
+    "Point `model:` at a complete Hugging Face checkpoint (config.json, safetensors, tokenizer, chat template)."
+)
+
+
+def run(ctx: Context[GenerateSettings]) -> Result:
+    """Sample `inputs["model"]/model` on `inputs["data"]/benchmarks`; writes generations.jsonl and summary.json."""
+    settings = ctx.settings
+    if not settings.benchmarks:
+        raise StageError("there is no benchmark to sample", "Name at least one in the config's `benchmarks:` list.")
+    read = {benchmark.name: read_problems(ctx.inputs["data"], benchmark) for benchmark in settings.benchmarks}
+    folder = ctx.inputs["model"] / "model"
+    settings = with_models_sampling(settings, folder)
+    started = time.monotonic()
+    ctx.progress(0, None, "loading the engine")
+    tokenizer, limit, contract = _open_files(folder, settings)
+    prompts = plan_prompts(settings, {name: problems for name, (problems, _) in read.items()}, tokenizer)
+    fitting = [prompt for prompt in prompts if len(prompt.token_ids) < limit]
+    _note_lengths(ctx, prompts, fitting, limit)
+
+    with _Finished(
+        ctx.state / "samples.jsonl", {sample for prompt in fitting for sample in prompt.samples()}
+    ) as finished:
+        resumed = len(finished.samples)
+        if resumed:
+            ctx.note(f"resuming: {resumed} samples are kept, {finished.missing} are missing")
+        engine = _open(ctx, folder, fitting, limit)
+        loaded = time.monotonic()
+        tokens = _sample_missing(ctx, engine, fitting, finished)
+        seconds = time.monotonic() - loaded
+        version = engine.version
+        engine.close()
+
+    generations = [
+        _generation(prompt, sample, ctx.seed, finished.samples)
+        for prompt in prompts
+        for sample in range(prompt.benchmark.samples)
+    ]
+    write_jsonl(ctx.output / "generations.jsonl", generations)
+    summary: dict[str, Any] = {name: _summary(name, generations) for name in read}
+    summary["protocol"] = {
+        benchmark.name: protocol(
+            settings,
+            benchmark,
+            len(read[benchmark.name][0]),
+            read[benchmark.name][1],
+            tokenizer.chat_template,
+            limit,
+            version,
+        )
+        for benchmark in settings.benchmarks
+    }
+    write_json(ctx.output / "summary.json", summary)
+    drawn = finished.expected - resumed
+    truncated = sum(summary[name]["truncated"] for name in read)
+    return Result(
+        proof={**_proof(ctx.output / "generations.jsonl", prompts), "contract": contract},
+        metrics={
+            "load_s": round(loaded - started, 3),
+            "generate_s": round(seconds, 3),
+            "output_tokens": tokens,
+            "output_tokens_per_s": round(tokens / seconds, 1) if drawn else 0.0,
+            "samples_per_s": round(drawn / seconds, 2) if drawn else 0.0,
+            "samples": len(generations),
+            "resumed_samples": resumed,
+            "truncated_share": truncated / len(generations),
+        },
+    )
+
+
+class _Finished:
+    """The samples that are done, each written to `path` as it comes, so that a killed run loses none of them."""
+
+    def __init__(self, path: Path, wanted: set[SampleId]) -> None:
+        self.expected = len(wanted)
+        self.samples: dict[SampleId, Sampled] = {}
+        kept = []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").split("\n")
+            for line in lines[:-1]:  # what follows the last line break was cut by a kill
+                row = json.loads(line)
+                sample = (row.pop("benchmark"), row.pop("problem_id"), row.pop("sample"))
+                if sample in wanted and sample not in self.samples:
+                    self.samples[sample] = Sampled(**row)
+                    kept.append(line)
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+
+    @property
+    def missing(self) -> int:
+        """How many samples are still to be drawn."""
+        return self.expected - len(self.samples)
+
+    def add(self, sample: SampleId, sampled: Sampled) -> None:
+        """Keep one sample, on disk first."""
+        benchmark, problem, number = sample
+        row = {"benchmark": benchmark, "problem_id": problem, "sample": number, **dataclasses.asdict(sampled)}
+        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        self._file.flush()
+        self.samples[sample] = sampled
+
+    def __enter__(self) -> _Finished:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+
+def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dict[str, Any]]:
+    """The tokenizer, the context length in tokens (the settings' or the model's own), and the contract that the checkpoint keeps."""
+    from safetensors import SafetensorError
+    from transformers import AutoConfig
+
+    from stages.training.contract import check_files
+
+    if not (folder / "config.json").is_file():
+        raise StageError(f"{folder}: no model here (config.json is missing)", _MODEL_FIX)
+    try:
+        positions = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
+        tokenizer = load_tokenizer(
+            str(folder), chat=any(benchmark.prompt == "chat" for benchmark in settings.benchmarks)
+        )
+        contract = check_files(folder, tokenizer)
+    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+        raise StageError(f"{folder}: the model does not load: {error}", _MODEL_FIX) from error
+    if settings.max_model_len is not None and settings.max_model_len > positions:
+        raise StageError(
+            f"max_model_len: {settings.max_model_len} is more than the model's {positions} positions",
+            "Lower it, or leave it out.",
+        )
+    return tokenizer, settings.max_model_len or positions, contract
+
+
+def _note_lengths(
+    ctx: Context[GenerateSettings], prompts: list[PlannedPrompt], fitting: list[PlannedPrompt], limit: int
+) -> None:
+    if len(fitting) < len(prompts):
+        ctx.note(
+            f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than the context of {limit} tokens and are not sampled"
+        )
+    short = sum(len(prompt.token_ids) + prompt.benchmark.max_new_tokens > limit for prompt in fitting)
+    if short:
+        ctx.note(
+            f"{short} of {len(prompts)} prompts leave less room than max_new_tokens in the context of {limit} tokens"
+        )
+
+
+def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPrompt], limit: int) -> Engine:
+    from safetensors import SafetensorError
+
+    settings = ctx.settings
+    needed = max((len(prompt.token_ids) + prompt.benchmark.max_new_tokens for prompt in prompts), default=limit)
+    options = EngineOptions(
+        device=ctx.machine.device,
+        dtype=settings.dtype,
+        max_model_len=min(limit, needed),  # more would only reserve memory
+        threads=ctx.machine.threads,
+        max_concurrent=settings.max_concurrent,
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel=settings.tensor_parallel,
+        data_parallel=settings.data_parallel,
+        cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
+    )
+    try:
+        return open_engine(settings.engine, folder, options)
+    except EngineUnavailable as error:
+        raise StageError(str(error), "Install it, or choose another `generate.engine`.") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        memory = "cpu_kv_cache_gib" if ctx.machine.device == "cpu" else "gpu_memory_utilization"
+        short = f" Where memory is short, lower generate.{memory}." if settings.engine == "vllm" else ""
+        raise StageError(
+            f"{folder}: {settings.engine} cannot load the model: {error}", f"{_MODEL_FIX} See the log.{short}"
+        ) from error
+
+
+def _sample_missing(
+    ctx: Context[GenerateSettings], engine: Engine, prompts: list[PlannedPrompt], finished: _Finished
+) -> int:
+    """Submit every missing sample at once, those that may become longest first. Returns the completion tokens drawn."""
+    missing = [(prompt, sample) for prompt in prompts for sample in prompt.samples() if sample not in finished.samples]
+    missing.sort(key=lambda item: (-item[0].benchmark.max_new_tokens, -len(item[0].token_ids)))
+    started = time.monotonic()
+    tokens = 0
+
+    def keep(index: int, sampled: Sampled) -> None:
+        nonlocal tokens
+        finished.add(missing[index][1], sampled)
+        tokens += sampled.tokens
+        rate = tokens / max(time.monotonic() - started, 1e-9)
+        ctx.progress(len(finished.samples), finished.expected, "sampling", tokens_per_s=round(rate))
+
+    ctx.progress(len(finished.samples), finished.expected, "sampling")
+    try:
+        engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
+    except ReplicaLost as error:
+        raise StageError(str(error), "Run again: samples that were drawn are kept.") from error
+    return tokens
+
+
+def _generation(prompt: PlannedPrompt, sample: int, seed: int, samples: dict[SampleId, Sampled]) -> Generation:
+    sampled = samples.get((prompt.benchmark.name, prompt.problem.id, sample), Sampled("", 0, PROMPT_TOO_LONG))
+    return Generation(
+        benchmark=prompt.benchmark.name,
+        problem_id=prompt.problem.id,
+        sample=sample,
+        prompt=prompt.text,
+        completion=sampled.text,
+        finish_reason=sampled.finish_reason,
+        prompt_tokens=len(prompt.token_ids),
+        completion_tokens=sampled.tokens,
+        seed=prompt.seed(sample, seed),
+    )
+
+
+def _summary(benchmark: str, generations: Iterable[Generation]) -> dict[str, Any]:
+    rows = [row for row in generations if row.benchmark == benchmark]
+    return {
+        "problems": len({row.problem_id for row in rows}),
+        "samples": len(rows),
+        "truncated": sum(row.finish_reason == "length" for row in rows),
+        "prompt_too_long": sum(row.finish_reason == PROMPT_TOO_LONG for row in rows),
+        "completion_tokens_mean": sum(row.completion_tokens for row in rows) / len(rows),
+    }
+
+
+def _proof(path: Path, prompts: list[PlannedPrompt]) -> dict[str, Any]:
+    """Read the written file back: every expected sample is there exactly once."""
+    expected = [sample for prompt in prompts for sample in prompt.samples()]
+    written = [(row.benchmark, row.problem_id, row.sample) for row in read_records(path, Generation)]
+    if written != expected:
+        raise StageError(
+            f"{path}: {len(written)} samples are written, {len(expected)} were planned",
+            "This is an error in the stage.",
+        )
+    return {
+        "samples_expected": len(expected),
+        "samples_written": len(written),
+        "every_id_once": len(set(written)) == len(written),
+    }

@@ -1,0 +1,135 @@
+"""What every stage program shares: its spec, its progress, its errors, and the result it has to write.
+
+A stage is started as `python -m stages.NAME SPEC.json` and knows nothing of the orchestrator. It reads its inputs from folders,
+writes its payload into `spec.output`, keeps what it needs to resume in `spec.state`, and ends in one of three ways:
+
+- exit 0 with `record/result.json` in the output folder, holding a completion proof;
+- exit 75: stopped on request (SIGTERM or SIGINT) with its state saved; the next start with the same spec resumes;
+- exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is in the log).
+
+Started by torchrun, each of its processes runs the same program. Only the first of them reports and writes the result; the error is that of
+whichever failed first, and torchrun then stops the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from stages.harness.settings import StageSettings
+
+S = TypeVar("S", bound=StageSettings)
+
+
+class StageError(Exception):
+    """A failure a user can act on. `message` says what and where; `fix` says what to do."""
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+
+class StageStopped(BaseException):
+    """Raised where a stage leaves early on request, after its state is saved. Not an `Exception`: nothing may swallow it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How this process should run. Never changes the result; comes from the pipeline's `execution:` section."""
+
+    device: str
+    """`cpu` or `cuda`; resolved by the orchestrator, never `auto` here."""
+    threads: int
+    """CPU threads for one process; None in the spec where the orchestrator does not know the machine, which then says it itself."""
+    data_dir: str | None = None
+    """Folder with local copies of datasets, or None for the hub."""
+
+    @classmethod
+    def of_spec(cls, values: dict[str, Any]) -> Machine:
+        """As the spec says, with what the job's script has counted on its node in OMP_NUM_THREADS."""
+        return cls(**{**values, "threads": values["threads"] or int(os.environ["OMP_NUM_THREADS"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a stage returns. `proof` must show that the work was done; `metrics` go to the manifest and the report."""
+
+    proof: dict[str, Any]
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Context(Generic[S]):
+    """A stage's view of its own run.
+
+    Attributes:
+        settings: the stage's validated settings.
+        inputs: name -> folder of an upstream artifact.
+        output: folder for the payload. Everything in it except `record/` is content and enters the artifact's digest.
+        record: `output/record`: logs, curves, anything that may differ between two equal results.
+        state: folder that survives a stop or a crash and holds what a resume needs; removed after success.
+        seed: the pipeline's seed.
+        machine: device, threads and data folder.
+        details: extra facts from the orchestrator that are not settings (for example which checkpoint is being sampled).
+    """
+
+    def __init__(self, spec: dict[str, Any], settings: S, spec_path: Path) -> None:
+        self.stage: str = spec["stage"]
+        self.settings = settings
+        self.inputs = {name: Path(folder) for name, folder in spec["inputs"].items()}
+        self.output = Path(spec["output"])
+        self.state = Path(spec["state"])
+        self.seed: int = spec["seed"]
+        self.machine = Machine.of_spec(spec["machine"])
+        self.details: dict[str, Any] = spec.get("details", {})
+        self.spec_path = spec_path
+        self.record = self.output / "record"
+        self.stop_requested = False
+        self.stops_gracefully = False
+        """Set by a stage that polls `stop_requested` and saves its state; others are interrupted where they are."""
+        self._events = spec_path.parent / "events.jsonl"
+        self._last_progress = 0.0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the only process of the stage, or the first of several: the one that reports and writes."""
+        return is_main_process()
+
+    @property
+    def resuming(self) -> bool:
+        """Whether an earlier, unfinished attempt left state behind."""
+        return any(self.state.iterdir())
+
+    def progress(self, step: int, total: int | None, phase: str, **metrics: float | int | str) -> None:
+        """Report progress: `step` of `total` units of `phase`. Cheap: at most ten a second reach the file, and always the last."""
+        now = time.monotonic()
+        if now - self._last_progress < 0.1 and step != total:
+            return
+        self._last_progress = now
+        self._event({"event": "progress", "phase": phase, "step": step, "total": total, "metrics": metrics})
+
+    def note(self, message: str) -> None:
+        """One line for the person who watches the run (a warning, a resume, a count worth knowing)."""
+        self._event({"event": "note", "message": message})
+
+    def curve(self, step: int, **values: float | int) -> None:
+        """Append one point to `record/metrics.jsonl`, the stage's training curve, which the report draws."""
+        if not self.main:
+            return
+        with open(self.record / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def _event(self, event: dict[str, Any]) -> None:
+        if not self.main:
+            return
+        with open(self._events, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": time.time(), **event}) + "\n")
+
+
+def is_main_process() -> bool:
+    """Whether this is the only process of its stage, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"

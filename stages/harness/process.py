@@ -1,0 +1,135 @@
+"""What every stage program shares: its spec, its progress, its errors, and the result it has to write.
+
+A stage is started as `python -m stages.NAME SPEC.json` and knows nothing of the orchestrator. It reads its inputs from folders,
+writes its payload into `spec.output`, keeps what it needs to resume in `spec.state`, and ends in one of three ways:
+
+- exit 0 with `record/result.json` in the output folder, holding a completion proof;
+- exit 75: stopped on request (SIGTERM or SIGINT) with its state saved; the next start with the same spec resumes;
+- exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is in the log).
+
+Started by torchrun, each of its processes runs the same program. Only the first of them reports and writes the result; the error is that of
+whichever failed first, and torchrun then stops the others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from stages.harness.context import Context, Result, S, StageError, StageStopped, is_main_process
+from stages.harness.json_files import write_json
+from stages.harness.transient import passing_cause
+
+EXIT_FAILED = 1
+EXIT_STOPPED = 75  # BSD's EX_TEMPFAIL: stopped on request, can be resumed
+STOPPED = "stopped"
+"""`stopped.RANK` beside the spec: each process that was stopped on request says so, for a launcher between it and the orchestrator that
+changes exit codes. It tells a stop, which all heed, from one process killed and the others stopped for it."""
+
+
+def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> None:
+    """Entry point of every `stages/NAME/__main__.py`: read the spec named on the command line, run, write the result, exit."""
+    try:
+        _run_stage(settings_type, run)
+        code = 0
+    except SystemExit as end:
+        if "RANK" not in os.environ:
+            raise
+        code = end.code if isinstance(end.code, int) else EXIT_FAILED
+    if "RANK" in os.environ:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several processes without taking Python's interpreter apart.
+
+    A thread of gloo lets go of its last collective's tensors a moment after everybody has got them. If that moment falls into the
+    interpreter's end, C++ aborts the process, whose work is done (pytorch/pytorch#190489); destroying the group first can deadlock on
+    the same moment, because its destructor waits for that thread while it holds the interpreter's lock.
+    """
+    atexit._run_exitfuncs()  # what libraries want done, such as closing a tracker's run
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> None:
+    if len(sys.argv) != 2:
+        print(f"usage: python -m {_module_name()} SPEC.json", file=sys.stderr)
+        raise SystemExit(2)
+    spec_path = Path(sys.argv[1]).resolve()
+    spec = json.loads(spec_path.read_text(encoding="utf-8"))
+    die_with_parent(spec.get("parent"))
+    context = Context(spec, settings_type.model_validate(spec["settings"]), spec_path)
+    context.record.mkdir(parents=True, exist_ok=True)
+    context.state.mkdir(parents=True, exist_ok=True)
+    _install_stop_handler(context)
+    try:
+        result = run(context)
+    except StageStopped:
+        context.note("stopped on request; state is saved")
+        (spec_path.parent / f"{STOPPED}.{os.environ.get('RANK', '0')}").touch()
+        raise SystemExit(EXIT_STOPPED) from None
+    except StageError as error:
+        _write_error(spec_path, error.message, error.fix, passing_cause(error))
+        print(f"error: {error.message}\n{error.fix}", file=sys.stderr)
+        raise SystemExit(EXIT_FAILED) from None
+    except Exception as error:
+        traceback.print_exc()
+        _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "", passing_cause(error))
+        raise SystemExit(EXIT_FAILED) from error
+    if is_main_process():
+        write_json(context.output / "record" / "result.json", dataclasses.asdict(result))
+
+
+def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
+    """Say why the stage failed, unless another of its processes has: what follows in the others (a peer is gone) is no cause."""
+    file = spec_path.parent / "error.json"
+    if "RANK" not in os.environ:  # the only process: what is there is an earlier attempt's
+        file.unlink(missing_ok=True)
+    try:
+        with open(file, "x", encoding="utf-8") as error:
+            error.write(
+                json.dumps({"message": message, "fix": fix, "cause": cause}, ensure_ascii=False, indent=2) + "\n"
+            )
+    except FileExistsError:
+        return
+    except OSError:  # a full disk: half an error is none
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _install_stop_handler(context: Context[Any]) -> None:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if context.stop_requested or not context.stops_gracefully:
+            raise StageStopped
+        context.stop_requested = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def die_with_parent(parent: int | None) -> None:
+    """Ask Linux to send SIGTERM when the orchestrator dies, so that even its SIGKILL lets the stage save and leave."""
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    if (
+        "RANK" not in os.environ and os.getppid() != parent
+    ):  # it died before the request was made; under torchrun that is the parent
+        raise SystemExit(EXIT_STOPPED)
+
+
+def _module_name() -> str:
+    return sys.modules["__main__"].__spec__.parent if sys.modules["__main__"].__spec__ else "stages.NAME"  # type: ignore[return-value]

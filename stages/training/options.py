@@ -1,0 +1,91 @@
+"""What the two training stages share: set-up, loading, progress, stop and resume, saving, and the proof that training happened.
+
+Imports torch and transformers: only a stage process imports this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from stages.harness.context import Context, StageError
+from stages.harness.json_files import write_json
+
+
+def shared_trainer_options(ctx: Context[Any], *, logging_steps: int, checkpoint_steps: int) -> dict[str, Any]:
+    """The `TrainingArguments` that both training stages set in the same way: seeds, device, logging, checkpoints in `ctx.state`."""
+    return {
+        "output_dir": str(ctx.state / "checkpoints"),
+        "seed": ctx.seed,
+        "data_seed": ctx.seed,
+        "use_cpu": ctx.machine.device == "cpu",
+        "logging_strategy": "steps",
+        "logging_steps": logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
+        "save_strategy": "steps",
+        "save_steps": checkpoint_steps,
+        "save_total_limit": 2,
+        "eval_strategy": "no",
+        "report_to": list(ctx.settings.trackers) or "none",
+        "disable_tqdm": True,
+        "push_to_hub": False,
+        "dataloader_num_workers": 0,
+        "average_tokens_across_devices": True,
+        "ddp_backend": "gloo" if ctx.machine.device == "cpu" and "RANK" in os.environ else None,
+        "ddp_find_unused_parameters": False,
+        "dataloader_pin_memory": ctx.machine.device == "cuda",
+    }
+
+
+def check_options(options: Mapping[str, Any], config_class: type, owned: Mapping[str, str]) -> None:
+    """Check a user's `trainer:` mapping against TRL's own config class.
+
+    Args:
+        options: what the user wrote.
+        config_class: `trl.SFTConfig` or `trl.GRPOConfig`.
+        owned: option of the config class -> where this project sets it instead.
+
+    Raises:
+        StageError: an option that does not exist (with the nearest that does), that we set ourselves, or of the wrong type.
+    """
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    types = typing.get_type_hints(config_class)
+    for name, value in options.items():
+        if name in owned:
+            raise StageError(f"trainer.{name}: this option is set by the pipeline", f"Use {owned[name]} instead.")
+        if name not in fields:
+            near = difflib.get_close_matches(name, sorted(fields - set(owned)), n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            raise StageError(
+                f"trainer.{name}: {config_class.__name__} has no such option",
+                f"{hint}See the documentation of trl.{config_class.__name__}.",
+            )
+        try:
+            TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            reason = "; ".join(sorted({item["msg"] for item in error.errors()}))
+            raise StageError(
+                f"trainer.{name}: {value!r} does not fit: {reason}", f"{config_class.__name__} wants {types[name]}."
+            ) from None
+
+
+def record_config(ctx: Context[Any], config: Any) -> None:
+    """Write the trainer's complete configuration, defaults included, to `record/trainer_config.json`; of paths the last part only."""
+    values = {
+        name: value for name, value in config.to_dict().items() if name not in ("output_dir", "logging_dir", "run_name")
+    }
+    plain = json.loads(json.dumps(values, default=str))
+    shown = {
+        name: Path(value).name if isinstance(value, str) and value.startswith("/") else value
+        for name, value in plain.items()
+    }
+    write_json(ctx.record / "trainer_config.json", shown)

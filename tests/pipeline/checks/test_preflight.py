@@ -1,0 +1,257 @@
+"""What can be known to be impossible is one line before the first stage starts: sizes, sources, memory, and code of the user's own."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.checks import sizes
+from pipeline.config.schema import load_config
+from pipeline.core.errors import ConfigError
+from pipeline.plan.planning import Options
+from pipeline.run.session import plan_only
+from stages.base.settings import BaseSettings
+from tests.pipeline.plan.test_planning import CONFIG
+
+ON_CPU = "execution.device=cpu"
+
+
+def planned(folder: Path, *overrides: str) -> None:
+    """What `vcore plan` does before it shows anything."""
+    path = folder / "c.yaml"
+    path.write_text(CONFIG)
+    plan_only(path, [f"home={folder / 'home'}", ON_CPU, *overrides], Options())
+
+
+def refused(folder: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        planned(folder, *overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.rl.0.rows=null", r"data.rl.0.rows: word_problems is generated; say how many rows to make"),
+        ("data.sft.0.rows=1000000000000", r"data.sft.0.rows: word_problems is generated; .* at most 1,000,000"),
+        (
+            "benchmarks.0.problems=1000000000000",
+            r"benchmarks.0.problems: word_problems is generated; .* at most 1,000,000",
+        ),
+        ("data.sft.0.shuffle=true", r"data.sft.0.shuffle: word_problems is generated, its rows are random"),
+        (
+            "data.rl.0={file: x.jsonl, shuffle: true, columns: {answer: a}}",
+            r"data.rl.0.shuffle: draws `rows` of the source at random",
+        ),
+        ("data.rl.0={file: x.csv, columns: {answer: a}}", r"data.rl.0.file: x.csv is none of .jsonl, .jsonl.gz, .json"),
+    ],
+)
+def test_sources_that_cannot_be(tmp_path: Path, override: str, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [override])
+
+
+TWO = "{kind: torchrun, processes: 2}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["grpo.max_model_len=513"], "grpo.max_model_len: 513 is more than the model's 512 positions"),
+        (["generate.max_model_len=513"], "generate.max_model_len: 513 is more than the model's 512 positions"),
+        (
+            ["generate.max_model_len=64"],
+            "benchmarks.0.max_new_tokens: 64 new tokens leave no room for a prompt in a max_model_len of 64",
+        ),
+        (
+            ["generate.max_model_len=96", "grpo.max_completion_length=128", "difficulty={samples: 2}"],
+            "grpo.max_completion_length: 128 new tokens leave no room for a prompt in a max_model_len of 96",
+        ),
+        (
+            ["sft.batch_size=15", f"execution.launch={{sft: {TWO}}}"],
+            "execution.launch.sft.processes: 2 processes cannot share the 15 rows",
+        ),
+        (
+            ["sft.batch_size=16", "sft.micro_batch_size=16", f"execution.launch={{sft: {TWO}}}"],
+            "sft.micro_batch_size: 16 does not divide the 8 rows that each of 2 processes has of a step",
+        ),
+        (
+            [
+                "grpo={steps: 2, prompts_per_step: 3, num_generations: 3, max_completion_length: 64}",
+                f"execution.launch={{grpo: {TWO}}}",
+            ],
+            "execution.launch.grpo.processes: 2 processes cannot share the 9 completions",
+        ),
+        (
+            [
+                "grpo={steps: 2, prompts_per_step: 4, num_generations: 3, micro_batch_size: 4}",
+                f"execution.launch={{grpo: {TWO}}}",
+            ],
+            "grpo.micro_batch_size: 4 does not divide the 6 completions that each of 2 processes has of a step",
+        ),
+        (
+            ["grpo.prompts_per_step=33"],
+            "grpo.prompts_per_step: a step of 33 prompts needs more than the 32 rows of data.rl",
+        ),
+        (["generate.cpu_kv_cache_gib=100000"], "generate.cpu_kv_cache_gib: 100000 GiB are more than this machine's"),
+        (["grpo.cpu_kv_cache_gib=100000"], "grpo.cpu_kv_cache_gib: 100000 GiB are more than this machine's"),
+        (
+            ["generate.cpu_kv_cache_gib=50000", "generate.data_parallel=2"],
+            "cpu_kv_cache_gib: 2 engines of 50000 GiB each are more than",
+        ),
+        (["base.hidden_size=100000", "base.layers=100"], "base: training a model of"),
+    ],
+)
+def test_sizes_that_cannot_be(tmp_path: Path, overrides: list[str], message: str) -> None:
+    assert message in refused(tmp_path, *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["sft.batch_size=16", "sft.micro_batch_size=8", f"execution.launch={{sft: {TWO}, grpo: {TWO}}}"],
+        ["grpo.prompts_per_step=32", "grpo.max_model_len=512", "generate.max_model_len=65"],
+        [
+            "generate={engine: transformers, cpu_kv_cache_gib: 100000}",
+            "grpo={steps: 2, rollout: transformers, max_completion_length: 64}",
+        ],
+    ],
+)
+def test_sizes_that_can_be(tmp_path: Path, overrides: list[str]) -> None:
+    planned(tmp_path, *overrides)
+
+
+def test_parameters_of_a_made_model_are_counted_as_they_are() -> None:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    base = BaseSettings(hidden_size=32, intermediate_size=48, layers=3, heads=4, kv_heads=2, head_dim=8, vocab_size=300)
+    made = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=base.vocab_size,
+            hidden_size=base.hidden_size,
+            intermediate_size=base.intermediate_size,
+            num_hidden_layers=base.layers,
+            num_attention_heads=base.heads,
+            num_key_value_heads=base.kv_heads,
+            head_dim=base.head_dim,
+            tie_word_embeddings=True,
+        )
+    )
+    assert sizes.parameters(base) == sum(parameter.numel() for parameter in made.parameters())
+
+
+# Code of the user's own.
+
+REWARD = """
+import functools
+import torch_that_is_not_installed as torch
+from elsewhere import imported
+
+def reward(problems, completions, finish_reasons, scale=100, *, floor):
+    return [0.0 for _ in completions]
+
+async def later(problems, completions, finish_reasons): ...
+def few(problems, completions): ...
+def anything(*arguments, **options): ...
+class Class: ...
+number = 3
+names = ["a"]
+partial = functools.partial(reward, floor=0)
+if torch:
+    def nested(problems, completions, finish_reasons): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("function: rewrad", "custom.0.function: reward.py defines no 'rewrad'; did you mean 'reward'?"),
+        ("function: number", "custom.0.function: number of reward.py is no function"),
+        ("function: names", "custom.0.function: names of reward.py is no function"),
+        ("function: Class", "custom.0.function: Class of reward.py is no function"),
+        ("function: later", "custom.0.function: later of reward.py is no function"),
+        ("function: few", "custom.0: few of reward.py takes 2 arguments, and is called with 3"),
+        (
+            "function: reward, options: {floor: 0, scal: 500}",
+            "custom.0.options: reward of reward.py takes no 'scal'; did you mean 'scale'?",
+        ),
+        (
+            "function: reward, options: {floor: 0, problems: 1}",
+            "custom.0.options: reward of reward.py takes no 'problems'",
+        ),
+        ("function: reward, options: {scale: 500}", "custom.0.options: reward of reward.py needs floor"),
+        ("function: nested, options: {x: 1}", "custom.0.options: nested of reward.py takes no 'x'"),
+        ("function: reward, options: {floor: 0, scale: 500}", None),
+        ("function: anything, options: {x: 1}", None),
+        ("function: partial", None),
+        ("function: imported, options: {x: 1}", None),
+        ("function: nested", None),
+    ],
+)
+def test_rewards_are_looked_at_without_being_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, message: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reward.py").write_text(REWARD)
+    override = f"grpo.rewards={{custom: [{{file: reward.py, {given}}}]}}"
+    if message is None:
+        planned(tmp_path, override)
+    else:
+        assert f"grpo.rewards.{message}" in refused(tmp_path, override)
+
+
+METHOD = """
+from stages.sft.reweighting.base import Method
+
+class Weights(Method):
+    def __init__(self, power: float): ...
+
+class Alone:
+    def weigh(self, losses, mask, prepared): ...
+
+def made(power): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("options: {power: 2.0}", None),
+        ("class_name: Weigths", "sft.method.class_name: method.py defines no 'Weigths'; did you mean 'Weights'?"),
+        (
+            "class_name: Alone",
+            "sft.method.class_name: Alone of method.py does not derive from stages.sft.reweighting.base.Method",
+        ),
+        ("class_name: made", "sft.method.class_name: made of method.py is no class"),
+        ("options: {pwoer: 2.0}", "sft.method.options: Weights of method.py takes no 'pwoer'; did you mean 'power'?"),
+        ("options: {}", "sft.method.options: Weights of method.py needs power"),
+    ],
+)
+def test_methods_are_looked_at_without_being_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, message: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("method.py").write_text(METHOD)
+    override = f"sft.method={{name: custom, file: method.py, {given}}}"
+    if message is None:
+        planned(tmp_path, override)
+    else:
+        assert message in refused(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("sft.method={{name: custom, file: {file}}}", "sft.method.file"),
+        ("grpo.rewards={{custom: [{{file: {file}}}]}}", "grpo.rewards.custom.0.file"),
+    ],
+)
+def test_files_of_ones_own_that_are_missing_or_no_python(tmp_path: Path, override: str, where: str) -> None:
+    file = tmp_path / "own.py"
+    assert f"{where}: file {file} does not exist" in refused(tmp_path, override.format(file=file))
+    file.write_text("\n\ndef reward(:\n")
+    assert f"{where}: {file}:3 is not Python: invalid syntax" in refused(tmp_path, override.format(file=file))
+    file.write_bytes(b"\xff\xfe\x00")
+    assert f"{where}: {file}" in refused(tmp_path, override.format(file=file))

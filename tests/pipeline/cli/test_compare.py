@@ -1,0 +1,123 @@
+"""`vcore compare`: files, artifacts and runs, paired; what may not be compared is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evaluation.comparison import Measured, compare
+from evaluation.records import Score, write_jsonl
+from pipeline.cli.app import app
+from pipeline.core.errors import ConfigError
+
+
+def scores(right: list[bool], samples: int = 1, benchmark: str = "aime24") -> list[Score]:
+    return [
+        Score(benchmark, f"p{i // samples}", i % samples, "correct" if value else "wrong", "1", "1")
+        for i, value in enumerate(right)
+    ]
+
+
+def artifact(folder: Path, rows: list[Score], **sampling: Any) -> Path:
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "scores.jsonl", rows)
+    entry = {"protocol": str(sorted(sampling.items())), "protocol_details": {"sampling": sampling}}
+    (folder / "metrics.json").write_text(json.dumps({row.benchmark: entry for row in rows}))
+    return folder
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def test_a_difference_and_its_absence(tmp_path: Path) -> None:
+    worse = artifact(tmp_path / "a", scores([False] * 20 + [True] * 20), temperature=0)
+    better = artifact(tmp_path / "b", scores([True] * 15 + [False] * 5 + [True] * 20), temperature=0)
+    said = run(worse, better)
+    assert "aime24: +37.5 points [" in said
+    assert "15 better and 0 worse of 40, p = 6.1e-05 (exact McNemar): higher" in said
+    found = json.loads(run(better, worse, "--json"))["comparisons"][0]
+    assert (found["verdict"], found["difference"], found["improved"], found["exact"]) == ("lower", -0.375, 0, True)
+    assert "not distinguishable" in run(worse, worse)
+
+
+def test_different_protocols_are_named_and_not_compared(tmp_path: Path) -> None:
+    a = artifact(tmp_path / "a", scores([True] * 5), temperature=0.0, top_p=1)
+    b = artifact(tmp_path / "b", scores([False] * 5), temperature=0.6, top_p=1)
+    said = run(a, b)
+    assert "aime24: different protocols, not compared" in said
+    assert "sampling.temperature: 0.0 / 0.6" in said
+    assert "top_p" not in said
+    assert "difference" not in json.loads(run(a, b, "--json"))["comparisons"][0]
+
+
+def test_bare_files_say_that_their_protocol_is_unknown(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        write_jsonl(tmp_path / name, scores([True, False] * 4, samples=2))
+    said = run(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    assert "p = 1 (exact sign-flip test): not distinguishable" in said
+    assert "not known for aime24" in said
+
+
+def test_several_samples_that_agree_are_one_answer_and_the_test_is_mcnemars(tmp_path: Path) -> None:
+    """Two samples of each problem, always both right or both wrong: shares of 0 and 1."""
+    write_jsonl(tmp_path / "a.jsonl", scores([False] * 24, samples=2))
+    write_jsonl(tmp_path / "b.jsonl", scores([True] * 16 + [False] * 8, samples=2))
+    assert "8 better and 0 worse of 12, p = 0.0078 (exact McNemar): higher" in run(
+        tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    )
+
+
+def test_few_problems_that_all_gain_the_same_prove_nothing(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", scores([False, False] * 3, samples=2))
+    write_jsonl(tmp_path / "b.jsonl", scores([True, False] * 3, samples=2))
+    assert "3 better and 0 worse of 3, p = 0.25 (exact sign-flip test): not distinguishable" in run(
+        tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    )
+
+
+def test_a_run_names_its_checkpoints(tmp_path: Path) -> None:
+    stages = []
+    for name, right in (("base", 2), ("sft", 30)):
+        folder = artifact(tmp_path / "store" / name, scores([True] * right + [False] * (40 - right)), temperature=0)
+        stages.append({"name": f"score.{name}", "folder": str(folder), "key": name, "state": "done"})
+    (tmp_path / "runs" / "20260101-x").mkdir(parents=True)
+    record = {
+        "id": "20260101-x",
+        "name": "x",
+        "status": "done",
+        "command": "vcore run",
+        "started": "2026-01-01",
+        "plan": [],
+        "stages": stages,
+    }
+    (tmp_path / "runs" / "20260101-x" / "run.json").write_text(json.dumps(record))
+    assert "+70.0 points" in run("latest:base", "latest", "--home", tmp_path)
+    with pytest.raises(ConfigError, match="has no scores of grpo; it has base, sft"):
+        run("latest:base", "2026:grpo", "--home", tmp_path)
+    with pytest.raises(ConfigError, match="there is no run 'nope'"):
+        run("latest", "nope", "--home", tmp_path)
+
+
+def test_what_does_not_pair_is_refused(tmp_path: Path) -> None:
+    a = artifact(tmp_path / "a", scores([True] * 5))
+    with pytest.raises(ConfigError, match=r"not of the same problems: 1 are in one only \(p5\)"):
+        run(a, artifact(tmp_path / "b", scores([True] * 6)))
+    with pytest.raises(ConfigError, match=r"has 1 samples a problem, .* has 2"):
+        run(a, artifact(tmp_path / "c", scores([True] * 10, samples=2)))
+    with pytest.raises(ConfigError, match="no benchmark in common"):
+        run(a, artifact(tmp_path / "d", scores([True] * 5, benchmark="mbpp")))
+    with pytest.raises(ConfigError, match="occurs twice"):
+        run(a, artifact(tmp_path / "e", [*scores([True]), *scores([True])]))
+    with pytest.raises(ConfigError, match="there is no file or folder"):
+        run(a, tmp_path / "nothing.jsonl")
+
+
+def test_an_unknown_protocol_differs_from_none() -> None:
+    known, unknown = Measured(scores([True]), "a"), Measured(scores([True]))
+    assert compare("aime24", "x", "y", known, unknown).verdict == "not distinguishable"

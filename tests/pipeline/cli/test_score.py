@@ -1,0 +1,84 @@
+"""`vcore score` on the command line: what it prints, and what it refuses before an hour of grading rather than after."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from evaluation.grading import Grader
+from evaluation.records import Score, read_records
+from pipeline.cli.app import app
+from pipeline.core.errors import ConfigError
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["score", *map(str, arguments)], env={"VCORE_DATA_DIR": ""})
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+@pytest.fixture
+def generations(tmp_path: Path) -> Path:
+    rows: list[dict[str, Any]] = [
+        {"problem_id": 1, "completion": "\\boxed{3}", "gold": 3, "model": "m", "finish_reason": "stop"},
+        {"problem_id": 2, "completion": "and \ud83d", "gold": 4, "model": "m", "finish_reason": "length"},
+        {"problem_id": 3, "completion": "\\boxed{\ud83d}", "gold": 5},
+    ]
+    path = tmp_path / "generations.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_is_printed(generations: Path) -> None:
+    said = run("maths", generations)
+    assert "cut at the token limit: 1, not known of 1; prompt too long to be sampled: 0" in said
+    assert "fields that were not looked at: model" in said
+    found = json.loads(run("maths", generations, "--json"))
+    assert (found["truncated"], found["finish_unknown"], found["ignored_fields"]) == (1, 1, ["model"])
+    assert (found["sandbox_level"], found["sandbox_unprotected"]) == (None, [])
+
+
+def test_half_a_surrogate_pair_does_not_lose_the_scores(generations: Path, tmp_path: Path) -> None:
+    run("maths", generations, "--out", tmp_path / "scores.jsonl")
+    scores = read_records(tmp_path / "scores.jsonl", Score)
+    assert [score.verdict for score in scores] == ["correct", "no_answer", "wrong"]
+    assert scores[2].extracted == "\ud83d"
+
+
+def test_an_out_that_cannot_be_is_refused_before_grading(
+    generations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grade(*_: object) -> None:
+        raise AssertionError("graded")
+
+    monkeypatch.setattr(Grader, "grade", grade)
+    before = generations.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(generations)
+    for out, message in (
+        (generations, "generations.jsonl is the file that is scored"),
+        (tmp_path / "link.jsonl", "link.jsonl is the file that is scored"),
+        (tmp_path, "cannot be written"),
+        (tmp_path / "nowhere" / "scores.jsonl", r"cannot be written \(No such file"),
+        (Path("/proc/scores.jsonl"), "cannot be written"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run("maths", generations, "--out", out)
+    assert generations.read_bytes() == before
+    with pytest.raises(AssertionError, match="graded"):
+        run("maths", generations, "--out", tmp_path / "scores.jsonl")
+    assert not (tmp_path / "scores.jsonl").exists()
+
+
+def test_a_mistyped_data_path_is_named(generations: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/aime24.jsnol does not exist"):
+        run("aime24", generations, "--data", tmp_path / "aime24.jsnol")
+
+
+def test_a_full_disk_at_the_end_still_prints_the_numbers(generations: Path) -> None:
+    result = CliRunner().invoke(app, ["score", "maths", str(generations), "--out", "/dev/full", "--json"])
+    assert isinstance(result.exception, ConfigError)
+    assert "the scores cannot be written" in str(result.exception)
+    assert json.loads(result.stdout)["n"] == 3

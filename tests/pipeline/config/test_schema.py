@@ -1,0 +1,196 @@
+"""Every mistake in a config is one clear line: where, which setting, what is wrong, what to do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.checks.preflight import preflight
+from pipeline.checks.trainer_options import check_values, option_names
+from pipeline.config.schema import load_config
+from pipeline.core.errors import ConfigError
+from pipeline.run.session import plan_only
+from tests.pipeline.plan.test_planning import CONFIG, Options
+
+
+def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    load_config(path, list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "sft.learnin_rate=1",
+            r"--set sft.learnin_rate=1: sft.learnin_rate: unknown setting; did you mean 'learning_rate'",
+        ),
+        ("sft.method={name: vcore, deltta: 0.1}", r"sft.method.deltta: unknown setting"),
+        ("stf={}", r"stf: unknown setting; did you mean 'sft'"),
+        ("sft.learning_rate=fast", r"sft.learning_rate: .*valid number.*found 'fast'"),
+        ("sft.learning_rate=-1", r"sft.learning_rate: .*greater than 0"),
+        ("sft.batch_size=true", r"sft.batch_size: .*integer"),
+        ("sft.method.name=vcoer", r"sft.method"),
+        ("seed=-1", r"seed: .*greater than or equal to 0"),
+        ("seed=0.5", r"seed: .*integer"),
+        ("name=a b", r"name: .*pattern"),
+        ("benchmarks=[]", r"benchmarks: .*at least 1"),
+        (
+            "benchmarks.0.name=word_problem",
+            r"benchmarks.0.name: there is no benchmark 'word_problem'; did you mean 'word_problems'",
+        ),
+        ("benchmarks.0.own={file: x.jsonl}", r"benchmarks.0.name: 'word_problems' is taken"),
+        ("benchmarks.0={name: rl, own: {file: x.jsonl}}", r"benchmarks.0.name: 'rl' is taken"),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, template: hi}}",
+            r"benchmarks.0.own.template: has no {prompt}|template: has no",
+        ),
+        ("benchmarks.0.problems=null", r"benchmarks.0.problems: word_problems is generated; say how many"),
+        ("benchmarks.0.split=dev_set", r"benchmarks.0.split"),
+        ("data.sft=[]", r"data.sft names no source"),
+        ("data.rl=[]", r"data.rl names no source"),
+        ("data.sft.0.task=word_problem", r"data.sft.0.task: there is no task 'word_problem'"),
+        ("data.sft.0.task=aime24", r"data.sft.0.task: aime24 has no 'train' split"),
+        ("data.sft.0.file=x.jsonl", r"data.sft.0: set exactly one of task, file and hub"),
+        ("data.benchmarks=[{name: aime24}]", r"data.benchmarks is filled from"),
+        ("execution.device=gpu", r"execution.device: .*'auto', 'cpu' or 'cuda'"),
+        ("grpo.rollout=vllm_server", r"grpo.server_url: the rollout vllm_server needs the address"),
+        ("grpo.server_url=http://x", r"grpo.server_url: .*no other takes one"),
+        ("grpo={steps: 2, rollout: transformers, sleep: true}", r"grpo.sleep: only the rollout vllm"),
+        (
+            "grpo.micro_batch_size=7",
+            r"--set grpo.micro_batch_size=7: grpo.micro_batch_size: 7 does not divide the 128 completions",
+        ),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, override)
+
+
+def test_errors_name_file_and_line_and_all_are_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text=CONFIG + "report: {tittle: x}\ngenerate:\n  engine: vlm\n")
+    lines = str(caught.value).splitlines()
+    number = CONFIG.count("\n") + 1
+    assert lines[0].startswith(f"{tmp_path / 'c.yaml'}:{number + 2}: generate.engine") or lines[1].startswith(
+        f"{tmp_path / 'c.yaml'}:{number + 2}: generate.engine"
+    )
+    assert any(line.startswith(f"{tmp_path / 'c.yaml'}:{number}: report.tittle: unknown setting") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=./nowhere"], r"model: model folder ./nowhere does not exist"),
+        (["execution.device=cpu", "sft.dtype=bfloat16"], r"sft.dtype: bfloat16 is for GPUs"),
+        (["execution.device=cpu", "grpo.sleep=true"], r"grpo.sleep: needs a GPU"),
+        (["execution.device=cpu", "generate.dtype=bfloat16"], r"generate.dtype: bfloat16 is for GPUs"),
+        (["benchmarks.0.max_new_tokens=512"], r"benchmarks.0.max_new_tokens: 512 new tokens leave no room"),
+        (["sft.max_length=100000"], r"sft.max_length: 100000 is more than the model's"),
+        (["grpo.max_completion_length=512"], r"grpo.max_completion_length: 512 new tokens leave no room"),
+        (
+            ["execution.device=cpu", "base.head_dim=48"],
+            r"base.head_dim: vLLM on a CPU has no attention for heads of 48; it has 32, 64",
+        ),
+        (["sft.epochs=1e12"], r"sft.epochs: "),
+        (["data.sft.0={file: none.jsonl}"], r"data.sft.0: file none.jsonl does not exist"),
+        (
+            ["benchmarks.0={name: aime24, max_new_tokens: 64}", "data_dir=/nowhere"],
+            r"benchmark aime24: file /nowhere/.* does not exist",
+        ),
+        (["benchmarks.0={name: aime24, max_new_tokens: 64}"], r"benchmark aime24: needs .* from the hub"),
+        (["model=Qwen/Qwen3-0.6B"], r"model: needs Qwen/Qwen3-0.6B from the hub"),
+        (["execution.min_free_gib=1e9"], r"execution.min_free_gib: .*GiB free"),
+        (["home=/proc/nothing"], r"home: the store folder .* cannot be written"),
+    ],
+)
+def test_what_needs_the_machine_is_checked_before_a_stage_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], message: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("VCORE_DATA_DIR", raising=False)
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+    with pytest.raises(Exception, match=message) as caught:
+        plan_only(path, [f"home={tmp_path / 'home'}", *overrides], Options())
+    assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+
+
+def test_a_plan_checks_the_names_of_trainer_options_without_importing_trl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("asked TRL"))
+
+    def planned(trainer: str) -> None:
+        plan_only(path, [f"home={tmp_path / 'home'}", f"sft.trainer={trainer}"], Options())
+
+    with pytest.raises(
+        ConfigError,
+        match=r"sft.trainer: .*neftune_alpha: SFTConfig has no such option\nDid you mean neftune_noise_alpha",
+    ):
+        planned("{neftune_alpha: 5.0}")
+    planned("{neftune_noise_alpha: 5.0}")
+
+
+@pytest.mark.slow
+def test_the_names_that_a_plan_knows_are_trls() -> None:
+    asked = (
+        "import dataclasses, json, trl\n"
+        "print(json.dumps([[field.name for field in dataclasses.fields(c)] for c in (trl.SFTConfig, trl.GRPOConfig)]))"
+    )
+    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    sft, grpo = json.loads(answer.stdout.splitlines()[-1])
+    assert (option_names("sft"), option_names("grpo")) == (set(sft), set(grpo))
+
+
+@pytest.mark.slow
+def test_a_run_checks_values_too_and_remembers_what_was_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+
+    def checked(trainer: str) -> None:
+        config, _, plan = plan_only(path, [f"home={tmp_path / 'home'}", f"sft.trainer={trainer}"], Options())
+        check_values(config, plan, tmp_path)
+
+    with pytest.raises(ConfigError, match=r"sft.trainer: .*neftune_noise_alpha: 'much' does not fit"):
+        checked("{neftune_noise_alpha: much}")
+    checked("{neftune_noise_alpha: 5.0}")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("asked again"))
+    checked("{neftune_noise_alpha: 5.0}")
+
+
+def test_a_model_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+    with pytest.raises(ConfigError, match=r"model: .*no config.json"):
+        plan_only(path, [f"home={tmp_path / 'home'}", f"model={tmp_path / 'model'}"], Options())
+
+
+def test_vllm_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "vllm" else found(name, *a))
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+    config, _, plan = plan_only(
+        path, [f"home={tmp_path / 'home'}", "generate.engine=transformers", "grpo.rollout=transformers"], Options()
+    )
+    with pytest.raises(ConfigError, match=r"generate.engine: vLLM is not installed\n.*transformers"):
+        plan_only(path, [f"home={tmp_path / 'home'}"], Options())
+    preflight(config, plan)
+
+
+def test_environment_variables_fill_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VCORE_DATA_DIR", str(tmp_path))
+    path = tmp_path / "c.yaml"
+    path.write_text(CONFIG)
+    assert load_config(path).data_folder == tmp_path
+    assert load_config(path, ["data_dir=/elsewhere"]).data_dir == "/elsewhere"

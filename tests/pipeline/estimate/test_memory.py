@@ -1,0 +1,237 @@
+"""Memory on shapes against memory that is there: parameters, adapters, optimizer state and what a backward pass keeps."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.core.errors import ConfigError
+from pipeline.estimate.memory import TILE, Need, _step, estimate
+from pipeline.estimate.shape import adapter_parameters, saved_bytes, shape_of
+from pipeline.estimate.time import ASSUMED_BANDWIDTH, GPUS, sampling_speed
+from stages.sft.settings import LoraSettings
+from tests.pipeline.plan.test_planning import config
+from tests.tiny import make_tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model") / "model", hidden_size=128, layers=4)
+
+
+def loaded(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
+
+
+def test_parameters_and_adapters_are_those_of_the_model(tmp_path: Path, folder: Path) -> None:
+    from peft import get_peft_model
+
+    from stages.training.lora import lora_config
+
+    shape = shape_of(config(tmp_path, f"model={folder}"))
+    model = loaded(folder)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    for targets in ("all-linear", ["q_proj", "v_proj"]):
+        lora = LoraSettings(rank=4, targets=targets)
+        counted = sum(
+            p.numel() for p in get_peft_model(loaded(folder), lora_config(lora)).parameters() if p.requires_grad
+        )
+        assert adapter_parameters(shape, lora) == counted
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_a_backward_pass_keeps_is_what_a_real_one_keeps(tmp_path: Path, folder: Path, checkpointing: bool) -> None:
+    import torch
+
+    model, kept = loaded(folder), {}
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def keep(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+        return tensor
+
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.model(input_ids=torch.zeros((2, 128), dtype=torch.long), use_cache=False)
+    real = sum(size for size, _ in kept.values())
+    assert saved_bytes(shape_of(config(tmp_path, f"model={folder}")), 2, 128, checkpointing) == pytest.approx(
+        real, rel=0.1
+    )
+
+
+def test_logits_are_made_in_tiles_and_not_kept(tmp_path: Path, folder: Path) -> None:
+    """What TRL's output layer keeps beside the model's activations is what is counted: hidden states, never tokens x vocabulary."""
+    import torch
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    assert TILE == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
+    shape, kept = shape_of(config(tmp_path, f"model={folder}")), {}
+    hidden = torch.randn(64, shape.hidden, requires_grad=True)
+    weight = torch.randn(50_000, shape.hidden, requires_grad=True)
+
+    def keep(tensor: Any) -> Any:
+        if tensor.data_ptr() != weight.data_ptr():
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        targets = torch.zeros(64, dtype=torch.long)
+        chunked_logprob.ChunkedLogProbFunction.apply(
+            hidden, weight, None, targets, 1.0, TILE[1], None, 1.0, ("entropy",)
+        )
+    assert sum(kept.values()) < 2 * hidden.nbytes
+    counted = [_step(shape, 1, 256, scored, False, "bfloat16", False)["output layer"] for scored in (1, 65)]
+    assert (counted[1] - counted[0]) * 2**30 == 64 * (
+        shape.hidden * 6 + TILE[1] * 2
+    )  # hidden states, and a longer tile
+    frozen, trained = (_step(shape, 1, 64, 64, False, "bfloat16", head)["output layer"] for head in (False, True))
+    assert (trained - frozen) * 2**30 == pytest.approx(4 * shape.vocabulary * shape.hidden)
+
+
+def test_needs_follow_the_settings(tmp_path: Path, folder: Path) -> None:
+    model = f"model={folder}"
+    full, lora = (estimate(config(tmp_path, model, *more))[0] for more in ((), ("sft.lora={rank: 4}",)))
+    assert full.parts["optimizer"] == pytest.approx(2 * full.parts["gradients"])
+    assert lora.parts["optimizer"] < 0.2 * full.parts["optimizer"]
+    stages = {
+        need.stage: need for need in estimate(config(tmp_path, model, "grpo.beta=0.1", "grpo.rollout=transformers"))
+    }
+    assert "reference model" in stages["grpo"].parts
+    assert not stages["grpo"].engine
+    vllm = {need.stage: need for need in estimate(config(tmp_path, model, "grpo.gpu_memory_utilization=0.4"))}["grpo"]
+    assert set(vllm.engine) == {"vLLM's weights", "vLLM's cache of one completion"}
+    assert vllm.share == 0.4
+
+
+def test_what_vllm_takes_for_itself_is_not_there_for_the_trainer() -> None:
+    parts, engine = {"weights": 60.0, "gradients": 15.0, "activations": 23.0}, {"vLLM's weights": 8.0, "cache": 1.0}
+    beside = Need("grpo", parts, engine, share=0.3)
+    assert beside.peak(140.0) == pytest.approx(
+        100 + 42
+    )  # the parts and 2 of slack, and 0.3 of the GPU, more than it needs
+    assert beside.smallest_gpu == pytest.approx(100 / 0.7)
+    assert beside.peak(beside.smallest_gpu) == pytest.approx(beside.smallest_gpu)
+    asleep = Need("grpo", parts, engine, share=0.3, sleeps=True)
+    assert asleep.waiting == 62.0  # gradients and activations are gone while vLLM is awake
+    assert asleep.peak(140.0) == pytest.approx(62 + 42)  # not at once with the training's 100
+    assert asleep.smallest_gpu == pytest.approx(100)
+    assert Need("generate", {}, {"vLLM's weights": 30.0}, share=0.2).smallest_gpu == pytest.approx(160), (
+        "vLLM does not start in less"
+    )
+    assert math.isinf(Need("grpo", parts, engine, share=1.0).smallest_gpu)
+
+
+def launched(tmp_path: Path, folder: Path, launch: str, *more: str) -> Need:
+    overrides = (f"model={folder}", "grpo.beta=0.1", "grpo.dtype=bfloat16", "grpo.micro_batch_size=4", *more)
+    needs = estimate(config(tmp_path, *overrides, f"execution.launch={{grpo: {launch}}}"))
+    return next(need for need in needs if need.stage == "grpo")
+
+
+def test_processes_share_what_their_launch_splits(tmp_path: Path, folder: Path) -> None:
+    configs = Path(__file__).parents[3] / "configs" / "accelerate"
+
+    def accelerate(name: str) -> dict[str, float]:
+        return launched(tmp_path, folder, f"{{kind: accelerate, processes: 4, config: {configs / name}}}").parts
+
+    one = launched(tmp_path, folder, "{kind: local}").parts
+    n = one["weights"]  # float32
+    for ddp in (accelerate("ddp.yaml"), launched(tmp_path, folder, "{kind: torchrun, processes: 4}").parts):
+        assert {name: ddp[name] for name in one} == one, "data parallelism splits nothing"
+        assert ddp["DDP's buckets"] == one["gradients"]
+    zero2, zero3, fsdp = accelerate("zero2.yaml"), accelerate("zero3.yaml"), accelerate("fsdp2.yaml")
+    for split in (zero2, zero3, fsdp):
+        assert split["optimizer"] == pytest.approx(one["optimizer"] / 4)
+        assert split["activations"] == one["activations"], "the micro-batch is that of one process"
+    # DeepSpeed computes with 16-bit weights, whole up to stage 2, and keeps its share of float32 ones.
+    assert zero2["weights"] == zero2["reference model"] == pytest.approx(n / 2)
+    assert zero3["weights"] == zero3["reference model"] == pytest.approx(n / 8)
+    assert zero2["float32 weights of the optimizer"] == pytest.approx(n / 4)
+    assert fsdp["weights"] == fsdp["reference model"] == pytest.approx(n / 4)
+    rows = [
+        launched(tmp_path, folder, launch, "grpo.micro_batch_size=null").notes[0]
+        for launch in ("{kind: local}", "{kind: slurm, processes: 4}")
+    ]
+    assert [note.split()[0] for note in rows] == ["128", "32"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: ds.json}", "names no zero_stage"),
+        ("distributed_type: MEGATRON_LM", "MEGATRON_LM is not known here"),
+    ],
+)
+def test_a_launch_whose_split_is_not_known_is_no_estimate(
+    tmp_path: Path, folder: Path, text: str | None, message: str
+) -> None:
+    file = tmp_path / "accelerate.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        launched(tmp_path, folder, f"{{kind: accelerate, processes: 2, config: {file}}}")
+
+
+def test_sampling_is_bound_by_reading_weights_and_caches(tmp_path: Path, folder: Path) -> None:
+    shape, gpu = shape_of(config(tmp_path, f"model={folder}")), GPUS["H100"]
+    alone = sampling_speed(shape, gpu, "bfloat16", 0.9, 1, length=2, most=1)
+    assert alone == pytest.approx(
+        ASSUMED_BANDWIDTH * 3.35e12 / (2 * shape.parameters + shape.kv_bytes)
+    )  # the whole model for one token
+    many = sampling_speed(shape, gpu, "bfloat16", 0.9, 1, length=2, most=100)
+    assert many == pytest.approx(100 * ASSUMED_BANDWIDTH * 3.35e12 / (2 * shape.parameters + 100 * shape.kv_bytes))
+    assert sampling_speed(shape, gpu, "bfloat16", 1e-9, 1, length=2, most=1) is None
+    notes = {
+        need.stage: " ".join(need.notes)
+        for need in estimate(config(tmp_path, f"model={folder}", "benchmarks.0.samples=1"))
+    }
+    assert "0.0 million new tokens a checkpoint at most" in notes["generate"]
+    assert "A rollout of 128 completions" in notes["grpo"]
+    assert "all 2 of them" in notes["grpo"]
+
+
+def test_the_command(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.estimate import memory as module
+
+    config(tmp_path)  # writes small.yaml
+    command = ["plan", str(tmp_path / "small.yaml"), "--estimate", "--set", f"model={folder}"]
+
+    def stages(*more: str) -> dict[str, Any]:
+        return {
+            stage["stage"]: stage
+            for stage in json.loads(CliRunner().invoke(app, [*command, "--json", *more]).output)["stages"]
+        }
+
+    here = stages()
+    assert list(here) == ["sft", "grpo", "generate"]
+    assert {stage["fits"] for stage in here.values()} == {None}
+    assert stages("--set", "grpo.gpu_memory_utilization=1.0")["grpo"]["smallest_gpu_gib"] is None
+    said = CliRunner().invoke(app, command).output
+    assert f"needs a GPU of {math.ceil(here['grpo']['smallest_gpu_gib'])} GiB or more" in said
+    # The parts fit into 6 GiB; what vLLM takes of them for itself leaves the trainer 2.4, and it needs 3.3.
+    monkeypatch.setattr(module, "gpu_memory_gib", lambda: 6.0)
+    grpo = stages("--set", "grpo.gpu_memory_utilization=0.6")["grpo"]
+    assert sum(grpo["parts"].values()) + sum(grpo["engine"].values()) + 4 < 6
+    assert grpo["fits"] is False
+    assert (
+        "does not fit on 6 GiB"
+        in CliRunner().invoke(app, [*command, "--set", "grpo.gpu_memory_utilization=0.6"]).output
+    )
+    asleep = CliRunner().invoke(app, [*command, "--set", "grpo.sleep=true"]).output
+    assert "while it trains, vLLM asleep" in asleep
+    (tmp_path / "empty").mkdir()
+    no_model = config(tmp_path, f"model={tmp_path / 'empty'}")
+    with pytest.raises(ConfigError, match=r"the config of .* cannot be had"):
+        estimate(no_model)

@@ -1,0 +1,263 @@
+"""The launcher against real processes: success, every kind of failure, stopping, resuming, and leaving nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.execution import LaunchSettings
+from pipeline.core.errors import Interrupted, StageFailed
+from pipeline.launch.process import run_process, stage_environment
+from pipeline.store.store import Store
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def launch(
+    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, **options: Any
+) -> dict[str, Any]:
+    """Run the fake stage. `options` are of `run_process`, but for `steps`, `device` and `threads`."""
+    steps, device, threads = options.pop("steps", 3), options.pop("device", "cpu"), options.pop("threads", 1)
+    spec = {
+        "stage": "fake",
+        "settings": {"steps": steps},
+        "inputs": {},
+        "seed": 0,
+        "machine": {"device": device, "threads": threads, "data_dir": None},
+        "details": {"behaviour": behaviour},
+    }
+    environment = stage_environment(device, threads, hub=False)  # leads to this checkout's code, whatever is installed
+    handler = on_event or (events if events is not None else []).append
+    with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
+        return run_process(
+            "fake",
+            "tests.fake_stage",
+            spec,
+            tmp_path / "w",
+            environment,
+            handler,
+            locks=(lock,),
+            **{"grace_s": 10, **options},
+        )
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def test_success_returns_the_proof_and_shows_progress(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    result = launch(tmp_path, "succeed", events)
+    assert result["proof"] == {"steps": 3}
+    assert events[-1]["step"] == events[-1]["total"] == 3
+    assert (tmp_path / "w" / "out" / "payload").read_text() == "made"
+    assert "behaviour succeed" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ("stage_error", "the data are empty\nAdd some rows."),
+        ("bug", "RuntimeError: unforeseen\nSee the log: .*stage.log"),
+        ("die", "was killed by SIGKILL"),
+        ("exit0", "ended with exit code 0 and no result"),
+        ("no_proof", "without a completion proof"),
+    ],
+)
+def test_every_failure_is_one_message(tmp_path: Path, behaviour: str, message: str) -> None:
+    with pytest.raises(StageFailed, match=message):
+        launch(tmp_path, behaviour)
+
+
+def test_an_error_of_an_earlier_attempt_is_not_reported_again(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="the data are empty"):
+        launch(tmp_path, "stage_error")
+    with pytest.raises(StageFailed, match="SIGKILL"):
+        launch(tmp_path, "die")
+
+
+def test_a_process_the_stage_left_behind_is_ended(tmp_path: Path) -> None:
+    launch(tmp_path, "orphan")
+    pid = int((tmp_path / "w" / "out" / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
+
+
+def test_interruption_stops_the_stage_and_the_next_run_resumes(tmp_path: Path) -> None:
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["step"] >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path, "resume", on_event=interrupt)
+    saved = int((tmp_path / "w" / "state" / "count").read_text())
+    assert 2 <= saved < 5
+    events: list[dict[str, Any]] = []
+    assert launch(tmp_path, "resume", events)["proof"] == {"count": 5}
+    assert events[0]["message"] == f"starts at {saved}"
+
+
+def test_a_stage_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: Path) -> None:
+    def stop() -> None:
+        while not (tmp_path / "w" / "state" / "count").exists():
+            time.sleep(0.05)
+        found = subprocess.run(
+            ["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True, check=True
+        ).stdout.split()
+        os.kill(int(found[0]), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="saved is kept"):
+        launch(tmp_path, "resume")
+    thread.join()
+
+
+def test_a_killed_orchestrator_takes_its_stage_along(tmp_path: Path) -> None:
+    """SIGKILL gives the orchestrator no chance to act: the stage hears of it from the kernel, saves its state and leaves."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom tests.pipeline.launch.test_process import launch\n"
+        "launch(Path(sys.argv[1]), 'resume')\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT)])
+    counter = tmp_path / "w" / "state" / "count"
+    deadline = time.monotonic() + 60
+    while not counter.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    found = subprocess.run(
+        ["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(int(found[0])) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(int(found[0]))
+    assert int(counter.read_text()) < 5
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "cause"), [("no_memory", "memory"), ("no_network", "network"), ("bug", ""), ("die", "")]
+)
+def test_a_failure_that_may_pass_is_told_from_one_that_will_not(tmp_path: Path, behaviour: str, cause: str) -> None:
+    with pytest.raises(StageFailed) as failed:
+        launch(tmp_path, behaviour)
+    assert failed.value.cause == cause
+
+
+def test_a_stage_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(StageFailed, match=r"ended after its time limit of 4 s.*\n.*execution\.time_limit_s\.fake"):
+        launch(tmp_path, "hang", time_limit_s=4.0)
+    assert time.monotonic() - started < 14
+
+
+def test_a_stage_ended_at_its_limit_continues_with_a_higher_one(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="time limit"):
+        launch(tmp_path, "resume", time_limit_s=0.01)  # before its first step or after it: both continue
+    assert launch(tmp_path, "resume", time_limit_s=60.0)["proof"] == {"count": 5}
+
+
+TORCHRUN = LaunchSettings(kind="torchrun", processes=2)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_processes_and_the_first_one_reports(tmp_path: Path) -> None:
+    assert launch(tmp_path, "ranks", launch=TORCHRUN)["proof"] == {"ranks": 2}
+    assert {(tmp_path / f"w/out/rank{rank}").read_text() for rank in (0, 1)} == {"2"}
+
+
+@pytest.mark.slow
+def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="the data are empty\nAdd some rows"):
+        launch(tmp_path, "stage_error", launch=TORCHRUN)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "progress":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(tmp_path, "resume", on_event=interrupt, launch=TORCHRUN)
+    assert (tmp_path / "w" / "state" / "count").is_file()
+    assert not subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout, (
+        "a process is left"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [3, 4], ids=["the other is stopped", "the other fails for want of it"])
+def test_the_error_of_one_process_is_the_stages(tmp_path: Path, steps: int) -> None:
+    """A retry with a smaller micro-batch hangs on it: whichever process had no memory, and whatever the others said after that."""
+    with pytest.raises(StageFailed, match="rank 1 has no memory") as failed:
+        launch(tmp_path, "second_rank", launch=TORCHRUN, steps=steps)
+    assert failed.value.cause == "memory"
+
+
+@pytest.mark.slow
+def test_one_process_that_is_killed_is_no_stop_although_the_others_are_stopped_for_it(tmp_path: Path) -> None:
+    with pytest.raises(StageFailed, match="ended with exit code 1 and no result"):
+        launch(tmp_path, "second_rank", launch=TORCHRUN, steps=5)
+    assert {file.name for file in (tmp_path / "w").glob("stopped.*")} == {"stopped.0"}
+
+
+@pytest.mark.slow
+def test_a_torchrun_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: Path) -> None:
+    def stop() -> None:
+        while not (tmp_path / "w" / "events.jsonl").exists():
+            time.sleep(0.05)
+        found = subprocess.run(
+            ["pgrep", "-f", f"torch.distributed.run .*{tmp_path}"], capture_output=True, text=True, check=True
+        ).stdout
+        os.kill(int(found.split()[0]), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Interrupted, match="saved is kept"):
+        launch(tmp_path, "resume", launch=TORCHRUN, steps=200)
+    thread.join()
+
+
+@pytest.mark.slow
+def test_torchruns_processes_that_do_not_listen_are_ended(tmp_path: Path) -> None:
+    """They have sessions of their own, and outlive a torchrun that is killed."""
+    with pytest.raises(StageFailed, match="time limit"):
+        launch(tmp_path, "deaf", launch=TORCHRUN, time_limit_s=30.0, grace_s=2.0)
+    pids = [int(file.read_text()) for file in (tmp_path / "w" / "out").glob("pid*")]
+    assert len(pids) == 2
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.slow
+def test_a_killed_orchestrator_takes_torchrun_along(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path\nfrom tests.pipeline.launch.test_process import TORCHRUN, launch\n"
+        "launch(Path(sys.argv[1]), 'hang', launch=TORCHRUN)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT)])
+
+    def left() -> list[str]:
+        return subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout.split()
+
+    deadline = time.monotonic() + 60
+    while len(left()) < 3 and time.monotonic() < deadline:  # torchrun and its two
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 40
+    while left() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left()

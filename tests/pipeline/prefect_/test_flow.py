@@ -1,0 +1,183 @@
+"""What Prefect's users expect of a run: cancelling and retrying from the UI, notifications, and that a server may go away."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.core.errors import ConfigError
+from pipeline.prefect_.schedule import ENTRYPOINT
+from tests.prefect_server import query, running_server
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.slow
+
+
+def chain(home: Path, api: str | None, *words: str) -> subprocess.Popen[bytes]:
+    """A run of the kill tests' chain, on a server."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    environment |= (
+        {"PREFECT_API_URL": api, "PREFECT_HOME": str(home.with_suffix(".prefect")), "PREFECT_CLIENT_MAX_RETRIES": "1"}
+        if api is not None
+        else {}
+    )
+    log = open(home.with_suffix(".log"), "ab")  # noqa: SIM115 - the process writes to it
+    command = [sys.executable, "-m", "tests.kill.run_chain", str(home), "--flow", *words]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+    return found
+
+
+def begun(home: Path) -> bool:
+    return any(file.stat().st_size for file in (home / "work" / "chain").glob("*/events.jsonl"))
+
+
+def runs(api: str, name: str) -> list[dict[str, Any]]:
+    return query(f"{api}/flow_runs/filter", {"flow_runs": {"name": {"like_": name}}})
+
+
+@pytest.mark.parametrize("words", [(), ("--two",)])
+def test_cancelling_a_run_at_a_terminal_stops_it_and_leaves_it_resumable(
+    tmp_path: Path, prefect_server: str, words: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    before = {run["id"] for run in runs(prefect_server, "vcore/chain")}
+    process = chain(home, prefect_server, "--slow", *words)
+    wait_for(lambda: begun(home))
+    (run,) = [run["id"] for run in runs(prefect_server, "vcore/chain") if run["id"] not in before]
+    query(f"{prefect_server}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert process.wait(60) == 130, home.with_suffix(".log").read_text()
+    assert (
+        query(f"{prefect_server}/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]["state"]["type"]
+        == "CANCELLED"
+    )
+    assert any((home / "work" / "chain").glob("*/state/checkpoint.json"))
+    assert chain(home, None).wait(120) == 0, home.with_suffix(".log").read_text()
+    assert "resuming from step" in home.with_suffix(".log").read_text()
+
+
+def test_a_server_that_goes_away_ends_no_stage(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with running_server(tmp_path / "server") as (api, server):
+        process = chain(home, api, "--slow")
+        wait_for(lambda: begun(home))
+        os.killpg(server.pid, signal.SIGKILL)
+        assert process.wait(300) == 0, home.with_suffix(".log").read_text()
+    log = home.with_suffix(".log").read_text()
+    assert "the run goes on without its record" in log
+    assert "asked to stop" not in log
+    assert len(list((home / "store" / "chain").iterdir())) == 4
+
+
+def test_a_server_that_is_named_and_not_there_is_said_before_anything_runs(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert chain(home, "http://127.0.0.1:9/api").wait(60) == 1
+    assert "the Prefect server at http://127.0.0.1:9/api does not answer" in home.with_suffix(".log").read_text()
+
+
+@pytest.fixture
+def mailbox() -> Iterator[tuple[str, list[Any]]]:
+    """A web service that keeps what is posted to it."""
+    posted: list[Any] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/", posted
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_score_that_moved_is_told_by_the_block_that_is_named(
+    prefect_server: str, mailbox: tuple[str, list[Any]]
+) -> None:
+    from prefect import flow
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pipeline.prefect_.view import notifier, show_alerts
+
+    url, posted = mailbox
+    moved = {
+        "benchmark": "aime24",
+        "checkpoint": "sft",
+        "before": 0.5,
+        "low": 0.4,
+        "high": 0.6,
+        "after": 0.2,
+        "protocol_changed": False,
+    }
+    record: Any = SimpleNamespace(data={"id": "now", "predecessor": "before", "moved": [moved]})
+    config: Any = SimpleNamespace(name="nightly", execution=SimpleNamespace(notify="custom-webhook/vcore-test"))
+
+    @flow
+    def told(name: str) -> None:
+        show_alerts(config, record, notifier(name))
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        block = CustomWebhookNotificationBlock(
+            name="test", url=url, json_data={"title": "{{subject}}", "text": "{{body}}"}
+        )
+        block.save("vcore-test", overwrite=True)
+        told("custom-webhook/vcore-test")
+        assert posted[0]["title"] == "vcore: scores of nightly moved"
+        assert "aime24, sft: 50.0 → 20.0 %" in posted[0]["text"]
+        with pytest.raises(ConfigError, match="no notification block custom-webhook/other"):
+            told("custom-webhook/other")
+        block.url = "http://127.0.0.1:9/"  # a service that is away does not undo a run
+        block.save("vcore-test", overwrite=True)
+        told("custom-webhook/vcore-test")
+    alerts = query(f"{prefect_server}/artifacts/filter", {"artifacts": {"key": {"any_": ["nightly-alert"]}}})
+    assert alerts[0]["description"] == "FLAGGED: 1 scores left their predecessor's interval"
+
+
+def test_prefect_yaml_deploys_what_vcore_deploy_does(tmp_path: Path, prefect_server: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "VCORE_"))}
+    environment |= {
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_HOME": str(tmp_path),
+        "VCORE_HOME": str(tmp_path / "home"),
+    }
+    for words in (
+        ["prefect", "work-pool", "create", "--type", "process", "vcore", "--overwrite"],
+        ["prefect", "--no-prompt", "deploy", "--all"],
+        ["pipeline", "deploy", "configs/demo.yaml", "--cron", "0 2 * * *", "--name", "by-command"],
+    ):
+        made = subprocess.run(
+            [sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+        )
+        assert made.returncode == 0, made.stdout + made.stderr
+    found = {d["name"]: d for d in query(f"{prefect_server}/deployments/filter", {})}
+    file, command = found["demo-nightly"], found["by-command"]
+    for deployment in (file, command):
+        assert deployment["entrypoint"].removeprefix(f"{ROOT}/") == ENTRYPOINT
+        assert deployment["work_pool_name"] == "vcore"
+        assert [s["schedule"]["cron"] for s in deployment["schedules"]] == ["0 2 * * *"]
+        assert {"vcore", "config:demo"} <= set(deployment["tags"])
+    assert Path(command["parameters"]["config"]) == ROOT / file["parameters"]["config"]

@@ -1,0 +1,223 @@
+"""Schedules, on a real server: deployments that yield scheduled runs, a worker that runs one, cancelling, and `vcore serve`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.errors import ConfigError
+from pipeline.launch.process import free_port
+from pipeline.prefect_.schedule import cron_schedule
+from pipeline.store.store import Store
+from tests.pipeline.plan.test_planning import CONFIG
+from tests.prefect_server import query
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("cron", "timezone", "message"),
+    [
+        ("every night", "UTC", "--cron: 'every night' is no cron line"),
+        ("0 2 * * *", "Mars/Olympus", "no time zone 'Mars/Olympus'"),
+    ],
+)
+def test_wrong_schedules(cron: str, timezone: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cron_schedule(cron, timezone)
+
+
+def environment(tmp_path: Path, api: str | None) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "VCORE_"))}
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH", "")]))}
+    return (
+        kept
+        | path
+        | ({"PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path / "prefect-home")} if api is not None else {})
+    )
+
+
+def command(tmp_path: Path, api: str | None, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=tmp_path,
+        env=environment(tmp_path, api),
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+
+
+def config(tmp_path: Path) -> Path:
+    """A config whose `home` is relative: a run from elsewhere must find it all the same."""
+    (tmp_path / "small.yaml").write_text(CONFIG + "home: here\nbase: {steps: 4000, min_accuracy: 0.0}\n")
+    return tmp_path / "small.yaml"
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)
+    return found
+
+
+def flow_run(api: str, run: str) -> dict[str, Any]:
+    return query(f"{api}/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]
+
+
+def start_run(api: str, deployment: str, parameters: dict[str, Any]) -> str:
+    (found,) = query(f"{api}/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+    run: Any = query(f"{api}/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+    return str(run["id"])
+
+
+@pytest.mark.slow
+def test_without_a_server_or_a_pool_deploying_is_one_clear_error(tmp_path: Path, prefect_server: str) -> None:
+    alone = command(tmp_path, None, "pipeline", "deploy", str(config(tmp_path)))
+    assert alone.returncode == 2
+    assert "a deployment needs a Prefect server" in alone.stderr
+    no_pool = command(tmp_path, prefect_server, "pipeline", "deploy", str(config(tmp_path)), "--pool", "none")
+    assert no_pool.returncode == 2
+    assert "the server has no work pool 'none'" in no_pool.stderr
+    gone = command(tmp_path, "http://127.0.0.1:9/api", "pipeline", "deploy", str(config(tmp_path)))
+    assert gone.returncode == 2, gone.stderr
+    assert "the Prefect server does not answer" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A work pool with a worker in another folder than any config's."""
+    folder = tmp_path_factory.mktemp("worker")
+    made = command(folder, prefect_server, "prefect", "work-pool", "create", "--type", "process", "vcore-test")
+    assert made.returncode == 0, made.stderr
+    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "vcore-test"]
+    log = open(folder / "worker.log", "wb")  # noqa: SIM115 - the worker writes to it until it ends
+    process = subprocess.Popen(
+        words, cwd=folder, env=environment(folder, prefect_server), stdout=log, stderr=log, start_new_session=True
+    )
+    yield "vcore-test"
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    log.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_deployment_yields_scheduled_runs_and_a_worker_runs_one(
+    tmp_path: Path, prefect_server: str, worker: str
+) -> None:
+    name = "nightly-run"
+    words = [
+        "pipeline",
+        "deploy",
+        str(config(tmp_path)),
+        "--cron",
+        "0 2 * * *",
+        "--timezone",
+        "Europe/Berlin",
+        "--pool",
+        worker,
+        "--name",
+        name,
+    ]
+    made = command(tmp_path, prefect_server, *words)
+    assert made.returncode == 0, made.stderr
+    assert f"vcore/{name} on the work pool {worker}: cron 0 2 * * * (Europe/Berlin)" in made.stdout
+    (deployment,) = query(f"{prefect_server}/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+    scheduled = {
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "deployments": {"id": {"any_": [deployment["id"]]}},
+    }
+    assert len(wait_for(lambda: query(f"{prefect_server}/flow_runs/filter", scheduled))) >= 3
+
+    for message in ("1 stage: 1 ran, 0 cached", "1 stage: 0 ran, 1 cached; nothing has changed"):
+        run = start_run(prefect_server, name, {"until": "data"})
+        wait_for(lambda run=run: flow_run(prefect_server, run)["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"))
+        assert flow_run(prefect_server, run)["state"]["message"] == message
+    assert [program for program, _, _ in Store(tmp_path / "here").artifacts()] == ["data"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_cancelling_stops_the_stage_and_leaves_it_resumable(tmp_path: Path, prefect_server: str, worker: str) -> None:
+    made = command(
+        tmp_path, prefect_server, "pipeline", "deploy", str(config(tmp_path)), "--pool", worker, "--name", "to-cancel"
+    )
+    assert made.returncode == 0, made.stderr
+    run = start_run(prefect_server, "to-cancel", {"until": "base"})
+
+    def training() -> bool:
+        return any(
+            "pretraining" in file.read_text() for file in (tmp_path / "here" / "work" / "base").glob("*/events.jsonl")
+        )
+
+    wait_for(training, 120)
+    query(f"{prefect_server}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+
+    def stages() -> str:
+        return subprocess.run(["pgrep", "-f", f"stages.base {tmp_path}"], capture_output=True, text=True).stdout
+
+    assert stages()
+    wait_for(lambda: not stages(), 60)
+    wait_for(lambda: flow_run(prefect_server, run)["state"]["type"] == "CANCELLED", 60)
+    assert list(Store(tmp_path / "here").artifacts()) == [], "no half artifact"
+    (record,) = (json.loads(file.read_text()) for file in (tmp_path / "here" / "runs").glob("*/run.json"))
+    assert record["status"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_serve_brings_its_own_server_runs_and_stops(tmp_path: Path) -> None:
+    port = free_port()
+    words = ["pipeline", "serve", str(config(tmp_path)), "--cron", "0 2 * * *", "--port", str(port)]
+    log = open(tmp_path / "serve.log", "wb")  # noqa: SIM115 - closed below
+    process = subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=tmp_path, env=environment(tmp_path, None), stdout=log, stderr=log
+    )
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+
+        def served() -> Any:
+            assert process.poll() is None, (tmp_path / "serve.log").read_text()
+            try:
+                return query(f"{api}/deployments/filter", {})
+            except OSError:
+                return None
+
+        wait_for(served, 120)
+        assert (
+            len(
+                wait_for(
+                    lambda: query(
+                        f"{api}/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+                    )
+                )
+            )
+            >= 3
+        )
+        run = start_run(api, "small", {"until": "data"})
+        wait_for(lambda: flow_run(api, run)["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"), 120)
+        assert flow_run(api, run)["state"]["message"] == "1 stage: 1 ran, 0 cached"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+    wait_for(lambda: not subprocess.run(["pgrep", "-f", f"server start.*{port}"], capture_output=True).stdout, 30)
+    assert [program for program, _, _ in Store(tmp_path / "here").artifacts()] == ["data"]

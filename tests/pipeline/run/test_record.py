@@ -1,0 +1,115 @@
+"""Run records: who lives, what was killed, folders that go away, records that cannot be read."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.core.errors import ConfigError, StoreError
+from pipeline.run.gc import collect
+from pipeline.run.record import RunRecord, find_run, list_runs, load_run, report_of, unreadable_runs
+from pipeline.store.store import Store
+from tests.pipeline.plan.test_planning import config
+
+LIVES = """
+import sys, time
+from pathlib import Path
+from pipeline.runs import RunRecord
+from tests.pipeline.plan.test_planning import config
+record = RunRecord.start(Path(sys.argv[1]) / "home", config(Path(sys.argv[1])), "vcore run small.yaml", [{"key": "k"}])
+print(record.folder, flush=True)
+time.sleep(60)
+"""
+
+
+def start(tmp_path: Path) -> RunRecord:
+    return RunRecord.start(tmp_path / "home", config(tmp_path), "vcore run small.yaml", [])
+
+
+def statuses(tmp_path: Path) -> list[str]:
+    return [record["status"] for record in list_runs(tmp_path / "home")]
+
+
+def test_a_run_that_was_killed_is_seen_to_be(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", LIVES, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        assert statuses(tmp_path) == ["running"]
+        process.send_signal(signal.SIGKILL)
+    assert json.loads((folder / "run.json").read_text())["status"] == "running", "nobody was there to write it down"
+    assert statuses(tmp_path) == ["killed"]
+    with pytest.raises(ConfigError, match=r"it did not end \(status: killed\)"):
+        report_of(folder)
+    shown = CliRunner().invoke(app, ["runs", "--home", str(tmp_path / "home")])
+    assert "killed" in shown.output
+
+
+def test_a_run_lives_until_it_ends(tmp_path: Path) -> None:
+    record = start(tmp_path)
+    assert statuses(tmp_path) == ["running"]
+    record.end("failed", "it failed")
+    assert statuses(tmp_path) == ["failed"]
+
+
+def test_a_killed_run_keeps_nothing_once_a_whole_one_has_followed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    folder = store.folder("data", "k" * 64)
+    folder.mkdir(parents=True)
+    killed = start(tmp_path)
+    killed.data["plan"] = [{"stage": "data", "key": folder.name}]
+    killed.save()
+    assert collect(store, keep_last=1, keep_named=(), max_bytes=None) == [], "it is running"
+    del killed
+    assert statuses(tmp_path) == ["killed"]
+    assert collect(store, keep_last=1, keep_named=(), max_bytes=None) == [], "it is the newest of its pipeline"
+    whole = start(tmp_path)
+    whole.data["stages"] = [{"name": "report", "key": "r", "state": "ran", "seconds": 1.0}]
+    whole.end("done")
+    assert [removal.folder for removal in collect(store, keep_last=1, keep_named=(), max_bytes=None)] == [folder]
+
+
+def test_a_folder_that_is_removed_during_the_run_is_made_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    record = RunRecord.start(tmp_path / "home", config(tmp_path), "vcore run small.yaml", [], said.append)
+    shutil.rmtree(record.folder)
+    record.save()
+    assert len(said) == 1
+    assert "was removed while the run goes on" in said[0]
+    assert statuses(tmp_path) == ["running"]
+    assert sorted(os.listdir(record.folder)) == ["config.json", "lock", "run.json"]
+    record.end("done")
+    assert statuses(tmp_path) == ["done"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"id": "x", "stages": 1}'])
+def test_a_record_that_cannot_be_read_is_passed_over_and_named(tmp_path: Path, text: str) -> None:
+    bad, good = start(tmp_path), start(tmp_path)
+    for record in (bad, good):
+        record.end("done")
+    (bad.folder / "run.json").write_text(text)
+    home = tmp_path / "home"
+    Store(home)
+    assert [record["id"] for record in list_runs(home)] == [good.folder.name]
+    assert unreadable_runs(home) == [bad.folder / "run.json"]
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_run(find_run(home, bad.folder.name))
+
+
+def test_commands_name_the_records_that_they_pass_over(tmp_path: Path) -> None:
+    good = start(tmp_path)
+    good.end("done")
+    bad = start(tmp_path)
+    (bad.folder / "run.json").write_text("{")
+    home = ["--home", str(tmp_path / "home")]
+    answer = [sys.executable, "-m", "pipeline", "runs", *home, "--json"]
+    shown = subprocess.run(answer, capture_output=True, text=True, check=True)
+    assert [record["id"] for record in json.loads(shown.stdout)] == [good.folder.name]
+    assert "cannot be read and is passed over" in shown.stderr
+    assert isinstance(CliRunner().invoke(app, ["store", "gc", *home]).exception, StoreError), "there is no store yet"

@@ -1,0 +1,211 @@
+"""What the training stages share: loading with clear errors, checkpoints that reload, and a proof that cannot be had for nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerState
+
+from stages.harness.context import StageError
+from stages.training.checkpoint import load_model_and_tokenizer, save_checkpoint
+from stages.training.loop import TRAINER_STATE, StageCallback, find_resumable_checkpoint
+from stages.training.options import record_config
+from stages.training.proof import training_proof
+from stages.training.setup import prepare_torch
+from tests.tiny import make_tiny_model, make_tiny_tokenizer
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return make_tiny_model(tmp_path / "base")
+
+
+@pytest.fixture
+def trained(base: Path, tmp_path: Path) -> tuple[Any, Any, Path]:
+    """A model whose weights moved, and its saved checkpoint."""
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1.5)
+    save_checkpoint(model, tokenizer, tmp_path / "trained", "float32")
+    return model, tokenizer, tmp_path / "trained"
+
+
+def state(steps: int = 2, losses: tuple[float, ...] = (2.0, 1.0)) -> TrainerState:
+    return TrainerState(
+        global_step=steps, log_history=[{"loss": loss, "step": step} for step, loss in enumerate(losses, 1)]
+    )
+
+
+def prove(trained: tuple[Any, Any, Path], base: Path, **changes: Any) -> dict[str, Any]:
+    model, tokenizer, after = trained
+    arguments = {"before": base, "after": after, "dtype": "float32", "state": state(), "planned_steps": 2, **changes}
+    return training_proof(model, tokenizer, **arguments)
+
+
+def test_the_proof_says_what_was_done(trained: tuple[Any, Any, Path], base: Path) -> None:
+    proof = prove(trained, base)
+    assert (proof["steps"], proof["loss_first"], proof["loss_last"]) == (2, 2.0, 1.0)
+    before, after = (load_model_and_tokenizer(folder, "float32")[0] for folder in (base, trained[2]))
+    change = (after.model.norm.weight - before.model.norm.weight).double().norm()
+    norm = torch.cat([parameter.flatten().double() for parameter in before.parameters()]).norm()
+    assert proof["relative_weight_change"] == pytest.approx((change / norm).item())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"planned_steps": 3}, "did 2 of 3 planned steps"),
+        ({"planned_steps": 0, "state": state(0)}, "did 0 of 0 planned steps"),
+        ({"state": state(losses=())}, "missing or not finite"),
+        ({"state": state(losses=(2.0, float("nan")))}, "missing or not finite"),
+    ],
+)
+def test_no_proof_without_steps_and_losses(
+    trained: tuple[Any, Any, Path], base: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(StageError, match=message):
+        prove(trained, base, **changes)
+
+
+def test_no_proof_without_a_change(base: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    save_checkpoint(model, tokenizer, tmp_path / "same", "float32")
+    with pytest.raises(StageError, match="the weights did not change"):
+        prove((model, tokenizer, tmp_path / "same"), base)
+
+
+def test_no_proof_for_a_checkpoint_that_is_not_the_model(trained: tuple[Any, Any, Path], base: Path) -> None:
+    with torch.no_grad():
+        trained[0].model.norm.weight[0] += 1e-6
+    with pytest.raises(StageError, match="differs from the trained model"):
+        prove(trained, base)
+
+
+def test_no_proof_when_tokenizer_and_configs_disagree(trained: tuple[Any, Any, Path], base: Path) -> None:
+    path = trained[2] / "generation_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "eos_token_id": 5}), encoding="utf-8")
+    with pytest.raises(StageError, match="disagree on: end of sequence"):
+        prove(trained, base)
+
+
+def test_a_saved_checkpoint_is_complete_and_agrees_with_its_tokenizer(base: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    model.generation_config.eos_token_id = [7]
+    model.config.pad_token_id = None
+    save_checkpoint(model, tokenizer, tmp_path / "out", "bfloat16")
+    saved, saved_tokenizer = load_model_and_tokenizer(tmp_path / "out", "bfloat16")
+    assert saved.dtype == torch.bfloat16
+    assert saved.generation_config.eos_token_id == [tokenizer.eos_token_id, 7]
+    assert saved.config.pad_token_id == saved_tokenizer.pad_token_id == tokenizer.pad_token_id
+    assert saved_tokenizer.chat_template == tokenizer.chat_template
+
+
+def test_models_that_do_not_load_are_named(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no model here \(config.json is missing\)"):
+        load_model_and_tokenizer(tmp_path / "nowhere", "float32")
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(StageError, match="the model does not load"):
+        load_model_and_tokenizer(base, "float32")
+    weights.unlink()
+    with pytest.raises(StageError, match="the model does not load"):
+        load_model_and_tokenizer(base, "float32")
+
+
+def test_missing_weights_are_not_made_up(base: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(base / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageError, match="1 weights are missing and would be random"):
+        load_model_and_tokenizer(base, "float32")
+
+
+def test_tokenizers_that_cannot_chat_with_the_model_are_refused(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.add_tokens([f"extra{index}" for index in range(3)])
+    tokenizer.save_pretrained(base)
+    with pytest.raises(
+        StageError,
+        match=f"the tokenizer has {config['vocab_size'] + 3} tokens but the model embeds {config['vocab_size']}",
+    ):
+        load_model_and_tokenizer(base, "float32")
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(StageError, match="no chat template"):
+        load_model_and_tokenizer(base, "float32")
+
+
+def test_only_a_complete_checkpoint_is_resumed(tmp_path: Path) -> None:
+    assert find_resumable_checkpoint(tmp_path / "none") is None
+    for step, complete in ((9, True), (10, True), (20, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        if complete:
+            (folder / TRAINER_STATE).touch()
+    assert find_resumable_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert not (tmp_path / "checkpoint-20").exists()
+
+
+class Reported:
+    """A stage's context that keeps what it is told."""
+
+    def __init__(self, record: Path) -> None:
+        self.record, self.main, self.stop_requested = record, True, False
+        self.shown: list[dict[str, Any]] = []
+
+    def progress(self, step: int, total: int, phase: str, **shown: Any) -> None:
+        self.shown.append(shown)
+
+    def curve(self, step: int, **values: Any) -> None:
+        pass
+
+
+def test_rates_count_tokens_where_they_come_and_time_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Completions that serve two steps are counted with the first; a resumed run does not count what the one before had done."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ctx: Any = Reported(tmp_path)
+    callback = StageCallback(ctx, "grpo")
+    callback.on_train_begin(None, TrainerState(global_step=2, max_steps=6, num_input_tokens_seen=5000), None)
+    for step, logs in enumerate([{"num_tokens": 6000.0}, {}, {"num_tokens": 7000.0}, {}], start=3):
+        now += 2.0
+        callback.on_log(None, TrainerState(global_step=step, max_steps=6), None, {"loss": 0.0, **logs})
+    assert [shown.get("tokens_per_s") for shown in ctx.shown[1:]] == [500, None, 250, None]
+    assert (callback.tokens, callback.seconds, callback.tokens_per_second) == (2000.0, 8.0, 250.0)
+
+
+def test_the_whole_configuration_is_recorded_without_the_machines_paths(tmp_path: Path) -> None:
+    from trl import SFTConfig
+
+    arguments = SFTConfig(
+        output_dir=str(tmp_path / "out"), bf16=False, use_cpu=True, report_to="none", optim="sgd", deepspeed=None
+    )
+    record_config(Reported(tmp_path), arguments)  # type: ignore[arg-type]
+    text = (tmp_path / "trainer_config.json").read_text(encoding="utf-8")
+    recorded = json.loads(text)
+    assert {field.name for field in dataclasses.fields(SFTConfig) if field.init} - recorded.keys() <= {
+        "output_dir",
+        "logging_dir",
+        "run_name",
+    }
+    assert (recorded["optim"], recorded["lr_scheduler_kwargs"]) == ("sgd", None)
+    assert str(tmp_path) not in text
+
+
+def test_a_process_of_several_on_a_cpu_can_load_what_it_saved(tmp_path: Path) -> None:
+    ctx: Any = SimpleNamespace(machine=SimpleNamespace(threads=torch.get_num_threads(), device="cpu"), seed=0)
+    prepare_torch(ctx)
+    torch.use_deterministic_algorithms(False)
+    torch.save({"moment": torch.arange(3.0)}, tmp_path / "optimizer.pt")
+    loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
+    assert loaded["moment"].tolist() == [0.0, 1.0, 2.0]
