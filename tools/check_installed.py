@@ -21,7 +21,7 @@ IMPORTS = {
     "vllm": "from vllm import LLM",
     "prefect": "import prefect.server.api.server",
     "evaluation libraries": "import datasets, evaluate, math_verify, matplotlib, peft",
-    "vcore": "import pipeline.cli",
+    "vcore": "import pipeline.cli.app",
 }
 TORCH_HELP = """\
 setup: the torch that was installed does not run here. On a CPU machine that happens when pip's package index has only torch's CUDA

@@ -163,7 +163,7 @@ def serve(connection: Connection) -> None:
 
 
 def main() -> None:
-    """`python -m evaluation.engines.replicas FD PARENT`: ends with the process that started it, however that ends."""
+    """`python -m evaluation.harness.replicas FD PARENT`: ends with the process that started it, however that ends."""
     parent = int(sys.argv[2])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the request was made

@@ -1,87 +1,58 @@
-"""Rewards and weighting methods of the user's own, looked at before anything runs: is what the config names there, and does it take its
-options? The files are parsed, never run: importing them takes torch."""
+"""Custom rewards and weighting methods, looked at before anything runs: does the file define what the config names, and does
+it take its options? The files are parsed, never run: importing them takes torch."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+import copy
+import inspect
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import PipelineConfig, nearest
+from pipeline.config.schema import nearest
 from pipeline.core.errors import ConfigError
-from stages.sft.method_settings import CustomSettings
-
-REWARD_ARGUMENTS = 3
-"""A reward is called with problems, completions and finish reasons."""
-METHOD_ARGUMENTS = 1
-"""The `self` of a class that is made with nothing but its options."""
+from pipeline.plan.graph import Stage
+from stages.harness.declaration import CustomCode
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr | None
 """What a name of a module is bound to; None where that cannot be seen (an import)."""
 
 
-def check_own_code(config: PipelineConfig, programs: set[str]) -> None:
-    """Raise `ConfigError` for a file that does not parse, a name that it does not define or defines as something else, and options that
-    it does not take. What cannot be seen without running the file passes."""
-    if config.sft is not None and "sft" in programs and isinstance(config.sft.method, CustomSettings):
-        method = config.sft.method
-        found = _find(method.file, method.class_name, "sft.method", "class_name")
-        if isinstance(found, ast.expr | ast.FunctionDef | ast.AsyncFunctionDef) and not _may_be_made(found):
-            raise ConfigError(
-                f"{method.class_name} of {method.file} is no class",
-                where="sft.method.class_name",
-                fix="See docs/methods.md.",
-            )
-        if isinstance(found, ast.ClassDef):
-            if not found.bases:
-                raise ConfigError(
-                    f"{method.class_name} of {method.file} does not derive from stages.sft.reweighting.base.Method",
-                    where="sft.method.class_name",
-                    fix="See docs/methods.md.",
-                )
-            made = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
-            if made and not found.decorator_list:
-                _check_options(
-                    made[-1],
-                    METHOD_ARGUMENTS,
-                    method.options,
-                    f"{method.class_name} of {method.file}",
-                    "sft.method.options",
-                )
-    if config.grpo is not None and "grpo" in programs:
-        for index, part in enumerate(config.grpo.rewards.custom):
-            where = f"grpo.rewards.custom.{index}"
-            found = _find(part.file, part.function, where, "function")
-            if isinstance(found, ast.ClassDef | ast.AsyncFunctionDef) or (
-                isinstance(found, ast.expr) and not _may_be_made(found)
-            ):
-                raise ConfigError(
-                    f"{part.function} of {part.file} is no function", where=f"{where}.function", fix="See docs/rl.md."
-                )
-            if isinstance(found, ast.FunctionDef):
-                _check_options(
-                    found, REWARD_ARGUMENTS, part.options, f"{part.function} of {part.file}", f"{where}.options"
-                )
+def check_custom_code(stages: Iterable[Stage]) -> None:
+    """Raise `ConfigError` for a file that does not parse, a name that it does not define or defines as something else, and
+    options that it does not take. What cannot be seen without running the file passes."""
+    for code in (code for stage in stages for code in stage.kind.custom_code(stage.settings)):
+        definition = _definition(code)
+        what = f"{code.name} of {code.file}"
+        if not _may_be(code.kind, definition):
+            message, where = f"{what} is no {code.kind}", f"{code.setting}.{code.name_field}"
+            raise ConfigError(message, where=where, fix=f"See {code.page}.")
+        if isinstance(definition, ast.ClassDef):
+            if not definition.bases:
+                message, where = f"{what} does not derive from {code.base}", f"{code.setting}.{code.name_field}"
+                raise ConfigError(message, where=where, fix=f"See {code.page}.")
+            made = [node for node in definition.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+            definition = made[-1] if made and not definition.decorator_list else None
+        if isinstance(definition, ast.FunctionDef):
+            _check_options(_signature(definition), code, what)
 
 
-def _find(file: str, name: str, where: str, setting: str) -> Definition:
-    path = Path(file).expanduser()
+def _definition(code: CustomCode) -> Definition:
+    where = f"{code.setting}.file"
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(Path(code.file).expanduser().read_bytes())
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise ConfigError(
-            f"{file}{line} is not Python: {error}", where=f"{where}.file", fix="Name a Python file."
-        ) from None
+        raise ConfigError(f"{code.file}{line} is not Python: {error}", where=where, fix="Name a Python file.") from None
     except OSError as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error.strerror}", where=f"{where}.file", fix="Name a Python file."
-        ) from None
+        message = f"{code.file} cannot be read: {error.strerror}"
+        raise ConfigError(message, where=where, fix="Name a Python file.") from None
     bound = dict(_bound(tree.body))
-    if name not in bound and "*" not in bound:
-        raise ConfigError(f"{file} defines no {name!r}{nearest(name, bound)}", where=f"{where}.{setting}")
-    return bound.get(name)
+    if code.name not in bound and "*" not in bound:
+        message = f"{code.file} defines no {code.name!r}{nearest(code.name, bound)}"
+        raise ConfigError(message, where=f"{code.setting}.{code.name_field}")
+    return bound.get(code.name)
 
 
 def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, Definition]]:
@@ -104,36 +75,45 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, Definition]]:
                 yield from _bound(handler.body)
 
 
-def _may_be_made(found: Definition) -> bool:
-    """Whether an expression may give a function or a class: a name, a call (functools.partial), a lambda; not a constant or a list."""
-    return isinstance(found, ast.Name | ast.Attribute | ast.Call | ast.Lambda | ast.IfExp | ast.Subscript | ast.BoolOp)
+def _may_be(kind: str, definition: Definition) -> bool:
+    """Whether a name may stand for a function or a class: a call (functools.partial), a lambda; not a constant or a list."""
+    if isinstance(definition, ast.expr):
+        maybe = ast.Name | ast.Attribute | ast.Call | ast.Lambda | ast.IfExp | ast.Subscript | ast.BoolOp
+        return isinstance(definition, maybe)
+    return definition is None or isinstance(definition, ast.ClassDef if kind == "class" else ast.FunctionDef)
 
 
-def _check_options(function: ast.FunctionDef, given: int, options: Mapping[str, Any], what: str, where: str) -> None:
-    """Whether a function can be called with `given` positional arguments and these options."""
-    arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    if len(positional) < given and arguments.vararg is None:
-        raise ConfigError(
-            f"{what} takes {len(positional)} arguments, and is called with {given}",
-            where=where.rpartition(".")[0],
-            fix="See docs/rl.md.",
-        )
-    named = [argument.arg for argument in arguments.args if argument in positional[given:]]
-    with_default = (
-        {argument.arg for argument in positional[len(positional) - len(arguments.defaults) :]}
-        if arguments.defaults
-        else set()
-    )
-    with_default |= {
-        a.arg for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is not None
-    }
-    named += [argument.arg for argument in arguments.kwonlyargs]
-    for option in options:
-        if option not in named and (
-            arguments.kwarg is None or option in {argument.arg for argument in positional[:given]}
-        ):
-            raise ConfigError(f"{what} takes no {option!r}{nearest(option, named) if named else ''}", where=where)
-    missing = [name for name in named if name not in with_default and name not in options]
+def _signature(function: ast.FunctionDef) -> inspect.Signature:
+    """The signature of a function that is only parsed; a default stands for any."""
+    arguments = copy.deepcopy(function.args)
+    for argument in ast.walk(arguments):
+        if isinstance(argument, ast.arg):
+            argument.annotation = None
+    nothing = ast.Constant(None)
+    arguments.defaults = [nothing for _ in arguments.defaults]
+    arguments.kw_defaults = [None if default is None else nothing for default in arguments.kw_defaults]
+    empty = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, nothing)))
+    return inspect.signature(eval(compile(empty, function.name, "eval")))
+
+
+def _check_options(signature: inspect.Signature, code: CustomCode, what: str) -> None:
+    """Whether it can be called with the positional arguments it will get and these options."""
+    where = f"{code.setting}.options"
+    of_kind: dict[Any, list[inspect.Parameter]] = {}
+    for parameter in signature.parameters.values():
+        of_kind.setdefault(parameter.kind, []).append(parameter)
+    positional = of_kind.get(inspect.Parameter.POSITIONAL_ONLY, [])
+    positional = positional + of_kind.get(inspect.Parameter.POSITIONAL_OR_KEYWORD, [])
+    if len(positional) < code.positional and inspect.Parameter.VAR_POSITIONAL not in of_kind:
+        message = f"{what} takes {len(positional)} arguments, and is called with {code.positional}"
+        raise ConfigError(message, where=code.setting, fix=f"See {code.page}.")
+    taken = {parameter.name for parameter in positional[: code.positional]}
+    named = [p for p in positional[code.positional :] if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    named += of_kind.get(inspect.Parameter.KEYWORD_ONLY, [])
+    names = [parameter.name for parameter in named]
+    for option in code.options:
+        if option not in names and (inspect.Parameter.VAR_KEYWORD not in of_kind or option in taken):
+            raise ConfigError(f"{what} takes no {option!r}{nearest(option, names) if names else ''}", where=where)
+    missing = [p.name for p in named if p.default is inspect.Parameter.empty and p.name not in code.options]
     if missing:
         raise ConfigError(f"{what} needs {', '.join(missing)}", where=where, fix="Give a value for each.")

@@ -1,6 +1,7 @@
 """Everything that can be known to be wrong before the first stage starts. Runs in `vcore plan` and `vcore run`; loads no model.
 
-Settings check themselves (pipeline/config/schema.py, stages/*/settings.py); here are the checks that need the machine or two sections at once.
+Settings check themselves (pipeline/config/schema.py, stages/*/settings.py). Here are the checks that need the machine or two
+sections at once; what a stage needs stands in its declaration (stages/*/stage.py).
 """
 
 from __future__ import annotations
@@ -8,39 +9,41 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from evaluation.engines.vllm_cpu import HEAD_SIZES
-from pipeline.checks.custom_code import check_own_code
+from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
-from pipeline.config.execution import LaunchSettings
-from pipeline.config.schema import MAKE_MODEL, PipelineConfig, nearest
+from pipeline.config.schema import PipelineConfig, nearest
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.launch.machine import stage_device, visible_gpus
-from pipeline.plan.graph import build_graph
+from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
+from stages.base.settings import MAKE
 
-TRAINS_IN_PROCESSES = ("sft", "grpo")
-"""Stage programs that can share their work out over several processes."""
+SET_UP = "Install the pinned set: make setup, then vcore doctor."
 
 
-def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
+def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
     """Raise `ConfigError` for what a stage that has to run would trip over later."""
-    programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
-    if not programs:
+    stages = [planned.stage for planned in plan if planned.state != "HIT"]
+    if not stages:
         return
-    places = _places(config, plan)
-    here = {program for program in programs if program not in _only_in_jobs(config)}
-    _execution(config, "cuda" if any(places[program] == "cuda" for program in here) else "cpu")
-    _libraries(config, programs)
-    _needs_gpu(config, places)
-    check_own_code(config, programs)
-    check_batches(config, programs)
-    check_lengths(config, programs, model_length(config))
-    for where in ("cpu", "cuda"):
-        check_memory(config, {program for program in here if places[program] == where}, where)
-    _heads(config, places)
+    device = {stage.name: stage_device(config.execution, stage) for stage in stages}
+    here = [stage for stage in stages if config.execution.launch_of(stage.name).kind != "slurm"]
+    _check_launches(config)
+    _check_gpus(config, here, device)
+    _check_libraries(stages)
+    for stage in stages:
+        for need in stage.kind.needs_gpu(stage.settings) if device[stage.name] == "cpu" else ():
+            raise ConfigError(f"{need.message}, and this run is on the CPU", where=need.setting, fix=need.fix)
+    check_custom_code(stages)
+    check_batches(config, stages)
+    check_lengths(stages, model_length(config))
+    check_memory(config, [stage for stage in here if device[stage.name] == "cpu"])
+    _check_heads(config, [stage for stage in stages if device[stage.name] == "cpu"])
     free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
     if free < config.execution.min_free_gib:
         raise StoreError(
@@ -50,129 +53,73 @@ def preflight(config: PipelineConfig, plan: list[Planned]) -> None:
         )
 
 
-def _places(config: PipelineConfig, plan: list[Planned]) -> dict[str, str]:
-    """Program -> `cpu` or `cuda`, of what has to run; where stages of one program differ, the CPU, which takes less."""
-    launches = config.execution.launch
-    places: dict[str, str] = {}
-    for stage in (planned.stage for planned in plan if planned.state != "HIT"):
-        place = stage_device(config.execution, stage.program, launches.get(stage.name, LaunchSettings()))
-        places[stage.program] = "cpu" if place == "cpu" else places.get(stage.program, place)
-    return places
-
-
-def _only_in_jobs(config: PipelineConfig) -> set[str]:
-    """Programs all stages of which are Slurm jobs: what their nodes have is not known here."""
-    here = set()
-    for stage in build_graph(config):
-        launch = config.execution.launch.get(stage.name)
-        if launch is None or launch.kind != "slurm":
-            here.add(stage.program)
-    return {stage.program for stage in build_graph(config)} - here
-
-
-def _execution(config: PipelineConfig, where: str) -> None:
-    names = {stage.name: stage.program for stage in build_graph(config)}
+def _check_launches(config: PipelineConfig) -> None:
+    """What `execution:` says of single stages can be done, for each stage it names."""
+    kinds = {stage.name: stage.kind for stage in build_graph(config)}
     for section in ("launch", "time_limit_s"):
         for name in getattr(config.execution, section):
-            if name not in names:
-                raise ConfigError(
-                    f"this pipeline has no stage {name!r}{nearest(name, names)}", where=f"execution.{section}.{name}"
-                )
+            if name not in kinds:
+                where = f"execution.{section}.{name}"
+                raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, kinds)}", where=where)
+    several = dict.fromkeys(kind.name for kind in kinds.values() if kind.several_processes)
     for name, launch in config.execution.launch.items():
-        if (launch.kind in ("torchrun", "accelerate") or launch.processes > 1) and names[
-            name
-        ] not in TRAINS_IN_PROCESSES:
-            raise ConfigError(
-                f"{name} is one process; {' and '.join(TRAINS_IN_PROCESSES)} can be several",
-                where=f"execution.launch.{name}",
-                fix="Use kind: local or slurm.",
-            )
+        where = f"execution.launch.{name}"
+        if (launch.kind in ("torchrun", "accelerate") or launch.processes > 1) and not kinds[name].several_processes:
+            can = f"; {' and '.join(several)} can be several" if several else ""
+            raise ConfigError(f"{name} is one process{can}", where=where, fix="Use kind: local or slurm.")
         if launch.config is not None and not Path(launch.config).expanduser().is_file():
-            raise ConfigError(f"file {launch.config} does not exist", where=f"execution.launch.{name}.config")
+            raise ConfigError(f"file {launch.config} does not exist", where=f"{where}.config")
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
-            raise ConfigError(
-                "there is no sbatch on this machine",
-                where=f"execution.launch.{name}",
-                fix="Start the run on a node of the cluster.",
-            )
-    wanted, there = config.execution.gpus, len(visible_gpus())
-    if where == "cuda" and wanted is not None and wanted > there:
+            fix = "Start the run on a node of the cluster."
+            raise ConfigError("there is no sbatch on this machine", where=where, fix=fix)
+
+
+def _check_gpus(config: PipelineConfig, here: list[Stage], device: dict[str, str]) -> None:
+    """The GPUs that stages on this machine ask for are there."""
+    on_gpu = [stage for stage in here if device[stage.name] == "cuda"]
+    asked, visible = config.execution.gpus, len(visible_gpus())
+    if on_gpu and asked is not None and asked > visible:
+        message = f"{asked} GPUs are asked for and {visible} can be seen"
+        raise ConfigError(message, where="execution.gpus", fix=f"At most {visible}.")
+    there = asked or visible
+    for stage in on_gpu:
+        vllm = stage.kind.vllm(stage.settings)
+        if vllm is None or not vllm.engine or vllm.tensor_parallel * vllm.data_parallel <= there:
+            continue
+        needed = vllm.tensor_parallel * vllm.data_parallel
+        field = "data_parallel" if vllm.data_parallel > 1 else "tensor_parallel"
         raise ConfigError(
-            f"{wanted} GPUs are asked for and {there} can be seen", where="execution.gpus", fix=f"At most {there}."
+            f"{vllm.data_parallel} engines of {vllm.tensor_parallel} GPUs need {needed}, and a stage has {there}",
+            where=f"{stage.program}.{field}",
+            fix=f"At most {there} in all.",
         )
 
 
-def _libraries(config: PipelineConfig, programs: set[str]) -> None:
-    wanted: dict[str, str] = {}
-    if "generate" in programs and config.generate.engine == "vllm":
-        wanted["generate.engine"] = "vllm"
-    if "grpo" in programs and config.grpo is not None and config.grpo.rollout != "transformers":
-        wanted["grpo.rollout"] = "vllm"
-    for where, module in wanted.items():
-        if importlib.util.find_spec(module) is None:
-            raise ConfigError(
-                "vLLM is not installed",
-                where=where,
-                fix=f"Install the pinned set (make setup), or choose `--set {where}=transformers` (slower at scale).",
-            )
-    for name, section in (("sft", config.sft), ("grpo", config.grpo)):
-        for tracker in section.trackers if section is not None and name in programs else ():
-            if importlib.util.find_spec(tracker) is None:
-                raise ConfigError(
-                    f"{tracker} is not installed",
-                    where=f"{name}.trackers",
-                    fix=f"pip install {tracker}, or leave it out.",
-                )
-    if programs & {"base", "sft", "grpo", "generate"} and importlib.util.find_spec("torch") is None:
-        raise ConfigError("torch is not installed", fix="Install the pinned set: make setup, then vcore doctor.")
-
-
-def _needs_gpu(config: PipelineConfig, places: dict[str, str]) -> None:
-    if (
-        config.grpo is not None
-        and places.get("grpo") == "cpu"
-        and (config.grpo.sleep or config.grpo.rollout == "vllm_server")
-    ):
-        name = "sleep" if config.grpo.sleep else "rollout"
-        raise ConfigError("needs a GPU, and this run is on the CPU", where=f"grpo.{name}", fix="Leave it out here.")
-    _engines_fit(config, {program for program, where in places.items() if where == "cuda"} - _only_in_jobs(config))
-    for name, section in (("sft", config.sft), ("grpo", config.grpo), ("generate", config.generate)):
-        if section is not None and section.dtype != "float32" and places.get(name) == "cpu":
-            raise ConfigError(
-                f"{section.dtype} is for GPUs, and this run is on the CPU",
-                where=f"{name}.dtype",
-                fix=f"Use `--set {name}.dtype=float32`.",
-            )
-
-
-def _engines_fit(config: PipelineConfig, programs: set[str]) -> None:
-    """The GPUs that vLLM is told to use are there, for programs that use some of this machine's."""
-    there = config.execution.gpus or len(visible_gpus())
-    engines = {"generate": (config.generate.tensor_parallel, config.generate.data_parallel)}
-    if config.grpo is not None and config.grpo.rollout == "vllm":
-        engines["grpo"] = (config.grpo.tensor_parallel, 1)
-    for name, (tensor, data) in engines.items():
-        if name in programs and tensor * data > there:
-            raise ConfigError(
-                f"{data} engines of {tensor} GPUs need {tensor * data}, and a stage has {there}",
-                where=f"{name}.data_parallel" if data > 1 else f"{name}.tensor_parallel",
-                fix=f"At most {there} in all.",
-            )
+def _check_libraries(stages: list[Stage]) -> None:
+    for stage in stages:
+        vllm = stage.kind.vllm(stage.settings)
+        if vllm is not None and importlib.util.find_spec("vllm") is None:
+            instead = f"choose `--set {vllm.setting}=transformers` (slower at scale)"
+            fix = f"Install the pinned set (make setup), or {instead}."
+            raise ConfigError("vLLM is not installed", where=vllm.setting, fix=fix)
+        for setting, module in stage.kind.modules(stage.settings):
+            if importlib.util.find_spec(module) is None:
+                fix = f"pip install {module}, or leave it out."
+                raise ConfigError(f"{module} is not installed", where=setting, fix=fix)
+        if "torch" in stage.kind.libraries and importlib.util.find_spec("torch") is None:
+            raise ConfigError("torch is not installed", fix=SET_UP)
 
 
 def _model_settings(config: PipelineConfig) -> dict[str, Any]:
     """What can be known of the model without the hub, by the names of a checkpoint's config.json; empty for a model of the hub."""
-    if config.model == MAKE_MODEL:
+    if config.model == MAKE:
         return {"max_position_embeddings": config.base.max_position_embeddings, "head_dim": config.base.head_dim}
     folder = Path(config.model).expanduser()
     file = folder / "config.json"
     if not file.is_file():
         if folder.is_dir():
-            raise ConfigError(
-                f"{config.model} holds no config.json: not a checkpoint folder",
-                where="model",
-                fix="Name a Hugging Face checkpoint.",
-            )
+            message = f"{config.model} holds no config.json: not a checkpoint folder"
+            raise ConfigError(message, where="model", fix="Name a Hugging Face checkpoint.")
         return {}
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
@@ -187,21 +134,18 @@ def model_length(config: PipelineConfig) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def _heads(config: PipelineConfig, places: dict[str, str]) -> None:
+def _check_heads(config: PipelineConfig, on_cpu: list[Stage]) -> None:
     """On a CPU vLLM has attention for some head sizes only."""
-    samplers = {
-        "generate": config.generate.engine == "vllm",
-        "grpo": config.grpo is not None and config.grpo.rollout == "vllm",
-    }
-    if not any(uses and places.get(name) == "cpu" for name, uses in samplers.items()):
+    engines = [vllm for stage in on_cpu if (vllm := stage.kind.vllm(stage.settings)) is not None and vllm.engine]
+    if not engines:
         return
-    found = _model_settings(config)
-    size = found.get("head_dim")
-    if size is None and {"hidden_size", "num_attention_heads"} <= found.keys():
-        size = found["hidden_size"] // found["num_attention_heads"]
+    model = _model_settings(config)
+    size = model.get("head_dim")
+    if size is None and {"hidden_size", "num_attention_heads"} <= model.keys():
+        size = model["hidden_size"] // model["num_attention_heads"]
     if isinstance(size, int) and size not in HEAD_SIZES:
         raise ConfigError(
             f"vLLM on a CPU has no attention for heads of {size}; it has {', '.join(map(str, HEAD_SIZES))}",
-            where="base.head_dim" if config.model == MAKE_MODEL else "model",
+            where="base.head_dim" if config.model == MAKE else "model",
             fix="Use another size, or the engine and rollout `transformers`.",
         )

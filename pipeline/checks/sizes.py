@@ -2,113 +2,103 @@
 
 from __future__ import annotations
 
-from pipeline.config.execution import LaunchSettings
-from pipeline.config.schema import MAKE_MODEL, PipelineConfig
+from collections.abc import Iterable
+
+from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.launch.machine import hardware
-from stages.base.settings import BaseSettings
+from pipeline.plan.graph import Stage
+from stages.base.settings import MAKE, BaseSettings
 
 TRAINING_BYTES = 16
 """Of a parameter: the weight, its gradient and Adam's two moments, in float32."""
 
 
-def check_batches(config: PipelineConfig, programs: set[str]) -> None:
-    """Raise `ConfigError` for a step that its processes and micro-batches do not divide, or that has more prompts than there are."""
-    batches = {}
-    if config.sft is not None and "sft" in programs:
-        batches["sft"] = (config.sft.batch_size, config.sft.micro_batch_size, "rows", "sft.batch_size")
-    if config.grpo is not None and "grpo" in programs:
-        batches["grpo"] = (
-            config.grpo.completions_per_step,
-            config.grpo.micro_batch_size,
-            "completions",
-            "grpo.prompts_per_step",
-        )
-    for name, (batch, micro, what, setting) in batches.items():
-        processes = config.execution.launch.get(name, LaunchSettings()).processes
-        if batch % processes:
+def check_batches(config: PipelineConfig, stages: Iterable[Stage]) -> None:
+    """Raise `ConfigError` for a step that its processes and micro-batches do not divide, or with more prompts than there are."""
+    for stage in stages:
+        batch = stage.kind.batch(stage.settings)
+        if batch is None:
+            continue
+        processes = config.execution.launch_of(stage.name).processes
+        if batch.size % processes:
             raise ConfigError(
-                f"{processes} processes cannot share the {batch} {what} of a step evenly",
-                where=f"execution.launch.{name}.processes",
-                fix=f"Choose it, or {setting}, so that it divides.",
+                f"{processes} processes cannot share the {batch.size} {batch.unit} of a step evenly",
+                where=f"execution.launch.{stage.name}.processes",
+                fix=f"Choose it, or {batch.setting}, so that it divides.",
             )
-        if micro is not None and batch // processes % micro:
+        share, micro = batch.size // processes, batch.micro_batch_size
+        if micro is not None and share % micro:
             raise ConfigError(
-                f"{micro} does not divide the {batch // processes} {what} that each of {processes} processes has of a step",
-                where=f"{name}.micro_batch_size",
-                fix=f"Choose it so that {batch // processes} is a multiple, or leave it out.",
+                f"{micro} does not divide the {share} {batch.unit} that each of {processes} processes has of a step",
+                where=f"{stage.program}.micro_batch_size",
+                fix=f"Choose it so that {share} is a multiple, or leave it out.",
             )
-    if config.grpo is not None and "grpo" in programs:
+    if config.grpo is not None and any(stage.name == "grpo" for stage in stages):
         rows = [source.rows for source in config.data.rl]
-        known = sum(n for n in rows if n is not None)
-        if None not in rows and config.grpo.prompts_per_step > known:
+        available = sum(n for n in rows if n is not None)
+        if None not in rows and config.grpo.prompts_per_step > available:
             raise ConfigError(
-                f"a step of {config.grpo.prompts_per_step} prompts needs more than the {known} rows of data.rl",
+                f"a step of {config.grpo.prompts_per_step} prompts needs more than the {available} rows of data.rl",
                 where="grpo.prompts_per_step",
-                fix=f"At most {known}, or more rows.",
+                fix=f"At most {available}, or more rows.",
             )
 
 
-def check_lengths(config: PipelineConfig, programs: set[str], positions: int | None) -> None:
+def smaller_micro_batch(stage: Stage, micro_batch_size: int | None, processes: int) -> int | None:
+    """The largest micro-batch of at most half the size that the stage's batch can be cut into, or None where there is none.
+
+    Micro-batches change what a step costs in memory and not what it computes (to rounding), so the key stays as it is.
+
+    Args:
+        micro_batch_size: the size now; None is each process' whole share.
+    """
+    batch = stage.kind.batch(stage.settings)
+    if batch is None:
+        return None
+    now = micro_batch_size or batch.size // processes
+    return next((size for size in range(now // 2, 0, -1) if batch.size % (size * processes) == 0), None)
+
+
+def check_lengths(stages: Iterable[Stage], positions: int | None) -> None:
     """Raise `ConfigError` for a length above the model's `positions` (where they are known), or a completion that fills its context."""
-    sampling, rl = (
-        config.generate.max_model_len,
-        config.grpo.max_model_len if config.grpo is not None and "grpo" in programs else None,
-    )
-    sft = config.sft.max_length if config.sft is not None and "sft" in programs else None
-    for where, length in {"sft.max_length": sft, "generate.max_model_len": sampling, "grpo.max_model_len": rl}.items():
-        if positions is not None and length is not None and length > positions:
-            raise ConfigError(
-                f"{length} is more than the model's {positions} positions", where=where, fix=f"At most {positions}."
-            )
-    completions = [
-        (f"benchmarks.{i}.max_new_tokens", b.max_new_tokens, sampling) for i, b in enumerate(config.benchmarks)
-    ]
-    if "generate" not in programs:
-        completions = []
-    if config.grpo is not None and "grpo" in programs:
-        completions.append(("grpo.max_completion_length", config.grpo.max_completion_length, rl))
-    if config.grpo is not None and config.difficulty is not None and "generate" in programs:
-        completions.append(("grpo.max_completion_length", config.grpo.max_completion_length, sampling))
-    for where, new_tokens, context in completions:
-        if positions is not None and new_tokens >= positions:
-            raise ConfigError(
-                f"{new_tokens} new tokens leave no room for a prompt in the model's {positions} positions",
-                where=where,
-                fix="Lower it.",
-            )
-        if context is not None and new_tokens >= context:
-            raise ConfigError(
-                f"{new_tokens} new tokens leave no room for a prompt in a max_model_len of {context}",
-                where=where,
-                fix="Lower it.",
-            )
+    contexts = [context for stage in stages for context in stage.kind.contexts(stage.settings)]
+    for context in contexts:
+        if positions is not None and context.tokens is not None and context.tokens > positions:
+            message = f"{context.tokens} is more than the model's {positions} positions"
+            raise ConfigError(message, where=context.setting, fix=f"At most {positions}.")
+    for completion in (one for stage in stages for one in stage.kind.completions(stage.settings)):
+        for length, name in ((positions, f"the model's {positions} positions"), (completion.context, "")):
+            if length is not None and completion.tokens >= length:
+                room = name or f"a max_model_len of {length}"
+                message = f"{completion.tokens} new tokens leave no room for a prompt in {room}"
+                raise ConfigError(message, where=completion.setting, fix="Lower it.")
 
 
-def check_memory(config: PipelineConfig, programs: set[str], where: str) -> None:
-    """Raise `ConfigError` for caches of vLLM or a made model that this machine's memory does not hold; on a GPU `--estimate` says more."""
+def check_memory(config: PipelineConfig, on_cpu: Iterable[Stage]) -> None:
+    """Raise `ConfigError` for caches of vLLM or a made model that this machine's memory does not hold.
+
+    Args:
+        on_cpu: the stages that compute on this machine's CPU; of GPUs `vcore plan --estimate` says more.
+    """
     memory = hardware()["memory_gib"]
-    if where != "cpu" or not memory:
-        return
-    wanted = {}
-    if "generate" in programs and config.generate.engine == "vllm":
-        wanted["generate"] = (config.generate.cpu_kv_cache_gib, config.generate.data_parallel)
-    if config.grpo is not None and "grpo" in programs and config.grpo.rollout == "vllm":
-        wanted["grpo"] = (config.grpo.cpu_kv_cache_gib, config.execution.launch.get("grpo", LaunchSettings()).processes)
-    for name, (gib, engines) in wanted.items():
-        if gib * engines > memory:
-            each = f"{engines} engines of {gib} GiB each" if engines > 1 else f"{gib} GiB"
-            raise ConfigError(
-                f"{each} are more than this machine's {memory:g} GiB of memory", where=f"{name}.cpu_kv_cache_gib"
-            )
-    if config.model == MAKE_MODEL and "base" in programs:
-        needed = parameters(config.base) * TRAINING_BYTES / 2**30
-        if needed > memory:
-            raise ConfigError(
-                f"training a model of {parameters(config.base):,} parameters needs {needed:,.0f} GiB, and this machine has {memory:g}",
-                where="base",
-                fix="Make a smaller one (hidden_size, intermediate_size, layers, vocab_size).",
-            )
+    for stage in on_cpu if memory else ():
+        vllm = stage.kind.vllm(stage.settings)
+        engines = vllm.data_parallel * config.execution.launch_of(stage.name).processes if vllm is not None else 0
+        if vllm is not None and vllm.engine and vllm.cpu_kv_cache_gib * engines > memory:
+            gib = f"{vllm.cpu_kv_cache_gib} GiB"
+            needs = f"{engines} engines of {gib} each" if engines > 1 else gib
+            message = f"{needs} are more than this machine's {memory:g} GiB of memory"
+            raise ConfigError(message, where=f"{stage.program}.cpu_kv_cache_gib")
+        if isinstance(stage.settings, BaseSettings) and stage.settings.source == MAKE:
+            needed = parameters(stage.settings) * TRAINING_BYTES / 2**30
+            if needed > memory:
+                size = f"a model of {parameters(stage.settings):,} parameters"
+                raise ConfigError(
+                    f"training {size} needs {needed:,.0f} GiB, and this machine has {memory:g}",
+                    where="base",
+                    fix="Make a smaller one (hidden_size, intermediate_size, layers, vocab_size).",
+                )
 
 
 def parameters(base: BaseSettings) -> int:

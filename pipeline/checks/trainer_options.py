@@ -8,105 +8,101 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import functools
 import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache as remembered
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import PipelineConfig
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
-from pipeline.plan.code import library_versions, source_digests
+from pipeline.plan.code import code_of, library_versions
+from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned
 
-CLASSES = {"sft": "SFTConfig", "grpo": "GRPOConfig"}
 
-
-def check_names(config: PipelineConfig, plan: list[Planned]) -> None:
+def check_names(plan: Iterable[Planned]) -> None:
     """Raise `ConfigError` for an option that TRL does not have, and name the nearest that it has. Imports nothing."""
-    for program, trainer in _given(config, plan):
-        known = option_names(program)
-        unknown = [name for name in trainer if name not in known] if known else []
+    for stage, trainer in _given(plan):
+        config_class = stage.kind.trainer_config
+        names = option_names(config_class)
+        unknown = [name for name in trainer if name not in names] if names else []
         if unknown:
-            near = difflib.get_close_matches(unknown[0], sorted(known), n=1, cutoff=0.5)
+            near = difflib.get_close_matches(unknown[0], sorted(names), n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise ConfigError(
-                f"trainer.{unknown[0]}: {CLASSES[program]} has no such option",
-                where=f"{program}.trainer",
-                fix=f"{hint}See the documentation of trl.{CLASSES[program]}.",
+                f"trainer.{unknown[0]}: {config_class} has no such option",
+                where=f"{stage.program}.trainer",
+                fix=f"{hint}See the documentation of trl.{config_class}.",
             )
 
 
-@remembered
-def option_names(program: str) -> frozenset[str]:
-    """The fields of the program's config class and of those it is derived from, by their sources; none where these are not as they were.
+@functools.cache
+def option_names(config_class: str) -> frozenset[str]:
+    """The fields of a config class of TRL's and of those it is derived from, by their sources; none where these are not as they were.
 
     What cannot be read here (another version has its classes elsewhere, TRL is not installed) is left to the run.
     """
     chain = (
-        ("trl", f"trainer/{program}_config.py", CLASSES[program]),
+        ("trl", f"trainer/{config_class.removesuffix('Config').lower()}_config.py", config_class),
         ("trl", "trainer/base_config.py", "_BaseConfig"),
         ("transformers", "training_args.py", "TrainingArguments"),
     )
     names: set[str] = set()
     for package, module, name in chain:
-        found = importlib.util.find_spec(package)  # finds a package without importing it
-        file = Path((found.submodule_search_locations or [""])[0], module) if found is not None else Path()
-        if not file.is_file():
+        spec = importlib.util.find_spec(package)  # finds a package without importing it
+        file = Path((spec.submodule_search_locations or [""])[0], module) if spec is not None else Path()
+        tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
+        fields = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+        if fields is None:
             return frozenset()
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
-        if not classes:
-            return frozenset()
-        for statement in classes[0].body:
-            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-                names.add(statement.target.id)
+        names |= {f.target.id for f in fields if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)}
     return frozenset(names)
 
 
-def check_values(config: PipelineConfig, plan: list[Planned], cache: Path) -> None:
+CHECK = """
+import json, sys
+from stages.harness.context import StageError
+from {program}.run import check_trainer_options
+try:
+    check_trainer_options(json.load(sys.stdin))
+except StageError as error:
+    json.dump([error.message, error.fix], sys.stdout)
+    sys.exit(3)
+"""
+
+
+def check_values(plan: Iterable[Planned], cache: Path) -> None:
     """Check names, types and values, and that no option is one that this project sets itself, with TRL's own classes.
 
-    In a process of its own: importing TRL takes up to half a minute. What was found good is remembered in `cache`, for the same mapping,
+    In a process of its own: importing TRL takes up to half a minute. What passed is remembered in `cache`, for the same mapping,
     sources and versions. Raises `ConfigError` for what is wrong.
     """
-    for program, trainer in _given(config, plan):
-        known = (
-            cache
-            / f"trainer-options.{digest([program, trainer, source_digests(program), library_versions(program, exact=True)])}"
-        )
-        if known.exists():
+    for stage, trainer in _given(plan):
+        versions = library_versions(stage.kind.libraries, exact=True)
+        same = digest([stage.program, trainer, code_of(stage.kind, stage.settings), versions])
+        passed = cache / f"trainer-options.{same}"
+        if passed.exists():
             continue
-        code = (
-            "import json, sys\n"
-            f"from stages.{program}.run import check_trainer_options\n"
-            "from stages.runtime import StageError\n"
-            "try:\n    check_trainer_options(json.load(sys.stdin))\n"
-            "except StageError as error:\n    json.dump([error.message, error.fix], sys.stdout); sys.exit(3)\n"
-        )
-        answer = subprocess.run(
-            [sys.executable, "-P", "-c", code], input=json.dumps(trainer), capture_output=True, text=True
-        )
+        where = f"{stage.program}.trainer"
+        command = [sys.executable, "-P", "-c", CHECK.format(program=stage.kind.program)]
+        answer = subprocess.run(command, input=json.dumps(trainer), capture_output=True, text=True)
         if answer.returncode == 3:
             message, fix = json.loads(answer.stdout.splitlines()[-1])
-            raise ConfigError(message, where=f"{program}.trainer", fix=fix)
+            raise ConfigError(message, where=where, fix=fix)
         if answer.returncode != 0:
-            raise ConfigError(
-                f"TRL cannot be imported: {answer.stderr.strip().splitlines()[-1]}",
-                where=f"{program}.trainer",
-                fix="Run `vcore doctor`.",
-            )
+            message = f"TRL cannot be imported: {answer.stderr.strip().splitlines()[-1]}"
+            raise ConfigError(message, where=where, fix="Run `vcore doctor`.")
         with contextlib.suppress(OSError):  # a full disk: it is asked again next time
-            known.touch()
+            passed.touch()
 
 
-def _given(config: PipelineConfig, plan: list[Planned]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The mappings that are given, of stages that have to run: (program, mapping)."""
-    programs = {planned.stage.program for planned in plan if planned.state != "HIT"}
-    for program, section in (("sft", config.sft), ("grpo", config.grpo)):
-        if section is not None and program in programs and section.trainer:
-            yield program, section.trainer
+def _given(plan: Iterable[Planned]) -> Iterator[tuple[Stage, dict[str, Any]]]:
+    """The stages that have to run and whose settings hold options for TRL, with these."""
+    for stage in (planned.stage for planned in plan if planned.state != "HIT"):
+        trainer = getattr(stage.settings, "trainer", None) if stage.kind.trainer_config else None
+        if trainer:
+            yield stage, trainer

@@ -62,6 +62,10 @@ class ExecutionSettings(StageSettings):
     min_free_gib: float = execution(2.0, ge=0)
     """Refuse to start with less free disk than this below `home`."""
 
+    def launch_of(self, stage: str) -> LaunchSettings:
+        """How the process of a stage is started."""
+        return self.launch.get(stage, LaunchSettings())
+
     @model_validator(mode="after")
     def _limits(self) -> ExecutionSettings:
         for stage, seconds in self.time_limit_s.items():

@@ -17,7 +17,7 @@ from evaluation.benchmarks import BENCHMARKS
 from pipeline.config.execution import ExecutionSettings
 from pipeline.config.yaml_file import Document, Location, read
 from pipeline.core.errors import ConfigError
-from stages.base.settings import BaseSettings
+from stages.base.settings import MAKE, BaseSettings
 from stages.data.settings import DataSettings, SourceSettings
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
@@ -27,7 +27,6 @@ from stages.report.settings import ReportSettings
 from stages.score.settings import ScoreSettings
 from stages.sft.settings import SftSettings
 
-MAKE_MODEL = "make"
 MOST_GENERATED = 1_000_000
 """Rows that a generated task is asked for: it is searched for distinct ones until it has them all."""
 OWN_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*$")
@@ -38,7 +37,7 @@ class PipelineConfig(StageSettings):
 
     name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = identity(ge=0, lt=2**32)
-    model: str = identity(MAKE_MODEL)
+    model: str = identity(MAKE)
     """`make`: the base stage trains a small model from scratch; otherwise a local checkpoint folder or a hub id."""
     model_revision: str = identity("main")
     data_dir: str | None = execution(None)

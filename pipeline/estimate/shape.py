@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline.config.schema import MAKE_MODEL, PipelineConfig
+from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from stages.base.settings import BaseSettings
+from stages.base.settings import MAKE, BaseSettings
 from stages.sft.settings import LoraSettings
 
 
@@ -42,7 +42,7 @@ def shape_of(config: PipelineConfig) -> Shape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    if config.model == MAKE_MODEL:
+    if config.model == MAKE:
         found: Any = _made(config.base)
     else:
         folder = Path(config.model).expanduser()

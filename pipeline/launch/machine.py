@@ -12,12 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.execution import ExecutionSettings, LaunchSettings
+from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
 from pipeline.plan.code import ROOT
-
-USES_GPU = ("base", "sft", "grpo", "generate")
-"""Stage programs that compute on a GPU where there is one, and take a lease for it."""
+from pipeline.plan.graph import Stage
 
 
 def cores() -> int:
@@ -69,14 +67,15 @@ def device(execution: ExecutionSettings) -> str:
     return ("cuda" if gpus() else "cpu") if execution.device == "auto" else execution.device
 
 
-def stage_device(execution: ExecutionSettings, program: str, launch: LaunchSettings) -> str:
+def stage_device(execution: ExecutionSettings, stage: Stage) -> str:
     """`cpu` or `cuda`: what a stage computes on, which for a Slurm job is a matter of its node and not of this machine.
 
     Raises `ConfigError` when cuda is asked for, the stage would use it here, and there is none.
     """
+    launch = execution.launch_of(stage.name)
     if launch.kind == "slurm":
         return ("cuda" if asks_for_gpus(launch.sbatch) else "cpu") if execution.device == "auto" else execution.device
-    return device(execution) if program in USES_GPU or gpus() else "cpu"
+    return device(execution) if stage.kind.uses_gpu or gpus() else "cpu"
 
 
 def asks_for_gpus(sbatch: list[str]) -> bool:

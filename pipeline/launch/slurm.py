@@ -1,4 +1,4 @@
-"""A stage as a Slurm job: `python -m pipeline.slurm SPEC PROCESSES [SBATCH OPTION ...] -- COMMAND ...`.
+"""A stage as a Slurm job: `python -m pipeline.launch.slurm SPEC PROCESSES [SBATCH OPTION ...] -- COMMAND ...`.
 
 Submits the command with sbatch, follows the job, and ends as it ended. Stopping this process (SIGTERM) sends SIGTERM to the job, which
 saves its state and leaves; so does Slurm itself before the job's time limit (--signal). Node and orchestrator must share the store's files.

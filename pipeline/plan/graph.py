@@ -8,11 +8,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pipeline.config.schema import MAKE_MODEL, PipelineConfig
-from stages.base.settings import BaseSettings
+from pipeline.config.schema import PipelineConfig
+from stages.base.settings import MAKE, BaseSettings
+from stages.base.stage import STAGE as BASE
 from stages.data.settings import BenchmarkSource
+from stages.data.stage import STAGE as DATA
+from stages.difficulty.stage import STAGE as DIFFICULTY
 from stages.generate.settings import BenchmarkSettings
+from stages.generate.stage import STAGE as GENERATE
+from stages.grpo.stage import STAGE as GRPO
+from stages.harness.declaration import StageDeclaration
 from stages.harness.settings import StageSettings
+from stages.report.stage import STAGE as REPORT
+from stages.score.stage import STAGE as SCORE
+from stages.sft.stage import STAGE as SFT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +34,20 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One node of the graph. `name` is unique (`generate.sft`); `program` is the package that runs it (`stages/generate`)."""
+    """One node of the graph: a kind of stage with its settings and inputs."""
 
     name: str
-    program: str
+    """Unique in a pipeline: `generate.sft`."""
+    kind: StageDeclaration[Any]
     settings: StageSettings
     inputs: dict[str, Input]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Facts for the program that are not settings and do not enter the key."""
+
+    @property
+    def program(self) -> str:
+        """The kind of stage by name, the store's folder for its artifacts: `generate`."""
+        return self.kind.name
 
 
 def build_graph(config: PipelineConfig) -> list[Stage]:
@@ -45,16 +60,16 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
             ]
         }
     )
-    stages = [Stage("data", "data", data, {})]
+    stages = [Stage("data", DATA, data, {})]
 
-    if config.model == MAKE_MODEL:
+    if config.model == MAKE:
         inputs = {"data": Input("data", ("sft.jsonl",))} if config.base.corpus == "train_data" else {}
-        stages.append(Stage("base", "base", config.base, inputs))
+        stages.append(Stage("base", BASE, config.base, inputs))
     else:  # how a model would be made does not matter for one that is given
         stages.append(
             Stage(
                 "base",
-                "base",
+                BASE,
                 BaseSettings(source=config.model, revision=config.model_revision, chat=_needs_chat(config)),
                 {},
             )
@@ -65,7 +80,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     if config.sft is not None:
         stages += evaluations
         inputs = {"data": Input("data", ("sft.jsonl",)), "model": Input(checkpoint, ("model",))}
-        stages.append(Stage("sft", "sft", config.sft, inputs))
+        stages.append(Stage("sft", SFT, config.sft, inputs))
         checkpoint = "sft"
         evaluations = _evaluate(config, checkpoint)
 
@@ -80,13 +95,13 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
             inputs["dev"] = Input("data", ("dev.jsonl",))
         if config.grpo.lora_start == "sft_adapter":
             inputs |= {"adapter": Input("sft", ("adapter",)), "below": Input("base", ("model",))}
-        stages.append(Stage("grpo", "grpo", config.grpo, inputs))
+        stages.append(Stage("grpo", GRPO, config.grpo, inputs))
         checkpoint = "grpo"
         evaluations = _evaluate(config, checkpoint)
 
     stages += evaluations
     report = config.report.model_copy(update={"title": config.report.title or config.name})
-    stages.append(Stage("report", "report", report, {s.name: Input(s.name) for s in stages}))
+    stages.append(Stage("report", REPORT, report, {s.name: Input(s.name) for s in stages}))
     return stages
 
 
@@ -103,14 +118,14 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     benchmarks = Input("data", ("benchmarks",))
     generate = Stage(
         f"generate.{checkpoint}",
-        "generate",
+        GENERATE,
         config.generate.model_copy(update={"benchmarks": config.benchmarks}),
         {"data": benchmarks, "model": Input(checkpoint, ("model",))},
         {"checkpoint": checkpoint},
     )
     score = Stage(
         f"score.{checkpoint}",
-        "score",
+        SCORE,
         config.score,
         {"data": benchmarks, "generations": Input(generate.name)},
         {"checkpoint": checkpoint},
@@ -140,11 +155,11 @@ def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     settings = config.generate.model_copy(
         update={"benchmarks": sampled, "system_prompt": None, "enable_thinking": None}
     )
-    generate = Stage("generate.prompts", "generate", settings, {"data": data, "model": Input(checkpoint, ("model",))})
+    generate = Stage("generate.prompts", GENERATE, settings, {"data": data, "model": Input(checkpoint, ("model",))})
     difficulty = config.difficulty.model_copy(update={"scoring": config.score})
     return [
         generate,
-        Stage("difficulty", "difficulty", difficulty, {"data": data, "generations": Input(generate.name)}),
+        Stage("difficulty", DIFFICULTY, difficulty, {"data": data, "generations": Input(generate.name)}),
     ]
 
 

@@ -9,15 +9,11 @@ from typing import Any, Literal
 from pipeline.config.schema import PipelineConfig, nearest
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
-from pipeline.plan.code import library_versions, source_digests
-from pipeline.plan.external import READS_OUTSIDE, origins, resolve
 from pipeline.plan.graph import Stage, build_graph, downstream, select_stages, upstream
+from pipeline.plan.keys import KeyMaker
 from pipeline.plan.reasons import OWN_PARTS, against_nearest, differences, resumes_from
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Found, Store
-
-STAGE_SCHEMA = 1
-"""Raise it when the meaning of a stage's settings or payload changes in a way that its code digest does not show."""
 
 State = Literal["HIT", "RUN", "RESUME", "WAIT"]
 
@@ -77,37 +73,6 @@ def parse_triggers(words: str | None) -> tuple[str, ...]:
     return names
 
 
-class KeyMaker:
-    """Makes stage keys. Outside inputs (files, hub commits) are resolved once, when the maker is created: a run keeps what it planned."""
-
-    def __init__(self, config: PipelineConfig, store: Store) -> None:
-        self.seed = config.seed
-        self.outside: dict[str, dict[str, Any]] = {
-            program: {origin.label: resolve(origin, store.memo) for origin in origins(config, program)}
-            for program in READS_OUTSIDE
-        }
-        store.memo.save()
-
-    def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
-        """Everything a stage's result depends on; the key is its digest."""
-        return {
-            **self.own(stage),
-            "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
-            "code": source_digests(stage.program),
-            "versions": library_versions(stage.program),
-        }
-
-    def own(self, stage: Stage) -> dict[str, Any]:
-        """The part of it that the config says of the stage itself: known before its inputs are."""
-        return {
-            "stage": stage.program,
-            "schema": STAGE_SCHEMA,
-            "settings": stage.settings.identity_settings(),
-            "seed": self.seed,
-            "outside": self.outside.get(stage.program, {}),
-        }
-
-
 def accepted(
     store: Store, program: str, preimage: dict[str, Any], latest: dict[str, Any] | None, triggers: tuple[str, ...]
 ) -> Found:
@@ -133,7 +98,7 @@ def make_plan(config: PipelineConfig, store: Store, options: Options | None = No
     options = options or Options()
     stages = build_graph(config)
     forced, wanted = chosen_stages(stages, options)
-    keys = KeyMaker(config, store)
+    keys = KeyMaker(config, stages, store)
     mirror = Mirror(config.execution.mirror) if config.execution.mirror is not None else None
     latest = store.latest(config.name)
     plan: dict[str, Planned] = {}

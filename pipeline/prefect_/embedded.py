@@ -2,7 +2,7 @@
 
 Prefect can start such a server itself, but in the terminal's process group, where Ctrl-C ends it before it has heard how the run ended;
 it then waits two minutes for one that died, and leaves it behind when the run is killed. This one is Prefect's own application in a
-session of its own, which the kernel ends with the run: `python -m pipeline.embedded PORT PARENT`.
+session of its own, which the kernel ends with the run: `python -m pipeline.prefect_.embedded PORT PARENT`.
 """
 
 from __future__ import annotations

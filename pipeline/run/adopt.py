@@ -20,8 +20,6 @@ from pipeline.plan.reasons import differences
 from pipeline.run.gc import copy, find_artifact
 from pipeline.store.store import Artifact, Store
 
-CHECKPOINT_STAGES = ("base", "sft", "grpo")
-
 
 def adopt(
     config: PipelineConfig, store: Store, stage: str, source: str | None, say: Callable[[str], None] = lambda line: None
@@ -109,9 +107,9 @@ def _earlier(config: PipelineConfig, store: Store, planned: Planned, source: str
 
 def _of_checkpoint(planned: Planned, folder: Path) -> dict[str, Any]:
     """The manifest of a checkpoint that was made elsewhere. Raises `ConfigError` where the folder is none."""
-    if planned.stage.program not in CHECKPOINT_STAGES:
+    if not planned.stage.kind.makes_checkpoint:
         raise ConfigError(
-            f"a folder can stand for a checkpoint ({', '.join(CHECKPOINT_STAGES)}), not for {planned.stage.name}",
+            f"a folder can stand for a checkpoint, not for {planned.stage.name}",
             where="--from",
         )
     missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]

@@ -15,16 +15,18 @@ from typing import Any, Literal
 
 from rich.markup import escape
 
+from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.digests import digest
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
 from pipeline.launch.gpus import Lease, lease
-from pipeline.launch.machine import USES_GPU, cores, git_state, hardware, stage_device, visible_gpus
+from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
 from pipeline.launch.process import run_process, stage_environment
 from pipeline.plan.code import library_versions
-from pipeline.plan.graph import Stage
-from pipeline.plan.planning import TRIGGERS, KeyMaker, accepted
+from pipeline.plan.graph import Stage, build_graph
+from pipeline.plan.keys import KeyMaker
+from pipeline.plan.planning import TRIGGERS, accepted
 from pipeline.plan.reasons import differences
 from pipeline.run.view import View
 from pipeline.store.mirror import Mirror
@@ -59,10 +61,11 @@ class Executor:
         command: str,
         forced: set[str],
         triggers: tuple[str, ...] = tuple(TRIGGERS),
+        keys: KeyMaker | None = None,
     ) -> None:
         self.config, self.store, self.view = config, store, view
         self.command, self.forced, self.triggers = command, forced, triggers
-        self.keys = KeyMaker(config, store)
+        self.keys = keys or KeyMaker(config, build_graph(config), store)
         self.mirror = Mirror(config.execution.mirror) if config.execution.mirror is not None else None
         self.outcomes: dict[str, Outcome] = {}
         self.stopping = threading.Event()
@@ -154,9 +157,9 @@ class Executor:
     ) -> Outcome:
         work = self.store.work(stage.program, key)
         settings = self.config.execution
-        outside = self.keys.outside.get(stage.program, {})
-        launch = settings.launch.get(stage.name, LaunchSettings())
-        where = stage_device(settings, stage.program, launch)
+        outside = self.keys.outside[stage.name]
+        launch = settings.launch_of(stage.name)
+        where = stage_device(settings, stage)
         share = settings.threads or (cores() // settings.stages_at_once if launch.kind != "slurm" else None)
         threads = max(1, share // launch.processes) if share is not None else None  # a job counts the cores of its node
         data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
@@ -191,7 +194,7 @@ class Executor:
                 "git": git_state(),
                 "argv": sys.argv,
                 "command": self.command,
-                "versions": library_versions(stage.program, exact=True),
+                "versions": library_versions(stage.kind.libraries, exact=True),
                 "hardware": hardware(),
                 "started": started,
                 "ended": _now(),
@@ -213,7 +216,7 @@ class Executor:
     @contextlib.contextmanager
     def _gpus(self, stage: Stage, where: str, launch: LaunchSettings) -> Iterator[Lease | None]:
         """The GPUs the stage takes for itself, where it computes on any of this machine."""
-        if where != "cuda" or launch.kind == "slurm" or stage.program not in USES_GPU:
+        if where != "cuda" or launch.kind == "slurm" or not stage.kind.uses_gpu:
             yield None
             return
         visible = visible_gpus()
@@ -246,7 +249,7 @@ class Executor:
             try:
                 return run_process(
                     stage.name,
-                    f"stages.{stage.program}",
+                    stage.kind.program,
                     spec,
                     work,
                     environment,
@@ -259,7 +262,9 @@ class Executor:
                 )
             except StageFailed as error:
                 smaller = (
-                    smaller_micro_batch(stage, spec["settings"], launch.processes) if error.cause == "memory" else None
+                    smaller_micro_batch(stage, spec["settings"].get("micro_batch_size"), launch.processes)
+                    if error.cause == "memory"
+                    else None
                 )
                 if attempt == settings.retries or not (error.cause == "network" or smaller):
                     raise
@@ -273,7 +278,7 @@ class Executor:
         raise AssertionError("the last attempt returns or raises")
 
     def _details(self, stage: Stage, outside: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        if stage.program == "report":
+        if stage.kind.needs_run:
             return {
                 "name": self.config.name,
                 "command": self.command,
@@ -281,21 +286,6 @@ class Executor:
                 "config": self.config.model_dump(mode="json"),
             }
         return {"commits": {label: entry["commit"] for label, entry in outside.items() if "commit" in entry}}
-
-
-def smaller_micro_batch(stage: Stage, settings: dict[str, Any], processes: int) -> int | None:
-    """The largest micro-batch of at most half the size that the stage's batch can be cut into, or None where there is none.
-
-    Micro-batches change what a step costs in memory and not what it computes (to rounding), so the key stays as it is.
-    """
-    if stage.program == "sft":
-        batch = settings["batch_size"]
-    elif stage.program == "grpo":
-        batch = settings["prompts_per_step"] * settings["num_generations"] // settings["mini_batches"]
-    else:
-        return None
-    now = settings["micro_batch_size"] or batch // processes
-    return next((size for size in range(now // 2, 0, -1) if batch % (size * processes) == 0), None)
 
 
 def _headline(metrics: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
 from pipeline.core.signals import asked_to_stop
-from pipeline.plan.code import source_digests
+from pipeline.plan.code import code_of
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import TRIGGERS, Options, Planned, chosen_stages, make_plan
 from pipeline.run.execute import Executor, Outcome
@@ -42,7 +42,7 @@ class Session:
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
         """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
         config, store, plan = plan_only(path, overrides, options, running=True)
-        trainer_options.check_values(config, plan, store.home / "cache")
+        trainer_options.check_values(plan, store.home / "cache")
         stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
         forced, _ = chosen_stages(build_graph(config), options)
@@ -126,7 +126,7 @@ class Session:
         for stage in left:
             # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together, and two fail at times
             # (python/cpython#106905).
-            source_digests(stage.program)
+            code_of(stage.kind, stage.settings)
         run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
 
     def run_stage(self, stage: Stage, executor: Executor) -> Outcome:
@@ -177,7 +177,7 @@ def plan_only(
     store = Store(home, writing=running or not (home / "store").is_dir())
     plan = make_plan(config, store, options)
     preflight(config, plan)
-    trainer_options.check_names(config, plan)
+    trainer_options.check_names(plan)
     return config, store, plan
 
 

@@ -29,7 +29,8 @@ from pipeline.config.schema import load_config
 from pipeline.config.yaml_file import read
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
-from pipeline.plan.planning import KeyMaker, Planned, make_plan
+from pipeline.plan.keys import KeyMaker
+from pipeline.plan.planning import Planned, make_plan
 from pipeline.store.store import Store
 from stages.harness.json_files import write_json
 from stages.harness.settings import StageSettings, execution
@@ -237,7 +238,11 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
             raise ConfigError(
                 error.message, where=f"cell {_words(cell.labels)}: {error.where}".rstrip(": "), fix=error.fix
             ) from error
-        planned.append(PlannedCell(cell, stages, computations(stages, KeyMaker(config, store))))
+        planned.append(
+            PlannedCell(
+                cell, stages, computations(stages, KeyMaker(config, [planned.stage for planned in stages], store))
+            )
+        )
     assert store is not None  # a matrix has at least one cell
     names: dict[str, Planned] = {}
     for cell_plan in planned:
@@ -266,7 +271,7 @@ def computations(stages: list[Planned], keys: KeyMaker) -> dict[str, str]:
                 stage.program,
                 stage.settings.identity_settings(),
                 keys.seed,
-                keys.outside.get(stage.program, {}),
+                keys.outside[stage.name],
                 {name: [names[source.stage], list(source.select)] for name, source in stage.inputs.items()},
             ]
         )

@@ -7,58 +7,47 @@ Only the stage programs are the test's own.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.schema import load_config
 from pipeline.core.errors import UserError
 from pipeline.core.signals import stop_on_signals
-from pipeline.plan import code
-from pipeline.plan import planning as plan
 from pipeline.plan.graph import Input, Stage
-from pipeline.plan.planning import Options
-from pipeline.run import execute, session
+from pipeline.plan.keys import KeyMaker
+from pipeline.plan.planning import Options, Planned
 from pipeline.run.execute import Executor
 from pipeline.run.record import RunRecord
 from pipeline.run.session import Session
 from pipeline.run.view import View
 from pipeline.store.store import Store
-from tests.kill.chain_stage import ChainSettings
+from tests.kill.chain.settings import ChainSettings
+from tests.kill.chain.stage import STAGE as CHAIN
 
 CONFIG = "name: chain\nseed: 0\nbenchmarks:\n- {name: word_problems, problems: 1, max_new_tokens: 8}\n"
 STAGES = [
-    Stage("first", "chain", ChainSettings(steps=40), {}),
-    Stage("second", "chain", ChainSettings(steps=15, checkpoint_steps=0), {"one": Input("first")}),
-    Stage("beside", "chain", ChainSettings(steps=25), {"one": Input("first")}),
-    Stage("third", "chain", ChainSettings(steps=30), {"two": Input("second"), "one": Input("first")}),
+    Stage("first", CHAIN, ChainSettings(steps=40), {}),
+    Stage("second", CHAIN, ChainSettings(steps=15, checkpoint_steps=0), {"one": Input("first")}),
+    Stage("beside", CHAIN, ChainSettings(steps=25), {"one": Input("first")}),
+    Stage("third", CHAIN, ChainSettings(steps=30), {"two": Input("second"), "one": Input("first")}),
 ]
 
 
 def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
     """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
-    code.LIBRARIES["chain"] = ()
-    plan.source_digests = session.source_digests = lambda program: {}  # type: ignore[assignment]
-    real = execute.run_process
-
-    @functools.wraps(real)
-    def run_process(name: str, module: str, *rest: Any, **options: Any) -> dict[str, Any]:
-        return real(name, "tests.kill.chain_stage", *rest, **options)
-
-    execute.run_process = run_process
     home.mkdir(parents=True, exist_ok=True)
     (home / "chain.yaml").write_text(CONFIG)
     config = load_config(
         home / "chain.yaml", [f"home={home}", "execution.stop_grace_s=20.0", f"execution.stages_at_once={at_once}"]
     )
     store = Store(home)
-    executor = Executor(config, store, View(), command="run_chain", forced=set())
     stages = [
         dataclasses.replace(stage, settings=stage.settings.model_copy(update={"step_s": 0.5 if slow else 0.02}))
         for stage in STAGES
     ]
-    planned = [plan.Planned(stage, "RUN", "never run") for stage in stages] if flow else []
+    keys = KeyMaker(config, stages, store)
+    executor = Executor(config, store, View(), command="run_chain", forced=set(), keys=keys)
+    planned = [Planned(stage, "RUN", "never run") for stage in stages] if flow else []
     record = RunRecord.start(home, config, "run_chain", [])
     return Session(config, store, planned, stages, executor, record, home / "chain.yaml", (), Options())
 

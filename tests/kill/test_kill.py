@@ -54,7 +54,11 @@ def processes(home: Path) -> dict[int, str]:
         except OSError:
             continue  # it ended meanwhile
         kind = (
-            "server" if "pipeline.prefect_.embedded" in words else "stage" if "chain_stage" in words else "orchestrator"
+            "server"
+            if "pipeline.prefect_.embedded" in words
+            else "stage"
+            if "tests.kill.chain" in words
+            else "orchestrator"
         )
         if str(home) in words or (kind == "server" and f"PREFECT_HOME={home}" in environment):
             found[int(entry.name)] = kind

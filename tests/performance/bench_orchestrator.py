@@ -101,7 +101,7 @@ def test_a_stage_beside_its_bare_program(tmp_path: Path) -> None:
         (folder / "spec.json").write_text(json.dumps(spec))
         started = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-P", "-m", "tests.kill.chain_stage", str(folder / "spec.json")],
+            [sys.executable, "-P", "-m", "tests.kill.chain", str(folder / "spec.json")],
             env=environment,
             check=True,
         )

@@ -4,17 +4,19 @@ import subprocess
 import sys
 
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "evaluate", "prefect", "matplotlib", "numpy")
+SKIP = (*(f"pipeline.prefect_.{name}" for name in ("flow", "view", "client", "schedule")), "pipeline.sweep.report")
+"""What runs inside Prefect, or draws a report: imported when that is wanted."""
 
 
 def test_pipeline_and_settings_import_nothing_heavy() -> None:
     code = (
         "import sys, importlib, pkgutil, pathlib, pipeline, stages\n"
-        "for m in pkgutil.iter_modules(pipeline.__path__):\n"
-        "    m.name == '__main__' or importlib.import_module(f'pipeline.{m.name}')\n"
-        "settings = [f'stages.{m.name}.settings' for m in pkgutil.iter_modules(stages.__path__)"
-        " if pathlib.Path(stages.__path__[0], m.name, 'settings.py').is_file()]\n"
-        "[importlib.import_module(s) for s in settings]\n"
-        f"print(len(settings), [name for name in {HEAVY!r} if name in sys.modules])\n"
+        "for m in pkgutil.walk_packages(pipeline.__path__, 'pipeline.'):\n"
+        f"    m.name.startswith({SKIP!r}) or m.name == 'pipeline.__main__' or importlib.import_module(m.name)\n"
+        "files = [f for d in stages.__path__ for n in ('settings', 'stage') for f in pathlib.Path(d).glob(f'[a-z]*/{n}.py')]\n"
+        "stages = ['.'.join(['stages', f.parent.name, f.stem]) for f in files]\n"
+        "[importlib.import_module(name) for name in stages]\n"
+        f"print(len(stages), [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert answer == "8 []\n"
+    assert answer == "17 []\n"

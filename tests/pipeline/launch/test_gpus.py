@@ -14,7 +14,7 @@ from pipeline.launch.gpus import lease
 ROOT = Path(__file__).resolve().parents[3]
 HOLDER = """
 import subprocess, sys
-from pipeline.gpus import lease
+from pipeline.launch.gpus import lease
 gpus, count, stays, child = sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3] == "stays", sys.argv[4:]
 with lease(gpus, count, "holder", lambda who: print("waits", who, flush=True)) as held:
     print("has", ",".join(held.gpus), flush=True)

@@ -8,7 +8,10 @@ import pytest
 
 from pipeline.core.digests import DigestMemo, canonical_json, digest, folder_digest
 from pipeline.plan import code
-from pipeline.plan.code import library_versions, source_digests
+from pipeline.plan.code import code_of, library_versions
+from stages.generate.stage import STAGE as GENERATE
+from stages.score.stage import STAGE as SCORE
+from stages.sft.stage import STAGE as SFT
 
 
 def test_canonical_json_ignores_order_but_not_type() -> None:
@@ -62,10 +65,9 @@ def test_folder_digest_sees_names_and_contents(tmp_path: Path) -> None:
 
 
 def test_source_digest_follows_imports_and_stays_out_of_other_stages() -> None:
-    score = source_digests("score")
+    score = code_of(SCORE, SCORE.settings())
     assert {
         "stages/score/__main__.py",
-        "stages/runtime.py",
         "evaluation/records.py",
         "evaluation/grading.py",
     } <= score.keys()
@@ -83,8 +85,8 @@ def test_comments_and_docstrings_do_not_count_but_code_does() -> None:
 
 
 def test_versions_in_a_key_carry_no_build_tag() -> None:
-    assert "+" not in library_versions("sft")["torch"]
-    assert library_versions("generate")["vllm"] != "not installed"
+    assert "+" not in library_versions(SFT.libraries)["torch"]
+    assert library_versions(GENERATE.libraries)["vllm"] != "not installed"
 
 
 def test_a_memo_that_cannot_be_saved_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

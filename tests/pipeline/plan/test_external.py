@@ -7,7 +7,10 @@ import pytest
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError
-from pipeline.plan.external import origins, resolve
+from pipeline.plan.external import resolve
+from pipeline.plan.graph import build_graph
+from pipeline.plan.keys import origins_of
+from stages.harness.declaration import Origin
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = """
@@ -44,9 +47,14 @@ def config(tmp_path: Path, *overrides: str) -> PipelineConfig:
     return load_config(path, list(overrides))
 
 
+def origins(tmp_path: Path, stage: str, *overrides: str) -> list[Origin]:
+    settings = config(tmp_path, *overrides)
+    return origins_of(settings, build_graph(settings))[stage]
+
+
 def resolved(tmp_path: Path, program: str, *overrides: str) -> dict[str, object]:
     memo = DigestMemo(tmp_path / "memo.json")
-    return {origin.label: resolve(origin, memo) for origin in origins(config(tmp_path, *overrides), program)}
+    return {origin.label: resolve(origin, memo) for origin in origins(tmp_path, program, *overrides)}
 
 
 PINNED = (
@@ -74,7 +82,7 @@ def test_the_remedy_is_one_that_this_source_knows(tmp_path: Path, monkeypatch: p
     memo = DigestMemo(tmp_path / "memo.json")
     said = {}
     for program in ("data", "base"):
-        for origin in origins(config(tmp_path), program):
+        for origin in origins(tmp_path, program):
             with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set") as caught:
                 resolve(origin, memo)
             said[origin.label] = caught.value.fix

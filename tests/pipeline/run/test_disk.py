@@ -15,8 +15,10 @@ from tests.pipeline.plan.test_planning import config, make
 FULL = """
 import os, sys
 from pathlib import Path
-from pipeline import cli, execute, flow
-from pipeline.store import Store
+from pipeline.cli import app as cli
+from pipeline.prefect_ import run as flow
+from pipeline.run import execute
+from pipeline.store.store import Store
 from tests.pipeline.plan.test_planning import make
 
 tmp, when = Path(sys.argv[1]), sys.argv[2]

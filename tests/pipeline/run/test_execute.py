@@ -97,14 +97,13 @@ def test_what_will_not_pass_fails(
 
 def test_micro_batches_divide_the_batch_and_its_processes(tmp_path: Path) -> None:
     sft = stages(tmp_path, "sft.batch_size=24")["sft"]
-    given = sft.settings.model_dump(mode="json")
-    assert smaller_micro_batch(sft, given, 1) == 12
-    assert smaller_micro_batch(sft, given, 2) == 6
-    assert smaller_micro_batch(sft, given | {"micro_batch_size": 1}, 1) is None
+    assert smaller_micro_batch(sft, None, 1) == 12
+    assert smaller_micro_batch(sft, None, 2) == 6
+    assert smaller_micro_batch(sft, 1, 1) is None
     grpo = stages(tmp_path, "grpo.prompts_per_step=3", "grpo.num_generations=4")["grpo"]
-    assert smaller_micro_batch(grpo, grpo.settings.model_dump(mode="json"), 1) == 6
+    assert smaller_micro_batch(grpo, None, 1) == 6
     score = stages(tmp_path)["score.sft"]
-    assert smaller_micro_batch(score, score.settings.model_dump(mode="json"), 1) is None
+    assert smaller_micro_batch(score, None, 1) is None
 
 
 def test_limits_launch_and_gpus_reach_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +248,7 @@ def test_plan_and_run_agree_on_what_is_mirrored_and_what_would_be_accepted(
     make(tmp_path, until="data")
     triggers = ("config", "inputs", "code")
     old = plan(tmp_path)["data"].artifact
-    monkeypatch.setattr("pipeline.plan.planning.library_versions", lambda program: {"torch": "9.9"})
+    monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
     settings = config(tmp_path, f"execution.mirror=file://{tmp_path / 'mirror'}")
     store = Store(tmp_path / "home")
     make(tmp_path, until="data", content="9.9")

@@ -21,7 +21,7 @@ from tests.pipeline.plan.test_planning import config
 LIVES = """
 import sys, time
 from pathlib import Path
-from pipeline.runs import RunRecord
+from pipeline.run.record import RunRecord
 from tests.pipeline.plan.test_planning import config
 record = RunRecord.start(Path(sys.argv[1]) / "home", config(Path(sys.argv[1])), "vcore run small.yaml", [{"key": "k"}])
 print(record.folder, flush=True)

@@ -66,8 +66,9 @@ LEAVES = """
 import torch
 import torch.distributed as dist
 
-from stages.runtime import Context, Result, run_stage
-from stages.settings import StageSettings
+from stages.harness.context import Context, Result
+from stages.harness.process import run_stage
+from stages.harness.settings import StageSettings
 
 
 def run(ctx: Context[StageSettings]) -> Result:

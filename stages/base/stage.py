@@ -1,0 +1,37 @@
+"""The base stage: the checkpoint that training and evaluation start from, made here or fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.base.settings import MAKE, BaseSettings
+from stages.harness.declaration import DataPlaces, Origin, StageDeclaration
+
+LOCAL_MODEL = "Set model to a local checkpoint folder, or `make`."
+EXISTING_MODEL = "Name a folder with a checkpoint, a hub id such as Qwen/Qwen3-0.6B, or `make`."
+
+
+def _origins(settings: BaseSettings, places: DataPlaces) -> Iterator[Origin]:
+    if settings.source == MAKE:
+        return
+    folder = Path(settings.source).expanduser()
+    if folder.is_dir() or looks_like_path(settings.source):
+        yield Origin("model", path=folder, what="model folder", fix=EXISTING_MODEL)
+    else:
+        yield Origin("model", hub=settings.source, hub_kind="model", revision=settings.revision, fix=LOCAL_MODEL)
+
+
+def looks_like_path(model: str) -> bool:
+    """Whether a model name can only be a local folder (hub ids are NAME or OWNER/NAME)."""
+    return model.startswith(("/", ".", "~")) or model.count("/") > 1
+
+
+STAGE = StageDeclaration(
+    name="base",
+    settings=BaseSettings,
+    libraries=("torch", "transformers", "tokenizers", "safetensors"),
+    origins=_origins,
+    uses_gpu=True,
+    makes_checkpoint=True,
+)

@@ -1,0 +1,181 @@
+"""How a stage declares itself: one frozen `StageDeclaration` in each `stages/NAME/stage.py`.
+
+The orchestrator knows of a stage what stands in its declaration and nothing else. A declaration is read when a pipeline is
+planned, so it imports settings and no library that computes. It is no part of a stage's key: what it declares about a
+result (libraries, sources, outside inputs) enters the key by its value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from stages.harness.settings import StageSettings
+
+S = TypeVar("S", bound=StageSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """One thing a stage reads from outside the store: a local path, or a repository on the hub at a revision."""
+
+    label: str
+    """The setting that names it; the entry of the key that stands for it has this name."""
+    path: Path | None = None
+    hub: str = ""
+    hub_kind: Literal["dataset", "model"] = "dataset"
+    revision: str = "main"
+    what: str = "file"
+    """What `path` should be, for the message that it is missing."""
+    fix: str = ""
+    """What a user can do where it cannot be read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPlaces:
+    """Where the pipeline says that datasets are. None of it is a setting of a stage, since it changes no result by itself."""
+
+    folder: Path | None = None
+    """Folder with local copies; None: datasets come from the hub."""
+    revisions: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Benchmark -> hub revision, instead of the benchmark's own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """What one optimizer step trains on, and how it may be cut. Cutting it changes memory, and results only by rounding."""
+
+    size: int
+    micro_batch_size: int | None
+    """None: the whole batch at once."""
+    unit: str
+    """What is counted, in the plural: `rows`."""
+    setting: str
+    """The setting that decides the size: `sft.batch_size`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """A length in tokens that has to fit into the model's positions."""
+
+    setting: str
+    tokens: int | None
+    """None: not set, so the model's own length holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """How many new tokens a stage samples, and the context they have to fit into together with a prompt."""
+
+    setting: str
+    tokens: int
+    context: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Vllm:
+    """How a stage uses vLLM."""
+
+    setting: str
+    """The setting that chose it: `generate.engine`."""
+    engine: bool = True
+    """Whether the stage loads an engine of its own; False where it only talks to a server."""
+    tensor_parallel: int = 1
+    """GPUs of one engine."""
+    data_parallel: int = 1
+    """Engines of one stage process."""
+    cpu_kv_cache_gib: int = 0
+    """Memory for the key-value cache of one engine on a CPU, in GiB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NeedsGpu:
+    """A setting whose value only a GPU can serve."""
+
+    setting: str
+    message: str
+    fix: str
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomCode:
+    """A function or class of the user's own that a setting names."""
+
+    setting: str
+    """The section that names it: `grpo.rewards.custom.0`."""
+    file: str
+    name: str
+    name_field: str
+    """The field of the section that holds `name`."""
+    kind: Literal["function", "class"]
+    options: dict[str, Any]
+    """Keyword arguments it will be called with."""
+    positional: int
+    """Positional arguments it will be called with, `self` included."""
+    page: str
+    """The page of docs/ that describes it."""
+    base: str = ""
+    """For a class: what it has to derive from."""
+
+
+def _nothing(*_: Any) -> tuple[()]:
+    return ()
+
+
+def _none(*_: Any) -> None:
+    return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StageDeclaration(Generic[S]):
+    """Everything the orchestrator has to know of a kind of stage.
+
+    Functions take the settings of one stage of a pipeline and say what holds for these.
+    """
+
+    name: str
+    """The store's folder for its artifacts, and its word on the command line."""
+    settings: type[S]
+    libraries: tuple[str, ...]
+    """Distributions whose version can change what it computes. Python's own version counts without being named."""
+    package: str = ""
+    """`python -m PACKAGE SPEC.json` runs it; empty stands for `stages.NAME`."""
+    sources: tuple[str, ...] = ()
+    """Files and folders of ours that it runs without importing them: templates, programs started by path, modules loaded
+    by path."""
+    loads: Callable[[S], Iterable[str]] = _nothing
+    """Modules of ours that it loads by name, as its settings say."""
+    origins: Callable[[S, DataPlaces], Iterable[Origin]] = _nothing
+    """What it reads from outside the store."""
+    uses_gpu: bool = False
+    """Whether it computes on a GPU where there is one, and leases it."""
+    several_processes: bool = False
+    """Whether torchrun or accelerate may share its work out over processes."""
+    makes_checkpoint: bool = False
+    """Whether its artifact holds a checkpoint, in `model/`."""
+    needs_run: bool = False
+    """Whether it is told about the run: command, config and what became of each stage before it."""
+    trainer_config: str = ""
+    """The class of TRL's whose options its setting `trainer` takes: `SFTConfig`."""
+    batch: Callable[[S], Batch | None] = _none
+    contexts: Callable[[S], Iterable[Context]] = _nothing
+    completions: Callable[[S], Iterable[Completion]] = _nothing
+    vllm: Callable[[S], Vllm | None] = _none
+    needs_gpu: Callable[[S], Iterable[NeedsGpu]] = _nothing
+    """Settings that cannot be served on a CPU."""
+    modules: Callable[[S], Iterable[tuple[str, str]]] = _nothing
+    """(setting, module) for what has to be installed because a setting asks for it."""
+    custom_code: Callable[[S], Iterable[CustomCode]] = _nothing
+
+    @property
+    def program(self) -> str:
+        """The package that runs it."""
+        return self.package or f"stages.{self.name}"
+
+
+def wrong_precision(stage: str, dtype: str) -> Iterable[NeedsGpu]:
+    """The complaint about a 16-bit type on a CPU; none about float32."""
+    if dtype != "float32":
+        yield NeedsGpu(f"{stage}.dtype", f"{dtype} is for GPUs", f"Use `--set {stage}.dtype=float32`.")

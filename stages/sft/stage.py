@@ -1,0 +1,56 @@
+"""The SFT stage: supervised fine-tuning with token reweighting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.harness.declaration import (
+    Batch,
+    Context,
+    CustomCode,
+    DataPlaces,
+    Origin,
+    StageDeclaration,
+    wrong_precision,
+)
+from stages.sft.method_settings import CustomSettings
+from stages.sft.settings import SftSettings
+
+
+def _origins(settings: SftSettings, places: DataPlaces) -> Iterator[Origin]:
+    if isinstance(settings.method, CustomSettings):
+        yield Origin("sft.method.file", path=Path(settings.method.file).expanduser())
+
+
+def _custom_code(settings: SftSettings) -> Iterator[CustomCode]:
+    method = settings.method
+    if isinstance(method, CustomSettings):
+        yield CustomCode(
+            "sft.method",
+            method.file,
+            method.class_name,
+            "class_name",
+            "class",
+            method.options,
+            positional=1,
+            page="docs/methods.md",
+            base="stages.sft.reweighting.base.Method",
+        )
+
+
+STAGE = StageDeclaration(
+    name="sft",
+    settings=SftSettings,
+    libraries=("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets"),
+    origins=_origins,
+    uses_gpu=True,
+    several_processes=True,
+    makes_checkpoint=True,
+    trainer_config="SFTConfig",
+    batch=lambda s: Batch(s.batch_size, s.micro_batch_size, "rows", "sft.batch_size"),
+    contexts=lambda s: [Context("sft.max_length", s.max_length)],
+    needs_gpu=lambda s: wrong_precision("sft", s.dtype),
+    modules=lambda s: [("sft.trackers", tracker) for tracker in s.trackers],
+    custom_code=_custom_code,
+)
