@@ -1,0 +1,1 @@
+"""A stage that the project does not have: direct preference optimization (DPO)."""

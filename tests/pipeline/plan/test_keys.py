@@ -1,0 +1,106 @@
+"""What enters a key: the files are listed; an edit reruns the stages whose result it can change, and no other.
+
+After a change that is meant, write the lists anew and say in the commit why they changed:
+`python -m tests.pipeline.plan.test_keys`
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.schema import load_config
+from pipeline.plan import code
+from pipeline.plan.code import code_of
+from pipeline.plan.graph import Stage, build_graph
+
+LISTS = Path(__file__).with_name("key_files")
+CONFIG = """
+name: keys
+seed: 0
+model: make
+benchmarks:
+- {name: word_problems, problems: 4}
+- {name: aime24}
+data:
+  sft: [{task: word_problems, rows: 8}]
+  rl: [{task: gsm8k, rows: 8}]
+sft: {}
+difficulty: {}
+grpo: {steps: 2}
+"""
+
+
+def stages(folder: Path) -> dict[str, Stage]:
+    """Each kind of stage once, as a pipeline has it that uses all of them."""
+    (folder / "keys.yaml").write_text(CONFIG)
+    return {stage.program: stage for stage in build_graph(load_config(folder / "keys.yaml"))}
+
+
+def listed(kinds: dict[str, Stage]) -> dict[str, str]:
+    return {name: "".join(f"{file}\n" for file in code_of(s.kind, s.settings)) for name, s in kinds.items()}
+
+
+def test_the_files_that_each_key_holds_are_those_listed(tmp_path: Path) -> None:
+    on_disk = {file.stem: file.read_text() for file in LISTS.glob("*.txt")}
+    assert listed(stages(tmp_path)) == on_disk, "see the head of this file"
+
+
+def test_no_key_holds_a_carrier(tmp_path: Path) -> None:
+    files = "".join(listed(stages(tmp_path)).values())
+    assert not re.search(r"harness|/stage\.py|catalogue|^pipeline/", files, re.MULTILINE)
+
+
+CODE = {"data", "base", "generate", "score", "sft", "difficulty", "grpo", "report"}
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Edits of a copy of our sources: (file, text, its replacement) -> the stages whose code digest that changes."""
+    root = tmp_path / "copy"
+    for package in ("stages", "evaluation"):
+        shutil.copytree(code.ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    kinds = stages(tmp_path)
+
+    def digests() -> dict[str, dict[str, str]]:
+        code.source_digests.cache_clear()
+        return {name: code_of(stage.kind, stage.settings) for name, stage in kinds.items()}
+
+    monkeypatch.setattr(code, "ROOT", root)
+    before = digests()
+
+    def changed(file: str, old: str, new: str) -> set[str]:
+        text = (root / file).read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{file} holds {old!r} {text.count(old)} times: the test edits something else now"
+        (root / file).write_text(text.replace(old, new), encoding="utf-8")
+        after = digests()
+        (root / file).write_text(text, encoding="utf-8")
+        return {name for name in kinds if after[name] != before[name]}
+
+    yield changed
+    code.source_digests.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reruns"),
+    [
+        pytest.param(
+            "stages/harness/transient.py", "(429, 500,", "(408, 429, 500,", set(), id="one more HTTP code is transient"
+        ),
+        pytest.param("stages/harness/context.py", "< 0.1 and", "< 0.2 and", set(), id="progress is written less often"),
+    ],
+)
+def test_an_edit_reruns_what_it_can_change(copied: Any, file: str, old: str, new: str, reruns: set[str]) -> None:
+    assert copied(file, old, new) == reruns
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, files in listed(stages(Path(temporary))).items():
+            (LISTS / f"{name}.txt").write_text(files)
