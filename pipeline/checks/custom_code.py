@@ -1,5 +1,5 @@
-"""Custom rewards and weighting methods, looked at before anything runs: does the file define what the config names, and does
-it take its options? The files are parsed, never run: importing them takes torch."""
+"""Custom rewards and weighting methods, looked at before anything runs: does the file define what the config names, and
+does it take its options? The files are parsed, never run: importing them takes torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr | 
 
 
 def check_custom_code(stages: Iterable[Stage]) -> None:
-    """Raise `ConfigError` for a file that does not parse, a name that it does not define or defines as something else, and
-    options that it does not take. What cannot be seen without running the file passes."""
+    """Raise `ConfigError` for a file that does not parse, a name that it does not define or defines as something else,
+    and options that it does not take. What cannot be seen without running the file passes."""
     for code in (code for stage in stages for code in stage.kind.custom_code(stage.settings)):
         definition = _definition(code)
         what = f"{code.name} of {code.file}"
@@ -56,7 +56,7 @@ def _definition(code: CustomCode) -> Definition:
 
 
 def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, Definition]]:
-    """(name, what it is bound to) of a module's statements, in order; `*` stands for all that a star import may bring."""
+    """(name, what it is bound to) of a module's statements, in order; `*` stands for whatever a star import brings."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name, None if node.decorator_list and not isinstance(node, ast.ClassDef) else node
@@ -76,7 +76,7 @@ def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, Definition]]:
 
 
 def _may_be(kind: str, definition: Definition) -> bool:
-    """Whether a name may stand for a function or a class: a call (functools.partial), a lambda; not a constant or a list."""
+    """Whether a name may stand for a function or a class: a call or a lambda may, a constant or a list may not."""
     if isinstance(definition, ast.expr):
         maybe = ast.Name | ast.Attribute | ast.Call | ast.Lambda | ast.IfExp | ast.Subscript | ast.BoolOp
         return isinstance(definition, maybe)

@@ -1,7 +1,7 @@
-"""Everything that can be known to be wrong before the first stage starts. Runs in `vcore plan` and `vcore run`; loads no model.
+"""What can be known to be wrong before the first stage starts. Runs in `vcore plan` and `vcore run`; loads no model.
 
-Settings check themselves (pipeline/config/schema.py, stages/*/settings.py). Here are the checks that need the machine or two
-sections at once; what a stage needs stands in its declaration (stages/*/stage.py).
+Settings check themselves (pipeline/config/schema.py, stages/*/settings.py). Here are the checks that need the machine
+or two sections at once; what a stage needs stands in its declaration (stages/*/stage.py).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _check_libraries(stages: list[Stage]) -> None:
 
 
 def _model_settings(config: PipelineConfig) -> dict[str, Any]:
-    """What can be known of the model without the hub, by the names of a checkpoint's config.json; empty for a model of the hub."""
+    """The model's settings as in its config.json, as far as known without the hub; empty for a model of the hub."""
     if config.model == MAKE:
         return {"max_position_embeddings": config.base.max_position_embeddings, "head_dim": config.base.head_dim}
     folder = Path(config.model).expanduser()

@@ -15,7 +15,7 @@ TRAINING_BYTES = 16
 
 
 def check_batches(config: PipelineConfig, stages: Iterable[Stage]) -> None:
-    """Raise `ConfigError` for a step that its processes and micro-batches do not divide, or with more prompts than there are."""
+    """Raise `ConfigError` for a step that its processes and micro-batches do not divide, or that lacks prompts."""
     for stage in stages:
         batch = stage.kind.batch(stage.settings)
         if batch is None:
@@ -46,7 +46,7 @@ def check_batches(config: PipelineConfig, stages: Iterable[Stage]) -> None:
 
 
 def smaller_micro_batch(stage: Stage, micro_batch_size: int | None, processes: int) -> int | None:
-    """The largest micro-batch of at most half the size that the stage's batch can be cut into, or None where there is none.
+    """The largest micro-batch of at most half the size that divides the stage's batch, or None where there is none.
 
     Micro-batches change what a step costs in memory and not what it computes (to rounding), so the key stays as it is.
 
@@ -61,7 +61,11 @@ def smaller_micro_batch(stage: Stage, micro_batch_size: int | None, processes: i
 
 
 def check_lengths(stages: Iterable[Stage], positions: int | None) -> None:
-    """Raise `ConfigError` for a length above the model's `positions` (where they are known), or a completion that fills its context."""
+    """Raise `ConfigError` for a length above the model's `positions`, or a completion that leaves no room for a prompt.
+
+    Args:
+        positions: longest sequence of the model in tokens, None where it is not known.
+    """
     contexts = [context for stage in stages for context in stage.kind.contexts(stage.settings)]
     for context in contexts:
         if positions is not None and context.tokens is not None and context.tokens > positions:

@@ -1,6 +1,6 @@
 """Checking `trainer:` mappings, which go to TRL as they are, against TRL's own config classes before anything starts.
 
-A plan answers in a second, so it checks the names, which it reads in the sources of what is installed. A run checks everything.
+A plan answers in a second, so it checks names only, by the sources of what is installed. A run checks everything.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_names(plan: Iterable[Planned]) -> None:
 
 @functools.cache
 def option_names(config_class: str) -> frozenset[str]:
-    """The fields of a config class of TRL's and of those it is derived from, by their sources; none where these are not as they were.
+    """The fields of a config class of TRL's and of its bases, by their sources; none where these have moved.
 
     What cannot be read here (another version has its classes elsewhere, TRL is not installed) is left to the run.
     """
@@ -78,8 +78,8 @@ except StageError as error:
 def check_values(plan: Iterable[Planned], cache: Path) -> None:
     """Check names, types and values, and that no option is one that this project sets itself, with TRL's own classes.
 
-    In a process of its own: importing TRL takes up to half a minute. What passed is remembered in `cache`, for the same mapping,
-    sources and versions. Raises `ConfigError` for what is wrong.
+    In a process of its own: importing TRL takes up to half a minute. What passed is remembered in `cache`, for the same
+    mapping, sources and versions. Raises `ConfigError` for what is wrong.
     """
     for stage, trainer in _given(plan):
         versions = library_versions(stage.kind.libraries, exact=True)

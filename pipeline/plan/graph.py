@@ -114,7 +114,8 @@ def _needs_chat(config: PipelineConfig) -> bool:
 
 
 def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
-    """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores without it."""
+    """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores
+    without it."""
     benchmarks = Input("data", ("benchmarks",))
     generate = Stage(
         f"generate.{checkpoint}",

@@ -17,7 +17,8 @@ STAGE_SCHEMA = 1
 
 
 class KeyMaker:
-    """Makes the keys of one pipeline's stages. What they read from outside the store is resolved once, when it is created."""
+    """Makes the keys of one pipeline's stages. What they read from outside the store is resolved once, when it is
+    created."""
 
     def __init__(self, config: PipelineConfig, stages: Iterable[Stage], store: Store) -> None:
         self.seed = config.seed

@@ -13,7 +13,7 @@ from pipeline.core.json_objects import has, read_object
 
 PARTS = ("settings", "seed", "versions", "outside", "inputs", "code", "schema")
 OWN_PARTS = ("settings", "seed", "outside")
-"""What a config says of a stage itself: known before its inputs are made. (Code and versions its inputs wait for as well.)"""
+"""What a config says of a stage itself, which is known before its inputs are made."""
 LOOKED_AT = 300
 """Earlier artifacts that are looked at, the newest: reading them all must not make a plan slow."""
 NAMED = 8
@@ -21,7 +21,8 @@ NAMED = 8
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], parts: tuple[str, ...] = PARTS) -> list[str]:
-    """What changed between two pre-images, one phrase a change: `settings.learning_rate 0.002 → 0.001`, `stages/sft/run.py changed`."""
+    """What changed between two pre-images, one phrase a change: `settings.learning_rate 0.002 → 0.001`,
+    `stages/sft/run.py changed`."""
     out = []
     for part in parts:
         for path, before, after in _changes(old.get(part), new.get(part), part):
@@ -70,9 +71,10 @@ class _Made:
 
 
 def against_nearest(store: Path, program: str, name: str, preimage: dict[str, Any]) -> str | None:
-    """How a stage differs from the earlier artifact of a stage of that name that it differs least from, and which that is.
+    """How a stage differs from the most similar earlier artifact of a stage of that name, and which artifact that is.
 
-    For a pipeline that has not run under its name yet: one that was renamed, or a cell of a sweep. None where there is no such artifact.
+    For a pipeline that has not run under its name yet: it was renamed, or is a cell of a sweep. None where there is no
+    such artifact.
     """
     files = []
     for file in (store / program).glob("*/manifest.json"):
@@ -80,7 +82,7 @@ def against_nearest(store: Path, program: str, name: str, preimage: dict[str, An
             files.append((file.stat().st_mtime_ns, file))
         except OSError:  # removed meanwhile
             continue
-    wanted = _leaves(preimage)
+    leaves = _leaves(preimage)
     earlier = [
         made
         for at, file in sorted(files, reverse=True)[:LOOKED_AT]
@@ -88,20 +90,20 @@ def against_nearest(store: Path, program: str, name: str, preimage: dict[str, An
     ]
     if not earlier:
         return None
-    nearest = min(earlier, key=lambda made: len({path for path, _ in made.leaves ^ wanted}))  # of equals the newest
-    found = differences(nearest.preimage, preimage)
-    more = [f"and {len(found) - NAMED} more differences"] if len(found) > NAMED else []
+    nearest = min(earlier, key=lambda made: len({path for path, _ in made.leaves ^ leaves}))  # of equals the newest
+    changes = differences(nearest.preimage, preimage)
+    more = [f"and {len(changes) - NAMED} more differences"] if len(changes) > NAMED else []
     day = datetime.datetime.fromtimestamp(nearest.at, datetime.UTC)
-    return f"{'; '.join([*found[:NAMED], *more])} (nearest: {nearest.key[:12]} of {day:%Y-%m-%d %H:%M})"
+    return f"{'; '.join([*changes[:NAMED], *more])} (nearest: {nearest.key[:12]} of {day:%Y-%m-%d %H:%M})"
 
 
 @lru_cache(maxsize=10_000)
 def _made(manifest: Path, mtime_ns: int) -> _Made | None:
     """Read once a process, however many cells of a sweep are planned."""
-    found = read_object(manifest, key=str, name=str, preimage=dict)
-    if found is None:
+    record = read_object(manifest, key=str, name=str, preimage=dict)
+    if record is None:
         return None
-    return _Made(found["key"], found["name"], mtime_ns / 1e9, found["preimage"], _leaves(found["preimage"]))
+    return _Made(record["key"], record["name"], mtime_ns / 1e9, record["preimage"], _leaves(record["preimage"]))
 
 
 def _leaves(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
@@ -111,7 +113,8 @@ def _leaves(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
 
 
 def resumes_from(work: Path) -> str:
-    """From where an interrupted attempt goes on, as far as its work folder says: `resumes from checkpoint-120; it had come to ...`."""
+    """From where an interrupted attempt goes on, as far as its work folder says: `resumes from checkpoint-120; it had
+    come to ...`."""
     checkpoints = [
         file.parent.name for file in (work / "state" / "checkpoints").glob("checkpoint-*/trainer_state.json")
     ]
