@@ -1,6 +1,8 @@
-"""The complete demo pipeline at reduced size, as a user runs it: the `vcore` command, real TRL, real vLLM, real Prefect.
+"""The complete demo pipeline at reduced size, as a user runs it: the `vcore` command, real TRL, real vLLM, real
+Prefect.
 
-The recipe is cut to what fits a test, so accuracy is not asserted here; that every number in the report comes from the artifacts is.
+The recipe is cut to what fits a test, so accuracy is not asserted here; that every number in the report comes from the
+artifacts is.
 """
 
 from __future__ import annotations
@@ -157,7 +159,8 @@ def test_forced_sft_gives_the_same_bytes_and_stops_there(home: Path) -> None:
 
 
 def test_stopped_sft_resumes_to_the_same_weights(home: Path, first: dict[str, Any]) -> None:
-    """SIGTERM in the middle of SFT: exit 130, state kept, RESUME planned; the next run ends in the bytes of the uninterrupted one."""
+    """SIGTERM in the middle of SFT: exit 130, state kept, RESUME planned; the next run ends in the bytes of the
+    uninterrupted one."""
     sets = [word for override in REDUCED for word in ("--set", override)]
     expected = json.loads((Path(first["stages"][4]["folder"]) / "manifest.json").read_text())
     process = vcore(home, "run", "configs/demo.yaml", *sets, "--force", "sft", "--only", "sft")

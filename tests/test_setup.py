@@ -1,4 +1,5 @@
-"""The set-up: complete pins, consistent with pyproject.toml and with what is installed, and a check that notices a half-made .venv."""
+"""The set-up: complete pins, consistent with pyproject.toml and with what is installed, and a check that notices a
+half-made .venv."""
 
 from __future__ import annotations
 
@@ -89,7 +90,8 @@ def package(folder: Path, name: str, record: str | None) -> Path:
 
 
 def test_this_environment_is_complete() -> None:
-    """The environment that runs the tests is the pinned one, of this checkout, so that what passes here is what users get."""
+    """The environment that runs the tests is the pinned one, of this checkout, so that what passes here is what users
+    get."""
     if Path(sys.prefix) != ROOT / ".venv":
         pytest.skip("not run by the .venv that `make setup` makes")
     machine = (ROOT / ".venv" / ".complete").read_text().split()[0]
@@ -116,7 +118,8 @@ def test_missing_and_wrong_versions_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_half_installed_package_is_noticed_and_forgotten(tmp_path: Path, record: str | None, problem: str) -> None:
-    """As after a set-up that was killed while unpacking, or after files were deleted: pip then has to install the package again."""
+    """As after a set-up that was killed while unpacking, or after files were deleted: pip then has to install the
+    package again."""
     info = package(tmp_path / "site", "half_made", record)
     (tmp_path / "list.txt").write_text("half_made==1.0\n")
     answer = check(str(tmp_path / "list.txt"), path=tmp_path / "site")
@@ -143,7 +146,8 @@ def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The set-up's own files, with short lists of packages that need no index: a checkout whose .venv can be made in seconds."""
+    """The set-up's own files, with short lists of packages that need no index: a checkout whose .venv can be made in
+    seconds."""
     folder = tmp_path / "check out"
     shutil.copytree(ROOT / "tools", folder / "tools")
     (folder / "requirements").mkdir()

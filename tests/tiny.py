@@ -1,6 +1,8 @@
-"""A tiny random Qwen3 checkpoint with its own tokenizer, demonstrations for it, and a way to run a stage program on them.
+"""A tiny random Qwen3 checkpoint with its own tokenizer, demonstrations for it, and a way to run a stage program on
+them.
 
-Nothing is downloaded and nothing is read from outside: every test that needs "a model" makes this one in under a second.
+Nothing is downloaded and nothing is read from outside: every test that needs "a model" makes this one in under a
+second.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def make_tiny_model(folder: Path, seed: int = 0, hidden_size: int = 32, layers: int = 2, positions: int = 256) -> Path:
-    """Write a complete random Qwen3 checkpoint (float32, 28,608 parameters by default) and its tokenizer; returns `folder`."""
+    """Write a complete random Qwen3 checkpoint (float32, 28,608 parameters by default) and its tokenizer; returns
+    `folder`."""
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 

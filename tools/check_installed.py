@@ -1,4 +1,5 @@
-"""Whether an environment holds exactly the pinned set: every version, every file, this checkout, and, on request, the imports that matter.
+"""Whether an environment holds exactly the pinned set: every version, every file, this checkout, and, on request, the
+imports that matter.
 
 Used by tools/setup.sh; needs nothing but the standard library. Exit 0 when all is well, 1 with one line per problem.
 """
@@ -24,8 +25,9 @@ IMPORTS = {
     "vcore": "import pipeline.cli.app",
 }
 TORCH_HELP = """\
-setup: the torch that was installed does not run here. On a CPU machine that happens when pip's package index has only torch's CUDA
-setup: build, which needs NVIDIA's libraries. Name an index that has the CPU build (PyTorch's installation page tells which) and try again:
+setup: the torch that was installed does not run here. On a CPU machine that happens when pip's package index has only
+setup: torch's CUDA build, which needs NVIDIA's libraries. Name an index that has the CPU build (PyTorch's installation
+setup: page tells which) and try again:
 setup:     make setup TORCH_INDEX=URL
 setup: On a machine with an NVIDIA GPU: make setup MACHINE=cuda"""
 
@@ -62,7 +64,8 @@ def problem(name: str, version: str, sizes: bool) -> str | None:
 
 
 def project_problem() -> str | None:
-    """What is wrong with the installation of the project itself: it has to be this checkout, and its command has to be there."""
+    """What is wrong with the installation of the project itself: it has to be this checkout, and its command has to be
+    there."""
     try:
         found = distribution("vcore-pipeline")
     except PackageNotFoundError:
@@ -79,7 +82,8 @@ def forget(found: Distribution) -> None:
 
 
 def failed_imports() -> list[str]:
-    """One line for each library that does not import, each tried in a process of its own; torch first, because most need it."""
+    """One line for each library that does not import, each tried in a process of its own; torch first, because most
+    need it."""
     environment = dict(
         os.environ, HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", PREFECT_LOGGING_LEVEL="ERROR", VLLM_LOGGING_LEVEL="ERROR"
     )

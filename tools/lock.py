@@ -1,10 +1,11 @@
-"""The pinned lists requirements/cpu.txt and requirements/cuda.txt: what pip's resolver gives for the dependencies in pyproject.toml.
+"""The pinned lists requirements/cpu.txt and requirements/cuda.txt: what pip's resolver gives for the dependencies in
+pyproject.toml.
 
     python tools/lock.py [--check] [cpu] [cuda]
 
-Without --check the lists are resolved anew and rewritten; with it, each list is resolved against itself: exit 1 and one line per difference
-when a pin contradicts another, a needed package is missing, or nothing needs one. Reads package metadata; nothing is installed. The CPU
-list needs an index or a file with torch's CPU build (requirements/README.md).
+Without --check the lists are resolved anew and rewritten; with it, each list is resolved against itself: exit 1 and one
+line per difference when a pin contradicts another, a needed package is missing, or nothing needs one. Reads package
+metadata; nothing is installed. The CPU list needs an index or a file with torch's CPU build (requirements/README.md).
 """
 
 from __future__ import annotations
@@ -33,9 +34,8 @@ def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
         sys.exit(f"lock: pip cannot resolve the {machine} set:\n{answer.stderr}")
     found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(answer.stdout)["install"]}
     if machine == "cuda" and "cpu" in found["torch"]:
-        sys.exit(
-            "lock: pip finds torch's CPU build first; run again without the index or folder it comes from (`pip config list`)"
-        )
+        without = "run again without the index or folder it comes from (`pip config list`)"
+        sys.exit(f"lock: pip finds torch's CPU build first; {without}")
     return {
         name: found[name].partition("+")[0]
         for name in sorted(found, key=str.lower)
@@ -64,9 +64,8 @@ def main() -> None:
         resolved = {f"{normal(name)}=={version}" for name, version in found.items()}
         if options.check:
             for pin in sorted(pinned ^ resolved):
-                print(
-                    f"lock: {path.name}: {pin} {'is needed but not pinned' if pin in resolved else 'is pinned but not needed'}"
-                )
+                what = "is needed but not pinned" if pin in resolved else "is pinned but not needed"
+                print(f"lock: {path.name}: {pin} {what}")
             differences += len(pinned ^ resolved)
             print(f"lock: {path.name}: {len(pinned)} packages, {'consistent' if pinned == resolved else 'see above'}")
         else:

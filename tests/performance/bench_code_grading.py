@@ -1,7 +1,9 @@
-"""Grading code: the reference programs of HumanEval+ through `vcore score`, and through EvalPlus on the same machine in the same run.
+"""Grading code: the reference programs of HumanEval+ through `vcore score`, and through EvalPlus on the same machine in
+the same run.
 
-VCORE_TEST_DATA names the folder with local copies of the benchmarks. VCORE_EVALPLUS_PYTHON names an interpreter that has EvalPlus;
-without it only ours is measured. One is made with: python -m venv evalplus && evalplus/bin/pip install evalplus==0.3.1
+VCORE_TEST_DATA names the folder with local copies of the benchmarks. VCORE_EVALPLUS_PYTHON names an interpreter that
+has EvalPlus; without it only ours is measured. One is made with: python -m venv evalplus && evalplus/bin/pip install
+evalplus==0.3.1
 """
 
 from __future__ import annotations
@@ -44,9 +46,8 @@ def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:
     ours = [sys.executable, "-m", "pipeline", "score", "humaneval_plus", str(samples), "--data", data, "--json"]
     wall, cpu, printed = timed(ours, {"PYTHONPATH": str(ROOT)})
     score = json.loads(printed)
-    print(
-        f"\n  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {score['verdicts']['correct']} of {score['n']} pass"
-    )
+    passed = f"{score['verdicts']['correct']} of {score['n']} pass"
+    print(f"\n  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {passed}")
 
     evalplus = os.environ.get("VCORE_EVALPLUS_PYTHON")
     if evalplus is None:

@@ -1,10 +1,11 @@
-"""Rollouts: tokens per second of vLLM beside plain generation, over completion lengths, their spread, and how many there are at once; and
-one engine load for all benchmarks beside one for each.
+"""Rollouts: tokens per second of vLLM beside plain generation, over completion lengths, their spread, and how many
+there are at once; and one engine load for all benchmarks beside one for each.
 
-`pytest tests/performance/bench_engines.py -o "python_files=bench_*.py" -s`. A model of the demo's size that is not trained, so that it
-never stops by itself and lengths are what is asked for. Plain generation is `model.generate` on the whole batch, as TRL does without vLLM:
-it runs until the longest completion is done, and only tokens that were asked for count. The engine `transformers` of the evaluation batches
-requests of one limit, which those of one benchmark have. Greedy, float32, each engine in a process of its own.
+`pytest tests/performance/bench_engines.py -o "python_files=bench_*.py" -s`. A model of the demo's size that is not
+trained, so that it never stops by itself and lengths are what is asked for. Plain generation is `model.generate` on the
+whole batch, as TRL does without vLLM: it runs until the longest completion is done, and only tokens that were asked for
+count. The engine `transformers` of the evaluation batches requests of one limit, which those of one benchmark have.
+Greedy, float32, each engine in a process of its own.
 """
 
 from __future__ import annotations
@@ -101,9 +102,8 @@ def test_rollouts_and_loads(tmp_path: Path) -> None:
     sampling = 128 * 128 / vllm["tokens_per_s"]["128 x 128 each"]
     for benchmarks in (1, 4, 8):
         one, each = vllm["load_s"] + benchmarks * sampling, benchmarks * (vllm["load_s"] + sampling)
-        print(
-            f"  {benchmarks} benchmarks of 128 x 128 tokens: one load {one:.1f} s, one each {each:.1f} s, ratio {each / one:.2f}"
-        )
+        loads = f"one load {one:.1f} s, one each {each:.1f} s, ratio {each / one:.2f}"
+        print(f"  {benchmarks} benchmarks of 128 x 128 tokens: {loads}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Where a GRPO step's time goes, at the demo's batch: weight synchronisation, rollouts, grading, loss, backward pass, optimizer, the rest.
+"""Where a GRPO step's time goes, at the demo's batch: weight synchronisation, rollouts, grading, loss, backward pass,
+optimizer, the rest.
 
-`pytest tests/performance/bench_grpo.py -o "python_files=bench_*.py" -s`. The stage's own code in a process of its own, its parts timed
-where TRL and torch do them; the first two steps, which warm up, are left out. The trainer's log-probabilities of what was sampled are a
-part of their own: they prove that vLLM holds the weights, and correct for where it computes otherwise.
+`pytest tests/performance/bench_grpo.py -o "python_files=bench_*.py" -s`. The stage's own code in a process of its own,
+its parts timed where TRL and torch do them; the first two steps, which warm up, are left out. The trainer's
+log-probabilities of what was sampled are a part of their own: they prove that vLLM holds the weights, and correct for
+where it computes otherwise.
 """
 
 from __future__ import annotations
@@ -106,9 +108,8 @@ def test_parts_of_a_step(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
     for part, seconds in parts.items():
         print(f"  {part:<27} {1000 * seconds:>7.1f} ms {seconds / step:>6.1%}")
     together = sum(parts.values())
-    print(
-        f"  {'the rest':<27} {1000 * (step - together):>7.1f} ms {1 - together / step:>6.1%}; step / parts = {step / together:.2f}"
-    )
+    rest = f"{1000 * (step - together):>7.1f} ms {1 - together / step:>6.1%}"
+    print(f"  {'the rest':<27} {rest}; step / parts = {step / together:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""What the orchestrator costs: plan, an all-cached run, a stage beside its bare program, publishing and verifying against a plain copy and
-sha256 alone, and many cells of a sweep at once."""
+"""What the orchestrator costs: plan, an all-cached run, a stage beside its bare program, publishing and verifying
+against a plain copy and sha256 alone, and many cells of a sweep at once."""
 
 from __future__ import annotations
 
@@ -41,9 +41,8 @@ def test_plan_and_cached_run(tmp_path: Path) -> None:
         return lambda: subprocess.run(line, cwd=ROOT, capture_output=True, check=True)
 
     python = seconds(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
-    print(
-        f"\n  bare interpreter {python:.2f} s, vcore plan {seconds(command('plan')):.2f} s, all-cached run {seconds(command('run')):.2f} s"
-    )
+    plan, run = seconds(command("plan")), seconds(command("run"))
+    print(f"\n  bare interpreter {python:.2f} s, vcore plan {plan:.2f} s, all-cached run {run:.2f} s")
 
 
 def test_publish(tmp_path: Path) -> None:
@@ -65,9 +64,8 @@ def test_publish(tmp_path: Path) -> None:
     publish = sorted(spent)[1]
     verify = seconds(lambda: store.find("data", "k0", reread=True), 3)
     rate = size / 2**20
-    print(
-        f"\n  copy {rate / copy:.0f} MiB/s, sha256 {rate / sha:.0f} MiB/s, publish {rate / publish:.0f} MiB/s ({publish / sha:.2f}x sha256)"
-    )
+    published = f"publish {rate / publish:.0f} MiB/s ({publish / sha:.2f}x sha256)"
+    print(f"\n  copy {rate / copy:.0f} MiB/s, sha256 {rate / sha:.0f} MiB/s, {published}")
     print(f"  verify {rate / verify:.0f} MiB/s ({verify / sha:.2f}x sha256)")
 
 
@@ -82,7 +80,8 @@ print(json.dumps(time.perf_counter() - started))
 
 
 def test_a_stage_beside_its_bare_program(tmp_path: Path) -> None:
-    """Three stages through executor, launcher and store, and the same three programs started by hand with their specs."""
+    """Three stages through executor, launcher and store, and the same three programs started by hand with their
+    specs."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     line = [sys.executable, "-c", CHAIN, str(tmp_path / "home")]
     answer = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

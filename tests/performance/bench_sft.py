@@ -1,8 +1,9 @@
 """What token weights cost: one optimizer step of each method over plain SFT's, and the peak memory of its process.
 
-`pytest tests/performance/bench_sft.py -o "python_files=bench_*.py" -s`. Process CPU time on one thread, steps of all methods in turn, so
-that a busy machine changes all alike. Floors are in forward passes F of the batch: a backward pass costs 2 F (LoRA: 1 F, as frozen
-weights need no gradient), checkpointing 1 F more, a tangent 2 F (LoRA: 1 F); r is the probe's share of the batch.
+`pytest tests/performance/bench_sft.py -o "python_files=bench_*.py" -s`. Process CPU time on one thread, steps of all
+methods in turn, so that a busy machine changes all alike. Floors are in forward passes F of the batch: a backward pass
+costs 2 F (LoRA: 1 F, as frozen weights need no gradient), checkpointing 1 F more, a tangent 2 F (LoRA: 1 F); r is the
+probe's share of the batch.
 """
 
 from __future__ import annotations
