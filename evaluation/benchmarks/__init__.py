@@ -1,59 +1,35 @@
-"""The benchmarks by name."""
+"""Benchmarks, each loaded by its name. Importing this package imports none of them."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+from collections.abc import Iterable
+from functools import cache
 
-from evaluation.benchmarks import (
-    aime,
-    aime25,
-    amc,
-    choice,
-    gsm8k,
-    humaneval,
-    humaneval_plus,
-    math500,
-    mbpp,
-    mbpp_plus,
-    olympiadbench,
-)
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.generated import noisy_word_problems, tiny_code, word_problems
+from evaluation.benchmarks.catalogue import CATALOGUE
 
-__all__ = ["BENCHMARKS", "Benchmark", "Source", "get"]
-
-BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark
-    for benchmark in (
-        *(
-            module.BENCHMARK
-            for module in (
-                aime,
-                aime25,
-                amc,
-                gsm8k,
-                humaneval,
-                humaneval_plus,
-                math500,
-                mbpp,
-                mbpp_plus,
-                noisy_word_problems,
-                olympiadbench,
-                tiny_code,
-                word_problems,
-            )
-        ),
-        mbpp.SANITIZED_BENCHMARK,
-        choice.SUPERGPQA,
-        choice.RBENCH,
-    )
-}
+__all__ = ["Benchmark", "Source", "get", "modules", "names"]
 
 
+def names() -> tuple[str, ...]:
+    """The names of all benchmarks."""
+    return tuple(CATALOGUE)
+
+
+@cache
 def get(name: str) -> Benchmark:
-    """The benchmark called `name`. Raises `ValueError` that names the nearest ones."""
-    if name in BENCHMARKS:
-        return BENCHMARKS[name]
-    near = difflib.get_close_matches(name, BENCHMARKS, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(BENCHMARKS))}"
-    raise ValueError(f"unknown benchmark {name!r}; {hint}")
+    """The benchmark called `name`; imports its module. Raises `ValueError` that names the nearest ones."""
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name, CATALOGUE, n=2)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(CATALOGUE))}"
+        raise ValueError(f"unknown benchmark {name!r}; {hint}")
+    (module,) = modules([name])
+    defined = vars(importlib.import_module(module)).values()
+    return next(value for value in defined if isinstance(value, Benchmark) and value.name == name)
+
+
+def modules(benchmarks: Iterable[str]) -> tuple[str, ...]:
+    """The modules of these benchmarks, for the key of a stage that loads them by name."""
+    return tuple(sorted({f"{__name__}.{CATALOGUE[name].module}" for name in benchmarks}))

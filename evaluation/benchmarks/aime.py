@@ -21,7 +21,6 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="American Invitational Mathematics Examination 2024, I and II.",
     size=SIZE,
     digest="2e6ab86e7f70",
     # The hub's data set calls its only split "train"; it is an evaluation set all the same.

@@ -34,7 +34,6 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="American Invitational Mathematics Examination 2025, I and II.",
     size=SIZE,
     digest="187e1aaf0d5d",
     sources={"test": Source(local="aime25/aime25.jsonl", hub="math-ai/aime25", hub_split="test")},

@@ -21,7 +21,6 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer.",
     size=SIZE,
     digest="d14fbc7849ac",
     sources={"test": Source(local="amc23/amc23.jsonl", hub="math-ai/amc23", hub_split="test")},

@@ -43,7 +43,6 @@ class Benchmark:
 
     name: str
     kind: Kind
-    description: str
     size: int | None
     digest: str | None = None
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)

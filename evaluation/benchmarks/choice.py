@@ -8,20 +8,12 @@ from string import ascii_uppercase
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.prompts import choice_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
 SUPERGPQA_SIZE = 1000
 RBENCH_SIZE = 1094
-
-
-def choice_prompt(question: str, options: list[str]) -> str:
-    """The maths prompt's instruction, with the options and the letter asked for."""
-    listed = "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
-    return (
-        f"You are a helpful and accurate assistant for solving the following multiple-choice problem:\n{question}\n{listed}\n"
-        "Please reason step by step, and put the letter of the correct option within \\boxed{} at last."
-    )
 
 
 def parse_supergpqa(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
@@ -70,7 +62,6 @@ def _problem(
 SUPERGPQA = Benchmark(
     name="supergpqa",
     kind="choice",
-    description="A thousand graduate-level questions of 285 disciplines, up to ten options.",
     size=SUPERGPQA_SIZE,
     sources={"test": Source(local="supergpqa/supergpqa.jsonl", hub="m-a-p/SuperGPQA", hub_split="train")},
     parse=parse_supergpqa,
@@ -78,7 +69,6 @@ SUPERGPQA = Benchmark(
 RBENCH = Benchmark(
     name="rbench_t",
     kind="choice",
-    description="R-Bench-T: graduate-level text questions, six options.",
     size=RBENCH_SIZE,
     sources={
         "test": Source(

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, integer, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, integer, text
 from evaluation.records import Problem, RecordError
 
 NAME = "gsm8k"
@@ -45,7 +46,6 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="Grade-school word problems with an integer answer.",
     size=SIZES["test"],
     digest="0ee4dcfcafdc",
     sources={

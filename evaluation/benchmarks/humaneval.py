@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.prompts import function_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
@@ -41,18 +42,10 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         id=task_id,
         benchmark=NAME,
         kind="code",
-        prompt=instruction(prompt),
+        prompt=function_prompt(prompt),
         gold=gold,
         tests=tests,
         meta={"completion": prompt},
-    )
-
-
-def instruction(prompt: str) -> str:
-    """The user message for a function to complete."""
-    return (
-        f"Complete the following Python function.\n\n```python\n{prompt.strip()}\n```\n\n"
-        "Put the complete program, with every import and helper it needs, into one Python code block at the end."
     )
 
 
@@ -100,7 +93,6 @@ class _Rename(ast.NodeTransformer):
 BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
-    description="Functions to complete from signature and docstring.",
     size=SIZE,
     digest="c334f3e23633",
     sources={"test": Source(local="humaneval/HumanEval.jsonl.gz", hub="openai/openai_humaneval", hub_split="test")},

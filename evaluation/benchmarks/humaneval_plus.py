@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.humaneval import FIND_ZERO, FIND_ZERO_TOLERANCE, instruction, preamble
+from evaluation.benchmarks.humaneval import FIND_ZERO, FIND_ZERO_TOLERANCE, preamble
+from evaluation.benchmarks.prompts import function_prompt
 from evaluation.benchmarks.rows import check_set, distinct, text
 from evaluation.records import Problem, RecordError
 
@@ -45,7 +46,7 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         id=task_id,
         benchmark=NAME,
         kind="code",
-        prompt=instruction(prompt),
+        prompt=function_prompt(prompt),
         gold=prompt + text(row, ("canonical_solution",), where),
         tests=tests,
         meta={"completion": prompt},
@@ -103,7 +104,6 @@ def _tolerance(value: Any, where: str) -> float:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
-    description="HumanEval with the test inputs of EvalPlus.",
     size=SIZE,
     digest="a6d287fbabae",
     sources={

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem
 
 NAME = "math500"
@@ -37,7 +38,6 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="Competition mathematics of seven subjects, answers in LaTeX.",
     size=SIZE,
     digest="40d5f33d34a3",
     sources={"test": Source(local=f"{NAME}/{NAME}.jsonl.gz", hub="HuggingFaceH4/MATH-500", hub_split="test")},

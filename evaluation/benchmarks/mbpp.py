@@ -106,7 +106,6 @@ def _called(source: str) -> set[str]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
-    description="Mostly basic Python problems, the 500 of the test split.",
     size=SIZE,
     digest="9a81b461de66",
     sources={
@@ -120,7 +119,6 @@ BENCHMARK = Benchmark(
 SANITIZED_BENCHMARK = Benchmark(
     name=SANITIZED,
     kind="code",
-    description="Mostly basic Python problems, the 427 checked by hand.",
     size=SANITIZED_SIZE,
     digest="243c1f5ee278",
     sources={

@@ -214,7 +214,6 @@ def _literal(node: ast.expr, where: str) -> Any:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
-    description="Sanitized MBPP with the test inputs of EvalPlus.",
     size=SIZE,
     digest="3700b8212f82",
     sources={"test": Source(local="mbppplus/MbppPlus.jsonl.gz", hub="evalplus/mbppplus", hub_split="test")},

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
 NAME = "olympiadbench"
@@ -58,7 +59,6 @@ def _gold(row: Mapping[str, Any], where: str) -> str:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="Olympiad mathematics, open-ended: numbers, expressions, tuples and intervals.",
     size=SIZE,
     digest="707deb78c94d",
     sources={

@@ -13,14 +13,6 @@ from evaluation.records import Problem, RecordError
 INTEGER = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+|[+-]?\d+")
 
 
-def maths_prompt(question: str) -> str:
-    """The instruction the VCORE paper trains and evaluates with (appendix B.3)."""
-    return (
-        f"You are a helpful and accurate assistant for solving the following math problem:\n{question}\n"
-        "Please reason step by step, and put the correct answer within \\boxed{} at last."
-    )
-
-
 def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     """The first of the columns `names` that the row has, as text with \\n line ends; `RecordError` when there is none or it is empty."""
     for name in names:

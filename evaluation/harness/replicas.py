@@ -6,10 +6,8 @@ those that may become longest come first, so each replica gets as many long ones
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,7 +15,6 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, cast
 
 from evaluation.engines.base import (
-    Engine,
     EngineOptions,
     EngineUnavailable,
     OnDone,
@@ -26,8 +23,6 @@ from evaluation.engines.base import (
     check_room,
     load_tokenizer,
 )
-
-_PR_SET_PDEATHSIG = 1
 
 
 class ReplicaLost(RuntimeError):
@@ -128,48 +123,10 @@ def _visible_gpus() -> list[str]:
 def _start(environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = Pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "evaluation.harness.replicas", str(theirs.fileno()), str(os.getpid())],
+        [sys.executable, "-m", "evaluation.engines.replica", str(theirs.fileno()), str(os.getpid())],
         env={**os.environ, **environment},
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
     )
     theirs.close()
     return process, ours
-
-
-def serve(connection: Connection) -> None:
-    """One replica: load the engine that is asked for, then sample each list of requests that comes, until the connection closes."""
-    from safetensors import SafetensorError
-
-    from evaluation.engines import open_engine
-
-    name, model, options = connection.recv()
-    try:
-        engine: Engine = open_engine(name, model, options)
-    except EngineUnavailable as error:
-        connection.send(error)
-        return
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        connection.send(RuntimeError(str(error)))  # not every one of their kinds can be sent
-        return
-    connection.send((engine.version, engine.max_model_len))
-    while True:
-        try:
-            requests = connection.recv()
-            engine.generate(requests, lambda index, sampled: connection.send((index, sampled)))
-            connection.send(None)
-        except (EOFError, BrokenPipeError):  # whoever asked has gone
-            return
-
-
-def main() -> None:
-    """`python -m evaluation.harness.replicas FD PARENT`: ends with the process that started it, however that ends."""
-    parent = int(sys.argv[2])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the request was made
-        return
-    serve(Connection(int(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import get, names
 from pipeline.config.execution import ExecutionSettings
 from pipeline.config.yaml_file import Document, Location, read
 from pipeline.core.errors import ConfigError
@@ -74,9 +74,8 @@ class PipelineConfig(StageSettings):
                 if source.task is not None:
                     _task_can_train(f"data.{where}.{index}", source, demonstrations=where == "sft")
                 elif where != "sft" and source.columns.answer is None:
-                    raise ValueError(
-                        f"data.{where}.{index}.columns.answer: a source of problems needs the column with the gold answer"
-                    )
+                    why = "a source of problems needs the column with the gold answer"
+                    raise ValueError(f"data.{where}.{index}.columns.answer: {why}")
                 elif where == "sft" and source.columns.completion is None:
                     raise ValueError(
                         f"data.sft.{index}.columns.completion: an SFT source needs the column with the demonstration"
@@ -112,31 +111,28 @@ def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfi
 
 
 def _each_benchmark_once(config: PipelineConfig) -> None:
-    names = [benchmark.name for benchmark in config.benchmarks]
-    for index, name in enumerate(names):
-        if name in names[:index]:
+    listed = [benchmark.name for benchmark in config.benchmarks]
+    for index, name in enumerate(listed):
+        if name in listed[:index]:
             raise ValueError(f"benchmarks.{index}.name: benchmark {name!r} is listed twice")
         if config.benchmarks[index].own is not None:
-            if name in BENCHMARKS or name in PROMPT_SETS or not OWN_NAME.match(name):
-                raise ValueError(
-                    f"benchmarks.{index}.name: {name!r} is taken, or no name (letters, digits, _ . -), for a benchmark of yours"
-                )
+            if name in names() or name in PROMPT_SETS or not OWN_NAME.match(name):
+                why = "is taken, or no name (letters, digits, _ . -), for a benchmark of yours"
+                raise ValueError(f"benchmarks.{index}.name: {name!r} {why}")
             continue
-        if name not in BENCHMARKS:
-            raise ValueError(f"benchmarks.{index}.name: there is no benchmark {name!r}{nearest(name, BENCHMARKS)}")
-        benchmark = BENCHMARKS[name]
+        if name not in names():
+            raise ValueError(f"benchmarks.{index}.name: there is no benchmark {name!r}{nearest(name, names())}")
+        benchmark = get(name)
         if config.benchmarks[index].split not in benchmark.splits:
             raise ValueError(f"benchmarks.{index}.split: {name} has the splits {', '.join(benchmark.splits)}")
         if benchmark.generate is not None and not 0 < (config.benchmarks[index].problems or 0) <= MOST_GENERATED:
-            raise ValueError(
-                f"benchmarks.{index}.problems: {name} is generated; say how many problems to make, at most {MOST_GENERATED:,}"
-            )
-    on_hub = [b.name for b in config.benchmarks if b.own is None and BENCHMARKS[b.name].sources]
+            how_many = f"say how many problems to make, at most {MOST_GENERATED:,}"
+            raise ValueError(f"benchmarks.{index}.problems: {name} is generated; {how_many}")
+    on_hub = [b.name for b in config.benchmarks if b.own is None and get(b.name).sources]
     for name in config.benchmark_revisions:
         if name not in on_hub:
-            raise ValueError(
-                f"benchmark_revisions.{name}: is no benchmark of this pipeline that comes from the hub{nearest(name, on_hub)}"
-            )
+            why = f"is no benchmark of this pipeline that comes from the hub{nearest(name, on_hub)}"
+            raise ValueError(f"benchmark_revisions.{name}: {why}")
 
 
 def _rl_fits_together(config: PipelineConfig) -> None:
@@ -163,9 +159,9 @@ def _rl_fits_together(config: PipelineConfig) -> None:
 def _task_can_train(where: str, source: SourceSettings, *, demonstrations: bool) -> None:
     name = source.task
     assert name is not None
-    if name not in BENCHMARKS:
-        raise ValueError(f"{where}.task: there is no task {name!r}{nearest(name, BENCHMARKS)}")
-    task = BENCHMARKS[name]
+    if name not in names():
+        raise ValueError(f"{where}.task: there is no task {name!r}{nearest(name, names())}")
+    task = get(name)
     if source.split not in task.splits or source.split == "test":
         raise ValueError(f"{where}.task: {name} has no {source.split!r} split to train on")
     if demonstrations and task.demonstrate is None:

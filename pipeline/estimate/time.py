@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import get
 from pipeline.estimate.shape import Shape
 from pipeline.estimate.split import BYTES
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
@@ -70,7 +70,7 @@ def sampling_times(
     """
     if settings.engine != "vllm":
         return ()
-    counts = [b.problems or (BENCHMARKS[b.name].size if b.own is None else None) for b in benchmarks]
+    counts = [b.problems or (get(b.name).size if b.own is None else None) for b in benchmarks]
     tokens = sum((count or 0) * b.samples * b.max_new_tokens for count, b in zip(counts, benchmarks, strict=True))
     longest = max(b.max_new_tokens for b in benchmarks)
     told = []

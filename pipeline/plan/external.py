@@ -23,7 +23,7 @@ def resolve(origin: Origin, memo: DigestMemo) -> dict[str, Any]:
     if origin.path.is_file():
         return {"sha256": memo.sha256(origin.path)}
     raise ConfigError(
-        f"{origin.what} {origin.path} does not exist", where=origin.label, fix=origin.fix or CHECK_THE_PATH
+        f"{origin.what or f'file {origin.path}'} does not exist", where=origin.label, fix=origin.fix or CHECK_THE_PATH
     )
 
 

@@ -17,7 +17,7 @@ def _origins(settings: BaseSettings, places: DataPlaces) -> Iterator[Origin]:
         return
     folder = Path(settings.source).expanduser()
     if folder.is_dir() or looks_like_path(settings.source):
-        yield Origin("model", path=folder, what="model folder", fix=EXISTING_MODEL)
+        yield Origin("model", path=folder, what=f"model folder {settings.source}", fix=EXISTING_MODEL)
     else:
         yield Origin("model", hub=settings.source, hub_kind="model", revision=settings.revision, fix=LOCAL_MODEL)
 

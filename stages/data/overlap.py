@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import get, names
 from stages.data.questions import Question, words
 
 BOILERPLATE = 3
@@ -45,7 +45,7 @@ class Reported:
         self._runs: dict[Question, Place] = {}
         for name, problems in benchmarks.items():
             self._equal |= {asked: (name, id) for id, asked in problems.items() if asked}
-            if ngram is not None and (name not in BENCHMARKS or BENCHMARKS[name].generate is None):
+            if ngram is not None and (name not in names() or get(name).generate is None):
                 self._runs |= {run: (name, id) for run, id in _own_runs(problems, ngram).items()}
 
     def find(self, training: Mapping[str, Question]) -> list[Hit]:

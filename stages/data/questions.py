@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from evaluation.benchmarks.choice import choice_prompt
-from evaluation.benchmarks.humaneval import instruction
-from evaluation.benchmarks.rows import maths_prompt
+from evaluation.benchmarks.prompts import choice_prompt, function_prompt, maths_prompt
 
 Question = tuple[str, ...]
 """Words, numbers and operators, without case."""
@@ -58,7 +56,7 @@ def _frame(template: str) -> tuple[Question, Question]:
 _PROMPTS: tuple[Callable[[str], str], ...] = (
     maths_prompt,
     lambda question: choice_prompt(question, []),
-    instruction,
+    function_prompt,
     # These stand in the modules mbpp and mbpp_plus, and in the synthetic tasks; a test compares all of them with the data.
     lambda question: (
         f"{question} Put the complete program, with every import it needs, into one Python code block at the end."

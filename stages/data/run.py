@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import BENCHMARKS, get
+from evaluation.benchmarks import get, names
 from evaluation.custom_problems import COLUMNS, read_own
 from evaluation.loading import digest
 from evaluation.records import Problem, RecordError, write_jsonl
@@ -79,7 +79,7 @@ def run(ctx: Context[DataSettings]) -> Result:
         "benchmarks": {
             name: {
                 "problems": n,
-                "complete": BENCHMARKS[name].size if name in BENCHMARKS else n,
+                "complete": get(name).size if name in names() else n,
                 "sha256": _sha256(folder / f"{name}.jsonl"),
             }
             for name, n in counts.items()

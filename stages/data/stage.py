@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from evaluation.benchmarks import get
+from evaluation.benchmarks import get, modules
 from stages.data.settings import DataSettings, SourceSettings
 from stages.harness.declaration import DataPlaces, Origin, StageDeclaration
 
@@ -59,5 +59,6 @@ STAGE = StageDeclaration(
     name="data",
     settings=DataSettings,
     libraries=("datasets", "math-verify"),
+    loads=lambda s: modules(tasks(s)),
     origins=_origins,
 )

@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from evaluation.grading import Grader
+from evaluation.metrics.accuracy_ci.estimates import wilson_interval
 from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
-from evaluation.statistics import wilson_interval
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.plan import problems_path
 from stages.harness.context import Context, Result, StageError

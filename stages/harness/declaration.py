@@ -27,8 +27,8 @@ class Origin:
     hub: str = ""
     hub_kind: Literal["dataset", "model"] = "dataset"
     revision: str = "main"
-    what: str = "file"
-    """What `path` should be, for the message that it is missing."""
+    what: str = ""
+    """What `path` is called where it is missing; empty stands for `file PATH`."""
     fix: str = ""
     """What a user can do where it cannot be read."""
 

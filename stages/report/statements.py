@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks import get, names
 from evaluation.comparison import Comparison
 from evaluation.statistics import CONFIDENCE
 from stages.report.model import Result, Stage, percent, points, versions
@@ -80,7 +80,7 @@ def _of_benchmark(benchmark: str, results: list[Result]) -> list[str]:
     first = results[0]
     for split in dict.fromkeys(r.split for r in results if r.split not in ("", "test")):
         out.append(f"{benchmark} was measured on its {split} split, which choices of the recipe may have looked at.")
-    size = BENCHMARKS[benchmark].size if benchmark in BENCHMARKS else None
+    size = get(benchmark).size if benchmark in names() else None
     if size is not None and first.n < size and first.split == "test":
         out.append(
             f"{benchmark}: only {first.n} of its {size} problems were measured; the score is not comparable with published ones."

@@ -86,7 +86,6 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="The word problems, with demonstrations that hold wrong steps and irrelevant remarks.",
     size=None,
     generate=generate,
     demonstrate=demonstrate,

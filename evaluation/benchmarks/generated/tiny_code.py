@@ -119,7 +119,6 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
-    description="Synthetic one-function Python tasks of two or three arithmetic operations.",
     size=None,
     generate=generate,
     demonstrate=demonstrate,

@@ -170,7 +170,6 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
 BENCHMARK = Benchmark(
     name=NAME,
     kind="maths",
-    description="Synthetic word problems of two to four operations, with values up to thirty.",
     size=None,
     generate=generate,
     demonstrate=demonstrate,

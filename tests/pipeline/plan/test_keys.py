@@ -92,6 +92,33 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "stages/harness/transient.py", "(429, 500,", "(408, 429, 500,", set(), id="one more HTTP code is transient"
         ),
         pytest.param("stages/harness/context.py", "< 0.1 and", "< 0.2 and", set(), id="progress is written less often"),
+        pytest.param(
+            "stages/sft/method_settings.py",
+            "probe_chunk: int = execution(8,",
+            "probe_chunk: int = execution(4,",
+            set(),
+            id="an execution default of VCORE",
+        ),
+        pytest.param(
+            "evaluation/benchmarks/catalogue.py", "2024, I and II.", "2024.", set(), id="the description of a benchmark"
+        ),
+        pytest.param(
+            "evaluation/harness/replicas.py",
+            "wait(timeout=20)",
+            "wait(timeout=30)",
+            set(),
+            id="how long closing may take",
+        ),
+        pytest.param(
+            "evaluation/statistics.py", "_MOST_STEPS = 5_", "_MOST_STEPS = 6_", {"report"}, id="a bound of a test"
+        ),
+        pytest.param(
+            "evaluation/benchmarks/aime.py", '("I", "II")', '("II", "I")', {"data"}, id="a benchmark that is used"
+        ),
+        pytest.param("evaluation/benchmarks/mbpp.py", "SIZE = 500", "SIZE = 501", set(), id="one that is not used"),
+        pytest.param(
+            "stages/training/settings.py", "rank: int = identity(8", "rank: int = identity(16", set(), id="a default"
+        ),
     ],
 )
 def test_an_edit_reruns_what_it_can_change(copied: Any, file: str, old: str, new: str, reruns: set[str]) -> None:

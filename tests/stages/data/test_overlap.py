@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import BENCHMARKS, get
-from evaluation.benchmarks.choice import choice_prompt
-from evaluation.benchmarks.rows import maths_prompt
+from evaluation.benchmarks import get, names
+from evaluation.benchmarks.prompts import choice_prompt, maths_prompt
 from evaluation.loading import load
 from evaluation.records import Problem, read_records
 from stages.data.overlap import Hit, Reported
@@ -92,7 +91,7 @@ def test_a_multiple_choice_question_keeps_its_options() -> None:
     assert find({"other": "Which of these is a prime?"}, "exam", [prompt]) == []
 
 
-@pytest.mark.parametrize("name", [name for name, benchmark in BENCHMARKS.items() if benchmark.kind != "choice"])
+@pytest.mark.parametrize("name", [name for name in names() if get(name).kind != "choice"])
 def test_every_task_of_ours_is_asked_without_its_instruction(name: str, benchmark_data: Path) -> None:  # noqa: F811
     """A new way of asking has to be made known to `stages.data.questions`: its last words would else end every question."""
     problems = load(get(name), "test", benchmark_data, limit=None if get(name).generate is None else 100)

@@ -1,0 +1,51 @@
+"""Which benchmarks there are, in which module each one lies, and what it is in a sentence for people.
+
+No stage key holds this file, so nothing here may change a result: prompts, sources, sizes, digests and grading stand in
+the modules, and a key holds the modules of the benchmarks that its stage uses.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One benchmark: its module below `evaluation.benchmarks`, and its description."""
+
+    module: str
+    description: str
+
+
+CATALOGUE = MappingProxyType(
+    {
+        "aime24": Entry("aime", "American Invitational Mathematics Examination 2024, I and II."),
+        "aime25": Entry("aime25", "American Invitational Mathematics Examination 2025, I and II."),
+        "amc23": Entry(
+            "amc", "American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer."
+        ),
+        "gsm8k": Entry("gsm8k", "Grade-school word problems with an integer answer."),
+        "humaneval": Entry("humaneval", "Functions to complete from signature and docstring."),
+        "humaneval_plus": Entry("humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
+        "math500": Entry("math500", "Competition mathematics of seven subjects, answers in LaTeX."),
+        "mbpp": Entry("mbpp", "Mostly basic Python problems, the 500 of the test split."),
+        "mbpp_plus": Entry("mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),
+        "mbpp_sanitized": Entry("mbpp", "Mostly basic Python problems, the 427 checked by hand."),
+        "olympiadbench": Entry(
+            "olympiadbench", "Olympiad mathematics, open-ended: numbers, expressions, tuples and intervals."
+        ),
+        "rbench_t": Entry("choice", "R-Bench-T: graduate-level text questions, six options."),
+        "supergpqa": Entry("choice", "A thousand graduate-level questions of 285 disciplines, up to ten options."),
+        "noisy_word_problems": Entry(
+            "generated.noisy_word_problems",
+            "The word problems, with demonstrations that hold wrong steps and irrelevant remarks.",
+        ),
+        "tiny_code": Entry(
+            "generated.tiny_code", "Synthetic one-function Python tasks of two or three arithmetic operations."
+        ),
+        "word_problems": Entry(
+            "generated.word_problems", "Synthetic word problems of two to four operations, with values up to thirty."
+        ),
+    }
+)
+"""Name -> entry, benchmarks of the field first, then the generated tasks."""
