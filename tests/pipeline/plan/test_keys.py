@@ -94,8 +94,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         pytest.param("stages/harness/context.py", "< 0.1 and", "< 0.2 and", set(), id="progress is written less often"),
         pytest.param(
             "stages/sft/method_settings.py",
-            "probe_chunk: int = execution(8,",
-            "probe_chunk: int = execution(4,",
+            "diagnostics_steps: int = execution(50,",
+            "diagnostics_steps: int = execution(25,",
             set(),
             id="an execution default of VCORE",
         ),
@@ -115,7 +115,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         pytest.param(
             "evaluation/benchmarks/aime.py", '("I", "II")', '("II", "I")', {"data"}, id="a benchmark that is used"
         ),
-        pytest.param("evaluation/benchmarks/mbpp.py", "SIZE = 500", "SIZE = 501", set(), id="one that is not used"),
+        pytest.param("evaluation/benchmarks/mbpp.py", "\nSIZE = 500", "\nSIZE = 501", set(), id="one that is not used"),
         pytest.param(
             "stages/training/settings.py", "rank: int = identity(8", "rank: int = identity(16", set(), id="a default"
         ),
