@@ -20,7 +20,7 @@ class Entry(NamedTuple):
 CATALOGUE = MappingProxyType(
     {
         "aime24": Entry("aime", "American Invitational Mathematics Examination 2024, I and II."),
-        "aime25": Entry("aime25", "American Invitational Mathematics Examination 2025, I and II."),
+        "aime25": Entry("aime", "American Invitational Mathematics Examination 2025, I and II."),
         "amc23": Entry(
             "amc", "American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer."
         ),

@@ -8,8 +8,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.prompts import choice_prompt
-from evaluation.benchmarks.rows import check_set, text
+from evaluation.benchmarks.rows import check_set, choice_prompt, text
 from evaluation.records import Problem, RecordError
 
 SUPERGPQA_SIZE = 1000

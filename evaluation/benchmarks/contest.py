@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evaluation.benchmarks.prompts import maths_prompt
-from evaluation.benchmarks.rows import check_set, integer, text
+from evaluation.benchmarks.rows import check_set, integer, maths_prompt, text
 from evaluation.records import Problem, RecordError
 
 LINK = re.compile(r"/(\d{4})_(?:AIME|AMC)_([^/_]+)_Problems/Problem_(\d+)")

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.prompts import maths_prompt
-from evaluation.benchmarks.rows import check_set, integer, text
+from evaluation.benchmarks.rows import check_set, integer, maths_prompt, text
 from evaluation.records import Problem, RecordError
 
 NAME = "gsm8k"

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.prompts import function_prompt
-from evaluation.benchmarks.rows import check_set, text
+from evaluation.benchmarks.rows import check_set, function_prompt, text
 from evaluation.records import Problem, RecordError
 
 NAME = "humaneval"

@@ -13,8 +13,7 @@ from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.benchmarks.humaneval import FIND_ZERO, FIND_ZERO_TOLERANCE, preamble
-from evaluation.benchmarks.prompts import function_prompt
-from evaluation.benchmarks.rows import check_set, distinct, text
+from evaluation.benchmarks.rows import check_set, distinct, function_prompt, text
 from evaluation.records import Problem, RecordError
 
 NAME = "humaneval_plus"

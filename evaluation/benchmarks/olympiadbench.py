@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.prompts import maths_prompt
-from evaluation.benchmarks.rows import check_set, text
+from evaluation.benchmarks.rows import check_set, maths_prompt, text
 from evaluation.records import Problem, RecordError
 
 NAME = "olympiadbench"

@@ -70,6 +70,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline: every stage that is not cached, then a table and a report."""
+    from pipeline.prefect_.run import run as run_session
     from pipeline.run.session import Session
     from pipeline.run.view import View
 
@@ -81,7 +82,7 @@ def run(
         view.line(
             f"[bold]{session.config.name}[/]  {stages}, {len(waiting)} to compute, store {session.store.home / 'store'}"
         )
-        session.run()
+        run_session(session)
     print_run(session, as_json)
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.plan.planning import Options
+    from pipeline.plan.decide import Options
     from pipeline.run.session import Session
 
 # A file or a pipe has no width to fit: tables keep their lines whole there.
@@ -57,7 +57,7 @@ def options(
     force: list[str] | None, start: str | None, only: str | None, until: str | None, triggers: str | None
 ) -> Options:
     """The command line's choices of what to run."""
-    from pipeline.plan.planning import Options, parse_triggers
+    from pipeline.plan.decide import Options, parse_triggers
 
     return Options(tuple(force or ()), start, only, until, parse_triggers(triggers))
 

@@ -46,7 +46,8 @@ def evaluate(
     """Evaluate a checkpoint without a pipeline: the same stages, the same store, nothing twice."""
     from pipeline.cli.eval_config import eval_config, shown_prompts, write_config
     from pipeline.config.schema import load_config
-    from pipeline.plan.planning import Options
+    from pipeline.plan.decide import Options
+    from pipeline.prefect_.run import run as run_session
     from pipeline.run.session import Session
     from pipeline.run.view import View
 
@@ -73,7 +74,7 @@ def evaluate(
     stop_on_signals()
     with View() as view:
         session = Session.prepare(path, overrides or [], Options(), view)
-        session.run()
+        run_session(session)
     print_run(session, as_json)
 
 

@@ -58,7 +58,8 @@ def source_digests(program: str, sources: tuple[str, ...] = (), modules: tuple[s
         pending += _imports(tree, module, is_package=file.name == "__init__.py")
         digests[str(file.relative_to(ROOT))] = _tree_digest(tree)  # last: it takes the tree apart
     for file in _files(sources):
-        digests[str(file.relative_to(ROOT))] = _file_digest(file)
+        name = str(file.relative_to(ROOT))
+        digests[name] = file_digest(name) or "unreadable"
     if not digests:
         raise ConfigError(f"there is no stage program {program}")
     return dict(sorted(digests.items()))
@@ -100,10 +101,24 @@ def _files(sources: Iterable[str]) -> Iterator[Path]:
         yield from (file for file in candidates if file.is_file() and computes(file))
 
 
-def _file_digest(file: Path) -> str:
-    if file.suffix == ".py":
-        return _tree_digest(ast.parse(file.read_text(encoding="utf-8")))
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def file_digest(name: str) -> str | None:
+    """The digest of one source file (its path relative to the project) as it is now; None where it cannot be read."""
+    file = ROOT / name
+    try:
+        if file.suffix == ".py":
+            return _tree_digest(ast.parse(file.read_text(encoding="utf-8")))
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, SyntaxError):
+        return None
+
+
+def file_mark(name: str) -> tuple[int, int]:
+    """Size and time of a source file, which change with it; (0, 0) where it is gone."""
+    try:
+        stat = (ROOT / name).stat()
+    except OSError:
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.config.schema import PipelineConfig
-from pipeline.plan.code import code_of, library_versions
+from pipeline.core.errors import ConfigError, StageFailed
+from pipeline.plan.code import code_of, file_digest, file_mark, library_versions
 from pipeline.plan.external import resolve
 from pipeline.plan.graph import Stage
 from pipeline.store.store import Artifact, Store
@@ -28,10 +29,14 @@ class KeyMaker:
             for name, origins in self.origins.items()
         }
         """Stage -> label -> what stands for it in the key."""
+        self._memo = store.memo
+        self._sources: dict[str, tuple[int, int]] = {}
         store.memo.save()
 
     def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
         """Everything the stage's result depends on; the key is its digest."""
+        for file in code_of(stage.kind, stage.settings):
+            self._sources.setdefault(file, file_mark(file))
         return {
             **self.own(stage),
             "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
@@ -48,6 +53,37 @@ class KeyMaker:
             "seed": self.seed,
             "outside": self.outside[stage.name],
         }
+
+    def check_unchanged(self, stage: Stage) -> None:
+        """Refuse to go on under a key whose files are no longer what they were when it was made.
+
+        Called right before the stage's process starts and again before what it made is published: a key never stands for
+        two results. Files are looked at again only where size or time changed.
+
+        Raises:
+            StageFailed: a data file, a model folder, a custom file or a source file of the stage has changed.
+        """
+        changed = [
+            origin.label
+            for origin in self.origins[stage.name]
+            if origin.path is not None and self._now(origin) != self.outside[stage.name][origin.label]
+        ]
+        digests = code_of(stage.kind, stage.settings)
+        marked = [file for file in digests if file_mark(file) != self._sources.get(file, file_mark(file))]
+        changed += [file for file in marked if file_digest(file) != digests[file]]
+        if changed:
+            message = (
+                f"{', '.join(changed)} changed after this run was planned; under its key there would be two results"
+            )
+            raise StageFailed(
+                stage.name, message, fix="Run it again: it is planned anew, and what is finished is kept."
+            )
+
+    def _now(self, origin: Origin) -> dict[str, Any] | None:
+        try:
+            return resolve(origin, self._memo)
+        except (ConfigError, OSError):  # it is gone
+            return None
 
 
 def origins_of(config: PipelineConfig, stages: Iterable[Stage]) -> dict[str, list[Origin]]:

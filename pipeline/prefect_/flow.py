@@ -7,12 +7,12 @@ is a process of its own). The same flow is what `vcore run` runs, what `vcore se
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime, tags, task
+from prefect import Flow, flow, get_run_logger, runtime, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed
@@ -20,17 +20,12 @@ from prefect.states import Cancelled, Completed
 from pipeline.config.schema import load_config
 from pipeline.core.digests import digest
 from pipeline.core.errors import Interrupted, UserError
+from pipeline.plan.decide import Options, parse_triggers
 from pipeline.plan.graph import Stage
-from pipeline.plan.planning import Options, parse_triggers
 from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch
 from pipeline.prefect_.view import PrefectView, notifier, show_alerts, show_report
 from pipeline.run.session import Session
 from pipeline.run.view import View
-
-handed_over: list[Session] = []
-"""The session that `vcore run` has prepared for the flow it is about to call; a scheduled run prepares its own."""
-errors: list[BaseException] = []
-"""What ended the last stage that failed, for the caller: Prefect hands on a state instead."""
 
 
 def run_name() -> str:
@@ -44,7 +39,16 @@ def run_name() -> str:
     return f"vcore/{config.name}/{digest(config.identity_settings())[:8]}"
 
 
-@flow(name="vcore", flow_run_name=run_name, persist_result=False, validate_parameters=False, retries=0)
+OPTIONS: dict[str, Any] = {
+    "name": "vcore",
+    "flow_run_name": run_name,
+    "persist_result": False,
+    "validate_parameters": False,
+    "retries": 0,
+}
+
+
+@flow(**OPTIONS)
 def vcore(
     config: str,
     overrides: Sequence[str] = (),
@@ -61,21 +65,36 @@ def vcore(
         overrides: `KEY=VALUE`, as `--set` takes them.
         force, start, only, until, triggers: as `vcore run --force --from --only --until --rerun-triggers`.
     """
-    recorded: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if handed_over:
-        session = handed_over.pop()  # whoever prepared it records how it ends
-    else:
-        options = Options(tuple(force), start, only, until, parse_triggers(triggers))
-        session = Session.prepare(Path(config), list(overrides), options, View())
-        recorded = session.recorded()
+    options = Options(tuple(force), start, only, until, parse_triggers(triggers))
+    session = Session.prepare(Path(config), list(overrides), options, View())
+    with session.recorded():
+        return run_as_flow(session, [])
+
+
+def flow_of(session: Session, errors: list[BaseException]) -> Flow[..., State[Any]]:
+    """The same flow around a session that is prepared, and recorded, by the caller.
+
+    Args:
+        errors: gets what ended a stage, for the caller: Prefect hands on a state instead.
+    """
+
+    @functools.wraps(vcore.fn)
+    def prepared(*args: Any, **kwargs: Any) -> State[Any]:
+        return run_as_flow(session, errors)
+
+    return flow(prepared, **OPTIONS)
+
+
+def run_as_flow(session: Session, errors: list[BaseException]) -> State[Any]:
+    """Run the stages of a prepared session as tasks, in order; returns the state that the flow ends in."""
     logger = get_run_logger()
     logger.info("%s: %s", session.record.data["id"], session.record.data["command"])
     watch = CancelWatch(runtime.flow_run.id, session.executor.stopping)
     try:
-        with tags(*session.tags), recorded:
+        with tags(*session.tags):
             block = notifier(session.config.execution.notify)  # not found out when all is done
             with watch.watching():
-                session.run_stages(lambda stage: _as_task(session, stage))
+                session.run_stages(lambda stage: _as_task(session, stage, errors))
             session.finish()
     except Interrupted:
         if watch.cancelled:
@@ -90,7 +109,7 @@ def vcore(
     return Completed(message=session.summary(), name="Cached" if session.nothing_ran else "Completed")
 
 
-def _as_task(session: Session, stage: Stage) -> None:
+def _as_task(session: Session, stage: Stage, errors: list[BaseException]) -> None:
     """Run one stage as a task. Raises what ended it, where it failed."""
     ended_by: list[BaseException] = []
 

@@ -10,13 +10,11 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.prefect_.embedded import start_embedded_server
-
-if TYPE_CHECKING:
-    from pipeline.run.session import Session
+from pipeline.run.session import Session
 
 HEALTH_TIMEOUT_S = 10.0
 
@@ -36,6 +34,16 @@ def prepare_environment(home: Path) -> None:
         defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"  # of 5: an embedded server that does not answer at once was killed
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def run(session: Session) -> None:
+    """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without."""
+    with session.recorded():
+        if session.nothing_to_do and "PREFECT_API_URL" not in os.environ:
+            session.run_remaining()
+        else:
+            run_flow(session)
+        session.finish()
 
 
 def run_flow(session: Session) -> None:
@@ -87,10 +95,9 @@ def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
     from prefect import tags
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from pipeline.prefect_ import flow as vcore
+    from pipeline.prefect_.flow import flow_of
 
-    vcore.handed_over[:] = [session]
-    vcore.errors.clear()
+    errors: list[BaseException] = []
     options = session.options
     parameters = {
         "config": str(session.path),
@@ -103,8 +110,8 @@ def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
     }
     # A sync flow joins its heartbeat thread, which sleeps in steps of a second: off, it saves a second a run.
     with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(*session.tags):
-        state = vcore.vcore(**parameters, return_state=True)
-    if vcore.errors:
-        raise vcore.errors[0]
+        state = flow_of(session, errors)(**parameters, return_state=True)
+    if errors:
+        raise errors[0]
     if not state.is_completed():
         state.result(raise_on_failure=True)

@@ -17,24 +17,20 @@ from rich.markup import escape
 
 from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.config.execution import LaunchSettings
-from pipeline.config.schema import PipelineConfig
-from pipeline.core.digests import digest
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
 from pipeline.launch.gpus import Lease, lease
 from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
 from pipeline.launch.process import run_process, stage_environment
 from pipeline.plan.code import library_versions
-from pipeline.plan.graph import Stage, build_graph
-from pipeline.plan.keys import KeyMaker
-from pipeline.plan.planning import TRIGGERS, accepted
-from pipeline.plan.reasons import differences
+from pipeline.plan.decide import Decider, Decision
+from pipeline.plan.graph import Stage
 from pipeline.run.view import View
 from pipeline.store.mirror import Mirror
-from pipeline.store.store import Artifact, Store
+from pipeline.store.store import Artifact
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """How a stage ended: `cached` (found) or `ran` (computed now), with the seconds its computation took whenever that was."""
 
     stage: str
@@ -52,22 +48,11 @@ class Outcome:
 class Executor:
     """Runs the stages of one pipeline against one store. Call `ensure` in running order; it remembers what it made."""
 
-    def __init__(
-        self,
-        config: PipelineConfig,
-        store: Store,
-        view: View,
-        *,
-        command: str,
-        forced: set[str],
-        triggers: tuple[str, ...] = tuple(TRIGGERS),
-        keys: KeyMaker | None = None,
-    ) -> None:
-        self.config, self.store, self.view = config, store, view
-        self.command, self.forced, self.triggers = command, forced, triggers
-        self.keys = keys or KeyMaker(config, build_graph(config), store)
-        self.mirror = Mirror(config.execution.mirror) if config.execution.mirror is not None else None
-        self.outcomes: dict[str, Outcome] = {}
+    def __init__(self, decider: Decider, view: View, *, command: str) -> None:
+        """`command` is what continues the run, for the manifests."""
+        self.decider, self.view, self.command = decider, view, command
+        self.config, self.store, self.keys = decider.config, decider.store, decider.keys
+        self.outcomes: dict[str, StageOutcome] = {}
         self.stopping = threading.Event()
         """Set where stages run in threads of their own: each then stops its process, or gives up waiting."""
 
@@ -77,55 +62,56 @@ class Executor:
         other.view = view
         return other
 
-    def ensure(self, stage: Stage) -> Outcome:
+    def ensure(self, stage: Stage) -> StageOutcome:
         """The stage's artifact, from the store or made now. Raises `StageFailed`, `Interrupted` or `StoreError`."""
         inputs = {name: self.outcomes[source.stage].artifact for name, source in stage.inputs.items()}
-        preimage = self.keys.preimage(stage, inputs)
-        key = digest(preimage)
-        look = stage.name not in self.forced and not self.store.has_remains(stage.program, key)
-        outcome = (self._find(stage, key) or self._accept_unless_mirrored(stage, key, preimage)) if look else None
+        decision = self.decider.decide(stage, inputs)
+        outcome = None
+        if decision.action in ("hit", "accept") and not self.store.has_remains(stage.program, decision.key):
+            outcome = self._found(stage, decision)
         if outcome is None:
 
             def waits_for(who: str) -> None:
                 self.view.line(f"  {stage.name:<15} waits for {who}")
 
-            with self.store.lock(stage.program, key, waits_for, self._give_up) as lock:
-                self.store.clear_remains(stage.program, key)
-                if stage.name not in self.forced:
-                    self._set_damage_aside(stage, key)
-                    outcome = self._find(stage, key) or self._fetch(stage, key) or self._accept(stage, preimage)
-                outcome = outcome or self._make(stage, key, preimage, inputs, lock)
-        if self.mirror is not None:
-            self._push(self.mirror, stage, outcome.artifact)
+            with self.store.lock(stage.program, decision.key, waits_for, self._give_up) as lock:
+                self.store.clear_remains(stage.program, decision.key)
+                outcome = self._ensure_locked(stage, inputs, lock)
+        if self.decider.mirror is not None:
+            self._push(self.decider.mirror, stage, outcome.artifact)
         self.store.remember(self.config.name, stage.name, outcome.artifact.manifest)
         self.outcomes[stage.name] = outcome
         return outcome
 
-    def _find(self, stage: Stage, key: str) -> Outcome | None:
-        artifact = self.store.find(stage.program, key).artifact
-        if artifact is None:
-            return None
-        seconds = float(artifact.manifest["seconds"])
-        self.view.ended(stage.name, f"[cyan]cached[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
-        return Outcome(stage.name, "cached", artifact, seconds)
+    def _ensure_locked(self, stage: Stage, inputs: dict[str, Artifact], lock: int) -> StageOutcome:
+        """Decide again with the key's lock held: another run may have made, or repaired, the artifact meanwhile."""
+        decision = self.decider.decide(stage, inputs)
+        if decision.damage and stage.name not in self.decider.forced:
+            aside = escape(str(self.store.set_aside(stage.program, decision.key)))
+            damage = escape(decision.damage)
+            self.view.line(f"  {stage.name:<15} [yellow]{damage}: set aside in {aside} and made again[/]")
+        if decision.action in ("hit", "accept"):
+            return self._found(stage, decision)
+        if decision.action == "fetch" and self.decider.mirror is not None:
+            fetched = self.decider.mirror.fetch(self.store, stage.program, decision.key)
+            if fetched is not None:
+                return self._found(stage, dataclasses.replace(decision, artifact=fetched))
+            decision = self.decider.decide(stage, inputs, ask_mirror=False)
+            if decision.action == "accept":
+                return self._found(stage, decision)
+        return self._make(stage, decision, inputs, lock)
 
-    def _set_damage_aside(self, stage: Stage, key: str) -> None:
-        """Look again with the lock held: another run may have met the same damage, and made the artifact again."""
-        damage = self.store.find(stage.program, key).damage
-        if damage:
-            aside = self.store.set_aside(stage.program, key)
-            self.view.line(
-                f"  {stage.name:<15} [yellow]{escape(damage)}: set aside in {escape(str(aside))} and made again[/]"
-            )
-
-    def _fetch(self, stage: Stage, key: str) -> Outcome | None:
-        """The artifact from the mirror, where only that has it."""
-        artifact = self.mirror.fetch(self.store, stage.program, key) if self.mirror is not None else None
-        if artifact is None:
-            return None
-        seconds = float(artifact.manifest["seconds"])
-        self.view.ended(stage.name, f"[cyan]fetched[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
-        return Outcome(stage.name, "cached", artifact, seconds)
+    def _found(self, stage: Stage, decision: Decision) -> StageOutcome:
+        """The outcome of a stage whose artifact is there, shown."""
+        assert decision.artifact is not None
+        artifact, seconds = decision.artifact, float(decision.artifact.manifest["seconds"])
+        word = "fetched" if decision.action == "fetch" else "cached"
+        if decision.action == "accept":
+            text = f"[cyan]{word}[/] [dim]{artifact.key[:12]}[/] accepted although {escape(decision.accepted)}"
+        else:
+            text = f"[cyan]{word}[/] [dim]{artifact.key[:12]} (took {seconds:.1f} s)[/]"
+        self.view.ended(stage.name, text)
+        return StageOutcome(stage.name, "cached", artifact, seconds, decision.accepted)
 
     def _push(self, mirror: Mirror, stage: Stage, artifact: Artifact) -> None:
         """Upload what the mirror has not. A failure is said and stops nothing: the artifact is safe here, the next run tries again."""
@@ -135,26 +121,9 @@ class Executor:
         except StoreError as error:
             self.view.line(f"  {stage.name:<15} [yellow]not uploaded: {escape(error.message)}[/]")
 
-    def _accept_unless_mirrored(self, stage: Stage, key: str, preimage: dict[str, Any]) -> Outcome | None:
-        """As the plan has it: what is exactly asked for, wherever it is, comes before what differs and is let pass."""
-        if self.mirror is not None and self.mirror.manifest(stage.program, key) is not None:
-            return None
-        return self._accept(stage, preimage)
-
-    def _accept(self, stage: Stage, preimage: dict[str, Any]) -> Outcome | None:
-        """What this stage of the pipeline made last time, where only what is no trigger has changed since."""
-        latest = self.store.latest(self.config.name).get(stage.name)
-        artifact = accepted(self.store, stage.program, preimage, latest, self.triggers).artifact
-        if artifact is None:
-            return None
-        passed = "; ".join(differences(artifact.manifest["preimage"], preimage))
-        seconds = float(artifact.manifest["seconds"])
-        self.view.ended(stage.name, f"[cyan]cached[/] [dim]{artifact.key[:12]}[/] accepted although {escape(passed)}")
-        return Outcome(stage.name, "cached", artifact, seconds, passed)
-
-    def _make(
-        self, stage: Stage, key: str, preimage: dict[str, Any], inputs: dict[str, Artifact], lock: int
-    ) -> Outcome:
+    def _make(self, stage: Stage, decision: Decision, inputs: dict[str, Artifact], lock: int) -> StageOutcome:
+        """Run the stage's process and publish what it made. Call it with the key's lock held."""
+        key, preimage = decision.key, decision.preimage
         work = self.store.work(stage.program, key)
         settings = self.config.execution
         outside = self.keys.outside[stage.name]
@@ -176,11 +145,13 @@ class Executor:
         self.view.started(stage.name, str(work / "stage.log"))
         started, clock = _now(), time.monotonic()
         try:
+            self.keys.check_unchanged(stage)
             with self._gpus(stage, where, launch) as lease:
                 if lease is not None:
                     environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.gpus)
                 locks = (lock, *(lease.descriptors if lease is not None else ()))
                 result = self._run_with_retries(stage, spec, work, environment, locks, launch)
+            self.keys.check_unchanged(stage)
             seconds = time.monotonic() - clock
             manifest = {
                 "stage": stage.program,
@@ -211,7 +182,7 @@ class Executor:
         self.view.ended(
             stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result['metrics'])}"
         )
-        return Outcome(stage.name, "ran", artifact, seconds)
+        return StageOutcome(stage.name, "ran", artifact, seconds)
 
     @contextlib.contextmanager
     def _gpus(self, stage: Stage, where: str, launch: LaunchSettings) -> Iterator[Lease | None]:

@@ -22,7 +22,7 @@ from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.json_objects import has, read_object
 from pipeline.run.drift import moved_scores, predecessor
-from pipeline.run.execute import Outcome
+from pipeline.run.execute import StageOutcome
 from stages.harness.json_files import write_json
 
 LOCK = "lock"
@@ -85,7 +85,7 @@ class RunRecord:
         fcntl.flock(self._alive, fcntl.LOCK_EX)  # only ever held by others for the moment in which they look
         write_json(self.folder / "config.json", self.config)
 
-    def stage_done(self, outcome: Outcome) -> None:
+    def stage_done(self, outcome: StageOutcome) -> None:
         """Called by threads where stages run at once."""
         with self._lock:
             self.data["stages"].append({**outcome.as_json(), "folder": str(outcome.artifact.folder)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
 from pipeline.core.signals import asked_to_stop
 from pipeline.plan.code import code_of
-from pipeline.plan.graph import Stage, build_graph
-from pipeline.plan.planning import TRIGGERS, Options, Planned, chosen_stages, make_plan
-from pipeline.run.execute import Executor, Outcome
+from pipeline.plan.decide import TRIGGERS, Decider, Options
+from pipeline.plan.graph import Stage
+from pipeline.plan.planning import Planned, plan_stages
+from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.parallel import run_stages
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
@@ -26,7 +26,7 @@ from pipeline.store.store import Store
 
 @dataclasses.dataclass
 class Session:
-    """A planned and checked run. Create it with `prepare`, then call `run`."""
+    """A planned and checked run. Create it with `prepare`, then hand it to `pipeline.prefect_.run.run`."""
 
     config: PipelineConfig
     store: Store
@@ -41,12 +41,12 @@ class Session:
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
         """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
-        config, store, plan = plan_only(path, overrides, options, running=True)
+        decider, plan = _planned(path, overrides, options, running=True)
+        config, store = decider.config, decider.store
         trainer_options.check_values(plan, store.home / "cache")
         stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
-        forced, _ = chosen_stages(build_graph(config), options)
-        executor = Executor(config, store, view, command=command, forced=forced, triggers=options.triggers)
+        executor = Executor(decider, view, command=command)
         with _disk_told(store.home, "the run's record"):
             record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
         return cls(config, store, plan, stages, executor, record, path, tuple(overrides), options)
@@ -59,17 +59,6 @@ class Session:
     def report_folder(self) -> Path | None:
         outcome = self.executor.outcomes.get("report")
         return outcome.artifact.folder if outcome else None
-
-    def run(self) -> None:
-        """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without one."""
-        with self.recorded():
-            if self.nothing_to_do and "PREFECT_API_URL" not in os.environ:
-                self.run_remaining()
-            else:
-                from pipeline.prefect_.run import run_flow
-
-                run_flow(self)
-            self.finish()
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
@@ -129,7 +118,7 @@ class Session:
             code_of(stage.kind, stage.settings)
         run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
 
-    def run_stage(self, stage: Stage, executor: Executor) -> Outcome:
+    def run_stage(self, stage: Stage, executor: Executor) -> StageOutcome:
         """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
         if asked_to_stop():  # and a library swallowed it
             raise Interrupted("interrupted")
@@ -144,7 +133,7 @@ class Session:
         left = [
             name
             for name in (stage.name for stage in self.stages)
-            if name in self.executor.forced - self.executor.outcomes.keys()
+            if name in self.executor.decider.forced - self.executor.outcomes.keys()
         ]
         return command_line(
             self.path, list(self.overrides), dataclasses.replace(self.options, force=tuple(left), start=None)
@@ -168,17 +157,20 @@ def _disk_told(home: Path, where: str = "") -> Iterator[None]:
         raise disk_trouble(error, home, where) from error
 
 
-def plan_only(
-    path: Path, overrides: list[str], options: Options, *, running: bool = False
-) -> tuple[PipelineConfig, Store, list[Planned]]:
-    """Config, store and plan, checked; what `vcore plan` shows. A store that is there is only read, unless the plan is to be run."""
+def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[PipelineConfig, Store, list[Planned]]:
+    """Config, store and plan, checked; what `vcore plan` shows. A store that is there is only read."""
+    decider, plan = _planned(path, overrides, options, running=False)
+    return decider.config, decider.store, plan
+
+
+def _planned(path: Path, overrides: list[str], options: Options, *, running: bool) -> tuple[Decider, list[Planned]]:
     config = load_config(path, overrides)
-    home = config.home_folder
-    store = Store(home, writing=running or not (home / "store").is_dir())
-    plan = make_plan(config, store, options)
+    store = Store(config.home_folder, writing=running or not (config.home_folder / "store").is_dir())
+    decider = Decider(config, store, options)
+    plan = plan_stages(decider)
     preflight(config, plan)
     trainer_options.check_names(plan)
-    return config, store, plan
+    return decider, plan
 
 
 def command_line(path: Path, overrides: list[str], options: Options) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
-from pipeline.plan.planning import Options
+from pipeline.plan.decide import Options
+from pipeline.prefect_.run import run as run_session
 from pipeline.run.record import find_run, list_runs, outside_of, report_of
 from pipeline.run.session import Session
 from pipeline.run.view import View
@@ -116,7 +117,7 @@ def rerun(record: dict[str, Any], home: Path, overrides: list[str], view: View) 
     config["execution"] = {**config.get("execution", {}), "mirror": None}
     write_json(home / "config.yaml", config)  # JSON is YAML
     session = Session.prepare(home / "config.yaml", overrides, Options(), view)
-    session.run()
+    run_session(session)
     return session
 
 

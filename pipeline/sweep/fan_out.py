@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.core.errors import EXIT_INTERRUPTED, Interrupted
 from pipeline.plan.code import ROOT
-from pipeline.plan.planning import Options
+from pipeline.plan.decide import Options
 from pipeline.prefect_.embedded import Server, start_embedded_server
 from pipeline.run.session import command_line
 from pipeline.sweep.ray_runner import RayCells, RayProcess

@@ -29,8 +29,9 @@ from pipeline.config.schema import load_config
 from pipeline.config.yaml_file import read
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
+from pipeline.plan.decide import Decider
 from pipeline.plan.keys import KeyMaker
-from pipeline.plan.planning import Planned, make_plan
+from pipeline.plan.planning import Planned, plan_stages
 from pipeline.store.store import Store
 from stages.harness.json_files import write_json
 from stages.harness.settings import StageSettings, execution
@@ -232,17 +233,14 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
         try:
             config = load_config(sweep.config, list(cell.overrides))
             store = store or Store(config.home_folder)
-            stages = make_plan(config, store)
+            decider = Decider(config, store)
+            stages = plan_stages(decider)
             preflight(config, stages)
         except ConfigError as error:
             raise ConfigError(
                 error.message, where=f"cell {_words(cell.labels)}: {error.where}".rstrip(": "), fix=error.fix
             ) from error
-        planned.append(
-            PlannedCell(
-                cell, stages, computations(stages, KeyMaker(config, [planned.stage for planned in stages], store))
-            )
-        )
+        planned.append(PlannedCell(cell, stages, computations(stages, decider.keys)))
     assert store is not None  # a matrix has at least one cell
     names: dict[str, Planned] = {}
     for cell_plan in planned:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from evaluation.benchmarks.prompts import choice_prompt, function_prompt, maths_prompt
+from evaluation.benchmarks.rows import choice_prompt, function_prompt, maths_prompt
 
 Question = tuple[str, ...]
 """Words, numbers and operators, without case."""

@@ -10,8 +10,8 @@ import pytest
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
+from pipeline.plan.decide import Decider
 from pipeline.plan.graph import Input, Stage, build_graph
-from pipeline.plan.keys import KeyMaker
 from pipeline.plan.planning import Planned
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
@@ -47,9 +47,7 @@ def graph(settings: PipelineConfig, dpo: DpoSettings) -> list[Stage]:
 
 
 def executor(settings: PipelineConfig, stages: list[Stage]) -> Executor:
-    store = Store(settings.home_folder)
-    keys = KeyMaker(settings, stages, store)
-    return Executor(settings, store, View(), command="", forced=set(), keys=keys)
+    return Executor(Decider(settings, Store(settings.home_folder), stages=stages), View(), command="")
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ from pathlib import Path
 from pipeline.config.schema import load_config
 from pipeline.core.errors import UserError
 from pipeline.core.signals import stop_on_signals
+from pipeline.plan.decide import Decider, Options
 from pipeline.plan.graph import Input, Stage
-from pipeline.plan.keys import KeyMaker
-from pipeline.plan.planning import Options, Planned
+from pipeline.plan.planning import Planned
+from pipeline.prefect_.run import run
 from pipeline.run.execute import Executor
 from pipeline.run.record import RunRecord
 from pipeline.run.session import Session
@@ -45,8 +46,7 @@ def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
         dataclasses.replace(stage, settings=stage.settings.model_copy(update={"step_s": 0.5 if slow else 0.02}))
         for stage in STAGES
     ]
-    keys = KeyMaker(config, stages, store)
-    executor = Executor(config, store, View(), command="run_chain", forced=set(), keys=keys)
+    executor = Executor(Decider(config, store, stages=stages), View(), command="run_chain")
     planned = [Planned(stage, "RUN", "never run") for stage in stages] if flow else []
     record = RunRecord.start(home, config, "run_chain", [])
     return Session(config, store, planned, stages, executor, record, home / "chain.yaml", (), Options())
@@ -55,7 +55,7 @@ def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
 def main() -> None:
     stop_on_signals()
     try:
-        prepare(Path(sys.argv[1]), "--flow" in sys.argv, 2 if "--two" in sys.argv else 1, "--slow" in sys.argv).run()
+        run(prepare(Path(sys.argv[1]), "--flow" in sys.argv, 2 if "--two" in sys.argv else 1, "--slow" in sys.argv))
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

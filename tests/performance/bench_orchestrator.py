@@ -71,10 +71,11 @@ def test_publish(tmp_path: Path) -> None:
 
 CHAIN = """
 import json, pathlib, sys, time
+from pipeline.prefect_.run import run
 from tests.kill import run_chain
 session = run_chain.prepare(pathlib.Path(sys.argv[1]), False)
 started = time.perf_counter()
-session.run()
+run(session)
 print(json.dumps(time.perf_counter() - started))
 """
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.checks import sizes
 from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
-from pipeline.plan.planning import Options
+from pipeline.plan.decide import Options
 from pipeline.run.session import plan_only
 from stages.base.settings import BaseSettings
 from tests.pipeline.plan.test_planning import CONFIG

@@ -14,6 +14,7 @@ from pipeline.checks.preflight import preflight
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.launch import machine, slurm
+from pipeline.plan.decide import Decider
 from pipeline.plan.graph import build_graph
 from pipeline.plan.planning import make_plan
 from pipeline.run import execute
@@ -218,7 +219,7 @@ def test_a_job_takes_nothing_of_this_machine(
     )
     store = Store(settings.home_folder)
     preflight(settings, make_plan(settings, store))
-    executor = Executor(settings, store, View(), command="", forced=set())
+    executor = Executor(Decider(settings, store), View(), command="")
     base = next(stage for stage in build_graph(settings) if stage.program == "base")
     with pytest.raises(StageFailed):
         executor.ensure(base)

@@ -113,7 +113,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "evaluation/statistics.py", "_MOST_STEPS = 5_", "_MOST_STEPS = 6_", {"report"}, id="a bound of a test"
         ),
         pytest.param(
-            "evaluation/benchmarks/aime.py", '("I", "II")', '("II", "I")', {"data"}, id="a benchmark that is used"
+            "evaluation/benchmarks/aime.py", "\nSIZE = 30", "\nSIZE = 31", {"data"}, id="a benchmark that is used"
         ),
         pytest.param("evaluation/benchmarks/mbpp.py", "\nSIZE = 500", "\nSIZE = 501", set(), id="one that is not used"),
         pytest.param(

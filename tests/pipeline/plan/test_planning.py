@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
+from pipeline.plan.decide import Decider, Options, chosen_stages, parse_triggers
 from pipeline.plan.graph import build_graph
-from pipeline.plan.planning import Options, Planned, chosen_stages, make_plan, parse_triggers
+from pipeline.plan.planning import Planned, make_plan
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
@@ -332,7 +333,7 @@ def test_the_executor_accepts_what_the_plan_accepted(tmp_path: Path, monkeypatch
     monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
     settings = config(tmp_path)
     triggers = parse_triggers("config,inputs,code")
-    executor = Executor(settings, Store(settings.home_folder), View(), command="", forced=set(), triggers=triggers)
+    executor = Executor(Decider(settings, Store(settings.home_folder), Options(triggers=triggers)), View(), command="")
     outcome = executor.ensure(build_graph(settings)[0])
     assert (outcome.state, outcome.artifact.key) == ("cached", key)
     assert "torch" in outcome.as_json()["accepted"]

@@ -10,8 +10,9 @@ import pytest
 from pipeline.checks.preflight import preflight
 from pipeline.core.errors import ConfigError, StageFailed, StoreError
 from pipeline.launch import machine
+from pipeline.plan.decide import Decider, Options
 from pipeline.plan.graph import Stage, build_graph
-from pipeline.plan.planning import Options, make_plan
+from pipeline.plan.planning import make_plan
 from pipeline.run import execute
 from pipeline.run.execute import Executor, smaller_micro_batch
 from pipeline.run.view import View
@@ -52,7 +53,7 @@ def run_sft(
         return {"proof": {"steps": 4}, "metrics": {}}
 
     monkeypatch.setattr(execute, "run_process", run_process)
-    executor = Executor(settings, Store(settings.home_folder), View(), command="", forced={"sft"})
+    executor = Executor(Decider(settings, Store(settings.home_folder), Options(force=("sft",))), View(), command="")
     for stage in build_graph(settings):
         outcome = executor.ensure(stage)
         if stage.name == "sft":
@@ -210,7 +211,7 @@ def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(execute, "run_process", run_process)
     monkeypatch.setattr(Store, "find", find)
-    outcome = Executor(settings, store, View(), command="", forced=set()).ensure(build_graph(settings)[0])
+    outcome = Executor(Decider(settings, store), View(), command="").ensure(build_graph(settings)[0])
     assert looks[0].damage
     assert (outcome.state, made) == (("cached", []) if remade else ("ran", ["data"]))
     assert look(store, "data", key).artifact is not None
@@ -236,7 +237,9 @@ def test_a_forced_stage_that_meets_a_full_disk_leaves_the_earlier_artifact(
     with pytest.raises(
         StoreError, match=r"stage data: cannot write below .*No space left on device \(manifest.json\)\nFree some"
     ):
-        Executor(settings, store, View(), command="", forced={"data"}).ensure(build_graph(settings)[0])
+        Executor(Decider(settings, store, Options(force=("data",))), View(), command="").ensure(
+            build_graph(settings)[0]
+        )
     assert before is not None
     assert store.find("data", before.key).artifact == before
 
@@ -259,7 +262,7 @@ def test_plan_and_run_agree_on_what_is_mirrored_and_what_would_be_accepted(
     store.set_aside("data", new.key)
     store.remember("small", "data", old.manifest)
     planned = make_plan(settings, store, Options(triggers=triggers))[0]
-    outcome = Executor(settings, store, View(), command="", forced=set(), triggers=triggers).ensure(
+    outcome = Executor(Decider(settings, store, Options(triggers=triggers)), View(), command="").ensure(
         build_graph(settings)[0]
     )
     assert planned.key == outcome.artifact.key == new.key
@@ -268,7 +271,7 @@ def test_plan_and_run_agree_on_what_is_mirrored_and_what_would_be_accepted(
     store.remember("small", "data", old.manifest)
     (tmp_path / "mirror").rename(tmp_path / "gone")
     planned = make_plan(settings, store, Options(triggers=triggers))[0]
-    outcome = Executor(settings, store, View(), command="", forced=set(), triggers=triggers).ensure(
+    outcome = Executor(Decider(settings, store, Options(triggers=triggers)), View(), command="").ensure(
         build_graph(settings)[0]
     )
     assert planned.key == outcome.artifact.key == old.key

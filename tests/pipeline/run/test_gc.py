@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError, StoreError
+from pipeline.plan.decide import Decider
 from pipeline.plan.graph import build_graph
 from pipeline.run.adopt import adopt
 from pipeline.run.execute import Executor
@@ -32,7 +33,7 @@ def recorded_run(tmp_path: Path, *overrides: str, until: str = "report", status:
     settings = config(tmp_path, *overrides)
     store = store_of(tmp_path)
     record = RunRecord.start(store.home, settings, "vcore run small.yaml", [])
-    executor = Executor(settings, store, View(), command="", forced=set())
+    executor = Executor(Decider(settings, store), View(), command="")
     for stage in build_graph(settings):
         outcome = executor.ensure(stage)
         assert outcome.state == "cached"

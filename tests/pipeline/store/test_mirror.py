@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import StoreError
+from pipeline.plan.decide import Decider
 from pipeline.plan.graph import build_graph
 from pipeline.plan.planning import make_plan
-from pipeline.run.execute import Executor, Outcome
+from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.view import View
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Store
@@ -50,10 +51,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         server.stop()
 
 
-def run_all(tmp_path: Path, home: str, url: str) -> list[Outcome]:
+def run_all(tmp_path: Path, home: str, url: str) -> list[StageOutcome]:
     """Every stage through the real executor; fails if one would have to be computed."""
     settings = config(tmp_path, f"home={tmp_path / home}", f"execution.mirror={url}")
-    executor = Executor(settings, Store(settings.home_folder), View(), command="", forced=set())
+    executor = Executor(Decider(settings, Store(settings.home_folder)), View(), command="")
     return [executor.ensure(stage) for stage in build_graph(settings)]
 
 
