@@ -7,11 +7,11 @@ import dataclasses
 from typing import Any, Literal
 
 from pipeline.config.schema import PipelineConfig, nearest
-from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.graph import Stage, build_graph, downstream, select_stages, upstream
 from pipeline.plan.keys import KeyMaker
 from pipeline.plan.reasons import OWN_PARTS, against_nearest, differences, resumes_from
+from pipeline.store.documents import LatestEntry, Preimage
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Found, Store
 
@@ -34,7 +34,7 @@ class Planned:
     state: State
     reason: str
     key: str | None = None
-    preimage: dict[str, Any] | None = None
+    preimage: Preimage | None = None
     artifact: Artifact | None = None
     forced: bool = False
     last_seconds: float | None = None
@@ -74,20 +74,18 @@ def parse_triggers(words: str | None) -> tuple[str, ...]:
 
 
 def accepted(
-    store: Store, program: str, preimage: dict[str, Any], latest: dict[str, Any] | None, triggers: tuple[str, ...]
+    store: Store, program: str, preimage: Preimage, latest: LatestEntry | None, triggers: tuple[str, ...]
 ) -> Found:
     """What the stage made last time, where it differs from what is asked now only in what is no trigger.
 
     `differences` says what was let pass.
     """
-    counted = [part for name in triggers for part in TRIGGERS[name]]
-    if (
-        latest is None
-        or len(triggers) == len(TRIGGERS)
-        or any(latest["preimage"].get(part) != preimage[part] for part in counted)
-    ):
+    if latest is None or len(triggers) == len(TRIGGERS):
         return Found(None)
-    return store.find(program, latest["key"])
+    before, now = latest.preimage.to_json(), preimage.to_json()
+    if any(before.get(part) != now[part] for name in triggers for part in TRIGGERS[name]):
+        return Found(None)
+    return store.find(program, latest.key)
 
 
 def make_plan(config: PipelineConfig, store: Store, options: Options | None = None) -> list[Planned]:
@@ -165,35 +163,35 @@ def _plan_stage(
     plan: dict[str, Planned],
     keys: KeyMaker,
     store: Store,
-    latest: dict[str, Any] | None,
+    latest: LatestEntry | None,
     forced: bool,
     triggers: tuple[str, ...],
     mirror: Mirror | None,
 ) -> Planned:
-    seconds = latest["seconds"] if latest else None
+    seconds = latest.seconds if latest else None
     inputs: dict[str, Artifact] = {}
     for name, source in stage.inputs.items():
         upstream = plan[source.stage]
         if upstream.artifact is None or upstream.state != "HIT":
-            own = differences(latest["preimage"], keys.own(stage), OWN_PARTS) if latest is not None else []
+            own = differences(latest.preimage, keys.own(stage), OWN_PARTS) if latest is not None else []
             reason = "; ".join([f"depends on the output of {source.stage}", *own])
             return Planned(stage, "WAIT", reason, forced=forced, last_seconds=seconds)
         inputs[name] = upstream.artifact
     preimage = keys.preimage(stage, inputs)
-    key = digest(preimage)
+    key = preimage.key
     found = store.find(stage.program, key)
     if forced:
         return Planned(stage, "RUN", "forced", key, preimage, None, True, seconds)
     if found.artifact is not None:
-        return Planned(stage, "HIT", "", key, preimage, found.artifact, False, found.artifact.manifest["seconds"])
+        return Planned(stage, "HIT", "", key, preimage, found.artifact, False, found.artifact.manifest.seconds)
     remote = mirror.manifest(stage.program, key) if mirror is not None else None
     if mirror is not None and remote is not None:
         artifact = Artifact(store.folder(stage.program, key), remote)
-        return Planned(stage, "HIT", f"fetched from {mirror.url}", key, preimage, artifact, False, remote["seconds"])
+        return Planned(stage, "HIT", f"fetched from {mirror.url}", key, preimage, artifact, False, remote.seconds)
     earlier = accepted(store, stage.program, preimage, latest, triggers).artifact
     if earlier is not None:
-        reason = "accepted although " + "; ".join(differences(earlier.manifest["preimage"], preimage))
-        return Planned(stage, "HIT", reason, earlier.key, preimage, earlier, False, earlier.manifest["seconds"])
+        reason = "accepted although " + "; ".join(differences(earlier.manifest.preimage, preimage))
+        return Planned(stage, "HIT", reason, earlier.key, preimage, earlier, False, earlier.manifest.seconds)
     if store.has_state(stage.program, key):
         reason = resumes_from(store.work(stage.program, key))
         return Planned(stage, "RESUME", reason, key, preimage, None, False, seconds)
@@ -202,5 +200,5 @@ def _plan_stage(
     elif latest is None:
         reason = against_nearest(store.home / "store", stage.program, stage.name, preimage) or "never run"
     else:
-        reason = "; ".join(differences(latest["preimage"], preimage)) or "its artifact is gone from the store"
+        reason = "; ".join(differences(latest.preimage, preimage)) or "its artifact is gone from the store"
     return Planned(stage, "RUN", reason, key, preimage, None, False, seconds)

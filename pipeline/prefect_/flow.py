@@ -69,7 +69,7 @@ def vcore(
         session = Session.prepare(Path(config), list(overrides), options, View())
         recorded = session.recorded()
     logger = get_run_logger()
-    logger.info("%s: %s", session.record.data["id"], session.record.data["command"])
+    logger.info("%s: %s", session.record.data.id, session.record.data.command)
     watch = CancelWatch(runtime.flow_run.id, session.executor.stopping)
     try:
         with tags(*session.tags), recorded:

@@ -18,7 +18,6 @@ from rich.markup import escape
 from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
-from pipeline.core.digests import digest
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
 from pipeline.launch.gpus import Lease, lease
 from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
@@ -29,8 +28,10 @@ from pipeline.plan.keys import KeyMaker
 from pipeline.plan.planning import TRIGGERS, accepted
 from pipeline.plan.reasons import differences
 from pipeline.run.view import View
+from pipeline.store.documents import InputRecord, ManifestDraft, OutsideInput, Preimage
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Store
+from stages.harness.documents import Machine, Spec, StageResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Executor:
         """The stage's artifact, from the store or made now. Raises `StageFailed`, `Interrupted` or `StoreError`."""
         inputs = {name: self.outcomes[source.stage].artifact for name, source in stage.inputs.items()}
         preimage = self.keys.preimage(stage, inputs)
-        key = digest(preimage)
+        key = preimage.key
         look = stage.name not in self.forced and not self.store.has_remains(stage.program, key)
         outcome = (self._find(stage, key) or self._accept_unless_mirrored(stage, key, preimage)) if look else None
         if outcome is None:
@@ -105,7 +106,7 @@ class Executor:
         artifact = self.store.find(stage.program, key).artifact
         if artifact is None:
             return None
-        seconds = float(artifact.manifest["seconds"])
+        seconds = artifact.manifest.seconds
         self.view.ended(stage.name, f"[cyan]cached[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
         return Outcome(stage.name, "cached", artifact, seconds)
 
@@ -123,7 +124,7 @@ class Executor:
         artifact = self.mirror.fetch(self.store, stage.program, key) if self.mirror is not None else None
         if artifact is None:
             return None
-        seconds = float(artifact.manifest["seconds"])
+        seconds = artifact.manifest.seconds
         self.view.ended(stage.name, f"[cyan]fetched[/] [dim]{key[:12]} (took {seconds:.1f} s)[/]")
         return Outcome(stage.name, "cached", artifact, seconds)
 
@@ -135,26 +136,24 @@ class Executor:
         except StoreError as error:
             self.view.line(f"  {stage.name:<15} [yellow]not uploaded: {escape(error.message)}[/]")
 
-    def _accept_unless_mirrored(self, stage: Stage, key: str, preimage: dict[str, Any]) -> Outcome | None:
+    def _accept_unless_mirrored(self, stage: Stage, key: str, preimage: Preimage) -> Outcome | None:
         """As the plan has it: what is exactly asked for, wherever it is, comes before what differs and is let pass."""
         if self.mirror is not None and self.mirror.manifest(stage.program, key) is not None:
             return None
         return self._accept(stage, preimage)
 
-    def _accept(self, stage: Stage, preimage: dict[str, Any]) -> Outcome | None:
+    def _accept(self, stage: Stage, preimage: Preimage) -> Outcome | None:
         """What this stage of the pipeline made last time, where only what is no trigger has changed since."""
         latest = self.store.latest(self.config.name).get(stage.name)
         artifact = accepted(self.store, stage.program, preimage, latest, self.triggers).artifact
         if artifact is None:
             return None
-        passed = "; ".join(differences(artifact.manifest["preimage"], preimage))
-        seconds = float(artifact.manifest["seconds"])
+        passed = "; ".join(differences(artifact.manifest.preimage, preimage))
+        seconds = artifact.manifest.seconds
         self.view.ended(stage.name, f"[cyan]cached[/] [dim]{artifact.key[:12]}[/] accepted although {escape(passed)}")
         return Outcome(stage.name, "cached", artifact, seconds, passed)
 
-    def _make(
-        self, stage: Stage, key: str, preimage: dict[str, Any], inputs: dict[str, Artifact], lock: int
-    ) -> Outcome:
+    def _make(self, stage: Stage, key: str, preimage: Preimage, inputs: dict[str, Artifact], lock: int) -> Outcome:
         work = self.store.work(stage.program, key)
         settings = self.config.execution
         outside = self.keys.outside[stage.name]
@@ -163,15 +162,15 @@ class Executor:
         share = settings.threads or (cores() // settings.stages_at_once if launch.kind != "slurm" else None)
         threads = max(1, share // launch.processes) if share is not None else None  # a job counts the cores of its node
         data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
-        spec = {
-            "stage": stage.program,
-            "settings": stage.settings.model_dump(mode="json"),
-            "inputs": {name: str(artifact.folder) for name, artifact in inputs.items()},
-            "seed": self.config.seed,
-            "machine": {"device": where, "threads": threads, "data_dir": data_dir},
-            "details": {**stage.details, **self._details(stage, outside)},
-        }
-        uses_hub = any("hub" in entry for entry in outside.values())
+        spec = Spec(
+            stage=stage.program,
+            settings=stage.settings.model_dump(mode="json"),
+            inputs={name: str(artifact.folder) for name, artifact in inputs.items()},
+            seed=self.config.seed,
+            machine=Machine(device=where, threads=threads, data_dir=data_dir),
+            details={**stage.details, **self._details(stage, outside)},
+        )
+        uses_hub = any(entry.hub is not None for entry in outside.values())
         environment = stage_environment(where, threads, hub=uses_hub)
         self.view.started(stage.name, str(work / "stage.log"))
         started, clock = _now(), time.monotonic()
@@ -182,25 +181,26 @@ class Executor:
                 locks = (lock, *(lease.descriptors if lease is not None else ()))
                 result = self._run_with_retries(stage, spec, work, environment, locks, launch)
             seconds = time.monotonic() - clock
-            manifest = {
-                "stage": stage.program,
-                "name": stage.name,
-                "key": key,
-                "preimage": preimage,
-                "inputs": {
-                    n: {"stage": s.stage, "key": inputs[n].key, "digest": inputs[n].content_digest(s.select)}
+            manifest = ManifestDraft(
+                stage=stage.program,
+                name=stage.name,
+                key=key,
+                preimage=preimage,
+                inputs={
+                    n: InputRecord(stage=s.stage, key=inputs[n].key, digest=inputs[n].content_digest(s.select))
                     for n, s in stage.inputs.items()
                 },
-                "git": git_state(),
-                "argv": sys.argv,
-                "command": self.command,
-                "versions": library_versions(stage.kind.libraries, exact=True),
-                "hardware": hardware(),
-                "started": started,
-                "ended": _now(),
-                "seconds": round(seconds, 3),
-                **result,
-            }
+                git=git_state(),
+                argv=sys.argv,
+                command=self.command,
+                versions=library_versions(stage.kind.libraries, exact=True),
+                hardware=hardware(),
+                started=started,
+                ended=_now(),
+                seconds=round(seconds, 3),
+                proof=result.proof,
+                metrics=result.metrics,
+            )
             artifact = self.store.publish(stage.program, key, manifest)
         except (StageFailed, Interrupted) as error:
             self.view.ended(stage.name, "[red]failed[/]" if isinstance(error, StageFailed) else "[yellow]stopped[/]")
@@ -208,9 +208,7 @@ class Executor:
         except OSError as error:
             self.view.ended(stage.name, "[red]failed[/]")
             raise disk_trouble(error, self.store.home, where=f"stage {stage.name}") from error
-        self.view.ended(
-            stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result['metrics'])}"
-        )
+        self.view.ended(stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result.metrics)}")
         return Outcome(stage.name, "ran", artifact, seconds)
 
     @contextlib.contextmanager
@@ -237,12 +235,12 @@ class Executor:
     def _run_with_retries(
         self,
         stage: Stage,
-        spec: dict[str, Any],
+        spec: Spec,
         work: Path,
         environment: dict[str, str],
         locks: tuple[int, ...],
         launch: LaunchSettings,
-    ) -> dict[str, Any]:
+    ) -> StageResult:
         """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where memory was short."""
         settings = self.config.execution
         for attempt in range(settings.retries + 1):
@@ -262,14 +260,14 @@ class Executor:
                 )
             except StageFailed as error:
                 smaller = (
-                    smaller_micro_batch(stage, spec["settings"].get("micro_batch_size"), launch.processes)
+                    smaller_micro_batch(stage, spec.settings.get("micro_batch_size"), launch.processes)
                     if error.cause == "memory"
                     else None
                 )
                 if attempt == settings.retries or not (error.cause == "network" or smaller):
                     raise
                 if smaller:
-                    spec["settings"]["micro_batch_size"] = smaller
+                    spec = spec.model_copy(update={"settings": {**spec.settings, "micro_batch_size": smaller}})
                 how = f"with micro_batch_size {smaller}" if smaller else "again"
                 pause = settings.retry_delay_s * 2**attempt
                 self.view.line(f"  {stage.name:<15} [yellow]{escape(error.message)}; tried {how} in {pause:g} s[/]")
@@ -277,7 +275,7 @@ class Executor:
                     raise Interrupted("interrupted") from error
         raise AssertionError("the last attempt returns or raises")
 
-    def _details(self, stage: Stage, outside: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _details(self, stage: Stage, outside: dict[str, OutsideInput]) -> dict[str, Any]:
         if stage.kind.needs_run:
             return {
                 "name": self.config.name,
@@ -285,7 +283,7 @@ class Executor:
                 "stages": [self.outcomes[name].as_json() for name in stage.inputs],
                 "config": self.config.model_dump(mode="json"),
             }
-        return {"commits": {label: entry["commit"] for label, entry in outside.items() if "commit" in entry}}
+        return {"commits": {label: entry.commit for label, entry in outside.items() if entry.commit is not None}}
 
 
 def _headline(metrics: dict[str, Any]) -> str:
