@@ -181,9 +181,10 @@ def read_stage_run(folder: Path, code: int, log: str) -> StageRun:
 def open_stage(settings_type: Any, spec: Path) -> Any:
     """The `Context` that a stage program would build from a spec, for running a stage inside the test process."""
     from stages.harness.context import Context
+    from stages.harness.documents import Spec
 
-    raw = json.loads(spec.read_text(encoding="utf-8"))
-    context = Context(raw, settings_type.model_validate(raw["settings"]), spec)
+    document = Spec.model_validate_json(spec.read_bytes())
+    context = Context(document, settings_type.model_validate(document.settings), spec)
     context.record.mkdir(parents=True, exist_ok=True)
     context.state.mkdir(parents=True, exist_ok=True)
     return context

@@ -85,7 +85,7 @@ def check_memory(config: PipelineConfig, on_cpu: Iterable[Stage]) -> None:
     Args:
         on_cpu: the stages that compute on this machine's CPU; of GPUs `vcore plan --estimate` says more.
     """
-    memory = hardware()["memory_gib"]
+    memory = hardware().memory_gib
     for stage in on_cpu if memory else ():
         vllm = stage.kind.vllm(stage.settings)
         engines = vllm.data_parallel * config.execution.launch_of(stage.name).processes if vllm is not None else 0

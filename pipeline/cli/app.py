@@ -161,17 +161,17 @@ def runs(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
     warn_of_unreadable_runs(home)
     records = list_runs(home)
     if as_json:
-        print_json(records)
+        print_json([record.to_json() for record in records])
         return
     table = Table(box=None, pad_edge=False)
     for column in ("run", "status", "started", "stages"):
         table.add_column(column)
     for record in records:
-        states = [stage["state"] for stage in record["stages"]]
+        states = [stage.state for stage in record.stages]
         table.add_row(
-            record["id"],
-            record["status"],
-            record["started"],
+            record.id,
+            record.status,
+            record.started,
             f"{states.count('ran')} ran, {states.count('cached')} cached",
         )
     out.print(table if records else f"no runs in {home / 'runs'}")
@@ -189,15 +189,13 @@ def show(
     folder = find_run(home, name)
     record = load_run(folder)
     if as_json:
-        print_json(record)
+        print_json(record.to_json())
         return
-    out.print(f"[bold]{record['id']}[/]  {record['status']}\n{escape(record['command'])}", soft_wrap=True)
-    if record["error"]:
-        out.print(f"[red]{escape(record['error'])}[/]", soft_wrap=True)
-    for stage in record["stages"]:
-        out.print(
-            f"  {stage['name']:<15} {stage['state']:<7} {stage['seconds']:>7.1f} s  {stage['folder']}", soft_wrap=True
-        )
+    out.print(f"[bold]{record.id}[/]  {record.status}\n{escape(record.command)}", soft_wrap=True)
+    if record.error:
+        out.print(f"[red]{escape(record.error)}[/]", soft_wrap=True)
+    for stage in record.stages:
+        out.print(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {stage.folder}", soft_wrap=True)
     if (folder / "report.json").is_file():
         print_results(folder)
         out.print(f"\nReport: {folder / 'report.html'}", soft_wrap=True)

@@ -92,8 +92,8 @@ def print_run(session: Session, as_json: bool) -> None:
         page = str(session.record.folder / "report.html") if report else None
         print_json(
             {
-                "run": session.record.data["id"],
-                "stages": session.record.data["stages"],
+                "run": session.record.data.id,
+                "stages": session.record.data.to_json()["stages"],
                 "results": results,
                 "report": page,
             }
@@ -102,7 +102,7 @@ def print_run(session: Session, as_json: bool) -> None:
     out.print(f"\n{session.summary()}; record {session.record.folder / 'run.json'}", soft_wrap=True)
     if report is not None:
         print_results(report)
-        if session.record.data.get("moved"):
+        if session.record.data.moved:
             from pipeline.run.drift import alert_text
 
             out.print(

@@ -118,8 +118,8 @@ def _python() -> Finding:
 
 def _machine() -> list[Finding]:
     facts = hardware()
-    cpu = Finding("cpu", "ok", f"{cores()} cores, {facts['memory_gib']} GiB, {facts['cpu']}")
-    if facts["memory_gib"] < 6:
+    cpu = Finding("cpu", "ok", f"{cores()} cores, {facts.memory_gib} GiB, {facts.cpu}")
+    if facts.memory_gib < 6:
         cpu = dataclasses.replace(cpu, level="warn", advice="The demo needs about 6 GiB.")
     found = gpus()
     return [cpu, Finding("gpu", "ok", "; ".join(found) if found else "none: everything runs on the CPU, in float32")]

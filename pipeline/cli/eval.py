@@ -236,14 +236,12 @@ def _score_folder(home: Path, name: str) -> Path:
             return artifacts[0]
     run, _, checkpoint = name.partition(":")
     record = load_run(find_run(home, run))
-    stages = {
-        stage["name"].partition(".")[2]: stage for stage in record["stages"] if stage["name"].startswith("score.")
-    }
+    stages = {stage.name.partition(".")[2]: stage for stage in record.stages if stage.name.startswith("score.")}
     if not stages or (checkpoint and checkpoint not in stages):
         raise ConfigError(
-            f"run {record['id']} has no scores{' of ' + checkpoint if checkpoint else ''}; it has {', '.join(stages) or 'none'}"
+            f"run {record.id} has no scores{' of ' + checkpoint if checkpoint else ''}; it has {', '.join(stages) or 'none'}"
         )
-    return Path(stages[checkpoint or list(stages)[-1]]["folder"])
+    return Path(stages[checkpoint or list(stages)[-1]].folder)
 
 
 def _line(c: Comparison) -> str:

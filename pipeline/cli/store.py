@@ -33,6 +33,7 @@ ArtifactName = Annotated[str, typer.Argument(metavar="ARTIFACT", help=_ARTIFACT,
 @app.command("ls")
 def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
     """List the artifacts."""
+    from pipeline.store.documents import Manifest
     from pipeline.store.store import Store
 
     rows: list[dict[str, Any]] = []
@@ -45,11 +46,11 @@ def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
             "ended": "",
             "folder": str(folder),
         }
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            size = sum(entry["size"] for entry in manifest["files"])
-            row |= {"name": manifest["name"], "bytes": size, "ended": manifest["ended"]}
-        except (OSError, ValueError, KeyError, TypeError):
+        manifest = Manifest.read(folder / "manifest.json")
+        if manifest is not None:
+            size = sum(entry.size for entry in manifest.files)
+            row |= {"name": manifest.name, "bytes": size, "ended": manifest.ended}
+        else:
             row["ended"] = "damaged: its manifest cannot be read"  # `store verify` and the next run deal with it
         rows.append(row)
     if as_json:
@@ -99,25 +100,22 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
     found = find_artifact(Store.existing(home), artifact)
     manifest = found.manifest
     if as_json:
-        print_json(manifest)
+        print_json(manifest.to_json())
         return
-    out.print(f"[bold]{manifest['name']}[/]  {found.key}\n{escape(str(found.folder))}", soft_wrap=True)
+    out.print(f"[bold]{manifest.name}[/]  {found.key}\n{escape(str(found.folder))}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=False)
-    if "adopted" in manifest:
-        adopted = manifest["adopted"]
-        table.add_row("adopted", escape(f"{adopted['at']} from {adopted['from']}: {'; '.join(adopted['differences'])}"))
-    commit = manifest["git"]["commit"]
-    table.add_row(
-        "made",
-        f"{manifest['started']}, {manifest['seconds']:.1f} s, commit {commit}{' and changes' * bool(manifest['git']['dirty'])}",
-    )
-    for name, source in manifest["inputs"].items():
-        table.add_row("input", f"{name}: {source['stage']} {source['key'][:12]}")
-    table.add_row("settings", escape(json.dumps(manifest["preimage"]["settings"], ensure_ascii=False)))
-    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()))
-    table.add_row("proof", escape(json.dumps(manifest["proof"], ensure_ascii=False)))
-    for entry in manifest["files"]:
-        table.add_row("file", f"{entry['sha256'][:12]} {entry['size']:>12,} {escape(entry['path'])}")
+    if manifest.adopted is not None:
+        adopted = manifest.adopted
+        table.add_row("adopted", escape(f"{adopted.at} from {adopted.source}: {'; '.join(adopted.differences)}"))
+    changes = " and changes" if manifest.git.dirty else ""
+    table.add_row("made", f"{manifest.started}, {manifest.seconds:.1f} s, commit {manifest.git.commit}{changes}")
+    for name, source in manifest.inputs.items():
+        table.add_row("input", f"{name}: {source.stage} {source.key[:12]}")
+    table.add_row("settings", escape(json.dumps(manifest.preimage.settings, ensure_ascii=False)))
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
+    table.add_row("proof", escape(json.dumps(manifest.proof, ensure_ascii=False)))
+    for entry in manifest.files:
+        table.add_row("file", f"{entry.sha256[:12]} {entry.size:>12,} {escape(entry.path)}")
     out.print(table)
 
 
@@ -136,7 +134,7 @@ def store_export(
     found = find_artifact(Store.existing(home), artifact)
     size = export(found, target)
     out.print(
-        f"{found.manifest['name']} {found.key[:12]}: {size / 2**20:.1f} MiB in {escape(str(target))}", soft_wrap=True
+        f"{found.manifest.name} {found.key[:12]}: {size / 2**20:.1f} MiB in {escape(str(target))}", soft_wrap=True
     )
 
 

@@ -1,1 +1,1 @@
-"""What every room of the pipeline uses: errors, digests, JSON read back, processes and signals."""
+"""What every room of the pipeline uses: errors, digests, processes and signals."""

@@ -13,7 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.json_objects import read_object
+from pydantic import TypeAdapter
+
 from stages.harness.json_files import write_json
 
 
@@ -46,6 +47,11 @@ def _check_stable(value: Any, path: str) -> None:
         raise TypeError(f"{path}: {type(value).__name__} has no stable hash")
 
 
+Mark = tuple[int, int, int, str]
+"""Size, time of the last change in nanoseconds, inode, and sha256 of a file."""
+_MEMO = TypeAdapter(dict[str, Mark])
+
+
 class DigestMemo:
     """sha256 of files, remembered by (path, size, mtime, inode), so that an unchanged file is read once.
 
@@ -55,10 +61,10 @@ class DigestMemo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        known = read_object(path) or {}  # no memo yet, or a damaged one: it only saves time
-        self._known: dict[str, list[Any]] = {
-            name: mark for name, mark in known.items() if isinstance(mark, list) and len(mark) == 4
-        }
+        try:
+            self._known = _MEMO.validate_json(path.read_bytes())
+        except (OSError, ValueError):  # no memo yet, or a damaged one: it only saves time
+            self._known = {}
         self._dirty = False
         self._lock = threading.Lock()
         """Stages that run at once publish from threads of their own."""
@@ -66,21 +72,21 @@ class DigestMemo:
     def sha256(self, file: Path, *, reread: bool = False) -> str:
         """Digest of one file; `reread` ignores what is remembered."""
         stat = file.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        mark = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
         name = str(file.resolve())
         known = self._known.get(name)
         if known is not None and known[:3] == mark and not reread:
-            return str(known[3])
+            return known[3]
         with open(file, "rb") as handle:
             value = hashlib.file_digest(handle, "sha256").hexdigest()
-        self._known[name] = [*mark, value]
+        self._known[name] = (*mark, value)
         self._dirty = True
         return value
 
     def moved(self, file: Path, value: str) -> None:
         """Remember a file whose digest is known because it was just read under another name."""
         stat = file.stat()
-        self._known[str(file.resolve())] = [stat.st_size, stat.st_mtime_ns, stat.st_ino, value]
+        self._known[str(file.resolve())] = (stat.st_size, stat.st_mtime_ns, stat.st_ino, value)
         self._dirty = True
 
     def save(self) -> None:

@@ -10,12 +10,12 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
 from pipeline.plan.code import ROOT
 from pipeline.plan.graph import Stage
+from pipeline.store.documents import GitState, Hardware
 
 
 def cores() -> int:
@@ -83,15 +83,15 @@ def asks_for_gpus(sbatch: list[str]) -> bool:
     return re.search(r"(^|\s)(-G|--gpus|(--gres|--tres-per-\w+)[=\s]\S*gpu)", " ".join(sbatch)) is not None
 
 
-def hardware() -> dict[str, Any]:
+def hardware() -> Hardware:
     """Provenance for the manifest; never part of a key."""
-    return {
-        "cpu": _cpu_name(),
-        "cores": cores(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "gpu": gpus(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-    }
+    return Hardware(
+        cpu=_cpu_name(),
+        cores=cores(),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        gpu=gpus(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+    )
 
 
 def _cpu_name() -> str:
@@ -103,7 +103,7 @@ def _cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
-def git_state() -> dict[str, Any]:
+def git_state() -> GitState:
     """Commit and whether the work tree differs from it; both None where the code is not in a git checkout."""
 
     def git(*arguments: str) -> str | None:
@@ -115,4 +115,4 @@ def git_state() -> dict[str, Any]:
         return None
 
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    return {"commit": commit, "dirty": bool(status) if status is not None else None}
+    return GitState(commit=commit, dirty=bool(status) if status is not None else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -13,20 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
-from pipeline.core.json_objects import read_object
 from pipeline.core.processes import MARK, kill_all, new_mark
 from pipeline.launch import slurm
 from pipeline.launch.commands import launch_command
 from pipeline.plan.code import ROOT
-from stages.harness.json_files import read_json, write_json
+from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
 
 POLL_SECONDS = 0.1
-Event = dict[str, Any]
 
 
 def stage_environment(device: str, threads: int | None, *, hub: bool) -> dict[str, str]:
@@ -64,18 +60,18 @@ def stage_environment(device: str, threads: int | None, *, hub: bool) -> dict[st
 def run_process(
     name: str,
     module: str,
-    spec: dict[str, Any],
+    spec: Spec,
     work: Path,
     environment: dict[str, str],
-    on_event: Callable[[Event], None],
+    on_event: Callable[[Note | Progress], None],
     *,
     locks: tuple[int, ...],
     grace_s: float,
     launch: LaunchSettings = LaunchSettings(),  # noqa: B008 - frozen
     time_limit_s: float | None = None,
     stopping: threading.Event | None = None,
-) -> dict[str, Any]:
-    """Run `python -m MODULE SPEC.json` to its end and return its result (`proof`, `metrics`).
+) -> StageResult:
+    """Run `python -m MODULE SPEC.json` to its end and return its result.
 
     All its output goes to `work/stage.log`; it inherits the file descriptors of `locks`. Raises `StageFailed`, or `Interrupted` when the
     stage was stopped on request. When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), `stopping` is set, or the
@@ -91,9 +87,8 @@ def run_process(
     if not (work / "state").is_dir() or not any((work / "state").iterdir()):
         shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
     (work / "out").mkdir(exist_ok=True)
-    write_json(
-        work / "spec.json", {**spec, "output": str(work / "out"), "state": str(work / "state"), "parent": os.getpid()}
-    )
+    folders = {"output": str(work / "out"), "state": str(work / "state")}
+    spec.model_copy(update={**folders, "parent": os.getpid()}).write(work / "spec.json")
     mark = new_mark()
     # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint that may take `grace_s`.
     own = {MARK: mark, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(grace_s) - 1))}
@@ -129,23 +124,16 @@ def run_process(
                 )
             time.sleep(POLL_SECONDS)
     except BaseException:
-        on_event({"event": "note", "message": f"asked to stop; it has {grace_s:.0f} s to save its state"})
+        on_event(Note(message=f"asked to stop; it has {grace_s:.0f} s to save its state"))
         _stop(process, grace_s)
         raise
     finally:
         left = kill_all(process.pid, mark)  # what the stage left behind
         if left:
-            on_event(
-                {"event": "note", "message": f"processes {left} do not end, and may still hold its GPUs and its lock"}
-            )
+            on_event(Note(message=f"processes {left} do not end, and may still hold its GPUs and its lock"))
         job = slurm.end_job(work, grace_s=0)  # given up, or its watcher was killed: the job itself does not know
         if job is not None:
-            on_event(
-                {
-                    "event": "note",
-                    "message": f"Slurm job {job} could not be cancelled, and may still run: scancel {job}",
-                }
-            )
+            on_event(Note(message=f"Slurm job {job} could not be cancelled, and may still run: scancel {job}"))
     for event in tail.read():
         on_event(event)
     # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it was stopped.
@@ -156,23 +144,21 @@ def run_process(
         raise Interrupted(
             f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue."
         )
-    result = work / "out" / "record" / "result.json"
-    if process.returncode != 0 or not result.is_file():
+    file = work / "out" / "record" / "result.json"
+    if process.returncode != 0 or not file.is_file():
         raise _failure(name, process.returncode, work, log)
-    loaded: dict[str, Any] = read_json(result)
-    if not loaded.get("proof"):
+    result = StageResult.model_validate_json(file.read_bytes())
+    if not result.proof:
         raise StageFailed(name, "ended without a completion proof", log=str(log), fix=f"See {log}")
     shutil.copyfile(log, work / "out" / "record" / "stage.log")
-    return loaded
+    return result
 
 
-def _end_earlier_job(name: str, work: Path, grace_s: float, on_event: Callable[[Event], None]) -> None:
+def _end_earlier_job(name: str, work: Path, grace_s: float, on_event: Callable[[Note | Progress], None]) -> None:
     """Raises `StageFailed` where it may still run: it would write into what the new attempt writes into."""
     if not (work / slurm.JOB).is_file():
         return
-    on_event(
-        {"event": "note", "message": f"ends the Slurm job of an earlier run; it has {grace_s:.0f} s to save its state"}
-    )
+    on_event(Note(message=f"ends the Slurm job of an earlier run; it has {grace_s:.0f} s to save its state"))
     job = slurm.end_job(work, grace_s)
     if job is not None:
         raise StageFailed(
@@ -183,10 +169,10 @@ def _end_earlier_job(name: str, work: Path, grace_s: float, on_event: Callable[[
 
 
 def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:
-    told = read_object(work / "error.json", message=str, fix=str)
-    if told is not None:
-        fix = told["fix"] or f"See the log: {log}"
-        return StageFailed(name, told["message"], fix=fix, log=str(log), cause=told.get("cause", ""))
+    error = ErrorDocument.read(work / "error.json")
+    if error is not None:
+        fix = error.fix or f"See the log: {log}"
+        return StageFailed(name, error.message, fix=fix, log=str(log), cause=error.cause)
     if code < 0:
         cause = f"was killed by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
@@ -218,7 +204,7 @@ class _Tail:
     def __init__(self, path: Path) -> None:
         self._path, self._offset = path, 0
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Note | Progress]:
         if not self._path.is_file():
             return []
         with open(self._path, "rb") as file:
@@ -226,4 +212,4 @@ class _Tail:
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
         self._offset += len(complete)
-        return [json.loads(line) for line in complete.splitlines()]
+        return [EVENT.validate_json(line) for line in complete.splitlines()]

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from stages.harness.json_files import read_json, write_json
+from stages.harness.documents import ErrorDocument, Spec
 from stages.harness.process import EXIT_STOPPED
 
 POLL_SECONDS = 1.0
@@ -85,15 +85,15 @@ def main(spec: Path, processes: int, options: list[str], command: list[str]) -> 
     work = spec.parent
     exit_code, log = work / EXIT_CODE, work / "stage.log"
     exit_code.unlink(missing_ok=True)
-    values = read_json(spec)
-    write_json(spec, values | {"parent": None})  # the orchestrator is no process of the node's
+    values = Spec.model_validate_json(spec.read_bytes())
+    values.model_copy(update={"parent": None}).write(spec)  # the orchestrator is no process of the node's
     script = work / "slurm.sh"
     script.write_text(
-        _script(work, command, processes, set_threads=values["machine"]["threads"] is None), encoding="utf-8"
+        _script(work, command, processes, set_threads=values.machine.threads_given is None), encoding="utf-8"
     )
     fixed = [
         "--parsable",
-        f"--job-name=vcore-{values['stage']}",
+        f"--job-name=vcore-{values.stage}",
         f"--output={log}",
         "--open-mode=append",
         f"--signal=B:TERM@{SAVE_SECONDS}",
@@ -114,10 +114,8 @@ def main(spec: Path, processes: int, options: list[str], command: list[str]) -> 
         ["sbatch", *fixed, *options, str(script)], capture_output=True, text=True, env=_environment(values)
     )
     if submitted.returncode != 0:
-        write_json(
-            work / "error.json",
-            {"message": f"sbatch refused the job: {submitted.stderr.strip()}", "fix": "See its options."},
-        )
+        refusal = f"sbatch refused the job: {submitted.stderr.strip()}"
+        ErrorDocument(message=refusal, fix="See its options.").write(work / "error.json")
         return 1
     job = submitted.stdout.strip().partition(";")[0]
     (work / JOB).write_text(job, encoding="utf-8")
@@ -140,20 +138,16 @@ def main(spec: Path, processes: int, options: list[str], command: list[str]) -> 
         return EXIT_STOPPED if code in (EXIT_STOPPED, 128 + signal.SIGTERM, 128 + signal.SIGINT) else code
     if asked:
         return EXIT_STOPPED
-    write_json(
-        work / "error.json",
-        {"message": f"Slurm ended job {job} without a result", "fix": f"See: sacct -j {job}; {log}"},
-    )
+    error = ErrorDocument(message=f"Slurm ended job {job} without a result", fix=f"See: sacct -j {job}; {log}")
+    error.write(work / "error.json")
     return 1
 
 
-def _environment(spec: dict[str, object]) -> dict[str, str]:
+def _environment(spec: Spec) -> dict[str, str]:
     """What the job inherits, less what is true of this machine only: its GPUs, and the mark by which the orchestrator ends processes."""
     from pipeline.core.processes import MARK
 
-    machine = spec["machine"]
-    assert isinstance(machine, dict)
-    left_out = {MARK} | ({"CUDA_VISIBLE_DEVICES"} if machine["device"] == "cuda" else set())
+    left_out = {MARK} | ({"CUDA_VISIBLE_DEVICES"} if spec.machine.device == "cuda" else set())
     return {name: value for name, value in os.environ.items() if name not in left_out}
 
 

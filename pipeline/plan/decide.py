@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.config.schema import PipelineConfig, nearest
-from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.graph import Stage, build_graph, downstream, select_stages, upstream
 from pipeline.plan.keys import KeyMaker
 from pipeline.plan.reasons import OWN_PARTS, against_nearest, differences, resumes_from
+from pipeline.store.documents import Preimage
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Store
 
@@ -69,7 +69,7 @@ class Decision:
 
     action: Literal["hit", "fetch", "accept", "resume", "run"]
     key: str
-    preimage: dict[str, Any]
+    preimage: Preimage
     artifact: Artifact | None = None
     damage: str = ""
     accepted: str = ""
@@ -102,7 +102,7 @@ class Decider:
         nobody else changes the store: whoever acts on it holds the key's lock and asks again.
         """
         preimage = self.keys.preimage(stage, inputs)
-        key = digest(preimage)
+        key = preimage.key
         stored = self.store.find(stage.program, key)
         if stage.name not in self.forced:
             if stored.artifact is not None:
@@ -113,20 +113,21 @@ class Decider:
                 return Decision("fetch", key, preimage, artifact, stored.damage)
             earlier = self._acceptable(stage, preimage)
             if earlier is not None:
-                passed = "; ".join(differences(earlier.manifest["preimage"], preimage))
+                passed = "; ".join(differences(earlier.manifest.preimage, preimage))
                 return Decision("accept", key, preimage, earlier, stored.damage, passed)
         resumable = self.store.has_state(stage.program, key)
         return Decision("resume" if resumable else "run", key, preimage, None, stored.damage)
 
-    def _acceptable(self, stage: Stage, preimage: dict[str, Any]) -> Artifact | None:
+    def _acceptable(self, stage: Stage, preimage: Preimage) -> Artifact | None:
         """What the stage was last time, where that differs from what is asked for only in what is no trigger."""
         latest = self.latest.get(stage.name)
         counted = [part for name in self.options.triggers for part in TRIGGERS[name]]
         if latest is None or len(self.options.triggers) == len(TRIGGERS):
             return None
-        if any(latest["preimage"].get(part) != preimage[part] for part in counted):
+        before, now = latest.preimage.to_json(), preimage.to_json()
+        if any(before.get(part) != now[part] for part in counted):
             return None
-        return self.store.find(stage.program, latest["key"]).artifact
+        return self.store.find(stage.program, latest.key).artifact
 
     def reason(self, stage: Stage, decision: Decision) -> str:
         """Why, in words; empty for an artifact that is simply there."""
@@ -146,12 +147,12 @@ class Decider:
         if latest is None:
             store = self.store.home / "store"
             return against_nearest(store, stage.program, stage.name, decision.preimage) or "never run"
-        return "; ".join(differences(latest["preimage"], decision.preimage)) or "its artifact is gone from the store"
+        return "; ".join(differences(latest.preimage, decision.preimage)) or "its artifact is gone from the store"
 
     def waits_for(self, stage: Stage, upstream: str) -> str:
         """Why it is not known yet what becomes of a stage, with what the config alone changes in it."""
         latest = self.latest.get(stage.name)
-        own = differences(latest["preimage"], self.keys.own(stage), OWN_PARTS) if latest is not None else []
+        own = differences(latest.preimage, self.keys.own(stage), OWN_PARTS) if latest is not None else []
         return "; ".join([f"depends on the output of {upstream}", *own])
 
 

@@ -4,24 +4,24 @@ that a hub revision stands for today."""
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from pipeline.core.digests import DigestMemo, folder_digest
 from pipeline.core.errors import ConfigError
+from pipeline.store.documents import OutsideInput
 from stages.harness.declaration import Origin
 
 CHECK_THE_PATH = "Check the path; where it is relative, it starts in the folder that vcore is called in."
 
 
-def resolve(origin: Origin, memo: DigestMemo) -> dict[str, Any]:
+def resolve(origin: Origin, memo: DigestMemo) -> OutsideInput:
     """The part of the key that stands for an origin. Raises `ConfigError` when a file is missing or the hub does not
     answer."""
     if origin.path is None:
-        return {"hub": origin.hub, "commit": _hub_commit(origin)}
+        return OutsideInput(hub=origin.hub, commit=_hub_commit(origin))
     if origin.path.is_dir():
-        return {"sha256": folder_digest(origin.path, memo)}
+        return OutsideInput(sha256=folder_digest(origin.path, memo))
     if origin.path.is_file():
-        return {"sha256": memo.sha256(origin.path)}
+        return OutsideInput(sha256=memo.sha256(origin.path))
     raise ConfigError(
         f"{origin.what or f'file {origin.path}'} does not exist", where=origin.label, fix=origin.fix or CHECK_THE_PATH
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.plan.code import code_of, file_digest, file_mark, library_versions
 from pipeline.plan.external import resolve
 from pipeline.plan.graph import Stage
+from pipeline.store.documents import OutsideInput, Preimage
 from pipeline.store.store import Artifact, Store
 from stages.harness.declaration import DataPlaces, Origin
 
@@ -24,7 +24,7 @@ class KeyMaker:
     def __init__(self, config: PipelineConfig, stages: Iterable[Stage], store: Store) -> None:
         self.seed = config.seed
         self.origins = origins_of(config, stages)
-        self.outside: dict[str, dict[str, Any]] = {
+        self.outside: dict[str, dict[str, OutsideInput]] = {
             name: {origin.label: resolve(origin, store.memo) for origin in origins}
             for name, origins in self.origins.items()
         }
@@ -33,26 +33,27 @@ class KeyMaker:
         self._sources: dict[str, tuple[int, int]] = {}
         store.memo.save()
 
-    def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> dict[str, Any]:
+    def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> Preimage:
         """Everything the stage's result depends on; the key is its digest."""
         for file in code_of(stage.kind, stage.settings):
             self._sources.setdefault(file, file_mark(file))
-        return {
-            **self.own(stage),
-            "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
-            "code": code_of(stage.kind, stage.settings),
-            "versions": library_versions(stage.kind.libraries),
-        }
+        return self.own(stage).model_copy(
+            update={
+                "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
+                "code": code_of(stage.kind, stage.settings),
+                "versions": library_versions(stage.kind.libraries),
+            }
+        )
 
-    def own(self, stage: Stage) -> dict[str, Any]:
+    def own(self, stage: Stage) -> Preimage:
         """The part of the pre-image that the config says of the stage itself, known before its inputs are made."""
-        return {
-            "stage": stage.program,
-            "schema": STAGE_SCHEMA,
-            "settings": stage.settings.identity_settings(),
-            "seed": self.seed,
-            "outside": self.outside[stage.name],
-        }
+        return Preimage(
+            stage=stage.program,
+            schema=STAGE_SCHEMA,
+            settings=stage.settings.identity_settings(),
+            seed=self.seed,
+            outside=self.outside[stage.name],
+        )
 
     def check_unchanged(self, stage: Stage) -> None:
         """Refuse to go on under a key whose files are no longer what they were when it was made.
@@ -79,7 +80,7 @@ class KeyMaker:
                 stage.name, message, fix="Run it again: it is planned anew, and what is finished is kept."
             )
 
-    def _now(self, origin: Origin) -> dict[str, Any] | None:
+    def _now(self, origin: Origin) -> OutsideInput | None:
         try:
             return resolve(origin, self._memo)
         except (ConfigError, OSError):  # it is gone

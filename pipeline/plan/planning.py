@@ -12,6 +12,7 @@ from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Decider, Options
 from pipeline.plan.graph import Stage, select_stages
+from pipeline.store.documents import Preimage
 from pipeline.store.store import Artifact, Store
 
 State = Literal["HIT", "RUN", "RESUME", "WAIT"]
@@ -27,7 +28,7 @@ class Planned:
     state: State
     reason: str
     key: str | None = None
-    preimage: dict[str, Any] | None = None
+    preimage: Preimage | None = None
     artifact: Artifact | None = None
     forced: bool = False
     last_seconds: float | None = None
@@ -74,7 +75,7 @@ def plan_stages(decider: Decider) -> list[Planned]:
 
 def _plan_stage(stage: Stage, plan: dict[str, Planned], decider: Decider) -> Planned:
     latest = decider.latest.get(stage.name)
-    seconds, forced = latest["seconds"] if latest else None, stage.name in decider.forced
+    seconds, forced = latest.seconds if latest else None, stage.name in decider.forced
     inputs: dict[str, Artifact] = {}
     for name, source in stage.inputs.items():
         upstream = plan[source.stage]
@@ -86,7 +87,7 @@ def _plan_stage(stage: Stage, plan: dict[str, Planned], decider: Decider) -> Pla
     state, reason = STATES[decision.action], decider.reason(stage, decision)
     key, artifact = decision.key, decision.artifact
     if artifact is not None:
-        key, seconds = artifact.key, artifact.manifest["seconds"]
+        key, seconds = artifact.key, artifact.manifest.seconds
     if forced and state == "RESUME":  # a plan says what was asked for
         state = "RUN"
     return Planned(stage, state, reason, key, decision.preimage, artifact, forced, seconds)

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.json_objects import has, read_object
+from pipeline.store.documents import Preimage
+from stages.harness.documents import EVENT, Document, Progress
 
 PARTS = ("settings", "seed", "versions", "outside", "inputs", "code", "schema")
 OWN_PARTS = ("settings", "seed", "outside")
@@ -20,10 +21,11 @@ NAMED = 8
 """Differences that are named of an artifact that may have been made for something else."""
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], parts: tuple[str, ...] = PARTS) -> list[str]:
+def differences(earlier: Preimage, now: Preimage, parts: tuple[str, ...] = PARTS) -> list[str]:
     """What changed between two pre-images, one phrase a change: `settings.learning_rate 0.002 → 0.001`,
     `stages/sft/run.py changed`."""
     out = []
+    old, new = earlier.to_json(), now.to_json()
     for part in parts:
         for path, before, after in _changes(old.get(part), new.get(part), part):
             if part == "code":
@@ -59,6 +61,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+class _Origin(Document):
+    """A manifest, as far as it says what an artifact was made from."""
+
+    key: str
+    name: str
+    preimage: Preimage
+
+
 @dataclasses.dataclass(frozen=True)
 class _Made:
     """An earlier artifact: what it was made from, also as a set of (path, value), which is quick to compare."""
@@ -66,11 +76,11 @@ class _Made:
     key: str
     name: str
     at: float
-    preimage: dict[str, Any]
+    preimage: Preimage
     leaves: frozenset[tuple[str, str]]
 
 
-def against_nearest(store: Path, program: str, name: str, preimage: dict[str, Any]) -> str | None:
+def against_nearest(store: Path, program: str, name: str, preimage: Preimage) -> str | None:
     """How a stage differs from the most similar earlier artifact of a stage of that name, and which artifact that is.
 
     For a pipeline that has not run under its name yet: it was renamed, or is a cell of a sweep. None where there is no
@@ -82,7 +92,7 @@ def against_nearest(store: Path, program: str, name: str, preimage: dict[str, An
             files.append((file.stat().st_mtime_ns, file))
         except OSError:  # removed meanwhile
             continue
-    leaves = _leaves(preimage)
+    leaves = _leaves(preimage.to_json())
     earlier = [
         made
         for at, file in sorted(files, reverse=True)[:LOOKED_AT]
@@ -100,10 +110,10 @@ def against_nearest(store: Path, program: str, name: str, preimage: dict[str, An
 @lru_cache(maxsize=10_000)
 def _made(manifest: Path, mtime_ns: int) -> _Made | None:
     """Read once a process, however many cells of a sweep are planned."""
-    record = read_object(manifest, key=str, name=str, preimage=dict)
+    record = _Origin.read(manifest)
     if record is None:
         return None
-    return _Made(record["key"], record["name"], mtime_ns / 1e9, record["preimage"], _leaves(record["preimage"]))
+    return _Made(record.key, record.name, mtime_ns / 1e9, record.preimage, _leaves(record.preimage.to_json()))
 
 
 def _leaves(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
@@ -136,9 +146,9 @@ def _last_progress(events: Path) -> str:
         return ""
     for line in reversed(lines):
         try:
-            event = json.loads(line)
+            event = EVENT.validate_json(line)
         except ValueError:  # the first or the last line, cut
             continue
-        if isinstance(event, dict) and event.get("event") == "progress" and has(event, step=int, phase=str):
-            return f"{event['step']}{f' of {total}' if (total := event.get('total')) else ''} ({event['phase']})"
+        if isinstance(event, Progress):
+            return f"{event.step}{f' of {event.total}' if event.total else ''} ({event.phase})"
     return ""

@@ -88,7 +88,7 @@ def flow_of(session: Session, errors: list[BaseException]) -> Flow[..., State[An
 def run_as_flow(session: Session, errors: list[BaseException]) -> State[Any]:
     """Run the stages of a prepared session as tasks, in order; returns the state that the flow ends in."""
     logger = get_run_logger()
-    logger.info("%s: %s", session.record.data["id"], session.record.data["command"])
+    logger.info("%s: %s", session.record.data.id, session.record.data.command)
     watch = CancelWatch(runtime.flow_run.id, session.executor.stopping)
     try:
         with tags(*session.tags):

@@ -31,6 +31,7 @@ from pipeline.run.drift import alert_text
 from pipeline.run.execute import Executor
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
+from stages.harness.documents import Note, Progress
 
 LOG_EVERY_S = 15.0
 BAR_EVERY_S = 3.0
@@ -71,27 +72,26 @@ class PrefectView(View):
         self._printed = Printed(Path(log))
         self._teller.tell(self._make_bar)
 
-    def event(self, stage: str, event: dict[str, Any]) -> None:
+    def event(self, stage: str, event: Note | Progress) -> None:
         self.inner.event(stage, event)
-        if event["event"] == "note":
-            self._logger.warning(event["message"])
+        if isinstance(event, Note):
+            self._logger.warning(event.message)
             return
         now = time.monotonic()
-        done = event["total"] and event["step"] == event["total"]
-        of = f"/{event['total']}" if event["total"] else ""
-        text = f"{event['phase']} {event['step']}{of}"
+        done = event.total and event.step == event.total
+        text = f"{event.phase} {event.count}"
         if now - self._logged >= LOG_EVERY_S or done:
             self._logged = now
             metrics = "  ".join(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in event["metrics"].items()
+                for name, value in event.metrics.items()
             )
             self._logger.info(f"{text}  {metrics}".rstrip())
             if printed := self._printed.new():
                 self._logger.info("%s prints:\n%s", stage, printed)
-        if event["total"] and (now - self._drawn >= BAR_EVERY_S or done):
+        if event.total and (now - self._drawn >= BAR_EVERY_S or done):
             self._drawn = now
-            self._draw(100.0 * event["step"] / event["total"], f"{stage}: {text}")
+            self._draw(100.0 * event.step / event.total, f"{stage}: {text}")
 
     def ended(self, stage: str, text: str) -> None:
         self.inner.ended(stage, text)
@@ -217,7 +217,7 @@ def show_alerts(config: PipelineConfig, record: RunRecord, block: NotificationBl
 
     A notification that cannot be sent is a warning: the run is done.
     """
-    moved = record.data.get("moved") or []
+    moved = record.data.moved or []
     if not moved:
         return
     text = alert_text(config.name, record.data)

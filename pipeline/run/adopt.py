@@ -11,13 +11,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StoreError, disk_trouble
 from pipeline.plan.planning import Planned, make_plan
 from pipeline.plan.reasons import differences
 from pipeline.run.gc import copy, find_artifact
+from pipeline.store.documents import Adopted, GitState, Hardware, ManifestDraft
 from pipeline.store.store import Artifact, Store
 
 
@@ -57,14 +57,11 @@ def adopt(
             parts = {"model": folder}
         else:
             earlier = _earlier(config, store, planned, source)
-            origin, manifest = f"{earlier.manifest['stage']}/{earlier.key}", dict(earlier.manifest)
-            differing = differences(earlier.manifest["preimage"], planned.preimage)
+            origin, manifest = f"{earlier.manifest.stage}/{earlier.key}", earlier.manifest.draft()
+            differing = differences(earlier.manifest.preimage, planned.preimage)
             parts = {entry.name: entry for entry in earlier.folder.iterdir() if entry.name != "manifest.json"}
-        manifest |= {
-            "key": key,
-            "preimage": planned.preimage,
-            "adopted": {"from": origin, "differences": differing, "at": _now()},
-        }
+        adopted = Adopted.model_validate({"from": origin, "differences": differing, "at": _now()})
+        manifest = manifest.model_copy(update={"key": key, "preimage": planned.preimage, "adopted": adopted})
         try:
             shutil.rmtree(incoming, ignore_errors=True)
             incoming.mkdir(parents=True)
@@ -89,23 +86,23 @@ def _earlier(config: PipelineConfig, store: Store, planned: Planned, source: str
                 where="--from",
                 fix="Name an artifact or a folder.",
             )
-        found = store.find(program, latest["key"])
+        found = store.find(program, latest.key)
         if found.artifact is None:
             raise StoreError(
                 found.damage or "it is gone from the store",
-                where=f"{program}/{latest['key'][:12]}",
+                where=f"{program}/{latest.key[:12]}",
                 fix="Name another: --from",
             )
         return found.artifact
     artifact = find_artifact(store, source)
-    if artifact.manifest["stage"] != program:
+    if artifact.manifest.stage != program:
         raise ConfigError(
-            f"{source} is the artifact of a {artifact.manifest['stage']} stage, not of {program}", where="--from"
+            f"{source} is the artifact of a {artifact.manifest.stage} stage, not of {program}", where="--from"
         )
     return artifact
 
 
-def _of_checkpoint(planned: Planned, folder: Path) -> dict[str, Any]:
+def _of_checkpoint(planned: Planned, folder: Path) -> ManifestDraft:
     """The manifest of a checkpoint that was made elsewhere. Raises `ConfigError` where the folder is none."""
     if not planned.stage.kind.makes_checkpoint:
         raise ConfigError(
@@ -121,22 +118,26 @@ def _of_checkpoint(planned: Planned, folder: Path) -> dict[str, Any]:
             where="--from",
             fix="Name a checkpoint's folder.",
         )
-    return {
-        "stage": planned.stage.program,
-        "name": planned.stage.name,
-        "inputs": {},
+    assert planned.key is not None
+    assert planned.preimage is not None
+    return ManifestDraft(
+        stage=planned.stage.program,
+        name=planned.stage.name,
+        key=planned.key,
+        preimage=planned.preimage,
+        inputs={},
         # By what, when and where it was made is not known; a manifest must not claim it.
-        "git": {"commit": None, "dirty": None},
-        "argv": sys.argv,
-        "command": "",
-        "versions": {},
-        "hardware": {"cpu": "unknown", "cores": 0, "memory_gib": 0, "gpu": [], "system": "unknown"},
-        "started": _now(),
-        "ended": _now(),
-        "seconds": 0.0,
-        "proof": {"adopted": True},
-        "metrics": {},
-    }
+        git=GitState(commit=None, dirty=None),
+        argv=sys.argv,
+        command="",
+        versions={},
+        hardware=Hardware(cpu="unknown", cores=0, memory_gib=0.0, gpu=[], system="unknown"),
+        started=_now(),
+        ended=_now(),
+        seconds=0.0,
+        proof={"adopted": True},
+        metrics={},
+    )
 
 
 def _now() -> str:

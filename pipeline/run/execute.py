@@ -25,8 +25,10 @@ from pipeline.plan.code import library_versions
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
 from pipeline.run.view import View
+from pipeline.store.documents import InputRecord, ManifestDraft, OutsideInput
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact
+from stages.harness.documents import Machine, Spec, StageResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Executor:
     def _found(self, stage: Stage, decision: Decision) -> StageOutcome:
         """The outcome of a stage whose artifact is there, shown."""
         assert decision.artifact is not None
-        artifact, seconds = decision.artifact, float(decision.artifact.manifest["seconds"])
+        artifact, seconds = decision.artifact, float(decision.artifact.manifest.seconds)
         word = "fetched" if decision.action == "fetch" else "cached"
         if decision.action == "accept":
             text = f"[cyan]{word}[/] [dim]{artifact.key[:12]}[/] accepted although {escape(decision.accepted)}"
@@ -132,15 +134,15 @@ class Executor:
         share = settings.threads or (cores() // settings.stages_at_once if launch.kind != "slurm" else None)
         threads = max(1, share // launch.processes) if share is not None else None  # a job counts the cores of its node
         data_dir = str(self.config.data_folder.resolve()) if self.config.data_folder else None
-        spec = {
-            "stage": stage.program,
-            "settings": stage.settings.model_dump(mode="json"),
-            "inputs": {name: str(artifact.folder) for name, artifact in inputs.items()},
-            "seed": self.config.seed,
-            "machine": {"device": where, "threads": threads, "data_dir": data_dir},
-            "details": {**stage.details, **self._details(stage, outside)},
-        }
-        uses_hub = any("hub" in entry for entry in outside.values())
+        spec = Spec(
+            stage=stage.program,
+            settings=stage.settings.model_dump(mode="json"),
+            inputs={name: str(artifact.folder) for name, artifact in inputs.items()},
+            seed=self.config.seed,
+            machine=Machine(device=where, threads=threads, data_dir=data_dir),
+            details={**stage.details, **self._details(stage, outside)},
+        )
+        uses_hub = any(entry.hub is not None for entry in outside.values())
         environment = stage_environment(where, threads, hub=uses_hub)
         self.view.started(stage.name, str(work / "stage.log"))
         started, clock = _now(), time.monotonic()
@@ -153,25 +155,26 @@ class Executor:
                 result = self._run_with_retries(stage, spec, work, environment, locks, launch)
             self.keys.check_unchanged(stage)
             seconds = time.monotonic() - clock
-            manifest = {
-                "stage": stage.program,
-                "name": stage.name,
-                "key": key,
-                "preimage": preimage,
-                "inputs": {
-                    n: {"stage": s.stage, "key": inputs[n].key, "digest": inputs[n].content_digest(s.select)}
+            manifest = ManifestDraft(
+                stage=stage.program,
+                name=stage.name,
+                key=key,
+                preimage=preimage,
+                inputs={
+                    n: InputRecord(stage=s.stage, key=inputs[n].key, digest=inputs[n].content_digest(s.select))
                     for n, s in stage.inputs.items()
                 },
-                "git": git_state(),
-                "argv": sys.argv,
-                "command": self.command,
-                "versions": library_versions(stage.kind.libraries, exact=True),
-                "hardware": hardware(),
-                "started": started,
-                "ended": _now(),
-                "seconds": round(seconds, 3),
-                **result,
-            }
+                git=git_state(),
+                argv=sys.argv,
+                command=self.command,
+                versions=library_versions(stage.kind.libraries, exact=True),
+                hardware=hardware(),
+                started=started,
+                ended=_now(),
+                seconds=round(seconds, 3),
+                proof=result.proof,
+                metrics=result.metrics,
+            )
             artifact = self.store.publish(stage.program, key, manifest)
         except (StageFailed, Interrupted) as error:
             self.view.ended(stage.name, "[red]failed[/]" if isinstance(error, StageFailed) else "[yellow]stopped[/]")
@@ -179,9 +182,7 @@ class Executor:
         except OSError as error:
             self.view.ended(stage.name, "[red]failed[/]")
             raise disk_trouble(error, self.store.home, where=f"stage {stage.name}") from error
-        self.view.ended(
-            stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result['metrics'])}"
-        )
+        self.view.ended(stage.name, f"[green]done[/]   {seconds:.1f} s [dim]{key[:12]}[/]{_headline(result.metrics)}")
         return StageOutcome(stage.name, "ran", artifact, seconds)
 
     @contextlib.contextmanager
@@ -208,12 +209,12 @@ class Executor:
     def _run_with_retries(
         self,
         stage: Stage,
-        spec: dict[str, Any],
+        spec: Spec,
         work: Path,
         environment: dict[str, str],
         locks: tuple[int, ...],
         launch: LaunchSettings,
-    ) -> dict[str, Any]:
+    ) -> StageResult:
         """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where memory was short."""
         settings = self.config.execution
         for attempt in range(settings.retries + 1):
@@ -233,14 +234,14 @@ class Executor:
                 )
             except StageFailed as error:
                 smaller = (
-                    smaller_micro_batch(stage, spec["settings"].get("micro_batch_size"), launch.processes)
+                    smaller_micro_batch(stage, spec.settings.get("micro_batch_size"), launch.processes)
                     if error.cause == "memory"
                     else None
                 )
                 if attempt == settings.retries or not (error.cause == "network" or smaller):
                     raise
                 if smaller:
-                    spec["settings"]["micro_batch_size"] = smaller
+                    spec = spec.model_copy(update={"settings": {**spec.settings, "micro_batch_size": smaller}})
                 how = f"with micro_batch_size {smaller}" if smaller else "again"
                 pause = settings.retry_delay_s * 2**attempt
                 self.view.line(f"  {stage.name:<15} [yellow]{escape(error.message)}; tried {how} in {pause:g} s[/]")
@@ -248,7 +249,7 @@ class Executor:
                     raise Interrupted("interrupted") from error
         raise AssertionError("the last attempt returns or raises")
 
-    def _details(self, stage: Stage, outside: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _details(self, stage: Stage, outside: dict[str, OutsideInput]) -> dict[str, Any]:
         if stage.kind.needs_run:
             return {
                 "name": self.config.name,
@@ -256,7 +257,7 @@ class Executor:
                 "stages": [self.outcomes[name].as_json() for name in stage.inputs],
                 "config": self.config.model_dump(mode="json"),
             }
-        return {"commits": {label: entry["commit"] for label, entry in outside.items() if "commit" in entry}}
+        return {"commits": {label: entry.commit for label, entry in outside.items() if entry.commit is not None}}
 
 
 def _headline(metrics: dict[str, Any]) -> str:

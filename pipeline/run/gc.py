@@ -13,10 +13,10 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError, StoreError
+from pipeline.run.documents import RunRecordDocument
 from pipeline.run.record import find_run, list_runs, load_run
 from pipeline.store.store import Artifact, Store
 
@@ -33,13 +33,13 @@ def find_artifact(store: Store, name: str) -> Artifact:
     if not matching:
         run, _, stage = name.rpartition(":")
         record = load_run(find_run(store.home, run or "latest"))
-        made = {entry["name"]: entry for entry in record["stages"]}
+        made = {entry.name: entry for entry in record.stages}
         if stage not in made:
             known = ", ".join(made) or "none"
             raise ConfigError(
-                f"{name!r} is no key of this store, and run {record['id']} has no stage {stage!r}; it has {known}"
+                f"{name!r} is no key of this store, and run {record.id} has no stage {stage!r}; it has {known}"
             )
-        matching = [(stage.partition(".")[0], made[stage]["key"])]
+        matching = [(stage.partition(".")[0], made[stage].key)]
     found = store.find(*matching[0])
     if found.artifact is None:
         program, key = matching[0]
@@ -65,10 +65,10 @@ def export(artifact: Artifact, target: Path) -> int:
     try:
         copy(artifact.folder, partial)
         memo = DigestMemo(partial / ".none")
-        for entry in artifact.manifest["files"]:
-            if memo.sha256(partial / entry["path"]) != entry["sha256"]:
+        for entry in artifact.manifest.files:
+            if memo.sha256(partial / entry.path) != entry.sha256:
                 raise StoreError(
-                    f"file {entry['path']} is not what its manifest says",
+                    f"file {entry.path} is not what its manifest says",
                     where=str(artifact.folder),
                     fix="vcore store verify",
                 )
@@ -77,7 +77,7 @@ def export(artifact: Artifact, target: Path) -> int:
         raise StoreError(f"cannot write {target}: {error.strerror or error}", where="TARGET") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return sum(int(entry["size"]) for entry in artifact.manifest["files"])
+    return sum(entry.size for entry in artifact.manifest.files)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -111,16 +111,15 @@ def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_by
     have saved a state stay: a run resumes from them.
     """
     runs = list_runs(store.home)
-    by_name: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[RunRecordDocument]] = {}
     for record in runs:
-        by_name.setdefault(record["name"], []).append(record)
+        by_name.setdefault(record.name, []).append(record)
     kept = [r for records in by_name.values() for r in _last(records, keep_last)]
     kept += [
-        r
-        for r in runs
-        if r["status"] == "running" or any(fnmatch.fnmatch(r["name"], pattern) for pattern in keep_named)
+        r for r in runs if r.status == "running" or any(fnmatch.fnmatch(r.name, pattern) for pattern in keep_named)
     ]
-    needed = {entry["key"] for record in kept for entry in (*record["stages"], *record["plan"]) if entry["key"]}
+    needed = {stage.key for record in kept for stage in record.stages}
+    needed |= {planned.key for record in kept for planned in record.plan if planned.key}
 
     removals = [
         Removal("trash", folder, _size(folder), "set aside") for folder in sorted((store.home / "trash").glob("*"))
@@ -169,14 +168,12 @@ def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
     return freed, busy
 
 
-def _last(records: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def _last(records: list[RunRecordDocument], count: int) -> list[RunRecordDocument]:
     """Of one pipeline's runs, the last so many whole ones, and what came after the last of them."""
     if count == 0:
         return []
     whole = [
-        i
-        for i, r in enumerate(records)
-        if r["status"] == "done" and any(stage["name"] == "report" for stage in r["stages"])
+        i for i, r in enumerate(records) if r.status == "done" and any(stage.name == "report" for stage in r.stages)
     ]
     return [records[i] for i in whole[-count:]] + records[whole[-1] + 1 if whole else 0 :]
 

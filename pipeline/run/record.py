@@ -20,9 +20,10 @@ from typing import Any, TextIO
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.core.json_objects import has, read_object
+from pipeline.run.documents import PlannedEntry, RunRecordDocument, ScoredReport, StageEntry
 from pipeline.run.drift import moved_scores, predecessor
 from pipeline.run.execute import StageOutcome
+from pipeline.store.documents import Manifest
 from stages.harness.json_files import write_json
 
 LOCK = "lock"
@@ -33,7 +34,7 @@ class RunRecord:
     """One run's folder, `HOME/runs/ID/`, with `run.json`, `config.json`, a copy of the report and the lock of the living run."""
 
     folder: Path
-    data: dict[str, Any]
+    data: RunRecordDocument
     config: dict[str, Any]
     say: Callable[[str], None] = dataclasses.field(default=lambda line: None, repr=False)
     """Where to tell the user what stops nothing."""
@@ -60,20 +61,20 @@ class RunRecord:
             except FileExistsError:
                 suffix += 1
                 folder = folder.with_name(f"{started:%Y%m%d-%H%M%S}-{config.name}-{suffix}")
-        data = {
-            "id": folder.name,
-            "name": config.name,
-            "command": command,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": started.isoformat(timespec="seconds"),
-            "ended": None,
-            "status": "running",
-            "error": None,
-            "plan": plan,
-            "stages": [],
-            "outside": {},  # what the stages read from outside the store: label -> hub and commit, or sha256
-        }
+        data = RunRecordDocument(
+            id=folder.name,
+            name=config.name,
+            command=command,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=started.isoformat(timespec="seconds"),
+            ended=None,
+            status="running",
+            error=None,
+            plan=[PlannedEntry.model_validate(planned) for planned in plan],
+            stages=[],
+            outside={},
+        )
         record = cls(folder, data, config.model_dump(mode="json"), say)
         record._begin()
         record.save()
@@ -88,18 +89,18 @@ class RunRecord:
     def stage_done(self, outcome: StageOutcome) -> None:
         """Called by threads where stages run at once."""
         with self._lock:
-            self.data["stages"].append({**outcome.as_json(), "folder": str(outcome.artifact.folder)})
-            order = [planned["stage"] for planned in self.data["plan"]]
-            self.data["stages"].sort(key=lambda stage: order.index(stage["name"]) if stage["name"] in order else 0)
-            self.data["outside"] |= outcome.artifact.manifest["preimage"]["outside"]
+            folder = str(outcome.artifact.folder)
+            self.data.stages.append(StageEntry.model_validate({**outcome.as_json(), "folder": folder}))
+            order = [planned.stage for planned in self.data.plan]
+            self.data.stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else 0)
+            self.data.outside |= outcome.artifact.manifest.preimage.outside
             self.save()
 
     def end(self, status: str, error: str | None = None) -> None:
         """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and nothing more: the
         run has an error of its own, and its record reads as that of a killed run."""
-        self.data.update(
-            status=status, error=error, ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        )
+        self.data.status, self.data.error = status, error
+        self.data.ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         try:
             self.save()
         except OSError as trouble:
@@ -119,15 +120,15 @@ class RunRecord:
         for name in ("report.md", "report.html"):
             shutil.copyfile(artifact / name, self.folder / name)
         report = json.loads((artifact / "report.json").read_text(encoding="utf-8"))
-        write_json(self.folder / "report.json", {**report, "outside": self.data["outside"]})
+        write_json(self.folder / "report.json", {**report, "outside": self.data.to_json()["outside"]})
         return self.folder / "report.html"
 
     def compare_with_predecessor(self) -> None:
         """Note in the record which scores left the interval they had in the run of this pipeline before."""
-        report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
-        before = predecessor(self.folder.parent, self.data["name"], report["seed"], self.folder.name)
-        self.data["predecessor"] = before["run"] if before is not None else None
-        self.data["moved"] = moved_scores(before["results"], report["results"]) if before is not None else []
+        report = ScoredReport.model_validate_json((self.folder / "report.json").read_bytes())
+        before = predecessor(self.folder.parent, self.data.name, report.seed, self.folder.name)
+        self.data.predecessor = before[0] if before is not None else None
+        self.data.moved = moved_scores(before[1].results, report.results) if before is not None else []
 
     def save(self) -> None:
         """Write run.json. A folder that was removed while the run goes on is made again: what it computes must not be lost by that."""
@@ -137,27 +138,18 @@ class RunRecord:
             self.say(
                 f"[yellow]the record's folder {self.folder} was removed while the run goes on; it is made again[/]"
             )
-        write_json(self.folder / "run.json", self.data)
+        self.data.write(self.folder / "run.json")
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
+def read_run(folder: Path) -> RunRecordDocument | None:
     """The record of a run, or None where it cannot be read. Of a run that ended without a word the status is `killed`."""
-    record = read_object(
-        folder / "run.json", id=str, name=str, status=str, command=str, started=str, stages=list, plan=list
-    )
-    if record is None:
-        return None
-    stages_whole = all(
-        isinstance(stage, dict) and has(stage, name=str, key=str, state=str) for stage in record["stages"]
-    )
-    if not stages_whole or not all(isinstance(planned, dict) and "key" in planned for planned in record["plan"]):
-        return None
-    if record["status"] == "running" and not _alive(folder):
-        record["status"] = "killed"
+    record = RunRecordDocument.read(folder / "run.json")
+    if record is not None and record.status == "running" and not _alive(folder):
+        record.status = "killed"
     return record
 
 
-def load_run(folder: Path) -> dict[str, Any]:
+def load_run(folder: Path) -> RunRecordDocument:
     """As `read_run`. Raises `ConfigError` where the record cannot be read."""
     record = read_run(folder)
     if record is None:
@@ -179,7 +171,7 @@ def _alive(folder: Path) -> bool:
     return False
 
 
-def list_runs(home: Path) -> list[dict[str, Any]]:
+def list_runs(home: Path) -> list[RunRecordDocument]:
     """Every run's record that can be read, oldest first."""
     return [record for folder in _folders(home) if (record := read_run(folder)) is not None]
 
@@ -217,10 +209,10 @@ def report_of(run: Path) -> Path:
         record = load_run(run)
         why = (
             "it ran only a part of the pipeline"
-            if record["status"] == "done"
-            else f"it did not end (status: {record['status']})"
+            if record.status == "done"
+            else f"it did not end (status: {record.status})"
         )
-        raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Continue it first: {record['command']}")
+        raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Continue it first: {record.command}")
     return file
 
 
@@ -231,9 +223,10 @@ def outside_of(report: dict[str, Any], home: Path) -> dict[str, Any]:
     """
     if "outside" in report:
         return dict(report["outside"])
-    found: dict[str, Any] = {}
+    outside: dict[str, Any] = {}
     for stage in report["stages"]:
-        manifest = home / "store" / stage["name"].partition(".")[0] / stage.get("key", "unknown") / "manifest.json"
-        if manifest.is_file():
-            found |= json.loads(manifest.read_text(encoding="utf-8")).get("preimage", {}).get("outside", {})
-    return found
+        folder = home / "store" / stage["name"].partition(".")[0] / stage.get("key", "unknown")
+        manifest = Manifest.read(folder / "manifest.json")
+        if manifest is not None:
+            outside |= {label: entry.to_json() for label, entry in manifest.preimage.outside.items()}
+    return outside

@@ -86,7 +86,7 @@ class Session:
 
     def finish(self) -> None:
         """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run before. Once."""
-        if self.report_folder is None or "moved" in self.record.data:
+        if self.report_folder is None or self.record.data.moved is not None:
             return
         self.record.keep_report(self.report_folder)
         self.record.compare_with_predecessor()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from stages.harness.documents import Note, Progress
 
 PLAIN_EVERY_S = 10.0
 
@@ -17,17 +18,17 @@ class View:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
-        self._live: Progress | None = None
+        self._live: bars.Progress | None = None
         if self.console.is_terminal:
-            self._live = Progress(
-                TextColumn("  {task.description:<15}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(compact=True),
+            self._live = bars.Progress(
+                bars.TextColumn("  {task.description:<15}"),
+                bars.BarColumn(bar_width=24),
+                bars.TextColumn("{task.fields[text]}"),
+                bars.TimeRemainingColumn(compact=True),
                 console=self.console,
                 transient=True,
             )
-        self._bars: dict[str, TaskID] = {}
+        self._bars: dict[str, bars.TaskID] = {}
         self._last_plain: dict[str, tuple[float, str]] = {}
 
     def __enter__(self) -> View:
@@ -49,20 +50,19 @@ class View:
         else:
             self.line(f"  {stage:<15} started, log {escape(log)}")
 
-    def event(self, stage: str, event: dict[str, Any]) -> None:
-        if event["event"] == "note":
-            self.line(f"  {stage:<15} [yellow]{escape(event['message'])}[/]")
+    def event(self, stage: str, event: Note | Progress) -> None:
+        if isinstance(event, Note):
+            self.line(f"  {stage:<15} [yellow]{escape(event.message)}[/]")
             return
-        metrics = "  ".join(f"{name} {_number(value)}" for name, value in event["metrics"].items())
-        of = f"/{event['total']}" if event["total"] else ""
-        text = f"{event['phase']} {event['step']}{of}  {metrics}".rstrip()
+        metrics = "  ".join(f"{name} {_number(value)}" for name, value in event.metrics.items())
+        text = f"{event.phase} {event.count}  {metrics}".rstrip()
         if self._live:
-            self._live.update(self._bars[stage], total=event["total"], completed=event["step"], text=escape(text))
+            self._live.update(self._bars[stage], total=event.total, completed=event.step, text=escape(text))
             return
         now = time.monotonic()
         last, phase = self._last_plain.get(stage, (0.0, ""))
-        if now - last >= PLAIN_EVERY_S or phase != event["phase"]:
-            self._last_plain[stage] = (now, event["phase"])
+        if now - last >= PLAIN_EVERY_S or phase != event.phase:
+            self._last_plain[stage] = (now, event.phase)
             self.line(f"  {stage:<15} {escape(text)}")
 
     def ended(self, stage: str, text: str) -> None:

@@ -13,7 +13,8 @@ import yaml
 
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError
-from pipeline.run.record import find_run, outside_of, report_of
+from pipeline.run.record import find_run, load_run, outside_of, report_of
+from pipeline.store.documents import Manifest
 from stages.grpo.settings import GrpoSettings
 from stages.harness.json_files import write_json
 from stages.harness.settings import role_of
@@ -50,14 +51,12 @@ def assemble(
     folder = find_run(home, run)
     report: dict[str, Any] = json.loads(report_of(folder).read_text(encoding="utf-8"))
     report["outside"] = outside_of(report, home)
-    stages: dict[str, dict[str, Any]] = {
-        stage["name"]: stage for stage in json.loads((folder / "run.json").read_text("utf-8"))["stages"]
-    }
+    stages = {stage.name: stage for stage in load_run(folder).stages}
     trained = [name for name in ("base", "sft", "grpo") if name in stages]
     chosen = checkpoint or trained[-1]
     if chosen not in trained:
         raise ConfigError(f"run {folder.name} has no checkpoint {chosen}; it has {', '.join(trained)}")
-    artifact = Path(stages[chosen]["folder"])
+    artifact = Path(stages[chosen].folder)
     _check(artifact, next(stage["digest"] for stage in report["stages"] if stage["name"] == chosen))
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty", where="--out", fix="Name a new folder.")
@@ -78,18 +77,21 @@ def assemble(
 def _check(artifact: Path, digest: str) -> None:
     """Raise ConfigError unless a checkpoint is there, whole, and has the content that the report measured."""
     again = "Run the pipeline again, then push that run."
-    if not (artifact / "manifest.json").is_file():
+    file = artifact / "manifest.json"
+    if not file.is_file():
         raise ConfigError(f"{artifact} is not there any more: removed by `vcore store gc`, or set aside", fix=again)
-    manifest = json.loads((artifact / "manifest.json").read_text(encoding="utf-8"))
-    if manifest["digest"] != digest:
+    manifest = Manifest.read(file)
+    if manifest is None:
+        raise ConfigError(f"file manifest.json of {artifact} is damaged", fix=again)
+    if manifest.digest != digest:
         raise ConfigError(
             f"{artifact} was computed anew since, with other content; the run's report is not about it", fix=again
         )
     memo = DigestMemo(artifact / ".none")
-    for entry in manifest["files"]:
-        file = artifact / entry["path"]
-        if not file.is_file() or memo.sha256(file) != entry["sha256"]:
-            raise ConfigError(f"file {entry['path']} of {artifact} is missing or damaged", fix=again)
+    for entry in manifest.files:
+        file = artifact / entry.path
+        if not file.is_file() or memo.sha256(file) != entry.sha256:
+            raise ConfigError(f"file {entry.path} of {artifact} is missing or damaged", fix=again)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -41,7 +41,7 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
         )
     record = _read(path)
     if {"preimage", "key", "files"} <= record.keys():
-        path = _report_with(record, path, home)
+        path = _report_with(record["stage"], record["key"], path, home)
         record, run = _read(path), path.parent
     missing = [field for field in NEEDED if field not in record]
     if missing:
@@ -64,24 +64,23 @@ def _read(file: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _report_with(manifest: dict[str, Any], file: Path, home: Path) -> Path:
+def _report_with(program: str, key: str, file: Path, home: Path) -> Path:
     """The report.json of the last run that ended with a manifest's artifact: beside it (as `vcore push` puts it), or of its home."""
-    key: str = manifest["key"]
     found: list[Path] = []
     beside = file.parent / "report.json"
     if beside.is_file() and key in (stage.get("key") for stage in _read(beside).get("stages", [])):
         return beside
     folder = file.resolve().parent  # HOME/store/STAGE/KEY
-    homes = [folder.parents[2]] if folder.parts[-3:] == ("store", manifest["stage"], key) else []
+    homes = [folder.parents[2]] if folder.parts[-3:] == ("store", program, key) else []
     for place in dict.fromkeys((*homes, home)):
-        runs = [run for run in list_runs(place) if key in (stage["key"] for stage in run["stages"])]
-        found += [place / "runs" / run["id"] for run in reversed(runs)]
+        runs = [run for run in list_runs(place) if key in (stage.key for stage in run.stages)]
+        found += [place / "runs" / run.id for run in reversed(runs)]
     for run in found:
         if (run / "report.json").is_file():
             return run / "report.json"
     ran = f"; {found[0].name} used it and has no report" if found else ""
     raise ConfigError(
-        f"{file} is the manifest of one artifact ({manifest['stage']} {key[:12]}), and no run in {home / 'runs'} ended with it{ran}",
+        f"{file} is the manifest of one artifact ({program} {key[:12]}), and no run in {home / 'runs'} ended with it{ran}",
         fix="Give --home with the home of its run, or the record itself: HOME/runs/ID/report.json (it lists this key under `stages`).",
     )
 

@@ -12,19 +12,34 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Self
+
+from pydantic import StringConstraints
 
 from pipeline.core.errors import StoreError
-from pipeline.core.json_objects import check_manifest
+from pipeline.store.documents import Manifest
 from pipeline.store.store import Artifact, Store
 
 MANIFEST = "manifest.json"
-UPLOAD = re.compile(r"[0-9a-f]*")
-"""Names of uploads' folders: a manifest cannot lead anywhere else. Empty: the files are beside the manifest."""
+
+
+class MirroredManifest(Manifest):
+    """A manifest in the mirror, which says where the artifact's files are."""
+
+    upload: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$")] = ""
+    """Folder of the files, beside the manifest: it cannot lead anywhere else. Empty: they are beside the manifest themselves."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, upload: str) -> Self:
+        """The manifest of an artifact that was uploaded to that folder."""
+        return cls.model_validate(manifest.to_json() | {"upload": upload})
+
+    def local(self) -> Manifest:
+        """The manifest of the artifact itself."""
+        return Manifest.model_validate(self.model_dump(exclude_unset=True, exclude={"upload"}))
 
 
 class Mirror:
@@ -37,34 +52,31 @@ class Mirror:
 
             self._files, self._root = fsspec.core.url_to_fs(url)
 
-    def manifest(self, program: str, key: str) -> dict[str, Any] | None:
+    def manifest(self, program: str, key: str) -> MirroredManifest | None:
         """The manifest of a mirrored artifact, or None where there is no whole one."""
         with self._told("read"):
             try:
-                manifest = check_manifest(
-                    json.loads(self._files.cat_file(f"{self._folder(program, key)}/{MANIFEST}")), program, key
-                )
-            except (
-                FileNotFoundError,
-                ValueError,
-            ):  # none, one whose upload was cut off, or one that names files outside its folder
+                text = self._files.cat_file(f"{self._folder(program, key)}/{MANIFEST}")
+                return MirroredManifest.parse(text, program, key)
+            # None, one whose upload was cut off, or one that names files outside its folder.
+            except (FileNotFoundError, ValueError):
                 return None
-        return manifest if UPLOAD.fullmatch(str(manifest.get("upload", ""))) else None
 
     def push(self, artifact: Artifact) -> bool:
         """Upload an artifact unless it is there; whether it was uploaded now."""
-        program, key = artifact.manifest["stage"], artifact.key
+        program, key = artifact.manifest.stage, artifact.key
         if self.manifest(program, key) is not None:
             return False
         folder, upload = self._folder(program, key), secrets.token_hex(8)
         counts = False
         try:
             with self._told("written"):
-                for entry in artifact.manifest["files"]:
-                    target = f"{folder}/{upload}/{entry['path']}"
+                for entry in artifact.manifest.files:
+                    target = f"{folder}/{upload}/{entry.path}"
                     self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-                    self._files.put_file(str(artifact.folder / entry["path"]), target)
-                text = json.dumps({**artifact.manifest, "upload": upload}, ensure_ascii=False, indent=2).encode()
+                    self._files.put_file(str(artifact.folder / entry.path), target)
+                mirrored = MirroredManifest.of(artifact.manifest, upload).to_json()
+                text = json.dumps(mirrored, ensure_ascii=False, indent=2).encode()
                 try:
                     # Only-if-absent where the other side has it (S3, GCS); elsewhere a look just before.
                     self._files.pipe_file(f"{folder}/{MANIFEST}", text, mode="create")
@@ -87,23 +99,22 @@ class Mirror:
         manifest = self.manifest(program, key)
         if manifest is None:
             return None
-        upload = manifest.pop("upload", "")  # of the mirror's, not of the artifact
-        source = "/".join(filter(None, [self._folder(program, key), upload]))
+        source = "/".join(filter(None, [self._folder(program, key), manifest.upload]))
         incoming = store.home / "work" / program / f"{key}.incoming"
         shutil.rmtree(incoming, ignore_errors=True)
-        for entry in manifest["files"]:
-            file = incoming / entry["path"]
+        for entry in manifest.files:
+            file = incoming / entry.path
             file.parent.mkdir(parents=True, exist_ok=True)
             with self._told("read"):
-                self._files.get_file(f"{source}/{entry['path']}", str(file))
-            if store.memo.sha256(file) != entry["sha256"]:
+                self._files.get_file(f"{source}/{entry.path}", str(file))
+            if store.memo.sha256(file) != entry.sha256:
                 shutil.rmtree(incoming)
                 raise StoreError(
-                    f"{entry['path']} of {program}/{key[:12]} is not what its manifest says",
+                    f"{entry.path} of {program}/{key[:12]} is not what its manifest says",
                     where=self.url,
                     fix=f"Remove {self._folder(program, key)} there; the next run makes the artifact again and uploads it.",
                 )
-        return store.place(program, key, incoming, manifest)
+        return store.place(program, key, incoming, manifest.local())
 
     def _folder(self, program: str, key: str) -> str:
         return f"{self._root.rstrip('/')}/{program}/{key}"

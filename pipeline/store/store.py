@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -25,17 +24,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from pipeline.core.digests import DigestMemo, digest
+from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import StoreError
-from pipeline.core.json_objects import check_manifest, read_object
-from stages.harness.json_files import write_json
+from pipeline.store.documents import FileEntry, LatestEntry, Manifest, ManifestDraft
 
-SCHEMA = 1
 FOLDERS = ("store", "work", "locks", "latest", "trash", "runs", "cache")
-LATEST: dict[str, type | tuple[type, ...]] = {"key": str, "preimage": dict, "seconds": (int, float)}
-"""What `latest/` holds of a manifest."""
 LOCK_POLL_SECONDS = 0.1
 
 
@@ -44,21 +39,15 @@ class Artifact:
     """One finished artifact and its manifest."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def key(self) -> str:
-        return str(self.manifest["key"])
+        return self.manifest.key
 
     def content_digest(self, select: tuple[str, ...] = ()) -> str:
         """Digest of the content, or of the part of it below the selected files or folders (names relative to the artifact)."""
-        files = [
-            [f["path"], f["sha256"]]
-            for f in self.manifest["files"]
-            if not f["path"].startswith("record/")
-            and (not select or any(f["path"] == s or f["path"].startswith(s.rstrip("/") + "/") for s in select))
-        ]
-        return digest(files)
+        return self.manifest.content_digest(select)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,27 +118,24 @@ class Store:
         if not folder.is_dir():
             return Found(None)
         try:
-            manifest = check_manifest(json.loads((folder / "manifest.json").read_text(encoding="utf-8")), program, key)
-        except json.JSONDecodeError:
-            return Found(None, "manifest.json unreadable (no JSON)")
-        except (UnicodeDecodeError, OSError) as error:
+            manifest = Manifest.parse((folder / "manifest.json").read_bytes(), program, key)
+        except OSError as error:
             return Found(None, f"manifest.json unreadable ({type(error).__name__})")
         except ValueError as error:
-            return Found(None, f"manifest.json damaged: {error}")
-        artifact = Artifact(folder, manifest)
-        if artifact.content_digest() != manifest["digest"]:
+            return Found(None, f"manifest.json {error}")
+        if manifest.content_digest() != manifest.digest:
             return Found(None, "manifest.json damaged: its digest is not that of its files")
-        for entry in manifest["files"]:
-            file = folder / entry["path"]
+        for entry in manifest.files:
+            file = folder / entry.path
             if not file.is_file():
-                return Found(None, f"file {entry['path']} missing")
+                return Found(None, f"file {entry.path} missing")
             try:
-                same = file.stat().st_size == entry["size"] and self.memo.sha256(file, reread=reread) == entry["sha256"]
+                same = file.stat().st_size == entry.size and self.memo.sha256(file, reread=reread) == entry.sha256
             except OSError as error:
-                return Found(None, f"file {entry['path']} unreadable ({error.strerror})")
+                return Found(None, f"file {entry.path} unreadable ({error.strerror})")
             if not same:
-                return Found(None, f"file {entry['path']} damaged")
-        return Found(artifact)
+                return Found(None, f"file {entry.path} damaged")
+        return Found(Artifact(folder, manifest))
 
     def has_state(self, program: str, key: str) -> bool:
         """Whether an interrupted attempt left something to resume from."""
@@ -178,33 +164,30 @@ class Store:
         os.rename(self.folder(program, key), target)
         return target
 
-    def publish(self, program: str, key: str, manifest: dict[str, Any]) -> Artifact:
+    def publish(self, program: str, key: str, manifest: ManifestDraft) -> Artifact:
         """Turn `work/.../out` into the artifact and remove the work folder. Call it with the key's lock held."""
         artifact = self.take(program, key, self.work(program, key) / "out", manifest)
         shutil.rmtree(self.work(program, key))
         return artifact
 
-    def take(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
+    def take(self, program: str, key: str, folder: Path, manifest: ManifestDraft) -> Artifact:
         """Make a folder below `work/` the artifact: hash and flush every file of it, then `place` it."""
         for left in (folder / "manifest.json", *folder.glob(".manifest.json.*")):
             left.unlink(missing_ok=True)  # of an attempt that was killed while it published
-        files: list[dict[str, Any]] = []
+        files: list[FileEntry] = []
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-            files.append(
-                {"path": str(file.relative_to(folder)), "size": file.stat().st_size, "sha256": self.memo.sha256(file)}
-            )
-        complete = {"schema": SCHEMA, **manifest, "files": files}
-        complete["digest"] = Artifact(folder, complete).content_digest()
-        return self.place(program, key, folder, complete)
+            path = str(file.relative_to(folder))
+            files.append(FileEntry(path=path, size=file.stat().st_size, sha256=self.memo.sha256(file)))
+        return self.place(program, key, folder, Manifest.complete(manifest, files))
 
-    def place(self, program: str, key: str, folder: Path, manifest: dict[str, Any]) -> Artifact:
+    def place(self, program: str, key: str, folder: Path, manifest: Manifest) -> Artifact:
         """Make a folder with an artifact's checked files the artifact: the manifest last, then one rename.
 
         An earlier artifact of the key makes way only now, when nothing is left to be written, and comes back should the rename fail.
         """
-        write_json(folder / "manifest.json", manifest)
+        manifest.write(folder / "manifest.json")
         target = self.folder(program, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         earlier = self.set_aside(program, key) if target.exists() else None
@@ -215,30 +198,28 @@ class Store:
                 os.rename(earlier, target)
             raise
         _flush_folder(target.parent)
-        for entry in manifest["files"]:
-            self.memo.moved(target / entry["path"], entry["sha256"])
+        for entry in manifest.files:
+            self.memo.moved(target / entry.path, entry.sha256)
         self.memo.save()
         return Artifact(target, manifest)
 
-    def latest(self, pipeline: str) -> dict[str, dict[str, Any]]:
-        """What each stage of a named pipeline was last time: stage -> {key, preimage, seconds}."""
+    def latest(self, pipeline: str) -> dict[str, LatestEntry]:
+        """What each stage of a named pipeline made last, by the stage's name."""
         files = sorted((self.home / "latest" / pipeline).glob("*.json"))
-        return {file.stem: found for file in files if (found := read_object(file, **LATEST)) is not None}
+        return {file.stem: entry for file in files if (entry := LatestEntry.read(file)) is not None}
 
     def typical_seconds(self) -> dict[str, float]:
         """Stage name -> the seconds one of that name took last, in whatever pipeline."""
         files = sorted((self.home / "latest").glob("*/*.json"), key=lambda file: file.stat().st_mtime)
-        return {
-            file.stem: float(found["seconds"]) for file in files if (found := read_object(file, **LATEST)) is not None
-        }
+        return {file.stem: entry.seconds for file in files if (entry := LatestEntry.read(file)) is not None}
 
-    def remember(self, pipeline: str, stage: str, manifest: dict[str, Any]) -> None:
+    def remember(self, pipeline: str, stage: str, manifest: Manifest) -> None:
         """Note what a stage of a named pipeline is now. Where that is noted already nothing is written: a full disk stops no cached run."""
         file = self.home / "latest" / pipeline / f"{stage}.json"
-        entry = {name: manifest[name] for name in LATEST}
-        if read_object(file) != entry:
+        entry = LatestEntry(key=manifest.key, preimage=manifest.preimage, seconds=manifest.seconds)
+        if LatestEntry.read(file) != entry:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, entry)
+            entry.write(file)
 
     @contextlib.contextmanager
     def lock(

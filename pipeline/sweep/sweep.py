@@ -269,7 +269,7 @@ def computations(stages: list[Planned], keys: KeyMaker) -> dict[str, str]:
                 stage.program,
                 stage.settings.identity_settings(),
                 keys.seed,
-                keys.outside[stage.name],
+                {label: entry.to_json() for label, entry in keys.outside[stage.name].items()},
                 {name: [names[source.stage], list(source.select)] for name, source in stage.inputs.items()},
             ]
         )

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from stages.harness.documents import Note, Progress, Spec
 from stages.harness.settings import StageSettings
 
 S = TypeVar("S", bound=StageSettings)
@@ -36,23 +37,6 @@ class StageError(Exception):
 
 class StageStopped(BaseException):
     """Raised where a stage leaves early on request, after its state is saved. Not an `Exception`: nothing may swallow it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """How this process should run. Never changes the result; comes from the pipeline's `execution:` section."""
-
-    device: str
-    """`cpu` or `cuda`; resolved by the orchestrator, never `auto` here."""
-    threads: int
-    """CPU threads for one process; None in the spec where the orchestrator does not know the machine, which then says it itself."""
-    data_dir: str | None = None
-    """Folder with local copies of datasets, or None for the hub."""
-
-    @classmethod
-    def of_spec(cls, values: dict[str, Any]) -> Machine:
-        """As the spec says, with what the job's script has counted on its node in OMP_NUM_THREADS."""
-        return cls(**{**values, "threads": values["threads"] or int(os.environ["OMP_NUM_THREADS"])})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +61,15 @@ class Context(Generic[S]):
         details: extra facts from the orchestrator that are not settings (for example which checkpoint is being sampled).
     """
 
-    def __init__(self, spec: dict[str, Any], settings: S, spec_path: Path) -> None:
-        self.stage: str = spec["stage"]
+    def __init__(self, spec: Spec, settings: S, spec_path: Path) -> None:
+        self.stage = spec.stage
         self.settings = settings
-        self.inputs = {name: Path(folder) for name, folder in spec["inputs"].items()}
-        self.output = Path(spec["output"])
-        self.state = Path(spec["state"])
-        self.seed: int = spec["seed"]
-        self.machine = Machine.of_spec(spec["machine"])
-        self.details: dict[str, Any] = spec.get("details", {})
+        self.inputs = {name: Path(folder) for name, folder in spec.inputs.items()}
+        self.output = Path(spec.output)
+        self.state = Path(spec.state)
+        self.seed = spec.seed
+        self.machine = spec.machine
+        self.details = spec.details
         self.spec_path = spec_path
         self.record = self.output / "record"
         self.stop_requested = False
@@ -110,11 +94,11 @@ class Context(Generic[S]):
         if now - self._last_progress < 0.1 and step != total:
             return
         self._last_progress = now
-        self._event({"event": "progress", "phase": phase, "step": step, "total": total, "metrics": metrics})
+        self._event(Progress(phase=phase, step=step, total=total, metrics=dict(metrics)))
 
     def note(self, message: str) -> None:
         """One line for the person who watches the run (a warning, a resume, a count worth knowing)."""
-        self._event({"event": "note", "message": message})
+        self._event(Note(message=message))
 
     def curve(self, step: int, **values: float | int) -> None:
         """Append one point to `record/metrics.jsonl`, the stage's training curve, which the report draws."""
@@ -123,11 +107,11 @@ class Context(Generic[S]):
         with open(self.record / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    def _event(self, event: dict[str, Any]) -> None:
+    def _event(self, event: Note | Progress) -> None:
         if not self.main:
             return
         with open(self._events, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": time.time(), **event}) + "\n")
+            file.write(json.dumps(event.model_dump()) + "\n")
 
 
 def is_main_process() -> bool:

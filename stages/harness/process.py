@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import dataclasses
 import json
 import os
 import signal
@@ -27,7 +26,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from stages.harness.context import Context, Result, S, StageError, StageStopped, is_main_process
-from stages.harness.json_files import write_json
+from stages.harness.documents import ErrorDocument, Spec, StageResult
 from stages.harness.transient import passing_cause
 
 EXIT_FAILED = 1
@@ -68,9 +67,9 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         print(f"usage: python -m {_module_name()} SPEC.json", file=sys.stderr)
         raise SystemExit(2)
     spec_path = Path(sys.argv[1]).resolve()
-    spec = json.loads(spec_path.read_text(encoding="utf-8"))
-    die_with_parent(spec.get("parent"))
-    context = Context(spec, settings_type.model_validate(spec["settings"]), spec_path)
+    spec = Spec.model_validate_json(spec_path.read_bytes())
+    die_with_parent(spec.parent)
+    context = Context(spec, settings_type.model_validate(spec.settings), spec_path)
     context.record.mkdir(parents=True, exist_ok=True)
     context.state.mkdir(parents=True, exist_ok=True)
     _install_stop_handler(context)
@@ -89,7 +88,7 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "", passing_cause(error))
         raise SystemExit(EXIT_FAILED) from error
     if is_main_process():
-        write_json(context.output / "record" / "result.json", dataclasses.asdict(result))
+        StageResult(proof=result.proof, metrics=result.metrics).write(context.output / "record" / "result.json")
 
 
 def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
@@ -99,9 +98,8 @@ def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
         file.unlink(missing_ok=True)
     try:
         with open(file, "x", encoding="utf-8") as error:
-            error.write(
-                json.dumps({"message": message, "fix": fix, "cause": cause}, ensure_ascii=False, indent=2) + "\n"
-            )
+            document = ErrorDocument(message=message, fix=fix, cause=cause)
+            error.write(json.dumps(document.to_json(), ensure_ascii=False, indent=2) + "\n")
     except FileExistsError:
         return
     except OSError:  # a full disk: half an error is none

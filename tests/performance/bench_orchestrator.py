@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.store.documents import ManifestDraft, Preimage
 from pipeline.store.store import Store
 from pipeline.sweep import fan_out as fanout
 from pipeline.sweep.sweep import SweepRecord, load_sweep
@@ -59,7 +60,7 @@ def test_publish(tmp_path: Path) -> None:
         out.mkdir(parents=True)
         shutil.copyfile(payload, out / "payload")
         started = time.perf_counter()
-        store.publish("data", key, {"stage": "data", "key": key, "preimage": {}, "seconds": 0.0})
+        store.publish("data", key, ManifestDraft(stage="data", key=key, preimage=Preimage(), seconds=0.0))
         spent.append(time.perf_counter() - started)
     publish = sorted(spent)[1]
     verify = seconds(lambda: store.find("data", "k0", reread=True), 3)

@@ -15,23 +15,24 @@ from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
 from pipeline.launch.process import run_process, stage_environment
 from pipeline.store.store import Store
+from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def launch(
-    tmp_path: Path, behaviour: str, events: list[dict[str, Any]] | None = None, on_event: Any = None, **options: Any
-) -> dict[str, Any]:
+    tmp_path: Path, behaviour: str, events: list[Note | Progress] | None = None, on_event: Any = None, **options: Any
+) -> StageResult:
     """Run the fake stage. `options` are of `run_process`, but for `steps`, `device` and `threads`."""
     steps, device, threads = options.pop("steps", 3), options.pop("device", "cpu"), options.pop("threads", 1)
-    spec = {
-        "stage": "fake",
-        "settings": {"steps": steps},
-        "inputs": {},
-        "seed": 0,
-        "machine": {"device": device, "threads": threads, "data_dir": None},
-        "details": {"behaviour": behaviour},
-    }
+    spec = Spec(
+        stage="fake",
+        settings={"steps": steps},
+        inputs={},
+        seed=0,
+        machine=Machine(device=device, threads=threads, data_dir=None),
+        details={"behaviour": behaviour},
+    )
     environment = stage_environment(device, threads, hub=False)  # leads to this checkout's code, whatever is installed
     handler = on_event or (events if events is not None else []).append
     with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
@@ -56,10 +57,12 @@ def alive(pid: int) -> bool:
 
 
 def test_success_returns_the_proof_and_shows_progress(tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[Note | Progress] = []
     result = launch(tmp_path, "succeed", events)
-    assert result["proof"] == {"steps": 3}
-    assert events[-1]["step"] == events[-1]["total"] == 3
+    assert result.proof == {"steps": 3}
+    last = events[-1]
+    assert isinstance(last, Progress)
+    assert last.step == last.total == 3
     assert (tmp_path / "w" / "out" / "payload").read_text() == "made"
     assert "behaviour succeed" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
 
@@ -96,17 +99,17 @@ def test_a_process_the_stage_left_behind_is_ended(tmp_path: Path) -> None:
 
 
 def test_interruption_stops_the_stage_and_the_next_run_resumes(tmp_path: Path) -> None:
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and event["step"] >= 2:
+    def interrupt(event: Note | Progress) -> None:
+        if isinstance(event, Progress) and event.step >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         launch(tmp_path, "resume", on_event=interrupt)
     saved = int((tmp_path / "w" / "state" / "count").read_text())
     assert 2 <= saved < 5
-    events: list[dict[str, Any]] = []
-    assert launch(tmp_path, "resume", events)["proof"] == {"count": 5}
-    assert events[0]["message"] == f"starts at {saved}"
+    events: list[Note | Progress] = []
+    assert launch(tmp_path, "resume", events).proof == {"count": 5}
+    assert [event.message for event in events if isinstance(event, Note)] == [f"starts at {saved}"]
 
 
 def test_a_stage_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_stage_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
 def test_a_stage_ended_at_its_limit_continues_with_a_higher_one(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="time limit"):
         launch(tmp_path, "resume", time_limit_s=0.01)  # before its first step or after it: both continue
-    assert launch(tmp_path, "resume", time_limit_s=60.0)["proof"] == {"count": 5}
+    assert launch(tmp_path, "resume", time_limit_s=60.0).proof == {"count": 5}
 
 
 TORCHRUN = LaunchSettings(kind="torchrun", processes=2)
@@ -176,7 +179,7 @@ TORCHRUN = LaunchSettings(kind="torchrun", processes=2)
 
 @pytest.mark.slow
 def test_torchrun_starts_the_processes_and_the_first_one_reports(tmp_path: Path) -> None:
-    assert launch(tmp_path, "ranks", launch=TORCHRUN)["proof"] == {"ranks": 2}
+    assert launch(tmp_path, "ranks", launch=TORCHRUN).proof == {"ranks": 2}
     assert {(tmp_path / f"w/out/rank{rank}").read_text() for rank in (0, 1)} == {"2"}
 
 
@@ -185,8 +188,8 @@ def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="the data are empty\nAdd some rows"):
         launch(tmp_path, "stage_error", launch=TORCHRUN)
 
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "progress":
+    def interrupt(event: Note | Progress) -> None:
+        if isinstance(event, Progress):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

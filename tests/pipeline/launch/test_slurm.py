@@ -21,6 +21,7 @@ from pipeline.run import execute
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
+from stages.harness.documents import Note, Progress, Spec
 from tests.pipeline.launch.test_process import ROOT, alive, launch
 from tests.pipeline.plan.test_planning import config
 
@@ -79,7 +80,7 @@ JOB = LaunchSettings(kind="slurm")
 @pytest.mark.slow
 def test_a_job_ends_as_its_stage_does(tmp_path: Path, commands: Path) -> None:
     settings = LaunchSettings(kind="slurm", sbatch=["--gres=gpu:1"])
-    assert launch(tmp_path, "succeed", launch=settings)["proof"] == {"steps": 3}
+    assert launch(tmp_path, "succeed", launch=settings).proof == {"steps": 3}
     assert "--gres=gpu:1" in (commands / "options").read_text()
     assert "Slurm job 17" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
     with pytest.raises(StageFailed, match="the data are empty"):
@@ -91,14 +92,14 @@ def test_a_job_ends_as_its_stage_does(tmp_path: Path, commands: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_job_saves_and_resumes(tmp_path: Path, commands: Path) -> None:
-    def interrupt(event: dict[str, Any]) -> None:
-        if event["event"] == "progress" and event["step"] >= 2:
+    def interrupt(event: Note | Progress) -> None:
+        if isinstance(event, Progress) and event.step >= 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         launch(tmp_path, "resume", on_event=interrupt, launch=JOB, grace_s=30)
     assert 2 <= int((tmp_path / "w" / "state" / "count").read_text()) < 5
-    assert launch(tmp_path, "resume", launch=JOB)["proof"] == {"count": 5}
+    assert launch(tmp_path, "resume", launch=JOB).proof == {"count": 5}
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_a_job_that_does_not_listen_is_cancelled(tmp_path: Path, commands: Path)
 @pytest.mark.slow
 def test_waiting_in_the_queue_is_no_running_time(tmp_path: Path, commands: Path) -> None:
     (commands / "queue").write_text("21")
-    assert launch(tmp_path, "succeed", launch=JOB, time_limit_s=20.0)["proof"] == {"steps": 3}
+    assert launch(tmp_path, "succeed", launch=JOB, time_limit_s=20.0).proof == {"steps": 3}
 
 
 @pytest.mark.slow
@@ -151,9 +152,10 @@ def test_a_job_that_outlived_its_run_is_ended_before_the_next(tmp_path: Path, co
     parent.wait()
     os.kill(watcher, signal.SIGKILL)
     assert alive(int((commands / "pid").read_text())), "the job goes on"
-    events: list[dict[str, Any]] = []
+    events: list[Note | Progress] = []
     launch(tmp_path, "succeed", events, launch=JOB, grace_s=30)  # the stand-in refuses two jobs at once
-    assert events[0]["message"].startswith("ends the Slurm job of an earlier run")
+    assert isinstance(events[0], Note)
+    assert events[0].message.startswith("ends the Slurm job of an earlier run")
     assert int(counter.read_text()) < 1000
 
 
@@ -205,8 +207,8 @@ def test_a_job_takes_nothing_of_this_machine(
     monkeypatch.setenv("VCORE_GPU_LOCKS", str(tmp_path / "locks"))
     given: list[dict[str, Any]] = []
 
-    def run_process(name: str, module: str, spec: dict[str, Any], *rest: Any, **options: Any) -> Any:
-        given.append({**spec["machine"], "locks": len(options["locks"])})
+    def run_process(name: str, module: str, spec: Spec, *rest: Any, **options: Any) -> Any:
+        given.append({**spec.machine.to_json(), "locks": len(options["locks"])})
         raise StageFailed(name, "it is enough to have begun")
 
     monkeypatch.setattr(execute, "run_process", run_process)

@@ -54,7 +54,7 @@ def origins(tmp_path: Path, stage: str, *overrides: str) -> list[Origin]:
 
 def resolved(tmp_path: Path, program: str, *overrides: str) -> dict[str, object]:
     memo = DigestMemo(tmp_path / "memo.json")
-    return {origin.label: resolve(origin, memo) for origin in origins(tmp_path, program, *overrides)}
+    return {origin.label: resolve(origin, memo).to_json() for origin in origins(tmp_path, program, *overrides)}
 
 
 PINNED = (

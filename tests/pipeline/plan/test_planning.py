@@ -14,6 +14,7 @@ from pipeline.plan.graph import build_graph
 from pipeline.plan.planning import Planned, make_plan
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
+from pipeline.store.documents import ManifestDraft
 from pipeline.store.store import Store
 
 CONFIG = """
@@ -73,21 +74,17 @@ def make(
             (out / file).write_text(f"{name} {planned.stage.settings.identity_settings()}{content}")
         for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"seed": 0, "results": []}')):
             (out / file).write_text(text)
-        manifest = {
-            "stage": planned.stage.program,
-            "name": name,
-            "key": planned.key,
-            "preimage": planned.preimage,
-            "seconds": 2.5,
-        }
-        manifest |= {
-            "inputs": {},
-            "git": {"commit": None, "dirty": None},
-            "versions": {},
-            "proof": {"made": True},
-            "metrics": {},
-        }
-        manifest |= {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:00:03+00:00"}
+        assert planned.preimage is not None
+        manifest = ManifestDraft(
+            stage=planned.stage.program,
+            name=name,
+            key=planned.key,
+            preimage=planned.preimage,
+            started="2026-01-01T00:00:00+00:00",
+            ended="2026-01-01T00:00:03+00:00",
+            seconds=2.5,
+            proof={"made": True},
+        )
         store.remember(settings.name, name, store.publish(planned.stage.program, planned.key, manifest).manifest)
 
 
@@ -163,12 +160,13 @@ def test_other_bytes_upstream_are_named(tmp_path: Path) -> None:
     store = Store(settings.home_folder)
     key = plan(tmp_path)["generate.sft"].key
     assert key is not None
-    manifest = dict(store.find("generate", key).artifact.manifest)  # type: ignore[union-attr]
+    artifact = store.find("generate", key).artifact
+    assert artifact is not None
     store.set_aside("generate", key)
     out = store.work("generate", key) / "out"
     out.mkdir(parents=True)
     (out / "generations.jsonl").write_text("other")
-    store.publish("generate", key, {k: manifest[k] for k in ("stage", "name", "key", "preimage", "seconds")})
+    store.publish("generate", key, artifact.manifest.draft())
     changed = plan(tmp_path)
     assert changed["generate.sft"].state == "HIT"
     assert (changed["score.sft"].state, changed["score.sft"].reason) == ("RUN", "input generations has other content")
@@ -242,10 +240,9 @@ def test_a_plan_among_hundreds_of_artifacts_takes_about_a_second(tmp_path: Path)
     for number in range(400):
         folder = store.folder("sft", f"{number:064d}")
         folder.mkdir()
-        preimage = {**planned.artifact.manifest["preimage"], "seed": 100 + number}
-        (folder / "manifest.json").write_text(
-            json.dumps({**planned.artifact.manifest, "key": folder.name, "preimage": preimage})
-        )
+        preimage = planned.artifact.manifest.preimage.model_copy(update={"seed": 100 + number})
+        changed = planned.artifact.manifest.model_copy(update={"key": folder.name, "preimage": preimage})
+        (folder / "manifest.json").write_text(json.dumps(changed.to_json()))
     started = time.process_time()
     assert "(nearest: " in plan(tmp_path, "name=other", "sft.learning_rate=1e-3")["sft"].reason
     first = time.process_time() - started

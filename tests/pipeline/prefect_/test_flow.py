@@ -122,18 +122,13 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from pipeline.prefect_.view import notifier, show_alerts
+    from pipeline.run.documents import MovedScore
 
     url, posted = mailbox
-    moved = {
-        "benchmark": "aime24",
-        "checkpoint": "sft",
-        "before": 0.5,
-        "low": 0.4,
-        "high": 0.6,
-        "after": 0.2,
-        "protocol_changed": False,
-    }
-    record: Any = SimpleNamespace(data={"id": "now", "predecessor": "before", "moved": [moved]})
+    moved = MovedScore(
+        benchmark="aime24", checkpoint="sft", before=0.5, low=0.4, high=0.6, after=0.2, protocol_changed=False
+    )
+    record: Any = SimpleNamespace(data=SimpleNamespace(id="now", predecessor="before", moved=[moved]))
     config: Any = SimpleNamespace(name="nightly", execution=SimpleNamespace(notify="custom-webhook/vcore-test"))
 
     @flow

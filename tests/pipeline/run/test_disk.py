@@ -19,6 +19,7 @@ from pipeline.cli import app as cli
 from pipeline.prefect_ import run as flow
 from pipeline.run import execute
 from pipeline.store.store import Store
+from stages.harness.documents import StageResult
 from tests.pipeline.plan.test_planning import make
 
 tmp, when = Path(sys.argv[1]), sys.argv[2]
@@ -41,7 +42,7 @@ def run_process(name, module, spec, work, *rest, **options):
     (work / "out" / "model" / "weights").write_bytes(bytes(10_000))
     if when == "manifest":
         fill()
-    return {"proof": {"steps": 1}, "metrics": {}}
+    return StageResult(proof={"steps": 1})
 
 
 remember = Store.remember

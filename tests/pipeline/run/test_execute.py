@@ -16,9 +16,10 @@ from pipeline.plan.planning import make_plan
 from pipeline.run import execute
 from pipeline.run.execute import Executor, smaller_micro_batch
 from pipeline.run.view import View
-from pipeline.store import store as store_module
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Found, Store
+from stages.harness import documents
+from stages.harness.documents import Spec, StageResult
 from tests.pipeline.plan.test_planning import config, make, plan
 
 FAST = ("execution.retry_delay_s=0.0",)
@@ -39,18 +40,18 @@ def run_sft(
     def run_process(
         name: str,
         module: str,
-        spec: dict[str, Any],
+        spec: Spec,
         work: Path,
         environment: dict[str, str],
         *rest: Any,
         **options: Any,
     ) -> Any:
-        attempts.append({"micro": spec["settings"]["micro_batch_size"], "environment": environment, **options})
+        attempts.append({"micro": spec.settings["micro_batch_size"], "environment": environment, **options})
         if len(attempts) <= len(failures):
             raise failures[len(attempts) - 1]
         (work / "out" / "model").mkdir(parents=True)
         (work / "out" / "model" / "weights").write_text("trained")
-        return {"proof": {"steps": 4}, "metrics": {}}
+        return StageResult(proof={"steps": 4})
 
     monkeypatch.setattr(execute, "run_process", run_process)
     executor = Executor(Decider(settings, Store(settings.home_folder), Options(force=("sft",))), View(), command="")
@@ -203,11 +204,11 @@ def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.
 
     made = []
 
-    def run_process(name: str, module: str, spec: dict[str, Any], work: Path, *rest: Any, **options: Any) -> Any:
+    def run_process(name: str, module: str, spec: Spec, work: Path, *rest: Any, **options: Any) -> Any:
         made.append(name)
         (work / "out").mkdir(parents=True)
         (work / "out" / "sft.jsonl").write_text("made again")
-        return {"proof": {"rows": 1}, "metrics": {}}
+        return StageResult(proof={"rows": 1})
 
     monkeypatch.setattr(execute, "run_process", run_process)
     monkeypatch.setattr(Store, "find", find)
@@ -224,16 +225,16 @@ def test_a_forced_stage_that_meets_a_full_disk_leaves_the_earlier_artifact(
     settings, store = config(tmp_path), Store(tmp_path / "home")
     before = plan(tmp_path)["data"].artifact
 
-    def run_process(name: str, module: str, spec: dict[str, Any], work: Path, *rest: Any, **options: Any) -> Any:
+    def run_process(name: str, module: str, spec: Spec, work: Path, *rest: Any, **options: Any) -> Any:
         (work / "out").mkdir(parents=True)
         (work / "out" / "sft.jsonl").write_text("new")
-        return {"proof": {"rows": 1}, "metrics": {}}
+        return StageResult(proof={"rows": 1})
 
     def full(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "manifest.json")
 
     monkeypatch.setattr(execute, "run_process", run_process)
-    monkeypatch.setattr(store_module, "write_json", full)
+    monkeypatch.setattr(documents, "write_json", full)
     with pytest.raises(
         StoreError, match=r"stage data: cannot write below .*No space left on device \(manifest.json\)\nFree some"
     ):

@@ -51,7 +51,7 @@ def test_artifacts_are_named_by_key_and_by_stage_of_a_run(tmp_path: Path) -> Non
     first = recorded_run(tmp_path)
     store = store_of(tmp_path)
     assert find_artifact(store, key[:8]).key == find_artifact(store, "sft").key == key
-    assert find_artifact(store, f"{first.data['id']}:score.sft").manifest["name"] == "score.sft"
+    assert find_artifact(store, f"{first.data.id}:score.sft").manifest.name == "score.sft"
     with pytest.raises(ConfigError, match=r"has no stage 'sgt'; it has data, base"):
         find_artifact(store, "sgt")
     (store.folder("sft", key) / "model/weights").write_text("other bytes")
@@ -87,7 +87,7 @@ def test_removal_keeps_what_the_last_runs_and_named_pipelines_need(tmp_path: Pat
     before = {key for _, key, _ in store.artifacts()}
 
     gone = {r.key for r in collect(store, keep_last=1, keep_named=(), max_bytes=None)}
-    needed = {entry["key"] for entry in second.data["stages"]}
+    needed = {entry.key for entry in second.data.stages}
     assert gone
     assert not gone & needed
     kept = {r.key for r in collect(store, keep_last=1, keep_named=("ke*",), max_bytes=None)}
@@ -115,14 +115,14 @@ def test_a_part_of_a_run_does_not_take_the_last_whole_one_away(tmp_path: Path, u
     other = ("grpo=null", "sft.learning_rate=0.001", "data.sft.0.rows=32")
     make(tmp_path, *other, until=until)
     part = recorded_run(tmp_path, *other, until=until, status=status)
-    made = {stage["key"] for record in (whole, part) for stage in record.data["stages"]}
+    made = {stage.key for record in (whole, part) for stage in record.data.stages}
     store = store_of(tmp_path)
     assert made == {key for _, key, _ in store.artifacts()}
     assert collect(store, keep_last=1, keep_named=(), max_bytes=None) == []
     make(tmp_path, *other)
     recorded_run(tmp_path, *other)
     gone = {removal.key for removal in collect(store, keep_last=1, keep_named=(), max_bytes=None)}
-    assert {stage["key"] for stage in whole.data["stages"] if stage["name"] == "sft"} < gone, "a whole one follows"
+    assert {stage.key for stage in whole.data.stages if stage.name == "sft"} < gone, "a whole one follows"
 
 
 def test_attempts_that_can_be_resumed_stay_and_other_leftovers_go(tmp_path: Path) -> None:
@@ -167,7 +167,8 @@ def test_adopting_what_a_stage_made_last(tmp_path: Path) -> None:
     assert plan(tmp_path, "sft.learning_rate=0.001")["sft"].state == "RUN"
     artifact, differing = adopt(config(tmp_path, "sft.learning_rate=0.001"), store_of(tmp_path), "sft", None)
     assert differing == ["settings.learning_rate 0.002 → 0.001"]
-    assert artifact.manifest["adopted"]["from"] == f"sft/{old}"
+    assert artifact.manifest.adopted is not None
+    assert artifact.manifest.adopted.source == f"sft/{old}"
     after = plan(tmp_path, "sft.learning_rate=0.001")
     assert after["sft"].state == "HIT"
     assert after["generate.sft"].state == "HIT", "equal content keeps what depends on it"
@@ -187,7 +188,7 @@ def test_adopting_a_checkpoint_from_elsewhere(tmp_path: Path) -> None:
         adopt(config(tmp_path, "score.max_grader_error_share=0.5"), store_of(tmp_path), "score.sft", str(foreign))
     artifact, _ = adopt(settings, store_of(tmp_path), "sft", str(foreign))
     assert (artifact.folder / "model/model.safetensors").read_text() == "{}"
-    assert artifact.manifest["git"]["commit"] is None, "who made it is not known"
+    assert artifact.manifest.git.commit is None, "who made it is not known"
     after = plan(tmp_path, "sft.learning_rate=0.001")
     assert (after["sft"].state, after["generate.sft"].state) == ("HIT", "RUN")
 
@@ -219,7 +220,7 @@ def test_adopting_what_another_process_is_making(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match="sft was made meanwhile"):
         adopt(settings, store, "sft", None, said.append)
     assert said == ["sft waits for process 1 on elsewhere, which is making it"]
-    assert "adopted" not in plan(tmp_path, "sft.learning_rate=0.001")["sft"].artifact.manifest  # type: ignore[union-attr]
+    assert plan(tmp_path, "sft.learning_rate=0.001")["sft"].artifact.manifest.adopted is None  # type: ignore[union-attr]
 
 
 def test_adopting_onto_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError, StoreError
+from pipeline.run.documents import PlannedEntry, StageEntry
 from pipeline.run.gc import collect
 from pipeline.run.record import RunRecord, find_run, list_runs, load_run, report_of, unreadable_runs
 from pipeline.store.store import Store
@@ -34,7 +35,7 @@ def start(tmp_path: Path) -> RunRecord:
 
 
 def statuses(tmp_path: Path) -> list[str]:
-    return [record["status"] for record in list_runs(tmp_path / "home")]
+    return [record.status for record in list_runs(tmp_path / "home")]
 
 
 def test_a_run_that_was_killed_is_seen_to_be(tmp_path: Path) -> None:
@@ -63,14 +64,14 @@ def test_a_killed_run_keeps_nothing_once_a_whole_one_has_followed(tmp_path: Path
     folder = store.folder("data", "k" * 64)
     folder.mkdir(parents=True)
     killed = start(tmp_path)
-    killed.data["plan"] = [{"stage": "data", "key": folder.name}]
+    killed.data.plan = [PlannedEntry(stage="data", key=folder.name)]
     killed.save()
     assert collect(store, keep_last=1, keep_named=(), max_bytes=None) == [], "it is running"
     del killed
     assert statuses(tmp_path) == ["killed"]
     assert collect(store, keep_last=1, keep_named=(), max_bytes=None) == [], "it is the newest of its pipeline"
     whole = start(tmp_path)
-    whole.data["stages"] = [{"name": "report", "key": "r", "state": "ran", "seconds": 1.0}]
+    whole.data.stages = [StageEntry(name="report", key="r", state="ran", seconds=1.0)]
     whole.end("done")
     assert [removal.folder for removal in collect(store, keep_last=1, keep_named=(), max_bytes=None)] == [folder]
 
@@ -96,7 +97,7 @@ def test_a_record_that_cannot_be_read_is_passed_over_and_named(tmp_path: Path, t
     (bad.folder / "run.json").write_text(text)
     home = tmp_path / "home"
     Store(home)
-    assert [record["id"] for record in list_runs(home)] == [good.folder.name]
+    assert [record.id for record in list_runs(home)] == [good.folder.name]
     assert unreadable_runs(home) == [bad.folder / "run.json"]
     with pytest.raises(ConfigError, match="cannot be read"):
         load_run(find_run(home, bad.folder.name))

@@ -17,6 +17,7 @@ from pipeline.run.execute import Executor
 from pipeline.run.session import Session
 from pipeline.run.view import View
 from pipeline.store.store import Store
+from stages.harness.documents import Spec, StageResult
 from tests.pipeline.plan.test_planning import config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -42,13 +43,13 @@ def stage_program(monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda: None
     """Let stage processes write a payload, and something else happen while they run; the names of those started."""
     started: list[str] = []
 
-    def run_process(name: str, module: str, spec: dict[str, Any], work: Path, *rest: Any, **options: Any) -> Any:
+    def run_process(name: str, module: str, spec: Spec, work: Path, *rest: Any, **options: Any) -> Any:
         started.append(name)
         (work / "out" / "model").mkdir(parents=True, exist_ok=True)
         for file in ("sft.jsonl", "rl.jsonl", "model/weights"):
             (work / "out" / file).write_text(name)
         meanwhile()
-        return {"proof": {"rows": 1}, "metrics": {}}
+        return StageResult(proof={"rows": 1})
 
     monkeypatch.setattr(execute, "run_process", run_process)
     return started

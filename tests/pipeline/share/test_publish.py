@@ -66,11 +66,12 @@ def home(tmp_path: Path) -> Path:
         "key": "key",
         "digest": "a",
         "files": [],
+        "seconds": 1.0,
         "preimage": {"outside": {"model": OUTSIDE["model"]}},
     }
     for file, text in (("model/config.json", "{}"), ("model/model.safetensors", "weights")):
         (artifact / file).write_text(text)
-        manifest["files"].append({"path": file, "sha256": hashlib.sha256(text.encode()).hexdigest()})
+        manifest["files"].append({"path": file, "size": len(text), "sha256": hashlib.sha256(text.encode()).hexdigest()})
     (artifact / "manifest.json").write_text(json.dumps(manifest))
     record = {"id": run.name, "name": "nightly", "status": "done", "command": "vcore run nightly.yaml", "plan": []}
     stage = {"name": "sft", "key": "key", "state": "ran", "folder": str(artifact)}

@@ -116,9 +116,7 @@ def with_log(tmp_path: Path, home: str, log: str) -> Artifact:
     shutil.copytree(artifact.folder, out)
     (out / "record" / "stage.log").write_text(log)
     (out / "manifest.json").unlink()
-    return store.publish(
-        "data", made.key, {name: v for name, v in artifact.manifest.items() if name not in ("files", "digest")}
-    )
+    return store.publish("data", made.key, artifact.manifest.draft())
 
 
 def test_two_that_upload_at_once_leave_one_whole_artifact(
@@ -149,7 +147,7 @@ def test_two_that_upload_at_once_leave_one_whole_artifact(
 def test_the_layout_before_uploads_had_folders_is_read(tmp_path: Path, url: str) -> None:
     artifact = with_log(tmp_path, "first", "log")
     mirror = Mirror(url)
-    for file in ("manifest.json", *(entry["path"] for entry in artifact.manifest["files"])):
+    for file in ("manifest.json", *(entry.path for entry in artifact.manifest.files)):
         target = f"{mirror._folder('data', artifact.key)}/{file}"
         mirror._files.makedirs(target.rpartition("/")[0], exist_ok=True)
         mirror._files.put_file(str(artifact.folder / file), target)

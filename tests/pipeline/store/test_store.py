@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import StoreError
-from pipeline.store import store as store_module
+from pipeline.store.documents import ManifestDraft, Preimage
 from pipeline.store.store import Artifact, Store
+from stages.harness import documents
 from stages.harness.json_files import write_json
 
-MANIFEST = {"stage": "data", "name": "data", "key": "k1", "preimage": {}, "seconds": 1.0}
+MANIFEST = ManifestDraft(stage="data", name="data", key="k1", preimage=Preimage(), seconds=1.0)
 
 
 def publish(store: Store, key: str = "k1", text: str = "content") -> Artifact:
@@ -25,7 +26,7 @@ def publish(store: Store, key: str = "k1", text: str = "content") -> Artifact:
     (out / "a.txt").write_text(text)
     (out / "sub" / "b.txt").write_text("b")
     (out / "record" / "log").write_text(f"{time.time_ns()}")
-    return store.publish("data", key, {**MANIFEST, "key": key})
+    return store.publish("data", key, MANIFEST.model_copy(update={"key": key}))
 
 
 def _write(folder: Path, text: str) -> None:
@@ -43,7 +44,7 @@ def test_published_artifact_is_found_whole(tmp_path: Path) -> None:
     found = store.find("data", "k1").artifact
     assert found is not None
     assert found.manifest == made.manifest
-    assert {f["path"] for f in found.manifest["files"]} == {"a.txt", "sub/b.txt", "record/log"}
+    assert {f.path for f in found.manifest.files} == {"a.txt", "sub/b.txt", "record/log"}
     assert not store.work("data", "k1").exists()
 
 
@@ -65,10 +66,10 @@ def test_digest_covers_content_and_not_the_record(tmp_path: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json unreadable"),
         *((lambda folder, text=text: _write(folder, text), "manifest.json damaged") for text in ("[]", "null", "{}")),
         (lambda folder: _change(folder, key="k2"), "it belongs to another artifact"),
-        (lambda folder: _change(folder, files=None), "it is incomplete"),
-        (lambda folder: _change(folder, seconds=None), "it is incomplete"),
-        (lambda folder: _change(folder, files=[]), "its list of files is incomplete"),
-        (lambda folder: _change(folder, files=[{"path": "a.txt"}]), "its list of files is incomplete"),
+        (lambda folder: _change(folder, files=None), "damaged: files: "),
+        (lambda folder: _change(folder, seconds=None), "damaged: seconds: "),
+        (lambda folder: _change(folder, files=[]), "damaged: files: "),
+        (lambda folder: _change(folder, files=[{"path": "a.txt"}]), "damaged: files.0.size: "),
         (
             lambda folder: _change(folder, files=[{"path": "../../other", "size": 1, "sha256": ""}]),
             "it names a file outside",
@@ -94,7 +95,7 @@ def test_unpublished_work_is_never_an_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     out = store.work("data", "k1") / "out"
     out.mkdir(parents=True)
-    (out / "manifest.json").write_text(json.dumps({**MANIFEST, "files": []}))
+    (out / "manifest.json").write_text(json.dumps({**MANIFEST.to_json(), "files": []}))
     assert store.find("data", "k1").artifact is None
 
 
@@ -148,7 +149,7 @@ def test_a_new_artifact_that_cannot_be_finished_leaves_the_earlier_one(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module, "write_json", full)
+        patched.setattr(documents, "write_json", full)
         with pytest.raises(OSError, match="No space left"):
             publish(store, text="new")
     assert store.find("data", "k1").artifact == before
@@ -172,7 +173,8 @@ def test_what_a_killed_attempt_left_of_its_manifest_is_no_content(tmp_path: Path
     out.mkdir(parents=True)
     (out / ".manifest.json.1234").write_text("{")
     (out / "a.txt").write_text("content")
-    assert {f["path"] for f in store.publish("data", "k2", {**MANIFEST, "key": "k2"}).manifest["files"]} == {"a.txt"}
+    second = store.publish("data", "k2", MANIFEST.model_copy(update={"key": "k2"}))
+    assert {file.path for file in second.manifest.files} == {"a.txt"}
     assert first.key == "k1"
 
 
@@ -187,8 +189,9 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"key": "k", "preimage": null, "seconds": 1}'])
 def test_a_damaged_note_of_what_was_last_is_none(tmp_path: Path, text: str) -> None:
     store = Store(tmp_path)
-    store.remember("small", "sft", {"key": "k", "preimage": {}, "seconds": 2.0})
-    store.remember("small", "grpo", {"key": "k", "preimage": {}, "seconds": 3.0})
+    made = publish(store).manifest
+    store.remember("small", "sft", made.model_copy(update={"seconds": 2.0}))
+    store.remember("small", "grpo", made.model_copy(update={"seconds": 3.0}))
     (tmp_path / "latest/small/sft.json").write_text(text)
     assert list(store.latest("small")) == ["grpo"]
     assert store.typical_seconds() == {"grpo": 3.0}
