@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.markup import escape
@@ -19,9 +18,10 @@ from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
+from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import Lease, lease
 from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
-from pipeline.launch.process import run_process, stage_environment
+from pipeline.launch.process import Launch, run_process
 from pipeline.plan.code import library_versions
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.keys import KeyMaker
@@ -178,8 +178,18 @@ class Executor:
             with self._gpus(stage, where, launch) as lease:
                 if lease is not None:
                     environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.gpus)
-                locks = (lock, *(lease.descriptors if lease is not None else ()))
-                result = self._run_with_retries(stage, spec, work, environment, locks, launch)
+                attempt = Launch(
+                    stage=stage.name,
+                    program=stage.kind.program,
+                    work=work,
+                    environment=environment,
+                    locks=(lock, *(lease.descriptors if lease is not None else ())),
+                    grace_s=settings.stop_grace_s,
+                    settings=launch,
+                    time_limit_s=settings.time_limit_s.get(stage.name),
+                    stopping=self.stopping,
+                )
+                result = self._run_with_retries(stage, spec, attempt)
             seconds = time.monotonic() - clock
             manifest = ManifestDraft(
                 stage=stage.program,
@@ -232,35 +242,15 @@ class Executor:
         if self.stopping.is_set():
             raise Interrupted("interrupted")
 
-    def _run_with_retries(
-        self,
-        stage: Stage,
-        spec: Spec,
-        work: Path,
-        environment: dict[str, str],
-        locks: tuple[int, ...],
-        launch: LaunchSettings,
-    ) -> StageResult:
+    def _run_with_retries(self, stage: Stage, spec: Spec, launch: Launch) -> StageResult:
         """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where memory was short."""
         settings = self.config.execution
         for attempt in range(settings.retries + 1):
             try:
-                return run_process(
-                    stage.name,
-                    stage.kind.program,
-                    spec,
-                    work,
-                    environment,
-                    lambda event: self.view.event(stage.name, event),
-                    locks=locks,
-                    grace_s=settings.stop_grace_s,
-                    launch=launch,
-                    time_limit_s=settings.time_limit_s.get(stage.name),
-                    stopping=self.stopping,
-                )
+                return run_process(launch, spec, lambda event: self.view.event(stage.name, event))
             except StageFailed as error:
                 smaller = (
-                    smaller_micro_batch(stage, spec.settings.get("micro_batch_size"), launch.processes)
+                    smaller_micro_batch(stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
                     if error.cause == "memory"
                     else None
                 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.locks import open_lock, try_lock, wait_for_lock
 from pipeline.run.documents import PlannedEntry, RunRecordDocument, ScoredReport, StageEntry
 from pipeline.run.drift import moved_scores, predecessor
 from pipeline.run.execute import Outcome
@@ -82,8 +82,8 @@ class RunRecord:
 
     def _begin(self) -> None:
         """Take the lock and write down the config. The lock comes first: without it a record would say that its run was killed."""
-        self._alive = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - held until the run ends
-        fcntl.flock(self._alive, fcntl.LOCK_EX)  # only ever held by others for the moment in which they look
+        self._alive = open_lock(self.folder / LOCK)  # held until the run ends
+        wait_for_lock(self._alive)  # others hold it only for the moment in which they look
         write_json(self.folder / "config.json", self.config)
 
     def stage_done(self, outcome: Outcome) -> None:
@@ -163,12 +163,11 @@ def _alive(folder: Path) -> bool:
     """Whether the run's process is there, on whatever machine that shares the home: it holds the lock. Where that cannot be seen: yes."""
     try:
         with open(folder / LOCK, encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not try_lock(file, shared=True)
     except FileNotFoundError:
         return False
-    except OSError:  # held, or no permission to look
+    except OSError:  # no permission to look
         return True
-    return False
 
 
 def list_runs(home: Path) -> list[RunRecordDocument]:
