@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import datetime
 import sys
 import threading
 import time
@@ -28,7 +27,7 @@ from pipeline.plan.keys import KeyMaker
 from pipeline.plan.planning import TRIGGERS, accepted
 from pipeline.plan.reasons import differences
 from pipeline.run.view import View
-from pipeline.store.documents import InputRecord, ManifestDraft, OutsideInput, Preimage
+from pipeline.store.documents import InputRecord, ManifestDraft, OutsideInput, Preimage, utc_now
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Store
 from stages.harness.documents import Machine, Spec, StageResult
@@ -173,7 +172,7 @@ class Executor:
         uses_hub = any(entry.hub is not None for entry in outside.values())
         environment = stage_environment(where, threads, hub=uses_hub)
         self.view.started(stage.name, str(work / "stage.log"))
-        started, clock = _now(), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         try:
             with self._gpus(stage, where, launch) as lease:
                 if lease is not None:
@@ -206,7 +205,7 @@ class Executor:
                 versions=library_versions(stage.kind.libraries, exact=True),
                 hardware=hardware(),
                 started=started,
-                ended=_now(),
+                ended=utc_now(),
                 seconds=round(seconds, 3),
                 proof=result.proof,
                 metrics=result.metrics,
@@ -279,7 +278,3 @@ class Executor:
 def _headline(metrics: dict[str, Any]) -> str:
     headline = metrics.get("headline")
     return f"  {headline}" if isinstance(headline, str) else ""
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -23,7 +23,7 @@ from pipeline.core.locks import open_lock, try_lock, wait_for_lock
 from pipeline.run.documents import PlannedEntry, RunRecordDocument, ScoredReport, StageEntry
 from pipeline.run.drift import moved_scores, predecessor
 from pipeline.run.execute import Outcome
-from pipeline.store.documents import Manifest
+from pipeline.store.documents import Manifest, utc_now
 from stages.harness.json_files import write_json
 
 LOCK = "lock"
@@ -100,7 +100,7 @@ class RunRecord:
         """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and nothing more: the
         run has an error of its own, and its record reads as that of a killed run."""
         self.data.status, self.data.error = status, error
-        self.data.ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.data.ended = utc_now()
         try:
             self.save()
         except OSError as trouble:
