@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import nearest
+from evaluation.harness.nearest import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.graph import Stage
 from stages.harness.declaration import CustomCode

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.engines.vllm_cpu import HEAD_SIZES
+from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
-from pipeline.config.schema import PipelineConfig, nearest
+from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.launch.machine import stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import functools
 import importlib.util
 import json
@@ -17,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation.harness.nearest import nearest_name
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.code import code_of, library_versions
@@ -31,8 +31,8 @@ def check_names(plan: Iterable[Planned]) -> None:
         names = option_names(config_class)
         unknown = [name for name in trainer if name not in names] if names else []
         if unknown:
-            near = difflib.get_close_matches(unknown[0], sorted(names), n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}? " if near else ""
+            near = nearest_name(unknown[0], names, cutoff=0.5)
+            hint = f"Did you mean {near}? " if near is not None else ""
             raise ConfigError(
                 f"trainer.{unknown[0]}: {config_class} has no such option",
                 where=f"{stage.program}.trainer",

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.launch.machine import cores, gpus, hardware
+from pipeline.plan.external import hub_is_offline
 
 Level = Literal["ok", "warn", "fail"]
 SETUP = "Run `make setup` (the pinned set, requirements/README.md)."
@@ -177,7 +178,7 @@ def _unused_gpu(imports: list[Finding]) -> list[Finding]:
 
 def _hub() -> Finding:
     offline = "Set data_dir and a local model, or use `model: make` with generated tasks (the demo does)."
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if hub_is_offline():
         return Finding("hub", "warn", "HF_HUB_OFFLINE is set", offline)
     import httpx
     from huggingface_hub import constants

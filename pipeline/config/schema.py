@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import types
@@ -14,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from evaluation.benchmarks import get, names
+from evaluation.harness.nearest import nearest
 from pipeline.config.execution import ExecutionSettings
 from pipeline.config.yaml_file import Document, Location, read
 from pipeline.core.errors import ConfigError
@@ -172,13 +172,6 @@ def _task_can_train(where: str, source: SourceSettings, *, demonstrations: bool)
         raise ValueError(f"{where}.rows: {name} is generated; say how many rows to make, at most {MOST_GENERATED:,}")
     if source.shuffle:
         raise ValueError(f"{where}.shuffle: {name} is generated, its rows are random; another seed makes others")
-
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean X?` or the list of what there is."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
 def _explain(detail: ErrorDetails, document: Document) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -15,187 +14,188 @@ from pathlib import Path
 
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
-from pipeline.core.processes import MARK, kill_all, new_mark
+from pipeline.core.processes import MARK, kill_all, new_mark, terminate
 from pipeline.launch import slurm
 from pipeline.launch.commands import launch_command
-from pipeline.plan.code import ROOT
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
 
 POLL_SECONDS = 0.1
+OnEvent = Callable[[Note | Progress], None]
 
 
-def stage_environment(device: str, threads: int | None, *, hub: bool) -> dict[str, str]:
-    """The environment of a stage process. Only what must be set before a library is imported, or keeps libraries quiet and offline.
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """How one attempt at a stage is started, and when it is ended."""
 
-    `threads`: CPU threads of the process; None where the machine it will run on is not known yet (pipeline/launch/slurm.py).
+    stage: str
+    """Its name, for messages."""
+    program: str
+    """The package that is run: `python -m PROGRAM spec.json`."""
+    work: Path
+    """Folder of the attempt: its spec, log, events, state and payload."""
+    environment: dict[str, str]
+    locks: tuple[int, ...]
+    """File descriptors that the process inherits, so that an orphan keeps its locks."""
+    grace_s: float
+    """Seconds that a stopped stage has to save its state before it is killed."""
+    settings: LaunchSettings = dataclasses.field(default_factory=LaunchSettings)
+    time_limit_s: float | None = None
+    """Seconds that the stage may run; what a Slurm job waits in the queue does not count."""
+    stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
+    """Stops the stage when it is set."""
+
+    @property
+    def log(self) -> Path:
+        return self.work / "stage.log"
+
+
+def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
+    """Run a stage's program to its end and return its result. All its output goes to its log.
+
+    When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), `stopping` is set, or the time limit
+    is reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with all it
+    started. A job that an earlier run left in `work`, because the machine that followed it went down, is ended first in
+    the same way.
+
+    Raises:
+        StageFailed: it ended without a result, or at its time limit.
+        Interrupted: it was stopped on request.
     """
-    env = dict(os.environ)
-    if threads is not None:
-        env.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-    env.update(
-        # Threads that wait must sleep: by default they spin, and where anything else runs on the cores a step takes twenty times as long.
-        OMP_WAIT_POLICY="PASSIVE",
-        # torch.distributed inside a stage (vLLM beside the trainer) would else meet a second pipeline of this machine at one fixed port.
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(free_port()),
-        # The stage runs the code whose digests are in its key, also where another checkout is the one installed.
-        PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")])),
-        PYTHONSAFEPATH="1",
-        PYTHONHASHSEED="0",
-        PYTHONUNBUFFERED="1",
-        TOKENIZERS_PARALLELISM="false",
-        DO_NOT_TRACK="1",
-        HF_HUB_DISABLE_TELEMETRY="1",
-        HF_HUB_DISABLE_PROGRESS_BARS="1",
-        VLLM_NO_USAGE_STATS="1",
-    )
-    if not hub:
-        env.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
-    if device == "cpu":
-        env["CUDA_VISIBLE_DEVICES"] = ""
-    return env
-
-
-def run_process(
-    name: str,
-    module: str,
-    spec: Spec,
-    work: Path,
-    environment: dict[str, str],
-    on_event: Callable[[Note | Progress], None],
-    *,
-    locks: tuple[int, ...],
-    grace_s: float,
-    launch: LaunchSettings = LaunchSettings(),  # noqa: B008 - frozen
-    time_limit_s: float | None = None,
-    stopping: threading.Event | None = None,
-) -> StageResult:
-    """Run `python -m MODULE SPEC.json` to its end and return its result.
-
-    All its output goes to `work/stage.log`; it inherits the file descriptors of `locks`. Raises `StageFailed`, or `Interrupted` when the
-    stage was stopped on request. When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), `stopping` is set, or the
-    time limit is reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with all it started. The
-    time limit is of the time it runs: what a Slurm job waits in the queue does not count. A job that an earlier run left in `work`, because
-    the machine that followed it went down, is ended first in the same way.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    log, events = work / "stage.log", work / "events.jsonl"
-    _end_earlier_job(name, work, grace_s, on_event)
-    for leftover in (work / "error.json", *work.glob(f"{STOPPED}.*"), work / slurm.STARTED, events):
-        leftover.unlink(missing_ok=True)
-    if not (work / "state").is_dir() or not any((work / "state").iterdir()):
-        shutil.rmtree(work / "out", ignore_errors=True)  # a half-made payload that nothing can resume
-    (work / "out").mkdir(exist_ok=True)
-    folders = {"output": str(work / "out"), "state": str(work / "state")}
-    spec.model_copy(update={**folders, "parent": os.getpid()}).write(work / "spec.json")
+    launch.work.mkdir(parents=True, exist_ok=True)
+    _end_earlier_job(launch, on_event)
+    _prepare(launch, spec)
     mark = new_mark()
-    # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint that may take `grace_s`.
-    own = {MARK: mark, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(grace_s) - 1))}
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            launch_command(launch, module, work / "spec.json"),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**environment, **own},
-            start_new_session=True,
-            pass_fds=locks,
-        )
-    tail = _Tail(events)
-    runs_since = time.monotonic() if launch.kind != "slurm" else None
+    process = _start(launch, mark)
+    events = _Tail(launch.work / "events.jsonl")
     try:
-        while process.poll() is None:
-            for event in tail.read():
-                on_event(event)
-            if stopping is not None and stopping.is_set():
-                raise Interrupted(
-                    f"stage {name} was stopped; what it had saved is kept",
-                    fix="Run the same command again to continue.",
-                )
-            if runs_since is None and (work / slurm.STARTED).is_file():
-                runs_since = time.monotonic()
-            if time_limit_s is not None and runs_since is not None and time.monotonic() > runs_since + time_limit_s:
-                raise StageFailed(
-                    name,
-                    f"was ended after its time limit of {time_limit_s:g} s; what it had saved is kept",
-                    fix=f"Raise execution.time_limit_s.{name} if it needs longer; if it hung, see the end of {log}",
-                    log=str(log),
-                )
-            time.sleep(POLL_SECONDS)
+        _follow(process, launch, events, on_event)
     except BaseException:
-        on_event(Note(message=f"asked to stop; it has {grace_s:.0f} s to save its state"))
-        _stop(process, grace_s)
+        on_event(Note(message=f"asked to stop; it has {launch.grace_s:.0f} s to save its state"))
+        terminate(process, launch.grace_s)
         raise
     finally:
         left = kill_all(process.pid, mark)  # what the stage left behind
         if left:
             on_event(Note(message=f"processes {left} do not end, and may still hold its GPUs and its lock"))
-        job = slurm.end_job(work, grace_s=0)  # given up, or its watcher was killed: the job itself does not know
+        job = slurm.end_job(launch.work, grace_s=0)  # given up, or its watcher was killed: the job itself does not know
         if job is not None:
             on_event(Note(message=f"Slurm job {job} could not be cancelled, and may still run: scancel {job}"))
-    for event in tail.read():
+    for event in events.read():
         on_event(event)
-    # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it was stopped.
-    # A negative code: asked before it could listen. The files: asked while torchrun was between us, which ends with a code of its own.
-    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.processes))
-    stopped = process.returncode in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
-    if process.returncode != 0 and stopped and not (work / "error.json").is_file():
-        raise Interrupted(
-            f"stage {name} was stopped; what it had saved is kept", fix="Run the same command again to continue."
+    return _result(launch, process.returncode)
+
+
+def _end_earlier_job(launch: Launch, on_event: OnEvent) -> None:
+    """Raises `StageFailed` where it may still run: it would write into what the new attempt writes into."""
+    file = launch.work / slurm.JOB
+    if not file.is_file():
+        return
+    grace = f"it has {launch.grace_s:.0f} s to save its state"
+    on_event(Note(message=f"ends the Slurm job of an earlier run; {grace}"))
+    job = slurm.end_job(launch.work, launch.grace_s)
+    if job is not None:
+        raise StageFailed(
+            launch.stage,
+            f"Slurm job {job} of an earlier run may still be at work in {launch.work}",
+            fix=f"Where Slurm answers: scancel {job}. When the job is gone, remove {file} and run again.",
         )
+
+
+def _prepare(launch: Launch, spec: Spec) -> None:
+    """Remove what an earlier attempt said about itself, and a payload that nothing can resume; write the spec."""
+    work = launch.work
+    said = (work / "error.json", *work.glob(f"{STOPPED}.*"), work / slurm.STARTED, work / "events.jsonl")
+    for file in said:
+        file.unlink(missing_ok=True)
+    if not (work / "state").is_dir() or not any((work / "state").iterdir()):
+        shutil.rmtree(work / "out", ignore_errors=True)
+    (work / "out").mkdir(exist_ok=True)
+    filled_in = {"output": str(work / "out"), "state": str(work / "state"), "parent": os.getpid()}
+    spec.model_copy(update=filled_in).write(work / "spec.json")
+
+
+def _start(launch: Launch, mark: str) -> subprocess.Popen[bytes]:
+    # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint that may
+    # take `grace_s`.
+    shutdown = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(launch.grace_s) - 1))}
+    with open(launch.log, "ab") as output:
+        return subprocess.Popen(
+            launch_command(launch.settings, launch.program, launch.work / "spec.json"),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**launch.environment, **shutdown, MARK: mark},
+            start_new_session=True,
+            pass_fds=launch.locks,
+        )
+
+
+def _follow(process: subprocess.Popen[bytes], launch: Launch, events: _Tail, on_event: OnEvent) -> None:
+    """Report what the stage says until its process ends. Raises where it has to be stopped."""
+    started = time.monotonic() if launch.settings.kind != "slurm" else None
+    while process.poll() is None:
+        for event in events.read():
+            on_event(event)
+        if launch.stopping.is_set():
+            raise _stopped(launch)
+        if started is None and (launch.work / slurm.STARTED).is_file():
+            started = time.monotonic()
+        limit = launch.time_limit_s
+        if limit is not None and started is not None and time.monotonic() > started + limit:
+            raise StageFailed(
+                launch.stage,
+                f"was ended after its time limit of {limit:g} s; what it had saved is kept",
+                fix=f"Raise execution.time_limit_s.{launch.stage} if it needs longer; if it hung, see the end of "
+                f"{launch.log}",
+                log=str(launch.log),
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _result(launch: Launch, code: int) -> StageResult:
+    """What an ended stage has to show. Raises where that is no result."""
+    work = launch.work
+    # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it
+    # was stopped. A negative code: asked before it could listen. The files: asked while torchrun was between us, which
+    # ends with a code of its own.
+    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.processes))
+    stopped = code in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
+    if code != 0 and stopped and not (work / "error.json").is_file():
+        raise _stopped(launch)
     file = work / "out" / "record" / "result.json"
-    if process.returncode != 0 or not file.is_file():
-        raise _failure(name, process.returncode, work, log)
+    if code != 0 or not file.is_file():
+        raise _failure(launch, code)
     result = StageResult.model_validate_json(file.read_bytes())
     if not result.proof:
-        raise StageFailed(name, "ended without a completion proof", log=str(log), fix=f"See {log}")
-    shutil.copyfile(log, work / "out" / "record" / "stage.log")
+        raise StageFailed(
+            launch.stage, "ended without a completion proof", log=str(launch.log), fix=f"See {launch.log}"
+        )
+    shutil.copyfile(launch.log, file.with_name(launch.log.name))
     return result
 
 
-def _end_earlier_job(name: str, work: Path, grace_s: float, on_event: Callable[[Note | Progress], None]) -> None:
-    """Raises `StageFailed` where it may still run: it would write into what the new attempt writes into."""
-    if not (work / slurm.JOB).is_file():
-        return
-    on_event(Note(message=f"ends the Slurm job of an earlier run; it has {grace_s:.0f} s to save its state"))
-    job = slurm.end_job(work, grace_s)
-    if job is not None:
-        raise StageFailed(
-            name,
-            f"Slurm job {job} of an earlier run may still be at work in {work}",
-            fix=f"Where Slurm answers: scancel {job}. When the job is gone, remove {work / slurm.JOB} and run again.",
-        )
+def _stopped(launch: Launch) -> Interrupted:
+    return Interrupted(
+        f"stage {launch.stage} was stopped; what it had saved is kept", fix="Run the same command again to continue."
+    )
 
 
-def _failure(name: str, code: int, work: Path, log: Path) -> StageFailed:
-    error = ErrorDocument.read(work / "error.json")
+def _failure(launch: Launch, code: int) -> StageFailed:
+    """Why a stage failed: as it says itself, or as its exit code says."""
+    log = str(launch.log)
+    error = ErrorDocument.read(launch.work / "error.json")
     if error is not None:
-        fix = error.fix or f"See the log: {log}"
-        return StageFailed(name, error.message, fix=fix, log=str(log), cause=error.cause)
-    if code < 0:
-        cause = f"was killed by {signal.Signals(-code).name}"
-        if -code == signal.SIGKILL:
-            cause += " (out of memory?)"
+        return StageFailed(
+            launch.stage, error.message, fix=error.fix or f"See the log: {log}", log=log, cause=error.cause
+        )
+    if code == -signal.SIGKILL:
+        message = "was killed by SIGKILL (out of memory?)"
+    elif code < 0:
+        message = f"was killed by {signal.Signals(-code).name}"
     else:
-        cause = f"ended with exit code {code} and no result"
-    return StageFailed(name, cause, fix=f"See the end of its log: {log}", log=str(log))
-
-
-def _stop(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=grace_s)
-    if process.poll() is None:
-        process.kill()
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        message = f"ended with exit code {code} and no result"
+    return StageFailed(launch.stage, message, fix=f"See the end of its log: {log}", log=log)
 
 
 class _Tail:

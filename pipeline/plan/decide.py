@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from pipeline.config.schema import PipelineConfig, nearest
+from evaluation.harness.nearest import nearest
+from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.plan.graph import Stage, build_graph, downstream, select_stages, upstream
 from pipeline.plan.keys import KeyMaker

@@ -27,11 +27,16 @@ def resolve(origin: Origin, memo: DigestMemo) -> OutsideInput:
     )
 
 
+def hub_is_offline() -> bool:
+    """Whether the environment says that the hub must not be asked; huggingface_hub reads it in the same way."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+
+
 def _hub_commit(origin: Origin) -> str:
     """The commit that a revision stands for. A complete commit hash stands for itself, so the hub is not asked."""
     if len(origin.revision) == 40 and all(c in "0123456789abcdef" for c in origin.revision):
         return origin.revision
-    if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "true", "TRUE", "yes", "on", "ON"):
+    if hub_is_offline():
         message = f"needs {origin.hub} from the hub, but HF_HUB_OFFLINE is set"
         raise ConfigError(message, where=origin.label, fix=origin.fix)
     import httpx

@@ -8,34 +8,17 @@ session of its own, which the kernel ends with the run: `python -m pipeline.pref
 from __future__ import annotations
 
 import atexit
-import contextlib
-import dataclasses
 import os
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.launch.process import free_port
-from pipeline.plan.code import ROOT
+from pipeline.launch.environment import free_port, python_path
+from pipeline.prefect_.server_process import Server, start_server
 from stages.harness.process import die_with_parent
 
-START_TIMEOUT_S = 120.0
 DATABASE = ("prefect.db", "prefect.db-wal", "prefect.db-shm")
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """A running server: its API address and its process."""
-
-    address: str
-    process: subprocess.Popen[bytes]
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
 
 
 def start_embedded_server(home: Path, say: Callable[[str], None], *, own: bool) -> Server | None:
@@ -59,41 +42,15 @@ def start_embedded_server(home: Path, say: Callable[[str], None], *, own: bool) 
             f"[yellow]the embedded Prefect server does not start (log: {home / 'server.log'}); this run is not recorded there[/]"
         )
         return None
-    atexit.register(_stop, server.process)
+    atexit.register(server.stop)
     return server
 
 
 def _start(home: Path) -> Server | None:
     port = free_port()
-    code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PYTHONPATH": code}
     command = [sys.executable, "-P", "-m", "pipeline.prefect_.embedded", str(port), str(os.getpid())]
-    with open(home / "server.log", "ab") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    address = f"http://127.0.0.1:{port}/api"
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return Server(address, process)
-            time.sleep(0.1)
-    except BaseException:
-        _stop(process)
-        raise
-    _stop(process)
-    return None
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    environment = {"PREFECT_HOME": str(home), "PYTHONPATH": python_path()}
+    return start_server(command, port, environment, home / "server.log")
 
 
 def _serve(port: int, parent: int) -> None:

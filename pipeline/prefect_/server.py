@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
-
-START_TIMEOUT_S = 120.0
+from pipeline.prefect_.server_process import is_healthy, start_server
 
 
 @contextlib.contextmanager
 def running_server(home: Path, port: int, say: Callable[[str], None]) -> Iterator[str]:
-    """The API address of a server: the one that PREFECT_API_URL or a profile names, else one that is started here and ends with us."""
+    """The API address of a server: the one that PREFECT_API_URL or a profile names, else one that is started here and
+    ends with the context.
+
+    Raises `ConfigError` where the named server does not answer, `port` is taken, or the server does not start.
+    """
     from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
     address = get_current_settings().api.url
     if address is not None:
-        with told():
-            _healthy(address)
+        with told(), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+            answer.read()
         yield address
         return
     address = f"http://127.0.0.1:{port}/api"
-    with contextlib.suppress(OSError):
-        _healthy(address)
+    if is_healthy(address):
         raise ConfigError(
             f"something answers at {address} already",
             where="--port",
@@ -38,51 +38,20 @@ def running_server(home: Path, port: int, say: Callable[[str], None]) -> Iterato
     folder = get_current_settings().home
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    words = [sys.executable, "-P", "-m", "pipeline.launch.commands", str(os.getpid())]
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **os.environ,
-        "PREFECT_UI_API_URL": address,
-    }  # the UI runs in the browser and would look for port 4200
     say(f"starting a Prefect server with its UI at http://127.0.0.1:{port} (database and log in {folder})")
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            [*words, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            start_new_session=True,
-        )
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    dies_with_us = [sys.executable, "-P", "-m", "pipeline.launch.commands", str(os.getpid())]
+    # The UI runs in the browser and would look for port 4200.
+    server = start_server([*dies_with_us, *command], port, {"PREFECT_UI_API_URL": address}, log)
+    if server is None:
+        fix = "See the end of that log; another --port may help."
+        raise ConfigError("the Prefect server does not start", where=str(log), fix=fix)
     try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise ConfigError(
-                    "the Prefect server does not start",
-                    where=str(log),
-                    fix="See the end of that log; another --port may help.",
-                )
-            with contextlib.suppress(OSError):
-                _healthy(address)
-                break
-            time.sleep(0.2)
         os.environ["PREFECT_API_URL"] = address  # for the processes that runs are started in
         with temporary_settings({PREFECT_API_URL: address}):
             yield address
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _healthy(address: str) -> None:
-    """Raise `OSError` unless a server answers."""
-    with urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
-        answer.read()
+        server.stop()
 
 
 @contextlib.contextmanager

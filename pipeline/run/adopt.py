@@ -6,7 +6,6 @@ and what differed.
 
 from __future__ import annotations
 
-import datetime
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pipeline.core.errors import ConfigError, StoreError, disk_trouble
 from pipeline.plan.planning import Planned, make_plan
 from pipeline.plan.reasons import differences
 from pipeline.run.gc import copy, find_artifact
-from pipeline.store.documents import Adopted, GitState, Hardware, ManifestDraft
+from pipeline.store.documents import Adopted, GitState, Hardware, ManifestDraft, utc_now
 from pipeline.store.store import Artifact, Store
 
 
@@ -60,7 +59,7 @@ def adopt(
             origin, manifest = f"{earlier.manifest.stage}/{earlier.key}", earlier.manifest.draft()
             differing = differences(earlier.manifest.preimage, planned.preimage)
             parts = {entry.name: entry for entry in earlier.folder.iterdir() if entry.name != "manifest.json"}
-        adopted = Adopted.model_validate({"from": origin, "differences": differing, "at": _now()})
+        adopted = Adopted.model_validate({"from": origin, "differences": differing, "at": utc_now()})
         manifest = manifest.model_copy(update={"key": key, "preimage": planned.preimage, "adopted": adopted})
         try:
             shutil.rmtree(incoming, ignore_errors=True)
@@ -132,13 +131,9 @@ def _of_checkpoint(planned: Planned, folder: Path) -> ManifestDraft:
         command="",
         versions={},
         hardware=Hardware(cpu="unknown", cores=0, memory_gib=0.0, gpu=[], system="unknown"),
-        started=_now(),
-        ended=_now(),
+        started=utc_now(),
+        ended=utc_now(),
         seconds=0.0,
         proof={"adopted": True},
         metrics={},
     )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

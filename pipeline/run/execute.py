@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import datetime
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.markup import escape
@@ -18,14 +16,15 @@ from rich.markup import escape
 from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
+from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import Lease, lease
 from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
-from pipeline.launch.process import run_process, stage_environment
+from pipeline.launch.process import Launch, run_process
 from pipeline.plan.code import library_versions
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
 from pipeline.run.view import View
-from pipeline.store.documents import InputRecord, ManifestDraft, OutsideInput
+from pipeline.store.documents import InputRecord, ManifestDraft, OutsideInput, utc_now
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact
 from stages.harness.documents import Machine, Spec, StageResult
@@ -145,14 +144,24 @@ class Executor:
         uses_hub = any(entry.hub is not None for entry in outside.values())
         environment = stage_environment(where, threads, hub=uses_hub)
         self.view.started(stage.name, str(work / "stage.log"))
-        started, clock = _now(), time.monotonic()
+        started, clock = utc_now(), time.monotonic()
         try:
             self.keys.check_unchanged(stage)
             with self._gpus(stage, where, launch) as lease:
                 if lease is not None:
                     environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.gpus)
-                locks = (lock, *(lease.descriptors if lease is not None else ()))
-                result = self._run_with_retries(stage, spec, work, environment, locks, launch)
+                attempt = Launch(
+                    stage=stage.name,
+                    program=stage.kind.program,
+                    work=work,
+                    environment=environment,
+                    locks=(lock, *(lease.descriptors if lease is not None else ())),
+                    grace_s=settings.stop_grace_s,
+                    settings=launch,
+                    time_limit_s=settings.time_limit_s.get(stage.name),
+                    stopping=self.stopping,
+                )
+                result = self._run_with_retries(stage, spec, attempt)
             self.keys.check_unchanged(stage)
             seconds = time.monotonic() - clock
             manifest = ManifestDraft(
@@ -170,7 +179,7 @@ class Executor:
                 versions=library_versions(stage.kind.libraries, exact=True),
                 hardware=hardware(),
                 started=started,
-                ended=_now(),
+                ended=utc_now(),
                 seconds=round(seconds, 3),
                 proof=result.proof,
                 metrics=result.metrics,
@@ -206,35 +215,15 @@ class Executor:
         if self.stopping.is_set():
             raise Interrupted("interrupted")
 
-    def _run_with_retries(
-        self,
-        stage: Stage,
-        spec: Spec,
-        work: Path,
-        environment: dict[str, str],
-        locks: tuple[int, ...],
-        launch: LaunchSettings,
-    ) -> StageResult:
+    def _run_with_retries(self, stage: Stage, spec: Spec, launch: Launch) -> StageResult:
         """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where memory was short."""
         settings = self.config.execution
         for attempt in range(settings.retries + 1):
             try:
-                return run_process(
-                    stage.name,
-                    stage.kind.program,
-                    spec,
-                    work,
-                    environment,
-                    lambda event: self.view.event(stage.name, event),
-                    locks=locks,
-                    grace_s=settings.stop_grace_s,
-                    launch=launch,
-                    time_limit_s=settings.time_limit_s.get(stage.name),
-                    stopping=self.stopping,
-                )
+                return run_process(launch, spec, lambda event: self.view.event(stage.name, event))
             except StageFailed as error:
                 smaller = (
-                    smaller_micro_batch(stage, spec.settings.get("micro_batch_size"), launch.processes)
+                    smaller_micro_batch(stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
                     if error.cause == "memory"
                     else None
                 )
@@ -263,7 +252,3 @@ class Executor:
 def _headline(metrics: dict[str, Any]) -> str:
     headline = metrics.get("headline")
     return f"  {headline}" if isinstance(headline, str) else ""
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import fnmatch
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError, StoreError
+from pipeline.core.locks import open_lock, try_lock
 from pipeline.run.documents import RunRecordDocument
 from pipeline.run.record import find_run, list_runs, load_run
 from pipeline.store.store import Artifact, Store
@@ -153,10 +153,8 @@ def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
                 freed += removal.bytes
             continue
         lock = store.home / "locks" / f"{removal.program}.{removal.key}.lock"
-        with open(lock, "a", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with open_lock(lock) as file:
+            if not try_lock(file):
                 busy.append(removal.what)
                 continue
             if not removal.folder.exists():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -20,10 +19,11 @@ from typing import Any, TextIO
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.locks import open_lock, try_lock, wait_for_lock
 from pipeline.run.documents import PlannedEntry, RunRecordDocument, ScoredReport, StageEntry
 from pipeline.run.drift import moved_scores, predecessor
 from pipeline.run.execute import StageOutcome
-from pipeline.store.documents import Manifest
+from pipeline.store.documents import Manifest, utc_now
 from stages.harness.json_files import write_json
 
 LOCK = "lock"
@@ -82,8 +82,8 @@ class RunRecord:
 
     def _begin(self) -> None:
         """Take the lock and write down the config. The lock comes first: without it a record would say that its run was killed."""
-        self._alive = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115 - held until the run ends
-        fcntl.flock(self._alive, fcntl.LOCK_EX)  # only ever held by others for the moment in which they look
+        self._alive = open_lock(self.folder / LOCK)  # held until the run ends
+        wait_for_lock(self._alive)  # others hold it only for the moment in which they look
         write_json(self.folder / "config.json", self.config)
 
     def stage_done(self, outcome: StageOutcome) -> None:
@@ -100,7 +100,7 @@ class RunRecord:
         """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and nothing more: the
         run has an error of its own, and its record reads as that of a killed run."""
         self.data.status, self.data.error = status, error
-        self.data.ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.data.ended = utc_now()
         try:
             self.save()
         except OSError as trouble:
@@ -163,12 +163,11 @@ def _alive(folder: Path) -> bool:
     """Whether the run's process is there, on whatever machine that shares the home: it holds the lock. Where that cannot be seen: yes."""
     try:
         with open(folder / LOCK, encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not try_lock(file, shared=True)
     except FileNotFoundError:
         return False
-    except OSError:  # held, or no permission to look
+    except OSError:  # no permission to look
         return True
-    return False
 
 
 def list_runs(home: Path) -> list[RunRecordDocument]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
@@ -13,6 +14,11 @@ from stages.harness.documents import Document
 
 SCHEMA = 1
 """Of the manifest's layout."""
+
+
+def utc_now() -> str:
+    """The time, as documents say it: `2026-01-31T12:00:00+00:00`."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _inside(path: str) -> str:

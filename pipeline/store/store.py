@@ -16,18 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import StoreError
+from pipeline.core.locks import open_lock, read_holder, this_process, try_lock, write_holder
 from pipeline.store.documents import FileEntry, LatestEntry, Manifest, ManifestDraft
 
 FOLDERS = ("store", "work", "locks", "latest", "trash", "runs", "cache")
@@ -229,18 +227,13 @@ class Store:
 
         While another process holds it, `waiting` is called once with who that is, and `check` again and again: it may raise to give up.
         """
-        path = self.home / "locks" / f"{program}.{key}.lock"
-        with open(path, "a+", encoding="utf-8") as file:
-            if not _try_lock(file):
-                file.seek(0)
-                waiting(file.read().strip() or "another process")
-                while not _try_lock(file):
+        with open_lock(self.home / "locks" / f"{program}.{key}.lock") as file:
+            if not try_lock(file):
+                waiting(read_holder(file) or "another process")
+                while not try_lock(file):
                     check()
                     time.sleep(LOCK_POLL_SECONDS)
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
+            write_holder(file, this_process())
             os.set_inheritable(file.fileno(), True)
             yield file.fileno()
 
@@ -248,14 +241,6 @@ class Store:
         """Every (stage, key, folder) in the store."""
         for folder in sorted((self.home / "store").glob("*/*")):
             yield folder.parent.name, folder.name, folder
-
-
-def _try_lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _flush_folder(folder: Path) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.core.errors import EXIT_INTERRUPTED, Interrupted
-from pipeline.plan.code import ROOT
+from pipeline.launch.environment import python_path
 from pipeline.plan.decide import Options
-from pipeline.prefect_.embedded import Server, start_embedded_server
+from pipeline.prefect_.embedded import start_embedded_server
+from pipeline.prefect_.server_process import Server
 from pipeline.run.session import command_line
 from pipeline.sweep.ray_runner import RayCells, RayProcess
 from pipeline.sweep.report.cells import run_of_cell, runs_named
@@ -118,8 +119,7 @@ def _start(
     log = record.folder / f"{cell.name}.log"
     sets = [word for override in cell.overrides for word in ("--set", override)]
     command = [sys.executable, "-P", "-m", "pipeline", "run", str(sweep.config), *sets, "--json"]
-    code = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {"PYTHONPATH": code}
+    environment = {"PYTHONPATH": python_path()}
     if server is not None and server.alive:  # one that was killed records nothing more: the cells then do without
         environment["PREFECT_API_URL"] = server.address
     # By its command, and by not being there yet, the run of this cell is known from those of earlier sweeps under the same name.

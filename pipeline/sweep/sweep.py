@@ -32,6 +32,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Decider
 from pipeline.plan.keys import KeyMaker
 from pipeline.plan.planning import Planned, plan_stages
+from pipeline.store.documents import utc_now
 from pipeline.store.store import Store
 from stages.harness.json_files import write_json
 from stages.harness.settings import StageSettings, execution
@@ -330,5 +331,5 @@ class SweepRecord:
 
     def end(self, status: str) -> None:
         """`status`: done, failed (a cell did) or interrupted."""
-        self.data.update(status=status, ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+        self.data.update(status=status, ended=utc_now())
         self.save()

@@ -6,7 +6,6 @@ Imports torch and transformers: only a stage process imports this module.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import typing
@@ -16,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from evaluation.harness.nearest import nearest_name
 from stages.harness.context import Context, StageError
 from stages.harness.json_files import write_json
 
@@ -63,8 +63,8 @@ def check_options(options: Mapping[str, Any], config_class: type, owned: Mapping
         if name in owned:
             raise StageError(f"trainer.{name}: this option is set by the pipeline", f"Use {owned[name]} instead.")
         if name not in fields:
-            near = difflib.get_close_matches(name, sorted(fields - set(owned)), n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}? " if near else ""
+            near = nearest_name(name, fields - set(owned), cutoff=0.5)
+            hint = f"Did you mean {near}? " if near is not None else ""
             raise StageError(
                 f"trainer.{name}: {config_class.__name__} has no such option",
                 f"{hint}See the documentation of trl.{config_class.__name__}.",

@@ -27,7 +27,7 @@ def test_names() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown benchmark 'aime2'; did you mean aime2[45]"):
+    with pytest.raises(ValueError, match=r"unknown benchmark 'aime2'; did you mean 'aime2[45]'"):
         get("aime2")
     with pytest.raises(ValueError, match="known: aime24, aime25, amc23"):
         get("zzz")

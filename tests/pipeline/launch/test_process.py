@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
-from pipeline.launch.process import run_process, stage_environment
+from pipeline.launch.environment import stage_environment
+from pipeline.launch.process import Launch, run_process
 from pipeline.store.store import Store
 from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def launch(
     tmp_path: Path, behaviour: str, events: list[Note | Progress] | None = None, on_event: Any = None, **options: Any
 ) -> StageResult:
-    """Run the fake stage. `options` are of `run_process`, but for `steps`, `device` and `threads`."""
+    """Run the fake stage. `options` are of `Launch`, but for `steps`, `device` and `threads`."""
     steps, device, threads = options.pop("steps", 3), options.pop("device", "cpu"), options.pop("threads", 1)
     spec = Spec(
         stage="fake",
@@ -36,16 +37,8 @@ def launch(
     environment = stage_environment(device, threads, hub=False)  # leads to this checkout's code, whatever is installed
     handler = on_event or (events if events is not None else []).append
     with Store(tmp_path).lock("fake", "k", lambda who: None) as lock:
-        return run_process(
-            "fake",
-            "tests.fake_stage",
-            spec,
-            tmp_path / "w",
-            environment,
-            handler,
-            locks=(lock,),
-            **{"grace_s": 10, **options},
-        )
+        how = {"work": tmp_path / "w", "environment": environment, "locks": (lock,), "grace_s": 10, **options}
+        return run_process(Launch("fake", "tests.fake_stage", **how), spec, handler)
 
 
 def alive(pid: int) -> bool:
@@ -179,21 +172,21 @@ TORCHRUN = LaunchSettings(kind="torchrun", processes=2)
 
 @pytest.mark.slow
 def test_torchrun_starts_the_processes_and_the_first_one_reports(tmp_path: Path) -> None:
-    assert launch(tmp_path, "ranks", launch=TORCHRUN).proof == {"ranks": 2}
+    assert launch(tmp_path, "ranks", settings=TORCHRUN).proof == {"ranks": 2}
     assert {(tmp_path / f"w/out/rank{rank}").read_text() for rank in (0, 1)} == {"2"}
 
 
 @pytest.mark.slow
 def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="the data are empty\nAdd some rows"):
-        launch(tmp_path, "stage_error", launch=TORCHRUN)
+        launch(tmp_path, "stage_error", settings=TORCHRUN)
 
     def interrupt(event: Note | Progress) -> None:
         if isinstance(event, Progress):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launch(tmp_path, "resume", on_event=interrupt, launch=TORCHRUN)
+        launch(tmp_path, "resume", on_event=interrupt, settings=TORCHRUN)
     assert (tmp_path / "w" / "state" / "count").is_file()
     assert not subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout, (
         "a process is left"
@@ -205,14 +198,14 @@ def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
 def test_the_error_of_one_process_is_the_stages(tmp_path: Path, steps: int) -> None:
     """A retry with a smaller micro-batch hangs on it: whichever process had no memory, and whatever the others said after that."""
     with pytest.raises(StageFailed, match="rank 1 has no memory") as failed:
-        launch(tmp_path, "second_rank", launch=TORCHRUN, steps=steps)
+        launch(tmp_path, "second_rank", settings=TORCHRUN, steps=steps)
     assert failed.value.cause == "memory"
 
 
 @pytest.mark.slow
 def test_one_process_that_is_killed_is_no_stop_although_the_others_are_stopped_for_it(tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="ended with exit code 1 and no result"):
-        launch(tmp_path, "second_rank", launch=TORCHRUN, steps=5)
+        launch(tmp_path, "second_rank", settings=TORCHRUN, steps=5)
     assert {file.name for file in (tmp_path / "w").glob("stopped.*")} == {"stopped.0"}
 
 
@@ -229,7 +222,7 @@ def test_a_torchrun_told_to_stop_from_outside_is_reported_as_interrupted(tmp_pat
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(Interrupted, match="saved is kept"):
-        launch(tmp_path, "resume", launch=TORCHRUN, steps=200)
+        launch(tmp_path, "resume", settings=TORCHRUN, steps=200)
     thread.join()
 
 
@@ -237,7 +230,7 @@ def test_a_torchrun_told_to_stop_from_outside_is_reported_as_interrupted(tmp_pat
 def test_torchruns_processes_that_do_not_listen_are_ended(tmp_path: Path) -> None:
     """They have sessions of their own, and outlive a torchrun that is killed."""
     with pytest.raises(StageFailed, match="time limit"):
-        launch(tmp_path, "deaf", launch=TORCHRUN, time_limit_s=30.0, grace_s=2.0)
+        launch(tmp_path, "deaf", settings=TORCHRUN, time_limit_s=30.0, grace_s=2.0)
     pids = [int(file.read_text()) for file in (tmp_path / "w" / "out").glob("pid*")]
     assert len(pids) == 2
     assert not any(alive(pid) for pid in pids)
@@ -248,7 +241,7 @@ def test_a_killed_orchestrator_takes_torchrun_along(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\nfrom tests.pipeline.launch.test_process import TORCHRUN, launch\n"
-        "launch(Path(sys.argv[1]), 'hang', launch=TORCHRUN)\n"
+        "launch(Path(sys.argv[1]), 'hang', settings=TORCHRUN)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT)])
 

@@ -14,6 +14,7 @@ from pipeline.checks.preflight import preflight
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.launch import machine, slurm
+from pipeline.launch.process import Launch
 from pipeline.plan.decide import Decider
 from pipeline.plan.graph import build_graph
 from pipeline.plan.planning import make_plan
@@ -80,13 +81,13 @@ JOB = LaunchSettings(kind="slurm")
 @pytest.mark.slow
 def test_a_job_ends_as_its_stage_does(tmp_path: Path, commands: Path) -> None:
     settings = LaunchSettings(kind="slurm", sbatch=["--gres=gpu:1"])
-    assert launch(tmp_path, "succeed", launch=settings).proof == {"steps": 3}
+    assert launch(tmp_path, "succeed", settings=settings).proof == {"steps": 3}
     assert "--gres=gpu:1" in (commands / "options").read_text()
     assert "Slurm job 17" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
     with pytest.raises(StageFailed, match="the data are empty"):
-        launch(tmp_path, "stage_error", launch=settings)
+        launch(tmp_path, "stage_error", settings=settings)
     with pytest.raises(StageFailed, match="sbatch refused the job: sbatch: error: invalid partition"):
-        launch(tmp_path, "succeed", launch=LaunchSettings(kind="slurm", sbatch=["--refuse"]))
+        launch(tmp_path, "succeed", settings=LaunchSettings(kind="slurm", sbatch=["--refuse"]))
     assert not (tmp_path / "w" / slurm.JOB).exists()
 
 
@@ -97,15 +98,15 @@ def test_a_stopped_job_saves_and_resumes(tmp_path: Path, commands: Path) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launch(tmp_path, "resume", on_event=interrupt, launch=JOB, grace_s=30)
+        launch(tmp_path, "resume", on_event=interrupt, settings=JOB, grace_s=30)
     assert 2 <= int((tmp_path / "w" / "state" / "count").read_text()) < 5
-    assert launch(tmp_path, "resume", launch=JOB).proof == {"count": 5}
+    assert launch(tmp_path, "resume", settings=JOB).proof == {"count": 5}
 
 
 @pytest.mark.slow
 def test_a_job_that_does_not_listen_is_cancelled(tmp_path: Path, commands: Path) -> None:
     with pytest.raises(StageFailed, match="time limit"):
-        launch(tmp_path, "deaf", launch=JOB, time_limit_s=10.0, grace_s=2)
+        launch(tmp_path, "deaf", settings=JOB, time_limit_s=10.0, grace_s=2)
     assert not alive(int((commands / "pid").read_text()))
     assert not (tmp_path / "w" / slurm.JOB).exists()
 
@@ -113,7 +114,7 @@ def test_a_job_that_does_not_listen_is_cancelled(tmp_path: Path, commands: Path)
 @pytest.mark.slow
 def test_waiting_in_the_queue_is_no_running_time(tmp_path: Path, commands: Path) -> None:
     (commands / "queue").write_text("21")
-    assert launch(tmp_path, "succeed", launch=JOB, time_limit_s=20.0).proof == {"steps": 3}
+    assert launch(tmp_path, "succeed", settings=JOB, time_limit_s=20.0).proof == {"steps": 3}
 
 
 @pytest.mark.slow
@@ -125,7 +126,7 @@ def test_a_job_that_waits_is_taken_from_the_queue(tmp_path: Path, commands: Path
             return (commands / "pid").is_file()
 
     with pytest.raises(execute.Interrupted):
-        launch(tmp_path, "succeed", launch=JOB, stopping=Patience(), grace_s=30)
+        launch(tmp_path, "succeed", settings=JOB, stopping=Patience(), grace_s=30)
     assert not alive(int((commands / "pid").read_text()))
 
 
@@ -135,7 +136,7 @@ def test_a_job_that_outlived_its_run_is_ended_before_the_next(tmp_path: Path, co
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\nfrom tests.pipeline.launch.test_slurm import JOB, launch\n"
-        "launch(Path(sys.argv[1]), 'resume', launch=JOB, steps=1000)\n"
+        "launch(Path(sys.argv[1]), 'resume', settings=JOB, steps=1000)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(ROOT)])
     counter = tmp_path / "w" / "state" / "count"
@@ -153,7 +154,7 @@ def test_a_job_that_outlived_its_run_is_ended_before_the_next(tmp_path: Path, co
     os.kill(watcher, signal.SIGKILL)
     assert alive(int((commands / "pid").read_text())), "the job goes on"
     events: list[Note | Progress] = []
-    launch(tmp_path, "succeed", events, launch=JOB, grace_s=30)  # the stand-in refuses two jobs at once
+    launch(tmp_path, "succeed", events, settings=JOB, grace_s=30)  # the stand-in refuses two jobs at once
     assert isinstance(events[0], Note)
     assert events[0].message.startswith("ends the Slurm job of an earlier run")
     assert int(counter.read_text()) < 1000
@@ -178,7 +179,7 @@ def test_the_node_counts_its_cores_and_has_its_gpus(
 ) -> None:
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    launch(tmp_path, "succeed", launch=JOB, device="cuda", threads=None)
+    launch(tmp_path, "succeed", settings=JOB, device="cuda", threads=None)
     assert "6 threads, GPUs None" in (tmp_path / "w" / "stage.log").read_text()
 
 
@@ -207,9 +208,9 @@ def test_a_job_takes_nothing_of_this_machine(
     monkeypatch.setenv("VCORE_GPU_LOCKS", str(tmp_path / "locks"))
     given: list[dict[str, Any]] = []
 
-    def run_process(name: str, module: str, spec: Spec, *rest: Any, **options: Any) -> Any:
-        given.append({**spec.machine.to_json(), "locks": len(options["locks"])})
-        raise StageFailed(name, "it is enough to have begun")
+    def run_process(how: Launch, spec: Spec, on_event: Any) -> Any:
+        given.append({**spec.machine.to_json(), "locks": len(how.locks)})
+        raise StageFailed(how.stage, "it is enough to have begun")
 
     monkeypatch.setattr(execute, "run_process", run_process)
     job = "{kind: slurm, sbatch: ['--gres=gpu:2']}"

@@ -35,7 +35,8 @@ def fill():
             pass
 
 
-def run_process(name, module, spec, work, *rest, **options):
+def run_process(launch, spec, on_event):
+    work = launch.work
     (work / "out" / "model").mkdir(parents=True)
     if when == "payload":
         fill()

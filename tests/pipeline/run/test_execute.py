@@ -10,6 +10,7 @@ import pytest
 from pipeline.checks.preflight import preflight
 from pipeline.core.errors import ConfigError, StageFailed, StoreError
 from pipeline.launch import machine
+from pipeline.launch.process import Launch
 from pipeline.plan.decide import Decider, Options
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import make_plan
@@ -37,18 +38,11 @@ def run_sft(
     settings = config(tmp_path, *FAST, *overrides)
     attempts: list[dict[str, Any]] = []
 
-    def run_process(
-        name: str,
-        module: str,
-        spec: Spec,
-        work: Path,
-        environment: dict[str, str],
-        *rest: Any,
-        **options: Any,
-    ) -> Any:
-        attempts.append({"micro": spec.settings["micro_batch_size"], "environment": environment, **options})
+    def run_process(how: Launch, spec: Spec, on_event: Any) -> StageResult:
+        attempts.append({"micro": spec.settings["micro_batch_size"], **vars(how)})
         if len(attempts) <= len(failures):
             raise failures[len(attempts) - 1]
+        work = how.work
         (work / "out" / "model").mkdir(parents=True)
         (work / "out" / "model" / "weights").write_text("trained")
         return StageResult(proof={"steps": 4})
@@ -121,7 +115,7 @@ def test_limits_launch_and_gpus_reach_the_launcher(tmp_path: Path, monkeypatch: 
         "execution.gpus=1",
     )
     assert attempt["time_limit_s"] == 60.0
-    assert attempt["launch"].processes == 2
+    assert attempt["settings"].processes == 2
     assert attempt["environment"]["CUDA_VISIBLE_DEVICES"] == "3"
     assert len(attempt["locks"]) == 2, "the key's lock and the GPU's"
 
@@ -204,10 +198,10 @@ def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.
 
     made = []
 
-    def run_process(name: str, module: str, spec: Spec, work: Path, *rest: Any, **options: Any) -> Any:
-        made.append(name)
-        (work / "out").mkdir(parents=True)
-        (work / "out" / "sft.jsonl").write_text("made again")
+    def run_process(how: Launch, spec: Spec, on_event: Any) -> StageResult:
+        made.append(how.stage)
+        (how.work / "out").mkdir(parents=True)
+        (how.work / "out" / "sft.jsonl").write_text("made again")
         return StageResult(proof={"rows": 1})
 
     monkeypatch.setattr(execute, "run_process", run_process)
@@ -225,9 +219,9 @@ def test_a_forced_stage_that_meets_a_full_disk_leaves_the_earlier_artifact(
     settings, store = config(tmp_path), Store(tmp_path / "home")
     before = plan(tmp_path)["data"].artifact
 
-    def run_process(name: str, module: str, spec: Spec, work: Path, *rest: Any, **options: Any) -> Any:
-        (work / "out").mkdir(parents=True)
-        (work / "out" / "sft.jsonl").write_text("new")
+    def run_process(how: Launch, spec: Spec, on_event: Any) -> StageResult:
+        (how.work / "out").mkdir(parents=True)
+        (how.work / "out" / "sft.jsonl").write_text("new")
         return StageResult(proof={"rows": 1})
 
     def full(*arguments: Any) -> None:
