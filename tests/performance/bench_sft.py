@@ -143,7 +143,7 @@ def agreement_with_exact(trainer: ReweightingTrainer) -> float | None:
     if not isinstance(method, Vcore) or method._direction is None:
         return None
     evaluator = trainer.evaluator
-    batch = evaluator.place(evaluator.collate([trainer.train_dataset[index] for index in range(8)]))
+    batch = evaluator.model_inputs(evaluator.collate([trainer.train_dataset[index] for index in range(8)]))
     mask = batch["labels"][:, 1:] != -100
     measured = method.measurement.again(batch, evaluator, method._direction)
     evaluator.bfloat16, kept = False, evaluator.bfloat16

@@ -13,6 +13,7 @@ from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.reweighting.rows import row_digests
+from stages.sft.trl_internals import DROPOUTS, token_log_probs
 from stages.training import distributed
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -30,7 +31,6 @@ class ModelEvaluator:
         model: the model being trained, as the Trainer calls it (with its autocast), not wrapped for data parallelism.
         dataset: the tokenised training rows, to draw probe batches from.
         collate: the Trainer's data collator.
-        place: moves a batch to the model's device.
         optimizer: the optimizer, asked for only when its moments are needed.
         batch_size: rows of one optimizer step, over all processes.
         micro_batch_size: rows of one forward pass.
@@ -43,7 +43,6 @@ class ModelEvaluator:
         model: Any,
         dataset: Any,
         collate: Callable[[list[dict[str, Any]]], Batch],
-        place: Callable[[Batch], Batch],
         optimizer: Callable[[], Any],
         *,
         batch_size: int,
@@ -54,7 +53,6 @@ class ModelEvaluator:
         self.model = model
         self.dataset = dataset
         self.collate = collate
-        self.place = place
         self.optimizer = optimizer
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
@@ -65,7 +63,7 @@ class ModelEvaluator:
 
     def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
         with self._modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
-            return -self._forward(batch).log_probs.float()
+            return -token_log_probs(self.model, self.model_inputs(batch)).float()
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -92,7 +90,7 @@ class ModelEvaluator:
         # Gradient checkpointing works only in training mode; dropout is off in both.
         with self._modes(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
             for batch in batches:
-                loss = -self._forward(batch).log_probs.sum() / max(tokens, 1.0)
+                loss = -token_log_probs(self.model, self.model_inputs(batch)).sum() / max(tokens, 1.0)
                 parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
                 for accumulated, gradient in zip(total, parts, strict=True):
                     if gradient is not None:
@@ -109,10 +107,9 @@ class ModelEvaluator:
     def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
         if self._forward_mode is None:
             self._forward_mode = ForwardMode(self.model, self.parameters)
-        inputs = self.place({name: batch[name] for name in MODEL_INPUTS})
         device = self.parameters[0].device.type
         with self._modes(training=False), torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
-            return self._forward_mode.utilities(inputs, direction)
+            return self._forward_mode.utilities(self.model_inputs(batch), direction)
 
     @contextmanager
     def perturbed(self, direction: Direction, amount: float) -> Iterator[None]:
@@ -150,7 +147,7 @@ class ModelEvaluator:
 
     def has_dropout(self) -> bool:
         modules = self.model.modules()
-        if any(isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules):
+        if any(isinstance(module, DROPOUTS) and module.p > 0 for module in modules):
             return True
         config = self.model.config.to_dict()
         return any(
@@ -165,9 +162,9 @@ class ModelEvaluator:
     def of_all_ranks(self, values: list[float]) -> list[float]:
         return [value for part in distributed.gather(values) for value in part]
 
-    def _forward(self, batch: Batch) -> Any:
-        inputs = self.place({name: batch[name] for name in MODEL_INPUTS})
-        return self.model(**inputs, use_cache=False, fused_lm_head=True)
+    def model_inputs(self, batch: Batch) -> Batch:
+        """What the model's forward takes of a batch, on the model's device."""
+        return {name: batch[name].to(self.parameters[0].device) for name in MODEL_INPUTS}
 
     @contextmanager
     def _modes(self, *, training: bool, dropout_seed: int | None = None) -> Iterator[None]:
@@ -178,7 +175,7 @@ class ModelEvaluator:
             self.model.train(training)
             if dropout_seed is None:
                 for module, _ in modes:
-                    if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+                    if isinstance(module, DROPOUTS):
                         module.eval()
             with torch.random.fork_rng(devices):
                 if dropout_seed is not None:

@@ -7,26 +7,22 @@ and get it here: fused attention kernels, and the chunked head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction
+from stages.sft.trl_internals import SCALED_LOGITS, attention_set_to, register_attention, sdpa_attention_forward
 
 ATTENTION = "sdpa_with_forward_mode"
 QUERY_BLOCK = 128
 """Queries whose attention probabilities exist at once while the tangent is computed."""
 TOKEN_CHUNK = 512
 """Tokens whose logits exist at once."""
-SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
 class ForwardMode:
@@ -46,6 +42,7 @@ class ForwardMode:
         self.backbone = self.language_model.base_model
         self.head = self.language_model.get_output_embeddings()
         self._refuse_unsupported()
+        register_attention(ATTENTION, attention_with_forward_mode)
         positions = {id(parameter): index for index, parameter in enumerate(parameters)}
         self._backbone_names = {
             name: positions[id(parameter)]
@@ -62,9 +59,9 @@ class ForwardMode:
             raise StageError(
                 f"utility jvp: the head of {name} is a {type(self.head).__name__} with a bias or an adapter", fix
             )
-        if scaled := [option for option in SCALED_HEADS if getattr(config, option, None) not in (None, 1.0)]:
+        if scaled := [option for option in SCALED_LOGITS if getattr(config, option, None) not in (None, 1.0)]:
             raise StageError(f"utility jvp: {name} scales its logits ({scaled[0]})", fix)
-        if not getattr(self.language_model, "_supports_attention_backend", False):
+        if not self.language_model.is_backend_compatible():
             raise StageError(
                 f"utility jvp: the attention of {name} cannot be replaced, and its kernels have no forward mode", fix
             )
@@ -76,7 +73,7 @@ class ForwardMode:
         """
         labels = inputs["labels"][:, 1:]
         mask = labels != -100
-        with torch.no_grad(), self._attention(), fwAD.dual_level():
+        with torch.no_grad(), attention_set_to(self.language_model, ATTENTION), fwAD.dual_level():
             duals = {
                 name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[index])
                 for name, index in self._backbone_names.items()
@@ -95,15 +92,6 @@ class ForwardMode:
             weight_tangent = None if self._head_position is None else direction[self._head_position]
             changes = loss_tangent(hidden, hidden_tangent, self.head.weight, weight_tangent, labels[mask])
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, changes)
-
-    @contextmanager
-    def _attention(self) -> Iterator[None]:
-        usual = self.language_model.config._attn_implementation
-        self.language_model.set_attn_implementation(ATTENTION)
-        try:
-            yield
-        finally:
-            self.language_model.set_attn_implementation(usual)
 
 
 def loss_tangent(
@@ -186,7 +174,3 @@ def attention_with_forward_mode(
         blocks.append(dweights.to(value.dtype) @ value[:, :, :seen] + weights.to(value.dtype) @ dv[:, :, :seen])
     tangent = torch.cat(blocks, 2).transpose(1, 2).to(out.dtype).contiguous()
     return fwAD.make_dual(out, tangent), None
-
-
-AttentionInterface.register(ATTENTION, attention_with_forward_mode)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -235,7 +235,6 @@ def test_the_default_steps_measure_the_exact_utilities(
         model,
         [],
         lambda rows: {},
-        lambda b: b,
         lambda: None,
         batch_size=2,
         micro_batch_size=2,

@@ -171,6 +171,9 @@ def test_a_run_that_ended_after_training_does_not_train_again(
     sft.run(again)
     assert content(again.output) == content(straight.output)
     assert [point["step"] for point in curve(again.output)] == [1, 2, 3]
+    shown, expected = (json.loads((run.record / "token_weights.json").read_text()) for run in (again, straight))
+    assert [entry["step"] for entry in shown] == [0, 1, 2]
+    assert shown == expected, "the report shows the weights of a run that was continued, too"
 
 
 def test_merged_weights_are_base_plus_adapter(sft_context: MakeContext) -> None:

@@ -49,7 +49,6 @@ def evaluator_of(trainer: Any, micro_batch_size: int = 8) -> ModelEvaluator:
         trainer.model,
         trainer.train_dataset,
         trainer.data_collator,
-        trainer._prepare_inputs,
         lambda: trainer.optimizer,
         batch_size=8,
         micro_batch_size=micro_batch_size,
