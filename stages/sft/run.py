@@ -200,7 +200,8 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
 
 
 def planned_steps(settings: SftSettings, rows: int) -> int:
-    """Optimizer steps that the settings ask for on this many rows; an epoch's last step may have fewer than `batch_size` rows."""
+    """Optimizer steps that the settings ask for on this many rows; an epoch's last step may have fewer than
+    `batch_size` rows."""
     if settings.max_steps is not None:
         return settings.max_steps
     assert settings.epochs is not None  # the settings hold exactly one of the two

@@ -1,4 +1,5 @@
-"""Settings of the SFT stage. Every default of TRL that changes the result is named here and so stands in the resolved config."""
+"""Settings of the SFT stage. Every default of TRL that changes the result is named here and so stands in the resolved
+config."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from stages.harness.settings import StageSettings, execution, identity
-from stages.sft.method_settings import Method, VcoreSettings, instead, require_one
+from stages.sft.method_settings import MethodSettings, VcoreSettings, instead, require_one
 
 RESOLUTION = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Relative distance between neighbouring numbers."""
@@ -26,7 +27,7 @@ class LoraSettings(StageSettings):
 class SftSettings(StageSettings):
     """Settings of the SFT stage."""
 
-    method: Method = identity(VcoreSettings())
+    method: MethodSettings = identity(VcoreSettings())
     learning_rate: float = identity(2e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = identity("cosine")
     """Learning rate after the warm-up."""
@@ -37,7 +38,8 @@ class SftSettings(StageSettings):
     weight_decay: float = identity(0.0, ge=0)
     max_grad_norm: float = identity(1.0, gt=0)
     max_length: int = identity(1024, gt=1)
-    """Tokens of prompt and completion together; longer rows are cut at the end, and rows whose whole completion is cut are left out."""
+    """Tokens of prompt and completion together; longer rows are cut at the end, and rows whose whole completion is cut
+    are left out."""
     batch_size: int = identity(32, gt=0)
     """Rows per optimizer step."""
     micro_batch_size: int | None = execution(None, gt=0)
@@ -46,7 +48,8 @@ class SftSettings(StageSettings):
     max_steps: int | None = identity(None, gt=0)
     """Optimizer steps, instead of `epochs`."""
     dtype: Literal["float32", "bfloat16"] = identity("float32")
-    """bfloat16: mixed precision (trained weights stay float32, a frozen base under LoRA is bfloat16), and a bfloat16 checkpoint."""
+    """bfloat16: mixed precision (trained weights stay float32, a frozen base under LoRA is bfloat16), and a bfloat16
+    checkpoint."""
     completion_only_loss: bool = identity(True)
     """Whether the prompt's tokens carry no loss."""
     packing: bool = identity(False)
@@ -58,7 +61,8 @@ class SftSettings(StageSettings):
     checkpoint_steps: int = execution(100, gt=0)
     """Optimizer steps between two checkpoints that a stopped run can resume from."""
     trackers: list[Literal["wandb", "trackio"]] = execution([])
-    """Where the curve goes beside `record/metrics.jsonl` and `record/tensorboard`; its own environment variables say which project."""
+    """Where the curve goes beside `record/metrics.jsonl` and `record/tensorboard`; its own environment variables say
+    which project."""
     trainer: dict[str, Any] = identity({})
     """Further options of `trl.SFTConfig`, by their names there. Options that have a field above are refused."""
 

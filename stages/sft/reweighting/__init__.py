@@ -1,4 +1,5 @@
-"""Token weighting methods. A new one is a file here, its settings, and a line in `make_method`; or a file of your own (docs/methods.md)."""
+"""Methods of token weighting. A new one: a file here, its settings and a case below; or your own file
+(docs/methods.md)."""
 
 from __future__ import annotations
 
@@ -8,19 +9,16 @@ from stages.sft.method_settings import (
     CustomSettings,
     DftSettings,
     IwSftSettings,
+    MethodSettings,
     NoiseSettings,
     RandomSettings,
     UniformSettings,
     VcoreSettings,
 )
-from stages.sft.method_settings import Method as MethodSettings
 from stages.sft.reweighting.base import Method
 from stages.sft.reweighting.custom import load_method
-from stages.sft.reweighting.dft import Dft
-from stages.sft.reweighting.iw_sft import IwSft
-from stages.sft.reweighting.noise import Noise
-from stages.sft.reweighting.random_tokens import RandomTokens
-from stages.sft.reweighting.uniform import Uniform
+from stages.sft.reweighting.likelihood import Dft, IwSft
+from stages.sft.reweighting.random_weights import Noise, RandomTokens
 from stages.sft.reweighting.vcore import Vcore
 
 
@@ -28,7 +26,7 @@ def make_method(settings: MethodSettings, tokenizer: Any, seed: int) -> Method:
     """The method that the settings describe, in its initial state."""
     match settings:
         case UniformSettings():
-            return Uniform()
+            return Method()
         case DftSettings():
             return Dft()
         case IwSftSettings():

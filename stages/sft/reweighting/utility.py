@@ -1,7 +1,7 @@
 """Measures token utilities s_t = <g, grad l_t> along a direction g: by differences of the losses, or exactly.
 
-What differences must keep apart from rounding is their size in nats, not the step, so by default a servo steers the step to keep that
-size constant.
+What has to be told apart from rounding is the size of the differences in nats, not the step; so by default a servo
+steers the step to keep that size constant.
 """
 
 from __future__ import annotations
@@ -9,15 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
 from stages.sft.method_settings import VcoreSettings
-from stages.sft.reweighting.base import Batch, Direction, Evaluator, Window
+from stages.sft.reweighting.base import Batch, Direction, Evaluator, Prepared, Window, supervised
 from stages.sft.reweighting.direction import norm
-
-Prepared = dict[str, torch.Tensor]
 
 FIRST_RADIUS = 1e-2
 """Euclidean length of the first trial step, before any loss change has been measured."""
@@ -25,53 +22,37 @@ CALIBRATION_TRIALS = 8
 LARGEST_CALIBRATION_FACTOR = 10.0
 LARGEST_SERVO_FACTOR = 4.0
 LARGEST_BEND = 1.0
-"""Largest RMS of the losses' even change (curvature) relative to the odd one (slope), for central differences. Beyond it a longer step
-changes the losses less, not more, and a servo on the change alone would run away."""
+"""Largest RMS of the losses' even change (curvature) relative to the odd one (slope), for central differences. Beyond
+it a longer step changes the losses less, not more, and a servo on the change alone would run away."""
 LARGEST_RELATIVE_RADIUS = 0.1
 """Largest step relative to the norm of the trained parameters; reached only where the losses hardly respond at all."""
 DROPOUT_STREAM = 2
 """Separates the seeds of dropout masks from other uses of the step."""
 
 
-class Measurement(Protocol):
-    """How utilities are measured."""
+class Derivatives:
+    """Exact utilities, by forward-mode differentiation. `Differences` measures with the same methods."""
 
     def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
         """Evaluate what `utility` needs, for each micro-batch; `size` is the direction's norm."""
-        ...
-
-    def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
-        """Utilities of one micro-batch, [rows, positions - 1]; `losses` are those of the training forward."""
-        ...
-
-    def finish(self, model: Evaluator) -> dict[str, float]:
-        """Numbers about the window's measurement, once all its utilities are known."""
-        ...
-
-    def again(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
-        """Utilities of a batch along a direction, from evaluations of its own, without a change of state."""
-        ...
-
-
-class ForwardMode:
-    """Exact utilities, by forward-mode differentiation."""
-
-    def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
         return [{"utility": model.utilities(batch, direction)} for batch in window.batches]
 
     def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+        """Utilities of one micro-batch, [rows, positions - 1]; `losses` are those of the training forward."""
         return prepared["utility"].to(losses.device)
 
     def finish(self, model: Evaluator) -> dict[str, float]:
+        """Numbers about the window's measurement, once all its utilities are known."""
         return {}
 
-    def again(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
+    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
+        """Utilities of a batch along a direction, from evaluations of its own, without a change of state."""
         return model.utilities(batch, direction)
 
 
 @dataclasses.dataclass
-class Change:
-    """Sums over tokens of the squared odd and even loss changes along the step; tokens with a change that is not finite are left out."""
+class LossChange:
+    """Sums over tokens of the squared odd and even loss changes along the step, without those that are not finite."""
 
     squared: float = 0.0
     measured: float = 0.0
@@ -87,9 +68,9 @@ class Change:
             self.odd_squared += squared
             self.even_squared += _squares(even, mask)[0]
 
-    def over_ranks(self, model: Evaluator) -> Change:
+    def over_ranks(self, model: Evaluator) -> LossChange:
         """The sums over all processes."""
-        return Change(*model.sum_over_ranks(list(dataclasses.astuple(self))))
+        return LossChange(*model.sum_over_ranks(list(dataclasses.astuple(self))))
 
     @property
     def rms(self) -> float:
@@ -101,18 +82,18 @@ class Change:
 
 
 class Differences:
-    """Utilities from the losses at parameters moved along the direction, with a step that a servo steers."""
+    """Utilities from losses at parameters moved along the direction, with a step that a servo steers."""
 
     def __init__(self, settings: VcoreSettings) -> None:
         self.settings = settings
         self.central = settings.utility == "central_difference"
         self.radius: float | None = None
-        """Length of the step along the direction, |eps g|, as the servo last left it; None before the first measurement."""
+        """Length of the step along the direction, |eps g|, as the servo last left it; None before any measurement."""
         self.step = 0.0
-        self._change = Change()
+        self._change = LossChange()
 
     def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
-        self._change = Change()
+        self._change = LossChange()
         self.step = self.settings.epsilon or self._servo_step(window, model, direction, size)
         return self._evaluate(window.batches, model, direction, self.step, window.step)
 
@@ -122,10 +103,10 @@ class Differences:
             self.radius = FIRST_RADIUS
             base = [model.losses(batch) for batch in window.batches]
             for _ in range(CALIBRATION_TRIALS):
-                seen = Change()
+                seen = LossChange()
                 trials = self._evaluate(window.batches, model, direction, self.radius / size, window.step)
                 for batch, losses, trial in zip(window.batches, base, trials, strict=True):
-                    seen.add(*self._changes(losses, batch["labels"][:, 1:] != -100, trial))
+                    seen.add(*self._changes(losses, supervised(batch), trial))
                 factor = self._servo_factor(seen.over_ranks(model), largest=LARGEST_CALIBRATION_FACTOR)
                 self.radius *= factor
                 if 0.8 < factor < 1.25:
@@ -136,10 +117,8 @@ class Differences:
     def _evaluate(
         self, batches: Sequence[Batch], model: Evaluator, direction: Direction, step: float, seed: int
     ) -> list[Prepared]:
-        """The losses at the ends of the step; one-sided without dropout only the far end, as training yields the near one."""
-        if (
-            self.settings.utility_dropout == "independent"
-        ):  # the near end is then the training forward, with masks of its own
+        """The losses at the step's ends; one-sided without dropout the far one alone: training yields the near one."""
+        if self.settings.utility_dropout == "independent":  # the near end is the training forward, with its own masks
             with model.perturbed(direction, -step):
                 return [{"minus": model.losses(batch, _mask_seed(seed, index))} for index, batch in enumerate(batches)]
         with model.perturbed(direction, -step):
@@ -147,13 +126,9 @@ class Differences:
         if self.central:
             with model.perturbed(direction, step):
                 plus = [model.losses(batch) for batch in batches]
-            prepared = [
-                {"change": (after - before) / 2, "middle": (after + before) / 2}
-                for after, before in zip(plus, minus, strict=True)
-            ]
-            if (
-                model.has_dropout()
-            ):  # then the training losses are no middle to compare with: one batch of clean ones must do
+            ends = zip(plus, minus, strict=True)
+            prepared = [{"change": (after - before) / 2, "middle": (after + before) / 2} for after, before in ends]
+            if model.has_dropout():  # training losses are no middle to compare with: one batch of clean ones must do
                 prepared[0]["base"] = model.losses(batches[0])
                 for later in prepared[1:]:
                     del later["middle"]
@@ -181,31 +156,40 @@ class Differences:
             self.radius *= self._servo_factor(change, largest=LARGEST_SERVO_FACTOR)
         return {"loss_change_rms": change.rms, "loss_change_bend": change.bend, "step_size": self.step}
 
-    def _servo_factor(self, change: Change, largest: float) -> float:
-        """Factor on the step that brings the loss change to `target_rms` without bending; the smallest if nothing finite was measured."""
+    def _servo_factor(self, change: LossChange, largest: float) -> float:
+        """Factor on the step towards a change of `target_rms` without bending; the smallest if nothing was measured."""
         if self.settings.target_rms is None:
             return 1.0
         if change.measured == 0:
             return 1.0 / largest
-        wanted = self.settings.target_rms / change.rms if change.rms else largest
+        factor = self.settings.target_rms / change.rms if change.rms else largest
         if change.bend:
-            wanted = min(wanted, LARGEST_BEND / change.bend)
-        return min(largest, max(1.0 / largest, wanted))
+            factor = min(factor, LARGEST_BEND / change.bend)
+        return min(largest, max(1.0 / largest, factor))
 
-    def again(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
-        step = self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
+    def _present_step(self, direction: Direction) -> float:
+        return self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
+
+    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
+        step = self._present_step(direction)
         [prepared] = self._evaluate([batch], model, direction, step, 0)
-        change, _, _ = self._changes(model.losses(batch), batch["labels"][:, 1:] != -100, prepared)
+        change, _, _ = self._changes(model.losses(batch), supervised(batch), prepared)
         return change / step
 
     def both_sides(self, batch: Batch, model: Evaluator, direction: Direction) -> tuple[torch.Tensor, torch.Tensor]:
-        """l(theta) - l(theta - eps g) and l(theta + eps g) - l(theta) with the present step: equal but for curvature and rounding."""
-        step = self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
+        """l(theta) - l(theta - eps g) and l(theta + eps g) - l(theta) with the present step.
+
+        They are equal but for curvature and rounding.
+        """
+        step = self._present_step(direction)
         here = model.losses(batch)
         with model.perturbed(direction, -step):
             before = here - model.losses(batch)
         with model.perturbed(direction, step):
             return before, model.losses(batch) - here
+
+
+Measurement = Derivatives | Differences
 
 
 def _mask_seed(step: int, index: int) -> int:
@@ -215,6 +199,5 @@ def _mask_seed(step: int, index: int) -> int:
 def _squares(change: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
     """Sum of squares and number of the supervised, finite entries."""
     usable = mask & change.isfinite()
-    return change.double().where(usable, torch.zeros_like(change, dtype=torch.float64)).square().sum().item(), int(
-        usable.sum()
-    )
+    finite = change.double().where(usable, torch.zeros_like(change, dtype=torch.float64))
+    return finite.square().sum().item(), int(usable.sum())

@@ -1,7 +1,7 @@
-"""The factor alpha on a reweighted update (the paper's variance control, and what its code does instead).
+"""The factor alpha on a reweighted update: the paper's variance control, and what its code does instead.
 
-All of it is computed from sums and lists over the whole optimizer step, of all micro-batches and processes, so that it does not depend
-on how the batch is split.
+It is computed from sums and lists over the whole optimizer step, of all micro-batches and processes, and so does not
+depend on how the batch is split.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
+from stages.sft.method_settings import VarianceControlName
 from stages.sft.reweighting.base import Evaluator
-
-Kind = Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"]
 
 
 @dataclasses.dataclass
@@ -39,8 +37,8 @@ class Moments:
 class VarianceControl:
     """Collects one optimizer step and answers its alpha."""
 
-    def __init__(self, kind: Kind, largest: float | None) -> None:
-        self.kind = kind
+    def __init__(self, name: VarianceControlName, largest: float | None) -> None:
+        self.name = name
         self.largest = largest
         self.restart()
 
@@ -54,7 +52,7 @@ class VarianceControl:
     def add(
         self, losses: torch.Tensor, mask: torch.Tensor, utility: torch.Tensor, q: torch.Tensor, factors: torch.Tensor
     ) -> None:
-        """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in each row, `factors` are what the losses are multiplied by."""
+        """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in a row, `factors` multiply the losses."""
         usable = utility.double().where(mask & utility.isfinite(), torch.zeros_like(utility, dtype=torch.float64))
         counts = mask.sum(-1, keepdim=True)
         rows = mask.any(-1)
@@ -67,23 +65,21 @@ class VarianceControl:
 
     def alpha(self, model: Evaluator) -> float:
         """The factor on the step's gradient; 1 where it is undefined (one trajectory, no spread) or not asked for."""
-        if self.kind == "trajectories":
+        value = 1.0
+        if self.name == "trajectories":
             value = variance_ratio(model.of_all_ranks(self._uniform), model.of_all_ranks(self._weighted))
-        elif self.kind == "tokens":
-            uniform, weighted = (
-                Moments(*model.sum_over_ranks(list(dataclasses.astuple(moments)))) for moments in self._tokens
-            )
-            value = math.sqrt(uniform.variance / weighted.variance) if uniform.variance and weighted.variance else 1.0
-        elif self.kind == "loss_ratio":
+        elif self.name == "tokens":
+            sums = [model.sum_over_ranks(list(dataclasses.astuple(moments))) for moments in self._tokens]
+            uniform, weighted = (Moments(*values).variance for values in sums)
+            value = math.sqrt(uniform / weighted) if uniform and weighted else 1.0
+        elif self.name == "loss_ratio":
             uniform_loss, weighted_loss = model.sum_over_ranks(self._losses)
             value = uniform_loss / weighted_loss if weighted_loss > 0 else 1.0
-        else:
-            value = 1.0
         return value if self.largest is None else min(self.largest, value)
 
     def row_factors(self, losses: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """`factors` of one micro-batch with each row's own loss ratio in it, where that is the kind of control."""
-        if self.kind != "loss_ratio_per_trajectory":
+        """`factors` of one micro-batch, times each row's own loss ratio where that is the control."""
+        if self.name != "loss_ratio_per_trajectory":
             return factors
         weighted = (losses * factors).sum(-1, keepdim=True)
         ratio = torch.where(weighted > 0, losses.sum(-1, keepdim=True) / weighted.clamp(min=1e-30), 1.0)
@@ -98,8 +94,8 @@ def variance_ratio(uniform: Sequence[float], weighted: Sequence[float]) -> float
         weighted: for each trajectory the weighted sum of its utilities.
 
     Returns:
-        1.0 for fewer than two trajectories, where a variance does not exist, and where either has none. The estimate from few
-        trajectories is biased upwards.
+        1.0 for fewer than two trajectories, where a variance does not exist, and where either has none. The estimate
+        from few trajectories is biased upwards.
     """
     if len(uniform) < 2:
         return 1.0

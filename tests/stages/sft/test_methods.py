@@ -12,9 +12,9 @@ import torch
 from stages.harness.context import StageError
 from stages.sft.method_settings import CustomSettings, IwSftSettings, NoiseSettings, RandomSettings
 from stages.sft.reweighting import make_method
-from stages.sft.reweighting.base import Window
+from stages.sft.reweighting.base import Window, row_digests
 from stages.sft.reweighting.diagnostics import Concentration
-from stages.sft.reweighting.random_tokens import boxed_tokens
+from stages.sft.reweighting.random_weights import boxed_tokens
 from tests.stages.sft.test_vcore import OneProcess
 from tests.tiny import make_tiny_tokenizer
 
@@ -23,8 +23,6 @@ class Reference(OneProcess):
     """An initial model with known mean losses."""
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
-        from stages.sft.reweighting.rows import row_digests
-
         return dict(zip(row_digests(BATCH), [2.0, 1.0], strict=True))
 
 

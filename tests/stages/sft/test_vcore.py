@@ -152,7 +152,7 @@ def test_the_probe_depends_on_seed_and_step_and_not_on_the_micro_batch(trainer: 
 
 def test_the_probe_gradient_is_that_of_the_uniform_loss(trainer: Any) -> None:
     evaluator = evaluator_of(trainer)
-    batch = trainer.data_collator(evaluator.probe_rows(0.5, 1))
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in evaluator.probe_rows(0.5, 1)])
     trainer.model.eval()
     trainer.model(**batch).loss.backward()  # the model's own loss: the mean over supervised tokens
     expected = [parameter.grad.clone() for parameter in evaluator.parameters]

@@ -1,0 +1,96 @@
+"""Two controls for VCORE (arXiv 2510.27462) whose weights know nothing of the model: they are drawn."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from stages.sft.method_settings import NoiseSettings, RandomSettings
+from stages.sft.reweighting.base import Batch, Evaluator, Method, Prepared, Window, row_digests, supervised
+from stages.sft.reweighting.gibbs import weights_within_kl
+
+BOX = re.compile(r"\\boxed\s*\{")
+
+
+class RandomTokens(Method):
+    """The Random baseline of the paper's Table 1: some random tokens, and all inside a \\boxed{...}, keep their loss.
+
+    The loss is the mean over the tokens that keep it, as if the others were masked like the prompt.
+    """
+
+    def __init__(self, settings: RandomSettings, tokenizer: Any, seed: int) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.seed = seed
+
+    def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
+        masks = [self._chosen(batch, window.step) & supervised(batch).cpu() for batch in window.batches]
+        [count] = model.sum_over_ranks([float(sum(mask.sum() for mask in masks))])
+        factor = window.tokens / max(count, 1.0)
+        return [{"factors": factor * mask.float()} for mask in masks]
+
+    def _chosen(self, batch: Batch, step: int) -> torch.Tensor:
+        draws = draw_for_rows(batch, self.seed, step, lambda generator, count: generator.random(count))
+        chosen = draws < self.settings.kept
+        if self.settings.keep_boxed:
+            rows = zip(batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy(), strict=True)
+            for row, (tokens, labels) in enumerate(rows):
+                positions = np.flatnonzero(labels != -100)
+                boxed = boxed_tokens([self.tokenizer.decode([int(token)]) for token in tokens[positions]])
+                chosen[row, torch.from_numpy(positions[boxed] - 1)] = True  # a loss stands one before its label
+        return chosen
+
+    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+        return prepared["factors"].to(losses)
+
+
+class Noise(Method):
+    """Gibbs weights within the same KL budget as VCORE's, of normally distributed utilities drawn afresh each time."""
+
+    def __init__(self, settings: NoiseSettings, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+
+    def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
+        def draw(generator: np.random.Generator, count: int) -> np.ndarray:
+            return generator.standard_normal(count)
+
+        return [{"utility": draw_for_rows(batch, self.seed, window.step, draw)} for batch in window.batches]
+
+    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+        weights = weights_within_kl(prepared["utility"].to(losses.device), mask, self.settings.kl)
+        return (weights.q * mask.sum(-1, keepdim=True)).to(torch.float32)
+
+
+def draw_for_rows(
+    batch: Batch, seed: int, step: int, draw: Callable[[np.random.Generator, int], np.ndarray]
+) -> torch.Tensor:
+    """`draw(generator, count)` for each row by (seed, step, the row's tokens), count = positions - 1: [rows, count].
+
+    The columns of padding are drawn as well, after the others, so that its width does not matter.
+    """
+    width = batch["labels"].shape[1] - 1
+    rows = [draw(np.random.default_rng([seed, step, int(digest, 16)]), width) for digest in row_digests(batch)]
+    return torch.from_numpy(np.stack(rows))
+
+
+def boxed_tokens(pieces: list[str]) -> np.ndarray:
+    """Which tokens hold a character of a \\boxed{...}, its command and braces included; `pieces` are the tokens' texts.
+
+    A box that is never closed reaches to the end.
+    """
+    text = "".join(pieces)
+    inside = np.zeros(len(text), dtype=bool)
+    for match in BOX.finditer(text):
+        depth, end = 1, match.end()
+        while end < len(text) and depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        inside[match.start() : end] = True
+    starts = np.cumsum([0, *(len(piece) for piece in pieces)])
+    return np.array([bool(inside[start:end].any()) for start, end in itertools.pairwise(starts)], dtype=bool)
