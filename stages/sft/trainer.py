@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json, write_json
@@ -88,7 +89,7 @@ class ReweightingTrainer(TrainerWithOwnState):
     ) -> Any:
         prepared = inputs.pop(PREPARED)
 
-        def factors_of(losses: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | None:
+        def factors_of(losses: Tensor, mask: Tensor) -> Tensor | None:
             factors = self.method.weigh(losses, mask, prepared)
             weighted = losses if factors is None else losses * factors
             self._loss_sums["uniform_loss"] += losses.double().sum().item()
@@ -100,8 +101,8 @@ class ReweightingTrainer(TrainerWithOwnState):
         with log_probs_times(model, factors_of):  # TRL's own loss sums and normalises what is weighted here
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss: Tensor = super().training_step(*args, **kwargs)
         if self.accelerator.sync_gradients:  # the window's last micro-batch: gradients are complete and not yet clipped
             outcome = self.method.finish(self.evaluator)
             if outcome.scale != 1.0:

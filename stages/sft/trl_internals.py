@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -24,26 +23,22 @@ SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", 
 """Options by which TRL's fused head scales logits; `forward_mode` differentiates a plain head and refuses them."""
 
 
-def token_log_probs(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def token_log_probs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Log-probability of each next token by the head that SFTTrainer adds, [rows, positions - 1]; 0 where unsupervised.
 
     Relies on the argument `fused_lm_head` and the output's `log_probs` (trl.trainer.utils.add_fused_lm_head).
     """
-    log_probs: torch.Tensor = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
+    log_probs: Tensor = model(**inputs, use_cache=False, fused_lm_head=True).log_probs
     return log_probs
 
 
 @contextmanager
-def log_probs_times(
-    model: Any, factors_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
-) -> Iterator[None]:
+def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor], Tensor | None]) -> Iterator[None]:
     """Within: SFTTrainer.compute_loss sums log-probabilities that are multiplied by factors.
 
-    Relies on that loss being made of the fused head's `log_probs` alone, and on the output's `label_mask`.
-
-    Args:
-        model: the model that compute_loss calls, in DDP's wrapper where it has one.
-        factors_of: (losses, mask) -> factors, or None for all ones; each [rows, positions - 1], losses in float32.
+    Relies on that loss being made of the fused head's `log_probs` alone, and on the output's `label_mask`. The model is
+    the one that compute_loss calls, in DDP's wrapper where it has one. `factors_of` takes (losses in float32, mask) and
+    gives factors, or None for all ones; each is [rows, positions - 1].
     """
 
     def multiply(module: Any, arguments: Any, output: Any) -> Any:
@@ -82,21 +77,15 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
         self.read_own_state(Path(resume_from_checkpoint))
 
 
-def register_attention(name: str, forward: Callable[..., Any]) -> None:
-    """Make `forward` an attention implementation of transformers with the masks of `sdpa`; may be called again.
+@contextmanager
+def attention_set_to(model: Any, name: str, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within: the model's attention is `forward` with the masks of `sdpa`, registered with transformers as `name`.
 
-    Relies on where `sdpa_mask` and, for a `forward` that calls it, `sdpa_attention_forward` are defined.
+    Relies on `config._attn_implementation`, as no public name says which attention is in use, and on where `sdpa_mask`
+    and, for a `forward` that calls it, `sdpa_attention_forward` are defined.
     """
     AttentionInterface.register(name, forward)
     AttentionMaskInterface.register(name, sdpa_mask)
-
-
-@contextmanager
-def attention_set_to(model: Any, name: str) -> Iterator[None]:
-    """Within: the model uses a registered attention implementation.
-
-    Relies on `config._attn_implementation`; no public name says which implementation is in use.
-    """
     usual = model.config._attn_implementation
     model.set_attn_implementation(name)
     try:

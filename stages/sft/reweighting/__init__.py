@@ -1,5 +1,4 @@
-"""Methods of token weighting. A new one: a file here, its settings and a case below; or your own file
-(docs/methods.md)."""
+"""Token weighting methods. A new one needs a file, settings and a case below; for your own see docs/methods.md."""
 
 from __future__ import annotations
 
@@ -16,9 +15,8 @@ from stages.sft.method_settings import (
     VcoreSettings,
 )
 from stages.sft.reweighting.base import Method
+from stages.sft.reweighting.baselines import Dft, IwSft, Noise, RandomTokens
 from stages.sft.reweighting.custom import load_method
-from stages.sft.reweighting.likelihood import Dft, IwSft
-from stages.sft.reweighting.random_weights import Noise, RandomTokens
 from stages.sft.reweighting.vcore import Vcore
 
 

@@ -9,15 +9,15 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
-import torch
+from torch import Tensor
 
 Batch = dict[str, Any]
 """One collated micro-batch: input_ids, attention_mask and labels, each [rows, positions]."""
 
-Prepared = dict[str, torch.Tensor]
+Prepared = dict[str, Tensor]
 """What a method has evaluated for one micro-batch before any of the window is trained on."""
 
-Direction = list[torch.Tensor]
+Direction = list[Tensor]
 """A direction in the space of the trained parameters: a tensor for each, in the order of `model.parameters()`."""
 
 
@@ -40,51 +40,41 @@ class Window:
 class Evaluator(Protocol):
     """Evaluations of the model for a method. None of them draws from the global random state or leaves a trace."""
 
-    def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
+    def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
         """Loss of each next token, [rows, positions - 1], float32, without gradient; 0 where unsupervised.
 
         Without dropout, unless a seed for its masks is given.
         """
-        ...
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         """Digest of a row (see `row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
-        ...
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step).
 
         With `part` = (i, n) on the i-th of n equal parts of that batch only.
         """
-        ...
 
-    def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
+    def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         """<direction, grad l_t> of each next token by forward-mode differentiation, [rows, positions - 1], float32."""
-        ...
 
     def perturbed(self, direction: Direction, amount: float) -> AbstractContextManager[None]:
         """Within: all trained parameters moved by `amount * direction`. After, in any case: restored bit for bit."""
-        ...
 
     def preconditioned(self, direction: Direction) -> Direction:
         """The direction over the root of the optimizer's second moments, as in Adam; itself before the first step."""
-        ...
 
     def parameter_norm(self) -> float:
         """Euclidean norm of all trained parameters."""
-        ...
 
     def has_dropout(self) -> bool:
         """Whether the training forward drops activations, so that its losses cannot be compared with `losses`."""
-        ...
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         """The sums of these numbers over all processes."""
-        ...
 
     def of_all_ranks(self, values: list[float]) -> list[float]:
         """These lists of all processes, one after the other."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +98,7 @@ class Method:
         """Evaluate what `weigh` will need; one dictionary of tensors for each micro-batch of the window."""
         return [{} for _ in window.batches]
 
-    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor | None:
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor | None:
         """Weights for one micro-batch.
 
         Args:
@@ -126,7 +116,7 @@ class Method:
         """The factor for the window's gradient, and numbers worth plotting."""
         return WindowOutcome()
 
-    def preview(self, window: Window, model: Evaluator) -> torch.Tensor | None:
+    def preview(self, window: Window, model: Evaluator) -> Tensor | None:
         """What `weigh` would return for the one micro-batch of `window`, which is only shown. Changes no state."""
         [batch] = window.batches
         [prepared] = self.prepare(window, model)
@@ -147,9 +137,9 @@ class Method:
         """Take back what `tensors` returned."""
 
 
-def supervised(batch: Batch) -> torch.Tensor:
+def supervised(batch: Batch) -> Tensor:
     """Which next tokens carry a loss, [rows, positions - 1]."""
-    mask: torch.Tensor = batch["labels"][:, 1:] != -100
+    mask: Tensor = batch["labels"][:, 1:] != -100
     return mask
 
 

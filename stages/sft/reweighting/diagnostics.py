@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
@@ -32,7 +33,7 @@ def check_measurement(
         StageError: in the first step the changes over a fixed epsilon are rounding, and the settings say to stop then.
     """
     first = window.batches[0]
-    batch = {name: value[:CHECKED_ROWS] if isinstance(value, torch.Tensor) else value for name, value in first.items()}
+    batch = {name: value[:CHECKED_ROWS] if isinstance(value, Tensor) else value for name, value in first.items()}
     mask = supervised(batch)
     metrics: dict[str, float] = {}
     notes: list[str] = []
@@ -59,7 +60,7 @@ def check_measurement(
     return metrics, notes
 
 
-def rank_agreement(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> list[float]:
+def rank_agreement(first: Tensor, second: Tensor, mask: Tensor) -> list[float]:
     """Spearman correlation within each row over its supervised tokens; rows of fewer than three are left out.
 
     Args:
@@ -75,7 +76,7 @@ def rank_agreement(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor
     return correlations
 
 
-def _ranks(values: torch.Tensor) -> torch.Tensor:
+def _ranks(values: Tensor) -> Tensor:
     """Ranks with ties at their mean."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
@@ -94,7 +95,7 @@ class Concentration:
         self._sums = dict.fromkeys(("kl", "ess", "top_share"), 0.0)
         self._rows = 0
 
-    def add(self, factors: torch.Tensor, mask: torch.Tensor) -> None:
+    def add(self, factors: Tensor, mask: Tensor) -> None:
         """Add one micro-batch; both [rows, positions - 1]."""
         weights = factors.double() * mask
         rows = weights.sum(-1) > 0

@@ -1,5 +1,4 @@
-"""Evaluations of a model beside its training forward: losses, a probe gradient, losses at moved parameters,
-utilities."""
+"""Evaluations of a model beside its training forward: losses, also at moved parameters, probe gradients, utilities."""
 
 from __future__ import annotations
 
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, row_digests, supervised
@@ -60,7 +60,7 @@ class ModelEvaluator:
         """What the model's forward takes of a batch, on the model's device."""
         return {name: batch[name].to(self.device) for name in MODEL_INPUTS}
 
-    def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
+    def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
         with self._modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
             return -token_log_probs(self.model, self.model_inputs(batch)).float()
 
@@ -92,13 +92,12 @@ class ModelEvaluator:
         return total
 
     def probe_rows(self, fraction: float, step: int, at_least: int = 1) -> list[int]:
-        """Which rows an optimizer step's probe takes, drawn without replacement by (seed, step), the same on a
-        resume."""
+        """Rows of an optimizer step's probe, drawn without replacement by (seed, step), the same on a resume."""
         size = min(len(self.dataset), max(at_least, round(fraction * self.batch_size)))
         draw = np.random.default_rng([PROBE_STREAM, self.seed, step])
         return [int(index) for index in draw.choice(len(self.dataset), size, replace=False)]
 
-    def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
+    def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         with self._modes(training=False), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self._forward_mode.utilities(self.model_inputs(batch), direction)
 
@@ -138,10 +137,9 @@ class ModelEvaluator:
     def has_dropout(self) -> bool:
         if any(isinstance(module, DROPOUTS) and module.p > 0 for module in self.model.modules()):
             return True
-        numbers = (
-            (name, value) for name, value in self.model.config.to_dict().items() if isinstance(value, int | float)
-        )
-        return any(name.endswith(("dropout", "_pdrop")) and value for name, value in numbers)
+        options = self.model.config.to_dict().items()
+        rates = [value for name, value in options if name.endswith(("dropout", "_pdrop"))]
+        return any(rate for rate in rates if isinstance(rate, int | float))
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         return [sum(column) for column in zip(*distributed.gather(values), strict=True)]

@@ -1,8 +1,7 @@
 """Exact token utilities by forward-mode differentiation: d l_t / d eps at theta + eps * direction, in one pass.
 
-A pass under `no_grad` keeps activations and their tangents only until the next module has used them, so its memory is
-that of two layers whatever the depth, with or without gradient checkpointing in training. Two parts of a model have no
-forward mode of their own and get it here: fused attention kernels, and the chunked head.
+Under `no_grad` activations and their tangents last only until the next module has used them, so the memory is that of
+two layers whatever the depth. Fused attention kernels and the chunked head have no forward mode, and get it here.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, supervised
-from stages.sft.trl_internals import SCALED_LOGITS, attention_set_to, register_attention, sdpa_attention_forward
+from stages.sft.trl_internals import SCALED_LOGITS, attention_set_to, sdpa_attention_forward
 
-ATTENTION = "sdpa_with_forward_mode"
 QUERY_BLOCK = 128
 """Queries whose attention probabilities exist at once while the tangent is computed."""
 TOKEN_CHUNK = 512
@@ -41,7 +40,6 @@ class ForwardMode:
         self.backbone = self.language_model.base_model
         self.head = self.language_model.get_output_embeddings()
         self._refuse_unsupported()
-        register_attention(ATTENTION, attention_with_forward_mode)
         positions = {id(parameter): index for index, parameter in enumerate(parameters)}
         named = ((name, id(parameter)) for name, parameter in self.backbone.named_parameters())
         self._backbone_positions = {name: positions[key] for name, key in named if key in positions}
@@ -60,14 +58,15 @@ class ForwardMode:
             fix = "Use utility central_difference or finite_difference, which need nothing of the model."
             raise StageError(f"utility jvp: {reason}", fix)
 
-    def utilities(self, inputs: Batch, direction: Direction) -> torch.Tensor:
+    def utilities(self, inputs: Batch, direction: Direction) -> Tensor:
         """d l_t / d eps for the supervised next tokens of `inputs`, [rows, positions - 1], float32, 0 elsewhere.
 
         To be called in the modes and the autocast in which the losses are meant.
         """
         mask = supervised(inputs)
         arguments = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
-        with torch.no_grad(), attention_set_to(self.language_model, ATTENTION), fwAD.dual_level():
+        attention = attention_set_to(self.language_model, "sdpa_with_forward_mode", attention_with_forward_mode)
+        with torch.no_grad(), attention, fwAD.dual_level():
             duals = {
                 name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[position])
                 for name, position in self._backbone_positions.items()
@@ -82,21 +81,11 @@ class ForwardMode:
 
 
 def loss_tangent(
-    hidden: torch.Tensor,
-    hidden_tangent: torch.Tensor | None,
-    weight: torch.Tensor,
-    weight_tangent: torch.Tensor | None,
-    targets: torch.Tensor,
-) -> torch.Tensor:
-    """Tangent of -log softmax(hidden @ weight.T)[target]: sum over v of (p_v - [v = target]) * dz_v.
+    hidden: Tensor, hidden_tangent: Tensor | None, weight: Tensor, weight_tangent: Tensor | None, targets: Tensor
+) -> Tensor:
+    """Tangent of -log softmax(hidden @ weight.T)[target]: sum over v of (p_v - [v = target]) * dz_v, [tokens], float32.
 
-    Args:
-        hidden: [tokens, width], and its tangent or None where it does not move.
-        weight: [vocabulary, width], and its tangent or None where it does not move.
-        targets: [tokens].
-
-    Returns:
-        [tokens], float32. Logits exist for `TOKEN_CHUNK` tokens at a time.
+    Hidden states are [tokens, width], the weight is [vocabulary, width], and a tangent is None where they do not move.
     """
     parts = []
     for start in range(0, len(hidden), TOKEN_CHUNK):
@@ -112,21 +101,13 @@ def loss_tangent(
 
 
 def attention_with_forward_mode(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
     """The usual fused attention on the primals, and its tangent by the product rule, block by block of queries.
 
     query, key, value: [rows, heads, positions, width]; keys and values have fewer heads under grouped-query attention.
     """
     (query, dq), (key, dk), (value, dv) = (fwAD.unpack_dual(part) for part in (query, key, value))
-    options = {"dropout": dropout, "scaling": scaling, **kwargs}
     out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if dq is None and dk is None and dv is None:
         return out, None
@@ -135,7 +116,7 @@ def attention_with_forward_mode(
     dk = torch.zeros_like(key) if dk is None else dk
     dv = torch.zeros_like(value) if dv is None else dv
     key, value, dk, dv = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (key, value, dk, dv))
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    scale = query.shape[-1] ** -0.5 if options.get("scaling") is None else options["scaling"]
     blocks = []
     for start in range(0, query.shape[2], QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, query.shape[2])

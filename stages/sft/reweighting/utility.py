@@ -1,7 +1,6 @@
 """Measures token utilities s_t = <g, grad l_t> along a direction g: by differences of the losses, or exactly.
 
-What has to be told apart from rounding is the size of the differences in nats, not the step; so by default a servo
-steers the step to keep that size constant.
+It is the size of the differences in nats that must exceed rounding; so by default a servo steers the step to it.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Batch, Direction, Evaluator, Prepared, Window, supervised
@@ -37,7 +37,7 @@ class Derivatives:
         """Evaluate what `utility` needs, for each micro-batch; `size` is the direction's norm."""
         return [{"utility": model.utilities(batch, direction)} for batch in window.batches]
 
-    def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def utility(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         """Utilities of one micro-batch, [rows, positions - 1]; `losses` are those of the training forward."""
         return prepared["utility"].to(losses.device)
 
@@ -45,7 +45,7 @@ class Derivatives:
         """Numbers about the window's measurement, once all its utilities are known."""
         return {}
 
-    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
+    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> Tensor:
         """Utilities of a batch along a direction, from evaluations of its own, without a change of state."""
         return model.utilities(batch, direction)
 
@@ -59,7 +59,7 @@ class LossChange:
     odd_squared: float = 0.0
     even_squared: float = 0.0
 
-    def add(self, change: torch.Tensor, mask: torch.Tensor, even: torch.Tensor | None) -> None:
+    def add(self, change: Tensor, mask: Tensor, even: Tensor | None) -> None:
         """Add one micro-batch: the change that is divided by the step, and the even one where both sides are known."""
         squared, measured = _squares(change, mask)
         self.squared += squared
@@ -137,15 +137,13 @@ class Differences:
             return [{"change": model.losses(batch) - far} for batch, far in zip(batches, minus, strict=True)]
         return [{"minus": far} for far in minus]
 
-    def _changes(
-        self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def _changes(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor, Tensor | None]:
         prepared = {name: value.to(losses.device) for name, value in prepared.items()}
         change = prepared["change"] if "change" in prepared else losses - prepared["minus"]
         even = prepared["middle"] - prepared.get("base", losses) if "middle" in prepared else None
         return change, mask.to(losses.device), even
 
-    def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def utility(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         change, mask, even = self._changes(losses, mask, prepared)
         self._change.add(change, mask, even)
         return change / self.step
@@ -170,17 +168,14 @@ class Differences:
     def _present_step(self, direction: Direction) -> float:
         return self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
 
-    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
+    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> Tensor:
         step = self._present_step(direction)
         [prepared] = self._evaluate([batch], model, direction, step, 0)
         change, _, _ = self._changes(model.losses(batch), supervised(batch), prepared)
         return change / step
 
-    def both_sides(self, batch: Batch, model: Evaluator, direction: Direction) -> tuple[torch.Tensor, torch.Tensor]:
-        """l(theta) - l(theta - eps g) and l(theta + eps g) - l(theta) with the present step.
-
-        They are equal but for curvature and rounding.
-        """
+    def both_sides(self, batch: Batch, model: Evaluator, direction: Direction) -> tuple[Tensor, Tensor]:
+        """l(theta) - l(theta - eps g) and l(theta + eps g) - l(theta): equal but for curvature and rounding."""
         step = self._present_step(direction)
         here = model.losses(batch)
         with model.perturbed(direction, -step):
@@ -196,7 +191,7 @@ def _mask_seed(step: int, index: int) -> int:
     return (DROPOUT_STREAM << 48) + (step << 16) + index
 
 
-def _squares(change: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
+def _squares(change: Tensor, mask: Tensor) -> tuple[float, int]:
     """Sum of squares and number of the supervised, finite entries."""
     usable = mask & change.isfinite()
     finite = change.double().where(usable, torch.zeros_like(change, dtype=torch.float64))

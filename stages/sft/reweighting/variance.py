@@ -6,32 +6,14 @@ depend on how the batch is split.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from stages.sft.method_settings import VarianceControlName
 from stages.sft.reweighting.base import Evaluator
-
-
-@dataclasses.dataclass
-class Moments:
-    """Count, sum and sum of squares."""
-
-    count: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: torch.Tensor) -> None:
-        self.count += values.numel()
-        self.total += values.sum().item()
-        self.squares += values.square().sum().item()
-
-    @property
-    def variance(self) -> float:
-        return max(0.0, self.squares - self.total**2 / self.count) / (self.count - 1) if self.count > 1 else 0.0
 
 
 class VarianceControl:
@@ -46,20 +28,20 @@ class VarianceControl:
         """Forget the step before."""
         self._uniform: list[float] = []
         self._weighted: list[float] = []
-        self._tokens = (Moments(), Moments())
+        self._tokens = ([0.0] * 3, [0.0] * 3)
+        """Count, sum and sum of squares of the uniform and of the weighted utilities of single tokens."""
         self._losses = [0.0, 0.0]
 
-    def add(
-        self, losses: torch.Tensor, mask: torch.Tensor, utility: torch.Tensor, q: torch.Tensor, factors: torch.Tensor
-    ) -> None:
+    def add(self, losses: Tensor, mask: Tensor, utility: Tensor, q: Tensor, factors: Tensor) -> None:
         """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in a row, `factors` multiply the losses."""
         usable = utility.double().where(mask & utility.isfinite(), torch.zeros_like(utility, dtype=torch.float64))
         counts = mask.sum(-1, keepdim=True)
         rows = mask.any(-1)
         self._uniform += (usable.sum(-1) / counts.squeeze(-1).clamp(min=1))[rows].tolist()
         self._weighted += (usable * q).sum(-1)[rows].tolist()
-        self._tokens[0].add(usable[mask])
-        self._tokens[1].add((usable * q * counts)[mask])
+        for sums, values in zip(self._tokens, (usable[mask], (usable * q * counts)[mask]), strict=True):
+            for index, value in enumerate((values.numel(), values.sum().item(), values.square().sum().item())):
+                sums[index] += value
         self._losses[0] += losses.double().sum().item()
         self._losses[1] += (losses.double() * factors.double()).sum().item()
 
@@ -69,15 +51,14 @@ class VarianceControl:
         if self.name == "trajectories":
             value = variance_ratio(model.of_all_ranks(self._uniform), model.of_all_ranks(self._weighted))
         elif self.name == "tokens":
-            sums = [model.sum_over_ranks(list(dataclasses.astuple(moments))) for moments in self._tokens]
-            uniform, weighted = (Moments(*values).variance for values in sums)
+            uniform, weighted = (_variance_of_sums(*model.sum_over_ranks(sums)) for sums in self._tokens)
             value = math.sqrt(uniform / weighted) if uniform and weighted else 1.0
         elif self.name == "loss_ratio":
             uniform_loss, weighted_loss = model.sum_over_ranks(self._losses)
             value = uniform_loss / weighted_loss if weighted_loss > 0 else 1.0
         return value if self.largest is None else min(self.largest, value)
 
-    def row_factors(self, losses: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    def row_factors(self, losses: Tensor, factors: Tensor) -> Tensor:
         """`factors` of one micro-batch, times each row's own loss ratio where that is the control."""
         if self.name != "loss_ratio_per_trajectory":
             return factors
@@ -87,15 +68,10 @@ class VarianceControl:
 
 
 def variance_ratio(uniform: Sequence[float], weighted: Sequence[float]) -> float:
-    """The paper's alpha = sqrt(Var[mean utility] / Var[weighted utility]) over trajectories.
+    """The paper's alpha = sqrt(Var[uniform] / Var[weighted]) of the trajectories' utilities.
 
-    Args:
-        uniform: for each trajectory the mean utility of its tokens.
-        weighted: for each trajectory the weighted sum of its utilities.
-
-    Returns:
-        1.0 for fewer than two trajectories, where a variance does not exist, and where either has none. The estimate
-        from few trajectories is biased upwards.
+    A trajectory's are the mean and the weighted sum over its tokens. The estimate from few trajectories is biased
+    upwards; it is 1 for fewer than two, which have no variance, and where either variance is 0.
     """
     if len(uniform) < 2:
         return 1.0
@@ -106,3 +82,7 @@ def variance_ratio(uniform: Sequence[float], weighted: Sequence[float]) -> float
 def _variance(values: Sequence[float]) -> float:
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _variance_of_sums(count: float, total: float, squares: float) -> float:
+    return max(0.0, squares - total**2 / count) / (count - 1) if count > 1 else 0.0

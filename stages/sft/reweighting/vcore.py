@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
@@ -47,16 +48,16 @@ class Vcore(Method):
             self._checks, self._notes = check_measurement(self.settings, self.measurement, window, model, direction)
         return prepared
 
-    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         known = self._direction is not None
         utility = self.measurement.utility(losses, mask, prepared) if known else torch.zeros_like(losses)
         weights = self._distribution(utility, mask)
         factors = self._factors(weights, mask)
-        self._neutral += weights.neutral
+        self._neutral += int((mask & ~utility.isfinite()).sum())
         self.control.add(losses, mask, utility, weights.q, factors)
         return self.control.row_factors(losses, factors)
 
-    def _distribution(self, utility: torch.Tensor, mask: torch.Tensor) -> TokenWeights:
+    def _distribution(self, utility: Tensor, mask: Tensor) -> TokenWeights:
         settings = self.settings
         if settings.kl is not None:
             weights = weights_within_kl(utility, mask, settings.kl)
@@ -66,7 +67,7 @@ class Vcore(Method):
             weights = weights_at_temperature(utility, mask, beta)
         return weights if settings.max_relative_weight is None else capped(weights, mask, settings.max_relative_weight)
 
-    def _factors(self, weights: TokenWeights, mask: torch.Tensor) -> torch.Tensor:
+    def _factors(self, weights: TokenWeights, mask: Tensor) -> Tensor:
         """What the losses are multiplied by: a trajectory's share of the window, spread over its tokens by q."""
         counts = mask.sum(-1, keepdim=True)
         if self.settings.normalisation == "tokens":
@@ -88,7 +89,7 @@ class Vcore(Method):
         metrics = {"alpha": alpha, "neutral_tokens": neutral, **measured, **self.probe.metrics, **self._checks}
         return WindowOutcome(alpha, metrics, self._notes)
 
-    def preview(self, window: Window, model: Evaluator) -> torch.Tensor | None:
+    def preview(self, window: Window, model: Evaluator) -> Tensor | None:
         [batch] = window.batches
         mask = supervised(batch)
         if self._direction is None:

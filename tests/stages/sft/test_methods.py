@@ -13,9 +13,9 @@ from stages.harness.context import StageError
 from stages.sft.method_settings import CustomSettings, IwSftSettings, NoiseSettings, RandomSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Window, row_digests
+from stages.sft.reweighting.baselines import boxed_tokens
 from stages.sft.reweighting.diagnostics import Concentration
-from stages.sft.reweighting.random_weights import boxed_tokens
-from tests.stages.sft.test_vcore import OneProcess
+from tests.stages.sft.test_arithmetic import OneProcess
 from tests.tiny import make_tiny_tokenizer
 
 
@@ -103,10 +103,10 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_the_batch(settings: Any) -
 def test_noise_is_as_far_from_uniform_as_it_says() -> None:
     measured = Concentration()
     measured.add(weights(NoiseSettings(kl=0.1)), MASK)
-    found = measured.metrics(OneProcess())  # type: ignore[arg-type]
-    assert found["kl"] == pytest.approx(0.1, rel=1e-4)
-    assert 0.5 < found["ess"] < 0.95
-    assert found["top_share"] > 1 / MASK.sum(-1).max().item()
+    means = measured.metrics(OneProcess())  # type: ignore[arg-type]
+    assert means["kl"] == pytest.approx(0.1, rel=1e-4)
+    assert 0.5 < means["ess"] < 0.95
+    assert means["top_share"] > 1 / MASK.sum(-1).max().item()
 
 
 def test_concentration_by_hand() -> None:
@@ -115,9 +115,9 @@ def test_concentration_by_hand() -> None:
         torch.tensor([[3.0, 1.0, 0.0, 9.0], [2.0, 2.0, 2.0, 2.0]]),
         torch.tensor([[True, True, False, False], [True] * 4]),
     )
-    found = measured.metrics(OneProcess())  # type: ignore[arg-type]
+    means = measured.metrics(OneProcess())  # type: ignore[arg-type]
     first = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert found == pytest.approx({"kl": first / 2, "ess": (1 / (0.625 * 2) + 1) / 2, "top_share": (0.75 + 0.25) / 2})
+    assert means == pytest.approx({"kl": first / 2, "ess": (1 / (0.625 * 2) + 1) / 2, "top_share": (0.75 + 0.25) / 2})
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:

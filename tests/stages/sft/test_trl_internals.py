@@ -32,7 +32,7 @@ CHECKPOINT = (
     "read transformers.Trainer._save_checkpoint and .train again, then TrainerWithOwnState and stages/training/loop.py"
 )
 STEP = "read transformers.Trainer's training loop again, then the head of stages/sft/trainer.py"
-ATTENTION = "read transformers' guide to AttentionInterface again, then register_attention and attention_set_to"
+ATTENTION = "read transformers' guide to AttentionInterface again, then attention_set_to"
 
 
 def tiny_model() -> Any:
@@ -143,9 +143,8 @@ def test_a_registered_attention_is_used_with_sdpas_masks_and_given_up_again() ->
         seen.append((query.shape[1], key.shape[1], attention_mask.dtype, out.shape, weights))
         return out, weights
 
-    trl_internals.register_attention("canary", forward)
     usual = token_log_probs(model, batch)
-    with attention_set_to(model, "canary"):
+    with attention_set_to(model, "canary", forward):
         assert torch.equal(token_log_probs(model, batch), usual), ATTENTION
     assert seen == 2 * [(2, 1, torch.bool, (2, 10, 2, 8), None)], ATTENTION
     token_log_probs(model, batch)

@@ -1,4 +1,4 @@
-"""Two controls for VCORE (arXiv 2510.27462) whose weights know nothing of the model: they are drawn."""
+"""The methods that VCORE is compared with: published ones, and controls whose weights are drawn."""
 
 from __future__ import annotations
 
@@ -9,12 +9,53 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from stages.sft.method_settings import NoiseSettings, RandomSettings
+from stages.sft.method_settings import IwSftSettings, NoiseSettings, RandomSettings
 from stages.sft.reweighting.base import Batch, Evaluator, Method, Prepared, Window, row_digests, supervised
 from stages.sft.reweighting.gibbs import weights_within_kl
 
 BOX = re.compile(r"\\boxed\s*\{")
+
+
+class Dft(Method):
+    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629).
+
+    Each token's loss times the model's own probability of that token, taken as a constant.
+    """
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        return torch.exp(-losses)
+
+
+class IwSft(Method):
+    """Importance-weighted SFT (Qin & Springenberg 2025, arXiv 2507.12856).
+
+    Each trajectory's tokens times exp(temperature * mean log-ratio to the initial model), clipped at `max_weight`. The
+    initial model's losses are measured once, over all rows, before the first step; a checkpoint carries them.
+    """
+
+    def __init__(self, settings: IwSftSettings) -> None:
+        self.settings = settings
+        self.reference: dict[str, float] = {}
+        """Digest of a row -> its mean loss under the model that training started from."""
+
+    def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
+        if not self.reference:
+            self.reference = model.mean_losses_of_all_rows()
+        rows = ([self.reference[row] for row in row_digests(batch)] for batch in window.batches)
+        return [{"reference": torch.tensor(means)} for means in rows]
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        mean = losses.sum(-1) / mask.sum(-1).clamp(min=1)
+        ratio = self.settings.temperature * (prepared["reference"].to(losses) - mean)
+        return ratio.exp().clamp(max=self.settings.max_weight).unsqueeze(-1).expand_as(losses)
+
+    def state(self) -> dict[str, Any]:
+        return {"reference": self.reference}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.reference = state["reference"]
 
 
 class RandomTokens(Method):
@@ -34,7 +75,7 @@ class RandomTokens(Method):
         factor = window.tokens / max(count, 1.0)
         return [{"factors": factor * mask.float()} for mask in masks]
 
-    def _chosen(self, batch: Batch, step: int) -> torch.Tensor:
+    def _chosen(self, batch: Batch, step: int) -> Tensor:
         draws = draw_for_rows(batch, self.seed, step, lambda generator, count: generator.random(count))
         chosen = draws < self.settings.kept
         if self.settings.keep_boxed:
@@ -45,7 +86,7 @@ class RandomTokens(Method):
                 chosen[row, torch.from_numpy(positions[boxed] - 1)] = True  # a loss stands one before its label
         return chosen
 
-    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         return prepared["factors"].to(losses)
 
 
@@ -62,14 +103,12 @@ class Noise(Method):
 
         return [{"utility": draw_for_rows(batch, self.seed, window.step, draw)} for batch in window.batches]
 
-    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         weights = weights_within_kl(prepared["utility"].to(losses.device), mask, self.settings.kl)
         return (weights.q * mask.sum(-1, keepdim=True)).to(torch.float32)
 
 
-def draw_for_rows(
-    batch: Batch, seed: int, step: int, draw: Callable[[np.random.Generator, int], np.ndarray]
-) -> torch.Tensor:
+def draw_for_rows(batch: Batch, seed: int, step: int, draw: Callable[[np.random.Generator, int], np.ndarray]) -> Tensor:
     """`draw(generator, count)` for each row by (seed, step, the row's tokens), count = positions - 1: [rows, count].
 
     The columns of padding are drawn as well, after the others, so that its width does not matter.
