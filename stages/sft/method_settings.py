@@ -96,8 +96,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """The paper's formulas as printed, and what its released code computes."""
 BFLOAT16_DEFAULTS: dict[str, Any] = {"utility": "central_difference", "target_rms": 0.3}
-"""Instead of the fields' own defaults where `sft.dtype` is bfloat16, in which only larger loss changes are no
-rounding."""
+"""Defaults where `sft.dtype` is bfloat16, in which only larger loss changes stand out from rounding."""
 
 
 def with_bfloat16_defaults(method: Any) -> Any:
@@ -115,10 +114,11 @@ VarianceControlName = Literal["none", "trajectories", "tokens", "loss_ratio", "l
 class VcoreSettings(StageSettings):
     """VCORE (arXiv 2510.27462): more weight on tokens whose loss falls along the gradient of a separate probe batch.
 
-    What is left out depends on what is given. Filled in first to last, each only where nothing stands yet:
-    `BFLOAT16_DEFAULTS` under `sft.dtype: bfloat16`, without a preset and unless the utility is jvp; the values of
-    `preset`, except a step or a sharpness beside one that is given; no `kl` beside a temperature, and no `target_rms`
-    beside an epsilon or with jvp; then the defaults below. The run's config.json holds what came of it.
+    Defaults depend on what is given. What a config leaves out is filled in by the first of these that has a value:
+    1. `BFLOAT16_DEFAULTS` under `sft.dtype: bfloat16`, but not with a preset or with jvp;
+    2. the values of a `preset` (`PRESETS`), but for another step or sharpness beside one that is given;
+    3. None for `kl` beside a temperature, and for `target_rms` beside an epsilon or with jvp;
+    4. the defaults below. A run's config.json holds the values as filled in.
     """
 
     name: Literal["vcore"] = identity("vcore")

@@ -93,15 +93,10 @@ def run(ctx: Context[SftSettings]) -> Result:
     merged: dict[str, float] = {}
     if settings.lora:
         trained, merged["merge_difference"] = merge_adapter(trained, dataset[0]["input_ids"], ctx.output / "adapter")
-    save_checkpoint(trained, tokenizer, ctx.output / "model", settings.dtype)
+    saved, steps = ctx.output / "model", planned_steps(settings, len(dataset))
+    save_checkpoint(trained, tokenizer, saved, settings.dtype)
     proof = training_proof(
-        trained,
-        tokenizer,
-        before=base,
-        after=ctx.output / "model",
-        dtype=settings.dtype,
-        state=trainer.state,
-        planned_steps=planned_steps(settings, len(dataset)),
+        trained, tokenizer, before=base, after=saved, dtype=settings.dtype, state=trainer.state, planned_steps=steps
     )
     metrics = {
         "rows": len(dataset),

@@ -29,24 +29,24 @@ class ModelEvaluator:
 
     Nothing here touches the global random state, `.grad`, or the train and eval modes that the model was in: a run that
     evaluates trains exactly as one that does not.
+
+    Attributes:
+        model: as the Trainer calls it (with its autocast), not wrapped for data parallelism.
+        dataset, collate: the tokenised training rows, and what makes a batch of some.
+        optimizer: gives the optimizer; called only when its moments are needed.
+        batch_size, micro_batch_size: rows of one optimizer step, over all processes, and of one forward pass.
+        bfloat16: whether the model's forward runs under bfloat16 autocast.
+        seed: of the probe batches.
     """
 
     model: Any
-    """The model being trained, as the Trainer calls it (with its autocast), not wrapped for data parallelism."""
     dataset: Any
-    """The tokenised training rows, to draw probe batches from."""
     collate: Callable[[list[dict[str, Any]]], Batch]
-    """The Trainer's data collator."""
     optimizer: Callable[[], Any]
-    """Gives the optimizer; asked only when its moments are needed."""
     batch_size: int
-    """Rows of one optimizer step, over all processes."""
     micro_batch_size: int
-    """Rows of one forward pass."""
     bfloat16: bool
-    """Whether the model's forward runs under bfloat16 autocast."""
     seed: int
-    """Of the probe batches."""
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

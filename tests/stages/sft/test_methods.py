@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from stages.harness.context import StageError
+from stages import sft as package
+from stages.harness.context import Context, StageError
+from stages.sft import run as sft
 from stages.sft.method_settings import CustomSettings, IwSftSettings, NoiseSettings, RandomSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Window, row_digests
 from stages.sft.reweighting.baselines import boxed_tokens
 from stages.sft.reweighting.diagnostics import Concentration
+from stages.sft.settings import SftSettings
 from tests.stages.sft.test_arithmetic import OneProcess
 from tests.tiny import make_tiny_tokenizer
+
+PAGE = Path(package.__file__).parents[2] / "docs" / "methods.md"
 
 
 class Reference(OneProcess):
@@ -139,3 +147,19 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     ):
         with pytest.raises(StageError, match=message):
             make_method(CustomSettings(name="custom", **settings), None, 0)
+
+
+def test_the_method_of_the_documentation_trains(
+    sft_context: Callable[..., Context[SftSettings]], tmp_path: Path
+) -> None:
+    """The example of docs/methods.md, run as it stands there."""
+    text = PAGE.read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [config] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    method = yaml.safe_load(config)["sft"]["method"]
+    file = tmp_path / method["file"]
+    file.write_text(code, encoding="utf-8")
+    context = sft_context("run", method={**method, "file": str(file)})
+    assert sft.run(context).proof["steps"] == 3
+    curve = (context.record / "metrics.jsonl").read_text(encoding="utf-8")
+    assert '"kl"' in curve, "its weights are described like any other's"
