@@ -4,36 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.sft.method_settings import (
-    CustomSettings,
-    DftSettings,
-    IwSftSettings,
-    MethodSettings,
-    NoiseSettings,
-    RandomSettings,
-    UniformSettings,
-    VcoreSettings,
-)
+from stages.sft import method_settings
 from stages.sft.reweighting.base import Method
 from stages.sft.reweighting.baselines import Dft, IwSft, Noise, RandomTokens
 from stages.sft.reweighting.custom import load_method
 from stages.sft.reweighting.vcore import Vcore
 
 
-def make_method(settings: MethodSettings, tokenizer: Any, seed: int) -> Method:
+def make_method(settings: method_settings.MethodSettings, tokenizer: Any, seed: int) -> Method:
     """The method that the settings describe, in its initial state."""
     match settings:
-        case UniformSettings():
+        case method_settings.UniformSettings():
             return Method()
-        case DftSettings():
+        case method_settings.DftSettings():
             return Dft()
-        case IwSftSettings():
+        case method_settings.IwSftSettings():
             return IwSft(settings)
-        case RandomSettings():
+        case method_settings.RandomSettings():
             return RandomTokens(settings, tokenizer, seed)
-        case NoiseSettings():
+        case method_settings.NoiseSettings():
             return Noise(settings, seed)
-        case VcoreSettings():
+        case method_settings.VcoreSettings():
             return Vcore(settings)
-        case CustomSettings():
+        case method_settings.CustomSettings():
             return load_method(settings)

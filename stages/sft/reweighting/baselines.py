@@ -76,8 +76,7 @@ class RandomTokens(Method):
         return [{"factors": factor * mask.float()} for mask in masks]
 
     def _chosen(self, batch: Batch, step: int) -> Tensor:
-        draws = draw_for_rows(batch, self.seed, step, lambda generator, count: generator.random(count))
-        chosen = draws < self.settings.kept
+        chosen = draw_for_rows(batch, self.seed, step, np.random.Generator.random) < self.settings.kept
         if self.settings.keep_boxed:
             rows = zip(batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy(), strict=True)
             for row, (tokens, labels) in enumerate(rows):
@@ -98,9 +97,7 @@ class Noise(Method):
         self.seed = seed
 
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
-        def draw(generator: np.random.Generator, count: int) -> np.ndarray:
-            return generator.standard_normal(count)
-
+        draw = np.random.Generator.standard_normal
         return [{"utility": draw_for_rows(batch, self.seed, window.step, draw)} for batch in window.batches]
 
     def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:

@@ -46,7 +46,7 @@ class VarianceControl:
         self._losses[1] += (losses.double() * factors.double()).sum().item()
 
     def alpha(self, model: Evaluator) -> float:
-        """The factor on the step's gradient; 1 where it is undefined (one trajectory, no spread) or not asked for."""
+        """The factor on the step's gradient; 1 where it is undefined (one trajectory, no spread) or off."""
         value = 1.0
         if self.name == "trajectories":
             value = variance_ratio(model.of_all_ranks(self._uniform), model.of_all_ranks(self._weighted))
