@@ -1,4 +1,4 @@
-"""Settings of the token weighting methods. Where a paper and its code differ, or leave something open, the choice is a field."""
+"""Settings of the token weighting methods. What a paper and its code do differently, or leave open, is a field."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class UniformSettings(StageSettings):
 
 
 class DftSettings(StageSettings):
-    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629): each token's loss times the model's own probability of that token."""
+    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629): a token's loss times its probability under the model."""
 
     name: Literal["dft"] = identity("dft")
 
 
 class IwSftSettings(StageSettings):
-    """Importance-weighted SFT (Qin & Springenberg 2025, arXiv 2507.12856), relative to the model that training starts from.
+    """Importance-weighted SFT (Qin & Springenberg 2025, arXiv 2507.12856), relative to the initial model.
 
-    Every token of a trajectory has the weight exp(temperature * mean log-ratio to that model), as in its authors' code.
+    Every token of a trajectory has the weight exp(temperature * mean log-ratio to it), as in its authors' code.
     """
 
     name: Literal["iw_sft"] = identity("iw_sft")
@@ -49,7 +49,7 @@ class IwSftSettings(StageSettings):
 
 
 class RandomSettings(StageSettings):
-    """The Random baseline of the VCORE paper: a random share of the tokens keep their loss, the boxed answer always does."""
+    """The Random baseline of the VCORE paper: a random share of the tokens and the boxed answer keep their loss."""
 
     name: Literal["random"] = identity("random")
     kept: float = identity(0.2, gt=0, le=1)
@@ -59,66 +59,87 @@ class RandomSettings(StageSettings):
 
 
 class NoiseSettings(StageSettings):
-    """Control for VCORE: Gibbs weights of pure noise, exactly as far from uniform. What it does, no utility is needed for."""
+    """Control for VCORE: Gibbs weights of noise, exactly as far from uniform. Shows what sharp weights alone do."""
 
     name: Literal["noise"] = identity("noise")
     kl: float = identity(0.05, gt=0)
     """KL(weights || uniform) of each trajectory, in nats."""
 
 
+_BOTH_PRESETS: dict[str, Any] = {
+    "utility": "finite_difference",
+    "epsilon": 1e-4,
+    "direction": "fresh",
+    "probe_fraction": 1.0,
+    "temperature": 5e3,
+    "unmeasurable": "warn",
+}
+"""Step and temperature are Table 5's for Qwen3-4B on maths (epsilon 1e-4, tau * epsilon 0.5)."""
 PRESETS: dict[str, dict[str, Any]] = {
-    # The paper's formulas with Table 5's values for Qwen3-4B on maths (epsilon 1e-4, tau * epsilon 0.5).
     "paper": {
-        "utility": "finite_difference",
-        "epsilon": 1e-4,
-        "direction": "fresh",
-        "probe_fraction": 1.0,
+        **_BOTH_PRESETS,
         "probe_clip": None,
-        "temperature": 5e3,
         "variance_control": "trajectories",
         "max_alpha": None,
         "normalisation": "trajectories",
-        "unmeasurable": "warn",
     },
-    # What the released code computes: clipped probe gradient, dropout drawn anew between the two losses, the loss ratio of each
-    # micro-batch (of one row), and a trajectory's weights multiplied by its length.
+    # A clipped probe gradient, dropout drawn anew between the two losses, the loss ratio of each micro-batch (of one
+    # row), and a trajectory's weights multiplied by its length.
     "official": {
-        "utility": "finite_difference",
-        "epsilon": 1e-4,
+        **_BOTH_PRESETS,
         "utility_dropout": "independent",
-        "direction": "fresh",
-        "probe_fraction": 1.0,
         "probe_clip": 1.0,
-        "temperature": 5e3,
         "variance_control": "loss_ratio_per_trajectory",
         "max_alpha": 1.0,
         "normalisation": "tokens",
-        "unmeasurable": "warn",
     },
 }
+"""The paper's formulas as printed, and what its released code computes."""
+BFLOAT16_DEFAULTS: dict[str, Any] = {"utility": "central_difference", "target_rms": 0.3}
+"""Defaults where `sft.dtype` is bfloat16, in which only larger loss changes stand out from rounding."""
+
+
+def with_bfloat16_defaults(method: Any) -> Any:
+    """A `vcore` method as it is written, with `BFLOAT16_DEFAULTS` added; others, presets and jvp stay as they are."""
+    if not isinstance(method, dict) or method.get("name") != "vcore":
+        return method
+    if "preset" in method or method.get("utility") == "jvp":
+        return method
+    return {**BFLOAT16_DEFAULTS, **({"target_rms": None} if method.get("epsilon") else {}), **method}
+
+
+VarianceControlName = Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"]
 
 
 class VcoreSettings(StageSettings):
-    """VCORE (arXiv 2510.27462): more weight on tokens whose loss falls along the gradient of an independent probe batch."""
+    """VCORE (arXiv 2510.27462): more weight on tokens whose loss falls along the gradient of a separate probe batch.
+
+    Defaults depend on what is given. What a config leaves out is filled in by the first of these that has a value:
+    1. `BFLOAT16_DEFAULTS` under `sft.dtype: bfloat16`, but not with a preset or with jvp;
+    2. the values of a `preset` (`PRESETS`), but for another step or sharpness beside one that is given;
+    3. None for `kl` beside a temperature, and for `target_rms` beside an epsilon or with jvp;
+    4. the defaults below. A run's config.json holds the values as filled in.
+    """
 
     name: Literal["vcore"] = identity("vcore")
     preset: Literal["paper", "official"] | None = execution(None)
-    """Values for all fields that are not given themselves: `paper` as printed, `official` as its released code computes."""
+    """Values (`PRESETS`) for fields not given: `paper` as printed, `official` as the released code computes."""
 
     utility: Literal["finite_difference", "central_difference", "jvp"] = identity("finite_difference")
-    """How s_t = <g, grad l_t> is measured: l(theta) - l(theta - eps g) as in the paper, the more exact l(theta + eps g) -
-    l(theta - eps g) (the default with bfloat16), or `jvp`: forward-mode differentiation, exact and without a step."""
+    """How s_t = <g, grad l_t> is measured: l(theta) - l(theta - eps g) as in the paper, the more exact l(theta + eps g)
+    - l(theta - eps g) (the default with bfloat16), or `jvp`: forward-mode differentiation, exact and without a step."""
     target_rms: float | None = identity(0.03, gt=0)
-    """Root mean square of the loss change in nats that the step is steered to. bfloat16 defaults to 0.3. None: use `epsilon`."""
+    """Root mean square in nats that the step steers the loss change to (bfloat16: 0.3). None: use `epsilon`."""
     epsilon: float | None = identity(None, gt=0)
     """A fixed step along the (clipped) direction, as in the paper, instead of `target_rms`."""
     utility_dropout: Literal["off", "independent"] = identity("off")
-    """Dropout in the losses that are subtracted. `independent` draws new masks for each, as the released code does: their noise then
-    exceeds the utilities."""
+    """Dropout in the losses that are subtracted. `independent` draws new masks for each, as the released code does:
+    their noise then exceeds the utilities."""
 
     direction: Literal["fresh", "ema"] = identity("fresh")
-    """`fresh`: the gradient of each step's probe batch, as in the paper. `ema`: an average over the steps' probes, which at small
-    learning rates is the better direction even from tiny probes; at large ones it lags behind and misleads (docs/methods.md)."""
+    """`fresh`: the gradient of each step's probe batch, as in the paper. `ema`: an average over the steps' probes, at
+    small learning rates the better direction even from tiny probes; at large ones it lags behind and misleads
+    (docs/methods.md)."""
     ema_decay: float = identity(0.9, gt=0, lt=1)
     probe_fraction: float = identity(0.125, gt=0)
     """Size of the probe batch as a share of `batch_size` (the paper: 1), at least one row."""
@@ -130,33 +151,33 @@ class VcoreSettings(StageSettings):
     kl: float | None = identity(0.05, ge=0)
     """Sharpness as the divergence KL(weights || uniform) in nats that each trajectory may use; 0 is uniform."""
     temperature: float | None = identity(None, gt=0)
-    """Sharpness as a fixed temperature: weights = softmax(s / temperature). The tau of the paper's Table 5 and code divides."""
+    """Sharpness as a fixed temperature: weights = softmax(s / temperature). Tau in the paper's Table 5 and code."""
     inverse_temperature: float | None = identity(None, ge=0)
-    """Sharpness as a fixed multiplier: weights = softmax(inverse_temperature * s). The tau of the paper's printed formula multiplies."""
+    """Sharpness as a fixed factor: weights = softmax(inverse_temperature * s). Tau in the paper's formula."""
     max_relative_weight: float | None = identity(None, gt=1)
     """No token weighs more than this times its trajectory's mean weight; what is cut goes to the other tokens."""
 
-    variance_control: Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"] = identity(
-        "trajectories"
-    )
-    """Factor alpha on the update. `trajectories`: the paper's sqrt(V_uniform / V_weighted) over the step's trajectories; `tokens`: the
-    same over its tokens; `loss_ratio`: L_uniform / L_weighted of the whole step; `loss_ratio_per_trajectory`: of each trajectory, as
-    the paper's code does with one row to a micro-batch."""
+    variance_control: VarianceControlName = identity("trajectories")
+    """Factor alpha on the update. `trajectories`: the paper's sqrt(V_uniform / V_weighted), over a step's trajectories;
+    `tokens`: the same over its tokens; `loss_ratio`: L_uniform / L_weighted of the whole step;
+    `loss_ratio_per_trajectory`: of each trajectory, as the paper's code does with one row to a micro-batch."""
     max_alpha: float | None = identity(1.0, gt=0)
     """The largest factor, or None; estimates from few trajectories are biased upwards."""
     normalisation: Literal["tokens", "trajectories"] = identity("tokens")
-    """`tokens`: a trajectory counts by its length, as in the paper's code. `trajectories`: all count the same, as in its text."""
+    """`tokens`: a trajectory counts by its length, as in the paper's code. `trajectories`: all alike, as in its
+    text."""
 
     max_neutral_share: float = identity(0.1, ge=0, le=1)
-    """Tokens whose utility is not finite count as neutral; the run stops where they are more than this share of a step's."""
+    """Tokens whose utility is not finite count as neutral; a run stops where they exceed this share of a step."""
     unmeasurable: Literal["stop", "warn"] = identity("stop")
-    """What happens where the first step's loss changes over a fixed `epsilon` are rounding. A steered step only warns."""
+    """What to do if the first step's loss changes over a fixed `epsilon` are rounding. A steered step only warns."""
     diagnostics_steps: int = execution(50, gt=0)
     """Optimizer steps between two checks of the utilities against rounding and against a second probe."""
 
     @model_validator(mode="before")
     @classmethod
-    def _fill(cls, values: Any) -> Any:
+    def _fill_in(cls, values: Any) -> Any:
+        """The rules of the class docstring, but for bfloat16, of which only `SftSettings` knows."""
         if not isinstance(values, dict):
             return values
         if isinstance(preset := values.get("preset"), str) and preset in PRESETS:
@@ -174,11 +195,10 @@ class VcoreSettings(StageSettings):
     @model_validator(mode="after")
     def _consistent(self) -> VcoreSettings:
         require_one(self, "kl", "temperature", "inverse_temperature")
-        if self.utility == "jvp":
-            if self.epsilon is not None or self.target_rms is not None:
-                raise ValueError("utility jvp takes no step: leave out epsilon and target_rms")
-        else:
+        if self.utility != "jvp":
             require_one(self, "target_rms", "epsilon")
+        elif self.epsilon is not None or self.target_rms is not None:
+            raise ValueError("utility jvp takes no step: leave out epsilon and target_rms")
         if self.utility_dropout == "independent" and self.utility != "finite_difference":
             raise ValueError(
                 "utility_dropout independent is how the released code differs; it exists for finite_difference only"
@@ -187,7 +207,7 @@ class VcoreSettings(StageSettings):
 
 
 class CustomSettings(StageSettings):
-    """A method of your own: a Python file with a class that derives from `stages.sft.reweighting.base.Method`. See docs/methods.md."""
+    """Your own method: a file with a class derived from `stages.sft.reweighting.base.Method`. See docs/methods.md."""
 
     name: Literal["custom"] = identity("custom")
     file: str = execution()
@@ -197,7 +217,7 @@ class CustomSettings(StageSettings):
     """Keyword arguments of the class."""
 
 
-Method = Annotated[
+MethodSettings = Annotated[
     UniformSettings | DftSettings | IwSftSettings | RandomSettings | NoiseSettings | VcoreSettings | CustomSettings,
     Field(discriminator="name"),
 ]

@@ -24,45 +24,36 @@ from stages.training.proof import training_proof
 from stages.training.rows import read_rows
 from stages.training.setup import prepare_torch
 
-OWNED_OPTIONS: dict[str, str] = {
-    **{
-        name: f"sft.{name}"
-        for name in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "max_length", "max_steps")
-    },
-    **{
-        name: f"sft.{name}"
-        for name in ("adam_beta1", "adam_beta2", "adam_epsilon", "gradient_checkpointing", "completion_only_loss")
-    },
-    **{name: f"sft.{name}" for name in ("packing", "logging_steps")},
-    **dict.fromkeys(("packing_strategy", "padding_free", "eval_packing"), "sft.packing"),
-    **dict.fromkeys(("bf16", "fp16", "model_init_kwargs", "bf16_full_eval", "fp16_full_eval"), "sft.dtype"),
-    **dict.fromkeys(
-        ("per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"), "sft.micro_batch_size"
-    ),
-    **dict.fromkeys(("save_steps", "save_strategy", "save_total_limit", "save_only_model"), "sft.checkpoint_steps"),
-    **dict.fromkeys(("logging_strategy", "logging_first_step", "logging_nan_inf_filter"), "sft.logging_steps"),
-    **dict.fromkeys(("seed", "data_seed", "full_determinism"), "seed"),
-    **dict.fromkeys(("use_cpu", "local_rank", "dataloader_pin_memory"), "execution.device"),
-    **dict.fromkeys(
-        ("deepspeed", "fsdp", "fsdp_config", "parallelism_config"),
-        "data parallelism (torchrun): token weights move and probe whole parameters, which sharding splits; LoRA makes large models fit",
-    ),
-    **dict.fromkeys(("ddp_backend", "ddp_find_unused_parameters", "average_tokens_across_devices"), "execution.device"),
-    **dict.fromkeys(
-        ("eval_strategy", "eval_steps", "eval_on_start", "load_best_model_at_end"),
-        "the generate and score stages for evaluation",
-    ),
-    "assistant_only_loss": "sft.completion_only_loss",
-    "label_smoothing_factor": "sft.method",
-    "loss_type": "sft.method",
-    "lr_scheduler_type": "sft.schedule",
-    "num_train_epochs": "sft.epochs",
-    "output_dir": "home",
-    "push_to_hub": "the checkpoint folder and your own upload",
-    "report_to": "sft.trackers",
-    "disable_tqdm": "the pipeline's own progress line",
-    "use_liger_kernel": "no kernel option: it replaces the head that token weights need",
+SAME_NAMES = (
+    *("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("max_length", "gradient_checkpointing", "completion_only_loss", "packing", "logging_steps"),
+)
+"""Settings that are options of SFTConfig under the same name."""
+OWNERS = {
+    **{f"sft.{name}": name for name in SAME_NAMES},
+    "sft.packing": "packing packing_strategy padding_free eval_packing",
+    "sft.dtype": "bf16 fp16 model_init_kwargs bf16_full_eval fp16_full_eval",
+    "sft.micro_batch_size": "per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size",
+    "sft.checkpoint_steps": "save_steps save_strategy save_total_limit save_only_model",
+    "sft.logging_steps": "logging_steps logging_strategy logging_first_step logging_nan_inf_filter",
+    "sft.completion_only_loss": "completion_only_loss assistant_only_loss",
+    "sft.method": "label_smoothing_factor loss_type",
+    "sft.schedule": "lr_scheduler_type",
+    "sft.epochs": "num_train_epochs",
+    "sft.max_steps": "max_steps",
+    "sft.trackers": "report_to",
+    "seed": "seed data_seed full_determinism",
+    "home": "output_dir",
+    "execution.device": "use_cpu local_rank dataloader_pin_memory ddp_backend ddp_find_unused_parameters "
+    "average_tokens_across_devices",
+    "data parallelism (torchrun): token weights move and probe whole parameters, which sharding splits; LoRA makes "
+    "large models fit": "deepspeed fsdp fsdp_config parallelism_config",
+    "the generate and score stages for evaluation": "eval_strategy eval_steps eval_on_start load_best_model_at_end",
+    "the checkpoint folder and your own upload": "push_to_hub",
+    "the pipeline's own progress line": "disable_tqdm",
+    "no kernel option: it replaces the head that token weights need": "use_liger_kernel",
 }
+OWNED_OPTIONS = {name: owner for owner, names in OWNERS.items() for name in names.split()}
 """Options of SFTConfig that the pipeline sets itself -> where a user sets them."""
 
 
@@ -80,22 +71,11 @@ def run(ctx: Context[SftSettings]) -> Result:
     base = ctx.inputs["model"] / "model"
     frozen_dtype = settings.dtype if settings.lora else "float32"  # what is trained stays float32
     model, tokenizer = load_model_and_tokenizer(base, frozen_dtype)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and settings.max_length > positions:
-        raise StageError(
-            f"sft.max_length is {settings.max_length}, but the model has {positions} positions",
-            f"Set max_length to {positions} or less.",
-        )
-    arguments = trainer_config(ctx)
-    if arguments.n_gpu > 1:
-        raise StageError(
-            f"one process sees {arguments.n_gpu} GPUs: torch's DataParallel would split the batch behind the method's back",
-            "Set CUDA_VISIBLE_DEVICES to one of them, or start one process for each with torchrun.",
-        )
+    _check_length(settings.max_length, model)
     callback = StageCallback(ctx, "sft", shown=("loss",))
     trainer = ReweightingTrainer(
         model=model,
-        args=arguments,
+        args=trainer_config(ctx),
         train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
@@ -103,36 +83,28 @@ def run(ctx: Context[SftSettings]) -> Result:
         method=make_method(settings.method, tokenizer, ctx.seed),
         note=ctx.note,
     )
-    kept = len(trainer.train_dataset)
-    _report_truncation(ctx, trainer.train_dataset, total=len(rows), stops=tokenizer.eos_token_id)
+    dataset = trainer.train_dataset
+    _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)
     train(ctx, trainer)
     trained = whole_model(ctx, trainer)
     if not ctx.main:
         return Result({})
     write_json(ctx.record / "token_weights.json", trainer.snapshots.taken)
-    merge_difference = None
+    merged: dict[str, float] = {}
     if settings.lora:
-        trained, merge_difference = merge_adapter(
-            trained, trainer.train_dataset[0]["input_ids"], ctx.output / "adapter"
-        )
-    save_checkpoint(trained, tokenizer, ctx.output / "model", settings.dtype)
+        trained, merged["merge_difference"] = merge_adapter(trained, dataset[0]["input_ids"], ctx.output / "adapter")
+    saved, steps = ctx.output / "model", planned_steps(settings, len(dataset))
+    save_checkpoint(trained, tokenizer, saved, settings.dtype)
     proof = training_proof(
-        trained,
-        tokenizer,
-        before=base,
-        after=ctx.output / "model",
-        dtype=settings.dtype,
-        state=trainer.state,
-        planned_steps=planned_steps(settings, kept),
+        trained, tokenizer, before=base, after=saved, dtype=settings.dtype, state=trainer.state, planned_steps=steps
     )
-    if merge_difference is not None:
-        proof["merge_difference"] = merge_difference
     metrics = {
-        "rows": kept,
-        "rows_left_out": len(rows) - kept,
+        "rows": len(dataset),
+        "rows_left_out": len(rows) - len(dataset),
         "tokens_per_second": round(callback.tokens_per_second, 1),
+        "loss_last": proof["loss_last"],
     }
-    return Result(proof, {**metrics, "loss_last": proof["loss_last"]})
+    return Result({**proof, **merged}, metrics)
 
 
 def read_demonstrations(path: Path) -> list[dict[str, Any]]:
@@ -143,8 +115,7 @@ def read_demonstrations(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         for field in ("prompt", "completion"):
             messages = row.get(field)
-            good = isinstance(messages, list) and messages and all(_is_message(message) for message in messages)
-            if not good:
+            if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
                 raise StageError(
                     f"{path}:{number}: {field!r} must be a list of messages with role and content",
                     "Check the columns in `data.sft`.",
@@ -156,6 +127,15 @@ def _is_message(message: Any) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(field), str) for field in ("role", "content"))
 
 
+def _check_length(max_length: int, model: Any) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and max_length > positions:
+        raise StageError(
+            f"sft.max_length is {max_length}, but the model has {positions} positions",
+            f"Set max_length to {positions} or less.",
+        )
+
+
 def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
     """The SFTConfig of a run: everything that matters written out, then the user's further options."""
     settings = ctx.settings
@@ -163,44 +143,43 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
     micro_batch = settings.micro_batch_size or share
     if rest or share % micro_batch:
         raise StageError(
-            f"batch_size {settings.batch_size} does not split into {os.environ['WORLD_SIZE']} processes of micro-batches of {micro_batch}",
+            f"batch_size {settings.batch_size} does not split into {os.environ['WORLD_SIZE']} processes of "
+            f"micro-batches of {micro_batch}",
             "Choose sft.batch_size, sft.micro_batch_size and the number of processes so that they divide.",
         )
     options = {
         **shared_trainer_options(ctx, logging_steps=settings.logging_steps, checkpoint_steps=settings.checkpoint_steps),
-        "learning_rate": settings.learning_rate,
+        **{name: getattr(settings, name) for name in SAME_NAMES},
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "warmup_steps": settings.warmup_steps,
         "optim": "adamw_torch",
-        "adam_beta1": settings.adam_beta1,
-        "adam_beta2": settings.adam_beta2,
-        "adam_epsilon": settings.adam_epsilon,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "max_length": settings.max_length,
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": share // micro_batch,
         "num_train_epochs": settings.epochs if settings.epochs is not None else 1.0,
         "max_steps": settings.max_steps if settings.max_steps is not None else -1,
         "bf16": settings.dtype == "bfloat16",
         "fp16": False,
-        "completion_only_loss": settings.completion_only_loss,
         "loss_type": "nll",
-        "packing": settings.packing,
-        "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "truncation_mode": "keep_start",
         "shuffle_dataset": False,  # the sampler draws a fresh order each epoch
         **settings.trainer,
     }
     try:
-        return SFTConfig(**options)
+        config = SFTConfig(**options)
     except (ValueError, TypeError) as error:
         raise StageError(f"TRL refuses these options: {error}", "Check `sft.trainer` and `sft.dtype`.") from error
+    if config.n_gpu > 1:
+        raise StageError(
+            f"one process sees {config.n_gpu} GPUs: torch's DataParallel would split the batch behind the method's "
+            "back",
+            "Set CUDA_VISIBLE_DEVICES to one of them, or start one process for each with torchrun.",
+        )
+    return config
 
 
 def planned_steps(settings: SftSettings, rows: int) -> int:
-    """Optimizer steps that the settings ask for on this many rows; an epoch's last step may have fewer than `batch_size` rows."""
+    """Optimizer steps that the settings ask for on this many rows; an epoch's last step may have fewer than
+    `batch_size` rows."""
     if settings.max_steps is not None:
         return settings.max_steps
     assert settings.epochs is not None  # the settings hold exactly one of the two
@@ -208,21 +187,21 @@ def planned_steps(settings: SftSettings, rows: int) -> int:
 
 
 def _report_truncation(ctx: Context[SftSettings], dataset: Dataset, *, total: int, stops: int) -> None:
-    limit = ctx.settings.max_length
-    if len(dataset) == 0:
+    limit, rows = ctx.settings.max_length, len(dataset)
+    if rows == 0:
         raise StageError(
             f"all {total} rows lose their whole completion at sft.max_length {limit}", "Raise sft.max_length."
         )
-    if len(dataset) < total:
-        ctx.note(
-            f"{total - len(dataset)} of {total} rows left out: their whole completion lies beyond max_length {limit}"
-        )
+    if rows < total:
+        ctx.note(f"{total - rows} of {total} rows left out: their whole completion lies beyond max_length {limit}")
     unended = [row for row in dataset if stops not in row["labels"]]
     cut = sum(len(row["input_ids"]) == limit for row in unended)
     if cut:
         ctx.note(f"{cut} of {total} completions are cut at max_length {limit}")
     if len(unended) > cut:
         raise StageError(
-            f"{len(unended) - cut} completions are complete but hold no end-of-sequence token (id {stops}): the model would never stop",
-            "The chat template must end the assistant's turn with the tokenizer's eos_token; set it with `sft.trainer: {eos_token: ...}`.",
+            f"{len(unended) - cut} completions are complete but hold no end-of-sequence token (id {stops}): the model "
+            "would never stop",
+            "The chat template must end the assistant's turn with the tokenizer's eos_token; set it with "
+            "`sft.trainer: {eos_token: ...}`.",
         )

@@ -1,4 +1,4 @@
-"""Settings of the SFT stage. Every default of TRL that changes the result is named here and so stands in the resolved config."""
+"""Settings of the SFT stage. Each default of TRL that changes the result has a field here, and so enters the key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from stages.harness.settings import StageSettings, execution, identity
-from stages.sft.method_settings import Method, VcoreSettings, instead, require_one
+from stages.sft.method_settings import MethodSettings, VcoreSettings, instead, require_one, with_bfloat16_defaults
 
 RESOLUTION = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Relative distance between neighbouring numbers."""
@@ -26,7 +26,9 @@ class LoraSettings(StageSettings):
 class SftSettings(StageSettings):
     """Settings of the SFT stage."""
 
-    method: Method = identity(VcoreSettings())
+    method: MethodSettings = identity(VcoreSettings())
+    """How tokens are weighted. What is left out of a `vcore` method depends on the rest of it and on `dtype`:
+    `VcoreSettings` says how."""
     learning_rate: float = identity(2e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = identity("cosine")
     """Learning rate after the warm-up."""
@@ -37,7 +39,7 @@ class SftSettings(StageSettings):
     weight_decay: float = identity(0.0, ge=0)
     max_grad_norm: float = identity(1.0, gt=0)
     max_length: int = identity(1024, gt=1)
-    """Tokens of prompt and completion together; longer rows are cut at the end, and rows whose whole completion is cut are left out."""
+    """Tokens of prompt and completion; longer rows are cut at the end, and left out where no completion remains."""
     batch_size: int = identity(32, gt=0)
     """Rows per optimizer step."""
     micro_batch_size: int | None = execution(None, gt=0)
@@ -46,7 +48,8 @@ class SftSettings(StageSettings):
     max_steps: int | None = identity(None, gt=0)
     """Optimizer steps, instead of `epochs`."""
     dtype: Literal["float32", "bfloat16"] = identity("float32")
-    """bfloat16: mixed precision (trained weights stay float32, a frozen base under LoRA is bfloat16), and a bfloat16 checkpoint."""
+    """bfloat16: mixed precision (trained weights stay float32, a frozen base under LoRA is bfloat16), and a bfloat16
+    checkpoint."""
     completion_only_loss: bool = identity(True)
     """Whether the prompt's tokens carry no loss."""
     packing: bool = identity(False)
@@ -58,26 +61,18 @@ class SftSettings(StageSettings):
     checkpoint_steps: int = execution(100, gt=0)
     """Optimizer steps between two checkpoints that a stopped run can resume from."""
     trackers: list[Literal["wandb", "trackio"]] = execution([])
-    """Where the curve goes beside `record/metrics.jsonl` and `record/tensorboard`; its own environment variables say which project."""
+    """Where the curve goes besides `record/`; each reads its project from environment variables of its own."""
     trainer: dict[str, Any] = identity({})
     """Further options of `trl.SFTConfig`, by their names there. Options that have a field above are refused."""
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_dependent_defaults(cls, values: Any) -> Any:
+    def _fill_in(cls, values: Any) -> Any:
+        """`max_steps` replaces `epochs`, and bfloat16 changes defaults of `vcore` (see `VcoreSettings`)."""
         values = instead(values, "max_steps", "epochs")
-        if not isinstance(values, dict) or values.get("dtype") != "bfloat16":
-            return values
-        method = values.get("method", {"name": "vcore"})
-        if (
-            not isinstance(method, dict)
-            or method.get("name") != "vcore"
-            or "preset" in method
-            or method.get("utility") == "jvp"
-        ):
-            return values
-        finer = {"utility": "central_difference", **({} if method.get("epsilon") else {"target_rms": 0.3})}
-        return {**values, "method": {**finer, **method}}
+        if isinstance(values, dict) and values.get("dtype") == "bfloat16":
+            return {**values, "method": with_bfloat16_defaults(values.get("method", {"name": "vcore"}))}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> SftSettings:
@@ -89,8 +84,9 @@ class SftSettings(StageSettings):
         method, resolution = self.method, RESOLUTION[self.dtype]
         if isinstance(method, VcoreSettings) and method.unmeasurable == "stop" and (method.epsilon or 1.0) < resolution:
             raise ValueError(
-                f"epsilon {method.epsilon} is below what {self.dtype} resolves ({resolution:.1e}): the loss changes would be rounding; "
-                "leave it out (the step is then steered by target_rms), use utility jvp, or set unmeasurable: warn"
+                f"epsilon {method.epsilon} is below what {self.dtype} resolves ({resolution:.1e}): the loss changes "
+                "would be rounding; leave it out (the step is then steered by target_rms), use utility jvp, or set "
+                "unmeasurable: warn"
             )
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")

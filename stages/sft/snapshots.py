@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.sft.reweighting.base import Method, Window
+from stages.sft.reweighting.base import Method, Window, supervised
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.training import distributed
 
@@ -16,7 +16,7 @@ class Snapshots:
     """Token weights of the training set's first rows at three times; recorded for the report, never trained on.
 
     Attributes:
-        taken: one entry a time: {step, rows: [{prompt, tokens, weights, losses}]}, weights relative to uniform (1 is unchanged).
+        taken: per time {step, rows: [{prompt, tokens, weights, losses}]}, weights relative to uniform (1 is unchanged).
     """
 
     def __init__(self, dataset: Any, tokenizer: Any) -> None:
@@ -32,22 +32,20 @@ class Snapshots:
         """Ask the method for the rows' weights; one row at a time, so that padding plays no part."""
         rows = []
         for index in range(min(ROWS, len(self.dataset))):
-            batch = model.place(model.collate([self.dataset[index]]))
-            mask = batch["labels"][:, 1:] != -100
+            batch = model.model_inputs(model.collate([self.dataset[index]]))
+            mask = supervised(batch)
             window = Window([batch], step, int(mask.sum()) * distributed.world_size(), distributed.world_size())
             factors = method.preview(window, model)
             if factors is None:
                 return
-            rows.append(self._described(batch, mask, factors, model.losses(batch)))
+            rows.append(self._described(batch, mask[0].cpu(), factors[0].cpu(), model.losses(batch)[0].cpu()))
         self.taken.append({"step": step, "rows": rows})
 
     def _described(self, batch: Any, mask: Any, factors: Any, losses: Any) -> dict[str, Any]:
-        kept = mask[0].cpu()
-        tokens = batch["input_ids"][0, 1:].cpu()[kept].tolist()[:MOST_TOKENS]
-        prompt = batch["input_ids"][0].cpu()[batch["labels"][0].cpu() == -100]
+        ids = batch["input_ids"][0].cpu()
         return {
-            "prompt": self.tokenizer.decode(prompt, skip_special_tokens=True),
-            "tokens": [self.tokenizer.decode([token]) for token in tokens],
-            "weights": [round(value, 4) for value in factors[0].cpu()[kept].tolist()[:MOST_TOKENS]],
-            "losses": [round(value, 4) for value in losses[0].cpu()[kept].tolist()[:MOST_TOKENS]],
+            "prompt": self.tokenizer.decode(ids[batch["labels"][0].cpu() == -100], skip_special_tokens=True),
+            "tokens": [self.tokenizer.decode([token]) for token in ids[1:][mask].tolist()[:MOST_TOKENS]],
+            "weights": [round(value, 4) for value in factors[mask].tolist()[:MOST_TOKENS]],
+            "losses": [round(value, 4) for value in losses[mask].tolist()[:MOST_TOKENS]],
         }

@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.diagnostics import rank_agreement
-from stages.sft.reweighting.utility import ForwardMode
+from stages.sft.reweighting.utility import Derivatives
 from stages.sft.reweighting.vcore import Vcore
 from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
@@ -143,11 +143,11 @@ def agreement_with_exact(trainer: ReweightingTrainer) -> float | None:
     if not isinstance(method, Vcore) or method._direction is None:
         return None
     evaluator = trainer.evaluator
-    batch = evaluator.place(evaluator.collate([trainer.train_dataset[index] for index in range(8)]))
+    batch = evaluator.model_inputs(evaluator.collate([trainer.train_dataset[index] for index in range(8)]))
     mask = batch["labels"][:, 1:] != -100
-    measured = method.measurement.again(batch, evaluator, method._direction)
+    measured = method.measurement.measure(batch, evaluator, method._direction)
     evaluator.bfloat16, kept = False, evaluator.bfloat16
-    exact = ForwardMode().again(batch, evaluator, method._direction)
+    exact = Derivatives().measure(batch, evaluator, method._direction)
     evaluator.bfloat16 = kept
     found = rank_agreement(measured, exact, mask)
     return sum(found) / len(found)

@@ -1,24 +1,29 @@
-"""What a token weighting method sees and what it answers."""
+"""What a token weighting method sees and what it answers: all that a method of your own needs to import."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import torch
+import numpy as np
+from torch import Tensor
 
 Batch = dict[str, Any]
 """One collated micro-batch: input_ids, attention_mask and labels, each [rows, positions]."""
 
-Direction = list[torch.Tensor]
-"""A direction in the space of the trained parameters: one tensor for each of them, in the order of `model.parameters()`."""
+Prepared = dict[str, Tensor]
+"""What a method has evaluated for one micro-batch before any of the window is trained on."""
+
+Direction = list[Tensor]
+"""A direction in the space of the trained parameters: a tensor for each, in the order of `model.parameters()`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The micro-batches of one optimizer step that this process trains on, before any of them has been through the model.
+    """The micro-batches of one optimizer step that this process trains on, before any has been through the model.
 
     With several processes the counts are those of all of them together.
     """
@@ -33,57 +38,47 @@ class Window:
 
 
 class Evaluator(Protocol):
-    """Evaluations of the model that a method can ask for. None of them draws from the global random state or leaves a trace."""
+    """Evaluations of the model for a method. None of them draws from the global random state or leaves a trace."""
 
-    def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
+    def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
         """Loss of each next token, [rows, positions - 1], float32, without gradient; 0 where unsupervised.
 
         Without dropout, unless a seed for its masks is given.
         """
-        ...
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
-        """Digest of a row (`rows.row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
-        ...
+        """Digest of a row (see `row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step).
 
         With `part` = (i, n) on the i-th of n equal parts of that batch only.
         """
-        ...
 
-    def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
+    def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         """<direction, grad l_t> of each next token by forward-mode differentiation, [rows, positions - 1], float32."""
-        ...
 
     def perturbed(self, direction: Direction, amount: float) -> AbstractContextManager[None]:
-        """Within: every trained parameter moved by `amount * direction`. After it, also on an exception: restored bit for bit."""
-        ...
+        """Within: all trained parameters moved by `amount * direction`. After, in any case: restored bit for bit."""
 
     def preconditioned(self, direction: Direction) -> Direction:
-        """The direction divided by the root of the optimizer's second moments, as Adam's step is; itself before the first step."""
-        ...
+        """The direction over the root of the optimizer's second moments, as in Adam; itself before the first step."""
 
     def parameter_norm(self) -> float:
         """Euclidean norm of all trained parameters."""
-        ...
 
     def has_dropout(self) -> bool:
         """Whether the training forward drops activations, so that its losses cannot be compared with `losses`."""
-        ...
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         """The sums of these numbers over all processes."""
-        ...
 
     def of_all_ranks(self, values: list[float]) -> list[float]:
         """These lists of all processes, one after the other."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class WindowOutcome:
     """What a method concludes once it has weighted all micro-batches of a window."""
 
     scale: float = 1.0
@@ -94,38 +89,38 @@ class Outcome:
 
 
 class Method:
-    """A token weighting method; the defaults weight uniformly.
+    """A token weighting method; as it stands here it weights uniformly, and the loss stays as TRL computes it.
 
     For each optimizer step the trainer calls `prepare` once, `weigh` for each micro-batch in order, and `finish` once.
     """
 
-    def prepare(self, window: Window, model: Evaluator) -> list[dict[str, torch.Tensor]]:
+    def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
         """Evaluate what `weigh` will need; one dictionary of tensors for each micro-batch of the window."""
         return [{} for _ in window.batches]
 
-    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor | None:
         """Weights for one micro-batch.
 
         Args:
-            losses: loss of each next token in the training forward, [rows, positions - 1], detached, 0 where unsupervised.
+            losses: of each next token in the training forward, [rows, positions - 1], detached, 0 where unsupervised.
             mask: the supervised ones, the same shape.
             prepared: this micro-batch's entry from `prepare`.
 
         Returns:
-            Factors on the token losses, whose weighted sum is divided by the window's supervised tokens; so all ones is uniform
-            weighting. None leaves the losses untouched.
+            Factors on the token losses, whose weighted sum is divided by the window's supervised tokens; so all ones is
+            uniform weighting. None leaves the losses untouched.
         """
         return None
 
-    def finish(self, model: Evaluator) -> Outcome:
+    def finish(self, model: Evaluator) -> WindowOutcome:
         """The factor for the window's gradient, and numbers worth plotting."""
-        return Outcome()
+        return WindowOutcome()
 
-    def preview(self, window: Window, model: Evaluator) -> torch.Tensor | None:
-        """What `weigh` would return for the one micro-batch of `window`, which is shown and not trained on. Changes no state."""
+    def preview(self, window: Window, model: Evaluator) -> Tensor | None:
+        """What `weigh` would return for the one micro-batch of `window`, which is only shown. Changes no state."""
         [batch] = window.batches
         [prepared] = self.prepare(window, model)
-        return self.weigh(model.losses(batch), batch["labels"][:, 1:] != -100, prepared)
+        return self.weigh(model.losses(batch), supervised(batch), prepared)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as JSON values."""
@@ -140,3 +135,17 @@ class Method:
 
     def restore_tensors(self, tensors: Direction) -> None:
         """Take back what `tensors` returned."""
+
+
+def supervised(batch: Batch) -> Tensor:
+    """Which next tokens carry a loss, [rows, positions - 1]."""
+    mask: Tensor = batch["labels"][:, 1:] != -100
+    return mask
+
+
+def row_digests(batch: Batch) -> list[str]:
+    """A digest of each row's tokens and labels without padding: names a row however the rows are batched."""
+    present = batch["attention_mask"].bool().cpu().numpy()
+    tokens, labels = batch["input_ids"].cpu().numpy(), batch["labels"].cpu().numpy()
+    rows = (np.concatenate([tokens[row, here], labels[row, here]]) for row, here in enumerate(present))
+    return [hashlib.blake2b(row.astype(np.int64).tobytes(), digest_size=12).hexdigest() for row in rows]

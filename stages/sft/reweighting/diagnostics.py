@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
-from stages.sft.reweighting.base import Direction, Evaluator, Window
+from stages.sft.reweighting.base import Direction, Evaluator, Window, supervised
 from stages.sft.reweighting.utility import Differences, Measurement
 
 CHECKED_ROWS = 8
 POOR_AGREEMENT = 0.5
-"""Rank correlation of the two one-sided changes below which a warning is due: measured on models with known utilities, it peaks
-together with the true accuracy and stays above this wherever utilities are usable."""
+"""Rank correlation of the two one-sided changes below which a warning is due: measured on models with known utilities,
+it peaks together with the true accuracy and stays above this wherever utilities are usable."""
 NO_AGREEMENT = 0.1
 TOP_SHARE = 0.01
 
@@ -31,58 +32,51 @@ def check_measurement(
     Raises:
         StageError: in the first step the changes over a fixed epsilon are rounding, and the settings say to stop then.
     """
-    batch = {
-        name: value[:CHECKED_ROWS] if isinstance(value, torch.Tensor) else value
-        for name, value in window.batches[0].items()
-    }
-    mask = batch["labels"][:, 1:] != -100
+    first = window.batches[0]
+    batch = {name: value[:CHECKED_ROWS] if isinstance(value, Tensor) else value for name, value in first.items()}
+    mask = supervised(batch)
     metrics: dict[str, float] = {}
     notes: list[str] = []
     if isinstance(measurement, Differences):
         agreement = _mean_over_ranks(rank_agreement(*measurement.both_sides(batch, model, direction), mask), model)
         metrics["rounding_agreement"] = agreement
-        if (
-            settings.epsilon is not None
-            and agreement < NO_AGREEMENT
-            and window.step == 0
-            and settings.unmeasurable == "stop"
-        ):
+        fixed_step = settings.epsilon is not None
+        if fixed_step and agreement < NO_AGREEMENT and window.step == 0 and settings.unmeasurable == "stop":
             raise StageError(
-                f"the utilities are rounding: the loss changes on the two sides of the step have rank correlation {agreement:.2f}",
+                "the utilities are rounding: the loss changes on the two sides of the step have rank correlation "
+                f"{agreement:.2f}",
                 "Leave out sft.method.epsilon, use utility central_difference or jvp, or set unmeasurable: warn.",
             )
         if agreement < POOR_AGREEMENT:
-            cause = (
-                f"epsilon {settings.epsilon}" if settings.epsilon is not None else f"target_rms {settings.target_rms}"
-            )
+            cause = f"epsilon {settings.epsilon}" if fixed_step else f"target_rms {settings.target_rms}"
             notes.append(
-                f"weights may be noise: at {cause} the loss changes on the two sides of the step agree only to rank correlation "
-                f"{agreement:.2f} (step {window.step + 1})"
+                f"weights may be noise: at {cause} the loss changes on the two sides of the step agree only to rank "
+                f"correlation {agreement:.2f} (step {window.step + 1})"
             )
     halves = [model.probe_gradient(2 * settings.probe_fraction, window.step, part=(half, 2)) for half in (0, 1)]
     if all(any(part.any() for part in half) for half in halves):
-        first, second = (measurement.again(batch, model, half) for half in halves)
-        metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(first, second, mask), model)
+        one, other = (measurement.measure(batch, model, half) for half in halves)
+        metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(one, other, mask), model)
     return metrics, notes
 
 
-def rank_agreement(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> list[float]:
-    """Spearman correlation within each row over its supervised tokens; rows of fewer than three or without any spread are left out.
+def rank_agreement(first: Tensor, second: Tensor, mask: Tensor) -> list[float]:
+    """Spearman correlation within each row over its supervised tokens; rows of fewer than three are left out.
 
     Args:
         first, second, mask: [rows, positions].
     """
-    found = []
-    for one, other, kept in zip(first.double().cpu(), second.double().cpu(), mask.cpu(), strict=True):
-        kept = kept & one.isfinite() & other.isfinite()
-        if kept.sum() >= 3:
-            ranks = torch.stack([_ranks(one[kept]), _ranks(other[kept])])
+    correlations = []
+    for one, other, row in zip(first.double().cpu(), second.double().cpu(), mask.cpu(), strict=True):
+        usable = row & one.isfinite() & other.isfinite()
+        if usable.sum() >= 3:
+            ranks = torch.stack([_ranks(one[usable]), _ranks(other[usable])])
             value = torch.corrcoef(ranks)[0, 1].item()
-            found.append(value if math.isfinite(value) else 0.0)  # no spread at all: nothing agrees
-    return found
+            correlations.append(value if math.isfinite(value) else 0.0)  # no spread at all: nothing agrees
+    return correlations
 
 
-def _ranks(values: torch.Tensor) -> torch.Tensor:
+def _ranks(values: Tensor) -> Tensor:
     """Ranks with ties at their mean."""
     _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
@@ -101,7 +95,7 @@ class Concentration:
         self._sums = dict.fromkeys(("kl", "ess", "top_share"), 0.0)
         self._rows = 0
 
-    def add(self, factors: torch.Tensor, mask: torch.Tensor) -> None:
+    def add(self, factors: Tensor, mask: Tensor) -> None:
         """Add one micro-batch; both [rows, positions - 1]."""
         weights = factors.double() * mask
         rows = weights.sum(-1) > 0
@@ -116,7 +110,7 @@ class Concentration:
         self._sums["top_share"] += (ordered * within).sum().item()
 
     def metrics(self, model: Evaluator) -> dict[str, float]:
-        """Means over trajectories: `kl` from uniform in nats, `ess` the effective share of tokens, `top_share` the share of weight on
-        the heaviest 1 % of tokens (at least one)."""
+        """Means over trajectories: `kl` from uniform in nats, `ess` the effective share of tokens, `top_share` the
+        share of weight on the heaviest 1 % of tokens (at least one)."""
         *sums, rows = model.sum_over_ranks([*self._sums.values(), float(self._rows)])
         return {name: value / rows for name, value in zip(self._sums, sums, strict=True)} if rows else {}

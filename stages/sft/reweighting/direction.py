@@ -21,7 +21,7 @@ class ProbeDirection:
     def __init__(self, settings: VcoreSettings) -> None:
         self.settings = settings
         self.average: Direction = []
-        """Sum of decay^i * gradient of i steps ago; its scale matters only where a norm does, which takes the bias out."""
+        """Sum of decay^i * gradient of i steps ago; its bias matters only to norms, and is divided out for them."""
         self.steps = 0
         self.size = 0.0
         self.metrics: dict[str, float] = {}
@@ -33,7 +33,7 @@ class ProbeDirection:
         self.metrics = {"probe_grad_norm": size}
         if size == 0.0 or not math.isfinite(size):
             return None
-        direction = self._average(fresh, size) if self.settings.direction == "ema" else fresh
+        direction = self._averaged(fresh, size) if self.settings.direction == "ema" else fresh
         if self.settings.precondition:
             direction = model.preconditioned(direction)
         if direction is not fresh:
@@ -43,13 +43,13 @@ class ProbeDirection:
         self.size = size * factor
         return [part * factor for part in direction]
 
-    def _average(self, fresh: Direction, size: float) -> Direction:
+    def _averaged(self, fresh: Direction, size: float) -> Direction:
         decay = self.settings.ema_decay
         if self.average:
             inner = sum(torch.sum(one * other).item() for one, other in zip(self.average, fresh, strict=True))
             self.metrics["probe_cosine"] = inner / (norm(self.average) * size)
-            for kept, part in zip(self.average, fresh, strict=True):
-                kept.mul_(decay).add_(part, alpha=1 - decay)
+            for mean, part in zip(self.average, fresh, strict=True):
+                mean.mul_(decay).add_(part, alpha=1 - decay)
         else:
             self.average = [part * (1 - decay) for part in fresh]
         self.steps += 1

@@ -1,18 +1,21 @@
-"""Evaluations of a Trainer's model beside its training forward: losses, a probe gradient, losses at moved parameters, utilities."""
+"""Evaluations of a model beside its training forward: losses, also at moved parameters, probe gradients, utilities."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stages.harness.context import StageError
-from stages.sft.reweighting.base import Batch, Direction
+from stages.sft.reweighting.base import Batch, Direction, row_digests, supervised
 from stages.sft.reweighting.forward_mode import ForwardMode
-from stages.sft.reweighting.rows import row_digests
+from stages.sft.trl_internals import DROPOUTS, token_log_probs
 from stages.training import distributed
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -20,79 +23,67 @@ PROBE_STREAM = 1
 """Separates the probe's random stream from others that are drawn by (seed, step)."""
 
 
+@dataclasses.dataclass
 class ModelEvaluator:
-    """Evaluates a causal language model that has TRL's fused head.
+    """Evaluates a causal language model that has TRL's fused head; see `Evaluator` for what the methods give.
 
-    Nothing here touches the global random state, `.grad`, or the train and eval modes that the model was in: a run that evaluates
-    trains exactly as one that does not.
+    Nothing here touches the global random state, `.grad`, or the train and eval modes that the model was in: a run that
+    evaluates trains exactly as one that does not.
 
-    Args:
-        model: the model being trained, as the Trainer calls it (with its autocast), not wrapped for data parallelism.
-        dataset: the tokenised training rows, to draw probe batches from.
-        collate: the Trainer's data collator.
-        place: moves a batch to the model's device.
-        optimizer: the optimizer, asked for only when its moments are needed.
-        batch_size: rows of one optimizer step, over all processes.
-        micro_batch_size: rows of one forward pass.
+    Attributes:
+        model: as the Trainer calls it (with its autocast), not wrapped for data parallelism.
+        dataset, collate: the tokenised training rows, and what makes a batch of some.
+        optimizer: gives the optimizer; called only when its moments are needed.
+        batch_size, micro_batch_size: rows of one optimizer step, over all processes, and of one forward pass.
         bfloat16: whether the model's forward runs under bfloat16 autocast.
         seed: of the probe batches.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        dataset: Any,
-        collate: Callable[[list[dict[str, Any]]], Batch],
-        place: Callable[[Batch], Batch],
-        optimizer: Callable[[], Any],
-        *,
-        batch_size: int,
-        micro_batch_size: int,
-        bfloat16: bool,
-        seed: int,
-    ) -> None:
-        self.model = model
-        self.dataset = dataset
-        self.collate = collate
-        self.place = place
-        self.optimizer = optimizer
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
-        self.bfloat16 = bfloat16
-        self.seed = seed
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._forward_mode: ForwardMode | None = None
+    model: Any
+    dataset: Any
+    collate: Callable[[list[dict[str, Any]]], Batch]
+    optimizer: Callable[[], Any]
+    batch_size: int
+    micro_batch_size: int
+    bfloat16: bool
+    seed: int
 
-    def losses(self, batch: Batch, dropout_seed: int | None = None) -> torch.Tensor:
+    def __post_init__(self) -> None:
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.device = self.parameters[0].device
+
+    @cached_property
+    def _forward_mode(self) -> ForwardMode:
+        return ForwardMode(self.model, self.parameters)
+
+    def model_inputs(self, batch: Batch) -> Batch:
+        """What the model's forward takes of a batch, on the model's device."""
+        return {name: batch[name].to(self.device) for name in MODEL_INPUTS}
+
+    def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
         with self._modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
-            return -self._forward(batch).log_probs.float()
+            return -token_log_probs(self.model, self.model_inputs(batch)).float()
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        rows = range(distributed.rank(), len(self.dataset), distributed.world_size())
+        means: dict[str, float] = {}
+        for batch in self._batches(range(distributed.rank(), len(self.dataset), distributed.world_size())):
+            sums = self.losses(batch).double().sum(-1).cpu()
+            means |= zip(row_digests(batch), (sums / supervised(batch).sum(-1).clamp(min=1)).tolist(), strict=True)
+        return {digest: mean for part in distributed.gather(means) for digest, mean in part.items()}
+
+    def _batches(self, rows: Sequence[int]) -> Iterator[Batch]:
         for start in range(0, len(rows), self.micro_batch_size):
-            batch = self.collate([self.dataset[row] for row in rows[start : start + self.micro_batch_size]])
-            supervised = (batch["labels"][:, 1:] != -100).sum(-1).clamp(min=1)
-            means = self.losses(batch).double().sum(-1).cpu() / supervised
-            found.update(zip(row_digests(batch), means.tolist(), strict=True))
-        merged: dict[str, float] = {}
-        for part in distributed.gather(found):
-            merged.update(part)
-        return merged
+            yield self.collate([self.dataset[row] for row in rows[start : start + self.micro_batch_size]])
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         rows = self.probe_rows(fraction, step, at_least=part[1])[part[0] :: part[1]]
-        own = rows[distributed.rank() :: distributed.world_size()]
-        batches = [
-            self.collate(own[start : start + self.micro_batch_size])
-            for start in range(0, len(own), self.micro_batch_size)
-        ]
+        batches = list(self._batches(rows[distributed.rank() :: distributed.world_size()]))
         total = [torch.zeros_like(parameter) for parameter in self.parameters]
-        [tokens] = self.sum_over_ranks([float(sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in batches))])
+        [tokens] = self.sum_over_ranks([float(sum(int(supervised(batch).sum()) for batch in batches))])
         # Gradient checkpointing works only in training mode; dropout is off in both.
         with self._modes(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
             for batch in batches:
-                loss = -self._forward(batch).log_probs.sum() / max(tokens, 1.0)
+                loss = -token_log_probs(self.model, self.model_inputs(batch)).sum() / max(tokens, 1.0)
                 parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
                 for accumulated, gradient in zip(total, parts, strict=True):
                     if gradient is not None:
@@ -100,23 +91,19 @@ class ModelEvaluator:
         distributed.sum_tensors(total)
         return total
 
-    def probe_rows(self, fraction: float, step: int, at_least: int = 1) -> list[dict[str, Any]]:
-        """The probe batch of an optimizer step: rows drawn without replacement by (seed, step) alone, so a resume draws the same."""
+    def probe_rows(self, fraction: float, step: int, at_least: int = 1) -> list[int]:
+        """Rows of an optimizer step's probe, drawn without replacement by (seed, step), the same on a resume."""
         size = min(len(self.dataset), max(at_least, round(fraction * self.batch_size)))
         draw = np.random.default_rng([PROBE_STREAM, self.seed, step])
-        return [self.dataset[int(index)] for index in draw.choice(len(self.dataset), size, replace=False)]
+        return [int(index) for index in draw.choice(len(self.dataset), size, replace=False)]
 
-    def utilities(self, batch: Batch, direction: Direction) -> torch.Tensor:
-        if self._forward_mode is None:
-            self._forward_mode = ForwardMode(self.model, self.parameters)
-        inputs = self.place({name: batch[name] for name in MODEL_INPUTS})
-        device = self.parameters[0].device.type
-        with self._modes(training=False), torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
-            return self._forward_mode.utilities(inputs, direction)
+    def utilities(self, batch: Batch, direction: Direction) -> Tensor:
+        with self._modes(training=False), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self._forward_mode.utilities(self.model_inputs(batch), direction)
 
     @contextmanager
     def perturbed(self, direction: Direction, amount: float) -> Iterator[None]:
-        kept = [parameter.detach().clone() for parameter in self.parameters]
+        copies = [parameter.detach().clone() for parameter in self.parameters]
         try:
             with torch.no_grad():
                 for parameter, part in zip(self.parameters, direction, strict=True):
@@ -124,40 +111,35 @@ class ModelEvaluator:
             yield
         finally:  # copied back, not subtracted: rounding would not cancel
             with torch.no_grad():
-                for parameter, copy in zip(self.parameters, kept, strict=True):
+                for parameter, copy in zip(self.parameters, copies, strict=True):
                     parameter.copy_(copy)
 
     def preconditioned(self, direction: Direction) -> Direction:
         optimizer = self.optimizer()
-        scaled = []
+        roots = {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 state = optimizer.state.get(parameter, {})
-                if state and "exp_avg_sq" not in state:
+                if not state:
+                    return direction
+                if "exp_avg_sq" not in state:
                     raise StageError(
                         f"{type(optimizer).__name__} keeps no second moments to precondition with",
                         "Set sft.method.precondition to false.",
                     )
-                if not state:
-                    return direction
                 unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
-                scaled.append((id(parameter), unbiased.sqrt().add_(group["eps"])))
-        roots = dict(scaled)
+                roots[id(parameter)] = unbiased.sqrt().add_(group["eps"])
         return [part / roots[id(parameter)] for part, parameter in zip(direction, self.parameters, strict=True)]
 
     def parameter_norm(self) -> float:
         return float(torch.nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters]).item())
 
     def has_dropout(self) -> bool:
-        modules = self.model.modules()
-        if any(isinstance(module, torch.nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules):
+        if any(isinstance(module, DROPOUTS) and module.p > 0 for module in self.model.modules()):
             return True
-        config = self.model.config.to_dict()
-        return any(
-            name.endswith(("dropout", "_pdrop")) and value
-            for name, value in config.items()
-            if isinstance(value, int | float)
-        )
+        options = self.model.config.to_dict().items()
+        rates = [value for name, value in options if name.endswith(("dropout", "_pdrop"))]
+        return any(rate for rate in rates if isinstance(rate, int | float))
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         return [sum(column) for column in zip(*distributed.gather(values), strict=True)]
@@ -165,22 +147,17 @@ class ModelEvaluator:
     def of_all_ranks(self, values: list[float]) -> list[float]:
         return [value for part in distributed.gather(values) for value in part]
 
-    def _forward(self, batch: Batch) -> Any:
-        inputs = self.place({name: batch[name] for name in MODEL_INPUTS})
-        return self.model(**inputs, use_cache=False, fused_lm_head=True)
-
     @contextmanager
     def _modes(self, *, training: bool, dropout_seed: int | None = None) -> Iterator[None]:
-        """Within: train or eval mode; dropout off, or with masks from a seed. The modes and the random state come back."""
+        """Within: train or eval mode; dropout off, or with masks from a seed. Modes and random state come back."""
         modes = [(module, module.training) for module in self.model.modules()]
-        devices = [self.parameters[0].device] if self.parameters[0].is_cuda else []
         try:
             self.model.train(training)
             if dropout_seed is None:
                 for module, _ in modes:
-                    if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+                    if isinstance(module, DROPOUTS):
                         module.eval()
-            with torch.random.fork_rng(devices):
+            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
                 if dropout_seed is not None:
                     torch.manual_seed(dropout_seed)
                 yield

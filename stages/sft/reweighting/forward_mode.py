@@ -1,32 +1,27 @@
-"""Exact token utilities by forward-mode differentiation: d l_t / d epsilon at theta + epsilon * direction, in one pass, without a step.
+"""Exact token utilities by forward-mode differentiation: d l_t / d eps at theta + eps * direction, in one pass.
 
-A pass under `no_grad` keeps activations and their tangents only as long as the next module needs them, so its memory is that of two
-layers whatever the depth, with or without gradient checkpointing in training. Two parts of a model have no forward mode of their own
-and get it here: fused attention kernels, and the chunked head.
+Under `no_grad` activations and their tangents last only until the next module has used them, so the memory is that of
+two layers whatever the depth. Fused attention kernels and the chunked head have no forward mode, and get it here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from torch import Tensor
 
 from stages.harness.context import StageError
-from stages.sft.reweighting.base import Batch, Direction
+from stages.sft.reweighting.base import Batch, Direction, supervised
+from stages.sft.trl_internals import SCALED_LOGITS, attention_set_to, sdpa_attention_forward
 
-ATTENTION = "sdpa_with_forward_mode"
 QUERY_BLOCK = 128
 """Queries whose attention probabilities exist at once while the tangent is computed."""
 TOKEN_CHUNK = 512
 """Tokens whose logits exist at once."""
-SCALED_HEADS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
 class ForwardMode:
@@ -41,87 +36,56 @@ class ForwardMode:
     """
 
     def __init__(self, model: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self.model = model
         self.language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.backbone = self.language_model.base_model
         self.head = self.language_model.get_output_embeddings()
         self._refuse_unsupported()
         positions = {id(parameter): index for index, parameter in enumerate(parameters)}
-        self._backbone_names = {
-            name: positions[id(parameter)]
-            for name, parameter in self.backbone.named_parameters()
-            if id(parameter) in positions
-        }
+        named = ((name, id(parameter)) for name, parameter in self.backbone.named_parameters())
+        self._backbone_positions = {name: positions[key] for name, key in named if key in positions}
         self._head_position = positions.get(id(self.head.weight))
 
     def _refuse_unsupported(self) -> None:
-        fix = "Use utility central_difference or finite_difference, which need nothing of the model."
-        name = type(self.language_model).__name__
-        config = self.language_model.config.get_text_config()
+        config, name = self.language_model.config.get_text_config(), type(self.language_model).__name__
+        reason = ""
         if type(self.head) is not torch.nn.Linear or self.head.bias is not None:
-            raise StageError(
-                f"utility jvp: the head of {name} is a {type(self.head).__name__} with a bias or an adapter", fix
-            )
-        if scaled := [option for option in SCALED_HEADS if getattr(config, option, None) not in (None, 1.0)]:
-            raise StageError(f"utility jvp: {name} scales its logits ({scaled[0]})", fix)
-        if not getattr(self.language_model, "_supports_attention_backend", False):
-            raise StageError(
-                f"utility jvp: the attention of {name} cannot be replaced, and its kernels have no forward mode", fix
-            )
+            reason = f"the head of {name} is a {type(self.head).__name__} with a bias or an adapter"
+        elif scaled := [option for option in SCALED_LOGITS if getattr(config, option, None) not in (None, 1.0)]:
+            reason = f"{name} scales its logits ({scaled[0]})"
+        elif not self.language_model.is_backend_compatible():
+            reason = f"the attention of {name} cannot be replaced, and its kernels have no forward mode"
+        if reason:
+            fix = "Use utility central_difference or finite_difference, which need nothing of the model."
+            raise StageError(f"utility jvp: {reason}", fix)
 
-    def utilities(self, inputs: Batch, direction: Direction) -> torch.Tensor:
-        """d l_t / d epsilon for the supervised next tokens of `inputs`, [rows, positions - 1], float32, 0 elsewhere.
+    def utilities(self, inputs: Batch, direction: Direction) -> Tensor:
+        """d l_t / d eps for the supervised next tokens of `inputs`, [rows, positions - 1], float32, 0 elsewhere.
 
         To be called in the modes and the autocast in which the losses are meant.
         """
-        labels = inputs["labels"][:, 1:]
-        mask = labels != -100
-        with torch.no_grad(), self._attention(), fwAD.dual_level():
+        mask = supervised(inputs)
+        arguments = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
+        attention = attention_set_to(self.language_model, "sdpa_with_forward_mode", attention_with_forward_mode)
+        with torch.no_grad(), attention, fwAD.dual_level():
             duals = {
-                name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[index])
-                for name, index in self._backbone_names.items()
+                name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[position])
+                for name, position in self._backbone_positions.items()
             }
-            out = torch.func.functional_call(
-                self.backbone,
-                duals,
-                kwargs={
-                    "input_ids": inputs["input_ids"],
-                    "attention_mask": inputs["attention_mask"],
-                    "use_cache": False,
-                },
-            )
+            out = torch.func.functional_call(self.backbone, duals, kwargs=arguments)
             hidden, hidden_tangent = fwAD.unpack_dual(out.last_hidden_state[:, :-1][mask])
         with torch.no_grad():
             weight_tangent = None if self._head_position is None else direction[self._head_position]
-            changes = loss_tangent(hidden, hidden_tangent, self.head.weight, weight_tangent, labels[mask])
+            targets = inputs["labels"][:, 1:][mask]
+            changes = loss_tangent(hidden, hidden_tangent, self.head.weight, weight_tangent, targets)
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, changes)
-
-    @contextmanager
-    def _attention(self) -> Iterator[None]:
-        usual = self.language_model.config._attn_implementation
-        self.language_model.set_attn_implementation(ATTENTION)
-        try:
-            yield
-        finally:
-            self.language_model.set_attn_implementation(usual)
 
 
 def loss_tangent(
-    hidden: torch.Tensor,
-    hidden_tangent: torch.Tensor | None,
-    weight: torch.Tensor,
-    weight_tangent: torch.Tensor | None,
-    targets: torch.Tensor,
-) -> torch.Tensor:
-    """Tangent of -log softmax(hidden @ weight.T)[target]: sum over v of (p_v - [v = target]) * dz_v.
+    hidden: Tensor, hidden_tangent: Tensor | None, weight: Tensor, weight_tangent: Tensor | None, targets: Tensor
+) -> Tensor:
+    """Tangent of -log softmax(hidden @ weight.T)[target]: sum over v of (p_v - [v = target]) * dz_v, [tokens], float32.
 
-    Args:
-        hidden: [tokens, width], and its tangent or None where it does not move.
-        weight: [vocabulary, width], and its tangent or None where it does not move.
-        targets: [tokens].
-
-    Returns:
-        [tokens], float32. Logits exist for `TOKEN_CHUNK` tokens at a time.
+    Hidden states are [tokens, width], the weight is [vocabulary, width], and a tangent is None where they do not move.
     """
     parts = []
     for start in range(0, len(hidden), TOKEN_CHUNK):
@@ -137,23 +101,14 @@ def loss_tangent(
 
 
 def attention_with_forward_mode(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
     """The usual fused attention on the primals, and its tangent by the product rule, block by block of queries.
 
-    query, key, value: [rows, heads, positions, width], with fewer heads of keys and values under grouped-query attention.
+    query, key, value: [rows, heads, positions, width]; keys and values have fewer heads under grouped-query attention.
     """
     (query, dq), (key, dk), (value, dv) = (fwAD.unpack_dual(part) for part in (query, key, value))
-    out, _ = sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-    )
+    out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     if dq is None and dk is None and dv is None:
         return out, None
     groups = query.shape[1] // key.shape[1]
@@ -161,21 +116,17 @@ def attention_with_forward_mode(
     dk = torch.zeros_like(key) if dk is None else dk
     dv = torch.zeros_like(value) if dv is None else dv
     key, value, dk, dv = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (key, value, dk, dv))
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    positions = query.shape[2]
+    scale = query.shape[-1] ** -0.5 if options.get("scaling") is None else options["scaling"]
     blocks = []
-    for start in range(0, positions, QUERY_BLOCK):
-        end = min(start + QUERY_BLOCK, positions)
+    for start in range(0, query.shape[2], QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, query.shape[2])
         seen = end if attention_mask is None else key.shape[2]  # causal: later keys are never seen
-        scores = (query[:, :, start:end] @ key[:, :, :seen].mT).float() * scale
-        dscores = (
-            dq[:, :, start:end] @ key[:, :, :seen].mT + query[:, :, start:end] @ dk[:, :, :seen].mT
-        ).float() * scale
+        q, k, v = query[:, :, start:end], key[:, :, :seen], value[:, :, :seen]
+        scores = (q @ k.mT).float() * scale
+        dscores = (dq[:, :, start:end] @ k.mT + q @ dk[:, :, :seen].mT).float() * scale
         if attention_mask is None:
-            later = torch.arange(seen, device=query.device) > torch.arange(start, end, device=query.device).unsqueeze(
-                -1
-            )
-            scores.masked_fill_(later, float("-inf"))
+            positions = torch.arange(seen, device=query.device)
+            scores.masked_fill_(positions > positions[start:end].unsqueeze(-1), float("-inf"))
         elif attention_mask.dtype == torch.bool:
             scores.masked_fill_(~attention_mask[:, :, start:end], float("-inf"))
         else:
@@ -183,10 +134,6 @@ def attention_with_forward_mode(
         weights = torch.softmax(scores, -1).nan_to_num(0.0)  # a padded query may see nothing
         dweights = weights * dscores
         dweights -= weights * dweights.sum(-1, keepdim=True)
-        blocks.append(dweights.to(value.dtype) @ value[:, :, :seen] + weights.to(value.dtype) @ dv[:, :, :seen])
+        blocks.append(dweights.to(v.dtype) @ v + weights.to(v.dtype) @ dv[:, :, :seen])
     tangent = torch.cat(blocks, 2).transpose(1, 2).to(out.dtype).contiguous()
     return fwAD.make_dual(out, tangent), None
-
-
-AttentionInterface.register(ATTENTION, attention_with_forward_mode)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

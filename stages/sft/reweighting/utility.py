@@ -1,7 +1,6 @@
 """Measures token utilities s_t = <g, grad l_t> along a direction g: by differences of the losses, or exactly.
 
-What differences must keep apart from rounding is their size in nats, not the step, so by default a servo steers the step to keep that
-size constant.
+It is the size of the differences in nats that must exceed rounding; so by default a servo steers the step to it.
 """
 
 from __future__ import annotations
@@ -9,15 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from stages.sft.method_settings import VcoreSettings
-from stages.sft.reweighting.base import Batch, Direction, Evaluator, Window
+from stages.sft.reweighting.base import Batch, Direction, Evaluator, Prepared, Window, supervised
 from stages.sft.reweighting.direction import norm
-
-Prepared = dict[str, torch.Tensor]
 
 FIRST_RADIUS = 1e-2
 """Euclidean length of the first trial step, before any loss change has been measured."""
@@ -25,60 +22,44 @@ CALIBRATION_TRIALS = 8
 LARGEST_CALIBRATION_FACTOR = 10.0
 LARGEST_SERVO_FACTOR = 4.0
 LARGEST_BEND = 1.0
-"""Largest RMS of the losses' even change (curvature) relative to the odd one (slope), for central differences. Beyond it a longer step
-changes the losses less, not more, and a servo on the change alone would run away."""
+"""Largest RMS of the losses' even change (curvature) relative to the odd one (slope), for central differences. Beyond
+it a longer step changes the losses less, not more, and a servo on the change alone would run away."""
 LARGEST_RELATIVE_RADIUS = 0.1
 """Largest step relative to the norm of the trained parameters; reached only where the losses hardly respond at all."""
 DROPOUT_STREAM = 2
 """Separates the seeds of dropout masks from other uses of the step."""
 
 
-class Measurement(Protocol):
-    """How utilities are measured."""
+class Derivatives:
+    """Exact utilities, by forward-mode differentiation. `Differences` measures with the same methods."""
 
     def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
         """Evaluate what `utility` needs, for each micro-batch; `size` is the direction's norm."""
-        ...
-
-    def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
-        """Utilities of one micro-batch, [rows, positions - 1]; `losses` are those of the training forward."""
-        ...
-
-    def finish(self, model: Evaluator) -> dict[str, float]:
-        """Numbers about the window's measurement, once all its utilities are known."""
-        ...
-
-    def again(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
-        """Utilities of a batch along a direction, from evaluations of its own, without a change of state."""
-        ...
-
-
-class ForwardMode:
-    """Exact utilities, by forward-mode differentiation."""
-
-    def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
         return [{"utility": model.utilities(batch, direction)} for batch in window.batches]
 
-    def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def utility(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        """Utilities of one micro-batch, [rows, positions - 1]; `losses` are those of the training forward."""
         return prepared["utility"].to(losses.device)
 
     def finish(self, model: Evaluator) -> dict[str, float]:
+        """Numbers about the window's measurement, once all its utilities are known."""
         return {}
 
-    def again(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
+    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> Tensor:
+        """Utilities of a batch along a direction, from evaluations of its own, without a change of state."""
         return model.utilities(batch, direction)
 
 
 @dataclasses.dataclass
-class Change:
-    """Sums over tokens of the squared odd and even loss changes along the step; tokens with a change that is not finite are left out."""
+class LossChange:
+    """Sums over tokens of the squared odd and even loss changes along the step, without those that are not finite."""
 
     squared: float = 0.0
     measured: float = 0.0
     odd_squared: float = 0.0
     even_squared: float = 0.0
 
-    def add(self, change: torch.Tensor, mask: torch.Tensor, even: torch.Tensor | None) -> None:
+    def add(self, change: Tensor, mask: Tensor, even: Tensor | None) -> None:
         """Add one micro-batch: the change that is divided by the step, and the even one where both sides are known."""
         squared, measured = _squares(change, mask)
         self.squared += squared
@@ -87,9 +68,9 @@ class Change:
             self.odd_squared += squared
             self.even_squared += _squares(even, mask)[0]
 
-    def over_ranks(self, model: Evaluator) -> Change:
+    def over_ranks(self, model: Evaluator) -> LossChange:
         """The sums over all processes."""
-        return Change(*model.sum_over_ranks(list(dataclasses.astuple(self))))
+        return LossChange(*model.sum_over_ranks(list(dataclasses.astuple(self))))
 
     @property
     def rms(self) -> float:
@@ -101,18 +82,18 @@ class Change:
 
 
 class Differences:
-    """Utilities from the losses at parameters moved along the direction, with a step that a servo steers."""
+    """Utilities from losses at parameters moved along the direction, with a step that a servo steers."""
 
     def __init__(self, settings: VcoreSettings) -> None:
         self.settings = settings
         self.central = settings.utility == "central_difference"
         self.radius: float | None = None
-        """Length of the step along the direction, |eps g|, as the servo last left it; None before the first measurement."""
+        """Length of the step along the direction, |eps g|, as the servo last left it; None before any measurement."""
         self.step = 0.0
-        self._change = Change()
+        self._change = LossChange()
 
     def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
-        self._change = Change()
+        self._change = LossChange()
         self.step = self.settings.epsilon or self._servo_step(window, model, direction, size)
         return self._evaluate(window.batches, model, direction, self.step, window.step)
 
@@ -122,10 +103,10 @@ class Differences:
             self.radius = FIRST_RADIUS
             base = [model.losses(batch) for batch in window.batches]
             for _ in range(CALIBRATION_TRIALS):
-                seen = Change()
+                seen = LossChange()
                 trials = self._evaluate(window.batches, model, direction, self.radius / size, window.step)
                 for batch, losses, trial in zip(window.batches, base, trials, strict=True):
-                    seen.add(*self._changes(losses, batch["labels"][:, 1:] != -100, trial))
+                    seen.add(*self._changes(losses, supervised(batch), trial))
                 factor = self._servo_factor(seen.over_ranks(model), largest=LARGEST_CALIBRATION_FACTOR)
                 self.radius *= factor
                 if 0.8 < factor < 1.25:
@@ -136,10 +117,8 @@ class Differences:
     def _evaluate(
         self, batches: Sequence[Batch], model: Evaluator, direction: Direction, step: float, seed: int
     ) -> list[Prepared]:
-        """The losses at the ends of the step; one-sided without dropout only the far end, as training yields the near one."""
-        if (
-            self.settings.utility_dropout == "independent"
-        ):  # the near end is then the training forward, with masks of its own
+        """The losses at the step's ends; one-sided without dropout the far one alone: training yields the near one."""
+        if self.settings.utility_dropout == "independent":  # the near end is the training forward, with its own masks
             with model.perturbed(direction, -step):
                 return [{"minus": model.losses(batch, _mask_seed(seed, index))} for index, batch in enumerate(batches)]
         with model.perturbed(direction, -step):
@@ -147,13 +126,9 @@ class Differences:
         if self.central:
             with model.perturbed(direction, step):
                 plus = [model.losses(batch) for batch in batches]
-            prepared = [
-                {"change": (after - before) / 2, "middle": (after + before) / 2}
-                for after, before in zip(plus, minus, strict=True)
-            ]
-            if (
-                model.has_dropout()
-            ):  # then the training losses are no middle to compare with: one batch of clean ones must do
+            ends = zip(plus, minus, strict=True)
+            prepared = [{"change": (after - before) / 2, "middle": (after + before) / 2} for after, before in ends]
+            if model.has_dropout():  # training losses are no middle to compare with: one batch of clean ones must do
                 prepared[0]["base"] = model.losses(batches[0])
                 for later in prepared[1:]:
                     del later["middle"]
@@ -162,15 +137,13 @@ class Differences:
             return [{"change": model.losses(batch) - far} for batch, far in zip(batches, minus, strict=True)]
         return [{"minus": far} for far in minus]
 
-    def _changes(
-        self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def _changes(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor, Tensor | None]:
         prepared = {name: value.to(losses.device) for name, value in prepared.items()}
         change = prepared["change"] if "change" in prepared else losses - prepared["minus"]
         even = prepared["middle"] - prepared.get("base", losses) if "middle" in prepared else None
         return change, mask.to(losses.device), even
 
-    def utility(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    def utility(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         change, mask, even = self._changes(losses, mask, prepared)
         self._change.add(change, mask, even)
         return change / self.step
@@ -181,26 +154,29 @@ class Differences:
             self.radius *= self._servo_factor(change, largest=LARGEST_SERVO_FACTOR)
         return {"loss_change_rms": change.rms, "loss_change_bend": change.bend, "step_size": self.step}
 
-    def _servo_factor(self, change: Change, largest: float) -> float:
-        """Factor on the step that brings the loss change to `target_rms` without bending; the smallest if nothing finite was measured."""
+    def _servo_factor(self, change: LossChange, largest: float) -> float:
+        """Factor on the step towards a change of `target_rms` without bending; the smallest if nothing was measured."""
         if self.settings.target_rms is None:
             return 1.0
         if change.measured == 0:
             return 1.0 / largest
-        wanted = self.settings.target_rms / change.rms if change.rms else largest
+        factor = self.settings.target_rms / change.rms if change.rms else largest
         if change.bend:
-            wanted = min(wanted, LARGEST_BEND / change.bend)
-        return min(largest, max(1.0 / largest, wanted))
+            factor = min(factor, LARGEST_BEND / change.bend)
+        return min(largest, max(1.0 / largest, factor))
 
-    def again(self, batch: Batch, model: Evaluator, direction: Direction) -> torch.Tensor:
-        step = self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
+    def _present_step(self, direction: Direction) -> float:
+        return self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
+
+    def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> Tensor:
+        step = self._present_step(direction)
         [prepared] = self._evaluate([batch], model, direction, step, 0)
-        change, _, _ = self._changes(model.losses(batch), batch["labels"][:, 1:] != -100, prepared)
+        change, _, _ = self._changes(model.losses(batch), supervised(batch), prepared)
         return change / step
 
-    def both_sides(self, batch: Batch, model: Evaluator, direction: Direction) -> tuple[torch.Tensor, torch.Tensor]:
-        """l(theta) - l(theta - eps g) and l(theta + eps g) - l(theta) with the present step: equal but for curvature and rounding."""
-        step = self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
+    def both_sides(self, batch: Batch, model: Evaluator, direction: Direction) -> tuple[Tensor, Tensor]:
+        """l(theta) - l(theta - eps g) and l(theta + eps g) - l(theta): equal but for curvature and rounding."""
+        step = self._present_step(direction)
         here = model.losses(batch)
         with model.perturbed(direction, -step):
             before = here - model.losses(batch)
@@ -208,13 +184,15 @@ class Differences:
             return before, model.losses(batch) - here
 
 
+Measurement = Derivatives | Differences
+
+
 def _mask_seed(step: int, index: int) -> int:
     return (DROPOUT_STREAM << 48) + (step << 16) + index
 
 
-def _squares(change: torch.Tensor, mask: torch.Tensor) -> tuple[float, int]:
+def _squares(change: Tensor, mask: Tensor) -> tuple[float, int]:
     """Sum of squares and number of the supervised, finite entries."""
     usable = mask & change.isfinite()
-    return change.double().where(usable, torch.zeros_like(change, dtype=torch.float64)).square().sum().item(), int(
-        usable.sum()
-    )
+    finite = change.double().where(usable, torch.zeros_like(change, dtype=torch.float64))
+    return finite.square().sum().item(), int(usable.sum())

@@ -1,46 +1,26 @@
-"""The factor alpha on a reweighted update (the paper's variance control, and what its code does instead).
+"""The factor alpha on a reweighted update: the paper's variance control, and what its code does instead.
 
-All of it is computed from sums and lists over the whole optimizer step, of all micro-batches and processes, so that it does not depend
-on how the batch is split.
+It is computed from sums and lists over the whole optimizer step, of all micro-batches and processes, and so does not
+depend on how the batch is split.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
+from torch import Tensor
 
+from stages.sft.method_settings import VarianceControlName
 from stages.sft.reweighting.base import Evaluator
-
-Kind = Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"]
-
-
-@dataclasses.dataclass
-class Moments:
-    """Count, sum and sum of squares."""
-
-    count: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: torch.Tensor) -> None:
-        self.count += values.numel()
-        self.total += values.sum().item()
-        self.squares += values.square().sum().item()
-
-    @property
-    def variance(self) -> float:
-        return max(0.0, self.squares - self.total**2 / self.count) / (self.count - 1) if self.count > 1 else 0.0
 
 
 class VarianceControl:
     """Collects one optimizer step and answers its alpha."""
 
-    def __init__(self, kind: Kind, largest: float | None) -> None:
-        self.kind = kind
+    def __init__(self, name: VarianceControlName, largest: float | None) -> None:
+        self.name = name
         self.largest = largest
         self.restart()
 
@@ -48,42 +28,39 @@ class VarianceControl:
         """Forget the step before."""
         self._uniform: list[float] = []
         self._weighted: list[float] = []
-        self._tokens = (Moments(), Moments())
+        self._tokens = ([0.0] * 3, [0.0] * 3)
+        """Count, sum and sum of squares of the uniform and of the weighted utilities of single tokens."""
         self._losses = [0.0, 0.0]
 
-    def add(
-        self, losses: torch.Tensor, mask: torch.Tensor, utility: torch.Tensor, q: torch.Tensor, factors: torch.Tensor
-    ) -> None:
-        """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in each row, `factors` are what the losses are multiplied by."""
+    def add(self, losses: Tensor, mask: Tensor, utility: Tensor, q: Tensor, factors: Tensor) -> None:
+        """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in a row, `factors` multiply the losses."""
         usable = utility.double().where(mask & utility.isfinite(), torch.zeros_like(utility, dtype=torch.float64))
         counts = mask.sum(-1, keepdim=True)
         rows = mask.any(-1)
         self._uniform += (usable.sum(-1) / counts.squeeze(-1).clamp(min=1))[rows].tolist()
         self._weighted += (usable * q).sum(-1)[rows].tolist()
-        self._tokens[0].add(usable[mask])
-        self._tokens[1].add((usable * q * counts)[mask])
+        for sums, values in zip(self._tokens, (usable[mask], (usable * q * counts)[mask]), strict=True):
+            for index, value in enumerate((values.numel(), values.sum().item(), values.square().sum().item())):
+                sums[index] += value
         self._losses[0] += losses.double().sum().item()
         self._losses[1] += (losses.double() * factors.double()).sum().item()
 
     def alpha(self, model: Evaluator) -> float:
-        """The factor on the step's gradient; 1 where it is undefined (one trajectory, no spread) or not asked for."""
-        if self.kind == "trajectories":
+        """The factor on the step's gradient; 1 where it is undefined (one trajectory, no spread) or off."""
+        value = 1.0
+        if self.name == "trajectories":
             value = variance_ratio(model.of_all_ranks(self._uniform), model.of_all_ranks(self._weighted))
-        elif self.kind == "tokens":
-            uniform, weighted = (
-                Moments(*model.sum_over_ranks(list(dataclasses.astuple(moments)))) for moments in self._tokens
-            )
-            value = math.sqrt(uniform.variance / weighted.variance) if uniform.variance and weighted.variance else 1.0
-        elif self.kind == "loss_ratio":
+        elif self.name == "tokens":
+            uniform, weighted = (_variance_of_sums(*model.sum_over_ranks(sums)) for sums in self._tokens)
+            value = math.sqrt(uniform / weighted) if uniform and weighted else 1.0
+        elif self.name == "loss_ratio":
             uniform_loss, weighted_loss = model.sum_over_ranks(self._losses)
             value = uniform_loss / weighted_loss if weighted_loss > 0 else 1.0
-        else:
-            value = 1.0
         return value if self.largest is None else min(self.largest, value)
 
-    def row_factors(self, losses: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-        """`factors` of one micro-batch with each row's own loss ratio in it, where that is the kind of control."""
-        if self.kind != "loss_ratio_per_trajectory":
+    def row_factors(self, losses: Tensor, factors: Tensor) -> Tensor:
+        """`factors` of one micro-batch, times each row's own loss ratio where that is the control."""
+        if self.name != "loss_ratio_per_trajectory":
             return factors
         weighted = (losses * factors).sum(-1, keepdim=True)
         ratio = torch.where(weighted > 0, losses.sum(-1, keepdim=True) / weighted.clamp(min=1e-30), 1.0)
@@ -91,15 +68,10 @@ class VarianceControl:
 
 
 def variance_ratio(uniform: Sequence[float], weighted: Sequence[float]) -> float:
-    """The paper's alpha = sqrt(Var[mean utility] / Var[weighted utility]) over trajectories.
+    """The paper's alpha = sqrt(Var[uniform] / Var[weighted]) of the trajectories' utilities.
 
-    Args:
-        uniform: for each trajectory the mean utility of its tokens.
-        weighted: for each trajectory the weighted sum of its utilities.
-
-    Returns:
-        1.0 for fewer than two trajectories, where a variance does not exist, and where either has none. The estimate from few
-        trajectories is biased upwards.
+    A trajectory's are the mean and the weighted sum over its tokens. The estimate from few trajectories is biased
+    upwards; it is 1 for fewer than two, which have no variance, and where either variance is 0.
     """
     if len(uniform) < 2:
         return 1.0
@@ -110,3 +82,7 @@ def variance_ratio(uniform: Sequence[float], weighted: Sequence[float]) -> float
 def _variance(values: Sequence[float]) -> float:
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _variance_of_sums(count: float, total: float, squares: float) -> float:
+    return max(0.0, squares - total**2 / count) / (count - 1) if count > 1 else 0.0

@@ -1,9 +1,9 @@
 """VCORE: variance-controlled optimisation-based reweighting of tokens (arXiv 2510.27462).
 
-The utility of token t is s_t = <g, grad l_t>, where g is the gradient of the uniform loss on an independent probe batch: how much
-a small step along -g lowers the token's loss. For each optimizer step: a direction (direction.py), the utilities along it
-(utility.py), a distribution over each trajectory's tokens that favours large ones (gibbs.py), and a factor on the whole update that
-keeps its variance (variance.py).
+The utility of token t is s_t = <g, grad l_t>, where g is the gradient of the uniform loss on an independent probe
+batch: how much a small step along -g lowers the token's loss. Each optimizer step takes a direction (direction.py), the
+utilities along it (utility.py), a distribution over each trajectory's tokens that favours large ones (gibbs.py), and a
+factor on the whole update that keeps its variance (variance.py).
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
-from stages.sft.reweighting.base import Direction, Evaluator, Method, Outcome, Window
+from stages.sft.reweighting.base import Direction, Evaluator, Method, Prepared, Window, WindowOutcome, supervised
 from stages.sft.reweighting.diagnostics import check_measurement
 from stages.sft.reweighting.direction import ProbeDirection
 from stages.sft.reweighting.gibbs import TokenWeights, capped, weights_at_temperature, weights_within_kl
-from stages.sft.reweighting.utility import Differences, ForwardMode, Measurement, Prepared
+from stages.sft.reweighting.utility import Derivatives, Differences, Measurement
 from stages.sft.reweighting.variance import VarianceControl
 
 
@@ -28,7 +29,7 @@ class Vcore(Method):
     def __init__(self, settings: VcoreSettings) -> None:
         self.settings = settings
         self.probe = ProbeDirection(settings)
-        self.measurement: Measurement = ForwardMode() if settings.utility == "jvp" else Differences(settings)
+        self.measurement: Measurement = Derivatives() if settings.utility == "jvp" else Differences(settings)
         self.control = VarianceControl(settings.variance_control, settings.max_alpha)
         self._direction: Direction | None = None
         self._window = Window([], 0, 0, 0)
@@ -39,27 +40,24 @@ class Vcore(Method):
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
         self._window, self._neutral, self._checks, self._notes = window, 0, {}, []
         self.control.restart()
-        self._direction = self.probe.next(window.step, model)
-        if self._direction is None:  # nothing is known of any token, so all weigh the same
+        self._direction = direction = self.probe.next(window.step, model)
+        if direction is None:  # nothing is known of any token, so all weigh the same
             return [{} for _ in window.batches]
-        prepared = self.measurement.prepare(window, model, self._direction, self.probe.size)
+        prepared = self.measurement.prepare(window, model, direction, self.probe.size)
         if window.step % self.settings.diagnostics_steps == 0:
-            self._checks, self._notes = check_measurement(
-                self.settings, self.measurement, window, model, self._direction
-            )
+            self._checks, self._notes = check_measurement(self.settings, self.measurement, window, model, direction)
         return prepared
 
-    def weigh(self, losses: torch.Tensor, mask: torch.Tensor, prepared: Prepared) -> torch.Tensor:
-        utility = (
-            torch.zeros_like(losses) if self._direction is None else self.measurement.utility(losses, mask, prepared)
-        )
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        known = self._direction is not None
+        utility = self.measurement.utility(losses, mask, prepared) if known else torch.zeros_like(losses)
         weights = self._distribution(utility, mask)
         factors = self._factors(weights, mask)
-        self._neutral += weights.neutral
+        self._neutral += int((mask & ~utility.isfinite()).sum())
         self.control.add(losses, mask, utility, weights.q, factors)
         return self.control.row_factors(losses, factors)
 
-    def _distribution(self, utility: torch.Tensor, mask: torch.Tensor) -> TokenWeights:
+    def _distribution(self, utility: Tensor, mask: Tensor) -> TokenWeights:
         settings = self.settings
         if settings.kl is not None:
             weights = weights_within_kl(utility, mask, settings.kl)
@@ -69,7 +67,7 @@ class Vcore(Method):
             weights = weights_at_temperature(utility, mask, beta)
         return weights if settings.max_relative_weight is None else capped(weights, mask, settings.max_relative_weight)
 
-    def _factors(self, weights: TokenWeights, mask: torch.Tensor) -> torch.Tensor:
+    def _factors(self, weights: TokenWeights, mask: Tensor) -> Tensor:
         """What the losses are multiplied by: a trajectory's share of the window, spread over its tokens by q."""
         counts = mask.sum(-1, keepdim=True)
         if self.settings.normalisation == "tokens":
@@ -78,32 +76,31 @@ class Vcore(Method):
             share = (counts > 0) * (self._window.tokens / max(self._window.trajectories, 1))
         return (weights.q * share).to(torch.float32)
 
-    def finish(self, model: Evaluator) -> Outcome:
+    def finish(self, model: Evaluator) -> WindowOutcome:
         measured = {} if self._direction is None else self.measurement.finish(model)
         [neutral] = model.sum_over_ranks([float(self._neutral)])
-        if neutral > self.settings.max_neutral_share * self._window.tokens:
+        tokens, step = self._window.tokens, self._window.step
+        if neutral > self.settings.max_neutral_share * tokens:
             raise StageError(
-                f"{neutral:.0f} of {self._window.tokens} tokens have a utility that is not finite in step {self._window.step + 1}",
+                f"{neutral:.0f} of {tokens} tokens have a utility that is not finite in step {step + 1}",
                 "Lower the learning rate, or raise sft.method.max_neutral_share if that is meant to be.",
             )
         alpha = self.control.alpha(model)
         metrics = {"alpha": alpha, "neutral_tokens": neutral, **measured, **self.probe.metrics, **self._checks}
-        return Outcome(alpha, metrics, self._notes)
+        return WindowOutcome(alpha, metrics, self._notes)
 
-    def preview(self, window: Window, model: Evaluator) -> torch.Tensor | None:
+    def preview(self, window: Window, model: Evaluator) -> Tensor | None:
         [batch] = window.batches
-        mask = batch["labels"][:, 1:] != -100
+        mask = supervised(batch)
         if self._direction is None:
             return mask.float()
-        utility = self.measurement.again(batch, model, self._direction)
-        weights = self._distribution(utility, mask.to(utility.device))
-        return (weights.q * mask.to(utility.device).sum(-1, keepdim=True)).float()
+        utility = self.measurement.measure(batch, model, self._direction)
+        mask = mask.to(utility.device)
+        return (self._distribution(utility, mask).q * mask.sum(-1, keepdim=True)).float()
 
     def state(self) -> dict[str, Any]:
-        return {
-            "radius": self.measurement.radius if isinstance(self.measurement, Differences) else None,
-            "probes": self.probe.steps,
-        }
+        radius = self.measurement.radius if isinstance(self.measurement, Differences) else None
+        return {"radius": radius, "probes": self.probe.steps}
 
     def restore(self, state: dict[str, Any]) -> None:
         if isinstance(self.measurement, Differences):

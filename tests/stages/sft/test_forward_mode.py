@@ -94,15 +94,15 @@ def by_backward(model: Any, batch: dict[str, torch.Tensor], direction: list[torc
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits[:, :-1]
     labels = batch["labels"][:, 1:]
     losses = torch.nn.functional.cross_entropy(logits.mT, labels, ignore_index=-100, reduction="none")
-    found = torch.zeros(losses.shape, dtype=torch.float64)
+    utilities = torch.zeros(losses.shape, dtype=torch.float64)
     for row, position in (labels != -100).nonzero().tolist():
         gradient = torch.autograd.grad(losses[row, position], trained(model), retain_graph=True, allow_unused=True)
-        found[row, position] = sum(
+        utilities[row, position] = sum(
             (part.double() * along.double()).sum().item()
             for part, along in zip(gradient, direction, strict=True)
             if part is not None
         )
-    return found
+    return utilities
 
 
 def error(measured: torch.Tensor, exact: torch.Tensor) -> float:
@@ -220,9 +220,9 @@ def test_models_that_cannot_be_differentiated_are_refused() -> None:
 def test_the_default_steps_measure_the_exact_utilities(
     name: str, utility: str, bfloat16: bool, least: float, checkpointing: bool
 ) -> None:
-    """Lowest rank correlation of any row to the exact utilities of the same direction, with the step that the servo chooses.
+    """Lowest rank correlation of any row to the exact utilities of its direction, with the step that the servo chooses.
 
-    The random model is a hard case: its losses hardly respond, so that the step has to be long. Trained ones reach 0.95 and more.
+    The random model is a hard case: its losses hardly respond, so the step has to be long. Trained ones reach 0.95.
     """
     model, batch = prepared(MODELS[name]), batch_of((60, 50))
     direction = direction_for(model)
@@ -235,7 +235,6 @@ def test_the_default_steps_measure_the_exact_utilities(
         model,
         [],
         lambda rows: {},
-        lambda b: b,
         lambda: None,
         batch_size=2,
         micro_batch_size=2,

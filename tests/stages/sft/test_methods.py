@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
-from stages.harness.context import StageError
+from stages import sft as package
+from stages.harness.context import Context, StageError
+from stages.sft import run as sft
 from stages.sft.method_settings import CustomSettings, IwSftSettings, NoiseSettings, RandomSettings
 from stages.sft.reweighting import make_method
-from stages.sft.reweighting.base import Window
+from stages.sft.reweighting.base import Window, row_digests
+from stages.sft.reweighting.baselines import boxed_tokens
 from stages.sft.reweighting.diagnostics import Concentration
-from stages.sft.reweighting.random_tokens import boxed_tokens
-from tests.stages.sft.test_vcore import OneProcess
+from stages.sft.settings import SftSettings
+from tests.stages.sft.test_arithmetic import OneProcess
 from tests.tiny import make_tiny_tokenizer
+
+PAGE = Path(package.__file__).parents[2] / "docs" / "methods.md"
 
 
 class Reference(OneProcess):
     """An initial model with known mean losses."""
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
-        from stages.sft.reweighting.rows import row_digests
-
         return dict(zip(row_digests(BATCH), [2.0, 1.0], strict=True))
 
 
@@ -105,10 +111,10 @@ def test_draws_depend_on_seed_step_and_row_and_not_on_the_batch(settings: Any) -
 def test_noise_is_as_far_from_uniform_as_it_says() -> None:
     measured = Concentration()
     measured.add(weights(NoiseSettings(kl=0.1)), MASK)
-    found = measured.metrics(OneProcess())  # type: ignore[arg-type]
-    assert found["kl"] == pytest.approx(0.1, rel=1e-4)
-    assert 0.5 < found["ess"] < 0.95
-    assert found["top_share"] > 1 / MASK.sum(-1).max().item()
+    means = measured.metrics(OneProcess())  # type: ignore[arg-type]
+    assert means["kl"] == pytest.approx(0.1, rel=1e-4)
+    assert 0.5 < means["ess"] < 0.95
+    assert means["top_share"] > 1 / MASK.sum(-1).max().item()
 
 
 def test_concentration_by_hand() -> None:
@@ -117,9 +123,9 @@ def test_concentration_by_hand() -> None:
         torch.tensor([[3.0, 1.0, 0.0, 9.0], [2.0, 2.0, 2.0, 2.0]]),
         torch.tensor([[True, True, False, False], [True] * 4]),
     )
-    found = measured.metrics(OneProcess())  # type: ignore[arg-type]
+    means = measured.metrics(OneProcess())  # type: ignore[arg-type]
     first = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
-    assert found == pytest.approx({"kl": first / 2, "ess": (1 / (0.625 * 2) + 1) / 2, "top_share": (0.75 + 0.25) / 2})
+    assert means == pytest.approx({"kl": first / 2, "ess": (1 / (0.625 * 2) + 1) / 2, "top_share": (0.75 + 0.25) / 2})
 
 
 def test_a_method_of_ones_own(tmp_path: Path) -> None:
@@ -141,3 +147,19 @@ def test_a_method_of_ones_own(tmp_path: Path) -> None:
     ):
         with pytest.raises(StageError, match=message):
             make_method(CustomSettings(name="custom", **settings), None, 0)
+
+
+def test_the_method_of_the_documentation_trains(
+    sft_context: Callable[..., Context[SftSettings]], tmp_path: Path
+) -> None:
+    """The example of docs/methods.md, run as it stands there."""
+    text = PAGE.read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [config] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    method = yaml.safe_load(config)["sft"]["method"]
+    file = tmp_path / method["file"]
+    file.write_text(code, encoding="utf-8")
+    context = sft_context("run", method={**method, "file": str(file)})
+    assert sft.run(context).proof["steps"] == 3
+    curve = (context.record / "metrics.jsonl").read_text(encoding="utf-8")
+    assert '"kl"' in curve, "its weights are described like any other's"

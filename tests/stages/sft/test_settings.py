@@ -20,10 +20,10 @@ def vcore(**values: object) -> VcoreSettings:
 
 
 def test_settings_import_nothing_heavy() -> None:
-    code = "import sys, stages.sft.settings; print([m for m in ('torch', 'transformers', 'trl', 'datasets', 'numpy') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+    heavy = "('torch', 'transformers', 'trl', 'datasets', 'numpy')"
+    code = f"import sys, stages.sft.settings; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_an_alternative_replaces_the_default_it_excludes() -> None:
@@ -70,7 +70,7 @@ def test_contradictions_are_refused(values: dict[str, object], message: str) -> 
         make(**values)
 
 
-def test_bfloat16_measures_larger_changes_unless_told_otherwise() -> None:
+def test_bfloat16_measures_larger_changes_unless_the_config_says_otherwise() -> None:
     method = make(dtype="bfloat16").method
     assert isinstance(method, VcoreSettings)
     assert (method.utility, method.target_rms) == ("central_difference", 0.3)

@@ -187,7 +187,7 @@ def test_gradient_checkpointing_changes_nothing(sft_context: MakeContext) -> Non
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_losses_are_those_of_the_committed_reference(sft_context: MakeContext, name: str) -> None:
-    """Thirty steps against stored losses. After an intended change: VCORE_UPDATE_REFERENCE=1 pytest tests/stages/sft/test_trainer.py"""
+    """Thirty steps against stored losses. After an intended change run this with VCORE_UPDATE_REFERENCE=1."""
     trainer = train(sft_context(name, method=METHODS[name], max_steps=30, micro_batch_size=4))
     measured = {
         "loss": losses(trainer),

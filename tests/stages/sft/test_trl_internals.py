@@ -1,0 +1,174 @@
+"""What stages/sft/trl_internals.py relies on, tried on the installed versions. A failure says which source to read."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.nn.modules import dropout
+from transformers import LlamaConfig, LlamaForCausalLM
+from trl import SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from stages.harness.context import Context
+from stages.sft import trl_internals
+from stages.sft.run import read_demonstrations, trainer_config
+from stages.sft.settings import SftSettings
+from stages.sft.trl_internals import TrainerWithOwnState, attention_set_to, log_probs_times, token_log_probs
+from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.setup import prepare_torch
+
+MakeContext = Callable[..., Context[SftSettings]]
+FUSED_HEAD = "read trl.trainer.utils.add_fused_lm_head again, then token_log_probs and log_probs_times"
+LOSS = "read trl.SFTTrainer.compute_loss again, then log_probs_times and ReweightingTrainer.compute_loss"
+CHECKPOINT = (
+    "read transformers.Trainer._save_checkpoint and .train again, then TrainerWithOwnState and stages/training/loop.py"
+)
+STEP = "read transformers.Trainer's training loop again, then the head of stages/sft/trainer.py"
+ATTENTION = "read transformers' guide to AttentionInterface again, then attention_set_to"
+
+
+def tiny_model() -> Any:
+    torch.manual_seed(0)
+    shape = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=2, num_key_value_heads=1)).eval()
+    add_fused_lm_head(model)
+    return model
+
+
+def padded_batch() -> dict[str, torch.Tensor]:
+    tokens = torch.arange(20).reshape(2, 10)
+    present = torch.arange(10) < torch.tensor([[10], [7]])
+    labels = tokens.masked_fill(~present, -100)
+    labels[:, :3] = -100
+    return {"input_ids": tokens, "attention_mask": present.long(), "labels": labels}
+
+
+class Recorder(TrainerWithOwnState):
+    """Writes down the order in which the Trainer calls what this project hooks into."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.calls: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.calls.append(f"window of {len(batches)}")
+        return batches, items
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append("step")
+        loss = super().training_step(*args, **kwargs)
+        self.calls.append("complete" if self.accelerator.sync_gradients else "partial")
+        return loss
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append("loss")
+        return super().compute_loss(*args, **kwargs)
+
+    def write_own_state(self, folder: Path) -> None:
+        self.calls.append(f"write, {'complete' if (folder / 'trainer_state.json').exists() else 'incomplete'}")
+
+    def read_own_state(self, folder: Path) -> None:
+        self.calls.append(f"read {folder.name}")
+
+
+def make_trainer(context: Context[SftSettings]) -> Recorder:
+    prepare_torch(context)
+    model, tokenizer = load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
+    rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
+    data = Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
+    return Recorder(model=model, args=trainer_config(context), train_dataset=data, processing_class=tokenizer)
+
+
+def test_the_fused_head_gives_log_probabilities_of_the_next_tokens() -> None:
+    model, batch = tiny_model(), padded_batch()
+    labels, mask = batch["labels"][:, 1:], batch["labels"][:, 1:] != -100
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    expected = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) * mask
+    assert torch.allclose(token_log_probs(model, batch), expected, atol=1e-5), FUSED_HEAD
+    masks = []
+    with log_probs_times(model, lambda losses, label_mask: masks.append(label_mask)):  # type: ignore[func-returns-value]
+        token_log_probs(model, batch)
+    assert torch.equal(masks[0], mask), FUSED_HEAD
+
+
+def test_the_options_that_scale_logits_are_those_that_trl_reads() -> None:
+    source = inspect.getsource(add_fused_lm_head)
+    read = set(re.findall(r'getattr\(text_config, "(\w+)"', source)) - {"output_router_logits", "router_aux_loss_coef"}
+    assert read == set(trl_internals.SCALED_LOGITS), f"{FUSED_HEAD}; SCALED_LOGITS must name every option that scales"
+
+
+def test_trls_loss_is_the_sum_of_the_log_probabilities_it_is_given(sft_context: MakeContext) -> None:
+    trainer = make_trainer(sft_context())
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+    plain = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
+    with log_probs_times(trainer.model, lambda losses, mask: torch.full_like(losses, 2.0)):
+        doubled = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
+    assert doubled.item() == 2 * plain.item(), LOSS
+    assert plain.item() == pytest.approx(-token_log_probs(trainer.model, batch).sum().item() / 10, rel=1e-6), LOSS
+
+
+def test_a_step_calls_its_hooks_in_order_and_checkpoints_are_marked_last(sft_context: MakeContext) -> None:
+    settings = {"micro_batch_size": 4, "max_steps": 2, "checkpoint_steps": 1}
+    trainer = make_trainer(sft_context("first", **settings))
+    trainer.train()
+    step = ["window of 2", "step", "loss", "partial", "step", "loss", "complete"]
+    assert [call for call in trainer.calls if "write" not in call] == 2 * step, STEP
+    assert trainer.calls == 2 * [*step, "write, incomplete"], CHECKPOINT
+    again = make_trainer(sft_context("first", **settings))
+    shutil.rmtree(Path(again.args.output_dir) / "checkpoint-2")
+    again.train(resume_from_checkpoint=str(Path(again.args.output_dir) / "checkpoint-1"))
+    assert again.calls == ["read checkpoint-1", *step, "write, incomplete"], CHECKPOINT
+
+
+@pytest.mark.parametrize("name", ["_save_optimizer_and_scheduler", "_load_from_checkpoint"])
+def test_the_trainers_private_methods_take_what_the_overrides_pass_on(name: str) -> None:
+    ours, theirs = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (TrainerWithOwnState, SFTTrainer))
+    assert ours == theirs, CHECKPOINT
+
+
+def test_a_registered_attention_is_used_with_sdpas_masks_and_given_up_again() -> None:
+    model, batch, seen = tiny_model(), padded_batch(), []
+
+    def forward(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
+        out, weights = trl_internals.sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        seen.append((query.shape[1], key.shape[1], attention_mask.dtype, out.shape, weights))
+        return out, weights
+
+    usual = token_log_probs(model, batch)
+    with attention_set_to(model, "canary", forward):
+        assert torch.equal(token_log_probs(model, batch), usual), ATTENTION
+    assert seen == 2 * [(2, 1, torch.bool, (2, 10, 2, 8), None)], ATTENTION
+    token_log_probs(model, batch)
+    assert len(seen) == 2, f"{ATTENTION}: the attention of before did not come back"
+    assert model.is_backend_compatible(), ATTENTION
+
+
+def test_every_module_that_drops_activations_is_known() -> None:
+    known = set(trl_internals.DROPOUTS)
+    derived = {cls for cls in dropout._DropoutNd.__subclasses__() if cls.__module__.startswith("torch.")}
+    assert derived <= known, f"torch has another dropout: {derived - known}; add it to DROPOUTS"
+
+
+def test_the_names_are_used_nowhere_else_in_the_stage() -> None:
+    names = (
+        "fused_lm_head",
+        ".log_probs",
+        ".label_mask",
+        "_attn_implementation",
+        "sdpa_mask",
+        "_DropoutNd",
+        "_metrics[",
+    )
+    names += ("_prepare_inputs", "_optimizer_and_scheduler", "_load_from_checkpoint", "_supports_attention_backend")
+    sources = Path(trl_internals.__file__).parent.rglob("*.py")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "trl_internals.py"}
+    assert [(file, name) for file, text in texts.items() for name in names if name in text] == [], "use trl_internals"
