@@ -10,13 +10,14 @@ import yaml
 
 from stages import sft as package
 from stages.harness.context import Context
-from stages.sft import run as sft
 from stages.sft.settings import SftSettings
 
 PAGE = Path(package.__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_pages_own_method_trains(sft_context: Callable[..., Context[SftSettings]], tmp_path: Path) -> None:
+    from stages.sft import run as sft
+
     text = PAGE.read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     [config] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
