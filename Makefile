@@ -1,10 +1,11 @@
-# make demo   set-up if needed, then the complete demo pipeline      make test   set-up if needed, then all tests
+# make demo   the complete demo pipeline    make test   all tests    make test-fast   those that take no seconds    make check   lint and types
+# Each of them completes the set-up first where it is missing.
 # MACHINE=cpu|cuda chooses the pinned list (default: cuda where nvidia-smi finds a GPU); PYTHON=... names the interpreter for .venv
 MACHINE ?= auto
 PYTEST_ARGS ?=
 export PYTHON TORCH_INDEX
 
-.PHONY: demo test check bench lock clean setup
+.PHONY: demo test test-fast check bench lock clean setup
 .NOTPARALLEL:
 
 demo: setup
@@ -12,6 +13,9 @@ demo: setup
 
 test: setup
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+test-fast: setup
+	.venv/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 check: setup
 	.venv/bin/ruff check .

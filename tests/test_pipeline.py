@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from tests.prefect_server import query
 
@@ -187,6 +185,9 @@ def test_sft_in_two_processes_gives_the_weights_of_one(home: Path, first: dict[s
     assert code == 0, err
     both = (first["stages"][4], json.loads(out)["stages"][-1])
     assert [stage["name"] for stage in both] == ["sft", "sft"]
+    import torch
+    from safetensors.torch import load_file
+
     one, two = (load_file(Path(stage["folder"]) / "model" / "model.safetensors") for stage in both)
     for name, weights in one.items():
         torch.testing.assert_close(two[name], weights, rtol=0, atol=2e-4, msg=name)

@@ -52,6 +52,7 @@ def test_a_step_of_rewards_is_fast(grader: Grader) -> None:
     assert [place for place, result in enumerate(graded) if result.verdict == "correct"] == [7]
 
 
+@pytest.mark.slow
 def test_thousands_of_calls_leave_no_threads_or_workers_behind(grader: Grader) -> None:
     grader.grade([(maths("1/2"), "\\boxed{0.5}", "stop")])
     threads, workers = threading.active_count(), grader.maths_workers_started
@@ -61,6 +62,7 @@ def test_thousands_of_calls_leave_no_threads_or_workers_behind(grader: Grader) -
     assert grader.maths_workers_started <= max(workers, 2)
 
 
+@pytest.mark.slow
 def test_closing_ends_what_runs() -> None:
     asserts = {"entry_point": "f", "setup": "", "asserts": ["assert f() == 1"]}
     grader = Grader(workers=2, maths_timeout_s=60, code_timeout_s=60)

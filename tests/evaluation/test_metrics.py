@@ -43,6 +43,7 @@ def test_bad_input_is_refused() -> None:
         load_metric("f1")
 
 
+@pytest.mark.slow
 def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
     program = (
         "import json, sys\nfrom evaluation.metrics import load_metric\n"
@@ -59,6 +60,7 @@ def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
     assert json.loads(out.splitlines()[-1]) == [0.5, [], 1.0, True]
 
 
+@pytest.mark.slow
 def test_loading_by_path_where_this_package_is_not(tmp_path: Path) -> None:
     """Isolated (-I), elsewhere, the package blocked by name: what a user has who copied one folder out of the repository."""
     for name in MODULES:

@@ -151,6 +151,7 @@ def test_paired_difference_of_right_and_wrong() -> None:
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("problems", "samples"), [(80, 1), (80, 4), (5, 4), (6, 4), (10, 2), (10, 4), (10, 16)])
 @pytest.mark.parametrize("gain", [0.0, 0.1])
 def test_the_paired_interval_covers_the_truth_and_the_test_keeps_its_level(

@@ -75,6 +75,7 @@ def test_every_gold_answer_is_its_own_right_answer_and_not_its_neighbours(name: 
         assert {g.verdict for g in grader.grade(numbers)} == {"wrong"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["math500", "olympiadbench"])
 def test_golds_that_need_algebra_also_equal_themselves_there(name: str, benchmark_data: Path) -> None:
     """The same without the shortcut for equal texts, which a model seldom hits."""

@@ -91,6 +91,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_programs_neither_pass_nor_hang(grader: Grader, name: str) -> None:
     """As they are extracted, and as they are written: of the latter every statement is run."""
@@ -169,6 +170,7 @@ def test_an_assert_that_calls_within_a_loop_of_its_own_is_the_graders_error(grad
     assert judge(grader, "def f(x): return 2 * x", tests).verdict == "grader_error"
 
 
+@pytest.mark.slow
 def test_a_slow_reference_gives_more_time() -> None:
     slow = "import time\ndef f(x):\n    end = time.process_time() + 1.1\n    while time.process_time() < end: pass\n    return x * 2"
     tests = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6"]}
@@ -261,10 +263,10 @@ def test_values_that_hash_alike_cost_no_time(grader: Grader) -> None:
         ("1.5", "10**400", 1.0, "wrong"),
         ("10**100000", "10**100000", 0.0, "correct"),
         ("10**100000", "10**100000 + 1", 0.0, "wrong"),
-        ("['ab'] * 10**6", "['ab'] * 10**6", 0.0, "correct"),  # sent as digests
-        ("[2.0] * 10**6", "[2] * 10**6", 0.0, "correct"),
-        ("['ab'] * 10**6", "['ab'] * (10**6 - 1) + ['ac']", 0.0, "wrong"),
-        ("set(range(10**6))", "set(reversed(range(10**6)))", 0.0, "correct"),
+        pytest.param("['ab'] * 10**6", "['ab'] * 10**6", 0.0, "correct", marks=pytest.mark.slow),  # sent as digests
+        pytest.param("[2.0] * 10**6", "[2] * 10**6", 0.0, "correct", marks=pytest.mark.slow),
+        pytest.param("['ab'] * 10**6", "['ab'] * (10**6 - 1) + ['ac']", 0.0, "wrong", marks=pytest.mark.slow),
+        pytest.param("set(range(10**6))", "set(reversed(range(10**6)))", 0.0, "correct", marks=pytest.mark.slow),
         ("float('nan')", "float('nan')", 0.0, "correct"),
         ("float('nan')", "0.0", 1.0, "wrong"),
         ("[1, {'a': float('nan')}]", "[1, {'a': float('nan')}]", 0.0, "correct"),
@@ -342,6 +344,7 @@ def test_changed_reference_programs_fail(benchmark_data: Path) -> None:
     assert len(passing) <= 2
 
 
+@pytest.mark.slow
 def test_memory_follows_the_reference() -> None:
     """Where the reference needs more than programs have, so may they; where it does not, running out of it is wrong."""
     hungry = "def f(x):\n    return len(bytearray(700 * 2**20))"

@@ -64,6 +64,7 @@ def test_boxed_answer(completion: str, answer: str | None) -> None:
     assert boxed_answer(completion) == answer
 
 
+@pytest.mark.slow
 @given(
     st.text(alphabet="abc 123\\,.$", max_size=30).filter(lambda text: "\\" not in text and text.strip()),
     st.text(max_size=30),

@@ -83,6 +83,7 @@ def test_verdicts(grader: Grader, gold: str, answer: str, verdict: str) -> None:
     assert judge(grader, gold, answer) == verdict
 
 
+@pytest.mark.slow
 def test_what_hangs_is_a_timeout_and_costs_one_item() -> None:
     hostile = ["9^{9^{9^9}}", "(10^6)!", "(" * 900 + ")" * 900, "10^{10^{10}}"]
     with Grader(workers=2, maths_timeout_s=1.0) as grader:

@@ -308,6 +308,7 @@ UNEQUAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other", "same"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in UNEQUAL]
 )
@@ -493,6 +494,7 @@ def test_long_results_are_compared_by_digest(sandbox: Sandbox) -> None:
     assert one != other
 
 
+@pytest.mark.slow
 def test_a_sleeper_that_leaves_its_session_ends_with_the_run(unfiltered: Sandbox) -> None:
     with Spy() as spy:
         assert run(unfiltered, LEAVE_THE_SESSION + "def f(): time.sleep(1000)", 0.1).status == "limit"
@@ -686,6 +688,7 @@ def test_the_folder_of_its_own_has_room_for_few_files(isolated: Sandbox) -> None
     assert run(isolated, fill, 5.0).detail.startswith("OSError: [Errno 28] No space left")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_process_nor_folder_nor_descriptor(sandbox: Sandbox) -> None:
     folder = sandbox._folder
     descriptors, files = len(os.listdir("/proc/self/fd")), set(folder.iterdir())
@@ -858,6 +861,7 @@ STUBBORN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", STUBBORN)
 def test_whatever_a_program_does_it_ends_and_is_not_done(filtered: Sandbox, attack: str) -> None:
     started = time.monotonic()

@@ -96,6 +96,7 @@ def test_a_model_without_a_chat_template(model: Path, tmp_path: Path) -> None:
         run(bare, "--benchmarks", "word_problems", "--problems", 3, "--show-prompt", 1, "--home", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_base_model_goes_on_with_a_program(tmp_path: Path) -> None:
     """No chat template anywhere: the prompt is the program's beginning, and what is graded is the beginning with its continuation."""
     bare = make_tiny_model(tmp_path / "bare")

@@ -154,6 +154,7 @@ def test_a_failure_that_may_pass_is_told_from_one_that_will_not(tmp_path: Path, 
     assert failed.value.cause == cause
 
 
+@pytest.mark.slow
 def test_a_stage_that_hangs_is_ended_at_its_time_limit(tmp_path: Path) -> None:
     started = time.monotonic()
     with pytest.raises(StageFailed, match=r"ended after its time limit of 4 s.*\n.*execution\.time_limit_s\.fake"):

@@ -115,6 +115,7 @@ def test_a_disk_that_is_full_is_one_message_and_the_command_that_continues(
     assert {program for program, _, _ in kept.artifacts()} == ({"data", "base"} if when == "latest" else {"data"})
 
 
+@pytest.mark.slow
 def test_a_store_that_may_only_be_read_can_be_looked_into(tmp_path: Path) -> None:
     make(tmp_path, until="data")
     home = tmp_path / "home"

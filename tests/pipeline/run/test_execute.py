@@ -73,6 +73,7 @@ def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytes
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failures", "overrides", "tries"),
     [

@@ -74,6 +74,7 @@ def test_export_copies_whole_artifacts_only(tmp_path: Path) -> None:
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 def test_removal_keeps_what_the_last_runs_and_named_pipelines_need(tmp_path: Path) -> None:
     make(tmp_path)
     recorded_run(tmp_path)
@@ -106,6 +107,7 @@ def test_removal_keeps_what_the_last_runs_and_named_pipelines_need(tmp_path: Pat
     assert "gone from the store" not in plan(tmp_path)["data"].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("until", "status"), [("data", "done"), ("sft", "failed"), ("sft", "interrupted"), ("sft", "running")]
 )

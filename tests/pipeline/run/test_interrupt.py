@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.plan.code import ROOT
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_and_leaves_it_resumable(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline", "run", str(ROOT / "configs" / "demo.yaml"), "--only", "base"]
     settings = [f"home={tmp_path / 'home'}", "base.steps=800"]

@@ -21,7 +21,7 @@ from pipeline.store.store import Artifact, Store
 from tests.pipeline.plan.test_planning import ORDER, config, make
 
 
-@pytest.fixture(params=["file", "memory", "s3"])
+@pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "file":
         yield f"file://{tmp_path / 'mirror'}"

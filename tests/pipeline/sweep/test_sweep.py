@@ -197,6 +197,7 @@ def test_a_failing_cell_does_not_stop_the_others(cells: Any, jobs: int) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_sweep_is_not_the_cells(cells: Any, tmp_path: Path) -> None:
     first = {entry["name"]: entry["run"] for entry in cells(1)[0].data["cells"]}
     time.sleep(1.1)  # a run's id has its second

@@ -72,6 +72,7 @@ def test_a_model_that_has_not_learnt_fails_its_own_check(tmp_path: Path) -> None
     assert error["fix"]
 
 
+@pytest.mark.slow
 def test_a_given_checkpoint_is_taken_whole(tmp_path: Path) -> None:
     source = make_tiny_model(tmp_path / "source")
     code, output, error = run(tmp_path / "a", {"source": str(source)})
@@ -79,6 +80,7 @@ def test_a_given_checkpoint_is_taken_whole(tmp_path: Path) -> None:
     assert (output / "model" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

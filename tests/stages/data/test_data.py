@@ -187,6 +187,7 @@ def test_training_on_a_benchmark_problem_is_refused_unless_said(tmp_path: Path) 
     assert json.loads((dropped.output / "summary.json").read_text())["sft"]["rows"] == 3
 
 
+@pytest.mark.slow
 def test_a_small_share_of_overlap_may_be_left_out(tmp_path: Path) -> None:
     benchmark = [{"name": "word_problems", "problems": 5}]
     leaked = read_records(run(tmp_path, benchmarks=benchmark).output / "benchmarks" / "word_problems.jsonl", Problem)[2]

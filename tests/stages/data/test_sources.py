@@ -53,7 +53,7 @@ def test_a_drawn_row_keeps_its_number(tmp_path: Path, hundred: str) -> None:
     assert all(p.id == f"hundred.jsonl:{int(p.gold) + 1}" for p in read_records(output / "rl.jsonl", Problem))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "hub"])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("hub", marks=pytest.mark.slow)])
 def test_tables_and_streams_are_drawn_from_by_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -12,6 +12,8 @@ from pipeline.cli.app import app
 from stages.grpo.probes import HONEST, TRICKS, Probe, probe
 from stages.grpo.settings import GrpoSettings
 
+pytestmark = pytest.mark.slow  # every trick is graded for real
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[tuple[str, str], Probe]:

@@ -198,6 +198,7 @@ def test_a_method_without_weights_shows_its_one_loss(tmp_path: Path) -> None:
     assert "sft, loss, nats per token over optimizer steps: loss from 2 to 1.5" in page_of(tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_a_long_curve_is_drawn_in_bins(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     rows = [json.dumps({"step": step, "loss": 5.0 - step / 1000}) for step in range(4000)]
@@ -219,6 +220,7 @@ def test_wrong_answers_show_every_verdict_before_a_second_of_one(tmp_path: Path)
     assert shown == [("correct", "p2"), ("correct", "p5"), ("wrong", "p0"), ("timeout", "p3")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [10, 11])
 def test_long_answers_are_cut_in_the_middle_and_say_so(tmp_path: Path, limit: int) -> None:
     report_of(tmp_path, complete(tmp_path), transcript_characters=limit)
@@ -226,6 +228,7 @@ def test_long_answers_are_cut_in_the_middle_and_say_so(tmp_path: Path, limit: in
     assert f"{HOSTILE[: limit - 5]}\n[... {len(HOSTILE) - limit} characters left out ...]\n{HOSTILE[-5:]}\n" in markdown
 
 
+@pytest.mark.slow
 def test_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     run(tmp_path, inputs)
@@ -250,6 +253,7 @@ def test_stages_of_different_origin_are_told_apart(tmp_path: Path) -> None:
     assert "fedcba987654+" in page_of(tmp_path)[1].text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "file", "content", "message"),
     [
@@ -280,6 +284,7 @@ def test_a_damaged_input_is_one_clear_error(
     assert error["fix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("field", "value"), [("value", 0.6), ("n", 21), ("verdicts", {"correct": 20}), ("low", 0.9)])
 def test_numbers_that_the_scores_do_not_bear_out_are_refused(tmp_path: Path, field: str, value: object) -> None:
     inputs = complete(tmp_path)
@@ -314,6 +319,7 @@ def test_nothing_scored(tmp_path: Path) -> None:
     assert "no scores" in json.loads((tmp_path / "error.json").read_text())["message"]
 
 
+@pytest.mark.slow
 def test_cost_and_what_was_read_from_outside(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     assert {stage["cost"]["gpu_hours"] for stage in report_of(tmp_path, inputs)["stages"]} == {0.0}
@@ -340,6 +346,7 @@ def test_cost_and_what_was_read_from_outside(tmp_path: Path) -> None:
         assert "1.30 M" in form
 
 
+@pytest.mark.slow
 def test_token_weights_are_shown_by_trajectory_and_time(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     row = {"prompt": "q", "tokens": ["a", "<b>", "c"], "weights": [0.1, 1.0, 4.0], "losses": [0.5, 1.0, 2.0]}

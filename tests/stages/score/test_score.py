@@ -123,6 +123,7 @@ def test_every_generation_gets_a_verdict_and_every_benchmark_its_numbers(inputs:
     assert (grading["sandbox_level"] == "namespaces") or grading["sandbox_unprotected"]
 
 
+@pytest.mark.slow
 def test_scoring_again_gives_the_same_bytes_and_the_protocol_follows_its_parts(inputs: Inputs) -> None:
     names = ("scores.jsonl", "metrics.json")
     assert inputs.score() == 0

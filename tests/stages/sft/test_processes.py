@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from tests.tiny import run_stage_program, write_spec
 
@@ -17,6 +16,7 @@ from tests.tiny import run_stage_program, write_spec
 BRIEF = {"batch_size": 8, "max_length": 128, "max_steps": 2, "learning_rate": 0.1, "trainer": {"optim": "sgd"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [{"name": "vcore", "probe_fraction": 0.5, "direction": "ema"}, {"name": "iw_sft"}],
@@ -25,6 +25,8 @@ BRIEF = {"batch_size": 8, "max_length": 128, "max_steps": 2, "learning_rate": 0.
 def test_two_processes_give_the_update_of_one(
     sft_inputs: dict[str, Path], tmp_path: Path, method: dict[str, Any]
 ) -> None:
+    from safetensors.torch import load_file
+
     settings = {**BRIEF, "method": method}
     one = run_stage_program(tmp_path / "one", "sft", settings, sft_inputs)
     assert one.code == 0, one.log
@@ -50,6 +52,7 @@ def test_two_processes_give_the_update_of_one(
     assert len(lines) == 2, "only the first process reports"
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_split_is_refused(sft_inputs: dict[str, Path], tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "sft", {**BRIEF, "batch_size": 9}, sft_inputs, threads=1)
     answer = subprocess.run(
@@ -82,6 +85,7 @@ run_stage(StageSettings, run)
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_well_while_gloo_still_lets_go_of_tensors(tmp_path: Path) -> None:
     """Ended as Python ends by itself, four in five such programs are aborted."""
     program = tmp_path / "leaves.py"

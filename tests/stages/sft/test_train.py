@@ -115,6 +115,7 @@ def test_a_stopped_program_resumes_to_the_same_bytes(
     assert numbers[0] == numbers[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -157,6 +158,7 @@ def test_a_requested_stop_saves_and_the_next_run_ends_the_same(
     assert [point["step"] for point in curve(again.output)] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_after_training_does_not_train_again(
     sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +193,7 @@ def test_merged_weights_are_base_plus_adapter(sft_context: MakeContext) -> None:
     assert adapter["target_modules"] == ["down_proj", "q_proj"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"rank": 2}])
 def test_bfloat16_trains_and_saves_bfloat16(sft_context: MakeContext, lora: dict[str, Any] | None) -> None:
     context = sft_context(dtype="bfloat16", lora=lora)
@@ -265,6 +268,7 @@ def test_training_that_changes_nothing_fails(sft_context: MakeContext) -> None:
         sft.run(sft_context(learning_rate=1e-30))
 
 
+@pytest.mark.slow
 def test_the_first_the_middle_and_the_last_step_show_their_weights(sft_context: MakeContext) -> None:
     context = sft_context("run", method={"name": "vcore"}, max_steps=7)
     sft.run(context)

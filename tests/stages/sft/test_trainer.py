@@ -88,6 +88,7 @@ def assert_identical(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, {"rank": 2, "dropout": 0.2}])
 @pytest.mark.parametrize(
     "method",
@@ -113,6 +114,7 @@ def test_dft_is_trls_dft_bit_for_bit(sft_context: MakeContext) -> None:
     assert_identical(weights(theirs), weights(ours))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_one_batch_of_eight_is_two_of_four(sft_context: MakeContext, name: str) -> None:
     settings = {
@@ -154,6 +156,7 @@ def test_the_control_factor_scales_the_gradient_before_clipping(sft_context: Mak
     assert losses(held, "grad_norm")[0] == pytest.approx(alpha * losses(free, "grad_norm")[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_split_into_single_rows_and_not_at_all_give_the_same_update(sft_context: MakeContext) -> None:
     settings = {
         "batch_size": 32,
@@ -185,6 +188,7 @@ def test_gradient_checkpointing_changes_nothing(sft_context: MakeContext) -> Non
         assert torch.allclose(tensor, checkpointed[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_losses_are_those_of_the_committed_reference(sft_context: MakeContext, name: str) -> None:
     """Thirty steps against stored losses. After an intended change run this with VCORE_UPDATE_REFERENCE=1."""
