@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stages.report.curves import CURVES, Panel
 from stages.report.documents import Report, ReportedStage
 from stages.report.render import figures as drawing
+from stages.report.render.curves import CURVES, Panel
 from stages.report.render.figures import BLUE, GREY, ORANGE, Curve, Figure
 
 SERIES = ((BLUE, "-"), (ORANGE, "--"), (GREY, ":"), (ORANGE, "-."), (BLUE, (0, (5, 1, 1, 1, 1, 1))))

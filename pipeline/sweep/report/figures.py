@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.sweep.documents import SweepReport
 from pipeline.sweep.report.cells import Group
-from stages.report.curves import CURVES
 from stages.report.render import figures as drawing
+from stages.report.render.curves import CURVES
 from stages.report.render.figures import COLOURS, Curve, Figure
 
 LINES = ("-", "--", ":", "-.")
