@@ -17,7 +17,7 @@ from pipeline.store.documents import ManifestDraft, Preimage
 from pipeline.store.store import Store
 from pipeline.sweep import fan_out as fanout
 from pipeline.sweep.sweep import SweepRecord, load_sweep
-from tests.pipeline.plan.test_planning import CONFIG, make
+from tests.pipeline.helpers import CONFIG, make
 
 ROOT = Path(__file__).resolve().parents[2]
 

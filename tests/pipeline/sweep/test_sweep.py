@@ -24,7 +24,7 @@ from pipeline.sweep.find_report import find_report
 from pipeline.sweep.ray_runner import RayCells
 from pipeline.sweep.sweep import SweepRecord, load_sweep, plan_sweep
 from stages.report.tables import tex
-from tests.pipeline.plan.test_planning import CONFIG, make
+from tests.pipeline.helpers import CONFIG, make
 from tests.pipeline.sweep.report.fakes import FakeCell, make_run, make_sweep, right, scores
 
 ROOT = Path(__file__).resolve().parents[3]
