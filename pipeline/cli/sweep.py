@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,6 +14,9 @@ from pipeline.cli.common import AsJson, Home, Overrides, out, print_json
 from pipeline.core.errors import StageFailed
 from pipeline.core.signals import stop_on_signals
 from pipeline.run.view import View
+
+if TYPE_CHECKING:
+    from pipeline.sweep.sweep import SweepPlan
 
 SweepFile = Annotated[
     Path,
@@ -44,11 +46,13 @@ def sweep(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run a pipeline for every cell of a matrix of settings. What cells share is computed once; the same command resumes."""
+    """Run a pipeline for each cell of a matrix of settings. What cells share is made once; the same command resumes."""
+    from pipeline.sweep.documents import SweepRecord, SweepReport
     from pipeline.sweep.fan_out import run_cells
     from pipeline.sweep.find_report import sweep_report
     from pipeline.sweep.ray_runner import RayCells
-    from pipeline.sweep.sweep import SweepRecord, load_sweep, plan_sweep
+    from pipeline.sweep.report.tables import summary
+    from pipeline.sweep.sweep import load_sweep, plan_sweep
 
     stop_on_signals()
     loaded = load_sweep(file, overrides or [])
@@ -58,28 +62,25 @@ def sweep(
         return
     cluster = RayCells(ray, gpus_per_cell) if ray is not None else None
     command = command_line(file, overrides or [], jobs, ray, gpus_per_cell)
-    record = SweepRecord.start(planned.store.home, loaded, command)
+    home = planned.store.home
+    record = SweepRecord.start(home, loaded, command)
+    folder = record.folder(home)
     with View() as view:
-        view.line(f"[bold]{loaded.settings.name}[/]  {_summary(planned)}; logs in {record.folder}")
-        failed = run_cells(
-            loaded, record, planned.store.home, jobs, planned.cached < planned.distinct, view.line, cluster
-        )
-    ended = [entry for entry in record.data["cells"] if entry["status"] == "done"]
-    if ended:
-        files = sweep_report(planned.store.home, record.folder)
+        view.line(f"[bold]{loaded.settings.name}[/]  {_summary(planned)}; logs in {folder}")
+        failed = run_cells(loaded, record, home, jobs, planned.cached < planned.distinct, view.line, cluster)
+    if any(cell.status == "done" for cell in record.cells):
+        page, _, document, *_ = sweep_report(home, folder)
+        report = SweepReport.load(document)
         if as_json:
-            print_json(json.loads((record.folder / "report.json").read_text(encoding="utf-8")))
+            print_json(report.as_json())
         else:
-            from pipeline.sweep.report.collect import collect
-            from pipeline.sweep.report.tables import summary
-
-            out.print(summary(collect(planned.store.home, record.folder)), markup=False, soft_wrap=True)
-            out.print(f"Report: {files[0]}", soft_wrap=True)
+            out.print(summary(report), markup=False, soft_wrap=True)
+            out.print(f"Report: {page}", soft_wrap=True)
     if failed:
         error = StageFailed(
             "sweep",
             f"{len(failed)} of {len(loaded.cells)} cells failed: {', '.join(failed)}",
-            fix=f"Logs in {record.folder}",
+            fix=f"Logs in {folder}",
         )
         error.continue_with = command
         raise error
@@ -120,7 +121,7 @@ def report(
         out.print(escape(str(file)), soft_wrap=True)
 
 
-def _print_plan(planned: Any, as_json: bool) -> None:
+def _print_plan(planned: SweepPlan, as_json: bool) -> None:
     if as_json:
         cells = [
             {"labels": c.cell.labels, "name": c.cell.name, "stages": [p.as_json() for p in c.stages]}
@@ -145,7 +146,7 @@ def _print_plan(planned: Any, as_json: bool) -> None:
     out.print(_summary(planned))
 
 
-def _summary(planned: Any) -> str:
+def _summary(planned: SweepPlan) -> str:
     left = planned.distinct - planned.cached
     time = f", about {_duration(planned.seconds)} one after the other" if left and planned.seconds else ""
     unknown = f" and {planned.untimed} of unknown length" if planned.untimed else ""

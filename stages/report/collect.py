@@ -1,112 +1,119 @@
-"""Reads the artifacts of a pipeline into the report's model, and refuses what is missing, damaged or contradicts itself."""
+"""Reads the artifacts of a pipeline into its report, and refuses what is missing, damaged or contradicts itself."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from pydantic import ValidationError
 
 from evaluation.comparison import Comparison, Measured, compare, right_shares
 from evaluation.records import VERDICTS, Generation, Problem, Score, read_records, read_rows
 from stages.harness.context import Context, StageError
 from stages.harness.json_files import read_json
-from stages.report.model import CHECKPOINTS, Report, Result, Stage, Transcript, WeightedRow
+from stages.report import documents
+from stages.report.cost import stage_cost
+from stages.report.documents import (
+    BenchmarkResult,
+    PairedComparison,
+    Report,
+    ReportedComparison,
+    ReportedStage,
+    Transcript,
+    WeightedRow,
+)
+from stages.report.render.text import versions
 from stages.report.settings import ReportSettings
 from stages.report.statements import caveats, verdict
 
 SampleId = tuple[str, str, int]
 _FIX = "Run `vcore store verify`, then run again."
+_DAMAGE = (OSError, ValueError, TypeError, KeyError)
+"""What reading a damaged artifact raises."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Checkpoint:
     """What was sampled from one checkpoint, and how it was judged."""
 
-    results: dict[str, Result]
+    results: dict[str, BenchmarkResult]
     scores: dict[str, list[Score]]
     generations: dict[SampleId, Generation]
 
 
 def collect(ctx: Context[ReportSettings]) -> Report:
-    """Read every input. Raises `StageError` for one that is missing or damaged, or whose numbers do not fit its records."""
-    states = {stage["name"]: stage["state"] for stage in ctx.details.get("stages", [])}
-    stages = [_stage(name, folder, states.get(name, "cached")) for name, folder in ctx.inputs.items()]
-    measured = {
-        name: _checkpoint(name, _input(ctx, f"score.{name}"), _input(ctx, f"generate.{name}"))
-        for name in CHECKPOINTS
-        if f"score.{name}" in ctx.inputs
+    """Read every input. Raises `StageError` if one is missing or damaged, or its numbers do not fit its records."""
+    details = ctx.details
+    states = {stage["name"]: stage["state"] for stage in details.get("stages", [])}
+    execution = details.get("config", {}).get("execution", {})
+    stages = [_stage(name, folder, states.get(name, "cached"), execution) for name, folder in ctx.inputs.items()]
+    checkpoints = {  # in the order of the inputs, which is that of the pipeline
+        checkpoint: _checkpoint(checkpoint, folder, _input(ctx, f"generate.{checkpoint}"))
+        for name, folder in ctx.inputs.items()
+        if (checkpoint := name.removeprefix("score.")) != name
     }
-    results = [result for checkpoint in measured.values() for result in checkpoint.results.values()]
+    results = [result for checkpoint in checkpoints.values() for result in checkpoint.results.values()]
     if not results:
         raise StageError("there are no scores to report", "The report needs at least one score stage.")
     data = _input(ctx, "data")
-    comparisons = _compare(measured)
+    comparisons = _compare(checkpoints)
     try:
         overlap = len(read_json(data / "summary.json")["overlap"])
-        problems = {
-            (p.benchmark, p.id): p
-            for file in sorted((data / "benchmarks").glob("*.jsonl"))
-            for p in read_records(file, Problem)
-        }
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        files = sorted((data / "benchmarks").glob("*.jsonl"))
+        problems = {(p.benchmark, p.id): p for file in files for p in read_records(file, Problem)}
+    except _DAMAGE as error:
         raise _damaged("data", data, error) from error
+    latest = max(stages, key=lambda stage: stage.started)
     return Report(
-        title=ctx.settings.title or ctx.details.get("name", "pipeline"),
+        title=ctx.settings.title or details.get("name", "pipeline"),
         verdict=verdict(results, comparisons),
-        command=ctx.details.get("command", ""),
         seed=ctx.seed,
-        stages=stages,
+        command=details.get("command", ""),
         results=results,
-        comparisons=comparisons,
-        transcripts=_transcripts(ctx.settings, measured, problems),
-        weighted_rows=_weighted_rows(ctx.inputs.get("sft")),
+        comparisons=[_reported(comparison) for comparison in comparisons],
+        stages=stages,
         caveats=caveats(results, comparisons, stages, overlap),
-        config=ctx.details.get("config", {}),
+        versions={name: ", ".join(those) for name, those in versions(stage.versions for stage in stages).items()},
+        git=latest.git,
+        hardware=latest.hardware,
+        config=details.get("config", {}),
+        transcripts=_transcripts(ctx.settings, checkpoints, problems),
+        weighted_rows=_weighted_rows(ctx.inputs.get("sft")),
     )
 
 
 def _input(ctx: Context[ReportSettings], name: str) -> Path:
     if name not in ctx.inputs:
-        raise StageError(
-            f"the report's input {name} is missing", "Give the artifact of every stage that its scores were made from."
-        )
+        fix = "Give the artifact of every stage that its scores were made from."
+        raise StageError(f"the report's input {name} is missing", fix)
     return ctx.inputs[name]
 
 
 def _damaged(name: str, folder: Path, error: Exception) -> StageError:
-    what = f"{error} is missing in one of its files" if isinstance(error, KeyError) else str(error)
-    return StageError(f"the report's input {name} in {folder} is missing or damaged: {what}", _FIX)
+    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, ValidationError):
+        what = documents.first_problem(error)
+    where = " in one of its files" if what.endswith(" is missing") else ""
+    return StageError(f"the report's input {name} in {folder} is missing or damaged: {what}{where}", _FIX)
 
 
-def _stage(name: str, folder: Path, state: str) -> Stage:
+def _stage(name: str, folder: Path, state: str, execution: dict[str, Any]) -> ReportedStage:
     try:
         manifest = read_json(folder / "manifest.json")
         path = folder / "record" / "metrics.jsonl"
         curve = [row for _, row in read_rows(path)] if path.is_file() else []
         if any(not isinstance(row.get("step"), int) for row in curve):
             raise ValueError(f"{path}: a row has no step")
-        return Stage(
-            name=name,
-            state=state,
-            key=manifest["key"],
-            digest=manifest["digest"],
-            started=manifest["started"],
-            seconds=manifest["seconds"],
-            inputs=manifest["inputs"],
-            outside=manifest["preimage"]["outside"],
-            settings=manifest["preimage"]["settings"],
-            metrics=manifest["metrics"],
-            proof=manifest["proof"],
-            versions=manifest["versions"],
-            hardware=manifest["hardware"]
-            | {field: manifest["hardware"][field] for field in ("cpu", "cores", "memory_gib", "gpu")},
-            git={field: manifest["git"][field] for field in ("commit", "dirty")},
-            curve=curve,
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        preimage = {part: manifest["preimage"][part] for part in ("outside", "settings")}
+        stage = ReportedStage.model_validate({**manifest, **preimage, "name": name, "state": state, "curve": curve})
+        cost = stage_cost(name, stage.seconds, stage.metrics, len(stage.hardware.gpu), curve, execution)
+        return stage.model_copy(update={"cost": cost})
+    except _DAMAGE as error:
         raise _damaged(name, folder, error) from error
 
 
@@ -115,40 +122,31 @@ def _weighted_rows(folder: Path | None) -> list[WeightedRow]:
     if folder is None or not (path := folder / "record" / "token_weights.json").is_file():
         return []
     try:
-        found = [
-            (index, WeightedRow(entry["step"], **row))
-            for entry in read_json(path)
-            for index, row in enumerate(entry["rows"])
-        ]
-    except (ValueError, TypeError, KeyError) as error:
+        taken = [[WeightedRow(step=entry["step"], **row) for row in entry["rows"]] for entry in read_json(path)]
+    except _DAMAGE as error:
         raise _damaged("sft", folder, error) from error
-    return [row for _, row in sorted(found, key=lambda item: (item[0], item[1].step))]
+    rows = [(index, row) for rows in taken for index, row in enumerate(rows)]
+    return [row for _, row in sorted(rows, key=lambda item: (item[0], item[1].step))]
 
 
 def _checkpoint(name: str, score_folder: Path, generate_folder: Path) -> _Checkpoint:
     try:
-        generations = {
-            (g.benchmark, g.problem_id, g.sample): g
-            for g in read_records(generate_folder / "generations.jsonl", Generation)
-        }
+        rows = read_records(generate_folder / "generations.jsonl", Generation)
+        generations = {(g.benchmark, g.problem_id, g.sample): g for g in rows}
     except (OSError, ValueError) as error:
         raise _damaged(f"generate.{name}", generate_folder, error) from error
     try:
         scores: dict[str, list[Score]] = {}
         for score in read_records(score_folder / "scores.jsonl", Score):
             if (score.benchmark, score.problem_id, score.sample) not in generations:
-                raise ValueError(
-                    f"sample {score.sample} of {score.benchmark} {score.problem_id} was scored but never generated"
-                )
+                sample = f"sample {score.sample} of {score.benchmark} {score.problem_id}"
+                raise ValueError(f"{sample} was scored but never generated")
             scores.setdefault(score.benchmark, []).append(score)
         metrics = read_json(score_folder / "metrics.json")
         if set(metrics) != set(scores):
             raise ValueError(f"scores are of {sorted(scores)}, numbers of {sorted(metrics)}")
-        results = {
-            benchmark: _result(name, benchmark, metrics[benchmark], rows, generations)
-            for benchmark, rows in scores.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        results = {b: _result(name, b, metrics[b], of_benchmark, generations) for b, of_benchmark in scores.items()}
+    except _DAMAGE as error:
         raise _damaged(f"score.{name}", score_folder, error) from error
     return _Checkpoint(results, scores, generations)
 
@@ -159,99 +157,90 @@ def _result(
     metrics: dict[str, Any],
     scores: list[Score],
     generations: dict[SampleId, Generation],
-) -> Result:
-    """One cell, after its numbers are found again in the scores. Raises `ValueError` where they are not, `KeyError` for a missing field."""
-    given = {f.name: metrics[f.name] for f in dataclasses.fields(Result) if f.name not in _OWN_FIELDS}
-    mine = [generations[s.benchmark, s.problem_id, s.sample] for s in scores]
-    result = Result(
-        checkpoint=checkpoint,
-        benchmark=benchmark,
-        completion_tokens=fmean(g.completion_tokens for g in mine),
-        pass_at=metrics.get("pass_at", {}),
-        majority=metrics.get("majority", {}),
-        **given,
-    )
+) -> BenchmarkResult:
+    """One cell, after its numbers are found again in the scores. Raises `ValueError` where they are not."""
+    lengths = [generations[s.benchmark, s.problem_id, s.sample].completion_tokens for s in scores]
+    split = metrics.get("protocol_details", {}).get("sampling", {}).get("split", "")
+    names = {"checkpoint": checkpoint, "benchmark": benchmark, "split": str(split)}
+    result = BenchmarkResult.model_validate({**metrics, **names, "completion_tokens": fmean(lengths)})
     shares = right_shares(scores)
+    mean = fmean(shares.values())
+    if not math.isclose(result.value, mean, abs_tol=1e-9) or not result.low <= result.value <= result.high:
+        raise ValueError(f"{benchmark}: the value {result.value} is not that of scores.jsonl, {mean}")
     counts = {name: sum(s.verdict == name for s in scores) for name in VERDICTS}
-    if (
-        not math.isclose(result.value, fmean(shares.values()), abs_tol=1e-9)
-        or not result.low <= result.value <= result.high
-    ):
-        raise ValueError(f"{benchmark}: the value {result.value} is not that of scores.jsonl, {fmean(shares.values())}")
     if (result.n, result.samples) != (len(shares), len(scores)) or result.verdicts != counts:
         raise ValueError(f"{benchmark}: the counts in metrics.json are not those of scores.jsonl")
     return result
 
 
-_OWN_FIELDS = {"checkpoint", "benchmark", "completion_tokens", "pass_at", "majority"}
-
-
-def _compare(measured: dict[str, _Checkpoint]) -> list[Comparison]:
+def _compare(checkpoints: dict[str, _Checkpoint]) -> list[Comparison]:
     """Consecutive checkpoints, on the same problems; without a difference where the protocols are not the same."""
+
+    def measured(name: str, benchmark: str) -> Measured:
+        result = checkpoints[name].results[benchmark]
+        return Measured(checkpoints[name].scores[benchmark], result.protocol, result.protocol_details)
+
     out = []
-    for benchmark in dict.fromkeys(name for checkpoint in measured.values() for name in checkpoint.results):
-        having = [name for name in CHECKPOINTS if name in measured and benchmark in measured[name].results]
+    for benchmark in dict.fromkeys(name for checkpoint in checkpoints.values() for name in checkpoint.results):
+        having = [name for name, checkpoint in checkpoints.items() if benchmark in checkpoint.results]
         for before, after in itertools.pairwise(having):
-            first, second = measured[before].results[benchmark], measured[after].results[benchmark]
-            old = Measured(measured[before].scores[benchmark], first.protocol, first.protocol_details)
-            new = Measured(measured[after].scores[benchmark], second.protocol, second.protocol_details)
             try:
-                out.append(compare(benchmark, before, after, old, new))
+                out.append(compare(benchmark, before, after, measured(before, benchmark), measured(after, benchmark)))
             except ValueError as error:
-                raise StageError(
-                    f"{benchmark}: {before} and {after} name the same protocol but were not scored on the same problems and samples "
-                    f"({error})",
-                    _FIX,
-                ) from error
+                same = f"{benchmark}: {before} and {after} name the same protocol"
+                what = f"{same} but were not scored on the same problems and samples ({error})"
+                raise StageError(what, _FIX) from error
     return out
 
 
+def _reported(c: Comparison) -> ReportedComparison:
+    names: dict[str, Any] = {"benchmark": c.benchmark, "before": c.before, "after": c.after, "verdict": c.verdict}
+    if c.difference is None:
+        return ReportedComparison(**names)
+    return PairedComparison(**names, exact=c.exact, **dataclasses.asdict(c.difference))
+
+
 def _transcripts(
-    settings: ReportSettings, measured: dict[str, _Checkpoint], problems: dict[tuple[str, str], Problem]
+    settings: ReportSettings, checkpoints: dict[str, _Checkpoint], problems: dict[tuple[str, str], Problem]
 ) -> list[Transcript]:
-    """For each benchmark and checkpoint the first right answers, and of the others one of each verdict before a second of any."""
+    """Of each benchmark and checkpoint the first right answers, and others: one of each verdict before a second."""
     out = []
-    for benchmark in dict.fromkeys(name for checkpoint in measured.values() for name in checkpoint.scores):
-        for name, checkpoint in measured.items():
+    for benchmark in dict.fromkeys(name for checkpoint in checkpoints.values() for name in checkpoint.scores):
+        for name, checkpoint in checkpoints.items():
             scores = checkpoint.scores.get(benchmark, [])
             right = [score for score in scores if score.verdict == "correct"][: settings.transcripts]
             for score in right + _varied([s for s in scores if s.verdict != "correct"], settings.transcripts):
-                if (benchmark, score.problem_id) not in problems:
-                    raise StageError(
-                        f"{benchmark} {score.problem_id} was scored but is not among the data's problems", _FIX
-                    )
+                problem = problems.get((benchmark, score.problem_id))
+                if problem is None:
+                    what = f"{benchmark} {score.problem_id} was scored but is not among the data's problems"
+                    raise StageError(what, _FIX)
                 generation = checkpoint.generations[benchmark, score.problem_id, score.sample]
-                out.append(
-                    _transcript(
-                        name, score, generation, problems[benchmark, score.problem_id], settings.transcript_characters
-                    )
-                )
+                out.append(_transcript(name, problem, generation, score, settings.transcript_characters))
     return out
 
 
 def _varied(scores: list[Score], count: int) -> list[Score]:
-    seen: dict[str, int] = {}
-    ranked = []
-    for position, score in enumerate(scores):
-        seen[score.verdict] = seen.get(score.verdict, 0) + 1
-        ranked.append((seen[score.verdict], position, score))
-    return [score for _, _, score in sorted(ranked, key=lambda item: item[:2])[:count]]
+    """The first of each verdict, then the second of each, and so on."""
+    seen: Counter[str] = Counter()
+    rounds = []
+    for score in scores:
+        seen[score.verdict] += 1
+        rounds.append((seen[score.verdict], score))
+    return [score for _, score in sorted(rounds, key=lambda item: item[0])[:count]]
 
 
-def _transcript(checkpoint: str, score: Score, generation: Generation, problem: Problem, limit: int) -> Transcript:
+def _transcript(checkpoint: str, problem: Problem, generation: Generation, score: Score, limit: int) -> Transcript:
+    extracted = None if score.extracted is None else shorten(score.extracted, limit)
+    texts: dict[str, Any] = {
+        "extracted": extracted,
+        "gold": shorten(score.gold, limit),
+        "detail": shorten(score.detail, limit),
+    }
     return Transcript(
         checkpoint=checkpoint,
-        benchmark=score.benchmark,
-        problem_id=score.problem_id,
-        sample=score.sample,
-        verdict=score.verdict,
-        prompt=shorten(problem.prompt, limit),
-        completion=shorten(generation.completion, limit),
-        finish_reason=generation.finish_reason,
-        tokens=generation.completion_tokens,
-        extracted=shorten(score.extracted, limit) if score.extracted is not None else None,
-        gold=shorten(score.gold, limit),
-        detail=shorten(score.detail, limit),
+        problem=dataclasses.replace(problem, prompt=shorten(problem.prompt, limit)),
+        generation=dataclasses.replace(generation, completion=shorten(generation.completion, limit)),
+        score=dataclasses.replace(score, **texts),
     )
 
 

@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from typing import Any
+from stages.report.documents import BenchmarkResult, Report
+from stages.report.render.tables import booktabs, csv_text, tex
 
 NUMBERS = ("checkpoint", "benchmark", "metric", "value", "low", "high", "n", "k", "truncated", "no_answer", "protocol")
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
 
 
-def as_csv(report: dict[str, Any]) -> str:
+def as_csv(report: Report) -> str:
     """One line a checkpoint and benchmark, with the 95 % interval over problems, as shares."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*NUMBERS, "seed"])
-    for row in report["results"]:
-        writer.writerow([*(row[name] for name in NUMBERS), report["seed"]])
-    return out.getvalue()
+    rows = ([*(getattr(result, name) for name in NUMBERS), report.seed] for result in report.results)
+    return csv_text([[*NUMBERS, "seed"], *rows])
 
 
-def as_latex(report: dict[str, Any]) -> str:
+def as_latex(report: Report) -> str:
     """One booktabs table: benchmarks down, checkpoints across; per cent with the 95 % interval over problems."""
-    cells = {(row["benchmark"], row["checkpoint"]): row for row in report["results"]}
-    checkpoints = list(dict.fromkeys(row["checkpoint"] for row in report["results"]))
-    lines = [
-        "% 95 % intervals over problems, one seed",
-        r"\begin{tabular}{lr" + "r" * len(checkpoints) + "}",
-        r"\toprule",
-    ]
-    lines += [" & ".join(["", "$n$", *map(tex, checkpoints)]) + r" \\", r"\midrule"]
-    for benchmark in dict.fromkeys(row["benchmark"] for row in report["results"]):
-        found = [cells.get((benchmark, checkpoint)) for checkpoint in checkpoints]
-        shown = [
-            "--" if row is None else rf"${100 * row['value']:.1f}\ [{100 * row['low']:.1f}, {100 * row['high']:.1f}]$"
-            for row in found
-        ]
-        count = next(row["n"] for row in found if row is not None)
-        lines.append(" & ".join([tex(benchmark), str(count), *shown]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+    def row(benchmark: str) -> list[str]:
+        results = [report.result(checkpoint, benchmark) for checkpoint in report.checkpoints]
+        count = next(result.n for result in results if result is not None)
+        return [tex(benchmark), str(count), *map(_cell, results)]
+
+    columns = "lr" + "r" * len(report.checkpoints)
+    header = ["", "$n$", *map(tex, report.checkpoints)]
+    return booktabs(["95 % intervals over problems, one seed"], columns, header, [*map(row, report.benchmarks)])
 
 
-def tex(text: str) -> str:
-    """Text in which nothing is LaTeX."""
-    return re.sub(r"[\\^~&%$#_{}]", lambda found: _TEX[found[0]], text)
+def _cell(result: BenchmarkResult | None) -> str:
+    if result is None:
+        return "--"
+    return rf"${100 * result.value:.1f}\ [{100 * result.low:.1f}, {100 * result.high:.1f}]$"

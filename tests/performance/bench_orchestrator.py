@@ -16,7 +16,8 @@ from pathlib import Path
 from pipeline.store.documents import ManifestDraft, Preimage
 from pipeline.store.store import Store
 from pipeline.sweep import fan_out as fanout
-from pipeline.sweep.sweep import SweepRecord, load_sweep
+from pipeline.sweep.documents import SweepRecord
+from pipeline.sweep.sweep import load_sweep
 from tests.pipeline.helpers import CONFIG, make
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""What is claimed of a group: its score, and what changed between two sets of cells. Over seeds; of one seed, over problems."""
+"""What is claimed of a group: its score, and what changed between two sets of cells; of one seed, over problems."""
 
 from __future__ import annotations
 
@@ -6,95 +6,53 @@ import dataclasses
 from collections.abc import Mapping
 
 from evaluation.comparison import compare
-from evaluation.seeds import FEWEST_SEEDS, over_seeds
-from pipeline.sweep.report.cells import Cell, Place
+from evaluation.seeds import over_seeds
+from pipeline.sweep.documents import GroupScore, ScoreChange
+from pipeline.sweep.report.cells import MeasuredCell, Place
 
 SAME = "the same checkpoint"
 DIFFERENT_PROTOCOLS = "different protocols"
+Cells = Mapping[str, MeasuredCell]
+"""Seed -> cell."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """A score, mean over `n` seeds, with its 95 % interval.
-
-    Attributes:
-        over: what the interval is over: `seeds`, or `problems` where seeds show no spread. The latter says how well the run was
-            measured, and nothing of what another seed would give.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-    over: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """A difference of scores, mean over `n` pairs of cells of one seed.
-
-    Attributes:
-        low, high: of the 95 % interval; None where there is none.
-        over: `seeds`, `problems` (one pair of cells, paired problem by problem) or nothing (no interval).
-        verdict: `higher`, `lower`, `not distinguishable`, or why that cannot be told.
-        p_value, improved, worsened: over problems; else None.
-        test: which one the p-value is of; empty where there is none.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-    over: str
-    verdict: str
-    p_value: float | None = None
-    improved: int | None = None
-    worsened: int | None = None
-    test: str = ""
-
-    @property
-    def tested(self) -> bool:
-        """Whether chance could have made it seem a difference: of so few seeds none is claimed."""
-        return self.low is not None and (self.over == "problems" or self.n >= FEWEST_SEEDS)
-
-
-def value(cells: Mapping[str, Cell], place: Place) -> Value:
-    """The score of a group's cells (by seed) at one place; the run's own interval where seeds show no spread."""
+def group_score(cells: Cells, place: Place) -> GroupScore:
+    """The score of a group's cells at one place; with the run's own interval where seeds show no spread."""
     results = [cell.results[place] for cell in cells.values()]
-    estimate = over_seeds([result["value"] for result in results])
-    if estimate.low is not None and estimate.high is not None:
-        return Value(estimate.mean, estimate.low, estimate.high, estimate.n, "seeds")
-    return Value(estimate.mean, results[0]["low"], results[0]["high"], estimate.n, "problems")
+    e = over_seeds([result.value for result in results])
+    if e.low is not None and e.high is not None:
+        return GroupScore(mean=e.mean, low=e.low, high=e.high, n=e.n, over="seeds")
+    return GroupScore(mean=e.mean, low=results[0].low, high=results[0].high, n=e.n, over="problems")
 
 
-def change(before: Mapping[str, Cell], old: Place, after: Mapping[str, Cell], new: Place) -> Change | None:
-    """From `old` of the cells before (by seed) to `new` of those after, seed by seed; None where they have no seed in common."""
+def change(before: Cells, old: Place, after: Cells, new: Place) -> ScoreChange | None:
+    """From `old` of the cells before to `new` of those after, seed by seed; None where they have no seed in common."""
     pairs = [(before[seed], after[seed]) for seed in after if seed in before]
     if not pairs:
         return None
-    estimate = over_seeds([b.results[new]["value"] - a.results[old]["value"] for a, b in pairs])
-    if any(a.results[old]["protocol"] != b.results[new]["protocol"] for a, b in pairs):
-        return Change(estimate.mean, None, None, estimate.n, "", DIFFERENT_PROTOCOLS)
+    e = over_seeds([b.results[new].value - a.results[old].value for a, b in pairs])
+    if any(a.results[old].protocol != b.results[new].protocol for a, b in pairs):
+        return ScoreChange(mean=e.mean, n=e.n, verdict=DIFFERENT_PROTOCOLS)
     if all((digest := a.checkpoint(old[1])) is not None and digest == b.checkpoint(new[1]) for a, b in pairs):
-        return Change(estimate.mean, None, None, estimate.n, "", SAME)
+        return ScoreChange(mean=e.mean, n=e.n, verdict=SAME)
     if len(pairs) == 1:
-        return _over_problems(*pairs[0], old, new, estimate.mean)
-    over = "seeds" if estimate.low is not None else ""
-    return Change(estimate.mean, estimate.low, estimate.high, estimate.n, over, estimate.verdict)
+        return _over_problems(*pairs[0], old, new, e.mean)
+    over = "seeds" if e.low is not None else ""
+    return ScoreChange(mean=e.mean, low=e.low, high=e.high, n=e.n, over=over, verdict=e.verdict)
 
 
-def _over_problems(before: Cell, after: Cell, old: Place, new: Place, difference: float) -> Change:
+def _over_problems(before: MeasuredCell, after: MeasuredCell, old: Place, new: Place, difference: float) -> ScoreChange:
     """One pair of cells, compared on the same problems with the test and the interval of a run's own report."""
     first, second = before.scores(old), after.scores(new)
     if first is None or second is None:
-        return Change(
-            difference, None, None, 1, "", "one seed, whose scores are no longer in the store: cannot be told"
-        )
+        gone = "one seed, whose scores are no longer in the store: cannot be told"
+        return ScoreChange(mean=difference, n=1, verdict=gone)
     try:
-        found = compare(new[0], old[1], new[1], first, second)
+        comparison = compare(new[0], old[1], new[1], first, second)
     except ValueError:
-        return Change(difference, None, None, 1, "", "not the same problems: cannot be told")
-    d = found.difference
+        return ScoreChange(mean=difference, n=1, verdict="not the same problems: cannot be told")
+    d = comparison.difference
     if d is None:
-        return Change(difference, None, None, 1, "", DIFFERENT_PROTOCOLS)
-    return Change(d.difference, d.low, d.high, 1, "problems", found.verdict, d.p_value, d.improved, d.worsened, d.test)
+        return ScoreChange(mean=difference, n=1, verdict=DIFFERENT_PROTOCOLS)
+    numbers = {**dataclasses.asdict(d), "mean": d.difference, "n": 1}
+    return ScoreChange.model_validate({**numbers, "over": "problems", "verdict": comparison.verdict})

@@ -1,210 +1,152 @@
-"""Reads a sweep's record and its runs into what the report shows."""
+"""Reads a sweep's record and its runs into its report."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from evaluation.seeds import SeedEstimate, over_seeds
-from pipeline.sweep.report.cells import Cell, Group, Labels, Place, places, read_groups
-from pipeline.sweep.report.changes import Change, Value, change, value
-from pipeline.sweep.report.published import Published, beside
-from stages.harness.json_files import read_json
-from stages.report.cost import Cost, stage_cost, total
-from stages.report.model import CHECKPOINTS
+from pipeline.sweep.documents import CellOrigin, ScoreRow, ScoreTable, SweepRecord, SweepReport, TrainingEffect
+from pipeline.sweep.report.cells import Group, MeasuredCell, Place, places, read_groups
+from pipeline.sweep.report.changes import change, group_score
+from pipeline.sweep.report.published import beside
+from pipeline.sweep.settings import Labels
+from stages.report.cost import total
+from stages.report.documents import Cost, ReportedGit, ReportedHardware
+from stages.report.render.text import versions
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One group's line in a table."""
-
-    group: str
-    values: dict[str, float]
-    """Seed -> value."""
-    mean: Value
-    difference: Change | None
-    """To the baseline, seed by seed; None for the baseline itself, and where there is none."""
-    verdict: str
-    truncated: float
-    """Share of samples that ended at the token limit, mean over seeds."""
-    no_answer: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """One benchmark at one checkpoint."""
-
-    benchmark: str
-    checkpoint: str
-    metric: str
-    n: int
-    rows: list[Row]
-    protocols: list[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """What one step of training changed on a benchmark, seed by seed."""
-
-    benchmark: str
-    before: str
-    after: str
-    group: str
-    mean_before: float
-    mean_after: float
-    difference: Change
-    verdict: str
-
-
-@dataclasses.dataclass(frozen=True)
-class SweepReport:
-    """Everything the report shows."""
-
-    record: dict[str, Any]
-    groups: list[Group]
-    baseline: str | None
-    tables: list[Table]
-    steps: list[Step]
-    seconds: dict[str, dict[str, SeedEstimate]]
-    """Stage -> group -> seconds of one computation, mean over the group's cells."""
-    costs: dict[str, dict[str, Cost]]
-    """Group -> stage program -> what a cell's stages of that program cost, mean over the group's cells."""
-    spent: Cost
-    """By the stages that the sweep's artifacts needed, each counted once, whenever it was computed."""
-    saved_s: float
-    """Seconds that computing every stage of every cell by itself would have taken beyond that."""
-    failed: list[dict[str, Any]]
-    published: list[Published]
-    not_measured: list[str]
-    """Published scores that no cell of ours stands beside."""
-
-    @property
-    def comparisons(self) -> int:
-        """How many differences were tested, any of which chance may have made."""
-        changes = [row.difference for table in self.tables for row in table.rows] + [
-            step.difference for step in self.steps
-        ]
-        return sum(found is not None and found.tested for found in changes)
-
-
-def collect(home: Path, folder: Path) -> SweepReport:
+def collect(home: Path, folder: Path) -> tuple[SweepReport, list[Group]]:
     """Read a sweep's record (`folder/sweep.json`) and the runs of its cells below `home`.
+
+    Returns:
+        The report, and the groups of cells that it was made from, whose curves the pages draw.
 
     Raises:
         ValueError: no cell has a score, so that there is nothing to report.
         OSError, ValueError: a file of a run is missing or damaged.
     """
-    record = read_json(folder / "sweep.json")
+    record = SweepRecord.load(folder / "sweep.json")
     groups = read_groups(home, record)
     if not groups:
-        raise ValueError(f"no cell of {record['id']} has a score")
-    baseline = record["baseline"] or {}
-    published, not_measured = beside(record.get("published"), groups)
-    once = {stage["key"]: (cell, stage) for cell, stage in _stages(groups)}
-    spent = total(_cost(cell, stage) for cell, stage in once.values())
-    return SweepReport(
-        record=record,
-        groups=groups,
-        baseline=", ".join(f"{axis} {label}" for axis, label in baseline.items()) or None,
-        tables=[_table(place, groups, baseline) for place in places(groups)],
-        steps=list(_steps(groups)),
-        seconds=_seconds(groups),
-        costs={group.name: _costs(group) for group in groups},
+        raise ValueError(f"no cell of {record.id} has a score")
+    baseline = record.baseline or {}
+    published, not_measured = beside(record.published, groups)
+    stages = list(_stages(groups))
+    once = {cell.stages[stage].key: (cell, stage) for cell, stage in stages}
+    spent = total(cell.cost(stage) for cell, stage in once.values())
+    tables = [_table(place, groups, baseline) for place in places(groups)]
+    effects = list(_effects(groups))
+    changes = [row.difference for table in tables for row in table.rows] + [effect.difference for effect in effects]
+    manifests = [manifest for group in groups for cell in group.cells for manifest in cell.manifests.values()]
+    report = SweepReport(
+        sweep=record,
+        tables=tables,
+        steps=effects,
+        comparisons=sum(difference is not None and difference.tested for difference in changes),
+        seconds={stage: _seconds(stage, groups) for stage in dict.fromkeys(stage for _, stage in stages)},
+        cost={group.name: _costs(group) for group in groups},
         spent=spent,
-        saved_s=sum(float(stage["seconds"]) for _, stage in _stages(groups)) - spent.seconds,
-        failed=[entry for entry in record["cells"] if entry["status"] != "done"],
+        computed_s=spent.seconds,
+        saved_s=sum(cell.stages[stage].seconds for cell, stage in stages) - spent.seconds,
+        cells=[_origin(cell) for group in groups for cell in group.cells],
+        versions={name: ", ".join(those) for name, those in versions(m.versions for m in manifests).items()},
+        machines=list(dict.fromkeys(ReportedHardware.model_validate(m.hardware.model_dump()).line for m in manifests)),
         published=published,
-        not_measured=not_measured,
+        published_not_measured=not_measured,
+        failed=[cell for cell in record.cells if cell.status != "done"],
     )
+    return report, groups
 
 
-def _stages(groups: list[Group]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _stages(groups: list[Group]) -> Iterator[tuple[MeasuredCell, str]]:
     return ((cell, stage) for group in groups for cell in group.cells for stage in cell.stages)
 
 
 def _partner(group: Group, groups: list[Group], baseline: Labels) -> Group | None:
     """The group that `group` is compared with: the baseline's labels where it names them, its own elsewhere."""
-    wanted = {**group.labels, **baseline}
-    if not baseline or wanted == group.labels:
+    labels = {**group.labels, **baseline}
+    if not baseline or labels == group.labels:
         return None
-    return next((other for other in groups if other.labels == wanted), None)
+    return next((other for other in groups if other.labels == labels), None)
 
 
-def _table(place: Place, groups: list[Group], baseline: Labels) -> Table:
-    rows, results = [], []
-    for group in groups:
-        cells = group.measured(place)
-        if not cells:
-            continue
-        mine = [cell.results[place] for cell in cells.values()]
-        results += mine
-        samples = sum(result["n"] * result["k"] for result in mine)
-        partner = _partner(group, groups, baseline)
+def _table(place: Place, groups: list[Group], baseline: Labels) -> ScoreTable:
+    def row(group: Group) -> ScoreRow:
+        cells, partner = group.measured(place), _partner(group, groups, baseline)
+        results = [cell.results[place] for cell in cells.values()]
+        samples = sum(result.samples for result in results)
         difference = change(partner.measured(place), place, cells, place) if partner is not None else None
-        rows.append(
-            Row(
-                group.name,
-                {seed: cell.results[place]["value"] for seed, cell in cells.items()},
-                value(cells, place),
-                difference,
-                difference.verdict if difference is not None else "",
-                sum(result["truncated"] for result in mine) / samples,
-                sum(result["no_answer"] for result in mine) / samples,
-            )
+        return ScoreRow(
+            group=group.name,
+            values={seed: cell.results[place].value for seed, cell in cells.items()},
+            mean=group_score(cells, place),
+            difference=difference,
+            verdict=difference.verdict if difference is not None else "",
+            truncated=sum(result.truncated for result in results) / samples,
+            no_answer=sum(result.no_answer for result in results) / samples,
         )
-    return Table(
-        *place, results[0]["metric"], results[0]["n"], rows, sorted({result["protocol"] for result in results})
+
+    results = [cell.results[place] for group in groups for cell in group.measured(place).values()]
+    return ScoreTable(
+        benchmark=place[0],
+        checkpoint=place[1],
+        metric=results[0].metric,
+        n=results[0].n,
+        rows=[row(group) for group in groups if group.measured(place)],
+        protocols=sorted({result.protocol for result in results}),
     )
 
 
-def _steps(groups: list[Group]) -> Iterator[Step]:
+def _effects(groups: list[Group]) -> Iterator[TrainingEffect]:
     """From each checkpoint to the next that was measured on the same benchmark."""
-    for benchmark in dict.fromkeys(benchmark for benchmark, _ in places(groups)):
-        having = [name for name in CHECKPOINTS if (benchmark, name) in places(groups)]
-        for before, after in itertools.pairwise(having):
-            for group in groups:
-                old, new = group.measured((benchmark, before)), group.measured((benchmark, after))
-                found = change(old, (benchmark, before), new, (benchmark, after))
-                if found is not None:
-                    common = [seed for seed in new if seed in old]
-                    first = fmean(old[seed].results[benchmark, before]["value"] for seed in common)
-                    second = fmean(new[seed].results[benchmark, after]["value"] for seed in common)
-                    yield Step(benchmark, before, after, group.name, first, second, found, found.verdict)
+    for (first, second), group in itertools.product(itertools.pairwise(places(groups)), groups):
+        old, new = group.measured(first), group.measured(second)
+        difference = change(old, first, new, second) if first[0] == second[0] else None
+        if difference is not None:
+            seeds = [seed for seed in new if seed in old]
+            yield TrainingEffect(
+                benchmark=first[0],
+                before=first[1],
+                after=second[1],
+                group=group.name,
+                mean_before=fmean(old[seed].results[first].value for seed in seeds),
+                mean_after=fmean(new[seed].results[second].value for seed in seeds),
+                difference=difference,
+                verdict=difference.verdict,
+            )
 
 
-def _seconds(groups: list[Group]) -> dict[str, dict[str, SeedEstimate]]:
-    out: dict[str, dict[str, SeedEstimate]] = {}
-    for name in dict.fromkeys(stage["name"] for _, stage in _stages(groups)):
-        taken = {
-            group.name: [float(s["seconds"]) for cell in group.cells for s in cell.stages if s["name"] == name]
-            for group in groups
-        }
-        out[name] = {group: over_seeds(seconds) for group, seconds in taken.items() if seconds}
-    return out
+def _seconds(stage: str, groups: list[Group]) -> dict[str, SeedEstimate]:
+    """Group -> seconds of the stage of that name."""
+    taken = {g.name: [cell.stages[stage].seconds for cell in g.cells if stage in cell.stages] for g in groups}
+    return {group: over_seeds(seconds) for group, seconds in taken.items() if seconds}
 
 
 def _costs(group: Group) -> dict[str, Cost]:
-    out: dict[str, Cost] = {}
-    for program in dict.fromkeys(stage["name"].partition(".")[0] for _, stage in _stages([group])):
-        of_cells = []
-        for cell in group.cells:
-            mine = [_cost(cell, stage) for stage in cell.stages if stage["name"].partition(".")[0] == program]
-            of_cells += [total(mine)] if mine else []  # a cell that failed before it says nothing of what it costs
-        summed = total(of_cells)
-        out[program] = Cost(*(getattr(summed, field.name) / len(of_cells) for field in dataclasses.fields(Cost)))
-    return out
+    """Kind of stage -> its mean cost over the cells that came so far: one that failed before says nothing of it."""
+    costs: dict[str, dict[str, list[Cost]]] = {}
+    for cell, stage in _stages([group]):
+        costs.setdefault(stage.partition(".")[0], {}).setdefault(cell.run, []).append(cell.cost(stage))
+    return {kind: _mean([total(of_cell) for of_cell in cells.values()]) for kind, cells in costs.items()}
 
 
-def _cost(cell: Cell, stage: dict[str, Any]) -> Cost:
-    """Of one stage; the seconds alone where its artifact is no longer in the store."""
-    name, manifest = stage["name"], cell.manifests.get(stage["name"])
-    if manifest is None:
-        return Cost(float(stage["seconds"]))
-    execution = cell.config.get("execution", {})
-    return stage_cost(
-        name, float(stage["seconds"]), manifest["metrics"], manifest["hardware"], cell.curve(name), execution
+def _mean(costs: list[Cost]) -> Cost:
+    summed = total(costs)
+    return Cost(**{field: getattr(summed, field) / len(costs) for field in Cost.model_fields})
+
+
+def _origin(cell: MeasuredCell) -> CellOrigin:
+    commits = (ReportedGit(commit=m.git.commit, dirty=m.git.dirty).short for m in cell.manifests.values())
+    outside = {name: manifest.preimage.to_json().get("outside", {}) for name, manifest in cell.manifests.items()}
+    return CellOrigin(
+        labels=cell.labels,
+        seed=cell.seed,
+        run=cell.run,
+        commits=list(dict.fromkeys(filter(None, commits))),
+        keys={name: stage.key for name, stage in cell.stages.items()},
+        digests={name: manifest.digest for name, manifest in cell.manifests.items()},
+        outside={name: read for name, read in outside.items() if read},
     )

@@ -2,86 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 from evaluation.seeds import next_seed
 from evaluation.statistics import wilson_interval
-from pipeline.sweep.report.cells import Cell, Group
+from pipeline.sweep.documents import PublishedScore
+from pipeline.sweep.report.cells import Group, MeasuredCell
+from pipeline.sweep.settings import PublishedSettings
 
 
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """A published score beside that of one group of ours.
-
-    Attributes:
-        group: the group's name; empty for the base checkpoint, where that is the same in all of them.
-        low, high: where one more run would lie with 95 %: what was published is one run, so this is wider than the interval of our mean.
-        over: what that is judged by: `seeds`, or `problems` where seeds show no spread.
-    """
-
-    benchmark: str
-    checkpoint: str
-    label: str
-    group: str
-    published: float
-    ours: float
-    low: float
-    high: float
-    over: str
-    n: int
-    seeds: int
-
-    @property
-    def inside(self) -> bool:
-        return self.low <= self.published <= self.high
-
-
-def beside(given: dict[str, Any] | None, groups: list[Group]) -> tuple[list[Published], list[str]]:
-    """Every published score with ours of each group that it speaks of, and in words those that nothing of ours stands beside.
+def beside(given: PublishedSettings | None, groups: list[Group]) -> tuple[list[PublishedScore], list[str]]:
+    """Every published score with ours of each group that it speaks of, and in words those without one of ours.
 
     Groups are never pooled: what else differs between them (a model, a learning rate) is no spread between seeds.
     """
     if given is None:
         return [], []
-    wanted = [("base", benchmark, None, score) for benchmark, score in given["base"].items()]
-    for checkpoint in ("sft", "grpo"):
-        wanted += [
-            (checkpoint, b, label, score) for b, scores in given[checkpoint].items() for label, score in scores.items()
-        ]
-    found: list[Published] = []
+    scores: list[tuple[str, str, str | None, float]] = [("base", b, None, value) for b, value in given.base.items()]
+    scores += given.trained
+    out: list[PublishedScore] = []
     missing: list[str] = []
-    for checkpoint, benchmarks, label, score in wanted:
-        meant = [group for group in groups if label is None or group.labels[given["axis"]] == label]
-        rows = [row for group in meant if (row := _row(group, checkpoint, benchmarks, label, score / 100)) is not None]
+    for checkpoint, benchmarks, label, value in scores:
+        meant = [group for group in groups if label is None or group.labels[given.axis] == label]
+        rows = [row for group in meant if (row := _row(group, checkpoint, benchmarks, label, value / 100)) is not None]
         if label is None and len({(row.ours, row.low, row.high) for row in rows}) == 1:
-            rows = [dataclasses.replace(rows[0], group="")]
-        found += rows
+            rows = [rows[0].model_copy(update={"group": ""})]
+        out += rows
         if not rows:
-            missing.append(f"{benchmarks} {checkpoint} {label or ''} {score:g} %".replace("  ", " "))
-    return found, missing
+            missing.append(f"{benchmarks} {checkpoint} {label or ''} {value:g} %".replace("  ", " "))
+    return out, missing
 
 
-def _row(group: Group, checkpoint: str, benchmarks: str, label: str | None, published: float) -> Published | None:
+def _row(group: Group, checkpoint: str, benchmarks: str, label: str | None, published: float) -> PublishedScore | None:
     pooled = [own for cell in group.cells if (own := _pooled(cell, benchmarks.split("+"), checkpoint)) is not None]
     if not pooled:
         return None
     right, n = pooled[0]
     values = [right / n for right, n in pooled]
-    ours = sum(values) / len(values)
     bounds = next_seed(values)
     if bounds is not None:
-        low, high, over = max(0.0, bounds[0]), min(1.0, bounds[1]), "seeds"
+        low, high = max(0.0, bounds[0]), min(1.0, bounds[1])
     else:
-        # Theirs was measured on as many problems as ours, so the difference of the two has twice the variance: Wilson's at half of n.
-        (low, high), over = wilson_interval(min(right, n) / 2, n / 2), "problems"
-    return Published(benchmarks, checkpoint, label or "", group.name, published, ours, low, high, over, n, len(values))
+        # Theirs was measured on as many problems as ours: the difference has twice the variance, Wilson's at half of n.
+        low, high = wilson_interval(min(right, n) / 2, n / 2)
+    return PublishedScore(
+        benchmark=benchmarks,
+        checkpoint=checkpoint,
+        label=label or "",
+        group=group.name,
+        published=published,
+        ours=sum(values) / len(values),
+        low=low,
+        high=high,
+        over="seeds" if bounds is not None else "problems",
+        n=n,
+        seeds=len(values),
+        inside=low <= published <= high,
+    )
 
 
-def _pooled(cell: Cell, benchmarks: list[str], checkpoint: str) -> tuple[float, int] | None:
+def _pooled(cell: MeasuredCell, benchmarks: list[str], checkpoint: str) -> tuple[float, int] | None:
     """(expected right answers, problems) of several benchmarks together; None where one of them was not measured."""
-    results = [cell.results.get((benchmark, checkpoint)) for benchmark in benchmarks]
-    measured = [result for result in results if result is not None]
-    if len(measured) < len(results):
+    measured = [
+        cell.results[benchmark, checkpoint] for benchmark in benchmarks if (benchmark, checkpoint) in cell.results
+    ]
+    if len(measured) < len(benchmarks):
         return None
-    return sum(result["value"] * result["n"] for result in measured), sum(result["n"] for result in measured)
+    return sum(result.value * result.n for result in measured), sum(result.n for result in measured)

@@ -1,140 +1,142 @@
-"""What a sweep's templates show; every number is formatted here, once for both of them."""
+"""What the templates of a sweep's report show; every number is formatted here, once for both of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from evaluation.statistics import CONFIDENCE
-from pipeline.sweep.report import figures, lineage
-from pipeline.sweep.report.collect import SweepReport, Table
-from pipeline.sweep.report.tables import interval_of, points
-from stages.report.cost import hours, tokens, total
+from pipeline.sweep import documents
+from pipeline.sweep.documents import ScoreRow, ScoreTable, SweepReport, TrainingEffect
+from pipeline.sweep.report import figures
+from pipeline.sweep.report.cells import Group
+from pipeline.sweep.report.tables import interval, points
+from stages.report.cost import total
+from stages.report.documents import Cost
+from stages.report.kinds import TRAINING, declares, position
+from stages.report.render import text
+from stages.report.render.figures import Figure
+from stages.report.render.tables import Column, Table
+from stages.report.render.text import NONE, percent, tokens
 
-PROGRAMS = ("data", "base", "sft", "difficulty", "grpo", "generate", "score")
-"""What has a column of its own among the costs: all that computes. The order in which stages ended says nothing where some ran at once."""
-FEW = 3  # comparisons of which nobody needs to be told that one may be chance
 
-
-def view(report: SweepReport) -> dict[str, Any]:
+def view(report: SweepReport, groups: list[Group]) -> dict[str, Any]:
     """The variables of report.md.j2 and report.html.j2."""
-    record = report.record
-    done = len(record["cells"]) - len(report.failed)
-    overs = {row.mean.over for table in report.tables for row in table.rows}
+    rows = [row for table in report.tables for row in table.rows]
+    single = max(len(row.values) for row in rows) == 1
+    mixed_overs = {row.mean.over for row in rows} == {"seeds", "problems"}
+    over = " over problems" if single else ", over seeds, dotted over problems" if mixed_overs else " over seeds"
+    caption = f"Small dots: seeds. Marks and bars: mean and 95 % interval{over}."
+    benchmarks = dict.fromkeys(table.benchmark for table in report.tables)
     return {
-        "title": record["name"],
-        "command": record["command"],
-        "axes": {axis: ", ".join(labels) for axis, labels in record["axes"].items()},
-        "baseline": report.baseline,
-        "started": record["started"],
-        "ended": record["ended"] or "not yet",
-        "cells": f"{done} of {len(record['cells'])}",
+        "title": report.sweep.name,
+        "report": report,
+        "cells": f"{len(report.sweep.cells) - len(report.failed)} of {len(report.sweep.cells)}",
         "computed": _minutes(report.spent.seconds),
         "saved": _minutes(report.saved_s),
-        "single": max(len(row.values) for table in report.tables for row in table.rows) == 1,
-        "some_over_problems": overs == {"seeds", "problems"},
+        "single": single,
+        "some_over_problems": mixed_overs,
         "mixed": [f"{table.benchmark} {table.checkpoint}" for table in report.tables if len(table.protocols) > 1],
-        "comparisons": _comparisons(report.comparisons),
-        "tables": [_table(table) for table in report.tables],
-        "scores": [
-            figures.scores(benchmark, report) for benchmark in dict.fromkeys(table.benchmark for table in report.tables)
-        ],
-        "legend": figures.legend(report),
-        "curves": figures.curves(report),
-        "steps": [
-            {
-                "benchmark": step.benchmark,
-                "group": step.group,
-                "pair": f"{step.before} → {step.after}",
-                "means": f"{100 * step.mean_before:.1f} → {100 * step.mean_after:.1f}",
-                "difference": points(step.difference),
-                "over": _over(step.difference.over, step.difference.n),
-                "verdict": step.verdict,
-            }
-            for step in report.steps
-        ],
-        **_costs(report),
-        "failed": [
-            {"name": entry["name"], "status": entry["status"], "error": entry["error"] or ""} for entry in report.failed
-        ],
-        "source": (record.get("published") or {}).get("source", ""),
-        "published": [
-            {
-                "benchmark": p.benchmark,
-                "checkpoint": p.checkpoint,
-                "group": p.group or "every cell",
-                "published": f"{100 * p.published:.2f}",
-                "ours": f"{100 * p.ours:.1f}",
-                "interval": f"[{100 * p.low:.1f}, {100 * p.high:.1f}]",
-                "over": f"{p.seeds} seeds" if p.over == "seeds" else f"{p.n} problems",
-                "inside": "inside" if p.inside else "outside",
-            }
-            for p in report.published
-        ],
-        "not_measured": report.not_measured,
-        **lineage.view(report),
+        "comparisons": text.by_chance(report.comparisons),
+        "scores": [Figure(caption, [figures.scores(benchmark, report)]) for benchmark in benchmarks],
+        "tables": [_score_table(table, report.baseline is not None) for table in report.tables],
+        "steps": _steps(report.steps),
+        "published": _published(report.published),
+        "legend": figures.legend(report.groups),
+        "curves": figures.curves(groups),
+        "costs": _costs(report.cost),
+        "spent": _spent(report.spent),
+        "failed": [f"{cell.name}: {cell.status} {cell.error or ''}" for cell in report.failed],
+        "lineage": _lineage(report, groups),
+        "outside": _outside(report),
     }
 
 
-def _table(table: Table) -> dict[str, Any]:
+def _score_table(table: ScoreTable, compared: bool) -> dict[str, Any]:
+    def row(r: ScoreRow) -> list[str]:
+        difference = [points(r.difference), _over(r.difference), r.verdict] if compared else []
+        each = " ".join(f"{100 * value:.1f}" for value in r.values.values())
+        mean = [r.group, f"{100 * r.mean.mean:.1f}", interval(r.mean), _over(r.mean)]
+        return [*mean, *difference, percent(r.truncated), percent(r.no_answer), each]
+
+    columns = [Column(""), Column("mean", "strong"), Column("95 % interval", "interval"), Column("over")]
+    if compared:
+        columns += [Column("to the baseline", "interval"), Column("over"), Column("verdict", "verdict")]
+    columns += [Column("truncated", "number"), Column("no answer", "number"), Column("each seed", "small")]
     return {
         "title": f"{table.benchmark}, {table.checkpoint}",
-        "metric": table.metric,
-        "n": table.n,
-        "protocol": ", ".join(table.protocols),
-        "rows": [
-            {
-                "group": row.group,
-                "mean": f"{100 * row.mean.mean:.1f}",
-                "interval": interval_of(row.mean),
-                "over": _over(row.mean.over, row.mean.n),
-                "values": " ".join(f"{100 * value:.1f}" for value in row.values.values()),
-                "difference": points(row.difference) if row.difference is not None else "",
-                "difference_over": _over(row.difference.over, row.difference.n) if row.difference is not None else "",
-                "verdict": row.verdict,
-                "truncated": f"{100 * row.truncated:.1f} %",
-                "no_answer": f"{100 * row.no_answer:.1f} %",
-            }
-            for row in table.rows
-        ],
+        "note": f"{table.metric}, n {table.n}, protocol {', '.join(table.protocols)}",
+        "table": Table(columns, [row(r) for r in table.rows]),
     }
 
 
-def _over(over: str, seeds: int) -> str:
-    """`5 seeds`, `problems`"""
-    return f"{seeds} seeds" if over == "seeds" else over
+def _steps(effects: list[TrainingEffect]) -> Table:
+    def row(e: TrainingEffect) -> list[str]:
+        means = f"{100 * e.mean_before:.1f} → {100 * e.mean_after:.1f}"
+        step = [e.benchmark, e.group, f"{e.before} → {e.after}", means]
+        return [*step, points(e.difference), _over(e.difference), e.verdict]
+
+    columns = [*map(Column, ("benchmark", "", "step", "means")), Column("difference, points", "interval")]
+    return Table([*columns, Column("over"), Column("verdict", "verdict")], [row(effect) for effect in effects])
 
 
-def _comparisons(count: int) -> str:
-    if count < FEW:
-        return ""
-    chance = count * (1 - CONFIDENCE)
-    return f"{count} comparisons were made at the 5 % level, uncorrected: even if nothing differed, about {chance:.1f} of them would seem to."
+def _published(scores: list[documents.PublishedScore]) -> Table:
+    def row(p: documents.PublishedScore) -> list[str]:
+        over = f"{p.seeds} seeds" if p.over == "seeds" else f"{p.n} problems"
+        numbers = [f"{100 * p.published:.2f}", f"{100 * p.ours:.1f}", text.interval(p.low, p.high), over]
+        return [p.benchmark, p.checkpoint, p.group or "every cell", *numbers, "inside" if p.inside else "outside"]
+
+    columns = [*map(Column, ("benchmark", "", "")), Column("published", "number"), Column("ours", "strong")]
+    columns += [Column("one more run", "interval"), Column("over"), Column("")]
+    return Table(columns, [row(score) for score in scores])
 
 
-def _costs(report: SweepReport) -> dict[str, Any]:
-    """A line a group, with the seconds of each stage program; and what all of it took."""
-    programs = [program for program in PROGRAMS if any(program in costs for costs in report.costs.values())]
+def _over(score: documents.GroupScore | documents.ScoreChange | None) -> str:
+    """`5 seeds`, `problems`, or nothing: what the interval of a score or a change is over."""
+    return "" if score is None else f"{score.n} seeds" if score.over == "seeds" else score.over
+
+
+def _costs(costs: dict[str, dict[str, Cost]]) -> Table:
+    """A line a group, with the seconds of each kind of stage that computes results, which the report does not."""
+    kinds = sorted({kind for of_group in costs.values() for kind in of_group} - {"report"}, key=position)
+
+    def row(group: str, of: dict[str, Cost]) -> list[str]:
+        whole = total(of.values())
+        seconds = [f"{of[kind].seconds:.1f}" if kind in of else NONE for kind in kinds]
+        trained = [tokens(of[kind].trained) if kind in of else NONE for kind in TRAINING]
+        return [group, *seconds, text.hours(whole.gpu_hours), *trained, tokens(whole.sampled)]
+
+    titles = [*(f"{kind}, s" for kind in kinds), "GPU hours", *(f"tokens, {name}" for name in TRAINING.values())]
+    columns = [Column(title, "number") for title in (*titles, "tokens sampled")]
+    return Table([Column(""), *columns], [row(group, of_group) for group, of_group in costs.items()])
+
+
+def _spent(spent: Cost) -> str:
+    on = f"{text.hours(spent.gpu_hours)} GPU hours" if spent.gpu_hours else "no GPU hours (all of it on CPU)"
+    return f"{on}, {tokens(spent.trained)} tokens trained on, {tokens(spent.sampled)} sampled for evaluation"
+
+
+def _lineage(report: SweepReport, groups: list[Group]) -> Table:
+    """Where the results of each cell come from; of its artifacts the data and the checkpoints."""
     rows = []
-    for group, costs in report.costs.items():
-        whole = total(costs.values())
-        trained = [tokens(costs[name].trained) if name in costs else "–" for name in ("sft", "grpo")]
-        seconds = [f"{costs[name].seconds:.1f}" if name in costs else "–" for name in programs]
-        rows.append(
-            {
-                "group": group,
-                "seconds": seconds,
-                "gpu_hours": hours(whole.gpu_hours),
-                "trained": trained,
-                "sampled": tokens(whole.sampled),
-            }
-        )
-    spent = report.spent
-    on = f"{hours(spent.gpu_hours)} GPU hours" if spent.gpu_hours else "no GPU hours (all of it on CPU)"
-    return {
-        "cost_programs": programs,
-        "cost_rows": rows,
-        "spent": f"{on}, {tokens(spent.trained)} tokens trained on, {tokens(spent.sampled)} sampled for evaluation",
+    for name, cell in zip([group.name for group in groups for _ in group.cells], report.cells, strict=True):
+        shown = [stage for stage in cell.keys if stage == "data" or declares(stage, "makes_checkpoint")]
+        artifacts = " ".join(f"{stage} {cell.keys[stage][:8]}" for stage in shown)
+        rows.append([name, cell.seed, cell.run, " ".join(cell.commits) or "unknown", artifacts])
+    columns = [*map(Column, ("", "seed", "run")), Column("commit", "code"), Column("artifacts", "small")]
+    return Table(columns, rows)
+
+
+def _outside(report: SweepReport) -> Table:
+    """What was read from outside, once, with how many cells rest on it."""
+    used: dict[tuple[str, str], set[str]] = {}
+    for cell in report.cells:
+        for label, entry in (item for read in cell.outside.values() for item in read.items()):
+            used.setdefault((label, text.origin(entry)), set()).add(cell.run)
+    count = len(report.cells)
+    cells = {
+        read: "every cell" if len(runs) == count else f"{len(runs)} of {count} cells" for read, runs in used.items()
     }
+    rows = [[*read, by] for read, by in cells.items()]
+    return Table([*map(Column, ("read from outside", "revision or content", "by"))], rows)
 
 
 def _minutes(seconds: float) -> str:

@@ -76,10 +76,10 @@ def scored(
     truncated: int = 0,
     split: str = "test",
 ) -> dict[str, Path]:
-    """The generate and score artifacts of a checkpoint. `verdicts` of each sample of each problem; a sample has 9 tokens."""
+    """The generate and score artifacts of a checkpoint, with verdicts of each sample of each problem; 9 tokens each."""
     generate = artifact(folder, f"generate.{checkpoint}", {"output_tokens_per_s": 9000.0})
     score = artifact(folder, f"score.{checkpoint}")
-    samples = [(f"p{i}", j, verdict) for i, mine in enumerate(verdicts) for j, verdict in enumerate(mine)]
+    samples = [(f"p{i}", j, verdict) for i, of_problem in enumerate(verdicts) for j, verdict in enumerate(of_problem)]
     generations, scores = [], []
     for position, (problem, j, verdict) in enumerate(samples):
         text = f"\\boxed{{{problem[1:]}}}" if verdict == "correct" else HOSTILE
@@ -89,7 +89,7 @@ def scored(
         scores.append(Score(benchmark, problem, j, verdict, "3", problem[1:], detail))  # type: ignore[arg-type]
     write_jsonl(generate / "generations.jsonl", generations)
     write_jsonl(score / "scores.jsonl", scores)
-    estimate = mean_estimate([[float(verdict == "correct") for verdict in mine] for mine in verdicts])
+    estimate = mean_estimate([[float(verdict == "correct") for verdict in of_problem] for of_problem in verdicts])
     counts = {name: sum(verdict == name for _, _, verdict in samples) for name in VERDICTS}
     k = len(verdicts[0])
     entry = {

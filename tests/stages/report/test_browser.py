@@ -1,4 +1,4 @@
-"""The pages in a real browser: they show what they hold, on light and dark paper and in print, without errors and without the network."""
+"""The pages in a real browser: they show what they hold, light, dark and in print, without errors and the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.pipeline.sweep.report.fakes import FakeCell, pages_of, right, scores
 from tests.stages.report.artifacts import complete, report_of
 
 CHROME = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 pytestmark = [
     pytest.mark.slow,
@@ -63,21 +63,21 @@ def browse(page: Path, folder: Path, *options: str, scheme: str = LIGHT) -> subp
 
 
 def opened(page: Path, folder: Path) -> tuple[str, list[str], list[str]]:
-    """The document as the browser understood it, what its console said, and the addresses that the page asked for beside itself."""
+    """The document as the browser understood it, what its console said, and the addresses that the page asked for."""
     log = folder / "net.json"
     answer = browse(page, folder, f"--log-net-log={log}", "--dump-dom")
     events = json.loads(log.read_text())["events"]
     # Of what the browser asks on its own account (time, updates) the initiator is "not an origin".
-    asked = [
+    requests = [
         e["params"]["url"] for e in events if e.get("params", {}).get("initiator", "not an origin") != "not an origin"
     ]
-    return answer.stdout, [line for line in answer.stderr.splitlines() if "CONSOLE" in line], asked
+    return answer.stdout, [line for line in answer.stderr.splitlines() if "CONSOLE" in line], requests
 
 
 def test_the_page_shows_its_tables_and_asks_nobody(page: Path, tmp_path: Path) -> None:
-    document, said, asked = opened(page, tmp_path)
+    document, said, requests = opened(page, tmp_path)
     assert said == [], "neither errors nor warnings"
-    assert asked == [], "the page loads nothing"
+    assert requests == [], "the page loads nothing"
     tables = re.findall(r"<table.*?</table>", document, flags=re.DOTALL)
     assert len(tables) == page.read_text().count("<table")
     assert any("higher" in table for table in tables)
@@ -91,9 +91,9 @@ def test_an_error_and_a_request_would_be_seen(page: Path, tmp_path: Path) -> Non
             "<body>", '<body><img src="http://images.example.invalid/x.png"><script>nope()</script>'
         )
     )
-    _, said, asked = opened(broken, tmp_path)
+    _, said, requests = opened(broken, tmp_path)
     assert any("nope is not defined" in line for line in said)
-    assert asked == ["http://images.example.invalid/x.png"]
+    assert requests == ["http://images.example.invalid/x.png"]
 
 
 @pytest.mark.parametrize("scheme", [LIGHT, DARK])

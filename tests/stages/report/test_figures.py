@@ -1,4 +1,4 @@
-"""Which curves of a stage are drawn: what was recorded, a reward's parts whatever the config names them, and nothing else."""
+"""Which curves of a stage are drawn: what was recorded, the parts of a reward by any name, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_rl_shows_the_parts_of_its_reward_divergence_clipping_and_where_time_goe
         "parts of the reward over optimizer steps: format from 0.9 to 0.9; brevity from -0.2 to -0.2",
         "KL, nats per token over optimizer steps: from the start from 0.01",
         "share clipped over optimizer steps: low from 0 to 0; high from 0.1",
-        "seconds a step over optimizer steps: generate from 3 to 3; train from 2 to 2; grade from 0.2 to 0.2; weights to sampler from 0.1",
+        "seconds a step over optimizer steps: generate from 3 to 3; train from 2 to 2; grade from 0.2 to 0.2; "
+        "weights to sampler from 0.1",
     ):
         assert said in drawn
 

@@ -1,4 +1,4 @@
-"""The report stage as a program: the same numbers in all three forms, nothing hostile gets out, damage is one clear error."""
+"""The report stage as a program: the same numbers in all three forms, and nothing hostile gets out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.statistics import paired_difference, wilson_interval
-from tests.stages.report.artifacts import HOSTILE, artifact, change_manifest, complete, data, report_of, run, scored
+from tests.stages.report.artifacts import HOSTILE, change_manifest, complete, data, report_of, run, scored
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -76,10 +76,8 @@ def test_every_form_holds_the_numbers(tmp_path: Path) -> None:
     }
     markdown = (tmp_path / "out" / "report.md").read_text()
     row = next(line for line in markdown.splitlines() if line.startswith("| toy | accuracy"))
-    assert (
-        row
-        == f"| toy | accuracy | 20 | 1 | 5.0 % [0.9, 23.6] | 50.0 % [{100 * low:.1f}, {100 * high:.1f}] | 95.0 % [76.4, 99.1] |"
-    )
+    shown = f"50.0 % [{100 * low:.1f}, {100 * high:.1f}]"
+    assert row == f"| toy | accuracy | 20 | 1 | 5.0 % [0.9, 23.6] | {shown} | 95.0 % [76.4, 99.1] |"
     text, page = page_of(tmp_path)
     assert "<b>50.0 %</b>" in text
     for form in (markdown, page.text):
@@ -129,20 +127,6 @@ def test_drawings_follow_the_page_and_do_not_need_colour(tmp_path: Path) -> None
     loss = next(svg for svg in svgs if "weighted" in svg)
     assert "uniform from 1 to 1; weighted from 1.1 to 1.1" in loss
     assert "stroke-dasharray" in loss
-
-
-def test_colours_stand_out_on_light_and_dark_paper() -> None:
-    from stages.report.figures import COLOURS
-
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    for colour in COLOURS:
-        for paper in ("#ffffff", "#0d1117"):
-            lighter, darker = sorted((luminance(colour), luminance(paper)), reverse=True)
-            assert (lighter + 0.05) / (darker + 0.05) >= 3, "WCAG 2.1, 1.4.11: graphics"
 
 
 def test_markdown_holds_no_markup_of_models(tmp_path: Path) -> None:
@@ -251,72 +235,6 @@ def test_stages_of_different_origin_are_told_apart(tmp_path: Path) -> None:
     assert "uncommitted changes" in said
     assert "a CPU x 2 and a CPU x 16 a GPU" in said
     assert "fedcba987654+" in page_of(tmp_path)[1].text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "file", "content", "message"),
-    [
-        ("score.sft", "scores.jsonl", '{"benchmark": "toy"}\n', "scores.jsonl:1: not a Score"),
-        ("score.sft", "scores.jsonl", None, "No such file"),
-        ("score.sft", "metrics.json", "{}", "numbers of []"),
-        ("score.sft", "metrics.json", '{"toy": {"value": 0.5}}', "'metric' is missing"),
-        ("generate.sft", "generations.jsonl", "", "was scored but never generated"),
-        ("sft", "manifest.json", "{", "input sft in"),
-        ("sft", "manifest.json", '{"key": "00"}', "'digest' is missing"),
-        ("sft", "record/metrics.jsonl", '{"loss": 1.0}\n', "a row has no step"),
-        ("sft", "record/metrics.jsonl", "{broken\n", "metrics.jsonl:1"),
-        ("data", "summary.json", None, "No such file"),
-        ("data", "benchmarks/toy.jsonl", "", "is not among the data's problems"),
-    ],
-)
-def test_a_damaged_input_is_one_clear_error(
-    tmp_path: Path, where: str, file: str, content: str | None, message: str
-) -> None:
-    inputs = complete(tmp_path)
-    path = inputs[where] / file
-    path.unlink() if content is None else path.write_text(content)
-    answer = run(tmp_path, inputs)
-    assert answer.returncode == 1
-    assert "Traceback" not in answer.stderr
-    error = json.loads((tmp_path / "error.json").read_text())
-    assert message in error["message"]
-    assert error["fix"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("field", "value"), [("value", 0.6), ("n", 21), ("verdicts", {"correct": 20}), ("low", 0.9)])
-def test_numbers_that_the_scores_do_not_bear_out_are_refused(tmp_path: Path, field: str, value: object) -> None:
-    inputs = complete(tmp_path)
-    path = inputs["score.sft"] / "metrics.json"
-    metrics = json.loads(path.read_text())
-    metrics["toy"][field] = value
-    path.write_text(json.dumps(metrics))
-    assert run(tmp_path, inputs).returncode == 1
-    assert "scores.jsonl" in json.loads((tmp_path / "error.json").read_text())["message"]
-
-
-def test_one_protocol_on_different_problems_is_refused(tmp_path: Path) -> None:
-    inputs = {
-        "data": data(tmp_path, 20),
-        **scored(tmp_path, "base", [["wrong"]] * 20),
-        **scored(tmp_path, "sft", [["wrong"]] * 19),
-    }
-    assert run(tmp_path, inputs).returncode == 1
-    assert "not scored on the same problems" in json.loads((tmp_path / "error.json").read_text())["message"]
-
-
-@pytest.mark.parametrize("missing", ["data", "generate.sft"])
-def test_a_missing_input_is_named(tmp_path: Path, missing: str) -> None:
-    inputs = complete(tmp_path)
-    del inputs[missing]
-    assert run(tmp_path, inputs).returncode == 1
-    assert f"input {missing} is missing" in json.loads((tmp_path / "error.json").read_text())["message"]
-
-
-def test_nothing_scored(tmp_path: Path) -> None:
-    assert run(tmp_path, {"data": data(tmp_path, 1), "sft": artifact(tmp_path, "sft")}).returncode == 1
-    assert "no scores" in json.loads((tmp_path / "error.json").read_text())["message"]
 
 
 @pytest.mark.slow

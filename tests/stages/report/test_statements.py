@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any
 
@@ -10,15 +9,15 @@ import pytest
 
 from evaluation.comparison import Comparison
 from evaluation.statistics import mean_estimate, paired_difference
-from stages.report.model import Result, Stage
+from stages.report.documents import BenchmarkResult, ReportedGit, ReportedHardware, ReportedStage
 from stages.report.statements import caveats, verdict
 
 
 def result(
     checkpoint: str, right: int = 50, n: int = 200, benchmark: str = "toy", split: str = "test", **changes: Any
-) -> Result:
+) -> BenchmarkResult:
     estimate = mean_estimate([[1.0]] * right + [[0.0]] * (n - right))
-    made = Result(
+    made = BenchmarkResult(
         checkpoint=checkpoint,
         benchmark=benchmark,
         metric="accuracy",
@@ -36,12 +35,13 @@ def result(
         pass_at={},
         majority={},
         protocol_details={"sampling": {"split": split}},
+        split=split,
     )
-    return dataclasses.replace(made, **changes)
+    return made.model_copy(update=changes)
 
 
-def stage(name: str, **changes: Any) -> Stage:
-    made = Stage(
+def stage(name: str, **changes: Any) -> ReportedStage:
+    made = ReportedStage(
         name=name,
         state="ran",
         key="00" * 32,
@@ -54,11 +54,11 @@ def stage(name: str, **changes: Any) -> Stage:
         metrics={},
         proof={},
         versions={"torch": "2.13.0"},
-        hardware={"cpu": "a CPU", "cores": 2, "memory_gib": 24.0, "gpu": []},
-        git={"commit": "0123456789abcdef", "dirty": False},
+        hardware=ReportedHardware(cpu="a CPU", cores=2, memory_gib=24.0, gpu=[]),
+        git=ReportedGit(commit="0123456789abcdef", dirty=False),
         curve=[],
     )
-    return dataclasses.replace(made, **changes)
+    return made.model_copy(update=changes)
 
 
 def compared(
@@ -117,7 +117,7 @@ def test_one_checkpoint_has_nothing_to_compare() -> None:
 
 
 def test_caveats_follow_from_the_data() -> None:
-    def said(*results: Result, overlap: int = 0) -> str:
+    def said(*results: BenchmarkResult, overlap: int = 0) -> str:
         return "\n".join(caveats(list(results), [], [], overlap))
 
     assert said(result("base")).count("\n") == 0, "only that one seed is one seed"
@@ -144,7 +144,7 @@ def test_stages_of_several_environments_are_a_caveat() -> None:
         caveats(
             [],
             [],
-            [stage("base"), stage("sft", versions={"torch": "2.14.0"}, git={"commit": "f" * 40, "dirty": True})],
+            [stage("base"), stage("sft", versions={"torch": "2.14.0"}, git=ReportedGit(commit="f" * 40, dirty=True))],
             0,
         )
     )

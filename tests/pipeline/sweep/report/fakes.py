@@ -10,10 +10,13 @@ from typing import Any
 
 from evaluation.records import Score, write_jsonl
 from evaluation.statistics import wilson_interval
-from pipeline.sweep.report.build import as_json, write_report
+from pipeline.sweep.report.build import write_report
 from pipeline.sweep.report.collect import collect
 
 TOY = "toy"
+STARTED = "2026-01-02T00:00:00+00:00"
+GIT = {"commit": "0123456789abcdef", "dirty": True}
+HARDWARE = {"cpu": "a CPU", "cores": 2, "memory_gib": 24.0, "gpu": []}
 Place = tuple[str, str]
 
 
@@ -40,8 +43,8 @@ def scores(
     sft: Sequence[bool], grpo: Sequence[bool] | None = None, base: Sequence[bool] | None = None
 ) -> dict[Place, Sequence[bool]]:
     """Of one benchmark; the base checkpoint has 3 of 100 right."""
-    found: dict[Place, Sequence[bool]] = {(TOY, "base"): base or right(3, len(sft)), (TOY, "sft"): sft}
-    return found | ({(TOY, "grpo"): grpo} if grpo is not None else {})
+    measured: dict[Place, Sequence[bool]] = {(TOY, "base"): base or right(3, len(sft)), (TOY, "sft"): sft}
+    return measured | ({(TOY, "grpo"): grpo} if grpo is not None else {})
 
 
 def make_sweep(home: Path, cells: Sequence[FakeCell], published: dict[str, Any] | None = None) -> Path:
@@ -54,16 +57,17 @@ def make_sweep(home: Path, cells: Sequence[FakeCell], published: dict[str, Any] 
         "name": "s",
         "command": "vcore sweep s.yaml",
         "axes": {
-            axis: list(dict.fromkeys(found[axis] for found in labels))
-            for axis in dict.fromkeys(a for found in labels for a in found)
+            axis: list(dict.fromkeys(of_cell[axis] for of_cell in labels))
+            for axis in dict.fromkeys(a for of_cell in labels for a in of_cell)
         },
         "baseline": {"method": "sft"},
         "published": published,
-        "started": "2026-01-02T00:00:00+00:00",
+        "started": STARTED,
         "ended": "2026-01-02T01:00:00+00:00",
         "status": "done",
         "cells": [
-            _entry(home, number, cell, mine) for number, (cell, mine) in enumerate(zip(cells, labels, strict=True))
+            _entry(home, number, cell, of_cell)
+            for number, (cell, of_cell) in enumerate(zip(cells, labels, strict=True))
         ],
     }
     (folder / "sweep.json").write_text(json.dumps(record))
@@ -72,7 +76,7 @@ def make_sweep(home: Path, cells: Sequence[FakeCell], published: dict[str, Any] 
 
 def report_of(home: Path, cells: Sequence[FakeCell], published: dict[str, Any] | None = None) -> dict[str, Any]:
     """What report.json of such a sweep holds."""
-    report: dict[str, Any] = json.loads(json.dumps(as_json(collect(home, make_sweep(home, cells, published)))))
+    report: dict[str, Any] = json.loads(json.dumps(collect(home, make_sweep(home, cells, published))[0].as_json()))
     return report
 
 
@@ -85,8 +89,8 @@ def pages_of(home: Path, cells: Sequence[FakeCell], published: dict[str, Any] | 
 
 def table(report: dict[str, Any], checkpoint: str, benchmark: str = TOY) -> dict[str, dict[str, Any]]:
     """Group -> row."""
-    found = next(t for t in report["tables"] if (t["benchmark"], t["checkpoint"]) == (benchmark, checkpoint))
-    return {row["group"]: row for row in found["rows"]}
+    shown = next(t for t in report["tables"] if (t["benchmark"], t["checkpoint"]) == (benchmark, checkpoint))
+    return {row["group"]: row for row in shown["rows"]}
 
 
 def _entry(home: Path, number: int, cell: FakeCell, labels: dict[str, str]) -> dict[str, Any]:
@@ -120,32 +124,41 @@ def make_run(home: Path, run: str, name: str, cell: FakeCell, command: str) -> s
             stages.append(_stage(home, f"generate.{checkpoint}", shared, 3.0, cell, {"output_tokens": 900}))
             stages.append(_stage(home, f"score.{checkpoint}", shared, 1.0, cell))
         results.setdefault(checkpoint, {})[benchmark] = _result(cell.scores[benchmark, checkpoint], cell.protocol)
-    for checkpoint, found in results.items():
+    for checkpoint, measured in results.items():
         score = Path(next(stage["folder"] for stage in stages if stage["name"] == f"score.{checkpoint}"))
-        (score / "metrics.json").write_text(json.dumps(found))
+        (score / "metrics.json").write_text(json.dumps(measured))
         rows = [
             Score(benchmark, f"p{index}", 0, "correct" if good else "wrong", None, "")
-            for benchmark in found
+            for benchmark in measured
             for index, good in enumerate(cell.scores[benchmark, checkpoint])
         ]
         write_jsonl(score / "scores.jsonl", rows)
     (folder / "config.json").write_text('{"execution": {"device": "auto", "gpus": null}}')
-    (folder / "run.json").write_text(json.dumps({"id": run, "name": name, "command": command, "stages": stages}))
+    record = {"id": run, "name": name, "command": command, "started": STARTED, "status": cell.status, "plan": []}
+    (folder / "run.json").write_text(json.dumps(record | {"stages": stages}))
     if cell.status == "done":
-        rows_of = [{**row, "benchmark": b, "checkpoint": c} for c, found in results.items() for b, row in found.items()]
-        (folder / "report.json").write_text(json.dumps({"results": rows_of, "seed": 0}))
+        rows = [
+            {**row, "benchmark": benchmark, "checkpoint": checkpoint, "completion_tokens": 9.0}
+            for checkpoint, measured in results.items()
+            for benchmark, row in measured.items()
+        ]
+        report = {"title": name, "verdict": "", "seed": 0, "command": command, "results": rows, "comparisons": []}
+        report |= {"stages": [], "caveats": [], "versions": {}, "git": GIT, "hardware": HARDWARE, "config": {}}
+        (folder / "report.json").write_text(json.dumps(report))
     return run
 
 
 def _result(verdicts: Sequence[bool], protocol: str) -> dict[str, Any]:
     low, high = wilson_interval(sum(verdicts), len(verdicts))
-    counts = {"n": len(verdicts), "k": 1, "truncated": 1, "no_answer": 2}
+    counts = {"n": len(verdicts), "k": 1, "truncated": 1, "no_answer": 2, "prompt_too_long": 0}
     return {
         "metric": "accuracy",
         "value": sum(verdicts) / len(verdicts),
         "low": low,
         "high": high,
+        "verdicts": {"correct": sum(verdicts), "wrong": len(verdicts) - sum(verdicts)},
         "protocol": protocol,
+        "protocol_details": {},
         **counts,
     }
 
@@ -162,18 +175,21 @@ def _stage(
     folder = home / "store" / name.partition(".")[0] / f"{name}-{key}"
     (folder / "record").mkdir(parents=True, exist_ok=True)
     manifest = {
+        "stage": name.partition(".")[0],
         "key": folder.name,
+        "seconds": seconds,
+        "files": [{"path": "content", "size": 1, "sha256": "0" * 64}],
         "digest": f"digest of {folder.name}",
         "preimage": {"outside": outside or {}},
-        "git": {"commit": "0123456789abcdef", "dirty": True},
+        "git": GIT,
         "versions": {"torch": "2.13.0"},
-        "hardware": {"cpu": "a CPU", "cores": 2, "memory_gib": 24.0, "gpu": []},
+        "hardware": HARDWARE,
         "metrics": metrics or {},
     }
     (folder / "manifest.json").write_text(
         json.dumps(manifest | (dict(cell.manifest) if name in ("sft", "grpo") else {}))
     )
-    return {"name": name, "key": folder.name, "seconds": seconds, "folder": str(folder)}
+    return {"name": name, "key": folder.name, "state": "ran", "seconds": seconds, "folder": str(folder)}
 
 
 def _curve(folder: str, checkpoint: str) -> None:

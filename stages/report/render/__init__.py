@@ -1,0 +1,1 @@
+"""What the reports of runs and of sweeps are rendered with: text, tables, drawings and pages."""
