@@ -28,7 +28,8 @@ def serve(
         int, typer.Option("--port", help="Port of the Prefect server that is started where none is set up.")
     ] = 4200,
 ) -> None:
-    """Run a pipeline on a schedule from this process, until it is stopped. Starts a Prefect server with its UI where none is set up."""
+    """Run a pipeline on a schedule from this process, until it is stopped. Starts a Prefect server with its UI where
+    none is set up."""
     settings, parameters = _prepared(config, overrides or [])
     from pipeline.prefect_.run import prepare_environment
 
@@ -80,7 +81,8 @@ def deploy(
 
 
 def _prepared(path: Path, overrides: list[str]) -> tuple[PipelineConfig, dict[str, Any]]:
-    """The config, checked now, and the flow's parameters with every path that must be found from anywhere made absolute."""
+    """The config, checked now, and the flow's parameters with every path that must be found from anywhere made
+    absolute."""
     settings = load_config(path, overrides)
     absolute = [f"home={settings.home_folder.resolve()}"]
     if settings.data_folder is not None:

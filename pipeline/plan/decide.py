@@ -1,4 +1,5 @@
-"""The one decision of a pipeline: what becomes of a stage whose inputs exist. The plan shows it, the executor follows it."""
+"""The one decision of a pipeline: what becomes of a stage whose inputs exist. The plan shows it, the executor follows
+it."""
 
 from __future__ import annotations
 
@@ -59,9 +60,9 @@ class Decision:
     """What becomes of a stage.
 
     Attributes:
-        action: `hit`: its artifact is in the store. `fetch`: only the mirror has it. `accept`: an earlier artifact stands
-            for it, which differs only in what is no trigger. `resume`: an interrupted attempt is continued. `run`: it is
-            computed.
+        action: `hit`: its artifact is in the store. `fetch`: only the mirror has it. `accept`: an earlier artifact
+            stands for it, which differs only in what is no trigger. `resume`: an interrupted attempt is continued.
+            `run`: it is computed.
         key, preimage: of the stage as it is asked for, whatever artifact stands for it.
         artifact: what stands for the stage; None where it has to be computed.
         damage: what is wrong with the artifact that lies under the key, empty where nothing is.
@@ -77,13 +78,14 @@ class Decision:
 
 
 class Decider:
-    """Decides for the stages of one pipeline against one store. Its keys are made once, for the plan and for the run."""
+    """Decides for the stages of one pipeline against one store. Its keys are made once, for the plan and for the
+    run."""
 
     def __init__(
         self, config: PipelineConfig, store: Store, options: Options | None = None, stages: list[Stage] | None = None
     ) -> None:
-        """Raises `ConfigError` for a stage that the options name and the pipeline does not have, and for an outside input
-        that is not there.
+        """Raises `ConfigError` for a stage that the options name and the pipeline does not have, and for an outside
+        input that is not there.
 
         Args:
             stages: the pipeline's stages in running order; None takes the graph of the config.
@@ -99,8 +101,8 @@ class Decider:
     def decide(self, stage: Stage, inputs: dict[str, Artifact], *, ask_mirror: bool = True) -> Decision:
         """What becomes of a stage, given the artifacts of its inputs.
 
-        What is exactly asked for, wherever it is, comes before what differs and is accepted. The answer holds as long as
-        nobody else changes the store: whoever acts on it holds the key's lock and asks again.
+        What is exactly asked for, wherever it is, comes before what differs and is accepted. The answer holds as long
+        as nobody else changes the store: whoever acts on it holds the key's lock and asks again.
         """
         preimage = self.keys.preimage(stage, inputs)
         key = preimage.key

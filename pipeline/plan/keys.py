@@ -58,8 +58,8 @@ class KeyMaker:
     def check_unchanged(self, stage: Stage) -> None:
         """Refuse to go on under a key whose files are no longer what they were when it was made.
 
-        Called right before the stage's process starts and again before what it made is published: a key never stands for
-        two results. Files are looked at again only where size or time changed.
+        Called right before the stage's process starts and again before what it made is published: a key never stands
+        for two results. Files are looked at again only where size or time changed.
 
         Raises:
             StageFailed: a data file, a model folder, a custom file or a source file of the stage has changed.

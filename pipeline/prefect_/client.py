@@ -1,4 +1,5 @@
-"""Telling the Prefect server things while stages run, without ever waiting for it: a server that hangs or restarts delays no stage."""
+"""Telling the Prefect server things while stages run, without ever waiting for it: a server that hangs or restarts
+delays no stage."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ SERVER_ERRORS = (httpx.HTTPError, PrefectException, OSError)
 
 
 class Teller:
-    """Makes calls to the server one after the other in a thread of its own. What it cannot take is left out: none of it is a result."""
+    """Makes calls to the server one after the other in a thread of its own. What it cannot take is left out: none of it
+    is a result."""
 
     def __init__(self) -> None:
         self._logger = get_run_logger()
@@ -59,7 +61,8 @@ class Teller:
 
 
 class CancelWatch:
-    """Notices that a flow run is being cancelled in the UI. A worker ends its runs itself; a run at a terminal has nobody who would."""
+    """Notices that a flow run is being cancelled in the UI. A worker ends its runs itself; a run at a terminal has
+    nobody who would."""
 
     def __init__(self, flow_run: UUID | str, stopping: threading.Event) -> None:
         self._flow_run, self._stopping = UUID(str(flow_run)), stopping

@@ -1,8 +1,9 @@
 """The embedded Prefect server: records a run where no server is set up, and never outlives it.
 
-Prefect can start such a server itself, but in the terminal's process group, where Ctrl-C ends it before it has heard how the run ended;
-it then waits two minutes for one that died, and leaves it behind when the run is killed. This one is Prefect's own application in a
-session of its own, which the kernel ends with the run: `python -m pipeline.prefect_.embedded PORT PARENT`.
+Prefect can start such a server itself, but in the terminal's process group, where Ctrl-C ends it before it has heard
+how the run ended; it then waits two minutes for one that died, and leaves it behind when the run is killed. This one is
+Prefect's own application in a session of its own, which the kernel ends with the run: `python -m
+pipeline.prefect_.embedded PORT PARENT`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.launch.environment import free_port, python_path
+from pipeline.prefect_.internals import server_application
 from pipeline.prefect_.server_process import Server, start_server
 from stages.harness.process import die_with_parent
 
@@ -38,9 +40,8 @@ def start_embedded_server(home: Path, say: Callable[[str], None], *, own: bool) 
         say(f"[yellow]the embedded Prefect server did not start; its database is set aside in {aside}[/]")
         server = _start(home)
     if server is None:
-        say(
-            f"[yellow]the embedded Prefect server does not start (log: {home / 'server.log'}); this run is not recorded there[/]"
-        )
+        log = f"(log: {home / 'server.log'})"
+        say(f"[yellow]the embedded Prefect server does not start {log}; this run is not recorded there[/]")
         return None
     atexit.register(server.stop)
     return server
@@ -56,15 +57,9 @@ def _start(home: Path) -> Server | None:
 def _serve(port: int, parent: int) -> None:
     die_with_parent(parent)
     import uvicorn
-    from prefect.server.api.server import create_app
 
-    uvicorn.run(
-        create_app(ephemeral=True, final=True),
-        host="127.0.0.1",
-        port=port,
-        log_level="error",
-        timeout_graceful_shutdown=3,
-    )
+    application = server_application()
+    uvicorn.run(application, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=3)
 
 
 if __name__ == "__main__":

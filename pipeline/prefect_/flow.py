@@ -1,8 +1,8 @@
 """The Prefect flow: the pipeline's stages as tasks, in running order.
 
-Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed (every task has NO_CACHE, and what runs
-is a process of its own). The same flow is what `vcore run` runs, what `vcore serve` runs on a schedule, and what a worker runs for
-`vcore deploy`: a retry, from wherever, continues where the last attempt ended.
+Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed (every task has
+NO_CACHE, and what runs is a process of its own). The same flow is what `vcore run` runs, what `vcore serve` runs on a
+schedule, and what a worker runs for `vcore deploy`: a retry, from wherever, continues where the last attempt ended.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipeline.core.errors import Interrupted, UserError
 from pipeline.plan.decide import Options, parse_triggers
 from pipeline.plan.graph import Stage
 from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch
+from pipeline.prefect_.internals import stops_as_interrupts
 from pipeline.prefect_.view import PrefectView, notifier, show_alerts, show_report
 from pipeline.run.session import Session
 from pipeline.run.view import View
@@ -67,7 +68,7 @@ def vcore(
     """
     options = Options(tuple(force), start, only, until, parse_triggers(triggers))
     session = Session.prepare(Path(config), list(overrides), options, View())
-    with session.recorded():
+    with session.recorded(), stops_as_interrupts():
         return run_as_flow(session, [])
 
 

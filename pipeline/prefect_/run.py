@@ -1,7 +1,7 @@
 """Running a session as a Prefect flow, on the server that is set up, or on an embedded one.
 
-The flow itself is in pipeline/prefect_/flow.py. Without PREFECT_API_URL an embedded server with SQLite below HOME/prefect is used
-(pipeline/prefect_/embedded.py).
+The flow itself is in pipeline/prefect_/flow.py. Without PREFECT_API_URL an embedded server with SQLite below
+HOME/prefect is used (pipeline/prefect_/embedded.py).
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 
 from pipeline.core.errors import ConfigError, UserError
 from pipeline.prefect_.embedded import start_embedded_server
+from pipeline.prefect_.internals import stops_as_interrupts, without_heartbeat
 from pipeline.run.session import Session
 
 HEALTH_TIMEOUT_S = 10.0
 
 
 def prepare_environment(home: Path) -> None:
-    """Settings Prefect reads at import: quiet console, no analytics, and a home of its own unless a server or a home is given."""
+    """Settings Prefect reads at import: quiet console, no analytics, and a home of its own unless a server or a home is
+    given."""
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -37,7 +39,8 @@ def prepare_environment(home: Path) -> None:
 
 
 def run(session: Session) -> None:
-    """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it, without."""
+    """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it,
+    without."""
     with session.recorded():
         if session.nothing_to_do and "PREFECT_API_URL" not in os.environ:
             session.run_remaining()
@@ -47,11 +50,12 @@ def run(session: Session) -> None:
 
 
 def run_flow(session: Session) -> None:
-    """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is stopped.
+    """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is
+    stopped.
 
-    Without PREFECT_API_URL an embedded server records the run. If the server, ours or another, is gone in the middle of a run, or ours
-    cannot be started, the run says so and goes on without it: the store alone decides what is computed. A server that is named and does
-    not answer from the start is a `ConfigError`.
+    Without PREFECT_API_URL an embedded server records the run. If the server, ours or another, is gone in the middle of
+    a run, or ours cannot be started, the run says so and goes on without it: the store alone decides what is computed.
+    A server that is named and does not answer from the start is a `ConfigError`.
     """
     prepare_environment(session.store.home)
     from prefect.settings import PREFECT_API_URL, get_current_settings
@@ -61,9 +65,7 @@ def run_flow(session: Session) -> None:
     settings: dict[Any, Any] = {}
     if address is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
         if not answers(address):
-            fix = (
-                "Start it (prefect server start), or unset PREFECT_API_URL: a server of the run's own then records it."
-            )
+            fix = "Start it (prefect server start), or unset PREFECT_API_URL for a server of the run's own."
             raise ConfigError(f"the Prefect server at {address} does not answer", where="PREFECT_API_URL", fix=fix)
     else:
         server = start_embedded_server(home, say, own=home == session.store.home / "prefect")
@@ -93,7 +95,7 @@ def answers(address: str) -> bool:
 
 def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
     from prefect import tags
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import temporary_settings
 
     from pipeline.prefect_.flow import flow_of
 
@@ -108,8 +110,7 @@ def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
         "until": options.until,
         "triggers": ",".join(options.triggers),
     }
-    # A sync flow joins its heartbeat thread, which sleeps in steps of a second: off, it saves a second a run.
-    with temporary_settings({**settings, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(*session.tags):
+    with temporary_settings({**settings, **without_heartbeat()}), tags(*session.tags), stops_as_interrupts():
         state = flow_of(session, errors)(**parameters, return_state=True)
     if errors:
         raise errors[0]

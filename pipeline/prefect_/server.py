@@ -1,4 +1,5 @@
-"""A Prefect server for `vcore serve`: the one that is set up, or one of our own with scheduler and UI, below HOME/prefect."""
+"""A Prefect server for `vcore serve`: the one that is set up, or one of our own with scheduler and UI, below
+HOME/prefect."""
 
 from __future__ import annotations
 

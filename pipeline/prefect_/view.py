@@ -43,10 +43,11 @@ INK = "#808080"
 
 
 class PrefectView(View):
-    """Shows a stage where `inner` shows it, and in Prefect: lines as log lines, progress as a bar, and what the stage itself prints.
+    """Shows a stage where `inner` shows it, and in Prefect: lines as log lines, progress as a bar, and what the stage
+    itself prints.
 
-    Of both only so much reaches Prefect's log as one can read there; the complete output is in the file that the first line names. The end
-    of it is logged where the stage fails.
+    Of both only so much reaches Prefect's log as one can read there; the complete output is in the file that the first
+    line names. The end of it is logged where the stage fails.
     """
 
     def __init__(self, inner: View, stage: str) -> None:
@@ -213,7 +214,8 @@ def notifier(name: str | None) -> NotificationBlock | None:
 
 
 def show_alerts(config: PipelineConfig, record: RunRecord, block: NotificationBlock | None) -> None:
-    """Where a score has left its predecessor's interval: a flagged artifact, a warning in the log, and a notification, if one is set up.
+    """Where a score has left its predecessor's interval: a flagged artifact, a warning in the log, and a notification,
+    if one is set up.
 
     A notification that cannot be sent is a warning: the run is done.
     """

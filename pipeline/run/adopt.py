@@ -1,7 +1,8 @@
-"""Accepting what exists as a stage's artifact: an earlier one whose difference does not matter, or a checkpoint from anywhere.
+"""Accepting what exists as a stage's artifact: an earlier one whose difference does not matter, or a checkpoint from
+anywhere.
 
-The artifact then stands in the store under the key the stage has now, and its manifest says for ever that it was adopted, from where,
-and what differed.
+The artifact then stands in the store under the key the stage has now, and its manifest says for ever that it was
+adopted, from where, and what differed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def adopt(
     """Publish `source` as the artifact of `stage`; returns it and what differs from what the stage would have made.
 
     Args:
-        source: a checkpoint folder; or an artifact of this stage by key or run (see pipeline/run/gc.py); None is what this stage of
-            the pipeline made last time.
+        source: a checkpoint folder; or an artifact of this stage by key or run (see pipeline/run/gc.py); None is what
+            this stage of the pipeline made last time.
         say: where to tell the user whom this waits for.
 
     Raises:
@@ -45,7 +46,8 @@ def adopt(
         )
     program, key = planned.stage.program, planned.key
     folder = Path(source).expanduser() if source is not None else None
-    # Beside the stage's own work folder: what an interrupted attempt has saved there is still worth resuming, should this one not do.
+    # Beside the stage's own work folder: what an interrupted attempt has saved there is still worth resuming, should
+    # this one not do.
     incoming = store.work(program, f"{key}.adopted")
     with store.lock(program, key, lambda who: say(f"{stage} waits for {who}, which is making it")):
         if store.find(program, key).artifact is not None:

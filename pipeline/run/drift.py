@@ -11,8 +11,8 @@ def moved_scores(before: list[RecordedScore], after: list[RecordedScore]) -> lis
     """The results whose value lies outside the 95 % interval that the same benchmark and checkpoint had before.
 
     Args:
-        before, after: `results` of two report.json. Results that were measured by another protocol are not compared but said: their
-            entry has `protocol_changed`. What only one of the two has is left out.
+        before, after: `results` of two report.json. Results that were measured by another protocol are not compared but
+            said: their entry has `protocol_changed`. What only one of the two has is left out.
     """
     old = {(score.benchmark, score.checkpoint): score for score in before}
     moved = []

@@ -32,7 +32,8 @@ from stages.harness.documents import Machine, Spec, StageResult
 
 @dataclasses.dataclass(frozen=True)
 class StageOutcome:
-    """How a stage ended: `cached` (found) or `ran` (computed now), with the seconds its computation took whenever that was."""
+    """How a stage ended: `cached` (found) or `ran` (computed now), with the seconds its computation took whenever that
+    was."""
 
     stage: str
     state: Literal["cached", "ran"]
@@ -115,7 +116,8 @@ class Executor:
         return StageOutcome(stage.name, "cached", artifact, seconds, decision.accepted)
 
     def _push(self, mirror: Mirror, stage: Stage, artifact: Artifact) -> None:
-        """Upload what the mirror has not. A failure is said and stops nothing: the artifact is safe here, the next run tries again."""
+        """Upload what the mirror has not. A failure is said and stops nothing: the artifact is safe here, the next run
+        tries again."""
         try:
             if mirror.push(artifact):
                 self.view.line(f"  {stage.name:<15} uploaded to {escape(mirror.url)}")
@@ -216,7 +218,8 @@ class Executor:
             raise Interrupted("interrupted")
 
     def _run_with_retries(self, stage: Stage, spec: Spec, launch: Launch) -> StageResult:
-        """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where memory was short."""
+        """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where
+        memory was short."""
         settings = self.config.execution
         for attempt in range(settings.retries + 1):
             try:

@@ -1,6 +1,7 @@
 """Looking an artifact up by name, taking one out of the store, and removing what nothing needs any more.
 
-An artifact is named by its key or the beginning of it, by a stage of the latest run (`sft`), or by a stage of any run (`RUN:sft`).
+An artifact is named by its key or the beginning of it, by a stage of the latest run (`sft`), or by a stage of any run
+(`RUN:sft`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ SHORTEST_KEY = 4
 
 
 def find_artifact(store: Store, name: str) -> Artifact:
-    """The whole artifact that a word on the command line means. Raises `ConfigError` for none or several, `StoreError` for damage."""
+    """The whole artifact that a word on the command line means. Raises `ConfigError` for none or several, `StoreError`
+    for damage."""
     matching = [
         (program, key) for program, key, _ in store.artifacts() if key.startswith(name) and len(name) >= SHORTEST_KEY
     ]
@@ -52,7 +54,8 @@ def find_artifact(store: Store, name: str) -> Artifact:
 
 
 def export(artifact: Artifact, target: Path) -> int:
-    """Copy a whole artifact, manifest included, to a folder that does not exist yet; every copied file is read back and checked.
+    """Copy a whole artifact, manifest included, to a folder that does not exist yet; every copied file is read back and
+    checked.
 
     Returns the bytes copied. The folder appears under its name only when it is complete.
     """
@@ -81,7 +84,8 @@ def export(artifact: Artifact, target: Path) -> int:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file or a whole folder, links as what they stand for. Raises the first `OSError`, where `copytree` collects a list of them."""
+    """Copy a file or a whole folder, links as what they stand for. Raises the first `OSError`, where `copytree`
+    collects a list of them."""
     if source.is_dir():
         target.mkdir()
         for entry in source.iterdir():
@@ -103,12 +107,13 @@ class Removal:
 
 
 def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_bytes: int | None) -> list[Removal]:
-    """What can go, oldest first: artifacts that no kept run needs, the trash, and what killed processes left that nothing can go on from.
+    """What can go, oldest first: artifacts that no kept run needs, the trash, and what killed processes left that
+    nothing can go on from.
 
-    Kept are the artifacts of the last `keep_last` whole runs of every pipeline, of every run of the pipelines that match a pattern in
-    `keep_named`, and of runs that go on. A run is whole when it came to its report: one of a part, or that failed or was killed, keeps what
-    it made besides, until a whole one follows. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts that
-    have saved a state stay: a run resumes from them.
+    Kept are the artifacts of the last `keep_last` whole runs of every pipeline, of every run of the pipelines that
+    match a pattern in `keep_named`, and of runs that go on. A run is whole when it came to its report: one of a part,
+    or that failed or was killed, keeps what it made besides, until a whole one follows. With `max_bytes` artifacts go
+    only until the store is no larger. Interrupted attempts that have saved a state stay: a run resumes from them.
     """
     runs = list_runs(store.home)
     by_name: dict[str, list[RunRecordDocument]] = {}
@@ -177,7 +182,8 @@ def _last(records: list[RunRecordDocument], count: int) -> list[RunRecordDocumen
 
 
 def _leftover(store: Store, folder: Path) -> Removal | None:
-    """A folder below `work/` as one to remove, where no run goes on from it. A process that is at it holds the key's lock."""
+    """A folder below `work/` as one to remove, where no run goes on from it. A process that is at it holds the key's
+    lock."""
     program, (key, _, kind) = folder.parent.name, folder.name.partition(".")
     if kind:  # KEY.incoming: copied from elsewhere, which begins anew every time
         return Removal("work", folder, _size(folder), "left of a copy that was not finished", program, key)

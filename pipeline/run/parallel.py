@@ -17,10 +17,10 @@ def run_stages(
 ) -> None:
     """Call `run` with every stage, in running order, up to `at_once` at a time.
 
-    With one at a time everything happens in the calling thread. With more, a stage runs in a thread of its own, and first come those that
-    others wait for longest: running order. After a failure no further stage begins; those that run are let end, since what they make is
-    kept, and the first failure is raised. When the calling thread is interrupted, `stopping` is set, which `run` has to heed, and what was
-    raised is raised on when all have ended.
+    With one at a time everything happens in the calling thread. With more, a stage runs in a thread of its own, and
+    first come those that others wait for longest: running order. After a failure no further stage begins; those that
+    run are let end, since what they make is kept, and the first failure is raised. When the calling thread is
+    interrupted, `stopping` is set, which `run` has to heed, and what was raised is raised on when all have ended.
     """
     if at_once == 1:
         for stage in stages:

@@ -1,7 +1,7 @@
 """The record of every run: what was asked, what each stage did, where the report is.
 
-A run holds a lock on its folder while it lives, which the kernel frees however it ends: a record that says `running` and whose lock is
-free is that of a run that was killed.
+A run holds a lock on its folder while it lives, which the kernel frees however it ends: a record that says `running`
+and whose lock is free is that of a run that was killed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ LOCK = "lock"
 
 @dataclasses.dataclass
 class RunRecord:
-    """One run's folder, `HOME/runs/ID/`, with `run.json`, `config.json`, a copy of the report and the lock of the living run."""
+    """One run's folder, `HOME/runs/ID/`, with `run.json`, `config.json`, a copy of the report and the lock of the
+    living run."""
 
     folder: Path
     data: RunRecordDocument
@@ -81,7 +82,8 @@ class RunRecord:
         return record
 
     def _begin(self) -> None:
-        """Take the lock and write down the config. The lock comes first: without it a record would say that its run was killed."""
+        """Take the lock and write down the config. The lock comes first: without it a record would say that its run was
+        killed."""
         self._alive = open_lock(self.folder / LOCK)  # held until the run ends
         wait_for_lock(self._alive)  # others hold it only for the moment in which they look
         write_json(self.folder / "config.json", self.config)
@@ -97,8 +99,8 @@ class RunRecord:
             self.save()
 
     def end(self, status: str, error: str | None = None) -> None:
-        """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and nothing more: the
-        run has an error of its own, and its record reads as that of a killed run."""
+        """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and
+        nothing more: the run has an error of its own, and its record reads as that of a killed run."""
         self.data.status, self.data.error = status, error
         self.data.ended = utc_now()
         try:
@@ -114,8 +116,8 @@ class RunRecord:
     def keep_report(self, artifact: Path) -> Path:
         """Copy the report next to the run record, and return the page to open.
 
-        The copy of report.json also says what the stages read from outside the store, so that it is enough to run the result again on
-        the same data, wherever the file is taken.
+        The copy of report.json also says what the stages read from outside the store, so that it is enough to run the
+        result again on the same data, wherever the file is taken.
         """
         for name in ("report.md", "report.html"):
             shutil.copyfile(artifact / name, self.folder / name)
@@ -131,7 +133,8 @@ class RunRecord:
         self.data.moved = moved_scores(before[1].results, report.results) if before is not None else []
 
     def save(self) -> None:
-        """Write run.json. A folder that was removed while the run goes on is made again: what it computes must not be lost by that."""
+        """Write run.json. A folder that was removed while the run goes on is made again: what it computes must not be
+        lost by that."""
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             self._begin()
@@ -142,7 +145,8 @@ class RunRecord:
 
 
 def read_run(folder: Path) -> RunRecordDocument | None:
-    """The record of a run, or None where it cannot be read. Of a run that ended without a word the status is `killed`."""
+    """The record of a run, or None where it cannot be read. Of a run that ended without a word the status is
+    `killed`."""
     record = RunRecordDocument.read(folder / "run.json")
     if record is not None and record.status == "running" and not _alive(folder):
         record.status = "killed"
@@ -160,7 +164,8 @@ def load_run(folder: Path) -> RunRecordDocument:
 
 
 def _alive(folder: Path) -> bool:
-    """Whether the run's process is there, on whatever machine that shares the home: it holds the lock. Where that cannot be seen: yes."""
+    """Whether the run's process is there, on whatever machine that shares the home: it holds the lock. Where that
+    cannot be seen: yes."""
     try:
         with open(folder / LOCK, encoding="utf-8") as file:
             return not try_lock(file, shared=True)
@@ -216,7 +221,8 @@ def report_of(run: Path) -> Path:
 
 
 def outside_of(report: dict[str, Any], home: Path) -> dict[str, Any]:
-    """What a run's stages read from outside: as its report.json says, else (older records) as the manifests say that are still in `home`.
+    """What a run's stages read from outside: as its report.json says, else (older records) as the manifests say that
+    are still in `home`.
 
     Label -> {hub, commit} or {sha256}; empty where nothing is known, or nothing was read.
     """

@@ -1,4 +1,5 @@
-"""One invocation of a pipeline: its config, plan, executor and run record. The flow and the CLI both work on a `Session`."""
+"""One invocation of a pipeline: its config, plan, executor and run record. The flow and the CLI both work on a
+`Session`."""
 
 from __future__ import annotations
 
@@ -40,14 +41,15 @@ class Session:
 
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
-        """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been computed."""
+        """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been
+        computed."""
         decider, plan = _planned(path, overrides, options, running=True)
         config, store = decider.config, decider.store
         trainer_options.check_values(plan, store.home / "cache")
         stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
         executor = Executor(decider, view, command=command)
-        with _disk_told(store.home, "the run's record"):
+        with _disk_errors(store.home, "the run's record"):
             record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
         return cls(config, store, plan, stages, executor, record, path, tuple(overrides), options)
 
@@ -67,7 +69,7 @@ class Session:
         An error that means wrong arguments before a run means a failed run from here on: its exit code becomes 1.
         """
         try:
-            with _disk_told(self.store.home):
+            with _disk_errors(self.store.home):
                 yield
                 self.record.end("done")
         except UserError as error:
@@ -78,14 +80,15 @@ class Session:
             raise
         except BaseException as error:
             self.record.end("interrupted", f"{type(error).__name__}: {error}")
-            if asked_to_stop() or type(error).__name__ == "TerminationSignal":  # Prefect's own answer to SIGTERM
+            if asked_to_stop():
                 stopped = Interrupted("interrupted")
                 stopped.continue_with = self.continue_command()
                 raise stopped from error
             raise
 
     def finish(self) -> None:
-        """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run before. Once."""
+        """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run
+        before. Once."""
         if self.report_folder is None or self.record.data.moved is not None:
             return
         self.record.keep_report(self.report_folder)
@@ -113,7 +116,8 @@ class Session:
         """Call `run` with every stage that has no outcome yet, as many at once as the config says."""
         left = [stage for stage in self.stages if stage.name not in self.executor.outcomes]
         for stage in left:
-            # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together, and two fail at times
+            # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together,
+            # and two fail at times
             # (python/cpython#106905).
             code_of(stage.kind, stage.settings)
         run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
@@ -122,14 +126,15 @@ class Session:
         """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
         if asked_to_stop():  # and a library swallowed it
             raise Interrupted("interrupted")
-        # Told here: Prefect, through which this is called, makes an error of its own of what is none of ours.
-        with _disk_told(self.store.home, f"stage {stage.name}"):
+        # Here and not in the caller: Prefect, through which this is called, wraps errors it does not know.
+        with _disk_errors(self.store.home, f"stage {stage.name}"):
             outcome = executor.ensure(stage)
             self.record.stage_done(outcome)
         return outcome
 
     def continue_command(self) -> str:
-        """The command that goes on where this run ended: of what was forced, only what has not been computed yet still is."""
+        """The command that goes on where this run ended: of what was forced, only what has not been computed yet still
+        is."""
         left = [
             name
             for name in (stage.name for stage in self.stages)
@@ -142,12 +147,13 @@ class Session:
     def summary(self) -> str:
         """`8 stages: 2 ran, 6 cached`"""
         states = [outcome.state for outcome in self.executor.outcomes.values()]
-        text = f"{len(states)} {'stage' if len(states) == 1 else 'stages'}: {states.count('ran')} ran, {states.count('cached')} cached"
-        return text if states.count("ran") else f"{text}; nothing has changed"
+        ran, stages = states.count("ran"), "stage" if len(states) == 1 else "stages"
+        text = f"{len(states)} {stages}: {ran} ran, {states.count('cached')} cached"
+        return text if ran else f"{text}; nothing has changed"
 
 
 @contextlib.contextmanager
-def _disk_told(home: Path, where: str = "") -> Iterator[None]:
+def _disk_errors(home: Path, where: str = "") -> Iterator[None]:
     """What the disk refuses, as a `StoreError` that says what to do."""
     try:
         yield

@@ -14,7 +14,8 @@ PLAIN_EVERY_S = 10.0
 
 
 class View:
-    """Shows stages starting, progressing and ending. On a terminal each running stage has a bar with step, metrics and time left."""
+    """Shows stages starting, progressing and ending. On a terminal each running stage has a bar with step, metrics and
+    time left."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)

@@ -15,8 +15,7 @@ MOST_TOKENS = 400
 class Snapshots:
     """Token weights of the training set's first rows at three times; recorded for the report, never trained on.
 
-    Attributes:
-        taken: per time {step, rows: [{prompt, tokens, weights, losses}]}, weights relative to uniform (1 is unchanged).
+    `taken` is [{step, rows: [{prompt, tokens, weights, losses}]}], weights relative to uniform (1 is unchanged).
     """
 
     def __init__(self, dataset: Any, tokenizer: Any) -> None:

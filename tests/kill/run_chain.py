@@ -1,7 +1,8 @@
-"""`python -m tests.kill.run_chain HOME [--flow] [--two] [--slow]`: four chain stages through the real session, executor, launcher, store.
+"""`python -m tests.kill.run_chain HOME [--flow] [--two] [--slow]`: four chain stages through the real session,
+executor, launcher, store.
 
-With --flow, as the real Prefect flow, on its embedded server or PREFECT_API_URL's; --two: two stages at once; --slow: for a minute.
-Only the stage programs are the test's own.
+With --flow, as the real Prefect flow, on its embedded server or PREFECT_API_URL's; --two: two stages at once; --slow:
+for a minute. Only the stage programs are the test's own.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ STAGES = [
 
 
 def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
-    """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do, so no Prefect."""
+    """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do,
+    so no Prefect."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "chain.yaml").write_text(CONFIG)
     config = load_config(

@@ -1,8 +1,8 @@
-"""Anything may be killed at any moment: the next run continues, no half artifact is ever in the store, and the final bytes are those of
-a run that nothing disturbed.
+"""Anything may be killed at any moment: the next run continues, no half artifact is ever in the store, and the final
+bytes are those of a run that nothing disturbed.
 
-Each seed is one history: up to three runs that are killed somewhere, then one that may finish. VCORE_KILL_POINTS sets how many kills
-are tried with and without Prefect ("60,20"); the default is what a test run has time for.
+Each seed is one history: up to three runs that are killed somewhere, then one that may finish. VCORE_KILL_POINTS sets
+how many kills are tried with and without Prefect ("60,20"); the default is what a test run has time for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def start(home: Path, flow: bool, two: bool = False) -> subprocess.Popen[bytes]:
 
 
 def processes(home: Path) -> dict[int, str]:
-    """Every live process of a run: orchestrator, stage and Prefect server, by the home that their command or environment names."""
+    """Every live process of a run: orchestrator, stage and Prefect server, by the home that their command or
+    environment names."""
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():

@@ -18,7 +18,7 @@ from pipeline.store.store import Store
 from pipeline.sweep import fan_out as fanout
 from pipeline.sweep.documents import SweepRecord
 from pipeline.sweep.sweep import load_sweep
-from tests.pipeline.plan.test_planning import CONFIG, make
+from tests.pipeline.helpers import CONFIG, make
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -41,19 +41,15 @@ class Evaluator(Protocol):
     """Evaluations of the model for a method. None of them draws from the global random state or leaves a trace."""
 
     def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
-        """Loss of each next token, [rows, positions - 1], float32, without gradient; 0 where unsupervised.
-
-        Without dropout, unless a seed for its masks is given.
-        """
+        """Loss of each next token, [rows, positions - 1], float32, without gradient; 0 where unsupervised. Without
+        dropout, unless a seed for its masks is given."""
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         """Digest of a row (see `row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
-        """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step).
-
-        With `part` = (i, n) on the i-th of n equal parts of that batch only.
-        """
+        """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step); on the
+        i-th of n equal parts of it with `part` = (i, n)."""
 
     def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         """<direction, grad l_t> of each next token by forward-mode differentiation, [rows, positions - 1], float32."""

@@ -19,13 +19,10 @@ BOX = re.compile(r"\\boxed\s*\{")
 
 
 class Dft(Method):
-    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629).
-
-    Each token's loss times the model's own probability of that token, taken as a constant.
-    """
+    """Dynamic fine-tuning (Wu et al. 2025, arXiv 2508.05629): a token's loss times its probability."""
 
     def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
-        return torch.exp(-losses)
+        return torch.exp(-losses)  # detached: a constant factor
 
 
 class IwSft(Method):
@@ -107,9 +104,7 @@ class Noise(Method):
 
 def draw_for_rows(batch: Batch, seed: int, step: int, draw: Callable[[np.random.Generator, int], np.ndarray]) -> Tensor:
     """`draw(generator, count)` for each row by (seed, step, the row's tokens), count = positions - 1: [rows, count].
-
-    The columns of padding are drawn as well, after the others, so that its width does not matter.
-    """
+    Padding comes last in a row, so its width does not matter."""
     width = batch["labels"].shape[1] - 1
     rows = [draw(np.random.default_rng([seed, step, int(digest, 16)]), width) for digest in row_digests(batch)]
     return torch.from_numpy(np.stack(rows))
@@ -117,9 +112,7 @@ def draw_for_rows(batch: Batch, seed: int, step: int, draw: Callable[[np.random.
 
 def boxed_tokens(pieces: list[str]) -> np.ndarray:
     """Which tokens hold a character of a \\boxed{...}, its command and braces included; `pieces` are the tokens' texts.
-
-    A box that is never closed reaches to the end.
-    """
+    A box that is never closed reaches to the end."""
     text = "".join(pieces)
     inside = np.zeros(len(text), dtype=bool)
     for match in BOX.finditer(text):

@@ -61,11 +61,7 @@ def check_measurement(
 
 
 def rank_agreement(first: Tensor, second: Tensor, mask: Tensor) -> list[float]:
-    """Spearman correlation within each row over its supervised tokens; rows of fewer than three are left out.
-
-    Args:
-        first, second, mask: [rows, positions].
-    """
+    """Spearman correlation over each row's supervised tokens, if at least three. All are [rows, positions]."""
     correlations = []
     for one, other, row in zip(first.double().cpu(), second.double().cpu(), mask.cpu(), strict=True):
         usable = row & one.isfinite() & other.isfinite()

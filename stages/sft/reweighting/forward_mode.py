@@ -25,14 +25,10 @@ TOKEN_CHUNK = 512
 
 
 class ForwardMode:
-    """Token utilities of a causal language model with a plain linear head.
+    """Token utilities of a causal language model with a plain linear head; StageError for other heads and attention.
 
-    Args:
-        model: the model as it is trained, a PEFT model included, not wrapped for data parallelism.
-        parameters: the trained ones; directions follow their order.
-
-    Raises:
-        StageError: the model's head or attention cannot be differentiated this way.
+    The model is as it is trained, a PEFT model included, but not wrapped for data parallelism. `parameters` are the
+    trained ones; directions follow their order.
     """
 
     def __init__(self, model: Any, parameters: Sequence[torch.nn.Parameter]) -> None:

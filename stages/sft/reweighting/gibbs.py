@@ -78,10 +78,8 @@ def weights_within_kl(utility: Tensor, mask: Tensor, kl: float) -> TokenWeights:
 
 
 def capped(weights: TokenWeights, mask: Tensor, largest: float) -> TokenWeights:
-    """The weights with none above `largest` / tokens; the excess goes to a row's other tokens in proportion to theirs.
-
-    It is the distribution closest to `weights` in KL under that limit.
-    """
+    """The closest distribution in KL with no weight above `largest` / tokens: the excess of a row goes to its other
+    tokens, in proportion to their weights."""
     count = mask.sum(-1, keepdim=True)
     limit = torch.where(count > 0, largest / count.clamp(min=1).double(), 1.0)
     q = weights.q

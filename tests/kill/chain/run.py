@@ -1,6 +1,8 @@
-"""A stage program with the shape of a training stage and the cost of none: steps, checkpoints, a stop on request, a payload of many files.
+"""A stage program with the shape of a training stage and the cost of none: steps, checkpoints, a stop on request, a
+payload of many files.
 
-Its payload is a hash chain over all its steps, so a step that is lost, repeated or taken from another run shows in the bytes.
+Its payload is a hash chain over all its steps, so a step that is lost, repeated or taken from another run shows in the
+bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What can be known to be impossible is one line before the first stage starts: sizes, sources, memory, and code of the user's own."""
+"""What can be known to be impossible is one line before the first stage starts: sizes, sources, memory, and code of the
+user's own."""
 
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Options
 from pipeline.run.session import plan_only
 from stages.base.settings import BaseSettings
-from tests.pipeline.plan.test_planning import CONFIG
+from tests.pipeline.helpers import CONFIG
 
 ON_CPU = "execution.device=cpu"
 

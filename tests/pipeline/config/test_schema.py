@@ -11,8 +11,9 @@ from pipeline.checks.preflight import preflight
 from pipeline.checks.trainer_options import check_values, option_names
 from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
+from pipeline.plan.decide import Options
 from pipeline.run.session import plan_only
-from tests.pipeline.plan.test_planning import CONFIG, Options
+from tests.pipeline.helpers import CONFIG
 
 
 def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:

@@ -52,7 +52,8 @@ def test_every_row_of_the_papers_tables_has_a_cell() -> None:
     methods = {"sft", "dft", "iw_sft", "random", "vcore-official"}
     for model in ("llama3.1-8b", "qwen3-4b", "qwen3-8b", "qwen3-32b"):
         for domain in ("maths", "code"):
-            assert methods <= set(read(CONFIGS / "paper" / "tables" / f"table1-{model}-{domain}.yaml").values["matrix"]["method"])
+            table = CONFIGS / "paper" / "tables" / f"table1-{model}-{domain}.yaml"
+            assert methods <= set(read(table).values["matrix"]["method"])
     for model in ("qwen3-4b", "qwen3-8b"):
         assert {"dft", "vcore-official"} <= set(
             read(CONFIGS / "paper" / "tables" / f"table2-{model}.yaml").values["matrix"]["method"]

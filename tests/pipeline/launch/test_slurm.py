@@ -23,8 +23,8 @@ from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
 from stages.harness.documents import Note, Progress, Spec
+from tests.pipeline.helpers import config
 from tests.pipeline.launch.test_process import ROOT, alive, launch
-from tests.pipeline.plan.test_planning import config
 
 SLURM = """#!{python}
 # What sbatch, squeue and scancel do for one job at a time, in processes of this machine. `queue`: seconds that a job waits.

@@ -1,4 +1,5 @@
-"""Planning: states and reasons, forcing, running alone, and stopping where content did not change. The store is real; no stage runs."""
+"""Planning: states and reasons, forcing, running alone, and stopping where content did not change. The store is real;
+no stage runs."""
 
 import json
 import time
@@ -7,89 +8,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Decider, Options, chosen_stages, parse_triggers
 from pipeline.plan.graph import build_graph
-from pipeline.plan.planning import Planned, make_plan
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
-from pipeline.store.documents import ManifestDraft
 from pipeline.store.store import Store
-
-CONFIG = """
-name: small
-seed: 0
-benchmarks:
-- {name: word_problems, problems: 20, max_new_tokens: 64}
-data:
-  sft: [{task: word_problems, rows: 64}]
-  rl: [{task: word_problems, rows: 32}]
-sft: {learning_rate: 2e-3, max_steps: 4, max_length: 256}
-grpo: {steps: 2, max_completion_length: 64}
-"""
-ORDER = [
-    "data",
-    "base",
-    "generate.base",
-    "score.base",
-    "sft",
-    "generate.sft",
-    "score.sft",
-    "grpo",
-    "generate.grpo",
-    "score.grpo",
-    "report",
-]
-
-
-def config(tmp_path: Path, *overrides: str) -> PipelineConfig:
-    path = tmp_path / "small.yaml"
-    path.write_text(CONFIG)
-    return load_config(path, [f"home={tmp_path / 'home'}", *overrides])
-
-
-def plan(tmp_path: Path, *overrides: str, **options: Any) -> dict[str, Planned]:
-    settings = config(tmp_path, *overrides)
-    return {p.stage.name: p for p in make_plan(settings, Store(settings.home_folder), Options(**options))}
-
-
-def make(
-    tmp_path: Path, *overrides: str, content: str = "", forced: tuple[str, ...] = (), until: str = "report"
-) -> None:
-    """Publish an artifact for every stage the plan would run, in order, as a run would, up to one."""
-    settings = config(tmp_path, *overrides)
-    store = Store(settings.home_folder)
-    for name in ORDER[: ORDER.index(until) + 1]:
-        planned = {p.stage.name: p for p in make_plan(settings, store)}.get(name)
-        if planned is None or (planned.state == "HIT" and name not in forced):
-            continue
-        assert planned.key is not None
-        if planned.state == "HIT":
-            store.set_aside(planned.stage.program, planned.key)
-        out = store.work(planned.stage.program, planned.key) / "out"
-        (out / "record").mkdir(parents=True)
-        for file in ("sft.jsonl", "rl.jsonl", "benchmarks/word_problems.jsonl", "model/weights", "generations.jsonl"):
-            (out / file).parent.mkdir(exist_ok=True)
-            (out / file).write_text(f"{name} {planned.stage.settings.identity_settings()}{content}")
-        for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"seed": 0, "results": []}')):
-            (out / file).write_text(text)
-        assert planned.preimage is not None
-        manifest = ManifestDraft(
-            stage=planned.stage.program,
-            name=name,
-            key=planned.key,
-            preimage=planned.preimage,
-            started="2026-01-01T00:00:00+00:00",
-            ended="2026-01-01T00:00:03+00:00",
-            seconds=2.5,
-            proof={"made": True},
-        )
-        store.remember(settings.name, name, store.publish(planned.stage.program, planned.key, manifest).manifest)
-
-
-def states(plan: dict[str, Planned]) -> dict[str, str]:
-    return {name: planned.state for name, planned in plan.items()}
+from tests.pipeline.helpers import ORDER, config, make, plan, states
 
 
 def test_first_plan_runs_the_roots_and_waits_for_the_rest(tmp_path: Path) -> None:
@@ -342,7 +267,8 @@ def test_an_unknown_trigger_is_an_error() -> None:
 
 
 def test_chosen_prompts_and_a_chosen_checkpoint(tmp_path: Path) -> None:
-    """RL takes the prompts of the difficulty stage, which samples the checkpoint that RL starts from with RL's own settings."""
+    """RL takes the prompts of the difficulty stage, which samples the checkpoint that RL starts from with RL's own
+    settings."""
     dev = "data.dev=[{task: word_problems, split: dev, rows: 8}]"
     stages = {
         s.name: s

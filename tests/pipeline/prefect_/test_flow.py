@@ -1,4 +1,5 @@
-"""What Prefect's users expect of a run: cancelling and retrying from the UI, notifications, and that a server may go away."""
+"""What Prefect's users expect of a run: cancelling and retrying from the UI, notifications, and that a server may go
+away."""
 
 from __future__ import annotations
 

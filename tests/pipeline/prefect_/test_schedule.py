@@ -1,4 +1,5 @@
-"""Schedules, on a real server: deployments that yield scheduled runs, a worker that runs one, cancelling, and `vcore serve`."""
+"""Schedules, on a real server: deployments that yield scheduled runs, a worker that runs one, cancelling, and `vcore
+serve`."""
 
 import json
 import os
@@ -13,10 +14,10 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import ConfigError
-from pipeline.launch.process import free_port
+from pipeline.launch.environment import free_port
 from pipeline.prefect_.schedule import cron_schedule
 from pipeline.store.store import Store
-from tests.pipeline.plan.test_planning import CONFIG
+from tests.pipeline.helpers import CONFIG
 from tests.prefect_server import query
 
 ROOT = Path(__file__).resolve().parents[3]

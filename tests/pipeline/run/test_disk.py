@@ -1,4 +1,5 @@
-"""Disks that are full or only read: real file systems, in a mount namespace of their own. A message, what to do, and never a traceback."""
+"""Disks that are full or only read: real file systems, in a mount namespace of their own. A message, what to do, and
+never a traceback."""
 
 import json
 import shlex
@@ -10,7 +11,7 @@ import pytest
 
 from pipeline.plan.code import ROOT
 from pipeline.store.store import Store
-from tests.pipeline.plan.test_planning import config, make
+from tests.pipeline.helpers import config, make
 
 FULL = """
 import os, sys
@@ -20,7 +21,7 @@ from pipeline.prefect_ import run as flow
 from pipeline.run import execute
 from pipeline.store.store import Store
 from stages.harness.documents import StageResult
-from tests.pipeline.plan.test_planning import make
+from tests.pipeline.helpers import make
 
 tmp, when = Path(sys.argv[1]), sys.argv[2]
 home = tmp / "home"

@@ -1,4 +1,5 @@
-"""Retries of the executor, and what it asks of the launcher. The store is real; what the stage's process would do is told here."""
+"""Retries of the executor, and what it asks of the launcher. The store is real; what the stage's process would do is
+told here."""
 
 import contextlib
 import errno
@@ -21,7 +22,7 @@ from pipeline.store.mirror import Mirror
 from pipeline.store.store import Found, Store
 from stages.harness import documents
 from stages.harness.documents import Spec, StageResult
-from tests.pipeline.plan.test_planning import config, make, plan
+from tests.pipeline.helpers import config, make, plan
 
 FAST = ("execution.retry_delay_s=0.0",)
 
@@ -33,7 +34,8 @@ def stages(tmp_path: Path, *overrides: str) -> dict[str, Stage]:
 def run_sft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: list[StageFailed], *overrides: str
 ) -> list[dict[str, Any]]:
-    """Force the sft stage of a pipeline that is cached; its process fails as told, then succeeds. Returns what each attempt was given."""
+    """Force the sft stage of a pipeline that is cached; its process fails as told, then succeeds. Returns what each
+    attempt was given."""
     make(tmp_path)
     settings = config(tmp_path, *FAST, *overrides)
     attempts: list[dict[str, Any]] = []
@@ -181,7 +183,8 @@ def test_engines_need_the_gpus_of_a_stage(
 
 @pytest.mark.parametrize("remade", [False, True])
 def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remade: bool) -> None:
-    """Between this run's look and its lock, another one sets the damaged artifact aside, and may have made it again already."""
+    """Between this run's look and its lock, another one sets the damaged artifact aside, and may have made it again
+    already."""
     make(tmp_path, until="data")
     settings, store = config(tmp_path), Store(tmp_path / "home")
     key = str(plan(tmp_path)["data"].key)

@@ -21,7 +21,7 @@ from pipeline.run.gc import collect, export, find_artifact, remove
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
 from pipeline.store.store import Store
-from tests.pipeline.plan.test_planning import config, make, plan
+from tests.pipeline.helpers import config, make, plan
 
 
 def store_of(tmp_path: Path) -> Store:

@@ -17,13 +17,13 @@ from pipeline.run.documents import PlannedEntry, StageEntry
 from pipeline.run.gc import collect
 from pipeline.run.record import RunRecord, find_run, list_runs, load_run, report_of, unreadable_runs
 from pipeline.store.store import Store
-from tests.pipeline.plan.test_planning import config
+from tests.pipeline.helpers import config
 
 LIVES = """
 import sys, time
 from pathlib import Path
 from pipeline.run.record import RunRecord
-from tests.pipeline.plan.test_planning import config
+from tests.pipeline.helpers import config
 record = RunRecord.start(Path(sys.argv[1]) / "home", config(Path(sys.argv[1])), "vcore run small.yaml", [{"key": "k"}])
 print(record.folder, flush=True)
 time.sleep(60)

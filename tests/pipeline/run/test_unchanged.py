@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import StageFailed
+from pipeline.launch.process import Launch
 from pipeline.plan import code
 from pipeline.plan.decide import Decider, Options
 from pipeline.run import execute
@@ -18,7 +19,7 @@ from pipeline.run.session import Session
 from pipeline.run.view import View
 from pipeline.store.store import Store
 from stages.harness.documents import Spec, StageResult
-from tests.pipeline.plan.test_planning import config
+from tests.pipeline.helpers import config
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -43,11 +44,11 @@ def stage_program(monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda: None
     """Let stage processes write a payload, and something else happen while they run; the names of those started."""
     started: list[str] = []
 
-    def run_process(name: str, module: str, spec: Spec, work: Path, *rest: Any, **options: Any) -> Any:
-        started.append(name)
-        (work / "out" / "model").mkdir(parents=True, exist_ok=True)
+    def run_process(launch: Launch, spec: Spec, on_event: Any) -> StageResult:
+        started.append(launch.stage)
+        (launch.work / "out" / "model").mkdir(parents=True, exist_ok=True)
         for file in ("sft.jsonl", "rl.jsonl", "model/weights"):
-            (work / "out" / file).write_text(name)
+            (launch.work / "out" / file).write_text(launch.stage)
         meanwhile()
         return StageResult(proof={"rows": 1})
 

@@ -15,7 +15,7 @@ from pipeline.run.session import Session
 from pipeline.share.publish import assemble, card, upload
 from pipeline.share.reproduce import compare, pinned, read_record
 from stages.sft.settings import SftSettings
-from tests.pipeline.plan.test_planning import config
+from tests.pipeline.helpers import config
 
 RESULT = {
     **{
@@ -282,7 +282,7 @@ def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
             planned.append(session.config)
             raise StageFailed("data", "no memory")
 
-    monkeypatch.setattr(Session, "run", failing)
+    monkeypatch.setattr("pipeline.share.reproduce.run_session", failing)
     settings = config(tmp_path, f"execution.mirror=file://{tmp_path / 'mirror'}").model_dump(mode="json")
     record = tmp_path / "record.json"
     record.write_text(json.dumps({**REPORT, "config": settings}))

@@ -85,7 +85,9 @@ RUN = {
         (RunRecordDocument, {name: value for name, value in RUN.items() if name not in ("predecessor", "moved")}),
     ],
 )
-def test_what_is_read_and_written_again_is_as_it_was(kind: type[Document], value: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_read_and_written_again_is_as_it_was(
+    kind: type[Document], value: dict[str, Any], tmp_path: Path
+) -> None:
     file = tmp_path / "document.json"
     file.write_text(json.dumps(value))
     document = kind.read(file)

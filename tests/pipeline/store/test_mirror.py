@@ -18,7 +18,7 @@ from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.view import View
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Store
-from tests.pipeline.plan.test_planning import ORDER, config, make
+from tests.pipeline.helpers import ORDER, config, make
 
 
 @pytest.fixture(params=["file", "memory", pytest.param("s3", marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.launch import machine
 from pipeline.plan import external
 from pipeline.sweep.sweep import load_sweep, plan_sweep
-from tests.pipeline.plan.test_planning import CONFIG, make
+from tests.pipeline.helpers import CONFIG, make
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDE = ROOT / "docs" / "orchestration.md"

@@ -1,0 +1,44 @@
+"""What is used of Prefect beyond its documented interface: each name once, with what relies on it.
+
+docs/pins.md says what to do when one of them changes; tests/pipeline/prefect_/test_internals.py notices it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.core.errors import Interrupted
+
+
+def server_application() -> Any:
+    """Prefect's server as an ASGI application, for one run.
+
+    `create_app` is not documented. `ephemeral` leaves out the services that only a server for many runs needs, and
+    `final` keeps the application from being made again by its own workers. The embedded server relies on it.
+    """
+    from prefect.server.api.server import create_app
+
+    return create_app(ephemeral=True, final=True)
+
+
+def without_heartbeat() -> dict[Any, Any]:
+    """The setting that switches a flow's heartbeats off.
+
+    A flow that is called joins its heartbeat thread, which sleeps in steps of a second: off, it saves a second a run.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+
+    return {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+
+
+@contextlib.contextmanager
+def stops_as_interrupts() -> Iterator[None]:
+    """Prefect answers SIGTERM inside a flow with an exception that is none of Python's; here it is `Interrupted`."""
+    from prefect.exceptions import TerminationSignal
+
+    try:
+        yield
+    except TerminationSignal as error:
+        raise Interrupted("interrupted") from error
