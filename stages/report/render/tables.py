@@ -31,7 +31,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What `table` of tables.html.j2 and of tables.md.j2 renders.
+    """What the macro `table` renders, in HTML (macros.html.j2) and in Markdown (macros.md.j2).
 
     Attributes:
         rows: one cell a column each, in the columns' order.
