@@ -1,11 +1,10 @@
-"""What the parsers of real data sets share: strict reading of a row's fields, checks of the whole set, and the maths prompt."""
+"""What the parsers of real data sets share: strict reading of a row's fields, and checks of the whole set."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.records import Problem, RecordError
@@ -14,7 +13,11 @@ INTEGER = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+|[+-]?\d+")
 
 
 def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
-    """The first of the columns `names` that the row has, as text with \\n line ends; `RecordError` when there is none or it is empty."""
+    """The first of the columns `names` that the row has, as text with \\n line ends.
+
+    Raises:
+        RecordError: there is none of them, or it is empty or no text.
+    """
     for name in names:
         if row.get(name) is not None:
             value = row[name]
@@ -44,16 +47,8 @@ def integer(value: Any, where: str) -> str:
     raise RecordError(f"{where}: the answer {value!r} is not a whole number")
 
 
-def distinct(inputs: Iterable[Any]) -> list[Any]:
-    """The test inputs (JSON values) without repetitions, in their order.
-
-    EvalPlus' release files repeat some inputs, its data sets on the hub do not: read this way they are the same tests.
-    """
-    return list({json.dumps(value): value for value in inputs}.values())
-
-
 def check_set(problems: Sequence[Problem], expected: int, name: str) -> list[Problem]:
-    """The problems, if they are `expected` in number and have distinct ids; else `RecordError`."""
+    """The problems. Raises `RecordError` unless they are `expected` in number and have distinct ids."""
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import humaneval_plus
+from evaluation.benchmarks.code import humaneval_plus
 from evaluation.loading import digest, load
 from evaluation.records import Problem, RecordError
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import aime25, get, math500, olympiadbench
+from evaluation.benchmarks import get
+from evaluation.benchmarks.maths import aime25, math500, olympiadbench
 from evaluation.graders.maths import MathsWorker
 from evaluation.graders.notation import whole_number
 from evaluation.grading import Grader

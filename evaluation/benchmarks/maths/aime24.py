@@ -1,4 +1,4 @@
-"""AIME 2024: both papers, 30 problems whose answers are integers from 0 to 999 (written with leading zeros in the sources)."""
+"""AIME 2024: both papers, 30 problems with integers from 0 to 999 (sources write leading zeros) as answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.contest import parse_contest
+from evaluation.benchmarks.maths.contest import parse_contest
 from evaluation.records import Problem
 
 NAME = "aime24"
@@ -23,7 +23,7 @@ BENCHMARK = Benchmark(
     kind="maths",
     size=SIZE,
     digest="2e6ab86e7f70",
-    # The hub's data set calls its only split "train"; it is an evaluation set all the same.
+    # The hub calls its only split "train"; it is an evaluation set all the same.
     sources={"test": Source(local="aime24/aime24.jsonl", hub="HuggingFaceH4/aime_2024", hub_split="train")},
     parse=parse,
 )

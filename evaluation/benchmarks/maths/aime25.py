@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.contest import parse_contest
+from evaluation.benchmarks.maths.contest import parse_contest
 from evaluation.records import Problem
 
 NAME = "aime25"
@@ -16,8 +16,8 @@ SIZE = 30
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """The 30 problems, AIME I before AIME II. Columns: problem, answer, id.
 
-    No source has links. Rows with plain numbers for ids (the hub's) stand in the order of the papers, which gives them the ids of the
-    local file.
+    No source has links. Rows with plain numbers for ids (the hub's) are in the order of the papers, and so get the ids
+    of the local file.
     """
     named = []
     for place, row in enumerate(rows):

@@ -1,4 +1,7 @@
-"""GSM8K (Cobbe et al., 2021, arXiv:2110.14168): grade-school word problems with worked solutions, 7,473 to train on, 1,319 to test."""
+"""GSM8K (Cobbe et al., 2021, arXiv:2110.14168): grade-school word problems with worked solutions.
+
+7,473 to train on, 1,319 to test.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ ANSWER_MARK = "#### "
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Columns: question, and answer, which ends in "#### NUMBER"; ids are the row numbers from 1, as the data set has none."""
+    """Columns: question, and answer, which ends in "#### NUMBER". The set has no ids: they are row numbers from 1."""
     problems = []
     for number, row in enumerate(rows, start=1):
         where = f"{NAME}, {split} row {number}"
