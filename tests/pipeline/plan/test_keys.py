@@ -104,8 +104,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
         pytest.param(
             "evaluation/harness/replicas.py",
-            "wait(timeout=20)",
-            "wait(timeout=30)",
+            "CLOSES_WITHIN_S = 20",
+            "CLOSES_WITHIN_S = 30",
             set(),
             id="how long closing may take",
         ),
