@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
 from functools import cache
 
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.benchmarks.catalogue import CATALOGUE
+from evaluation.harness.nearest import nearest
 
 __all__ = ["Benchmark", "Source", "get", "modules", "names"]
 
@@ -22,9 +22,7 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> Benchmark:
     """The benchmark called `name`; imports its module. Raises `ValueError` that names the nearest ones."""
     if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(CATALOGUE))}"
-        raise ValueError(f"unknown benchmark {name!r}; {hint}")
+        raise ValueError(f"unknown benchmark {name!r}{nearest(name, CATALOGUE)}")
     (module,) = modules([name])
     defined = vars(importlib.import_module(module)).values()
     return next(value for value in defined if isinstance(value, Benchmark) and value.name == name)

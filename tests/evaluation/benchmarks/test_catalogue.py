@@ -63,7 +63,7 @@ def test_only_what_is_asked_for_by_name_is_imported() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown benchmark 'aime2'; did you mean aime2[45]"):
+    with pytest.raises(ValueError, match=r"unknown benchmark 'aime2'; did you mean 'aime2[45]'"):
         get("aime2")
     with pytest.raises(ValueError, match="known: aime24, aime25, amc23"):
         get("zzz")
