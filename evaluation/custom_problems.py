@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks.rows import check_set, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Kind, Problem, RecordError, read_rows
 
 COLUMNS = "prompt and gold, and where you like id; code also tests (an object, see docs/own.md), and beginning for base models"

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from evaluation.graders import choice, code, extraction, maths
 from evaluation.graders.extraction import boxed_answer, program
-from evaluation.harness.costliest import CostliestFirst
+from evaluation.harness.scheduling import LongestFirst
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import Level, Sandbox
 
@@ -60,7 +60,7 @@ class Grader:
         if workers < 1:
             raise ValueError(f"workers: {workers}, at least one is needed")
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="grader")
-        self._by_cost = CostliestFirst(self._pool)
+        self._queue = LongestFirst(self._pool)
         self._maths = [maths.MathsWorker(maths_timeout_s) for _ in range(workers)]
         self._free: queue.SimpleQueue[maths.MathsWorker] = queue.SimpleQueue()
         for worker in self._maths:
@@ -199,11 +199,11 @@ class Grader:
         def put() -> None:
             cost_s = grader.expected_cpu_s(problem)
             for source, future in zip(sources, futures, strict=True):
-                self._by_cost.put(functools.partial(judge, source), cost_s, future)
+                self._queue.put(functools.partial(judge, source), cost_s, future)
 
         begun: Future[None] = Future()
         begun.add_done_callback(functools.partial(_fail_with, futures))
-        self._by_cost.put(put, None, begun)
+        self._queue.put(put, None, begun)
         return futures
 
     def _code_grader(self) -> code.CodeGrader:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from statistics import fmean, variance
 
-from evaluation.metrics.accuracy_ci.estimates import (
+from evaluation.metrics.estimates import (
     CONFIDENCE,
     Estimate,
     clustered_standard_error,

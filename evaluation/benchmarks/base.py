@@ -1,6 +1,6 @@
-"""What a benchmark is: where its problems come from and how each becomes a prompt with a gold reference.
+"""What a benchmark is: where its problems come from, and how each becomes a prompt with a gold reference.
 
-One task object serves evaluation and RL reward: same prompt, same gold, same grader (chosen by `Problem.kind`).
+One object serves evaluation and RL reward: the same prompt, gold answer and grader (chosen by `Problem.kind`).
 """
 
 from __future__ import annotations
@@ -17,38 +17,37 @@ class Source:
     """Where the rows of one split are read: a file below a local data folder, or a dataset on the Hugging Face hub."""
 
     local: str
+    """Path of the file below the folder."""
     hub: str
+    """Name of the dataset, OWNER/NAME."""
     hub_split: str
     hub_config: str | None = None
     revision: str = "main"
-    """Hub revision; the orchestrator resolves it to a commit, which enters the stage's key."""
+    """Revision on the hub; the commit it stands for enters the stage's key."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A named set of problems.
+    """A named set of problems, which come from `sources` by `parse`, or are made from a seed by `generate`.
 
-    Exactly one of `parse` (rows come from `sources`) and `generate` (problems are made from a seed) is set. Splits are `test`, and
-    where training is meant too, `train` and `dev`; the three are disjoint.
-
-    Attributes:
-        size: number of problems in the complete test split, or None where problems are generated.
-        sources: split -> source; empty for a generated benchmark.
-        parse: `(split, rows)` -> problems; rows are plain dicts, as read from the local file or the hub dataset. Raises
-            `evaluation.records.RecordError` on a row without the fields it needs.
-        generate: `(split, n, seed)` -> n distinct problems.
-        digest: `evaluation.loading.digest` of the complete test split that this project was checked against; None where none was.
-        demonstrate: `(problems, seed)` -> one worked completion for each training problem (the SFT target).
+    Its splits are `test`, and `train` and `dev` where it is meant for training too; the three are disjoint.
     """
 
     name: str
     kind: Kind
+    """Decides which grader judges its answers."""
     size: int | None
+    """Number of problems in the complete test split; None where problems are generated."""
     digest: str | None = None
+    """`evaluation.loading.digest` of the complete test split that this project was checked against; None: of none."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    """Split -> where its rows are; empty for a generated benchmark."""
     parse: Callable[[str, Iterable[Mapping[str, Any]]], list[Problem]] | None = None
+    """`(split, rows)` -> problems; raises `RecordError` on a row, or a whole set, that is not as it should be."""
     generate: Callable[[str, int, int], list[Problem]] | None = None
+    """`(split, n, seed)` -> n distinct problems."""
     demonstrate: Callable[[list[Problem], int], list[str]] | None = None
+    """`(problems, seed)` -> one completion for each training problem, the SFT target."""
 
     def __post_init__(self) -> None:
         if (self.parse is None) == (self.generate is None):

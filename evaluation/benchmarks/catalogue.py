@@ -19,20 +19,20 @@ class Entry(NamedTuple):
 
 CATALOGUE = MappingProxyType(
     {
-        "aime24": Entry("aime", "American Invitational Mathematics Examination 2024, I and II."),
-        "aime25": Entry("aime", "American Invitational Mathematics Examination 2025, I and II."),
+        "aime24": Entry("maths.aime24", "American Invitational Mathematics Examination 2024, I and II."),
+        "aime25": Entry("maths.aime25", "American Invitational Mathematics Examination 2025, I and II."),
         "amc23": Entry(
-            "amc", "American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer."
+            "maths.amc23", "American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer."
         ),
-        "gsm8k": Entry("gsm8k", "Grade-school word problems with an integer answer."),
-        "humaneval": Entry("humaneval", "Functions to complete from signature and docstring."),
-        "humaneval_plus": Entry("humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
-        "math500": Entry("math500", "Competition mathematics of seven subjects, answers in LaTeX."),
-        "mbpp": Entry("mbpp", "Mostly basic Python problems, the 500 of the test split."),
-        "mbpp_plus": Entry("mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),
-        "mbpp_sanitized": Entry("mbpp", "Mostly basic Python problems, the 427 checked by hand."),
+        "gsm8k": Entry("maths.gsm8k", "Grade-school word problems with an integer answer."),
+        "humaneval": Entry("code.humaneval", "Functions to complete from signature and docstring."),
+        "humaneval_plus": Entry("code.humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
+        "math500": Entry("maths.math500", "Competition mathematics of seven subjects, answers in LaTeX."),
+        "mbpp": Entry("code.mbpp", "Mostly basic Python problems, the 500 of the test split."),
+        "mbpp_plus": Entry("code.mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),
+        "mbpp_sanitized": Entry("code.mbpp", "Mostly basic Python problems, the 427 checked by hand."),
         "olympiadbench": Entry(
-            "olympiadbench", "Olympiad mathematics, open-ended: numbers, expressions, tuples and intervals."
+            "maths.olympiadbench", "Olympiad mathematics, open-ended: numbers, expressions, tuples and intervals."
         ),
         "rbench_t": Entry("choice", "R-Bench-T: graduate-level text questions, six options."),
         "supergpqa": Entry("choice", "A thousand graduate-level questions of 285 disciplines, up to ten options."),

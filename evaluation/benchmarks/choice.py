@@ -1,4 +1,8 @@
-"""Multiple choice with lettered options: SuperGPQA (arXiv:2502.14739, a thousand questions of it) and R-Bench-T (arXiv:2505.02018)."""
+"""Multiple choice with lettered options: a thousand questions of SuperGPQA (arXiv:2502.14739), and R-Bench-T.
+
+R-Bench-T (arXiv:2505.02018) is complete. Of SuperGPQA those questions are taken whose ids have the smallest SHA-256:
+the same ones everywhere, whatever the order of the rows.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, choice_prompt, text
+from evaluation.benchmarks.prompts import choice_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
 SUPERGPQA_SIZE = 1000
@@ -18,8 +23,8 @@ RBENCH_SIZE = 1094
 def parse_supergpqa(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """A thousand questions. Columns: uuid or id, question, options (a list of texts), answer_letter.
 
-    Of a source with more rows (the hub's has 26,529) those are taken whose ids have the smallest SHA-256: the same ones everywhere and
-    whatever the order, but not the thousand that a paper may have drawn, which a local file can hold.
+    A source with more rows (the hub's has 26,529) is cut to the thousand with the smallest SHA-256 of the id. They are
+    not the thousand that a paper may have drawn, which a local file can hold.
     """
     problems = []
     for number, row in enumerate(rows, start=1):

@@ -1,12 +1,10 @@
-"""What the parsers of real data sets share: strict reading of a row's fields, checks of the whole set, and the maths prompt."""
+"""What the parsers of real data sets share: strict reading of a row's fields, and checks of the whole set."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from string import ascii_uppercase
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evaluation.records import Problem, RecordError
@@ -14,33 +12,12 @@ from evaluation.records import Problem, RecordError
 INTEGER = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+|[+-]?\d+")
 
 
-def maths_prompt(question: str) -> str:
-    """The instruction the VCORE paper trains and evaluates with (appendix B.3)."""
-    return (
-        f"You are a helpful and accurate assistant for solving the following math problem:\n{question}\n"
-        "Please reason step by step, and put the correct answer within \\boxed{} at last."
-    )
-
-
-def choice_prompt(question: str, options: list[str]) -> str:
-    """The maths prompt's instruction, with the options and the letter asked for."""
-    listed = "\n".join(f"{letter}) {option}" for letter, option in zip(ascii_uppercase, options, strict=False))
-    return (
-        f"You are a helpful and accurate assistant for solving the following multiple-choice problem:\n{question}\n{listed}\n"
-        "Please reason step by step, and put the letter of the correct option within \\boxed{} at last."
-    )
-
-
-def function_prompt(prompt: str) -> str:
-    """The user message for a function to complete."""
-    return (
-        f"Complete the following Python function.\n\n```python\n{prompt.strip()}\n```\n\n"
-        "Put the complete program, with every import and helper it needs, into one Python code block at the end."
-    )
-
-
 def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
-    """The first of the columns `names` that the row has, as text with \\n line ends; `RecordError` when there is none or it is empty."""
+    """The first of the columns `names` that the row has, as text with \\n line ends.
+
+    Raises:
+        RecordError: there is none of them, or it is empty or no text.
+    """
     for name in names:
         if row.get(name) is not None:
             value = row[name]
@@ -70,16 +47,8 @@ def integer(value: Any, where: str) -> str:
     raise RecordError(f"{where}: the answer {value!r} is not a whole number")
 
 
-def distinct(inputs: Iterable[Any]) -> list[Any]:
-    """The test inputs (JSON values) without repetitions, in their order.
-
-    EvalPlus' release files repeat some inputs, its data sets on the hub do not: read this way they are the same tests.
-    """
-    return list({json.dumps(value): value for value in inputs}.values())
-
-
 def check_set(problems: Sequence[Problem], expected: int, name: str) -> list[Problem]:
-    """The problems, if they are `expected` in number and have distinct ids; else `RecordError`."""
+    """The problems. Raises `RecordError` unless they are `expected` in number and have distinct ids."""
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:

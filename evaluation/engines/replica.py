@@ -1,20 +1,16 @@
-"""One engine in a process of its own, which samples for another process (evaluation/harness/replicas.py starts it)."""
+"""One engine in a process of its own that samples for its parent (see evaluation/harness/replicas.py)."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import sys
 from multiprocessing.connection import Connection
 
 from evaluation.engines import Engine, EngineUnavailable, open_engine
-
-_PR_SET_PDEATHSIG = 1
+from evaluation.harness.child_processes import die_with_parent
 
 
 def serve(connection: Connection) -> None:
-    """One replica: load the engine that is asked for, then sample each list of requests that comes, until the connection closes."""
+    """Load the engine that is asked for, then sample every list of requests, until the connection closes."""
     from safetensors import SafetensorError
 
     name, model, options = connection.recv()
@@ -24,7 +20,7 @@ def serve(connection: Connection) -> None:
         connection.send(error)
         return
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        connection.send(RuntimeError(str(error)))  # not every one of their kinds can be sent
+        connection.send(RuntimeError(str(error)))  # some of these cannot be pickled
         return
     connection.send((engine.version, engine.max_model_len))
     while True:
@@ -32,17 +28,14 @@ def serve(connection: Connection) -> None:
             requests = connection.recv()
             engine.generate(requests, lambda index, sampled: connection.send((index, sampled)))
             connection.send(None)
-        except (EOFError, BrokenPipeError):  # whoever asked has gone
+        except (EOFError, BrokenPipeError):  # the parent has gone
             return
 
 
 def main() -> None:
     """`python -m evaluation.engines.replica FD PARENT`: ends with the process that started it, however that ends."""
-    parent = int(sys.argv[2])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the request was made
-        return
-    serve(Connection(int(sys.argv[1])))
+    if die_with_parent(int(sys.argv[2])):
+        serve(Connection(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Data parallelism: several engines with the same checkpoint, each a process with its share of the GPUs or CPU threads, as one `Engine`.
+"""Data parallelism: several engines with the same checkpoint behind one `Engine`.
 
-Every request has its own random stream, so what is sampled does not depend on which replica samples it. Requests are dealt out in turn:
-those that may become longest come first, so each replica gets as many long ones as the others.
+Each is a process with its share of the GPUs or CPU threads. Every request has its own random stream, so what is sampled
+does not depend on which replica samples it. Requests are dealt out in turn: callers put the longest first, so each
+replica gets as many long ones as the others.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from evaluation.engines.base import (
     check_room,
     load_tokenizer,
 )
+from evaluation.harness.child_processes import wait_or_kill
+
+CLOSES_WITHIN_S = 20.0
+"""How long a replica may take to end before it is killed; one that gives back a GPU's memory takes seconds."""
 
 
 class ReplicaLost(RuntimeError):
@@ -30,10 +35,14 @@ class ReplicaLost(RuntimeError):
 
 
 class ReplicatedEngine:
-    """`options.data_parallel` engines behind one; loads them at the same time."""
+    """`options.data_parallel` engines behind one, loaded at the same time.
+
+    Raises:
+        EngineUnavailable: there are fewer GPUs than the options need.
+        Exception: whatever a replica's engine raises while it loads.
+    """
 
     def __init__(self, name: str, model: str, options: EngineOptions) -> None:
-        """Raises what a replica's engine raises while it loads, or EngineUnavailable where there are fewer GPUs than the options need."""
         self.name = name
         self.tokenizer = load_tokenizer(model, chat=False)
         share = dataclasses.replace(options, data_parallel=1, threads=max(1, options.threads // options.data_parallel))
@@ -48,7 +57,7 @@ class ReplicatedEngine:
         self.version, self.max_model_len = facts.pop()
 
     def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
-        """See `Engine.generate`. Raises ReplicaLost when a replica dies; what was handed to `on_done` until then stands."""
+        """See `Engine.generate`. Raises ReplicaLost when a replica dies; what `on_done` got before is valid."""
         check_room(requests, self.max_model_len)
         count = len(self._replicas)
         for index, (_, connection) in enumerate(self._replicas):
@@ -69,33 +78,28 @@ class ReplicatedEngine:
         return [done[index] for index in range(len(requests))]
 
     def close(self) -> None:
-        """End the replicas. One whose connection closes has nothing left to do; those that do not end are made to."""
+        """End the replicas: each ends when its connection closes, and is killed where it does not."""
         for _, connection in self._replicas:
             connection.close()
         for process, _ in self._replicas:
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            wait_or_kill(process, CLOSES_WITHIN_S)
 
     def _answer(self, index: int) -> Any:
-        """What a replica says next; its exception is raised here."""
+        """A replica's next message. Raises it where it is an exception."""
         process, connection = self._replicas[index]
         try:
             answer = connection.recv()
         except (EOFError, ConnectionResetError):
             code = process.wait()
-            raise ReplicaLost(
-                f"replica {index} of {len(self._replicas)} ended with exit code {code}; its messages are in the stage's log"
-            ) from None
+            which = f"replica {index} of {len(self._replicas)}"
+            raise ReplicaLost(f"{which} ended with exit code {code}; its messages are in the stage's log") from None
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
 def _environments(options: EngineOptions, threads: int) -> list[dict[str, str]]:
-    """Each replica's additions to the environment: the GPUs that are its own, or its number of CPU threads."""
+    """Each replica's additions to the environment: its GPUs, or its number of CPU threads."""
     if options.device == "cpu":
         return [{"OMP_NUM_THREADS": str(threads)}] * options.data_parallel
     gpus = _visible_gpus()
@@ -111,7 +115,7 @@ def _environments(options: EngineOptions, threads: int) -> list[dict[str, str]]:
 
 
 def _visible_gpus() -> list[str]:
-    """GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]

@@ -1,4 +1,4 @@
-"""Metrics as modules of Hugging Face `evaluate`, shipped with the package, so that loading one asks no hub."""
+"""The metrics as a module of Hugging Face `evaluate` that is part of the package, so that loading one asks no hub."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-MODULES = ("accuracy_ci", "maj_at_k", "pass_at_k")
+METRICS = ("accuracy_ci", "maj_at_k", "pass_at_k")
 
 
 def load_metric(name: str) -> Any:
-    """The `evaluate.EvaluationModule` called `name`: `compute(predictions=0-or-1 a sample, references=problem id a sample)`."""
-    if name not in MODULES:
-        raise ValueError(f"unknown metric {name!r}; there are {', '.join(MODULES)}")
-    return _evaluate().load(str(Path(__file__).parent / name), keep_in_memory=True)
+    """The `evaluate.EvaluationModule` of a metric: its `compute` takes one row a sample, as `metrics.py` describes.
+
+    Raises:
+        ValueError: there is no metric of that name.
+    """
+    if name not in METRICS:
+        raise ValueError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
+    return _evaluate().load(str(Path(__file__).parent), name, keep_in_memory=True)
 
 
 def _evaluate() -> ModuleType:
-    """The library, imported without transformers, which only its `evaluator` would use and which brings torch: seconds at each start.
+    """The library, imported without transformers: only its `evaluator` would use it, and it brings torch.
 
     A None in `sys.modules` makes an import fail as if the package were not installed, which `evaluate` provides for.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from evaluation.benchmarks.rows import choice_prompt, function_prompt, maths_prompt
+from evaluation.benchmarks.prompts import choice_prompt, function_prompt, maths_prompt, program_prompt
 
 Question = tuple[str, ...]
 """Words, numbers and operators, without case."""
@@ -57,10 +57,8 @@ _PROMPTS: tuple[Callable[[str], str], ...] = (
     maths_prompt,
     lambda question: choice_prompt(question, []),
     function_prompt,
-    # These stand in the modules mbpp and mbpp_plus, and in the synthetic tasks; a test compares all of them with the data.
-    lambda question: (
-        f"{question} Put the complete program, with every import it needs, into one Python code block at the end."
-    ),
+    program_prompt,
+    # That of the generated tasks, whose modules load by name; a test compares all of these with the data.
     lambda question: f"{question} Put the answer in \\boxed{{}}.",
 )
 _FRAMES = tuple(_frame(prompt(PLACE)) for prompt in _PROMPTS)

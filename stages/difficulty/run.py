@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from evaluation.grading import Grader
-from evaluation.metrics.accuracy_ci.estimates import wilson_interval
+from evaluation.metrics.estimates import wilson_interval
 from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.plan import problems_path

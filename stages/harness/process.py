@@ -14,7 +14,6 @@ whichever failed first, and torchrun then stops the others.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import json
 import os
 import signal
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from evaluation.harness import child_processes
 from stages.harness.context import Context, Result, S, StageError, StageStopped, is_main_process
 from stages.harness.documents import ErrorDocument, Spec, StageResult
 from stages.harness.transient import passing_cause
@@ -119,13 +119,9 @@ def _install_stop_handler(context: Context[Any]) -> None:
 
 def die_with_parent(parent: int | None) -> None:
     """Ask Linux to send SIGTERM when the orchestrator dies, so that even its SIGKILL lets the stage save and leave."""
-    if parent is None or not sys.platform.startswith("linux"):
+    if parent is None or child_processes.die_with_parent(parent):
         return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-    if (
-        "RANK" not in os.environ and os.getppid() != parent
-    ):  # it died before the request was made; under torchrun that is the parent
+    if "RANK" not in os.environ:  # under torchrun, torchrun is the parent
         raise SystemExit(EXIT_STOPPED)
 
 

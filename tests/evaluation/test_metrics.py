@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import metrics
-from evaluation.metrics import MODULES, load_metric
+from evaluation.metrics import METRICS, load_metric
 from evaluation.statistics import wilson_interval
 
 
@@ -39,8 +39,18 @@ def test_bad_input_is_refused() -> None:
         load_metric("accuracy_ci").compute(predictions=[1, 0, 1], references=["a", "a", "b"])
     with pytest.raises(ValueError, match="pass@3 cannot be estimated"):
         load_metric("pass_at_k").compute(predictions=[1, 0], references=["a", "a"], k=3)
-    with pytest.raises(ValueError, match="unknown metric 'f1'"):
+    with pytest.raises(ValueError, match="a prediction is not 0 or 1"):
+        load_metric("pass_at_k").compute(predictions=[2, 0], references=["a", "a"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'k'"):
+        load_metric("accuracy_ci").compute(predictions=[1, 0], references=["a", "a"], k=2)
+    with pytest.raises(ValueError, match="unknown metric 'f1'; there are accuracy_ci, maj_at_k, pass_at_k"):
         load_metric("f1")
+
+
+def test_a_metric_says_how_it_is_used() -> None:
+    for name in METRICS:
+        assert "references: id of the problem" in load_metric(name).inputs_description
+        assert load_metric(name).description.partition(".")[0].endswith(("problems", "right", "interval"))
 
 
 @pytest.mark.slow
@@ -50,7 +60,8 @@ def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
         "found = load_metric('pass_at_k').compute(predictions=[1, 0], references=['a', 'b'])\n"
         "heavy = sorted({'torch', 'transformers'} & set(sys.modules))\nimport transformers\n"
         "import evaluate, pathlib, evaluation.metrics as m\n"
-        "again = evaluate.load(str(pathlib.Path(m.__file__).parent / 'accuracy_ci')).compute(predictions=[1], references=['a'])\n"
+        "again = evaluate.load(str(pathlib.Path(m.__file__).parent), 'accuracy_ci')\n"
+        "again = again.compute(predictions=[1], references=['a'])\n"
         "print(json.dumps([found['pass_at_k'], heavy, again['accuracy'], bool(transformers.__version__)]))"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -62,17 +73,20 @@ def test_loading_by_path_offline_and_without_torch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_loading_by_path_where_this_package_is_not(tmp_path: Path) -> None:
-    """Isolated (-I), elsewhere, the package blocked by name: what a user has who copied one folder out of the repository."""
-    for name in MODULES:
-        shutil.copytree(Path(metrics.__file__).parent / name, tmp_path / "mine" / name)
+    """Isolated (-I), elsewhere, the package blocked by name: what a user has who copied the folder out of it."""
+    shutil.copytree(Path(metrics.__file__).parent, tmp_path / "mine")
     program = """
 import sys
 sys.modules["evaluation"] = None
 import json
 import evaluate
 asked = {"predictions": [1, 0, 1, 1], "references": ["a", "a", "b", "b"]}
-found = {name: evaluate.load(f"mine/{name}").compute(**asked) for name in ("accuracy_ci", "pass_at_k")}
-found["maj_at_k"] = evaluate.load("mine/maj_at_k").compute(**asked, votes=["r", "x", "r", "r"])
+found = {name: evaluate.load("mine/metrics.py", name).compute(**asked) for name in ("accuracy_ci", "pass_at_k")}
+found["maj_at_k"] = evaluate.load("mine/metrics.py", "maj_at_k").compute(**asked, votes=["r", "x", "r", "r"])
+try:
+    evaluate.load("mine/metrics.py")
+except ValueError as error:
+    print(error)
 print(json.dumps(found))
 """
     environment = {
@@ -91,15 +105,13 @@ print(json.dumps(found))
     )
     assert done.returncode == 0, done.stderr
     asked = {"predictions": [1, 0, 1, 1], "references": ["a", "a", "b", "b"]}
-    assert json.loads(done.stdout.splitlines()[-1]) == {
+    *_, refused, results = done.stdout.splitlines()
+    assert refused == "unknown metric 'default'; there are accuracy_ci, maj_at_k, pass_at_k"
+    assert json.loads(results) == {
         "accuracy_ci": load_metric("accuracy_ci").compute(**asked),
         "pass_at_k": load_metric("pass_at_k").compute(**asked),
         "maj_at_k": load_metric("maj_at_k").compute(**asked, votes=["r", "x", "r", "r"]),
     }
-
-
-def test_the_copies_of_the_estimates_are_one_text() -> None:
-    assert len({(Path(metrics.__file__).parent / name / "estimates.py").read_bytes() for name in MODULES}) == 1
 
 
 def test_pass_at_one_has_the_interval_of_the_average() -> None:

@@ -1,8 +1,9 @@
-"""The word problems with demonstrations as noisy as scraped ones, for comparing SFT methods: `configs/ablation-cpu.yaml`.
+"""The word problems with demonstrations as noisy as scraped ones, for comparing SFT methods.
 
-Problems, prompt and grader are those of `word_problems`; only what SFT is shown differs. Every demonstration is worked, a share of them
-has a wrong step that is carried to a wrong answer, and between the steps stand remarks that have nothing to do with the problem. A method
-that tells tokens that help from tokens that do not has something to gain here; one that does not learns the chatter along.
+Problems, prompt and grader are those of `word_problems`; only the SFT targets differ. Every demonstration is worked, a
+share of them has a wrong step that is carried to a wrong answer, and between the steps are remarks that have nothing to
+do with the problem. A method that can tell useful tokens from useless ones has something to gain here; one that cannot
+learns the chatter too. `configs/ablation-cpu.yaml` uses it.
 """
 
 from __future__ import annotations
@@ -22,43 +23,10 @@ REMARK_SHARE = 0.4
 REMARK_WORDS = (2, 6)
 """Fewest and most words of a remark."""
 WORDS = [
-    "well",
-    "so",
-    "now",
-    "then",
-    "maybe",
-    "again",
-    "later",
-    "soon",
-    "here",
-    "there",
-    "this",
-    "that",
-    "it",
-    "they",
-    "we",
-    "you",
-    "nice",
-    "good",
-    "fine",
-    "rain",
-    "sun",
-    "day",
-    "night",
-    "house",
-    "tree",
-    "road",
-    "river",
-    "song",
-    "game",
-    "story",
-    "friend",
-    "dinner",
-    "window",
-    "garden",
-    "morning",
-    "evening",
-]
+    "well", "so", "now", "then", "maybe", "again", "later", "soon", "here", "there", "this", "that", "it", "they", "we",
+    "you", "nice", "good", "fine", "rain", "sun", "day", "night", "house", "tree", "road", "river", "song", "game",
+    "story", "friend", "dinner", "window", "garden", "morning", "evening",
+]  # fmt: skip
 
 
 def generate(split: str, n: int, seed: int) -> list[Problem]:

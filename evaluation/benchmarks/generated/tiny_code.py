@@ -1,9 +1,9 @@
 """Very small programming tasks, made from a seed: "Write a Python function f(x) that returns x plus 17, then times 3."
 
-The demonstrations are of mixed quality: many, most of the longer ones, are one-line expressions without parentheses, which are wrong
-wherever a product follows a sum (`return x + 17 * 3`); the others go step by step and name each step in a comment first, the
-program's form of showing one's work. Supervised fine-tuning imitates both; reinforcement learning finds that the step-by-step form
-passes the tests.
+The demonstrations are of mixed quality: many, and most of the longer ones, are one-line expressions without
+parentheses, which are wrong wherever a product follows a sum (`return x + 17 * 3`). The others go step by step and name
+each step in a comment first, as a program shows its work. Supervised fine-tuning imitates both; reinforcement learning
+finds that the step-by-step form passes the tests.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def fenced(program: str) -> str:
 
 
 def demonstrate(problems: list[Problem], seed: int) -> list[str]:
-    """One demonstration for each task, of mixed quality (see the module)."""
+    """One demonstration for each task: step by step, or as one line that may be wrong."""
     demonstrations = []
     for problem in problems:
         spec, rng = spec_of(problem), stream(NAME, "demonstrate", seed, problem.id)

@@ -1,8 +1,9 @@
 """Word problems of two to four operations, made from a seed: "Mia has 15 coins, buys 7, loses 3, doubles them."
 
-Small enough that a model of half a million parameters, trained for half a minute, can solve them by writing the steps down, and too
-hard for it without. The demonstrations are of mixed quality, as scraped ones are: on some kinds of problem most of them give the
-answer without working. Supervised fine-tuning imitates that; reinforcement learning finds that working pays.
+They are easy enough that a model of half a million parameters, trained for half a minute, can solve them by writing
+down the steps, and too hard for it without. The demonstrations are of mixed quality, as scraped ones are: for some
+kinds of problem most of them give the answer without working. Supervised fine-tuning imitates that; reinforcement
+learning finds that working pays.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 FACTORS = {"doubles": 2, "triples": 3}
 LARGEST = 30
-"""No value on the way exceeds it, so that every number is one token of the demo's tokenizer."""
+"""The largest value of any step, so that every number is one token of the demo's tokenizer."""
 LENGTHS = (2, 3, 4)
 
 TERSE_KINDS = {2: 3, 3: 3, 4: 4}
@@ -101,7 +102,7 @@ class Spec:
 
 
 def draw_spec(rng: random.Random) -> Spec:
-    """A random problem of any split; all values on the way lie in 0..`LARGEST`."""
+    """A random problem of any split; the values after each step lie in 0..`LARGEST`."""
     length = rng.choice(LENGTHS)
     while True:
         start = value = rng.randint(2, 20)
@@ -156,7 +157,7 @@ def worked(spec: Spec, slip: random.Random | None = None) -> str:
 
 
 def demonstrate(problems: list[Problem], seed: int) -> list[str]:
-    """One demonstration for each problem, of mixed quality: worked, worked with a slip, or the bare answer (see the module)."""
+    """One demonstration for each problem: worked, worked with a slip, or the bare answer."""
     demonstrations = []
     for problem in problems:
         spec, rng = spec_of(problem), stream(NAME, "demonstrate", seed, problem.id)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.benchmarks import gsm8k
+from evaluation.benchmarks.maths import gsm8k
 from evaluation.graders.extraction import boxed_answer
 from evaluation.loading import load
 from evaluation.records import RecordError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import humaneval, humaneval_plus
+from evaluation.benchmarks.code import humaneval, humaneval_plus
 from evaluation.graders import code
 from evaluation.loading import load
 from evaluation.records import RecordError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import humaneval_plus
+from evaluation.benchmarks.code import humaneval_plus
 from evaluation.loading import digest, load
 from evaluation.records import Problem, RecordError
 
@@ -91,7 +91,6 @@ def test_a_broken_row_is_named(hub: bool, change: dict[str, Any], message: str) 
         humaneval_plus.parse("test", rows(hub, **change))
 
 
-@pytest.mark.slow
 def test_real_files(benchmark_data: Path) -> None:
     problems = load(humaneval_plus.BENCHMARK, "test", benchmark_data)
     assert len(problems) == 164

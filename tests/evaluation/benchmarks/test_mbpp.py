@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import mbpp
+from evaluation.benchmarks.code import mbpp
 from evaluation.graders import code
 from evaluation.loading import load
 from evaluation.records import Problem, RecordError

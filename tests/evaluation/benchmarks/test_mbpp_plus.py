@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.benchmarks import mbpp_plus
+from evaluation.benchmarks.code import mbpp_plus
 from evaluation.graders import code
 from evaluation.loading import load
 from evaluation.records import Problem, RecordError
@@ -113,7 +113,6 @@ def test_results_are_compared_as_the_task_asks(check: str, gold: str, candidate:
         assert code.CodeGrader(sandbox, 4.0).grade(problem, f"def f(x): {candidate}")[0] == verdict
 
 
-@pytest.mark.slow
 def test_real_files(benchmark_data: Path) -> None:
     problems = load(mbpp_plus.BENCHMARK, "test", benchmark_data)
     with gzip.open(benchmark_data / "mbppplus" / "MbppPlus-OriginFmt.jsonl.gz", "rt") as file:  # the hub's form

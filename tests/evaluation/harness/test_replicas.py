@@ -1,4 +1,4 @@
-"""Several engines behind one: the same samples in the same places, and no replica that outlives or silently leaves the others."""
+"""Several engines behind one: the same samples in the same places, and no replica is left over or silently lost."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_what_a_replica_cannot_load_is_raised_here(tmp_path: Path, model: Path) 
 def test_replicas_end_with_a_killed_parent(model: Path) -> None:
     script = (
         "import sys, time\nfrom evaluation.engines import EngineOptions, open_engine\n"
-        "engine = open_engine('transformers', sys.argv[1], EngineOptions('cpu', 'float32', threads=2, data_parallel=2))\n"
+        "options = EngineOptions('cpu', 'float32', threads=2, data_parallel=2)\n"
+        "engine = open_engine('transformers', sys.argv[1], options)\n"
         "print(*[process.pid for process, _ in engine._replicas], flush=True)\ntime.sleep(60)"
     )
     parent = subprocess.Popen(

@@ -104,8 +104,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
         pytest.param(
             "evaluation/harness/replicas.py",
-            "wait(timeout=20)",
-            "wait(timeout=30)",
+            "CLOSES_WITHIN_S = 20",
+            "CLOSES_WITHIN_S = 30",
             set(),
             id="how long closing may take",
         ),
@@ -113,9 +113,9 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "evaluation/statistics.py", "_MOST_STEPS = 5_", "_MOST_STEPS = 6_", {"report"}, id="a bound of a test"
         ),
         pytest.param(
-            "evaluation/benchmarks/aime.py", "\nSIZE = 30", "\nSIZE = 31", {"data"}, id="a benchmark that is used"
+            "evaluation/benchmarks/maths/aime24.py", '("I", "II")', '("II", "I")', {"data"}, id="a benchmark that is used"
         ),
-        pytest.param("evaluation/benchmarks/mbpp.py", "\nSIZE = 500", "\nSIZE = 501", set(), id="one that is not used"),
+        pytest.param("evaluation/benchmarks/code/mbpp.py", "\nSIZE = 500", "\nSIZE = 501", set(), id="one that is not used"),
         pytest.param(
             "stages/training/settings.py", "rank: int = identity(8", "rank: int = identity(16", set(), id="a default"
         ),

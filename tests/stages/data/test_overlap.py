@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation.benchmarks import get, names
-from evaluation.benchmarks.rows import choice_prompt, maths_prompt
+from evaluation.benchmarks.prompts import choice_prompt, maths_prompt
 from evaluation.loading import load
 from evaluation.records import Problem, read_records
 from stages.data.overlap import Hit, Reported

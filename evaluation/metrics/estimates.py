@@ -1,10 +1,8 @@
-"""The estimates that the metrics report. Standard library only; each function states its formula.
+"""The estimates behind the metrics: standard library only; each function states its formula.
 
-A *problem* is the unit: several samples of one problem are not independent, so every interval here treats the problem, not the sample, as
-the draw.
-
-This file lies beside each metric, in equal copies that a test compares: `evaluate` takes along what lies beside a module and nothing
-else, and the metrics are meant to load where this package is not installed. The package itself uses the copy of `accuracy_ci`.
+A *problem* is the unit: several samples of one problem are not independent, so every interval here treats the problem,
+not the sample, as the draw. Nothing else of this package is imported: `evaluate` takes this file along with the
+metrics to where the package is not installed.
 """
 
 from __future__ import annotations
@@ -32,8 +30,9 @@ class Estimate:
 def wilson_interval(successes: float, trials: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a proportion p = successes / trials (Wilson, 1927).
 
-    (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n), with z the normal quantile of (1 + confidence)/2 and n = trials.
-    Unlike p +- z sqrt(p (1 - p)/n) it does not shrink to a point at 0 and 1. `trials` may be fractional (an effective sample size).
+    (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n) with n = trials and z the normal quantile of
+    (1 + confidence)/2. Unlike p +- z sqrt(p (1 - p)/n) it does not shrink to a point at 0 and 1. `trials` may be
+    fractional (an effective sample size).
 
     Raises:
         ValueError: no trials, or successes outside 0..trials.
@@ -49,12 +48,12 @@ def wilson_interval(successes: float, trials: float, confidence: float = CONFIDE
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that at least one of k samples is right: 1 - C(samples - correct, k)/C(samples, k).
+    """Unbiased estimate of the chance that at least one of k samples is right.
 
-    Source: Chen et al., 2021 (arXiv:2107.03374), equation 1, in exact arithmetic.
+    1 - C(samples - correct, k)/C(samples, k): Chen et al., 2021 (arXiv:2107.03374), equation 1, in exact arithmetic.
 
     Raises:
-        ValueError: k above the number of samples, which nothing can be said about, or impossible counts.
+        ValueError: k is above the number of samples, or the counts are impossible.
     """
     if not 0 <= correct <= samples:
         raise ValueError(f"{correct} right of {samples} samples")
@@ -83,8 +82,8 @@ def majority_share(samples: Sequence[tuple[int, str]]) -> float:
 def clustered_standard_error(problems: Sequence[Sequence[float]]) -> float:
     """Standard error of the mean over all samples, with the samples of one problem as a cluster.
 
-    sqrt(sum (m_i - m)^2 / (n (n - 1))) with m_i the mean of problem i, m the mean of all m_i, and n problems with equally many samples.
-    0 for a single problem, of which no spread can be seen.
+    sqrt(sum (m_i - m)^2 / (n (n - 1))) with m_i the mean of problem i, m the mean of all m_i, and n problems with
+    equally many samples. 0 for a single problem, of which no spread can be seen.
 
     Raises:
         ValueError: no problems, or not equally many samples of each.
@@ -98,13 +97,15 @@ def mean_estimate(
 ) -> Estimate:
     """Mean over problems of values in 0..1, with Wilson's interval at the effective sample size.
 
-    With one 0-or-1 value a problem this is Wilson's interval over n problems. With several, n is replaced by p (1 - p)/SE^2 (z/t)^2, SE
-    clustered by problem, z and t the quantiles of the normal and of Student's distribution with n - 1 degrees of freedom (Korn and
-    Graubard, 1998: a spread seen in few problems is itself uncertain). It is between n (the samples of a problem all agree) and n times
-    the samples (they are as good as independent). No spread at all counts as n, so that 0 of 30 is never certain, however often each
-    problem was sampled.
+    With one 0-or-1 value a problem this is Wilson's interval over n problems. With several, n is replaced by
+    p (1 - p)/SE^2 (z/t)^2: SE is clustered by problem, z and t are the quantiles of the normal distribution and of
+    Student's with n - 1 degrees of freedom (Korn and Graubard, 1998: a spread seen in few problems is itself
+    uncertain). It lies between n (the samples of a problem all agree) and n times the samples (they are as good as
+    independent). No spread at all counts as n, so that 0 of 30 is never certain, however often each was sampled.
 
     Args:
+        problems: the values of each problem's samples, equally many of each.
+        confidence: level of the interval.
         samples: independent tries that a problem's one value is made of (n // k for pass@k); None: each value is one.
 
     Raises:

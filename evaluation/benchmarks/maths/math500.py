@@ -1,4 +1,4 @@
-"""MATH-500: the 500 test problems of MATH (Hendrycks et al., 2021) that Lightman et al. (2023, arXiv:2305.20050) held out."""
+"""MATH-500: 500 test problems of MATH (Hendrycks et al., 2021), chosen by Lightman et al. (arXiv:2305.20050)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem
 
 NAME = "math500"

@@ -1,4 +1,7 @@
-"""GSM8K (Cobbe et al., 2021, arXiv:2110.14168): grade-school word problems with worked solutions, 7,473 to train on, 1,319 to test."""
+"""GSM8K (Cobbe et al., 2021, arXiv:2110.14168): grade-school word problems with worked solutions.
+
+7,473 to train on, 1,319 to test.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, integer, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, integer, text
 from evaluation.records import Problem, RecordError
 
 NAME = "gsm8k"
@@ -17,7 +21,7 @@ ANSWER_MARK = "#### "
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Columns: question, and answer, which ends in "#### NUMBER"; ids are the row numbers from 1, as the data set has none."""
+    """Columns: question, and answer, which ends in "#### NUMBER". The set has no ids: they are row numbers from 1."""
     problems = []
     for number, row in enumerate(rows, start=1):
         where = f"{NAME}, {split} row {number}"

@@ -1,16 +1,18 @@
 """MBPP (Austin et al., 2021, arXiv:2108.07732): short Python functions, each with three asserts.
 
-Two sets: the 500 of the test split (task ids 11 to 510), and the 427 that its authors checked by hand and edited (sanitized MBPP).
+Two sets: the 500 of the test split (task ids 11 to 510), and the 427 that its authors checked by hand and edited
+(sanitized MBPP).
 """
 
 from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.benchmarks.prompts import program_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
@@ -26,27 +28,24 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 
     The file of all 974 problems and the hub's test split yield the same 500.
     """
-    problems = []
-    for number, row in enumerate(rows, start=1):
-        task_id = row.get("task_id")
-        if not isinstance(task_id, int):
-            raise RecordError(f"{NAME}, row {number}: task_id is {task_id!r}, not an integer")
-        if task_id in TEST_IDS:
-            problems.append(_problem(NAME, task_id, row))
-    problems.sort(key=lambda problem: int(problem.id))
-    return check_set(problems, SIZE, NAME)
+    return check_set(_problems(NAME, rows, TEST_IDS), SIZE, NAME)
 
 
 def parse_sanitized(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """Columns: task_id, prompt, code, test_list, test_imports. The hub spreads the 427 over its splits, which are read together."""
+    """Columns: task_id, prompt, code, test_list, test_imports. The hub spreads the 427 problems over all its splits."""
+    return check_set(_problems(SANITIZED, rows), SANITIZED_SIZE, SANITIZED)
+
+
+def _problems(name: str, rows: Iterable[Mapping[str, Any]], ids: Container[int] | None = None) -> list[Problem]:
+    """The problems with these ids (None: all), ordered by them."""
     problems = []
     for number, row in enumerate(rows, start=1):
         task_id = row.get("task_id")
         if not isinstance(task_id, int):
-            raise RecordError(f"{SANITIZED}, row {number}: task_id is {task_id!r}, not an integer")
-        problems.append(_problem(SANITIZED, task_id, row))
-    problems.sort(key=lambda problem: int(problem.id))
-    return check_set(problems, SANITIZED_SIZE, SANITIZED)
+            raise RecordError(f"{name}, row {number}: task_id is {task_id!r}, not an integer")
+        if ids is None or task_id in ids:
+            problems.append(_problem(name, task_id, row))
+    return sorted(problems, key=lambda problem: int(problem.id))
 
 
 def _problem(name: str, task_id: int, row: Mapping[str, Any]) -> Problem:
@@ -56,19 +55,15 @@ def _problem(name: str, task_id: int, row: Mapping[str, Any]) -> Problem:
         raise RecordError(f"{where}: test_list is not a list of asserts")
     program = text(row, ("code",), where)
     asserts = [test.replace("\r\n", "\n").strip() for test in tests]
-    # Imports that the asserts need (math.isclose) and objects they name (a tree of nodes built with the program's own class).
-    setup = "\n".join(
-        [*(row.get("test_imports") or []), str(row.get("test_setup_code") or "").replace("\r\n", "\n")]
-    ).strip()
+    # Imports that the asserts need (math.isclose), and objects they name (a tree built with the program's own class).
+    code = str(row.get("test_setup_code") or "").replace("\r\n", "\n")
+    setup = "\n".join([*(row.get("test_imports") or []), code]).strip()
     question = text(row, ("text", "prompt"), where).strip()
     return Problem(
         id=str(task_id),
         benchmark=name,
         kind="code",
-        prompt=(
-            f"{question}\n\nYour code should pass these tests:\n\n" + "\n".join(asserts) + "\n\n"
-            "Put the complete program, with every import it needs, into one Python code block at the end."
-        ),
+        prompt=program_prompt(f"{question}\n\nYour code should pass these tests:\n\n" + "\n".join(asserts)),
         gold=program,
         tests={"entry_point": _entry_point(program, asserts, where), "setup": setup, "asserts": asserts},
         meta={"completion": docstring(question, asserts)},

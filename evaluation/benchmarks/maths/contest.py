@@ -1,4 +1,4 @@
-"""Rows of the AIME and the AMC: a problem, an integer answer and a link that says which problem of which contest it is."""
+"""Rows of the AIME and the AMC: a problem, an integer answer, and a link that names the contest and the number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evaluation.benchmarks.rows import check_set, integer, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, integer, text
 from evaluation.records import Problem, RecordError
 
 LINK = re.compile(r"/(\d{4})_(?:AIME|AMC)_([^/_]+)_Problems/Problem_(\d+)")
@@ -18,9 +19,18 @@ def parse_contest(
 ) -> list[Problem]:
     """Problems in the order of the contests, with ids such as aime24-II-04 whatever id the source gives them.
 
-    `contests` holds the contests' names as in the links ("I", "12A"). The problem's link decides its id, so the local file and the
-    hub's data set, which number their rows differently, yield the same ids in the same order. Where no row has a link, the rows'
-    own ids and order stand.
+    A problem's link decides its id, so the local file and the hub's data set, which number their rows differently,
+    yield the same ids in the same order. Where no row has a link, the rows' own ids and order remain.
+
+    Args:
+        name: of the benchmark.
+        year: as in the links.
+        contests: names as in the links ("I", "12A"), in their order.
+        rows: with the columns problem or question, answer or final_answer, and url or id.
+        expected: number of problems of the complete set.
+
+    Raises:
+        RecordError: a row is broken, a problem occurs twice, or the set is incomplete.
     """
     problems: list[tuple[tuple[int, int], Problem]] = []
     for number, row in enumerate(rows, start=1):
@@ -42,12 +52,12 @@ def parse_contest(
 def _identify(
     name: str, year: str, contests: tuple[str, ...], row: Mapping[str, Any], where: str
 ) -> tuple[str, tuple[int, int]]:
-    """A problem's id, and (contest, number), which it is sorted by."""
+    """The id of a problem and its place in the order: (contest, number)."""
     if row.get("url") is None:
         if row.get("id") is None:
             raise RecordError(f"{where}: no column 'url' or 'id'; the row has {sorted(row)}")
         return f"{name}-{row['id']}", (0, 0)
-    found = LINK.search(str(row["url"]))
-    if found is None or found[1] != year or found[2] not in contests:
+    link = LINK.search(str(row["url"]))
+    if link is None or link[1] != year or link[2] not in contests:
         raise RecordError(f"{where}: the link {row['url']!r} is not one of a {year} contest ({', '.join(contests)})")
-    return f"{name}-{found[2]}-{int(found[3]):02d}", (contests.index(found[2]), int(found[3]))
+    return f"{name}-{link[2]}-{int(link[3]):02d}", (contests.index(link[2]), int(link[3]))

@@ -1,4 +1,4 @@
-"""OlympiadBench (He et al., 2024, arXiv:2402.14008), its part OE_TO_maths_en_COMP: 674 open-ended text problems in English."""
+"""OlympiadBench (He et al., 2024, arXiv:2402.14008): the 674 open-ended text problems of OE_TO_maths_en_COMP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, maths_prompt, text
+from evaluation.benchmarks.prompts import maths_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
 NAME = "olympiadbench"
@@ -18,8 +19,8 @@ WITHDRAWN = "2592"
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """Columns: id, problem or question, and answer (text) or final_answer (a list of one text).
 
-    A gold answer may hold several values ("$69$,$84$"): all of them are asked for, in any order. Its unit stands in a column of its own and
-    is not asked for.
+    A gold answer may hold several values ("$69$,$84$"): all of them have to be given, in any order. Its unit is in a
+    column of its own and need not be given.
     """
     problems = []
     for number, row in enumerate(rows, start=1):

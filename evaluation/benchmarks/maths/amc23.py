@@ -1,4 +1,7 @@
-"""AMC 12 of 2023 (A and B): the 40 problems whose answer is an integer. Not the 83 problems of 2022 and 2023 that some call AMC."""
+"""AMC 12 of 2023 (A and B): the 40 problems with an integer answer.
+
+Not the 83 problems of 2022 and 2023 that some call AMC.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.contest import parse_contest
+from evaluation.benchmarks.maths.contest import parse_contest
 from evaluation.records import Problem
 
 NAME = "amc23"

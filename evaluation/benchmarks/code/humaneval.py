@@ -1,48 +1,59 @@
 """HumanEval (Chen et al., 2021, arXiv:2107.03374): 164 functions to complete from signature and docstring.
 
-Each row's test is a Python function `check(candidate)`. Its asserts are taken out one by one, so that they are graded as MBPP's are: the
-program never sees an expected value. Five tests make their inputs in a loop; there, the reference program is called by the test and
-what it is called with becomes the inputs.
+Each row's test is a Python function `check(candidate)`. Its asserts are taken out one by one, so that they are graded
+as MBPP's are: the program never sees an expected value. Five tests make their inputs in a loop; there, the reference
+program is called by the test, and what it is called with becomes the inputs.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.rows import check_set, function_prompt, text
+from evaluation.benchmarks.prompts import function_prompt
+from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Problem, RecordError
 
 NAME = "humaneval"
 SIZE = 164
 FIND_ZERO = "HumanEval/32"
-"""Asks for a root of a polynomial: any root is right, so the value is put into the polynomial instead of being compared."""
+"""Asks for a root of a polynomial. Any root is right, so the value is put into the polynomial, not compared."""
 FIND_ZERO_TOLERANCE = 1e-4
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """Columns: task_id, prompt, canonical_solution, entry_point, test."""
-    return check_set([_problem(number, row) for number, row in enumerate(rows, start=1)], SIZE, NAME)
+    return check_set([to_problem(NAME, number, row, _tests) for number, row in enumerate(rows, start=1)], SIZE, NAME)
 
 
-def _problem(number: int, row: Mapping[str, Any]) -> Problem:
-    task_id = text(row, ("task_id",), f"{NAME}, row {number}")
-    where = f"{NAME} {task_id}"
+def to_problem(
+    benchmark: str, number: int, row: Mapping[str, Any], tests_of: Callable[[Mapping[str, Any], str], dict[str, Any]]
+) -> Problem:
+    """The problem in a row of HumanEval or of HumanEval+, which differ in their tests alone.
+
+    Args:
+        benchmark: the benchmark's name.
+        number: the row's number, counted from 1, for messages.
+        tests_of: `(row, where)` -> what the grader needs beside the function's name and preamble.
+
+    Raises:
+        RecordError: the row is broken.
+    """
+    task_id = text(row, ("task_id",), f"{benchmark}, row {number}")
+    where = f"{benchmark} {task_id}"
     prompt, entry_point = text(row, ("prompt",), where), text(row, ("entry_point",), where)
-    tests: dict[str, Any] = {"entry_point": entry_point, "preamble": preamble(prompt, entry_point, where)}
-    tests |= _take_apart(text(row, ("test",), where), entry_point, where)
+    tests = {"entry_point": entry_point, "preamble": preamble(prompt, entry_point, where), **tests_of(row, where)}
     if task_id == FIND_ZERO:
         tests |= {"check": "polynomial_root", "atol": FIND_ZERO_TOLERANCE}
-    gold = prompt + text(row, ("canonical_solution",), where)
     return Problem(
         id=task_id,
-        benchmark=NAME,
+        benchmark=benchmark,
         kind="code",
         prompt=function_prompt(prompt),
-        gold=gold,
+        gold=prompt + text(row, ("canonical_solution",), where),
         tests=tests,
         meta={"completion": prompt},
     )
@@ -56,8 +67,9 @@ def preamble(prompt: str, entry_point: str, where: str) -> str:
     return prompt[: definitions[-1].start()].strip()
 
 
-def _take_apart(test: str, entry_point: str, where: str) -> dict[str, Any]:
+def _tests(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`setup` and `asserts` of a test without loops; `recorded`, the test itself, of one with them."""
+    test, entry_point = text(row, ("test",), where), text(row, ("entry_point",), where)
     try:
         body = ast.parse(test).body
     except SyntaxError as error:

@@ -1,0 +1,1 @@
+"""Benchmarks of code: a Python function to be written, judged by tests."""

@@ -1,0 +1,1 @@
+"""Benchmarks of mathematics: an answer to be found, in a box."""
