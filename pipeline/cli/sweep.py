@@ -78,9 +78,7 @@ def sweep(
             out.print(f"Report: {page}", soft_wrap=True)
     if failed:
         error = StageFailed(
-            "sweep",
-            f"{len(failed)} of {len(loaded.cells)} cells failed: {', '.join(failed)}",
-            fix=f"Logs in {folder}",
+            "sweep", f"{len(failed)} of {len(loaded.cells)} cells failed: {', '.join(failed)}", fix=f"Logs in {folder}"
         )
         error.continue_with = command
         raise error
