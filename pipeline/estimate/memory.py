@@ -1,8 +1,9 @@
 """What a pipeline needs of a GPU, before one is rented: memory and time of SFT, RL and sampling.
 
-Counts of parameters and of what a training step keeps are exact (pipeline/estimate/shape.py); how they are shared out follows the
-launch (pipeline/estimate/split.py); times are arithmetic on data sheets (pipeline/estimate/time.py). Not counted: the CUDA context and
-the allocator's slack, about 2 GiB for the trainer and for vLLM each, and temporary buffers of single kernels.
+What a training step keeps is counted exactly (pipeline/estimate/shape.py), and shared out over processes as the pinned
+libraries do it: torch's DDP, accelerate's DeepSpeed and FSDP2 plugins, TRL's reference model. Times are arithmetic on
+data sheets (pipeline/estimate/time.py). Not counted: the CUDA context and the allocator's slack, about 2 GiB for the
+trainer and for vLLM each, and temporary buffers of single kernels.
 """
 
 from __future__ import annotations
@@ -10,18 +11,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from pathlib import Path
+
+import yaml
 
 from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
-from pipeline.estimate.shape import Shape, saved_bytes, shape_of
-from pipeline.estimate.split import AUTOCAST_COPY, BYTES, GIB, Split, reference_gib, split_of, training_state
-from pipeline.estimate.time import rl_times, sampling_times, sft_times
+from pipeline.core.errors import ConfigError
+from pipeline.estimate.shape import Shape, adapter_parameters, saved_bytes, shape_of
+from pipeline.estimate.time import BYTES, rl_times, sampling_times, sft_times
 from pipeline.launch.machine import gpus
+from stages.generate.settings import GenerateSettings
+from stages.grpo.settings import GrpoSettings
+from stages.sft.settings import LoraSettings, SftSettings
 
 SLACK_GIB = 2.0
-"""CUDA context, allocator and kernels' buffers of a trainer, and of an engine: a figure from experience, not counted."""
+"""CUDA context, allocator and kernels' buffers of a trainer, and of an engine: from experience, not counted."""
 TILE = (4096, 32768)
-"""Tokens and vocabulary entries whose logits exist at once in TRL's output layer (trl.kernels.chunked_logprob, a test compares)."""
+"""Tokens and vocabulary entries whose logits exist at once in TRL's output layer (trl.kernels.chunked_logprob; a test
+compares)."""
+ZERO_BUCKET = 5e8
+"""Elements of DeepSpeed's buckets for gradients and for gathered weights, by its defaults; one of each."""
+AUTOCAST_COPY = "weights in 16 bits"
+"""Autocast makes them anew in each forward pass: they are there only while it trains."""
 ONLY_WHILE_TRAINING = (AUTOCAST_COPY, "gradients", "activations", "output layer", "VCORE's probe beyond activations")
 
 
@@ -46,18 +58,16 @@ class Need:
     @property
     def training(self) -> float:
         """The trainer while it computes."""
-        return self._trainer(tuple(self.parts.values()))
+        return sum(self.parts.values()) + SLACK_GIB if self.parts else 0.0
 
     @property
     def waiting(self) -> float:
         """The trainer while vLLM samples: gradients, activations and 16-bit copies are not there then."""
-        return self._trainer(tuple(size for part, size in self.parts.items() if part not in ONLY_WHILE_TRAINING))
-
-    def _trainer(self, sizes: tuple[float, ...]) -> float:
-        return sum(sizes) + SLACK_GIB if self.parts else 0.0
+        return self.training - sum(self.parts.get(part, 0.0) for part in ONLY_WHILE_TRAINING)
 
     @property
     def least_engine(self) -> float:
+        """vLLM with the least it runs with."""
         return sum(self.engine.values()) + SLACK_GIB if self.engine else 0.0
 
     def taken_by_engine(self, gpu: float) -> float:
@@ -82,94 +92,163 @@ class Need:
 
 
 def estimate(config: PipelineConfig) -> list[Need]:
-    """The needs of a config's GPU stages. Raises `ConfigError` where the model's config, or that of a launch, cannot be had."""
+    """The needs of a config's GPU stages. Raises `ConfigError` where the config of the model or of a launch cannot be
+    read."""
     shape = shape_of(config)
-    needs = []
-    if config.sft is not None:
-        needs.append(_sft(config, shape, split_of(config.execution.launch.get("sft", LaunchSettings()))))
-    if config.grpo is not None:
-        needs.append(_grpo(config, shape, split_of(config.execution.launch.get("grpo", LaunchSettings()))))
-    needs.append(_generate(config, shape))
-    return needs
+    sft = [_sft(config, shape)] if config.sft is not None else []
+    grpo = [_grpo(config, shape)] if config.grpo is not None else []
+    return [*sft, *grpo, _generate(config, shape)]
 
 
-def _step(
-    shape: Shape, rows: int, tokens: int, scored: int, checkpointing: bool, dtype: str, head_trained: bool
-) -> dict[str, float]:
-    """Activations and output layer of one micro-batch. Checkpointing keeps each layer's input, and one layer's own while it is done again.
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Over how many processes a training state is shared out, and how: `none` and `ddp` (whole in each process),
+    `zero1` to `zero3`, or `fsdp`."""
 
-    TRL never makes the logits of all tokens: it keeps hidden states, and takes the output layer in tiles, forward and backward.
+    processes: int = 1
+    kind: str = "none"
+
+    def __str__(self) -> str:
+        return "one process" if self.kind == "none" else f"{self.processes} processes, {self.kind}"
+
+
+def split_of(launch: LaunchSettings) -> Split:
+    """The split of a launch. Raises `ConfigError` where a file of accelerate's cannot be read or is not known here."""
+    kind = _accelerate_kind(launch.config) if launch.config is not None else "ddp"
+    return Split(launch.processes, kind) if kind != "ddp" or launch.processes > 1 else Split()
+
+
+def _accelerate_kind(file: str) -> str:
+    try:
+        config = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        fix = "See configs/accelerate/."
+        raise ConfigError(f"{file} cannot be read: {error}", where="execution.launch", fix=fix) from error
+    distributed = config.get("distributed_type", "NO")
+    stage = config.get("deepspeed_config", {}).get("zero_stage")
+    if distributed == "DEEPSPEED" and stage not in (1, 2, 3):
+        message = f"{file} names no zero_stage in deepspeed_config: its memory is not known"
+        raise ConfigError(message, where="execution.launch")
+    kinds = {"DEEPSPEED": f"zero{stage}", "FSDP": "fsdp", "MULTI_GPU": "ddp", "NO": "ddp"}
+    if distributed not in kinds:
+        raise ConfigError(f"the memory of distributed_type {distributed} is not known here", where=file)
+    return kinds[distributed]
+
+
+def training_state(shape: Shape, lora: LoraSettings | None, dtype: str, split: Split) -> tuple[dict[str, float], int]:
+    """Bytes of each part in one process, and how many parameters are trained.
+
+    What is trained is float32 with Adam's two moments. In bfloat16, autocast keeps a 16-bit copy; DeepSpeed and FSDP2
+    have 16-bit weights of their own instead.
     """
-    kept = saved_bytes(shape, rows, tokens, checkpointing)
-    if checkpointing:
-        kept += saved_bytes(shape, rows, tokens, False) // shape.layers
-    width, positions = BYTES[dtype], rows * scored
-    tile = (
-        width * TILE[1] * (min(positions, TILE[0]) + shape.hidden)
-    )  # logits, and the part of the weights they are made with
-    states = positions * shape.hidden * (width + 4)  # the scored hidden states, and their gradient in float32
-    head = 4 * shape.vocabulary * shape.hidden if head_trained else 0  # its gradient, before it joins the others
-    return {"activations": kept * width / 2 / GIB, "output layer": (tile + states + head) / GIB}
+    trained = shape.parameters if lora is None else adapter_parameters(shape, lora)
+    frozen = 0 if lora is None else shape.parameters
+    width, each = BYTES[dtype], split.processes
+    parts: dict[str, float]
+    if split.kind in ("none", "ddp"):
+        parts = {"weights": 4 * trained + width * frozen}
+        if lora is None and dtype == "bfloat16":
+            parts[AUTOCAST_COPY] = 2 * trained
+        parts |= {"gradients": 4 * trained, "optimizer": 8 * trained}
+        if split.kind == "ddp":
+            parts["DDP's buckets"] = 4 * trained  # gradients once more: gradient_as_bucket_view is off by default
+    elif split.kind == "fsdp":
+        # Two layers at once are whole, in 16 bits, and the gradients of a third; embedding and output layer always.
+        outside = 2 * shape.text.vocab_size * shape.text.hidden_size
+        gathered = width * (outside + 3 * max(0, shape.parameters - outside) / shape.text.num_hidden_layers)
+        parts = {"weights": (4 * trained + width * frozen) / each, "weights gathered at once": gathered}
+        parts |= {"gradients": 4 * trained / each, "optimizer": 8 * trained / each}
+    else:
+        weights = width * (trained + frozen) / (each if split.kind == "zero3" else 1)
+        parts = {"weights": weights, "float32 weights of the optimizer": 4 * trained / each}
+        # Gradients in the model's type, and as float32 in the optimizer's step.
+        parts["gradients"] = width * (trained if split.kind == "zero1" else trained / each) + 4 * trained / each
+        parts |= {"optimizer": 8 * trained / each, "DeepSpeed's buckets": 2 * width * min(ZERO_BUCKET, trained)}
+    return parts, trained
 
 
-def _sft(config: PipelineConfig, shape: Shape, split: Split) -> Need:
-    sft = config.sft
+def reference_bytes(shape: Shape, dtype: str, split: Split) -> float:
+    """The frozen starting model in one process: TRL loads it in float32; DeepSpeed casts it, and splits it in stage
+    3."""
+    width = BYTES[dtype] if split.kind.startswith("zero") else 4
+    return width * shape.parameters / (split.processes if split.kind in ("zero3", "fsdp") else 1)
+
+
+def _sft(config: PipelineConfig, shape: Shape) -> Need:
+    sft, split = config.sft, split_of(config.execution.launch_of("sft"))
     assert sft is not None
     rows = sft.micro_batch_size or max(1, sft.batch_size // split.processes)
     parts, trained = training_state(shape, sft.lora, sft.dtype, split)
-    parts |= _step(shape, rows, sft.max_length, sft.max_length, sft.gradient_checkpointing, sft.dtype, sft.lora is None)
+    parts |= _step(shape, sft, rows, sft.max_length, sft.max_length)
     if sft.method.name == "vcore":
-        # A copy of what is trained and a direction of its size, while utilities are measured: activations are not there then.
-        probing = 8 * trained / GIB - parts["activations"] - parts["output layer"]
+        # A copy of what is trained and a direction of its size, while utilities are measured, without activations.
+        probing = 8 * trained - parts["activations"] - parts["output layer"]
         parts["VCORE's probe beyond activations"] = max(0.0, probing)
     notes = (f"{rows} rows of {sft.max_length} tokens at once; {split}", *sft_times(shape, sft))
-    return Need("sft", parts, notes=notes)
+    return Need("sft", _gib(parts), notes=notes)
 
 
-def _grpo(config: PipelineConfig, shape: Shape, split: Split) -> Need:
-    grpo = config.grpo
+def _grpo(config: PipelineConfig, shape: Shape) -> Need:
+    grpo, split = config.grpo, split_of(config.execution.launch_of("grpo"))
     assert grpo is not None
     rows = grpo.micro_batch_size or max(1, grpo.completions_per_step // split.processes)
-    length = grpo.max_model_len or min(
-        2 * grpo.max_completion_length, shape.model.config.get_text_config().max_position_embeddings
-    )
+    length = grpo.max_model_len or min(2 * grpo.max_completion_length, shape.text.max_position_embeddings)
     parts, _ = training_state(shape, grpo.lora, grpo.dtype, split)
-    parts |= _step(
-        shape, rows, length, grpo.max_completion_length, grpo.gradient_checkpointing, grpo.dtype, grpo.lora is None
-    )
+    parts |= _step(shape, grpo, rows, length, grpo.max_completion_length)
     if grpo.beta and grpo.lora is None:
-        parts["reference model"] = reference_gib(shape, grpo.dtype, split)
-    notes = [f"{rows} completions of {length} tokens with their prompts at once; {split}"]
+        parts["reference model"] = reference_bytes(shape, grpo.dtype, split)
+    note = f"{rows} completions of {length} tokens with their prompts at once; {split}"
     if grpo.rollout != "vllm":
         where = "on GPUs of its own" if grpo.rollout == "vllm_server" else "and is not counted"
-        return Need("grpo", parts, notes=(*notes, f"What samples ({grpo.rollout}) is {where}"))
-    engine = _engine(shape, grpo.dtype, grpo.tensor_parallel, length)
-    notes.append(
-        f"vLLM takes {grpo.gpu_memory_utilization:.0%} of the GPU beside the trainer{', and sleeps while it computes' * grpo.sleep}"
+        return Need("grpo", _gib(parts), notes=(note, f"What samples ({grpo.rollout}) is {where}"))
+    sleeping = ", and sleeps while it computes" if grpo.sleep else ""
+    beside = f"vLLM takes {grpo.gpu_memory_utilization:.0%} of the GPU beside the trainer{sleeping}"
+    need = Need("grpo", _gib(parts), _engine(shape, grpo, length), grpo.gpu_memory_utilization, grpo.sleep)
+    return dataclasses.replace(
+        need, notes=(note, beside, *rl_times(shape, grpo, length, split.processes, need.smallest_gpu))
     )
-    need = Need("grpo", parts, engine, grpo.gpu_memory_utilization, grpo.sleep)
-    times = rl_times(shape, grpo, length, split.processes, need.smallest_gpu)
-    return dataclasses.replace(need, notes=(*notes, *times))
 
 
 def _generate(config: PipelineConfig, shape: Shape) -> Need:
     settings = config.generate
-    limit = settings.max_model_len or shape.model.config.get_text_config().max_position_embeddings
-    engine = _engine(shape, settings.dtype, settings.tensor_parallel, limit)
-    kv = shape.kv_bytes * BYTES[settings.dtype] / 2 / settings.tensor_parallel
-    note = f"{kv / 1024:,.0f} KiB of cache a token, {limit:,} tokens at most; vLLM takes {settings.gpu_memory_utilization:.0%} of the GPU"
-    need = Need("generate", {}, engine, settings.gpu_memory_utilization)
+    limit = settings.max_model_len or shape.text.max_position_embeddings
+    kv = shape.kv_bytes * BYTES[settings.dtype] / 2 / settings.tensor_parallel / 1024
+    share = f"vLLM takes {settings.gpu_memory_utilization:.0%} of the GPU"
+    note = f"{kv:,.0f} KiB of cache a token, {limit:,} tokens at most; {share}"
+    need = Need("generate", {}, _engine(shape, settings, limit), settings.gpu_memory_utilization)
     times = sampling_times(shape, settings, config.benchmarks, need.smallest_gpu)
     return dataclasses.replace(need, notes=(note, *times))
 
 
-def _engine(shape: Shape, dtype: str, tensor_parallel: int, tokens: int) -> dict[str, float]:
+def _step(shape: Shape, settings: SftSettings | GrpoSettings, rows: int, tokens: int, scored: int) -> dict[str, float]:
+    """Bytes of activations and output layer of one micro-batch, `scored` tokens of each row being trained on.
+
+    Checkpointing keeps each layer's input, and what one layer keeps while it is computed again. TRL never makes the
+    logits of all tokens: it keeps hidden states, and takes the output layer in tiles, forward and backward.
+    """
+    kept = saved_bytes(shape, rows, tokens, settings.gradient_checkpointing)
+    if settings.gradient_checkpointing:
+        kept += saved_bytes(shape, rows, tokens, False) // shape.text.num_hidden_layers
+    width, positions = BYTES[settings.dtype], rows * scored
+    tile = (
+        width * TILE[1] * (min(positions, TILE[0]) + shape.text.hidden_size)
+    )  # logits, and the weights they are made with
+    states = positions * shape.text.hidden_size * (width + 4)  # the scored hidden states, and their gradient in float32
+    head = (
+        4 * shape.text.vocab_size * shape.text.hidden_size if settings.lora is None else 0
+    )  # its gradient, before it joins others
+    return {"activations": kept * width / 2, "output layer": tile + states + head}
+
+
+def _engine(shape: Shape, settings: GenerateSettings | GrpoSettings, tokens: int) -> dict[str, float]:
     """vLLM on one GPU: its weights, and the cache of one completion of full length, without which it does not start."""
-    scale = BYTES[dtype] / tensor_parallel
-    return {
-        "vLLM's weights": shape.parameters * scale / GIB,
-        "vLLM's cache of one completion": shape.kv_bytes / 2 * scale * tokens / GIB,
-    }
+    scale = BYTES[settings.dtype] / settings.tensor_parallel
+    cache = shape.kv_bytes / 2 * scale * tokens
+    return _gib({"vLLM's weights": shape.parameters * scale, "vLLM's cache of one completion": cache})
+
+
+def _gib(parts: dict[str, float]) -> dict[str, float]:
+    return {name: size / 2**30 for name, size in parts.items()}
 
 
 @functools.cache

@@ -1,166 +1,110 @@
-"""A model's shape from its config alone: parameters counted exactly, and what a forward pass over shapes keeps for the backward pass.
+"""A model's shape from its config alone: its parameters, and what a forward pass keeps for the backward pass.
 
-The model is built without storage, on torch's meta device.
+The model is built without storage, on torch's meta device, so both are counted exactly.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
+
+import torch
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from stages.base.settings import MAKE, BaseSettings
+from stages.base.make.pretrain import model_config
+from stages.base.settings import MAKE
 from stages.sft.settings import LoraSettings
+
+ATTENTION = "vcore_shapes"
+"""Name of an attention that computes nothing and keeps what torch's fused kernels keep."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """What the estimate needs to know of a model.
+    """A model without storage.
 
     Attributes:
+        text: the config of its language model.
         parameters: all of them, tied ones once.
-        linear: (name, in, out) of each linear module but the output layer: what adapters can go on.
         kv_bytes: bytes of key and value of one token over all layers, in 16-bit types.
     """
 
-    parameters: int
-    linear: tuple[tuple[str, int, int], ...]
-    kv_bytes: int
-    vocabulary: int
-    hidden: int
-    layers: int
     model: Any
+    text: Any
+    parameters: int
+    kv_bytes: int
 
 
 def shape_of(config: PipelineConfig) -> Shape:
-    """Build the model of a config on the meta device."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    if config.model == MAKE:
-        found: Any = _made(config.base)
-    else:
-        folder = Path(config.model).expanduser()
-        try:
-            found = AutoConfig.from_pretrained(
-                folder if folder.is_dir() else config.model, revision=None if folder.is_dir() else config.model_revision
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"the config of {config.model} cannot be had: {str(error).splitlines()[0]}",
-                where="model",
-                fix="Only config.json is needed: put it into a folder and name that with --set model=FOLDER.",
-            ) from error
+    """Build the model of a config on the meta device. Raises `ConfigError` where the model's config cannot be read."""
+    try:
+        described: Any = (
+            model_config(config.base, config.base.vocab_size)
+            if config.model == MAKE
+            else AutoConfig.from_pretrained(Path(config.model).expanduser(), revision=config.model_revision)
+        )
+    except (OSError, ValueError) as error:
+        message = f"the config of {config.model} cannot be had: {str(error).splitlines()[0]}"
+        fix = "Only config.json is needed: put it into a folder and name that with --set model=FOLDER."
+        raise ConfigError(message, where="model", fix=fix) from error
+    AttentionInterface.register(ATTENTION, _attend)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(found, dtype=torch.bfloat16, attn_implementation="sdpa")
-    text = found.get_text_config()
-    heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
+        model = AutoModelForCausalLM.from_config(described, dtype=torch.bfloat16, attn_implementation=ATTENTION)
+    text = described.get_text_config()
+    kv_heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    head = model.get_output_embeddings()
-    linear = tuple(
-        (name, module.in_features, module.out_features)
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Shape(
-        parameters,
-        linear,
-        2 * text.num_hidden_layers * heads * width * 2,
-        text.vocab_size,
-        text.hidden_size,
-        text.num_hidden_layers,
-        model,
-    )
-
-
-def _made(base: BaseSettings) -> Any:
-    from transformers import Qwen3Config
-
-    return Qwen3Config(
-        vocab_size=base.vocab_size,
-        hidden_size=base.hidden_size,
-        intermediate_size=base.intermediate_size,
-        num_hidden_layers=base.layers,
-        num_attention_heads=base.heads,
-        num_key_value_heads=base.kv_heads,
-        head_dim=base.head_dim,
-        tie_word_embeddings=True,
-    )
+    return Shape(model, text, parameters, 2 * text.num_hidden_layers * kv_heads * width * 2)
 
 
 def adapter_parameters(shape: Shape, lora: LoraSettings) -> int:
-    """Parameters of the adapters: rank * (in + out) for each module."""
-    wanted = lora.targets
+    """Parameters of the adapters: rank * (in + out) for each linear module that has one, which the output layer never
+    has."""
     return sum(
-        lora.rank * (n_in + n_out)
-        for name, n_in, n_out in shape.linear
-        if wanted == "all-linear" or name.rpartition(".")[2] in wanted
+        lora.rank * (module.in_features + module.out_features)
+        for name, module in shape.model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not shape.model.get_output_embeddings()
+        if lora.targets == "all-linear" or name.rpartition(".")[2] in lora.targets
     )
 
 
 def saved_bytes(shape: Shape, rows: int, tokens: int, checkpointing: bool) -> int:
-    """Bytes that a forward pass in 16-bit types over `rows` x `tokens` keeps for the backward pass, weights and logits left out.
-
-    Counted on shapes. Attention is counted as its fused kernels keep it: queries, keys, values and output.
-    """
-    import torch
-
-    model, seen, total = shape.model, set(), 0
-    # Tied and shared weights are views of parameters; they are there anyway.
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    """Bytes that a forward pass in 16-bit types over `rows` x `tokens` keeps for the backward pass, without weights and
+    logits."""
+    model, saved = shape.model, set()
 
     def keep(tensor: Any) -> Any:
-        nonlocal total
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights and storage._cdata not in seen:
-            seen.add(storage._cdata)
-            total += storage.nbytes()
-        alive.append(tensor)  # so that no other storage gets the same address
+        saved.add(tensor.untyped_storage())
         return tensor
 
-    alive: list[Any] = []
-    ids = torch.zeros((rows, tokens), dtype=torch.long, device="meta")
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     try:
-        with _on_shapes(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model.model(input_ids=ids, use_cache=False)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model.model(input_ids=torch.zeros((rows, tokens), dtype=torch.long, device="meta"), use_cache=False)
     finally:
         model.gradient_checkpointing_disable()
         model.eval()
-    return total
+    # Tied and shared weights are views of parameters; they are there anyway.
+    return sum(storage.nbytes() for storage in saved - {weight.untyped_storage() for weight in model.parameters()})
 
 
-@contextmanager
-def _on_shapes() -> Iterator[None]:
-    """Lets a model run on the meta device. Attention there takes the path that writes out all scores; this one keeps what flash attention
-    keeps. And the search for packed rows, which looks at values, finds none."""
-    import torch
-    from transformers import masking_utils
+def _attend(module: Any, query: Any, key: Any, value: Any, *arguments: Any, **options: Any) -> tuple[Any, None]:
+    """Attention that keeps queries, keys, values and output. On the meta device torch's own would keep all scores."""
+    window = options.get("sliding_window")
+    if window is not None and key.shape[2] >= window:
+        # It needs a mask; with one, transformers repeats keys and values for each query head.
+        key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], 1) for states in (key, value))
+    return _Fused.apply(query, key, value).transpose(1, 2).contiguous(), None
 
-    class Fused(torch.autograd.Function):  # type: ignore[misc]
-        @staticmethod
-        def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
-            output = query.new_empty((*query.shape[:-1], value.shape[-1]))
-            ctx.save_for_backward(query, key, value, output)
-            return output
 
-        @staticmethod
-        def backward(ctx: Any, *gradients: Any) -> Any:
-            raise NotImplementedError
-
-    def attend(query: Any, key: Any, value: Any, *arguments: Any, **options: Any) -> Any:
-        return Fused.apply(query, key, value)
-
-    with (
-        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", attend),
-        mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None),
-    ):
-        yield
+class _Fused(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
+        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+        ctx.save_for_backward(query, key, value, output)
+        return output

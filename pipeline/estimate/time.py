@@ -1,16 +1,18 @@
-"""How long SFT, RL and sampling take on common GPUs: arithmetic on data sheets and assumed shares of them, nothing of it measured."""
+"""How long SFT, RL and sampling take on common GPUs: arithmetic on data sheets and assumed shares of them, not
+measured."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 from evaluation.benchmarks import get
 from pipeline.estimate.shape import Shape
-from pipeline.estimate.split import BYTES
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
 from stages.sft.settings import SftSettings
 
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ASSUMED_SHARE = 0.4
 """Share of a GPU's peak that a training step of a dense model commonly reaches."""
 ASSUMED_BANDWIDTH = 0.5
@@ -19,7 +21,7 @@ ASSUMED_BANDWIDTH = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """TFLOP/s in dense bfloat16 and TB/s of memory, from the vendor's data sheets; GiB of it, as nvidia-smi tells them."""
+    """TFLOP/s in dense bfloat16 and TB/s of memory, from the vendor's data sheets; GiB of it, as nvidia-smi counts."""
 
     tflops: float
     bandwidth: float
@@ -40,7 +42,8 @@ def sft_times(shape: Shape, sft: SftSettings) -> tuple[str, ...]:
     flops = (8 if sft.gradient_checkpointing else 6) * shape.parameters
     speeds = ", ".join(f"{name} {ASSUMED_SHARE * gpu.tflops * 1e12 / flops:,.0f}" for name, gpu in GPUS.items())
     return (
-        f"{flops / 1e9:.2f} GFLOP a token of plain SFT without attention; at {ASSUMED_SHARE:.0%} of peak in bfloat16, tokens/s: {speeds}",
+        f"{flops / 1e9:.2f} GFLOP a token of plain SFT without attention; "
+        f"at {ASSUMED_SHARE:.0%} of peak in bfloat16, tokens/s: {speeds}",
         "A method's own cost is a factor on that: docs/methods.md.",
     )
 
@@ -50,8 +53,12 @@ def sampling_speed(
 ) -> float | None:
     """Tokens per second of one engine while its batch is full, or None where not one completion fits.
 
-    Each step reads the weights once and the cache of every completion at once, half full on average; as many are at once as vLLM's share
-    of memory holds, at most `most`. Prompts and the arithmetic itself are left out, and so is a batch's end, when few are left.
+    Each step reads the weights once and the cache of every completion at once, half full on average. Prompts and the
+    arithmetic itself are left out, and so is a batch's end, when few completions are left.
+
+    Args:
+        share: of a GPU's memory that vLLM takes; as many completions are sampled at once as it holds, at most `most`.
+        length: tokens of a completion.
     """
     weights = shape.parameters * BYTES[dtype]
     cache = shape.kv_bytes * BYTES[dtype] / 2 * length / 2
@@ -61,54 +68,57 @@ def sampling_speed(
     return at_once * ASSUMED_BANDWIDTH * gpu.bandwidth * 1e12 * tensor_parallel / (weights + at_once * cache)
 
 
+def _speeds(
+    shape: Shape, settings: GenerateSettings | GrpoSettings, length: int, most: int, smallest: float
+) -> Iterator[tuple[str, Gpu, float]]:
+    """The GPUs of at least `smallest` GiB on which a stage can sample, each with the speed of one engine."""
+    for name, gpu in GPUS.items():
+        share, tensor_parallel = settings.gpu_memory_utilization, settings.tensor_parallel
+        speed = sampling_speed(shape, gpu, settings.dtype, share, tensor_parallel, length, most)
+        if speed is not None and gpu.memory >= smallest:
+            yield name, gpu, speed
+
+
 def sampling_times(
     shape: Shape, settings: GenerateSettings, benchmarks: list[BenchmarkSettings], smallest: float
 ) -> tuple[str, ...]:
-    """Hours that the benchmarks of one checkpoint take where every completion has its full length: an upper bound of this arithmetic.
-
-    `smallest`: GiB of the smallest GPU that holds it; smaller ones are left out.
-    """
+    """Hours that the benchmarks of one checkpoint take where every completion has its full length: an upper bound."""
     if settings.engine != "vllm":
         return ()
-    counts = [b.problems or (get(b.name).size if b.own is None else None) for b in benchmarks]
-    tokens = sum((count or 0) * b.samples * b.max_new_tokens for count, b in zip(counts, benchmarks, strict=True))
+    sizes = {b.name: b.problems or (get(b.name).size if b.own is None else None) for b in benchmarks}
+    tokens = sum((sizes[b.name] or 0) * b.samples * b.max_new_tokens for b in benchmarks)
     longest = max(b.max_new_tokens for b in benchmarks)
-    told = []
-    for name, gpu in GPUS.items():
-        share, tensor = settings.gpu_memory_utilization, settings.tensor_parallel
-        speed = sampling_speed(shape, gpu, settings.dtype, share, tensor, longest, settings.max_concurrent)
-        if speed is not None and gpu.memory >= smallest:
-            told.append(f"{name} {tokens / speed / settings.data_parallel / 3600:.1f}")
-    unknown = [b.name for b, count in zip(benchmarks, counts, strict=True) if count is None]
-    left_out = f" (without {', '.join(unknown)}, whose size is not known here)" if unknown else ""
+    hours = [
+        f"{name} {tokens / speed / settings.data_parallel / 3600:.1f}"
+        for name, _, speed in _speeds(shape, settings, longest, settings.max_concurrent, smallest)
+    ]
+    unknown = ", ".join(name for name, size in sizes.items() if size is None)
+    left_out = f" (without {unknown}, whose size is not known here)" if unknown else ""
     return (
-        f"{tokens / 1e6:,.1f} million new tokens a checkpoint at most{left_out}; at {ASSUMED_BANDWIDTH:.0%} of the memory's bandwidth and "
-        f"full length, hours: {', '.join(told) or 'fits on none of these'}",
+        f"{tokens / 1e6:,.1f} million new tokens a checkpoint at most{left_out}; at {ASSUMED_BANDWIDTH:.0%} of the "
+        f"memory's bandwidth and full length, hours: {', '.join(hours) or 'fits on none of these'}",
     )
 
 
 def rl_times(shape: Shape, grpo: GrpoSettings, length: int, processes: int, smallest: float) -> tuple[str, ...]:
-    """Seconds of one rollout with its optimizer steps where every completion has its full length, and hours of all of them.
+    """Seconds of one rollout with its optimizer steps where every completion has its full length, and hours of all.
 
-    Beside the training passes there is one forward pass for the sampler's correction, and one of the reference model under `beta`.
-
-    `smallest`: GiB of the smallest GPU that holds it; smaller ones are left out.
+    Beside the training passes there is one forward pass for the sampler's correction, and one of the reference model
+    under `beta`. `length`: tokens of a completion with its prompt.
     """
     completions = grpo.prompts_per_step * grpo.num_generations
     passes = (8 if grpo.gradient_checkpointing else 6) * grpo.num_iterations + 2 + (2 if grpo.beta else 0)
     flops = passes * shape.parameters * completions * length
     rollouts = grpo.steps // grpo.steps_per_rollout
-    told = []
-    for name, gpu in GPUS.items():
-        most = max(1, completions // processes)
-        speed = sampling_speed(shape, gpu, grpo.dtype, grpo.gpu_memory_utilization, grpo.tensor_parallel, length, most)
-        if speed is None or gpu.memory < smallest:
-            continue
-        engines = max(1, processes // grpo.tensor_parallel)
+    engines = max(1, processes // grpo.tensor_parallel)
+    times = []
+    for name, gpu, speed in _speeds(shape, grpo, length, max(1, completions // processes), smallest):
         sampling = completions * grpo.max_completion_length / (speed * engines)
         training = flops / (processes * ASSUMED_SHARE * gpu.tflops * 1e12)
-        told.append(f"{name} {sampling:,.0f} + {training:,.0f} s, {rollouts * (sampling + training) / 3600:,.0f} h")
+        hours = rollouts * (sampling + training) / 3600
+        times.append(f"{name} {sampling:,.0f} + {training:,.0f} s, {hours:,.0f} h")
     return (
-        f"A rollout of {completions} completions, sampling + training at {ASSUMED_BANDWIDTH:.0%} of bandwidth and {ASSUMED_SHARE:.0%} of "
-        f"peak, and all {rollouts} of them, at full length: {'; '.join(told) or 'fits on none of these'}",
+        f"A rollout of {completions} completions, sampling + training at {ASSUMED_BANDWIDTH:.0%} of bandwidth and "
+        f"{ASSUMED_SHARE:.0%} of peak, and all {rollouts} of them, at full length: "
+        f"{'; '.join(times) or 'fits on none of these'}",
     )

@@ -20,10 +20,12 @@ Row = tuple[list[int], list[int]]
 """Token ids and labels of one document, equally long; a label is the token itself or `IGNORE`."""
 
 
-def build_model(settings: BaseSettings, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """An untrained model in float32 with tied embeddings, drawn from torch's current random state."""
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
+def model_config(
+    settings: BaseSettings, vocab_size: int, eos: int | None = None, pad: int | None = None
+) -> Qwen3Config:
+    """The architecture of a made model, with the ids of its special tokens."""
+    return Qwen3Config(
+        vocab_size=vocab_size,
         hidden_size=settings.hidden_size,
         intermediate_size=settings.intermediate_size,
         num_hidden_layers=settings.layers,
@@ -34,10 +36,15 @@ def build_model(settings: BaseSettings, tokenizer: PreTrainedTokenizerFast) -> Q
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=eos,
+        pad_token_id=pad,
         dtype="float32",
     )
+
+
+def build_model(settings: BaseSettings, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    """An untrained model in float32 with tied embeddings, drawn from torch's current random state."""
+    config = model_config(settings, len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id)
     model = Qwen3ForCausalLM(config)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

@@ -13,7 +13,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.estimate.memory import TILE, Need, _step, estimate
 from pipeline.estimate.shape import adapter_parameters, saved_bytes, shape_of
 from pipeline.estimate.time import ASSUMED_BANDWIDTH, GPUS, sampling_speed
-from stages.sft.settings import LoraSettings
+from stages.sft.settings import LoraSettings, SftSettings
 from tests.pipeline.helpers import config
 from tests.tiny import make_tiny_model
 
@@ -78,8 +78,8 @@ def test_logits_are_made_in_tiles_and_not_kept(tmp_path: Path, folder: Path) -> 
 
     assert TILE == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
     shape, kept = shape_of(config(tmp_path, f"model={folder}")), {}
-    hidden = torch.randn(64, shape.hidden, requires_grad=True)
-    weight = torch.randn(50_000, shape.hidden, requires_grad=True)
+    hidden = torch.randn(64, shape.text.hidden_size, requires_grad=True)
+    weight = torch.randn(50_000, shape.text.hidden_size, requires_grad=True)
 
     def keep(tensor: Any) -> Any:
         if tensor.data_ptr() != weight.data_ptr():
@@ -92,12 +92,50 @@ def test_logits_are_made_in_tiles_and_not_kept(tmp_path: Path, folder: Path) -> 
             hidden, weight, None, targets, 1.0, TILE[1], None, 1.0, ("entropy",)
         )
     assert sum(kept.values()) < 2 * hidden.nbytes
-    counted = [_step(shape, 1, 256, scored, False, "bfloat16", False)["output layer"] for scored in (1, 65)]
-    assert (counted[1] - counted[0]) * 2**30 == 64 * (
-        shape.hidden * 6 + TILE[1] * 2
-    )  # hidden states, and a longer tile
-    frozen, trained = (_step(shape, 1, 64, 64, False, "bfloat16", head)["output layer"] for head in (False, True))
-    assert (trained - frozen) * 2**30 == pytest.approx(4 * shape.vocabulary * shape.hidden)
+    frozen, trained = (
+        SftSettings(dtype="bfloat16", gradient_checkpointing=False, lora=lora) for lora in (LoraSettings(), None)
+    )
+    counted = [_step(shape, frozen, 1, 256, scored)["output layer"] for scored in (1, 65)]
+    states, tile = shape.text.hidden_size * 6, TILE[1] * 2
+    assert counted[1] - counted[0] == 64 * (states + tile), "hidden states, and a longer tile"
+    counted = [_step(shape, settings, 1, 64, 64)["output layer"] for settings in (frozen, trained)]
+    assert counted[1] - counted[0] == 4 * shape.text.vocab_size * shape.text.hidden_size
+
+
+@pytest.mark.parametrize("window", [16, 64, 65])
+def test_a_window_that_needs_a_mask_repeats_keys_and_values(tmp_path: Path, window: int) -> None:
+    """What torch's fused attention keeps of real tensors is what is counted, with a mask and without."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config_of = MistralConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        sliding_window=window,
+    )
+    config_of.save_pretrained(tmp_path / "windowed")
+    shape, sizes = shape_of(config(tmp_path, f"model={tmp_path / 'windowed'}")), []
+    model = MistralForCausalLM(config_of).to(torch.bfloat16).train()
+
+    def keep(tensor: Any) -> Any:
+        if tensor.dim() == 4 and tensor.shape[1] in (2, 8) and tensor.shape[2] == 64:
+            sizes.append((tensor.shape[1], tensor.untyped_storage().nbytes()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.model(input_ids=torch.zeros((1, 64), dtype=torch.long), use_cache=False)
+    repeated = {heads for heads, _ in sizes} == {8}
+    assert repeated == (window <= 64)
+    plain = shape_of(config(tmp_path, f"model={tmp_path / 'windowed'}"))
+    plain.model.config.sliding_window = None
+    for layer in plain.model.model.layers:
+        layer.self_attn.sliding_window = None
+    more = saved_bytes(shape, 1, 64, False) - saved_bytes(plain, 1, 64, False)
+    assert more == (2 * 6 * 64 * 8 * 2 if repeated else 0), "six more heads of keys and values"
 
 
 def test_needs_follow_the_settings(tmp_path: Path, folder: Path) -> None:
