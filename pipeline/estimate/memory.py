@@ -23,7 +23,8 @@ from pipeline.estimate.time import BYTES, rl_times, sampling_times, sft_times
 from pipeline.launch.machine import gpus
 from stages.generate.settings import GenerateSettings
 from stages.grpo.settings import GrpoSettings
-from stages.sft.settings import LoraSettings, SftSettings
+from stages.sft.settings import SftSettings
+from stages.training.settings import LoraSettings
 
 SLACK_GIB = 2.0
 """CUDA context, allocator and kernels' buffers of a trainer, and of an engine: from experience, not counted."""

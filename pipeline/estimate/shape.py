@@ -16,7 +16,7 @@ from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from stages.base.make.pretrain import model_config
 from stages.base.settings import MAKE
-from stages.sft.settings import LoraSettings
+from stages.training.settings import LoraSettings
 
 ATTENTION = "vcore_shapes"
 """Name of an attention that computes nothing and keeps what torch's fused kernels keep."""

@@ -6,24 +6,15 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import execution, identity
 from stages.sft.method_settings import MethodSettings, VcoreSettings, instead, require_one, with_bfloat16_defaults
+from stages.training.settings import LoraSettings, OptimizerSettings
 
 RESOLUTION = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Relative distance between neighbouring numbers."""
 
 
-class LoraSettings(StageSettings):
-    """Low-rank adapters on a frozen model, instead of training all weights."""
-
-    rank: int = identity(8, gt=0)
-    alpha: float = identity(16.0, gt=0)
-    dropout: float = identity(0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = identity("all-linear")
-    """Names of the modules that get an adapter."""
-
-
-class SftSettings(StageSettings):
+class SftSettings(OptimizerSettings):
     """Settings of the SFT stage."""
 
     method: MethodSettings = identity(VcoreSettings())
@@ -32,12 +23,6 @@ class SftSettings(StageSettings):
     learning_rate: float = identity(2e-5, gt=0)
     schedule: Literal["cosine", "linear", "constant"] = identity("cosine")
     """Learning rate after the warm-up."""
-    warmup_steps: int = identity(0, ge=0)
-    adam_beta1: float = identity(0.9, ge=0, lt=1)
-    adam_beta2: float = identity(0.999, ge=0, lt=1)
-    adam_epsilon: float = identity(1e-8, gt=0)
-    weight_decay: float = identity(0.0, ge=0)
-    max_grad_norm: float = identity(1.0, gt=0)
     max_length: int = identity(1024, gt=1)
     """Tokens of prompt and completion; longer rows are cut at the end, and left out where no completion remains."""
     batch_size: int = identity(32, gt=0)

@@ -13,7 +13,8 @@ from pipeline.core.errors import ConfigError
 from pipeline.estimate.memory import TILE, Need, _step, estimate
 from pipeline.estimate.shape import adapter_parameters, saved_bytes, shape_of
 from pipeline.estimate.time import ASSUMED_BANDWIDTH, GPUS, sampling_speed
-from stages.sft.settings import LoraSettings, SftSettings
+from stages.sft.settings import SftSettings
+from stages.training.settings import LoraSettings
 from tests.pipeline.helpers import config
 from tests.tiny import make_tiny_model
 
