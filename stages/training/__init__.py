@@ -1,1 +1,4 @@
-"""What SFT and RL share: torch's set-up, trainer options, checkpoints, proof, the training loop."""
+"""What training stages have in common: settings, set-up, options, the loop, checkpoints, and the proof of training."""
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets")
+"""The libraries that training computes with."""

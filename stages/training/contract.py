@@ -1,7 +1,4 @@
-"""The contract between checkpoints: what a stage must find in the one it starts from, checked and written down before it trains or samples.
-
-Imports torch and transformers: only a stage process imports this module.
-"""
+"""The contract between checkpoints: what has to hold in the one that a stage starts from, checked and recorded."""
 
 from __future__ import annotations
 
@@ -13,27 +10,28 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoConfig, GenerationConfig, StoppingCriteriaList
 
 from evaluation.engines.base import end_token_ids
 from stages.harness.context import StageError
 
 ADAPTER = "adapter_config.json"
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""Names of safetensors -> of torch."""
+TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Names of types in safetensors files -> in torch."""
 
 
 def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
-    """What has to hold between the files of a checkpoint that is sampled from, without loading its weights.
+    """Check what has to hold between the files of a checkpoint that is sampled from, without loading its weights.
 
-    Less than what training asks for: any model can be evaluated, one that leaves the end token to its tokenizer, or whose files pad
-    differently, too.
+    It is less than training asks for (`check_contract`): any model can be evaluated, also one that leaves the end token
+    to its tokenizer, or whose files pad differently.
 
     Args:
         folder: the checkpoint folder that the tokenizer was loaded from.
 
     Returns:
-        The contract for the stage's record: digests of tokenizer and chat template, special tokens, end and padding ids, sizes, type.
+        The contract for the stage's record: digests of tokenizer and chat template, special tokens, end and padding
+        ids, sizes, type.
 
     Raises:
         StageError: files that contradict each other, all of them named.
@@ -44,68 +42,61 @@ def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
     else:
         generation = GenerationConfig.from_model_config(config)
     text = config.get_text_config()
-    wrong = _contradictions(folder, generation, tokenizer, text.vocab_size)
+    wrong = []
     if len(tokenizer) > text.vocab_size:
         wrong.append(f"the tokenizer has {len(tokenizer)} tokens, config.json {text.vocab_size}")
-    _refuse(folder, wrong)
-    return _contract(folder, text, generation, tokenizer)
+    return _contract(folder, text, generation, tokenizer, text.vocab_size, wrong)
 
 
 def check_contract(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
-    """The same of a checkpoint that was loaded, with what has to hold between its weights and the rest.
+    """Check what has to hold between the parts of a checkpoint that is trained on, its weights included.
 
     Args:
-        folder: the checkpoint folder that both were loaded from.
+        folder: the checkpoint folder that model and tokenizer were loaded from.
+
+    Returns:
+        The contract as `check_files` gives it, and the number of embeddings.
 
     Raises:
         StageError: parts that contradict each other, all of them named.
     """
     rows = model.get_input_embeddings().weight.shape[0]
-    config = model.config.get_text_config()
-    wrong = _contradictions(folder, model.generation_config, tokenizer, rows)
-    if model.generation_config.eos_token_id is None:
+    config, generation, padding = model.config.get_text_config(), model.generation_config, tokenizer.pad_token_id
+    wrong = []
+    if generation.eos_token_id is None:
         wrong.append("generation_config.json names no end token")
-    padding = model.generation_config.pad_token_id
-    if tokenizer.pad_token_id is not None and padding not in (None, tokenizer.pad_token_id):
-        wrong.append(f"generation_config.json pads with {padding}, the tokenizer with {tokenizer.pad_token_id}")
+    if padding is not None and generation.pad_token_id not in (None, padding):
+        wrong.append(f"generation_config.json pads with {generation.pad_token_id}, the tokenizer with {padding}")
     if config.vocab_size != rows:
         wrong.append(f"config.json has vocab_size {config.vocab_size}, the weights {rows} embeddings")
-    _refuse(folder, wrong)
-    return {**_contract(folder, config, model.generation_config, tokenizer), "embeddings": rows}
+    return {**_contract(folder, config, generation, tokenizer, rows, wrong), "embeddings": rows}
 
 
-def _contradictions(folder: Path, generation: Any, tokenizer: Any, rows: int) -> list[str]:
-    """What is wrong about end and padding ids, the vocabulary of `rows` tokens, and the folder."""
-    wrong = []
-    declared = generation.eos_token_id
-    ends = [declared] if isinstance(declared, int) else declared
-    if None not in (ends, tokenizer.eos_token_id) and tokenizer.eos_token_id not in ends:
-        wrong.append(
-            f"generation_config.json ends on {declared}, the tokenizer on {tokenizer.eos_token_id} ({tokenizer.eos_token})"
+def _contract(
+    folder: Path, config: Any, generation: Any, tokenizer: Any, rows: int, wrong: list[str]
+) -> dict[str, Any]:
+    """The contract. StageError where something is `wrong`, or end, padding or folder do not fit `rows` tokens."""
+    declared, end, padding = generation.eos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    ends = end_token_ids(tokenizer, generation)
+    contradictions = []
+    if None not in (declared, end) and end not in ([declared] if isinstance(declared, int) else declared):
+        contradictions.append(
+            f"generation_config.json ends on {declared}, the tokenizer on {end} ({tokenizer.eos_token})"
         )
-    ids = [*end_token_ids(tokenizer, generation), *([] if tokenizer.pad_token_id is None else [tokenizer.pad_token_id])]
-    if outside := [index for index in ids if not 0 <= index < rows]:
-        wrong.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
+    if outside := [index for index in [*ends, padding] if index is not None and not 0 <= index < rows]:
+        contradictions.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
     if (folder / ADAPTER).is_file():
-        wrong.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")
-    return wrong
-
-
-def _refuse(folder: Path, wrong: list[str]) -> None:
-    if wrong:
-        raise StageError(
-            f"{folder}: not a checkpoint to go on from: {'; '.join(wrong)}", "Correct its files, or train it again."
-        )
-
-
-def _contract(folder: Path, config: Any, generation: Any, tokenizer: Any) -> dict[str, Any]:
+        contradictions.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")
+    if contradictions or wrong:
+        problem = f"{folder}: not a checkpoint to go on from: {'; '.join(contradictions + wrong)}"
+        raise StageError(problem, "Correct its files, or train it again.")
     template = tokenizer.chat_template  # a base model may have none, and is sampled without
     return {
         "tokenizer_sha256": tokenizer_digest(tokenizer),
         "chat_template_sha256": sha256(template.encode()).hexdigest() if isinstance(template, str) else None,
         "special_tokens": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
-        "end_token_ids": end_token_ids(tokenizer, generation),
-        "pad_token_id": tokenizer.pad_token_id,
+        "end_token_ids": ends,
+        "pad_token_id": padding,
         "vocabulary": len(tokenizer),
         "max_length": config.max_position_embeddings,
         "dtype": stored_dtype(folder),
@@ -113,43 +104,42 @@ def _contract(folder: Path, config: Any, generation: Any, tokenizer: Any) -> dic
 
 
 def stored_dtype(folder: Path) -> str | None:
-    """The type of the weights as they lie in the folder's safetensors, whatever they are loaded as; several types are joined by commas.
+    """The type of the weights in the folder's safetensors, whatever they are loaded as; several are joined by commas.
 
     None where there are none (weights of another format, or none yet).
     """
-    found = set()
+    dtypes = set()
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
-            found |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
-    return ",".join(sorted(_DTYPES.get(name, name) for name in found)) or None
+            dtypes |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - no mapping
+    return ",".join(sorted(TORCH_DTYPES.get(name, name) for name in dtypes)) or None
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """sha256 of what decides token ids; padding and truncation, which every load may set anew, are left out."""
-    if not tokenizer.is_fast:
-        return sha256(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()
-    content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content.pop("padding", None)
-    content.pop("truncation", None)
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        content = {name: part for name, part in backend.items() if name not in ("padding", "truncation")}
+    else:
+        content = tokenizer.get_vocab()
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def check_same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Raise StageError where training changed what it must hand on as it was (the type of the weights is the run's own choice)."""
-    changed = [
-        f"{name}: {before[name]} -> {after[name]}" for name in before if name != "dtype" and before[name] != after[name]
-    ]
-    if changed:
-        raise StageError(
-            f"the saved checkpoint breaks the contract of the one it came from: {'; '.join(changed)}",
-            "This is an error.",
-        )
+    """Raise StageError where training changed what it must hand on unchanged; the type of the weights is free."""
+    names = [name for name in before if name != "dtype" and before[name] != after[name]]
+    if names:
+        changes = "; ".join(f"{name}: {before[name]} -> {after[name]}" for name in names)
+        message = f"the saved checkpoint breaks the contract of the one it came from: {changes}"
+        raise StageError(message, "This is an error.")
 
 
 def check_stops(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float
 ) -> int:
-    """Sample one completion of each prompt until the first of them ends with an end token. Uses torch's global generator.
+    """Sample one completion of each prompt until the first of them ends with an end token.
+
+    Uses torch's global generator.
 
     Args:
         prompts: token ids.
@@ -161,16 +151,15 @@ def check_stops(
         StageError: none stops within `max_new_tokens`.
     """
     ends = end_token_ids(tokenizer, model.generation_config)
-    longest = max(len(prompt) for prompt in prompts)
-    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id, device=model.device)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
+    inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(model.device)
+
+    def some_row_ended(ids: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        ended = torch.isin(ids[:, -1], torch.tensor(ends, device=ids.device)).any()
+        return ended.expand(ids.shape[0]).clone()  # ends the whole batch: one stop is all there is to show
+
     with torch.no_grad():
         sampled = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
+            **inputs,
             do_sample=True,
             temperature=temperature,
             top_p=1.0,
@@ -178,24 +167,14 @@ def check_stops(
             max_new_tokens=max_new_tokens,
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
-            stopping_criteria=StoppingCriteriaList([_FirstEnd(ends)]),
+            stopping_criteria=StoppingCriteriaList([some_row_ended]),
         )
-    new = sampled[:, longest:]
-    if not torch.isin(new[:, -1], torch.tensor(ends, device=new.device)).any():
+    new = sampled[:, inputs["input_ids"].shape[1] :]
+    if not some_row_ended(new).any():
         raise StageError(
-            f"none of {len(prompts)} sampled completions stopped on an end token ({ends}) within {max_new_tokens} tokens: "
-            "there is nothing to reward",
-            "Raise grpo.max_completion_length, or train SFT longer, on completions that end; grpo.stop_check_prompts: 0 skips the check.",
+            f"none of {len(prompts)} sampled completions stopped on an end token ({ends}) within {max_new_tokens} "
+            "tokens: there is nothing to reward",
+            "Raise grpo.max_completion_length, or train SFT longer, on completions that end; "
+            "grpo.stop_check_prompts: 0 skips the check.",
         )
     return int(new.shape[1])
-
-
-class _FirstEnd(StoppingCriteria):  # type: ignore[misc]
-    """Ends the whole batch when one row ends: one stop is all there is to show."""
-
-    def __init__(self, ends: list[int]) -> None:
-        self.ends = ends
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        ended = torch.isin(input_ids[:, -1], torch.tensor(self.ends, device=input_ids.device)).any()
-        return ended.expand(input_ids.shape[0]).clone()

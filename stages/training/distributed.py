@@ -21,6 +21,12 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def share(items: list[T]) -> list[T]:
+    """This process' part of a list that all processes hold, and whose length they divide."""
+    size = len(items) // world_size()
+    return items[rank() * size : (rank() + 1) * size]
+
+
 def sum_tensors(tensors: list[torch.Tensor]) -> None:
     """Replace each tensor by its sum over all processes."""
     if world_size() > 1:
@@ -30,16 +36,15 @@ def sum_tensors(tensors: list[torch.Tensor]) -> None:
 
 def gather(value: T) -> list[T]:
     """The values of all processes, in their order."""
-    if world_size() == 1:
-        return [value]
     gathered = [value] * world_size()
-    dist.all_gather_object(gathered, value)
+    if len(gathered) > 1:
+        dist.all_gather_object(gathered, value)
     return gathered
 
 
-def seed(of_run: int, stream: int) -> int:
-    """The seed of one of several random streams of a run; the first is the run's own, so that one process draws what it always drew.
+def seed(run_seed: int, stream: int) -> int:
+    """The seed of one of a run's random streams; stream 0 has the run's own.
 
-    The others are not the numbers next to it: a run by the next seed would draw the same.
+    The others are not the numbers next to it, which a run by the next seed would draw.
     """
-    return of_run if stream == 0 else random.Random(f"{of_run} {stream}").getrandbits(32)
+    return run_seed if stream == 0 else random.Random(f"{run_seed} {stream}").getrandbits(32)

@@ -1,7 +1,4 @@
-"""What the two training stages share: set-up, loading, progress, stop and resume, saving, and the proof that training happened.
-
-Imports torch and transformers: only a stage process imports this module.
-"""
+"""The training loop of a stage: to the last step, with progress, the training curve, stop and resume."""
 
 from __future__ import annotations
 
@@ -11,11 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tensorboardX import SummaryWriter
 from transformers import TrainerCallback, TrainerState
 from transformers.integrations import TensorBoardCallback
 
 from stages.harness.context import Context, StageError, StageStopped
 from stages.training import distributed
+from stages.training.library_internals import load_weights
 from stages.training.options import record_config
 
 TRAINER_STATE = "trainer_state.json"
@@ -23,7 +22,7 @@ TRAINER_STATE = "trainer_state.json"
 
 
 def find_resumable_checkpoint(folder: Path) -> Path | None:
-    """The latest complete Trainer checkpoint in `folder`, or None. Incomplete ones (no trainer_state.json) are removed."""
+    """The latest complete checkpoint in `folder`, or None. Incomplete ones are removed."""
     complete = []
     for checkpoint in folder.glob("checkpoint-*"):
         if (checkpoint / TRAINER_STATE).is_file():
@@ -36,9 +35,11 @@ def find_resumable_checkpoint(folder: Path) -> Path | None:
 def train(ctx: Context[Any], trainer: Any) -> None:
     """Run `trainer` to its last step, resuming from `ctx.state` where an earlier attempt left a checkpoint.
 
-    From here on a stop request no longer interrupts the process: during training it saves a checkpoint, afterwards the stage finishes.
+    From here on a stop request no longer interrupts the process: during training it saves a checkpoint, afterwards the
+    stage finishes.
 
     Raises:
+        StageError: the checkpoint was left by a run of another number of steps.
         StageStopped: a stop was requested and the checkpoint is saved.
     """
     if ctx.main:
@@ -49,20 +50,20 @@ def train(ctx: Context[Any], trainer: Any) -> None:
         trainer.train()
     else:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
-        if 0 < trainer.args.max_steps != state.max_steps:
+        step, steps = state.global_step, state.max_steps
+        if 0 < trainer.args.max_steps != steps:
             raise StageError(
-                f"{checkpoint}: left by a run of {state.max_steps} steps, and this one has {trainer.args.max_steps}: "
-                "it cannot be continued from there",
+                f"{checkpoint}: left by a run of {steps} steps, and this one has {trainer.args.max_steps}: it cannot "
+                "be continued from there",
                 f"Remove {ctx.state}, and the run starts anew.",
             )
-        over = ": no step is left to train, its result is saved" if state.global_step == state.max_steps else ""
-        ctx.note(f"resuming from step {state.global_step} of {state.max_steps}{over}")
-        if state.global_step < state.max_steps:
+        over = ": no step is left to train, its result is saved" if step == steps else ""
+        ctx.note(f"resuming from step {step} of {steps}{over}")
+        if step < steps:
             trainer.train(resume_from_checkpoint=str(checkpoint))
         else:  # training was over: the Trainer's loop would take one step more, so only its results are loaded
-            trainer._load_from_checkpoint(
-                state.best_model_checkpoint if trainer.args.load_best_model_at_end else str(checkpoint)
-            )
+            chosen = state.best_model_checkpoint if trainer.args.load_best_model_at_end else str(checkpoint)
+            load_weights(trainer, chosen)
             trainer.state = state
     if trainer.state.global_step < trainer.state.max_steps and ctx.stop_requested:
         raise StageStopped
@@ -71,17 +72,13 @@ def train(ctx: Context[Any], trainer: Any) -> None:
 class StageCallback(TrainerCallback):  # type: ignore[misc]
     """Connects a Trainer to the stage: progress, the training curve, and leaving on request.
 
-    On a resume the curve file is rebuilt from the Trainer's own log up to the checkpoint, so no step stands in it twice.
+    On a resume the curve file is rebuilt from the Trainer's log up to the checkpoint, so no step stands in it twice.
     """
 
     def __init__(self, ctx: Context[Any], phase: str, shown: tuple[str, ...] = ("loss",)) -> None:
-        self.ctx = ctx
-        self.phase = phase
-        self.shown = shown
-        """Logged values that go with the progress report; the curve holds all of them."""
-        self.tokens = 0.0
-        self.seconds = 0.0
-        self._tokens_before = 0.0
+        """`shown` are the logged values that go with the progress report; the curve holds all of them."""
+        self.ctx, self.phase, self.shown = ctx, phase, shown
+        self.tokens = self.seconds = self._tokens_before = 0.0
         self._last_log = self._last_tokens = time.monotonic()
 
     @property
@@ -95,21 +92,18 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         for entry in state.log_history:
             if "loss" in entry:
                 self.ctx.curve(entry["step"], **{name: value for name, value in entry.items() if name != "step"})
-        self._tokens_before = float(
-            state.num_input_tokens_seen
-        )  # GRPO's count goes on after a resume, SFT's begins at 0 again
+        self._tokens_before = float(state.num_input_tokens_seen)  # after a resume GRPO's goes on, SFT's begins at 0
         self._last_log = self._last_tokens = time.monotonic()
         self.ctx.progress(state.global_step, state.max_steps, self.phase)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not control.should_log:  # otherwise on_log reports the same step with its metrics
             self.ctx.progress(state.global_step, state.max_steps, self.phase)
-        # Every process asks the others after every step, so that all of them know of a request after the same one.
+        # Each process asks the others after each step, so that all of them know of a request after the same step.
         if any(distributed.gather(self.ctx.stop_requested)):
             self.ctx.stop_requested = True
             if self.may_stop(state.global_step):
-                control.should_save = True
-                control.should_training_stop = True
+                control.should_save = control.should_training_stop = True
 
     def may_stop(self, step: int) -> bool:
         """Whether a checkpoint after this step holds all that a resume needs."""
@@ -120,10 +114,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             return
         values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
         if not math.isfinite(values["loss"]):
-            raise StageError(
-                f"the loss is {values['loss']} at step {state.global_step}",
-                "Lower the learning rate or the gradient clip.",
-            )
+            fix = "Lower the learning rate or the gradient clip."
+            raise StageError(f"the loss is {values['loss']} at step {state.global_step}", fix)
         self.ctx.curve(state.global_step, **values)
         now = time.monotonic()
         self.seconds += now - self._last_log
@@ -137,10 +129,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def tensorboard(ctx: Context[Any]) -> list[TrainerCallback]:
-    """The callback that writes the Trainer's log to `record/tensorboard`; in the main process only. A resumed run adds a file, in which
-    the steps that were lost with the interrupted one stand again."""
-    if not ctx.main:
-        return []
-    from tensorboardX import SummaryWriter
+    """The callback that writes the Trainer's log to `record/tensorboard`; none but in the main process.
 
-    return [TensorBoardCallback(SummaryWriter(str(ctx.record / "tensorboard")))]
+    A resumed run adds a file, in which the steps that were lost with the interrupted one stand again.
+    """
+    return [TensorBoardCallback(SummaryWriter(str(ctx.record / "tensorboard")))] if ctx.main else []

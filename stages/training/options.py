@@ -1,7 +1,4 @@
-"""What the two training stages share: set-up, loading, progress, stop and resume, saving, and the proof that training happened.
-
-Imports torch and transformers: only a stage process imports this module.
-"""
+"""Options of TRL's trainers: those that every stage sets alike, and the check of those that a user adds."""
 
 from __future__ import annotations
 
@@ -21,12 +18,13 @@ from stages.harness.json_files import write_json
 
 
 def shared_trainer_options(ctx: Context[Any], *, logging_steps: int, checkpoint_steps: int) -> dict[str, Any]:
-    """The `TrainingArguments` that both training stages set in the same way: seeds, device, logging, checkpoints in `ctx.state`."""
+    """The `TrainingArguments` that every stage sets alike: seeds, device, logging, checkpoints in `ctx.state`."""
+    on_cpu = ctx.machine.device == "cpu"
     return {
         "output_dir": str(ctx.state / "checkpoints"),
         "seed": ctx.seed,
         "data_seed": ctx.seed,
-        "use_cpu": ctx.machine.device == "cpu",
+        "use_cpu": on_cpu,
         "logging_strategy": "steps",
         "logging_steps": logging_steps,
         "logging_first_step": True,
@@ -40,7 +38,7 @@ def shared_trainer_options(ctx: Context[Any], *, logging_steps: int, checkpoint_
         "push_to_hub": False,
         "dataloader_num_workers": 0,
         "average_tokens_across_devices": True,
-        "ddp_backend": "gloo" if ctx.machine.device == "cpu" and "RANK" in os.environ else None,
+        "ddp_backend": "gloo" if on_cpu and "RANK" in os.environ else None,
         "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": ctx.machine.device == "cuda",
     }
@@ -52,11 +50,12 @@ def check_options(options: Mapping[str, Any], config_class: type, owned: Mapping
     Args:
         options: what the user wrote.
         config_class: `trl.SFTConfig` or `trl.GRPOConfig`.
-        owned: option of the config class -> where this project sets it instead.
+        owned: option that the pipeline sets itself -> where a user sets it instead.
 
     Raises:
-        StageError: an option that does not exist (with the nearest that does), that we set ourselves, or of the wrong type.
+        StageError: an option that does not exist (with the nearest that does), that is owned, or of the wrong type.
     """
+    name_of_class = config_class.__name__
     fields = {field.name for field in dataclasses.fields(config_class)}
     types = typing.get_type_hints(config_class)
     for name, value in options.items():
@@ -65,27 +64,22 @@ def check_options(options: Mapping[str, Any], config_class: type, owned: Mapping
         if name not in fields:
             near = nearest_name(name, fields - set(owned), cutoff=0.5)
             hint = f"Did you mean {near}? " if near is not None else ""
-            raise StageError(
-                f"trainer.{name}: {config_class.__name__} has no such option",
-                f"{hint}See the documentation of trl.{config_class.__name__}.",
-            )
+            fix = f"{hint}See the documentation of trl.{name_of_class}."
+            raise StageError(f"trainer.{name}: {name_of_class} has no such option", fix)
         try:
             TypeAdapter(types[name]).validate_python(value)
         except ValidationError as error:
             reason = "; ".join(sorted({item["msg"] for item in error.errors()}))
-            raise StageError(
-                f"trainer.{name}: {value!r} does not fit: {reason}", f"{config_class.__name__} wants {types[name]}."
-            ) from None
+            fix = f"{name_of_class} wants {types[name]}."
+            raise StageError(f"trainer.{name}: {value!r} does not fit: {reason}", fix) from None
 
 
 def record_config(ctx: Context[Any], config: Any) -> None:
-    """Write the trainer's complete configuration, defaults included, to `record/trainer_config.json`; of paths the last part only."""
-    values = {
-        name: value for name, value in config.to_dict().items() if name not in ("output_dir", "logging_dir", "run_name")
-    }
-    plain = json.loads(json.dumps(values, default=str))
+    """Write the trainer's whole configuration to `record/trainer_config.json`, of paths their last part only."""
+    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=str))
     shown = {
         name: Path(value).name if isinstance(value, str) and value.startswith("/") else value
         for name, value in plain.items()
+        if name not in ("output_dir", "logging_dir", "run_name")
     }
     write_json(ctx.record / "trainer_config.json", shown)

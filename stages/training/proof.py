@@ -1,7 +1,4 @@
-"""What the two training stages share: set-up, loading, progress, stop and resume, saving, and the proof that training happened.
-
-Imports torch and transformers: only a stage process imports this module.
-"""
+"""The proof of a training stage: every step was taken, and the saved checkpoint is the model that was trained."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ import torch
 from transformers import TrainerState
 
 from stages.harness.context import StageError
-from stages.training.checkpoint import _as_ids, load_model_and_tokenizer
+from stages.training.checkpoint import eos_token_ids, load_model_and_tokenizer
 
 SMALLEST_CHANGE = 1e-9
-"""Relative change of all weights below which nothing was trained; the smallest real update moves float32 weights by far more."""
+"""Relative change of all weights below which nothing was trained; any real update moves float32 weights by far more."""
 
 
 def training_proof(
@@ -37,36 +34,38 @@ def training_proof(
         The proof for `Result`: steps, first and last loss, relative change of the weights, and what was checked.
 
     Raises:
-        StageError: a step is missing, a loss is not finite, no weight changed, or the saved checkpoint differs from the model.
+        StageError: a step is missing, a loss is not finite, no weight changed, or the saved checkpoint differs from the
+            model.
     """
     if planned_steps < 1 or state.global_step != planned_steps:
-        raise StageError(
-            f"training did {state.global_step} of {planned_steps} planned steps",
-            "See the log; this is an error in the stage.",
-        )
+        fix = "See the log; this is an error in the stage."
+        raise StageError(f"training did {state.global_step} of {planned_steps} planned steps", fix)
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    if not losses or not all(math.isfinite(loss) for loss in losses):
-        raise StageError(
-            "the training loss is missing or not finite",
-            "Lower the learning rate; see the curve in record/metrics.jsonl.",
-        )
+    if not losses or not all(map(math.isfinite, losses)):
+        fix = "Lower the learning rate; see the curve in record/metrics.jsonl."
+        raise StageError("the training loss is missing or not finite", fix)
     saved, saved_tokenizer = load_model_and_tokenizer(after, dtype)
     trained, reloaded = model.state_dict(), saved.state_dict()
     differ = [name for name in reloaded if name not in trained or not torch.equal(trained[name].cpu(), reloaded[name])]
     if differ or set(trained) - set(reloaded):
-        raise StageError(
-            f"{after}: the saved checkpoint differs from the trained model ({differ[:3]})",
-            "This is an error in the stage.",
-        )
-    _check_agreement(saved, saved_tokenizer, tokenizer, after)
+        fix = "This is an error in the stage."
+        raise StageError(f"{after}: the saved checkpoint differs from the trained model ({differ[:3]})", fix)
+    end, padding = saved_tokenizer.eos_token_id, saved_tokenizer.pad_token_id
+    disagreements = {
+        "chat template": saved_tokenizer.chat_template != tokenizer.chat_template,
+        "vocabulary": saved_tokenizer.get_vocab() != tokenizer.get_vocab(),
+        "end of sequence": end != saved.config.eos_token_id or end not in eos_token_ids(saved.generation_config),
+        "padding": not padding == saved.config.pad_token_id == saved.generation_config.pad_token_id,
+    }
+    if any(disagreements.values()):
+        parts = ", ".join(part for part, differs in disagreements.items() if differs)
+        message = f"{after}: tokenizer, config and generation config disagree on: {parts}"
+        raise StageError(message, "Check the base model's files.")
     change = relative_change(load_model_and_tokenizer(before, dtype)[0], saved)
     if change < SMALLEST_CHANGE:
-        raise StageError(
-            f"the weights did not change in {planned_steps} steps (relative change {change:.1e})",
-            f"Raise the learning rate, or train longer: the updates vanish in {dtype}."
-            if dtype != "float32"
-            else "Raise the learning rate.",
-        )
+        message = f"the weights did not change in {planned_steps} steps (relative change {change:.1e})"
+        longer = f", or train longer: the updates vanish in {dtype}" if dtype != "float32" else ""
+        raise StageError(message, f"Raise the learning rate{longer}.")
     return {
         "steps": state.global_step,
         "planned_steps": planned_steps,
@@ -76,24 +75,6 @@ def training_proof(
         "checkpoint_reloads": True,
         "tokenizer_and_generation_config_agree": True,
     }
-
-
-def _check_agreement(saved: Any, saved_tokenizer: Any, tokenizer: Any, folder: Path) -> None:
-    disagreements = {
-        "chat template": saved_tokenizer.chat_template != tokenizer.chat_template,
-        "vocabulary": saved_tokenizer.get_vocab() != tokenizer.get_vocab(),
-        "end of sequence": saved_tokenizer.eos_token_id != saved.config.eos_token_id
-        or saved_tokenizer.eos_token_id not in _as_ids(saved.generation_config.eos_token_id),
-        "padding": not (
-            saved_tokenizer.pad_token_id == saved.config.pad_token_id == saved.generation_config.pad_token_id
-        ),
-    }
-    wrong = [what for what, differs in disagreements.items() if differs]
-    if wrong:
-        raise StageError(
-            f"{folder}: tokenizer, config and generation config disagree on: {', '.join(wrong)}",
-            "Check the base model's files.",
-        )
 
 
 def relative_change(before: Any, after: Any) -> float:

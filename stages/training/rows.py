@@ -1,7 +1,4 @@
-"""What the two training stages share: set-up, loading, progress, stop and resume, saving, and the proof that training happened.
-
-Imports torch and transformers: only a stage process imports this module.
-"""
+"""The rows that a stage trains on."""
 
 from __future__ import annotations
 
@@ -18,14 +15,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = json.loads(line)
+                row, problem = json.loads(line), "not a JSON object"
             except json.JSONDecodeError as error:
-                raise StageError(
-                    f"{path}:{number}: not JSON ({error.msg})", "Run the data stage again, or correct the file."
-                ) from None
+                row, problem = None, f"not JSON ({error.msg})"
             if not isinstance(row, dict):
-                raise StageError(
-                    f"{path}:{number}: not a JSON object", "Run the data stage again, or correct the file."
-                )
+                raise StageError(f"{path}:{number}: {problem}", "Run the data stage again, or correct the file.")
             rows.append(row)
     return rows

@@ -1,11 +1,7 @@
-"""What the two training stages share: set-up, loading, progress, stop and resume, saving, and the proof that training happened.
-
-Imports torch and transformers: only a stage process imports this module.
-"""
+"""Torch as every training stage wants it: seeded, deterministic, quiet, on the device that the run asks for."""
 
 from __future__ import annotations
 
-import functools
 import random
 from typing import Any
 
@@ -14,18 +10,15 @@ import torch
 import transformers
 
 from stages.harness.context import Context, StageError
-
-
-@functools.cache  # torch sorts what is registered, and cannot sort the same twice
-def _load_onto_numbered_cpus() -> None:
-    """One of several processes on a CPU has the device `cpu:N`, onto which the Trainer loads an optimizer; torch knows `cpu` only."""
-    torch.serialization.register_package(
-        0, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
-    )
+from stages.training.library_internals import load_onto_numbered_cpus
 
 
 def prepare_torch(ctx: Context[Any]) -> None:
-    """Seed every generator, set the thread count, ask torch for deterministic kernels, and silence progress bars."""
+    """Seed every generator, set the thread count, ask torch for deterministic kernels, and silence progress bars.
+
+    Raises:
+        StageError: the run is for a CUDA device, and torch sees none.
+    """
     torch.set_num_threads(ctx.machine.threads)
     random.seed(ctx.seed)
     np.random.seed(ctx.seed)
@@ -33,9 +26,7 @@ def prepare_torch(ctx: Context[Any]) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time and changes no result
     transformers.utils.logging.disable_progress_bar()
-    _load_onto_numbered_cpus()
+    load_onto_numbered_cpus()
     if ctx.machine.device == "cuda" and not torch.cuda.is_available():
-        raise StageError(
-            "the run asks for a CUDA device, and torch sees none",
-            "Set `execution: {device: cpu}`, or repair the CUDA set-up.",
-        )
+        fix = "Set `execution: {device: cpu}`, or repair the CUDA set-up."
+        raise StageError("the run asks for a CUDA device, and torch sees none", fix)

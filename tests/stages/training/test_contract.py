@@ -72,7 +72,7 @@ def test_parts_that_contradict_each_other_are_named(
 
 
 def test_a_checkpoint_is_held_to_the_contract_before_it_is_sampled(checkpoint: Path) -> None:
-    """The files alone: what evaluation records of a checkpoint is what training recorded, and one with a wrong end is refused."""
+    """By its files: evaluation records of a checkpoint what training recorded, and one with a wrong end is refused."""
     model, tokenizer = loaded(checkpoint)
     settings = GenerateSettings.model_validate({"benchmarks": [{"name": "sums", "max_new_tokens": 8}]})
     _, limit, contract = _open_files(checkpoint, settings)

@@ -1,4 +1,4 @@
-"""What the training stages share: loading with clear errors, checkpoints that reload, and a proof that cannot be had for nothing."""
+"""What training stages share: loading with clear errors, checkpoints that reload, and a proof that has to be earned."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Reported:
 
 
 def test_rates_count_tokens_where_they_come_and_time_always(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Completions that serve two steps are counted with the first; a resumed run does not count what the one before had done."""
+    """Completions that serve two steps count with the first; a resumed run does not count what was done before."""
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     ctx: Any = Reported(tmp_path)
