@@ -9,38 +9,41 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from stages.grpo.probes import HONEST, TRICKS, Probe, probe
+from stages.grpo.probes import COMPLETIONS, HONEST, Probe, probe
 from stages.grpo.settings import GrpoSettings
 
 pytestmark = pytest.mark.slow  # every trick is graded for real
 
 
+TRICKS = [(kind, name) for kind, completions in COMPLETIONS.items() for name in completions if name != HONEST]
+
+
 @pytest.fixture(scope="module")
-def found() -> dict[tuple[str, str], Probe]:
+def probes() -> dict[tuple[str, str], Probe]:
     settings = GrpoSettings(code_timeout_s=1.0, maths_timeout_s=2.0)
     return {(item.kind, item.name): item for item in probe(settings)}
 
 
-@pytest.mark.parametrize(("kind", "trick"), [(kind, trick) for kind in TRICKS for trick in TRICKS[kind]])
+@pytest.mark.parametrize(("kind", "trick"), TRICKS)
 def test_a_trick_earns_less_than_a_solution_and_is_never_called_correct(
-    found: dict[tuple[str, str], Probe], kind: str, trick: str
+    probes: dict[tuple[str, str], Probe], kind: str, trick: str
 ) -> None:
-    item = found[kind, trick]
+    item = probes[kind, trick]
     assert item.verdict in ("wrong", "no_answer", "timeout")
     assert item.reward <= 0.1
     assert not item.fooled
 
 
-def test_tricks_of_programs_are_really_run(found: dict[tuple[str, str], Probe]) -> None:
-    assert found["code", "runs for ever"].verdict == "timeout"
-    assert {found["code", name].verdict for name in ("kills its parent", "os._exit(0)", "writes a verdict itself")} == {
-        "wrong"
-    }
+def test_tricks_of_programs_are_really_run(probes: dict[tuple[str, str], Probe]) -> None:
+    assert probes["code", "runs for ever"].verdict == "timeout"
+    assert {
+        probes["code", name].verdict for name in ("kills its parent", "os._exit(0)", "writes a verdict itself")
+    } == {"wrong"}
 
 
-@pytest.mark.parametrize("kind", sorted(HONEST))
-def test_the_honest_solution_earns_everything(found: dict[tuple[str, str], Probe], kind: str) -> None:
-    assert found[kind, "honest solution"] == Probe(kind, "honest solution", "correct", pytest.approx(1.1), False)
+@pytest.mark.parametrize("kind", sorted(COMPLETIONS))
+def test_the_honest_solution_earns_everything(probes: dict[tuple[str, str], Probe], kind: str) -> None:
+    assert probes[kind, HONEST] == Probe(kind, HONEST, "correct", pytest.approx(1.1), False)
 
 
 def test_doctor_exits_1_for_a_reward_that_length_can_fool(tmp_path: Path) -> None:
