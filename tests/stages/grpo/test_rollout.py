@@ -22,19 +22,21 @@ def test_one_process_draws_what_it_always_drew_and_no_other_what_it_or_the_next_
 def test_a_request_that_one_process_got_stops_all_after_the_rollouts_last_step(
     here: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rollouts serve two steps. Whoever got the signal, each process asks the others after each step: one that did not would leave them
+    """Rollouts serve two steps. Each process asks the others after each step: one that did not would leave them
     waiting, and one that stopped after the first step would lose the completions in use."""
-    asked: list[bool] = []
+    requests: list[bool] = []
 
     def gather(value: bool) -> list[bool]:
-        asked.append(value)
+        requests.append(value)
         return [value, not here]
 
     monkeypatch.setattr(distributed, "gather", gather)
-    ctx: Any = SimpleNamespace(stop_requested=here, settings=SimpleNamespace(steps_per_rollout=2))
-    rewards: Any = SimpleNamespace(check_grader=lambda when: None)
+    ctx: Any = SimpleNamespace(
+        stop_requested=here, settings=SimpleNamespace(steps_per_rollout=2, max_grader_error_share=0)
+    )
+    rewards: Any = SimpleNamespace(check_grader=lambda when, share: None)
     callback = GrpoCallback(ctx, rewards)
     for step, leaves in ((1, False), (2, True)):
         control = SimpleNamespace(should_log=True, should_save=False, should_training_stop=False)
         callback.on_step_end(None, SimpleNamespace(global_step=step, max_steps=4), control)
-        assert (len(asked), control.should_save, control.should_training_stop) == (step, leaves, leaves)
+        assert (len(requests), control.should_save, control.should_training_stop) == (step, leaves, leaves)

@@ -1,24 +1,19 @@
-"""What the stage's trainer adds to TRL's: where seconds go, the share of groups without an advantage, looks at dev problems."""
+"""What the stage's trainer adds to TRL's: where seconds go, the share of zero-variance groups, dev problems."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from peft import get_peft_model
 from trl import GRPOTrainer
 
 from stages.grpo.trainer import PARTS, StageTrainer
-from stages.sft.settings import LoraSettings
+from stages.grpo.trl_internals import Sampled
 from stages.training import distributed
-from stages.training.checkpoint import load_model_and_tokenizer
-from stages.training.lora import lora_config, merged_parameters
-from tests.tiny import make_tiny_model
 
 
 class Bare(StageTrainer):
@@ -53,12 +48,14 @@ def test_what_is_timed_within_a_part_counts_for_the_inner_one_alone() -> None:
     assert trainer._seconds["grade"] == 0  # a look at dev problems is no part of a step
 
 
-def test_the_share_of_equal_groups_is_of_groups_whatever_scales_the_advantages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_share_of_zero_variance_groups_is_of_groups_whatever_scales_the_advantages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """With `scale_rewards: batch` TRL logs whether the whole batch has the same reward."""
     trainer = Bare()
 
     def scored(self: Any, inputs: Any) -> dict[str, Any]:
-        self._remembered(torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0], [1.0, 0.0]]))
+        self._graded = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
         self._metrics["train"]["frac_reward_zero_std"].append(0.0)
         return {}
 
@@ -71,17 +68,15 @@ def test_the_share_of_equal_groups_is_of_groups_whatever_scales_the_advantages(m
 def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Five problems, three samples each, rollouts of 8 completions: batches of 2, 2 and 1 problems; two processes share the last by
-    taking the first one again."""
+    """Five problems, three samples each, rollouts of 8 completions: batches of 2, 2 and 1 problems; two processes share
+    the last by taking the first problem again."""
     sampled: list[list[list[int]]] = []
     for index in range(count):
         monkeypatch.setattr(distributed, "world_size", lambda: count)
         monkeypatch.setattr(distributed, "rank", lambda index=index: index)
         trainer = Bare()
-        trainer.num_generations_eval, trainer.args = (
-            3,
-            SimpleNamespace(generation_batch_size=8, per_device_eval_batch_size=1),
-        )
+        trainer.args = SimpleNamespace(generation_batch_size=8, per_device_eval_batch_size=1)
+        trainer.num_generations_eval = 3
         trainer.eval_dataset = [{"prompt": f"p{number}", "problem": number} for number in range(5)]
         trainer.state = trainer.control = None
         seen: list[list[int]] = []
@@ -91,7 +86,7 @@ def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(
 
         def generate(self: Any, prompts: list[Any]) -> Any:
             assert not self.model.training
-            return None, [[1]] * len(prompts), None, prompts
+            return Sampled([], [[1]] * len(prompts), None, prompts, None, {}, None, [])
 
         def grade(self: Any, rows: Any, *rest: Any, seen: Any = seen) -> torch.Tensor:
             seen.append([row["problem"] for row in rows])
@@ -105,24 +100,3 @@ def test_dev_problems_are_sampled_as_many_at_a_time_as_a_rollout_has(
     together = [[problem for part in parts for problem in part] for parts in zip(*sampled, strict=True)]
     assert together == [[0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3], [4, 4, 4] if count == 1 else [4, 4, 4, 0, 0, 0]]
     assert {len({len(part) for part in parts}) for parts in zip(*sampled, strict=True)} == {1}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_sampler_gets_the_merged_weights_and_those_below_the_adapter_stay(tmp_path: Path, dtype: str) -> None:
-    model, _ = load_model_and_tokenizer(make_tiny_model(tmp_path / "model"), dtype)
-    adapted = get_peft_model(model, lora_config(LoraSettings(rank=4)))
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
-    below = {name: parameter.clone() for name, parameter in adapted.named_parameters()}
-    handed = {name: data.clone() for name, data in merged_parameters(adapted)}
-    assert all(torch.equal(parameter, below[name]) for name, parameter in adapted.named_parameters())
-    merged = dict(adapted.merge_and_unload().named_parameters())
-    assert handed.keys() == merged.keys()
-    assert all(torch.equal(handed[name], merged[name]) for name in merged)
-    assert any(
-        not torch.equal(merged[name], below[f"base_model.model.{name.replace('.weight', '.base_layer.weight')}"])
-        for name in merged
-        if "q_proj" in name
-    )
