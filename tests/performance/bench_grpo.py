@@ -46,8 +46,8 @@ def measure(spec: Path) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl.generation.vllm_generation import VLLMGeneration
 
-    from stages.grpo import run as train
     from stages.grpo.settings import GrpoSettings
+    from stages.grpo.train import train
     from tests.tiny import open_stage
 
     spent: dict[str, float] = defaultdict(float)
@@ -88,7 +88,7 @@ def measure(spec: Path) -> dict[str, Any]:
         real_init(self, *arguments, **{**options, "callbacks": [*options["callbacks"], Ends()]})
 
     trl.GRPOTrainer.__init__ = with_ends
-    train.run(open_stage(GrpoSettings, spec))
+    train(open_stage(GrpoSettings, spec))
     steps = STEPS - WARM_UP
     (begun, before), (ended, after) = ends[WARM_UP - 1], ends[-1]
     return {

@@ -1,8 +1,9 @@
-"""Inputs of the GRPO stage: a tiny model that has learnt the form of an answer, so that rewards differ within a group."""
+"""Inputs of the GRPO stage: a tiny model that has learnt how an answer looks, so that rewards differ in a group."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ CODE_TESTS = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6"]}
 
 @pytest.fixture(scope="session")
 def grpo_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """40 RL problems, sums and one program (one of them too long for the model), and a model that boxes an answer most of the time."""
+    """40 RL problems, sums and one program, and a model that mostly boxes an answer; a prompt is too long for it."""
     folder = tmp_path_factory.mktemp("grpo_inputs")
     teach_form(make_tiny_model(folder / "base" / "model", hidden_size=128))
     problems = []
@@ -24,9 +25,8 @@ def grpo_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         gold = row["completion"][0]["content"].partition("\\boxed{")[2].rstrip("}")
         problems.append(dataclasses.asdict(Problem(row["id"], "sums", "maths", row["prompt"][0]["content"], gold)))
     problems[5]["prompt"] *= 20
-    program = Problem(
-        "double", "programs", "code", "Write f(x) that doubles x.", "def f(x):\n    return 2 * x", CODE_TESTS
-    )
+    prompt, gold = "Write f(x) that doubles x.", "def f(x):\n    return 2 * x"
+    program = Problem("double", "programs", "code", prompt, gold, CODE_TESTS)
     problems[6] = dataclasses.asdict(program)
     write_jsonl(folder / "data" / "rl.jsonl", problems)
     return {"data": folder / "data", "model": folder / "base"}
@@ -51,3 +51,14 @@ def teach_form(folder: Path, steps: int = 120, rows: int = 16) -> None:
         optimizer.step()
         optimizer.zero_grad()
     model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def dev_inputs(grpo_inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The inputs with ten dev problems beside."""
+    lines = (grpo_inputs["data"] / "rl.jsonl").read_text(encoding="utf-8").splitlines()
+    folder = tmp_path_factory.mktemp("dev")
+    write_jsonl(
+        folder / "dev.jsonl", [{**json.loads(line), "id": f"dev-{number}"} for number, line in enumerate(lines[10:20])]
+    )
+    return {**grpo_inputs, "dev": folder}

@@ -1,4 +1,4 @@
-"""GRPO settings: what makes no sense is refused before anything loads, and micro-batches are not part of the identity."""
+"""GRPO settings: what makes no sense is refused before anything loads; micro-batches are no part of the identity."""
 
 from __future__ import annotations
 
