@@ -17,14 +17,12 @@ from stages.harness.context import StageError
 from stages.training.custom_code import load_custom
 
 RewardFunction = Callable[[list[Problem], list[str], list[str]], list[float]]
+"""Problems, completions and finish reasons (`stop` or `length`), equally many -> a reward for each."""
 FIX = "Check `grpo.rewards.custom` (file, function, options); docs/rl.md has a complete example."
 
 
 def load_reward(settings: CustomReward) -> RewardFunction:
-    """Import `settings.file` and take its function.
-
-    The function is called with the problems, the completions' texts and their finish reasons (`stop` or `length`),
-    three lists of equal length, and with `settings.options` as keyword arguments; it returns one number for each.
+    """Import `settings.file` and take its function, to be called with problems, texts and finish reasons.
 
     Raises:
         StageError: the file cannot be imported, or has no such function. The function returned raises it when the

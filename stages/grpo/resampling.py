@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stages.grpo.trainer import StageTrainer, whole_groups, zero_variance_groups
-from stages.grpo.trl_internals import Sampled
+from stages.grpo.trl_internals import Sampled, StageTrainer, whole_groups, zero_variance_groups
 from stages.harness.context import StageError
 from stages.training import distributed
 

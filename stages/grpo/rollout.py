@@ -1,40 +1,18 @@
-"""TRL's colocated vLLM engine as this stage wants it, and the proof in every run that it samples from the weights being
-trained."""
+"""What is watched in every step: the grader, dev problems, and that vLLM samples from the weights being trained."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from evaluation.engines import EngineUnavailable, vllm_cpu
-from evaluation.engines.vllm_engine import require_vllm
 from stages.grpo.rewards import Rewards
 from stages.grpo.settings import GrpoSettings
-from stages.grpo.trl_internals import LOGPROB_DIFFERENCES, set_engine_arguments
+from stages.grpo.trl_internals import LOGPROB_DIFFERENCES
 from stages.harness.context import Context, StageError
 from stages.training import distributed
 from stages.training.loop import StageCallback
 
 DEV_PASS_RATE = "dev_pass_rate"
 """Share of right completions of the problems in `data.dev`."""
-
-
-def configure_engine(ctx: Context[GrpoSettings]) -> None:
-    """Say which dtype TRL's vLLM engine has, and on a CPU keep its weights loadable. Call before the trainer is built.
-
-    TRL passes no dtype, and vLLM's own choice for a float32 checkpoint is a 16-bit type.
-
-    Raises:
-        StageError: vLLM is not installed, or this version of it or of TRL cannot be configured so.
-    """
-    arguments: dict[str, Any] = {"dtype": ctx.settings.dtype, "disable_log_stats": True}
-    try:
-        require_vllm(ctx.machine.device)
-        if ctx.machine.device == "cpu":
-            vllm_cpu.keep_weights_loadable()
-            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": ctx.settings.cpu_kv_cache_gib << 30}
-    except EngineUnavailable as error:
-        raise StageError(str(error), "Install the pinned set, or choose `grpo.rollout: transformers`.") from error
-    set_engine_arguments(arguments)
 
 
 class GrpoCallback(StageCallback):

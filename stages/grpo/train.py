@@ -5,8 +5,8 @@ them, and takes each reward's distance from its group's mean as the advantage. W
 
 - the reward: rewards.py, with functions of a user's own in custom.py;
 - what is checked before the first step: checks.py, and in every step: rollout.py;
-- which groups are replaced: resampling.py; where a step's seconds go: trainer.py;
-- TRL's options: config.py; its private names: trl_internals.py.
+- TRL's trainer, where a step's seconds go, and its private names: trl_internals.py; its options: config.py;
+- which groups are replaced: resampling.py.
 """
 
 from __future__ import annotations
@@ -21,47 +21,42 @@ from datasets import Dataset
 
 from evaluation.engines.chat import messages_of
 from evaluation.records import VERDICTS, Problem
-from stages.grpo.checks import Start, check_model_stops, check_sandbox, checked_start
-from stages.grpo.config import check_trainer_options, trainer_config
+from stages.grpo import checks, config, rollout
 from stages.grpo.resampling import FIRST_REWARD, ResamplingTrainer
 from stages.grpo.rewards import Rewards, make_grader, make_reader
-from stages.grpo.rollout import GrpoCallback, check_recorded, chosen_checkpoint, configure_engine
 from stages.grpo.settings import GrpoSettings
-from stages.grpo.trainer import PARTS, StageTrainer
+from stages.grpo.trl_internals import PARTS, StageTrainer, configure_engine
 from stages.harness.context import Context, Result, StageError
-from stages.training import distributed, loop
-from stages.training.checkpoint import load_model_and_tokenizer, save_checkpoint, whole_model
-from stages.training.contract import check_contract, check_same
-from stages.training.lora import lora_config, merge_adapter
-from stages.training.proof import training_proof
-from stages.training.setup import prepare_torch
+from stages.training import checkpoint, contract, distributed, loop, lora, proof, setup
 
 
 def train(ctx: Context[GrpoSettings]) -> Result:
     """Train `inputs["model"]` on the prompts of `inputs["data"]`, save the checkpoint to `model/`, and prove it."""
     settings = ctx.settings
-    check_trainer_options(settings.trainer)
+    config.check_trainer_options(settings.trainer)
     if settings.rollout == "vllm":
         configure_engine(ctx)
-    prepare_torch(ctx)
-    start = checked_start(ctx)
+    setup.prepare_torch(ctx)
+    start = checks.checked_start(ctx)
     ctx.progress(0, settings.steps, "loading the engine")
     with make_grader(settings) as grader:
-        check_sandbox(ctx, grader, start)
+        checks.check_sandbox(ctx, grader, start)
         reader = make_reader(start.tokenizer, start.eos_token_ids, prompt_end=start.render(start.problems[0])[0])
         rewards = Rewards(start.problems, grader, reader, start.dev)
-        callback = GrpoCallback(ctx, rewards)
+        callback = rollout.GrpoCallback(ctx, rewards)
         trainer = _make_trainer(ctx, start, rewards, callback)
-        check_model_stops(start, trainer.model)
+        checks.check_model_stops(start, trainer.model)
         # Building vLLM's engine seeds this process by its number, whatever the run's seed is. The processes that share
         # one engine sample the same completions and keep a part each; all others have to draw their own.
         transformers.set_seed(distributed.seed(ctx.seed, distributed.rank() // settings.tensor_parallel))
         loop.train(ctx, trainer)
-    trained = whole_model(ctx, trainer)
+    trained = checkpoint.whole_model(ctx, trainer)
     return _finish(ctx, start, trainer, trained, callback.tokens_per_second) if ctx.main else Result({})
 
 
-def _make_trainer(ctx: Context[GrpoSettings], start: Start, rewards: Rewards, callback: GrpoCallback) -> StageTrainer:
+def _make_trainer(
+    ctx: Context[GrpoSettings], start: checks.Start, rewards: Rewards, callback: rollout.GrpoCallback
+) -> StageTrainer:
     """The trainer, and with it vLLM's engine. Raises StageError where one of them cannot be built."""
     settings = ctx.settings
     functions, weights = rewards.parts(settings)
@@ -70,12 +65,12 @@ def _make_trainer(ctx: Context[GrpoSettings], start: Start, rewards: Rewards, ca
         trainer_class = functools.partial(ResamplingTrainer, rounds=settings.resampling_rounds, seed=ctx.seed)
     arguments = {
         "model": start.model,
-        "args": trainer_config(ctx, start.longest_prompt + settings.max_completion_length, weights),
+        "args": config.trainer_config(ctx, start.longest_prompt + settings.max_completion_length, weights),
         "reward_funcs": functions,
         "train_dataset": _dataset(start.problems, 0, settings),
         "eval_dataset": _dataset(start.dev, len(start.problems), settings) if start.dev else None,
         "processing_class": start.tokenizer,
-        "peft_config": None if settings.lora_start == "sft_adapter" else lora_config(settings.lora),
+        "peft_config": None if settings.lora_start == "sft_adapter" else lora.lora_config(settings.lora),
         "callbacks": [callback, *loop.tensorboard(ctx)],
     }
     try:
@@ -95,26 +90,27 @@ def _dataset(problems: list[Problem], first: int, settings: GrpoSettings) -> Dat
 
 
 def _finish(
-    ctx: Context[GrpoSettings], start: Start, trainer: StageTrainer, trained: Any, tokens_per_second: float
+    ctx: Context[GrpoSettings], start: checks.Start, trainer: StageTrainer, trained: Any, tokens_per_second: float
 ) -> Result:
     """Save the checkpoint, check it, and sum up the run."""
     settings, state, folder = ctx.settings, trainer.state, ctx.output / "model"
     extra: dict[str, Any] = {}
     if settings.lora:
         _, token_ids = start.render(start.problems[0])
-        trained, extra["merge_difference"] = merge_adapter(trained, token_ids, ctx.output / "adapter")
-    save_checkpoint(trained, start.tokenizer, folder, settings.dtype)
+        trained, extra["merge_difference"] = lora.merge_adapter(trained, token_ids, ctx.output / "adapter")
+    checkpoint.save_checkpoint(trained, start.tokenizer, folder, settings.dtype)
     before, dtype, steps = ctx.inputs["model"] / "model", settings.dtype, settings.steps
-    proof = training_proof(
+    proved = proof.training_proof(
         trained, start.tokenizer, before=before, after=folder, dtype=dtype, state=state, planned_steps=steps
     )
-    check_same(start.contract, check_contract(folder, *load_model_and_tokenizer(folder, settings.dtype)))
+    saved = checkpoint.load_model_and_tokenizer(folder, settings.dtype)
+    contract.check_same(start.contract, contract.check_contract(folder, *saved))
     extra["contract"] = start.contract
     if settings.dev_every is not None:
-        extra |= chosen_checkpoint(state, settings.steps // settings.dev_every)
+        extra |= rollout.chosen_checkpoint(state, settings.steps // settings.dev_every)
     history = [entry for entry in state.log_history if "loss" in entry]
     if settings.rollout != "transformers":
-        extra |= check_recorded(settings, history)
+        extra |= rollout.check_recorded(settings, history)
     sampled = [entry for entry in history if "reward" in entry]
     if not all(math.isfinite(entry["reward"]) for entry in sampled):
         raise StageError("a reward is not finite", "See the curve in record/metrics.jsonl.")
@@ -129,4 +125,4 @@ def _finish(
         "step_seconds": seconds,
         "verdicts": {verdict: round(sum(entry[f"verdicts/{verdict}"] for entry in sampled)) for verdict in VERDICTS},
     }
-    return Result({**proof, **extra}, metrics)
+    return Result({**proved, **extra}, metrics)

@@ -1,7 +1,7 @@
-"""What this stage uses of TRL and transformers although they do not promise it: private or undocumented names.
+"""TRL's GRPOTrainer as this stage uses it, and every name of TRL and transformers in it that they do not promise.
 
-Each is used here alone. tests/stages/grpo/test_trl_internals.py tries each one, and says what to read where a new
-version has changed it.
+Such names, private or undocumented, are used here alone. tests/stages/grpo/test_trl_internals.py tries each one, and
+says what to read where a new version has changed it.
 
 TRL's public way into a rollout, `GRPOTrainer(rollout_func=...)`, is not taken: it is experimental, and samples in
 place of TRL, so chat template, vLLM's request, and the log-probabilities that prove its weights would be code of ours.
@@ -11,8 +11,11 @@ groups alone. No override below would go: seconds and rewards are taken around t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +24,11 @@ from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from trl import GRPOTrainer
 
-from stages.harness.context import StageError
+from evaluation.engines import EngineUnavailable, vllm_cpu
+from evaluation.engines.vllm_engine import require_vllm
+from stages.grpo.settings import GrpoSettings
+from stages.harness.context import Context, StageError
+from stages.training import distributed
 from stages.training.library_internals import merged_parameters
 
 LOGPROB_DIFFERENCES = {name: f"sampling/sampling_logp_difference/{name}" for name in ("max", "mean")}
@@ -29,20 +36,54 @@ LOGPROB_DIFFERENCES = {name: f"sampling/sampling_logp_difference/{name}" for nam
 that vLLM holds the weights that are trained."""
 ZERO_VARIANCE = "frac_reward_zero_std"
 """TRL's curve of the share of completions without an advantage, which StageTrainer corrects."""
+SAME_REWARD = 1e-6
+"""Rewards that differ by less count as equal: float32's rounding of a sum of parts."""
+PARTS = ("generate", "sync", "grade", "train")
+"""Of a step's seconds: sampling, weights to the sampler, rewards, and the rest (log-probabilities, loss, backward)."""
 
 
-def set_engine_arguments(arguments: dict[str, Any]) -> None:
-    """Have TRL build vLLM's engine with arguments for which it has no option. Call before the trainer is built.
+def configure_engine(ctx: Context[GrpoSettings]) -> None:
+    """Give TRL's vLLM engine the run's dtype, and on a CPU keep its weights loadable. Call before the trainer is built.
 
-    Relies on TRL building it by the name `LLM` of `trl.generation.vllm_generation`. Raises StageError where that is
-    gone.
+    TRL passes no dtype, and vLLM's own choice for a float32 checkpoint is a 16-bit type. TRL has no option for further
+    arguments of the engine: this relies on it being built by the name `LLM` of TRL's module.
+
+    Raises:
+        StageError: vLLM is not installed, or this version of it or of TRL cannot be configured so.
     """
+    arguments: dict[str, Any] = {"dtype": ctx.settings.dtype, "disable_log_stats": True}
+    try:
+        require_vllm(ctx.machine.device)
+        if ctx.machine.device == "cpu":
+            vllm_cpu.keep_weights_loadable()
+            arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": ctx.settings.cpu_kv_cache_gib << 30}
+    except EngineUnavailable as error:
+        raise StageError(str(error), "Install the pinned set, or choose `grpo.rollout: transformers`.") from error
     if not hasattr(vllm_generation, "LLM"):
         fix = "Install the pinned versions, or choose `grpo.rollout: transformers`."
         raise StageError("this TRL does not build vLLM's engine where it did", fix)
     import vllm
 
     vllm_generation.LLM = functools.partial(vllm.LLM, **arguments)
+
+
+def zero_variance_groups(rewards: torch.Tensor, num_generations: int) -> list[int]:
+    """Numbers of the groups whose completions all have the same reward.
+
+    Args:
+        rewards: reward of each completion, shape [groups * num_generations], a group's completions side by side.
+        num_generations: completions per group.
+    """
+    groups = rewards.view(-1, num_generations)
+    spread = groups.max(dim=1).values - groups.min(dim=1).values
+    return [group for group, width in enumerate(spread.tolist()) if width <= SAME_REWARD]
+
+
+def whole_groups(needed: int, num_generations: int, processes: int) -> int:
+    """The least number of groups, `needed` or more, whose completions the processes share evenly."""
+    while needed * num_generations % processes:
+        needed += 1
+    return needed
 
 
 class Sampled(NamedTuple):
@@ -59,15 +100,18 @@ class Sampled(NamedTuple):
     tool_images: Any
 
 
-class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with the parts of a step under public names: methods to call and override, properties to read."""
+class StageTrainer(GRPOTrainer):  # type: ignore[misc]
+    """A GRPOTrainer with the parts of a step as methods of public names, which are clocked and may be overridden.
 
+    It logs `time/PART` in seconds for each of `PARTS`, of this process, for each optimizer step.
+    """
+
+    control: Any
     _metrics: dict[str, dict[str, list[float]]]
     _pending_metrics: dict[str, list[float]]
-    _step: int
-    current_gradient_accumulation_steps: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._seconds = dict.fromkeys(PARTS, 0.0)
         super().__init__(*args, **kwargs)
         if self.use_vllm:
             self._sync_weights = self.vllm_generation.sync_weights
@@ -76,23 +120,45 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
                 # TRL merges the adapter in place: see merged_parameters.
                 self.vllm_generation._iter_named_params = functools.partial(merged_parameters, self.model)
 
+    @contextlib.contextmanager
+    def _clock(self, part: str) -> Iterator[None]:
+        """Count the seconds of a part of a training step; what is clocked within counts for the inner part alone."""
+        training, started, others = self.model.training, time.perf_counter(), sum(self._seconds.values())
+        yield
+        if training:
+            self._seconds[part] += time.perf_counter() - started - (sum(self._seconds.values()) - others)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if self._step % self.current_gradient_accumulation_steps == 0:  # an optimizer step, for which TRL logs its time
+            self._seconds["train"] = self.step_values["step_time"][-1] - sum(self._seconds.values())
+            for part in PARTS:
+                self.step_values[f"time/{part}"].append(self._seconds[part])
+            self._seconds = dict.fromkeys(PARTS, 0.0)
+        return loss
+
     def rollout(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch to train on, from this process' rows of the data; TRL calls `sample`, then `grade`, once each."""
         batch: dict[str, Any] = super()._generate_and_score_completions(rows)
+        # TRL's share is of the deviation that divides advantages: with `scale_rewards: batch` that of the whole batch.
+        self.step_values[ZERO_VARIANCE][-1] = self.zero_variance_share(self.total_reward(self._graded))
         return batch
 
     def sample(self, prompts: list[Any]) -> Sampled:
         """A completion of each of this process' prompts."""
-        return Sampled(*super()._generate(prompts))
-
-    def grade(self, rows: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
-        """Rewards of all processes' completions, shape [completions, reward functions]."""
-        rewards: torch.Tensor = super()._calculate_rewards(rows, prompts, completions, completion_ids)
-        return rewards
+        with self._clock("generate"):
+            return Sampled(*super()._generate(prompts))
 
     def sync_weights(self) -> None:
         """Hand the trained weights to vLLM."""
-        self._sync_weights()
+        with self._clock("sync"):
+            self._sync_weights()
+
+    def grade(self, rows: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
+        """Rewards of all processes' completions, shape [completions, reward functions]."""
+        with self._clock("grade"):
+            self._graded: torch.Tensor = super()._calculate_rewards(rows, prompts, completions, completion_ids)
+        return self._graded
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         return self.rollout(inputs)
@@ -113,10 +179,44 @@ class RolloutTrainer(GRPOTrainer):  # type: ignore[misc]
         """What reward functions logged since the last rollout was scored; TRL logs the mean of each."""
         return self._pending_metrics
 
-    @property
-    def step_is_complete(self) -> bool:
-        """After `training_step`: whether it was the last of an optimizer step, for which TRL logs `step_time`."""
-        return self._step % self.current_gradient_accumulation_steps == 0
+    def total_reward(self, rewards: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of the rewards by reward function."""
+        return (rewards * self.reward_weights.to(rewards.device)).sum(dim=1)
+
+    def zero_variance_share(self, rewards: torch.Tensor) -> float:
+        """The share of completions that are in a group of equal rewards."""
+        size: int = self.num_generations
+        return len(zero_variance_groups(rewards, size)) * size / len(rewards)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Sample and grade the dev problems; the callback's `on_evaluate` makes of it what a checkpoint is chosen by.
+
+        TRL would cut them into batches of `per_device_eval_batch_size` and compute a loss on each, which nobody looks
+        at, and whose memory bounds that size. Here a batch has as many completions as a rollout.
+        """
+        metrics: dict[str, float] = {}
+        training = self.model.training
+        self.model.eval()
+        try:
+            for rows in self._dev_batches():
+                prompts = [row["prompt"] for row in rows]
+                sampled = self.sample(prompts)
+                self.grade(rows, prompts, sampled.completions, sampled.completion_ids)
+            self.pending_values.clear()
+            self.log(metrics)
+        finally:
+            self.model.train(training)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _dev_batches(self) -> Iterator[list[dict[str, Any]]]:
+        """This process' rows of each batch; where the last cannot be shared evenly, the first problems fill it up."""
+        samples, problems = self.num_generations_eval, len(self.eval_dataset)
+        size = max(1, self.args.generation_batch_size // samples)
+        for start in range(0, problems, size):
+            count = whole_groups(min(size, problems - start), samples, distributed.world_size())
+            rows = [self.eval_dataset[number % problems] for number in range(start, start + count)]
+            yield distributed.share([dict(row) for row in rows for _ in range(samples)])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the trained weights of a checkpoint, where SFT's adapter is trained on and `beta` is set, too.

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages.grpo.resampling import CORRECT, ResamplingTrainer, Sample
-from stages.grpo.trainer import whole_groups, zero_variance_groups
+from stages.grpo.trl_internals import whole_groups, zero_variance_groups
 from stages.training import distributed
 
 GENERATIONS = 3

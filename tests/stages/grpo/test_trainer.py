@@ -11,8 +11,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from stages.grpo.trainer import PARTS, StageTrainer
-from stages.grpo.trl_internals import Sampled
+from stages.grpo.trl_internals import PARTS, Sampled, StageTrainer
 from stages.training import distributed
 
 

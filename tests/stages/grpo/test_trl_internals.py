@@ -19,23 +19,24 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.rewards import get_repetition_penalty_reward
 
 from stages.grpo import trl_internals
-from stages.grpo.trl_internals import LOGPROB_DIFFERENCES, ZERO_VARIANCE, RolloutTrainer, Sampled
+from stages.grpo.settings import GrpoSettings
+from stages.grpo.trl_internals import LOGPROB_DIFFERENCES, ZERO_VARIANCE, Sampled, StageTrainer
 from stages.harness.context import StageError
 from stages.training.checkpoint import load_model_and_tokenizer
-from tests.tiny import make_tiny_model
+from tests.tiny import make_tiny_model, open_stage, write_spec
 
-ENGINE = "read how trl.generation.vllm_generation builds and feeds vLLM again, then set_engine_arguments"
-ROLLOUT = "read GRPOTrainer._generate_and_score_completions and what it calls again, then RolloutTrainer"
-STEP = "read GRPOTrainer.training_step and .log again, then RolloutTrainer and stages/grpo/trainer.py"
-SYNC = "read VLLMGeneration.sync_weights and GRPOTrainer._generate_single_turn again, then RolloutTrainer.__init__"
-RESUME = "read transformers.Trainer._load_from_checkpoint again, then RolloutTrainer's"
+ENGINE = "read how trl.generation.vllm_generation builds and feeds vLLM again, then configure_engine"
+ROLLOUT = "read GRPOTrainer._generate_and_score_completions and what it calls again, then StageTrainer"
+STEP = "read GRPOTrainer.training_step and .log again, then StageTrainer.training_step"
+SYNC = "read VLLMGeneration.sync_weights and GRPOTrainer._generate_single_turn again, then StageTrainer.__init__"
+RESUME = "read transformers.Trainer._load_from_checkpoint again, then StageTrainer's"
 
 
 def names_of(function: Any) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-class Recorder(RolloutTrainer):
+class Recorder(StageTrainer):
     """Writes down the order in which TRL calls the parts of a step."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -65,7 +66,7 @@ class Recorder(RolloutTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         loss = super().training_step(*args, **kwargs)
-        self.calls.append(len(self.step_values["step_time"]) if self.step_is_complete else "partial")
+        self.calls.append(len(self.step_values["step_time"]) if self.step_values["step_time"] else "partial")
         return loss
 
 
@@ -121,7 +122,7 @@ def test_a_step_samples_grades_and_logs_where_the_stage_expects_it(trainer: Reco
     "name", ["_generate", "_calculate_rewards", "_generate_and_score_completions", "_load_from_checkpoint"]
 )
 def test_the_private_methods_take_what_the_overrides_pass_on(name: str) -> None:
-    assert names_of(getattr(RolloutTrainer, name)) == names_of(getattr(GRPOTrainer, name)), f"{name}: {ROLLOUT}"
+    assert names_of(getattr(StageTrainer, name)) == names_of(getattr(GRPOTrainer, name)), f"{name}: {ROLLOUT}"
 
 
 def test_generate_returns_what_sampled_names() -> None:
@@ -129,7 +130,7 @@ def test_generate_returns_what_sampled_names() -> None:
     assert tuple(returned) == Sampled._fields, ROLLOUT
 
 
-def test_trl_builds_the_engine_by_the_name_that_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trl_builds_the_engine_by_the_name_that_is_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = inspect.getsource(vllm_generation.VLLMGeneration._init_vllm)
     assert "self.llm = LLM(" in source, ENGINE
     call = next(node for node in ast.walk(ast.parse(textwrap.dedent(source))) if is_call_of(node, "LLM"))
@@ -137,7 +138,7 @@ def test_trl_builds_the_engine_by_the_name_that_is_bound(monkeypatch: pytest.Mon
     assert not ours & {keyword.arg for keyword in call.keywords}, f"TRL passes one of ours itself now; {ENGINE}"
     monkeypatch.delattr(vllm_generation, "LLM")
     with pytest.raises(StageError, match="does not build vLLM's engine where it did"):
-        trl_internals.set_engine_arguments({})
+        trl_internals.configure_engine(open_stage(GrpoSettings, write_spec(tmp_path, "grpo", {}, {})))
 
 
 def is_call_of(node: ast.AST, name: str) -> bool:
