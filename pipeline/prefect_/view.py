@@ -28,7 +28,6 @@ from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.prefect_.client import SERVER_ERRORS, Teller
 from pipeline.run.drift import alert_text
-from pipeline.run.execute import Executor
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
 from stages.harness.documents import Note, Progress
@@ -57,11 +56,6 @@ class PrefectView(View):
         self._bar: UUID | None = None
         self._printed = Printed(None)
         self._logged = self._drawn = 0.0
-
-    @classmethod
-    def around(cls, executor: Executor, stage: str) -> Executor:
-        """The executor that shows this stage here too."""
-        return executor.seen_by(cls(executor.view, stage))
 
     def line(self, text: str) -> None:
         self.inner.line(text)

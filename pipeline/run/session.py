@@ -14,7 +14,6 @@ from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
 from pipeline.core.signals import asked_to_stop
-from pipeline.plan.code import code_of
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
@@ -110,25 +109,20 @@ class Session:
 
     def run_remaining(self) -> None:
         """Every stage that has no outcome yet, without Prefect."""
-        self.run_stages(lambda stage: self.run_stage(stage, self.executor))
+        self.run_stages(self.run_stage)
 
     def run_stages(self, run: Callable[[Stage], object]) -> None:
         """Call `run` with every stage that has no outcome yet, as many at once as the config says."""
         left = [stage for stage in self.stages if stage.name not in self.executor.outcomes]
-        for stage in left:
-            # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together,
-            # and two fail at times
-            # (python/cpython#106905).
-            code_of(stage.kind, stage.settings)
         run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
 
-    def run_stage(self, stage: Stage, executor: Executor) -> StageOutcome:
-        """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
+    def run_stage(self, stage: Stage, view: View | None = None) -> StageOutcome:
+        """Find or make one stage's artifact and record it; shown in `view` instead of the executor's own."""
         if asked_to_stop():  # and a library swallowed it
             raise Interrupted("interrupted")
         # Here and not in the caller: Prefect, through which this is called, wraps errors it does not know.
         with _disk_errors(self.store.home, f"stage {stage.name}"):
-            outcome = executor.ensure(stage)
+            outcome = self.executor.ensure(stage, view)
             self.record.stage_done(outcome)
         return outcome
 
