@@ -89,7 +89,7 @@ def test_data_that_changed_after_the_plan_is_refused(
     assert started == []
     assert list(session.store.artifacts()) == []
     recorded = json.loads((session.record.folder / "run.json").read_text())
-    assert recorded["plan"][0]["key"] == session.executor.decider.decide(session.stages[0], {}).key
+    assert recorded["plan"][0]["key"] == session.executor.decider.decide(session.plan[0].stage, {}).key
     assert recorded["status"] == "failed"
 
 
@@ -192,5 +192,5 @@ def test_a_hub_revision_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.Mo
     source = "data.sft=[{hub: someone/dataset}]"
     settings = [f"home={tmp_path / 'home'}", source, "execution.device=cpu"]
     session = Session.prepare(tmp_path / "small.yaml", settings, Options(), View())
-    session.run_stage(session.stages[0])
+    session.run_stage(session.plan[0].stage)
     assert asked == ["someone/dataset"]
