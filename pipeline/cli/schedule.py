@@ -69,9 +69,9 @@ def deploy(
         raise ConfigError("a deployment needs a Prefect server, and none is set up", where="PREFECT_API_URL", fix=fix)
     schedule = _schedule(cron, timezone)
     from pipeline.prefect_.schedule import deploy as deploy_flow
-    from pipeline.prefect_.server import told
+    from pipeline.prefect_.server import unreachable_as_error
 
-    with told():
+    with unreachable_as_error():
         full_name = deploy_flow(name or settings.name, settings, parameters, schedule, pool)
     out.print(f"[bold]{full_name}[/] on the work pool {pool}: {_when(cron, timezone)}", soft_wrap=True)
     out.print(

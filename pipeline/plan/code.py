@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ CARRIERS = ("harness", "stage.py", "catalogue.py")
 """Folders and files that carry a stage and compute nothing: what they say of a result enters the key by its value."""
 SETTING = ("identity", "execution")
 """Calls that declare a setting: its value enters the key, so its default, its limits and its type need not."""
+_PARSER = threading.Lock()
 
 
 def computes(file: Path) -> bool:
@@ -31,11 +33,11 @@ def computes(file: Path) -> bool:
     return not any(part in CARRIERS or part.startswith("__pycache__") for part in file.relative_to(ROOT).parts)
 
 
-@cache
 def source_digests(program: str, sources: tuple[str, ...] = (), modules: tuple[str, ...] = ()) -> dict[str, str]:
-    """Digest of every source file of ours that a stage runs and that can change its result.
+    """Digest of every source file of ours that a stage runs and that can change its result, as the files are now.
 
-    Python files count by their syntax tree, without docstrings, comments and the declarations of settings.
+    Python files count by their syntax tree, without docstrings, comments and the declarations of settings. A file is
+    read again only where its size, its time or its inode has changed.
 
     Args:
         program: the package that is run; its imports are followed.
@@ -54,20 +56,30 @@ def source_digests(program: str, sources: tuple[str, ...] = (), modules: tuple[s
         if module in seen or file is None or not computes(file):
             continue
         seen.add(module)
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-        pending += _imports(tree, module, is_package=file.name == "__init__.py")
-        digests[str(file.relative_to(ROOT))] = _tree_digest(tree)  # last: it takes the tree apart
+        digests[str(file.relative_to(ROOT))], imported = _read_module(file, module, _mark(file))
+        pending += imported
     for file in _files(sources):
-        name = str(file.relative_to(ROOT))
-        digests[name] = file_digest(name) or "unreadable"
+        digests[str(file.relative_to(ROOT))] = _read_file(file, _mark(file))
     if not digests:
         raise ConfigError(f"there is no stage program {program}")
     return dict(sorted(digests.items()))
 
 
 def code_of(kind: StageDeclaration[Any], settings: Any) -> dict[str, str]:
-    """The digests of the sources that a stage with these settings runs."""
-    return source_digests(kind.program, kind.sources, tuple(sorted(set(kind.loads(settings)))))
+    """The digests of the sources that a stage with these settings runs, as they were when this process first asked."""
+    return _first_digests(*_sources_of(kind, settings))
+
+
+def code_now(kind: StageDeclaration[Any], settings: Any) -> dict[str, str]:
+    """As `code_of`, of the files as they are now. Raises `OSError` or `SyntaxError` for one that cannot be read."""
+    return source_digests(*_sources_of(kind, settings))
+
+
+_first_digests = cache(source_digests)
+
+
+def _sources_of(kind: StageDeclaration[Any], settings: Any) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    return kind.program, kind.sources, tuple(sorted(set(kind.loads(settings))))
 
 
 def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[str, str]:
@@ -101,24 +113,31 @@ def _files(sources: Iterable[str]) -> Iterator[Path]:
         yield from (file for file in candidates if file.is_file() and computes(file))
 
 
-def file_digest(name: str) -> str | None:
-    """The digest of one source file (its path relative to the project) as it is now; None where it cannot be read."""
-    file = ROOT / name
-    try:
-        if file.suffix == ".py":
-            return _tree_digest(ast.parse(file.read_text(encoding="utf-8")))
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except (OSError, SyntaxError):
-        return None
+def _mark(file: Path) -> tuple[int, int, int]:
+    """What changes with a file: taken before the file is read, it never stands for what was written later."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def file_mark(name: str) -> tuple[int, int]:
-    """Size and time of a source file, which change with it; (0, 0) where it is gone."""
-    try:
-        stat = (ROOT / name).stat()
-    except OSError:
-        return 0, 0
-    return stat.st_size, stat.st_mtime_ns
+@cache
+def _read_module(file: Path, module: str, mark: tuple[int, int, int]) -> tuple[str, tuple[str, ...]]:
+    """The digest of a module, and the modules that it imports."""
+    tree = _parse(file)
+    imported = tuple(_imports(tree, module, is_package=file.name == "__init__.py"))
+    return _tree_digest(tree), imported  # the digest last: it takes the tree apart
+
+
+@cache
+def _read_file(file: Path, mark: tuple[int, int, int]) -> str:
+    if file.suffix == ".py":
+        return _tree_digest(_parse(file))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _parse(file: Path) -> ast.Module:
+    # One at a time: until 3.11.8 Python's parser counts its depth for all threads together (python/cpython#106905).
+    with _PARSER:
+        return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
 def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:

@@ -1,5 +1,5 @@
-"""Telling the Prefect server things while stages run, without ever waiting for it: a server that hangs or restarts
-delays no stage."""
+"""Talking to the Prefect server beside the stages, without ever waiting for it: a server that hangs or restarts delays
+no stage."""
 
 from __future__ import annotations
 
@@ -22,22 +22,28 @@ SERVER_ERRORS = (httpx.HTTPError, PrefectException, OSError)
 """What a call to a server that is gone, or is not itself, ends in."""
 
 
-class Teller:
-    """Makes calls to the server one after the other in a thread of its own. What it cannot take is left out: none of it
-    is a result."""
+def _start_thread(name: str, run: Callable[[], object]) -> threading.Thread:
+    """Start a daemon thread in this context, in which Prefect keeps its server and the run that artifacts belong to."""
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class BackgroundCalls:
+    """Calls to the server, one after the other in a thread of its own.
+
+    What the server cannot take in time is left out: none of it is a result. After a failure it is left alone for a
+    while.
+    """
 
     def __init__(self) -> None:
         self._logger = get_run_logger()
         self._calls: queue.Queue[Callable[[], object] | None] = queue.Queue(WAITING_CALLS)
         self._quiet_until = 0.0
-        # The run that artifacts belong to stands in the context.
-        self._thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._work,), name="teller", daemon=True
-        )
-        self._thread.start()
+        self._thread = _start_thread("server-calls", self._work)
 
-    def tell(self, call: Callable[[], object]) -> None:
-        """Have `call` made some time, or not, where the server does not keep up."""
+    def submit(self, call: Callable[[], object]) -> None:
+        """Have `call` made soon, or never where the server does not keep up."""
         with contextlib.suppress(queue.Full):
             self._calls.put_nowait(call)
 
@@ -55,14 +61,15 @@ class Teller:
                 call()
             except SERVER_ERRORS as error:
                 self._quiet_until = time.monotonic() + QUIET_AFTER_FAILURE_S
-                self._logger.warning(
-                    "the server takes no artifacts (%s); tried again in a minute", type(error).__name__
-                )
+                name = type(error).__name__
+                self._logger.warning("the server takes no artifacts (%s); tried again in a minute", name)
 
 
 class CancelWatch:
-    """Notices that a flow run is being cancelled in the UI. A worker ends its runs itself; a run at a terminal has
-    nobody who would."""
+    """Notices that a flow run is cancelled in the UI and stops its stages.
+
+    A worker ends its flow runs itself; a run at a terminal has no worker.
+    """
 
     def __init__(self, flow_run: UUID | str, stopping: threading.Event) -> None:
         self._flow_run, self._stopping = UUID(str(flow_run)), stopping
@@ -71,12 +78,8 @@ class CancelWatch:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Set the event that stops the stages, as soon as somebody cancels the run."""
-        # Which server it is stands in the context.
-        thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._watch,), name="cancel-watch", daemon=True
-        )
-        thread.start()
+        """Set `stopping` as soon as somebody cancels the run."""
+        _start_thread("cancel-watch", self._watch)
         try:
             yield
         finally:

@@ -117,7 +117,7 @@ def _as_task(session: Session, stage: Stage, errors: list[BaseException]) -> Non
     @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
     def run_stage() -> State[Any]:
         try:
-            outcome = session.run_stage(stage, PrefectView.around(session.executor, stage.name))
+            outcome = session.run_stage(stage, PrefectView(session.executor.view, stage.name))
         except BaseException as error:
             ended_by.append(error)
             errors.append(error)

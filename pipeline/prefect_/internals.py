@@ -35,7 +35,11 @@ def without_heartbeat() -> dict[Any, Any]:
 
 @contextlib.contextmanager
 def stops_as_interrupts() -> Iterator[None]:
-    """Prefect answers SIGTERM inside a flow with an exception that is none of Python's; here it is `Interrupted`."""
+    """Turn the exception with which Prefect answers SIGTERM inside a flow into `Interrupted`.
+
+    `TerminationSignal` is not documented; it derives from `BaseException` alone. The exit code of a run that was
+    stopped relies on it.
+    """
     from prefect.exceptions import TerminationSignal
 
     try:

@@ -25,7 +25,7 @@ def running_server(home: Path, port: int, say: Callable[[str], None]) -> Iterato
 
     address = get_current_settings().api.url
     if address is not None:
-        with told(), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
+        with unreachable_as_error(), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
             answer.read()
         yield address
         return
@@ -56,17 +56,14 @@ def running_server(home: Path, port: int, say: Callable[[str], None]) -> Iterato
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """A server that does not answer, as one clear error."""
+def unreachable_as_error() -> Iterator[None]:
+    """Turn what a server that does not answer raises into one `ConfigError`."""
     import httpx
 
     try:
         yield
-    except (OSError, httpx.TransportError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "API" not in str(error):
-            raise
-        raise ConfigError(
-            f"the Prefect server does not answer ({type(error).__name__})",
-            where=f"PREFECT_API_URL={os.environ.get('PREFECT_API_URL', '')}",
-            fix="Start it (prefect server start), or correct the address.",
-        ) from error
+    except (OSError, httpx.TransportError) as error:
+        message = f"the Prefect server does not answer ({type(error).__name__})"
+        where = f"PREFECT_API_URL={os.environ.get('PREFECT_API_URL', '')}"
+        fix = "Start it (prefect server start), or correct the address."
+        raise ConfigError(message, where=where, fix=fix) from error

@@ -26,9 +26,8 @@ from rich.text import Text
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.prefect_.client import SERVER_ERRORS, Teller
+from pipeline.prefect_.client import SERVER_ERRORS, BackgroundCalls
 from pipeline.run.drift import alert_text
-from pipeline.run.execute import Executor
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
 from stages.harness.documents import Note, Progress
@@ -53,15 +52,10 @@ class PrefectView(View):
     def __init__(self, inner: View, stage: str) -> None:
         self.inner, self.stage = inner, stage
         self._logger = get_run_logger()
-        self._teller = Teller()
+        self._calls = BackgroundCalls()
         self._bar: UUID | None = None
-        self._printed = Printed(None)
+        self._output = StageOutput(None)
         self._logged = self._drawn = 0.0
-
-    @classmethod
-    def around(cls, executor: Executor, stage: str) -> Executor:
-        """The executor that shows this stage here too."""
-        return executor.seen_by(cls(executor.view, stage))
 
     def line(self, text: str) -> None:
         self.inner.line(text)
@@ -70,8 +64,8 @@ class PrefectView(View):
     def started(self, stage: str, log: str) -> None:
         self.inner.started(stage, log)
         self._logger.info("%s started; its complete output: %s", stage, log)
-        self._printed = Printed(Path(log))
-        self._teller.tell(self._make_bar)
+        self._output = StageOutput(Path(log))
+        self._calls.submit(self._make_bar)
 
     def event(self, stage: str, event: Note | Progress) -> None:
         self.inner.event(stage, event)
@@ -83,12 +77,10 @@ class PrefectView(View):
         text = f"{event.phase} {event.count}"
         if now - self._logged >= LOG_EVERY_S or done:
             self._logged = now
-            metrics = "  ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in event.metrics.items()
-            )
+            rounded = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in event.metrics.items()}
+            metrics = "  ".join(f"{name} {value}" for name, value in rounded.items())
             self._logger.info(f"{text}  {metrics}".rstrip())
-            if printed := self._printed.new():
+            if printed := self._output.new_lines():
                 self._logger.info("%s prints:\n%s", stage, printed)
         if event.total and (now - self._drawn >= BAR_EVERY_S or done):
             self._drawn = now
@@ -98,11 +90,11 @@ class PrefectView(View):
         self.inner.ended(stage, text)
         plain = Text.from_markup(text).plain.strip()
         self._logger.info("%s %s", stage, plain)
-        if plain.startswith("failed") and (printed := self._printed.end()):
+        if plain.startswith("failed") and (printed := self._output.last_lines()):
             self._logger.error("%s printed last:\n%s", stage, printed)
         if plain.startswith("done"):
             self._draw(100.0, f"{stage}: {plain}")
-        self._teller.close(CLOSE_S)
+        self._calls.close(CLOSE_S)
 
     def _make_bar(self) -> None:
         made = create_progress_artifact(0.0, key=f"progress-{slug(self.stage)}", description=f"{self.stage}: starting")
@@ -114,43 +106,39 @@ class PrefectView(View):
             if self._bar is not None:
                 update_progress_artifact(self._bar, percent, description=text)
 
-        self._teller.tell(draw)
+        self._calls.submit(draw)
 
 
-class Printed:
-    """What a stage's process has printed, a few lines at a time."""
+class StageOutput:
+    """What a stage's process prints into its log, a few lines at a time, without what an earlier attempt printed."""
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
-        self._offset = (
-            log.stat().st_size if log is not None and log.is_file() else 0
-        )  # an earlier attempt's lines were its own
+        self._offset = log.stat().st_size if log is not None and log.is_file() else 0
 
-    def new(self) -> str:
-        """The last lines that have come since, and how many were left out before them."""
-        if self._log is None or not self._log.is_file():
-            return ""
-        with open(self._log, "rb") as file:
-            file.seek(self._offset)
-            data = file.read(MOST_BYTES)
-            self._offset = file.seek(0, os.SEEK_END)
-        lines = _readable(data)
+    def new_lines(self) -> str:
+        """The last lines since the last call, and how many were left out before them."""
+        lines, self._offset = self._read(self._offset)
         left_out = [f"({len(lines) - NEW_LINES} lines left out)"] if len(lines) > NEW_LINES else []
         return "\n".join([*left_out, *lines[-NEW_LINES:]])
 
-    def end(self) -> str:
-        """The last lines of all."""
+    def last_lines(self) -> str:
+        """The last lines of the whole log."""
+        return "\n".join(self._read(-MOST_BYTES)[0][-LAST_LINES:])
+
+    def _read(self, start: int) -> tuple[list[str], int]:
+        """At most `MOST_BYTES` from `start`, or from so far before the end, as lines; and where the log ends.
+
+        Empty lines are left out. Of a bar that was drawn again and again the last state counts.
+        """
         if self._log is None or not self._log.is_file():
-            return ""
+            return [], self._offset
         with open(self._log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_BYTES))
-            return "\n".join(_readable(file.read())[-LAST_LINES:])
-
-
-def _readable(data: bytes) -> list[str]:
-    """Lines with something on them; of a bar that was drawn again and again, its last state."""
-    lines = (line.rpartition("\r")[2].rstrip() for line in data.decode(errors="replace").split("\n"))
-    return [line[:MOST_CHARACTERS] for line in lines if line]
+            end = file.seek(0, os.SEEK_END)
+            begin = file.seek(start if start >= 0 else max(0, end + start))
+            text = file.read(max(0, min(MOST_BYTES, end - begin))).decode(errors="replace")
+        lines = (line.rpartition("\r")[2].rstrip() for line in text.split("\n"))
+        return [line[:MOST_CHARACTERS] for line in lines if line], end
 
 
 def slug(text: str) -> str:
@@ -162,9 +150,8 @@ def show_report(name: str, report: Path, page: Path) -> None:
     """The report as artifacts: its text, the results as a table, the scores' picture, and where the page is."""
     data = json.loads((report / "report.json").read_text(encoding="utf-8"))
     key = slug(name)
-    create_markdown_artifact(
-        (report / "report.md").read_text(encoding="utf-8"), key=f"{key}-report", description=data["verdict"]
-    )
+    text = (report / "report.md").read_text(encoding="utf-8")
+    create_markdown_artifact(text, key=f"{key}-report", description=data["verdict"])
     rows = [
         {
             "benchmark": r["benchmark"],
@@ -177,18 +164,12 @@ def show_report(name: str, report: Path, page: Path) -> None:
         for r in data["results"]
     ]
     create_table_artifact(rows, key=f"{key}-results", description=data["verdict"])
-    create_link_artifact(
-        page.resolve().as_uri(),
-        link_text=str(page),
-        key=f"{key}-page",
-        description="The report, on the machine that made it",
-    )
+    where = "The report, on the machine that made it"
+    create_link_artifact(page.resolve().as_uri(), link_text=str(page), key=f"{key}-page", description=where)
     panels = re.findall(r"<svg.*?</svg>", (report / "report.html").read_text(encoding="utf-8"), re.DOTALL)
     for number, panel in enumerate(panels[:MOST_PICTURES]):
-        what = "scores with 95 % intervals" if number == 0 else f"curves {number}"
-        create_image_artifact(
-            picture(panel), key=f"{key}-{'scores' if number == 0 else f'curves-{number}'}", description=what
-        )
+        name, what = (f"curves-{number}", f"curves {number}") if number else ("scores", "scores with 95 % intervals")
+        create_image_artifact(picture(panel), key=f"{key}-{name}", description=what)
 
 
 def picture(svg: str) -> str:
@@ -214,21 +195,15 @@ def notifier(name: str | None) -> NotificationBlock | None:
 
 
 def show_alerts(config: PipelineConfig, record: RunRecord, block: NotificationBlock | None) -> None:
-    """Where a score has left its predecessor's interval: a flagged artifact, a warning in the log, and a notification,
-    if one is set up.
-
-    A notification that cannot be sent is a warning: the run is done.
-    """
+    """Say that scores have left their predecessor's intervals: by a flagged artifact, a warning in the log, and the
+    notification block, where one is set up. A notification that cannot be sent is a warning: the run is done."""
     moved = record.data.moved or []
     if not moved:
         return
     text = alert_text(config.name, record.data)
     get_run_logger().warning(text)
-    create_markdown_artifact(
-        text,
-        key=f"{slug(config.name)}-alert",
-        description=f"FLAGGED: {len(moved)} scores left their predecessor's interval",
-    )
+    flag = f"FLAGGED: {len(moved)} scores left their predecessor's interval"
+    create_markdown_artifact(text, key=f"{slug(config.name)}-alert", description=flag)
     if block is not None:
         send: Any = block.notify  # a coroutine only inside an event loop
         try:

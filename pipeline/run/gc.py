@@ -24,33 +24,33 @@ from pipeline.store.store import Artifact, Store
 SHORTEST_KEY = 4
 
 
+def whole_artifact(store: Store, program: str, key: str, fix: str = "The next run makes it again.") -> Artifact:
+    """The artifact PROGRAM/KEY, checked. Raises `StoreError` where it is damaged or gone."""
+    looked_up = store.find(program, key)
+    if looked_up.artifact is None:
+        damage = looked_up.damage or "it is gone from the store"
+        raise StoreError(damage, where=f"{program}/{key[:12]}", fix=fix)
+    return looked_up.artifact
+
+
 def find_artifact(store: Store, name: str) -> Artifact:
-    """The whole artifact that a word on the command line means. Raises `ConfigError` for none or several, `StoreError`
-    for damage."""
-    matching = [
-        (program, key) for program, key, _ in store.artifacts() if key.startswith(name) and len(name) >= SHORTEST_KEY
-    ]
+    """The artifact that a word on the command line means, checked. Raises `ConfigError` for none or several,
+    `StoreError` for one that is damaged."""
+    matching = []
+    if len(name) >= SHORTEST_KEY:
+        matching = [(program, key) for program, key, _ in store.artifacts() if key.startswith(name)]
     if len(matching) > 1:
         raise ConfigError(f"{name!r} stands for {len(matching)} artifacts", fix="Give more of the key: vcore store ls")
-    if not matching:
-        run, _, stage = name.rpartition(":")
-        record = load_run(find_run(store.home, run or "latest"))
-        made = {entry.name: entry for entry in record.stages}
-        if stage not in made:
-            known = ", ".join(made) or "none"
-            raise ConfigError(
-                f"{name!r} is no key of this store, and run {record.id} has no stage {stage!r}; it has {known}"
-            )
-        matching = [(stage.partition(".")[0], made[stage].key)]
-    found = store.find(*matching[0])
-    if found.artifact is None:
-        program, key = matching[0]
-        raise StoreError(
-            found.damage or "it is gone from the store",
-            where=f"{program}/{key[:12]}",
-            fix="The next run makes it again.",
-        )
-    return found.artifact
+    if matching:
+        return whole_artifact(store, *matching[0])
+    run, _, stage = name.rpartition(":")
+    record = load_run(find_run(store.home, run or "latest"))
+    keys = {entry.name: entry.key for entry in record.stages}
+    if stage not in keys:
+        known = ", ".join(keys) or "none"
+        message = f"{name!r} is no key of this store, and run {record.id} has no stage {stage!r}; it has {known}"
+        raise ConfigError(message)
+    return whole_artifact(store, stage.partition(".")[0], keys[stage])
 
 
 def export(artifact: Artifact, target: Path) -> int:
@@ -115,25 +115,11 @@ def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_by
     or that failed or was killed, keeps what it made besides, until a whole one follows. With `max_bytes` artifacts go
     only until the store is no larger. Interrupted attempts that have saved a state stay: a run resumes from them.
     """
-    runs = list_runs(store.home)
-    by_name: dict[str, list[RunRecordDocument]] = {}
-    for record in runs:
-        by_name.setdefault(record.name, []).append(record)
-    kept = [r for records in by_name.values() for r in _last(records, keep_last)]
-    kept += [
-        r for r in runs if r.status == "running" or any(fnmatch.fnmatch(r.name, pattern) for pattern in keep_named)
-    ]
-    needed = {stage.key for record in kept for stage in record.stages}
-    needed |= {planned.key for record in kept for planned in record.plan if planned.key}
-
-    removals = [
-        Removal("trash", folder, _size(folder), "set aside") for folder in sorted((store.home / "trash").glob("*"))
-    ]
-    removals += [
-        removal
-        for folder in sorted((store.home / "work").glob("*/*"))
-        if (removal := _leftover(store, folder)) is not None
-    ]
+    needed = _needed(list_runs(store.home), keep_last, keep_named)
+    trash = sorted((store.home / "trash").glob("*"))
+    removals = [Removal("trash", folder, _size(folder), "set aside") for folder in trash]
+    attempts = sorted((store.home / "work").glob("*/*"))
+    removals += [removal for folder in attempts if (removal := _leftover(store, folder)) is not None]
     artifacts = [(folder.stat().st_mtime, program, key, folder) for program, key, folder in store.artifacts()]
     total = sum(_size(folder) for *_, folder in artifacts)
     for _, program, key, folder in sorted(artifacts):
@@ -143,6 +129,17 @@ def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_by
         total -= size
         removals.append(Removal(f"{program}/{key[:12]}", folder, size, "no kept run needs it", program, key))
     return removals
+
+
+def _needed(runs: list[RunRecordDocument], keep_last: int, keep_named: tuple[str, ...]) -> set[str]:
+    """The keys of what the kept runs have made and planned."""
+    by_name: dict[str, list[RunRecordDocument]] = {}
+    for record in runs:
+        by_name.setdefault(record.name, []).append(record)
+    keep = [record for records in by_name.values() for record in _last(records, keep_last)]
+    keep += [r for r in runs if r.status == "running" or any(fnmatch.fnmatch(r.name, p) for p in keep_named)]
+    planned = {entry.key for record in keep for entry in record.plan if entry.key}
+    return planned | {entry.key for record in keep for entry in record.stages}
 
 
 def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:
@@ -175,9 +172,8 @@ def _last(records: list[RunRecordDocument], count: int) -> list[RunRecordDocumen
     """Of one pipeline's runs, the last so many whole ones, and what came after the last of them."""
     if count == 0:
         return []
-    whole = [
-        i for i, r in enumerate(records) if r.status == "done" and any(stage.name == "report" for stage in r.stages)
-    ]
+    ended = [i for i, record in enumerate(records) if record.status == "done"]
+    whole = [i for i in ended if any(stage.name == "report" for stage in records[i].stages)]
     return [records[i] for i in whole[-count:]] + records[whole[-1] + 1 if whole else 0 :]
 
 

@@ -1,4 +1,4 @@
-"""The record of every run: what was asked, what each stage did, where the report is.
+"""The record of every run: what it was asked for, what became of each stage, and a copy of the report.
 
 A run holds a lock on its folder while it lives, which the kernel frees however it ends: a record that says `running`
 and whose lock is free is that of a run that was killed.
@@ -6,8 +6,10 @@ and whose lock is free is that of a run that was killed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import shutil
@@ -38,7 +40,7 @@ class RunRecord:
     data: RunRecordDocument
     config: dict[str, Any]
     say: Callable[[str], None] = dataclasses.field(default=lambda line: None, repr=False)
-    """Where to tell the user what stops nothing."""
+    """Is called with warnings for the user."""
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
     _alive: TextIO | None = dataclasses.field(default=None, repr=False)
 
@@ -53,15 +55,7 @@ class RunRecord:
     ) -> RunRecord:
         """Open the record of a run that begins. Raises `OSError` where it cannot be written."""
         started = datetime.datetime.now(datetime.UTC)
-        folder = home / "runs" / f"{started:%Y%m%d-%H%M%S}-{config.name}"
-        suffix = 1
-        while True:
-            try:
-                folder.mkdir(parents=True)
-                break
-            except FileExistsError:
-                suffix += 1
-                folder = folder.with_name(f"{started:%Y%m%d-%H%M%S}-{config.name}-{suffix}")
+        folder = _new_folder(home / "runs", f"{started:%Y%m%d-%H%M%S}-{config.name}")
         data = RunRecordDocument(
             id=folder.name,
             name=config.name,
@@ -99,8 +93,11 @@ class RunRecord:
             self.save()
 
     def end(self, status: str, error: str | None = None) -> None:
-        """`status`: done, failed or interrupted. A failure that cannot be written down, on a full disk, is said and
-        nothing more: the run has an error of its own, and its record reads as that of a killed run."""
+        """Record how the run ended: `done`, `failed` or `interrupted`.
+
+        A failure that cannot be written down, on a full disk, is a warning: the run has an error of its own, and its
+        record reads as that of a killed run.
+        """
         self.data.status, self.data.error = status, error
         self.data.ended = utc_now()
         try:
@@ -113,17 +110,16 @@ class RunRecord:
             if self._alive is not None:
                 self._alive.close()
 
-    def keep_report(self, artifact: Path) -> Path:
-        """Copy the report next to the run record, and return the page to open.
+    def keep_report(self, artifact: Path) -> None:
+        """Copy the report beside the record.
 
-        The copy of report.json also says what the stages read from outside the store, so that it is enough to run the
-        result again on the same data, wherever the file is taken.
+        The copy of report.json also says what the stages read from outside the store, so that it alone is enough to
+        reproduce the result on the same data, wherever the file is taken.
         """
         for name in ("report.md", "report.html"):
             shutil.copyfile(artifact / name, self.folder / name)
         report = json.loads((artifact / "report.json").read_text(encoding="utf-8"))
         write_json(self.folder / "report.json", {**report, "outside": self.data.to_json()["outside"]})
-        return self.folder / "report.html"
 
     def compare_with_predecessor(self) -> None:
         """Note in the record which scores left the interval they had in the run of this pipeline before."""
@@ -133,20 +129,28 @@ class RunRecord:
         self.data.moved = moved_scores(before[1].results, report.results) if before is not None else []
 
     def save(self) -> None:
-        """Write run.json. A folder that was removed while the run goes on is made again: what it computes must not be
-        lost by that."""
+        """Write run.json; and make its folder again where that was removed: what the run computes must not be lost."""
         if not self.folder.is_dir():
             self.folder.mkdir(parents=True)
             self._begin()
-            self.say(
-                f"[yellow]the record's folder {self.folder} was removed while the run goes on; it is made again[/]"
-            )
+            text = f"the record's folder {self.folder} was removed while the run goes on; it is made again"
+            self.say(f"[yellow]{text}[/]")
         self.data.write(self.folder / "run.json")
 
 
+def _new_folder(parent: Path, name: str) -> Path:
+    """A folder of that name that did not exist, with a number added where one did."""
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            folder = parent / (name if number == 1 else f"{name}-{number}")
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("numbers do not end")
+
+
 def read_run(folder: Path) -> RunRecordDocument | None:
-    """The record of a run, or None where it cannot be read. Of a run that ended without a word the status is
-    `killed`."""
+    """The record of a run, or None where it cannot be read. Its status is `killed` where its process has gone without
+    writing how it ended."""
     record = RunRecordDocument.read(folder / "run.json")
     if record is not None and record.status == "running" and not _alive(folder):
         record.status = "killed"
@@ -157,15 +161,14 @@ def load_run(folder: Path) -> RunRecordDocument:
     """As `read_run`. Raises `ConfigError` where the record cannot be read."""
     record = read_run(folder)
     if record is None:
-        raise ConfigError(
-            "the record of this run cannot be read", where=str(folder / "run.json"), fix="Name another run: vcore runs"
-        )
+        where, fix = str(folder / "run.json"), "Name another run: vcore runs"
+        raise ConfigError("the record of this run cannot be read", where=where, fix=fix)
     return record
 
 
 def _alive(folder: Path) -> bool:
-    """Whether the run's process is there, on whatever machine that shares the home: it holds the lock. Where that
-    cannot be seen: yes."""
+    """Whether the run's process lives and holds the lock, on any machine that shares the home; yes where that cannot
+    be seen."""
     try:
         with open(folder / LOCK, encoding="utf-8") as file:
             return not try_lock(file, shared=True)
@@ -194,16 +197,14 @@ def find_run(home: Path, name: str) -> Path:
     folders = _folders(home)
     if name == "latest" and folders:
         return folders[-1]
-    matching = [folder for folder in folders if folder.name == name] or [
-        folder for folder in folders if folder.name.startswith(name)
-    ]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        raise ConfigError(
-            f"{name!r} stands for {len(matching)} runs", fix="One of: " + ", ".join(f.name for f in matching[-5:])
-        )
-    raise ConfigError(f"there is no run {name!r} in {home / 'runs'}", fix="List them with: vcore runs")
+    exact = [folder for folder in folders if folder.name == name]
+    matching = exact or [folder for folder in folders if folder.name.startswith(name)]
+    if not matching:
+        raise ConfigError(f"there is no run {name!r} in {home / 'runs'}", fix="List them with: vcore runs")
+    if len(matching) > 1:
+        known = ", ".join(folder.name for folder in matching[-5:])
+        raise ConfigError(f"{name!r} stands for {len(matching)} runs", fix=f"One of: {known}")
+    return matching[0]
 
 
 def report_of(run: Path) -> Path:
@@ -211,20 +212,16 @@ def report_of(run: Path) -> Path:
     file = run / "report.json"
     if not file.is_file():
         record = load_run(run)
-        why = (
-            "it ran only a part of the pipeline"
-            if record.status == "done"
-            else f"it did not end (status: {record.status})"
-        )
+        part, cut = "it ran only a part of the pipeline", f"it did not end (status: {record.status})"
+        why = part if record.status == "done" else cut
         raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Continue it first: {record.command}")
     return file
 
 
 def outside_of(report: dict[str, Any], home: Path) -> dict[str, Any]:
-    """What a run's stages read from outside: as its report.json says, else (older records) as the manifests say that
-    are still in `home`.
+    """What a run's stages read from outside, by label: {hub, commit} or {sha256}. Empty where nothing is known.
 
-    Label -> {hub, commit} or {sha256}; empty where nothing is known, or nothing was read.
+    A report.json of an older version does not say it; the manifests do, as far as they are still in `home`.
     """
     if "outside" in report:
         return dict(report["outside"])

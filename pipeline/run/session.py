@@ -1,5 +1,4 @@
-"""One invocation of a pipeline: its config, plan, executor and run record. The flow and the CLI both work on a
-`Session`."""
+"""One invocation of a pipeline, which the CLI and the Prefect flow work on: its plan, executor and run record."""
 
 from __future__ import annotations
 
@@ -14,7 +13,6 @@ from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
 from pipeline.core.signals import asked_to_stop
-from pipeline.plan.code import code_of
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
@@ -29,15 +27,14 @@ from pipeline.store.store import Store
 class Session:
     """A planned and checked run. Create it with `prepare`, then hand it to `pipeline.prefect_.run.run`."""
 
+    path: Path
+    """The config's file."""
+    overrides: tuple[str, ...]
     config: PipelineConfig
     store: Store
     plan: list[Planned]
-    stages: list[Stage]
     executor: Executor
     record: RunRecord
-    path: Path
-    overrides: tuple[str, ...]
-    options: Options
 
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
@@ -46,19 +43,29 @@ class Session:
         decider, plan = _planned(path, overrides, options, running=True)
         config, store = decider.config, decider.store
         trainer_options.check_values(plan, store.home / "cache")
-        stages = [planned.stage for planned in plan]
         command = command_line(path, overrides, options)
-        executor = Executor(decider, view, command=command)
         with _disk_errors(store.home, "the run's record"):
             record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
-        return cls(config, store, plan, stages, executor, record, path, tuple(overrides), options)
+        return cls(path, tuple(overrides), config, store, plan, Executor(decider, view, command=command), record)
+
+    @property
+    def options(self) -> Options:
+        """The command line's choices."""
+        return self.executor.decider.options
 
     @property
     def nothing_to_do(self) -> bool:
+        """Whether every stage is in the store or on the mirror, by the plan."""
         return all(planned.state == "HIT" for planned in self.plan)
 
     @property
+    def nothing_ran(self) -> bool:
+        """Whether no stage that has ended was computed."""
+        return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
+
+    @property
     def report_folder(self) -> Path | None:
+        """The report's artifact; None where the run has none, or not yet."""
         outcome = self.executor.outcomes.get("report")
         return outcome.artifact.folder if outcome else None
 
@@ -87,62 +94,42 @@ class Session:
             raise
 
     def finish(self) -> None:
-        """What is left when every stage has its artifact: a copy of the report, and a look at the scores of the run
-        before. Once."""
-        if self.report_folder is None or self.record.data.moved is not None:
-            return
-        self.record.keep_report(self.report_folder)
-        self.record.compare_with_predecessor()
+        """Keep a copy of the report, where there is one, and compare its scores with those of the run before. Once."""
+        if self.report_folder is not None and self.record.data.moved is None:
+            self.record.keep_report(self.report_folder)
+            self.record.compare_with_predecessor()
 
     @property
     def tags(self) -> list[str]:
-        """For Prefect's UI."""
-        return [
-            f"config:{self.config.name}",
-            f"seed:{self.config.seed}",
-            f"model:{self.config.model.rsplit('/', 1)[-1]}",
-        ]
-
-    @property
-    def nothing_ran(self) -> bool:
-        """Whether every stage was found."""
-        return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
+        """What the run is filtered by in Prefect's UI."""
+        model = self.config.model.rsplit("/", 1)[-1]
+        return [f"config:{self.config.name}", f"seed:{self.config.seed}", f"model:{model}"]
 
     def run_remaining(self) -> None:
-        """Every stage that has no outcome yet, without Prefect."""
-        self.run_stages(lambda stage: self.run_stage(stage, self.executor))
+        """Run every stage that has no outcome yet, without Prefect."""
+        self.run_stages(self.run_stage)
 
     def run_stages(self, run: Callable[[Stage], object]) -> None:
         """Call `run` with every stage that has no outcome yet, as many at once as the config says."""
-        left = [stage for stage in self.stages if stage.name not in self.executor.outcomes]
-        for stage in left:
-            # Known before there are threads: until 3.11.8 Python's parser counts its depth for all of them together,
-            # and two fail at times
-            # (python/cpython#106905).
-            code_of(stage.kind, stage.settings)
+        left = [planned.stage for planned in self.plan if planned.stage.name not in self.executor.outcomes]
         run_stages(left, self.config.execution.stages_at_once, run, self.executor.stopping)
 
-    def run_stage(self, stage: Stage, executor: Executor) -> StageOutcome:
-        """One stage, recorded. Called by the flow's tasks with an executor that shows it to Prefect too."""
+    def run_stage(self, stage: Stage, view: View | None = None) -> StageOutcome:
+        """Find or make one stage's artifact and record it; shown in `view` instead of the executor's own."""
         if asked_to_stop():  # and a library swallowed it
             raise Interrupted("interrupted")
         # Here and not in the caller: Prefect, through which this is called, wraps errors it does not know.
         with _disk_errors(self.store.home, f"stage {stage.name}"):
-            outcome = executor.ensure(stage)
+            outcome = self.executor.ensure(stage, view)
             self.record.stage_done(outcome)
         return outcome
 
     def continue_command(self) -> str:
-        """The command that goes on where this run ended: of what was forced, only what has not been computed yet still
-        is."""
-        left = [
-            name
-            for name in (stage.name for stage in self.stages)
-            if name in self.executor.decider.forced - self.executor.outcomes.keys()
-        ]
-        return command_line(
-            self.path, list(self.overrides), dataclasses.replace(self.options, force=tuple(left), start=None)
-        )
+        """The command that goes on where this run ended: it forces what was forced and has not been computed."""
+        left = self.executor.decider.forced - self.executor.outcomes.keys()
+        force = tuple(planned.stage.name for planned in self.plan if planned.stage.name in left)
+        options = dataclasses.replace(self.options, force=force, start=None)
+        return command_line(self.path, list(self.overrides), options)
 
     def summary(self) -> str:
         """`8 stages: 2 ran, 6 cached`"""
@@ -181,17 +168,8 @@ def _planned(path: Path, overrides: list[str], options: Options, *, running: boo
 
 def command_line(path: Path, overrides: list[str], options: Options) -> str:
     """The command that repeats this run, as one would type it."""
-    words = ["vcore", "run", str(path)]
-    for override in overrides:
-        words += ["--set", override]
-    for name in options.force:
-        words += ["--force", name]
-    if options.start:
-        words += ["--from", options.start]
-    if options.only:
-        words += ["--only", options.only]
-    if options.until:
-        words += ["--until", options.until]
-    if options.triggers != tuple(TRIGGERS):
-        words += ["--rerun-triggers", ",".join(options.triggers)]
-    return shlex.join(words)
+    triggers = ",".join(options.triggers) if options.triggers != tuple(TRIGGERS) else None
+    chosen = [("--from", options.start), ("--only", options.only), ("--until", options.until)]
+    pairs = [("--set", override) for override in overrides] + [("--force", name) for name in options.force]
+    pairs += [(option, value) for option, value in [*chosen, ("--rerun-triggers", triggers)] if value]
+    return shlex.join(["vcore", "run", str(path), *(word for pair in pairs for word in pair)])

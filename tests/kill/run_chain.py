@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.config.schema import load_config
 from pipeline.core.errors import UserError
 from pipeline.core.signals import stop_on_signals
-from pipeline.plan.decide import Decider, Options
+from pipeline.plan.decide import Decider
 from pipeline.plan.graph import Input, Stage
 from pipeline.plan.planning import Planned
 from pipeline.prefect_.run import run
@@ -36,8 +36,8 @@ STAGES = [
 
 
 def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
-    """A session over the chain stages, as `Session.prepare` makes one over a config's. An empty plan has nothing to do,
-    so no Prefect."""
+    """A session over the chain's stages, as `Session.prepare` makes one over a config's. By a plan in which every stage
+    is cached it runs without Prefect."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "chain.yaml").write_text(CONFIG)
     config = load_config(
@@ -49,9 +49,9 @@ def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
         for stage in STAGES
     ]
     executor = Executor(Decider(config, store, stages=stages), View(), command="run_chain")
-    planned = [Planned(stage, "RUN", "never run") for stage in stages] if flow else []
+    planned = [Planned(stage, "RUN" if flow else "HIT", "") for stage in stages]
     record = RunRecord.start(home, config, "run_chain", [])
-    return Session(config, store, planned, stages, executor, record, home / "chain.yaml", (), Options())
+    return Session(home / "chain.yaml", (), config, store, planned, executor, record)
 
 
 def main() -> None:

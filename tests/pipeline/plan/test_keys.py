@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config.schema import load_config
 from pipeline.plan import code
-from pipeline.plan.code import code_of
+from pipeline.plan.code import code_now, code_of
 from pipeline.plan.graph import Stage, build_graph
 
 LISTS = Path(__file__).with_name("key_files")
@@ -67,8 +67,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     kinds = stages(tmp_path)
 
     def digests() -> dict[str, dict[str, str]]:
-        code.source_digests.cache_clear()
-        return {name: code_of(stage.kind, stage.settings) for name, stage in kinds.items()}
+        return {name: code_now(stage.kind, stage.settings) for name, stage in kinds.items()}
 
     monkeypatch.setattr(code, "ROOT", root)
     before = digests()
@@ -81,8 +80,7 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (root / file).write_text(text, encoding="utf-8")
         return {name for name in kinds if after[name] != before[name]}
 
-    yield changed
-    code.source_digests.cache_clear()
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -113,9 +111,15 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             "evaluation/statistics.py", "_MOST_STEPS = 5_", "_MOST_STEPS = 6_", {"report"}, id="a bound of a test"
         ),
         pytest.param(
-            "evaluation/benchmarks/maths/aime24.py", '("I", "II")', '("II", "I")', {"data"}, id="a benchmark that is used"
+            "evaluation/benchmarks/maths/aime24.py",
+            '("I", "II")',
+            '("II", "I")',
+            {"data"},
+            id="a benchmark that is used",
         ),
-        pytest.param("evaluation/benchmarks/code/mbpp.py", "\nSIZE = 500", "\nSIZE = 501", set(), id="one that is not used"),
+        pytest.param(
+            "evaluation/benchmarks/code/mbpp.py", "\nSIZE = 500", "\nSIZE = 501", set(), id="one that is not used"
+        ),
         pytest.param(
             "stages/training/settings.py", "rank: int = identity(8", "rank: int = identity(16", set(), id="a default"
         ),

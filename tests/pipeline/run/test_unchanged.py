@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -13,11 +14,15 @@ from pipeline.core.errors import StageFailed
 from pipeline.launch.process import Launch
 from pipeline.plan import code
 from pipeline.plan.decide import Decider, Options
+from pipeline.plan.graph import Stage
+from pipeline.plan.keys import KeyMaker
 from pipeline.run import execute
 from pipeline.run.execute import Executor
 from pipeline.run.session import Session
 from pipeline.run.view import View
 from pipeline.store.store import Store
+from stages.difficulty.settings import DifficultySettings
+from stages.difficulty.stage import STAGE as DIFFICULTY
 from stages.harness.documents import Spec, StageResult
 from tests.pipeline.helpers import config
 
@@ -29,6 +34,17 @@ def pairs(tmp_path: Path) -> Path:
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"prompt": "1 + 1?", "completion": "2"}\n')
     return file
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of our sources, to be edited, which keys are made of."""
+    root = tmp_path / "checkout"
+    for package in ("stages", "evaluation"):
+        shutil.copytree(code.ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", root)
+    monkeypatch.setattr(code, "_first_digests", functools.cache(code.source_digests))
+    return root
 
 
 def overrides(tmp_path: Path, pairs: Path) -> list[str]:
@@ -64,15 +80,16 @@ def test_data_that_changed_after_the_plan_is_refused(
     session = Session.prepare(tmp_path / "small.yaml", overrides(tmp_path, pairs), Options(), View())
     append(pairs)
     with (
-        pytest.raises(StageFailed, match=r"data.sft.0 changed after this run was planned") as caught,
+        pytest.raises(StageFailed, match=r"data.sft.0 \(.*pairs.jsonl\) changed after this run was planned") as caught,
         session.recorded(),
     ):
         session.run_remaining()
     assert "planned anew" in caught.value.fix
+    assert caught.value.exit_code == 1
     assert started == []
     assert list(session.store.artifacts()) == []
     recorded = json.loads((session.record.folder / "run.json").read_text())
-    assert recorded["plan"][0]["key"] == session.executor.decider.decide(session.stages[0], {}).key
+    assert recorded["plan"][0]["key"] == session.executor.decider.decide(session.plan[0].stage, {}).key
     assert recorded["status"] == "failed"
 
 
@@ -82,7 +99,7 @@ def test_data_that_changes_while_a_stage_reads_it_is_not_published(
     stage_program(monkeypatch, meanwhile=lambda: append(pairs))
     settings = config(tmp_path, *overrides(tmp_path, pairs))
     decider = Decider(settings, Store(settings.home_folder))
-    with pytest.raises(StageFailed, match=r"data.sft.0 changed"):
+    with pytest.raises(StageFailed, match=r"data.sft.0 \(.*\) changed"):
         Executor(decider, View(), command="").ensure(decider.stages[0])
     assert list(decider.store.artifacts()) == []
 
@@ -97,14 +114,9 @@ def test_a_file_that_is_written_again_with_the_same_content_stops_nothing(
 
 
 def test_a_source_file_edited_during_a_run_starts_no_stage_under_the_old_key(
-    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pairs: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "checkout"
-    for package in ("stages", "evaluation"):
-        shutil.copytree(code.ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code, "ROOT", root)
-    code.source_digests.cache_clear()
-    edited = root / "stages" / "base" / "make" / "corpus.py"
+    edited = checkout / "stages" / "base" / "make" / "corpus.py"
 
     def edit() -> None:
         edited.write_text(edited.read_text().replace("FACTS_PER_DOCUMENT = 12", "FACTS_PER_DOCUMENT = 13"))
@@ -118,7 +130,50 @@ def test_a_source_file_edited_during_a_run_starts_no_stage_under_the_old_key(
     with pytest.raises(StageFailed, match=r"stages/base/make/corpus.py changed"):
         executor.ensure(base)
     assert started == ["data"]
-    code.source_digests.cache_clear()
+
+
+@pytest.mark.parametrize("remade", ["evaluation/records.py", "evaluation/graders/added.txt"])
+def test_a_source_file_that_goes_or_comes_changes_what_a_key_stands_for(
+    tmp_path: Path, checkout: Path, remade: str
+) -> None:
+    settings = config(tmp_path)
+    difficulty = Stage("difficulty", DIFFICULTY, DifficultySettings(), {})
+    keys = KeyMaker(settings, [difficulty], Store(settings.home_folder))
+    keys.check_unchanged(difficulty)
+    file = checkout / remade
+    file.unlink() if file.exists() else file.write_text("")
+    with pytest.raises(StageFailed, match=remade):
+        keys.check_unchanged(difficulty)
+
+
+def test_a_library_that_is_replaced_during_a_run_starts_no_stage_under_the_old_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = stage_program(monkeypatch)
+    settings = config(tmp_path)
+    executor = Executor(Decider(settings, Store(settings.home_folder)), View(), command="")
+    monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
+    with pytest.raises(StageFailed, match=r"torch.* changed after this run was planned"):
+        executor.ensure(executor.decider.stages[1])
+    assert started == []
+
+
+def test_files_are_looked_at_again_before_another_attempt(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+
+    def run_process(launch: Launch, spec: Spec, on_event: Any) -> StageResult:
+        attempts.append(launch.stage)
+        append(pairs)
+        raise StageFailed(launch.stage, "the network is away", cause="network")
+
+    monkeypatch.setattr(execute, "run_process", run_process)
+    settings = config(tmp_path, *overrides(tmp_path, pairs), "execution.retry_delay_s=0.0")
+    executor = Executor(Decider(settings, Store(settings.home_folder)), View(), command="")
+    with pytest.raises(StageFailed, match=r"data.sft.0 \(.*\) changed"):
+        executor.ensure(executor.decider.stages[0])
+    assert attempts == ["data"]
 
 
 def test_a_hub_revision_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,5 +192,5 @@ def test_a_hub_revision_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.Mo
     source = "data.sft=[{hub: someone/dataset}]"
     settings = [f"home={tmp_path / 'home'}", source, "execution.device=cpu"]
     session = Session.prepare(tmp_path / "small.yaml", settings, Options(), View())
-    session.run_stage(session.stages[0], session.executor)
+    session.run_stage(session.plan[0].stage)
     assert asked == ["someone/dataset"]
