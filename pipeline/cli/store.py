@@ -1,4 +1,4 @@
-"""`vcore store`: what the store holds and whether it is whole; taking artifacts out, adopting some, removing what is not needed."""
+"""`vcore store`: what the store holds and whether it is whole; taking artifacts out, adopting and removing them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from pipeline.cli.common import (
     AsJson,
     ConfigFile,
     Home,
     Overrides,
+    argument,
     count,
+    err,
+    mib,
+    option,
     out,
+    plain_table,
     print_json,
-    told,
+    show,
     warn_of_unreadable_runs,
 )
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError
 
 app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)
 
-_ARTIFACT = "A key or its beginning, a stage of the latest run (sft), or of any run (RUN:sft)."
-ArtifactName = Annotated[str, typer.Argument(metavar="ARTIFACT", help=_ARTIFACT, show_default=False)]
+ArtifactName = Annotated[
+    str, argument("ARTIFACT", "A key or its beginning, a stage of the latest run (sft), or of any run (RUN:sft).")
+]
 
 
 @app.command("ls")
@@ -38,35 +43,19 @@ def store_ls(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
 
     rows: list[dict[str, Any]] = []
     for program, key, folder in Store.existing(home).artifacts():
-        row: dict[str, Any] = {
-            "stage": program,
-            "name": program,
-            "key": key,
-            "bytes": 0,
-            "ended": "",
-            "folder": str(folder),
-        }
         manifest = Manifest.read(folder / "manifest.json")
-        if manifest is not None:
-            size = sum(entry.size for entry in manifest.files)
-            row |= {"name": manifest.name, "bytes": size, "ended": manifest.ended}
+        row: dict[str, Any] = {"stage": program, "name": program, "key": key, "bytes": 0, "ended": ""}
+        if manifest is None:  # left to `store verify` and the next run
+            row["ended"] = "damaged: its manifest cannot be read"
         else:
-            row["ended"] = "damaged: its manifest cannot be read"  # `store verify` and the next run deal with it
-        rows.append(row)
+            row |= {"name": manifest.name, "bytes": manifest.size, "ended": manifest.ended}
+        rows.append(row | {"folder": str(folder)})
     if as_json:
         print_json(rows)
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "key", "size", "made", "folder"):
-        table.add_column(column, overflow="fold")
+    table = plain_table("stage", "key", "size", "made", "folder", fold=True)
     for row in rows:
-        table.add_row(
-            str(row["name"]),
-            str(row["key"])[:12],
-            f"{int(row['bytes']) / 2**20:.1f} MiB",
-            str(row["ended"]),
-            str(row["folder"]),
-        )
+        table.add_row(row["name"], row["key"][:12], mib(row["bytes"]), row["ended"], row["folder"])
     out.print(table)
 
 
@@ -76,16 +65,16 @@ def store_verify(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
     from pipeline.store.store import Store
 
     store = Store.existing(home)
-    found = {f"{program}/{key}": store.find(program, key, reread=True).damage for program, key, _ in store.artifacts()}
+    read = {f"{program}/{key}": store.find(program, key, reread=True).damage for program, key, _ in store.artifacts()}
     store.memo.save()
-    damaged = {name: damage for name, damage in found.items() if damage}
+    damaged = {name: damage for name, damage in read.items() if damage}
     if as_json:
-        print_json({"artifacts": len(found), "damaged": damaged})
+        print_json({"artifacts": len(read), "damaged": damaged})
     else:
         for name, damage in damaged.items():
-            out.print(f"[red]{name}: {damage}[/]", soft_wrap=True)
+            show(f"[red]{name}: {damage}[/]")
         out.print(
-            f"{len(found)} artifacts, {len(damaged)} damaged{'; the next run makes them again' if damaged else ''}"
+            f"{len(read)} artifacts, {len(damaged)} damaged{'; the next run makes them again' if damaged else ''}"
         )
     if damaged:
         raise typer.Exit(EXIT_STAGE_FAILED)
@@ -102,8 +91,9 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
     if as_json:
         print_json(manifest.to_json())
         return
-    out.print(f"[bold]{manifest.name}[/]  {found.key}\n{escape(str(found.folder))}", soft_wrap=True)
-    table = Table(box=None, pad_edge=False, show_header=False)
+    show(f"[bold]{manifest.name}[/]  {found.key}\n{escape(str(found.folder))}")
+    table = plain_table("what", "value")
+    table.show_header = False
     if manifest.adopted is not None:
         adopted = manifest.adopted
         table.add_row("adopted", escape(f"{adopted.at} from {adopted.source}: {'; '.join(adopted.differences)}"))
@@ -122,9 +112,7 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
 @app.command("export")
 def store_export(
     artifact: ArtifactName,
-    target: Annotated[
-        Path, typer.Argument(metavar="TARGET", help="A folder that does not exist yet.", show_default=False)
-    ],
+    target: Annotated[Path, argument("TARGET", "A folder that does not exist yet.")],
     home: Home = Path(".vcore"),
 ) -> None:
     """Copy an artifact out of the store, checked file by file; a checkpoint is then in TARGET/model."""
@@ -133,26 +121,22 @@ def store_export(
 
     found = find_artifact(Store.existing(home), artifact)
     size = export(found, target)
-    out.print(
-        f"{found.manifest.name} {found.key[:12]}: {size / 2**20:.1f} MiB in {escape(str(target))}", soft_wrap=True
-    )
+    show(f"{found.manifest.name} {found.key[:12]}: {mib(size)} in {escape(str(target))}")
 
 
 @app.command("gc")
 def store_gc(
     keep_last: Annotated[
-        int, typer.Option("--keep-last", min=0, help="Keep what the last so many runs of every pipeline need.")
+        int, option("--keep-last", "Keep what the last so many runs of every pipeline need.", min=0)
     ] = 1,
     keep_named: Annotated[
-        list[str] | None, typer.Option("--keep-named", help="Keep every run of the pipelines that match: 'paper-*'.")
+        list[str] | None, option("--keep-named", "Keep every run of the pipelines that match: 'paper-*'.")
     ] = None,
     max_size: Annotated[
         str | None,
-        typer.Option(
-            "--max-size", metavar="SIZE", help="Remove artifacts, oldest first, only until the store is below: 50GiB."
-        ),
+        option("--max-size", "Remove artifacts, oldest first, only until the store is below: 50GiB.", metavar="SIZE"),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would go.")] = False,
+    yes: Annotated[bool, option("--yes", "Do it; without this, only say what would go.")] = False,
     home: Home = Path(".vcore"),
     as_json: AsJson = False,
 ) -> None:
@@ -160,11 +144,9 @@ def store_gc(
     from pipeline.run.gc import collect, remove
     from pipeline.store.store import Store
 
-    store = Store.existing(home, writing=yes)
+    store, limit = Store.existing(home, writing=yes), _bytes(max_size) if max_size else None
     warn_of_unreadable_runs(home, "; what only that run needs is not kept")
-    removals = collect(
-        store, keep_last=keep_last, keep_named=tuple(keep_named or ()), max_bytes=_bytes(max_size) if max_size else None
-    )
+    removals = collect(store, keep_last=keep_last, keep_named=tuple(keep_named or ()), max_bytes=limit)
     size = sum(removal.bytes for removal in removals)
     freed, busy = remove(store, removals) if yes else (0, [])
     if as_json:
@@ -172,42 +154,33 @@ def store_gc(
         print_json({"removals": rows, "bytes": size, "removed": yes, "bytes_freed": freed, "in_use": busy})
         return
     for removal in removals:
-        out.print(f"{removal.bytes / 2**20:>10.1f} MiB  {removal.what:<24} {removal.reason}", soft_wrap=True)
+        show(f"{removal.bytes / 2**20:>10.1f} MiB  {removal.what:<24} {removal.reason}")
     if yes:
-        out.print(f"{freed / 2**20:.1f} MiB freed" + "".join(f"; {name} is in use and stays" for name in busy))
+        out.print(f"{mib(freed)} freed" + "".join(f"; {name} is in use and stays" for name in busy))
     else:
-        out.print(
-            f"{count(len(removals), 'folder')}, {size / 2**20:.1f} MiB" + ("; --yes removes them" if removals else "")
-        )
+        out.print(f"{count(len(removals), 'folder')}, {mib(size)}" + ("; --yes removes them" if removals else ""))
 
 
 @app.command("adopt")
 def store_adopt(
     config: ConfigFile,
-    stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="The stage that should not be computed.", show_default=False)
-    ],
+    stage: Annotated[str, argument("STAGE", "The stage that should not be computed.")],
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="SOURCE", help="A checkpoint folder, or an artifact. Default: what this stage made last."
-        ),
+        option("--from", "A checkpoint folder, or an artifact. Default: what this stage made last.", metavar="SOURCE"),
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Accept an existing artifact, or a checkpoint from elsewhere, as what a stage would make now. Recorded as adopted."""
+    """Accept an existing artifact, or a checkpoint from elsewhere, for what a stage would make. Recorded as adopted."""
     from pipeline.config.schema import load_config
     from pipeline.run.adopt import adopt
     from pipeline.store.store import Store
 
     settings = load_config(config, overrides or [])
-    artifact, differing = adopt(
-        settings, Store(settings.home_folder), stage, source, lambda line: told.print(escape(line), soft_wrap=True)
-    )
-    out.print(
-        f"{stage} is now {artifact.key[:12]}, adopted although {escape('; '.join(differing) or 'its artifact was gone')}",
-        soft_wrap=True,
-    )
+    store = Store(settings.home_folder)
+    artifact, differing = adopt(settings, store, stage, source, lambda line: err.print(escape(line), soft_wrap=True))
+    why = escape("; ".join(differing) or "its artifact was gone")
+    show(f"{stage} is now {artifact.key[:12]}, adopted although {why}")
 
 
 def _bytes(text: str) -> int:

@@ -80,7 +80,7 @@ def export(artifact: Artifact, target: Path) -> int:
         raise StoreError(f"cannot write {target}: {error.strerror or error}", where="TARGET") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return sum(entry.size for entry in artifact.manifest.files)
+    return artifact.manifest.size
 
 
 def copy(source: Path, target: Path) -> None:

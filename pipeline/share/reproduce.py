@@ -39,10 +39,10 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
             if not (run / "report.json").exists() and (run / "manifest.json").exists()
             else "report.json"
         )
-    record = _read(path)
+    record = read_report(path)
     if {"preimage", "key", "files"} <= record.keys():
         path = _report_with(record["stage"], record["key"], path, home)
-        record, run = _read(path), path.parent
+        record, run = read_report(path), path.parent
     missing = [field for field in NEEDED if field not in record]
     if missing:
         raise ConfigError(
@@ -54,7 +54,7 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
     return record, f"{record['title']}-seed-{record['seed']}".replace("/", "-")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_report(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -68,7 +68,7 @@ def _report_with(program: str, key: str, file: Path, home: Path) -> Path:
     """The report.json of the last run that ended with a manifest's artifact: beside it (as `vcore push` puts it), or of its home."""
     found: list[Path] = []
     beside = file.parent / "report.json"
-    if beside.is_file() and key in (stage.get("key") for stage in _read(beside).get("stages", [])):
+    if beside.is_file() and key in (stage.get("key") for stage in read_report(beside).get("stages", [])):
         return beside
     folder = file.resolve().parent  # HOME/store/STAGE/KEY
     homes = [folder.parents[2]] if folder.parts[-3:] == ("store", program, key) else []

@@ -172,6 +172,11 @@ class Manifest(ManifestDraft):
             given | {"files": [file.to_json() for file in files], "digest": content_digest(files)}
         )
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
     def draft(self) -> ManifestDraft:
         """The manifest without its files, for an artifact that is published again."""
         return ManifestDraft.model_validate(self.model_dump(exclude_unset=True, exclude={"files", "digest"}))

@@ -54,8 +54,8 @@ def test_build_tags_do_not_matter() -> None:
 def test_this_environment_is_well(tmp_path: Path) -> None:
     """As a user runs it. Offline is a warning, and nothing that computes is imported in the doctor's own process."""
     watch = (
-        "import sys, pipeline.cli; sys.argv = ['vcore', 'doctor', '--json', '--home', sys.argv[1]]\n"
-        "try: pipeline.cli.main()\n"
+        "import sys, pipeline.cli.app; sys.argv = ['vcore', 'doctor', '--json', '--home', sys.argv[1]]\n"
+        "try: pipeline.cli.app.main()\n"
         "finally: print(sorted({'torch', 'vllm', 'trl', 'transformers'} & set(sys.modules)), file=sys.stderr)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}

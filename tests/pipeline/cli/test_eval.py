@@ -77,10 +77,12 @@ def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--benchmarks", "word_problem"), "no benchmark 'word_problem'; did you mean 'word_problems'"),
-        (("--benchmarks", "aime24", "--engine", "none"), "generate.engine: Input should be 'vllm' or 'transformers'"),
-        (("--benchmarks", "aime24", "--samples", 4), "greedy samples of a problem would all be the same"),
-        (("--benchmarks", "word_problems"), "is generated; say how many problems"),
+        (("--benchmarks", "word_problem"), "^--benchmarks: .*no benchmark 'word_problem'; did you mean 'word_problems'"),
+        (("--benchmarks", "aime24", "--engine", "none"), "^--engine: .*Input should be 'vllm' or 'transformers'"),
+        (("--benchmarks", "aime24", "--samples", 4), "^--samples: .*greedy samples of a problem would all be the same"),
+        (("--benchmarks", "aime24", "--samples", 0, "--temperature", -1), "^--samples: [^\\n]*\\n--temperature: "),
+        (("--benchmarks", "word_problems"), "^--problems: .*is generated; say how many problems"),
+        (("--benchmarks", "aime24", "--set", "sft.x=1"), "^--set sft.x=1: "),
         (("--benchmarks", "aime24", "--data", "/nowhere", "--show-prompt", 1), "does not exist"),
     ],
 )

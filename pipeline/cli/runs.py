@@ -1,0 +1,133 @@
+"""Commands of `vcore` about one run: `run` and `plan`, and about those that were: `runs` and `show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.markup import escape
+
+from pipeline.cli.common import (
+    AsJson,
+    ConfigFile,
+    Force,
+    From,
+    Home,
+    Only,
+    Overrides,
+    Triggers,
+    Until,
+    argument,
+    count,
+    option,
+    options,
+    out,
+    plain_table,
+    print_json,
+    print_results,
+    print_run,
+    show,
+    warn_of_unreadable_runs,
+)
+from pipeline.core.signals import stop_on_signals
+
+COLOURS = {"HIT": "cyan", "RUN": "green", "RESUME": "yellow", "WAIT": "magenta"}
+
+
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    force: Force = None,
+    start: From = None,
+    only: Only = None,
+    until: Until = None,
+    triggers: Triggers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline: every stage that is not cached, then a table and a report."""
+    from pipeline.prefect_.run import run as run_session
+    from pipeline.run.session import Session
+    from pipeline.run.view import View
+
+    stop_on_signals()
+    with View() as view:
+        session = Session.prepare(config, overrides or [], options(force, start, only, until, triggers), view)
+        stages = count(len(session.plan), "stage")
+        waiting = sum(planned.state != "HIT" for planned in session.plan)
+        view.line(
+            f"[bold]{session.config.name}[/]  {stages}, {waiting} to compute, store {session.store.home / 'store'}"
+        )
+        run_session(session)
+    print_run(session, as_json)
+
+
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    force: Force = None,
+    start: From = None,
+    only: Only = None,
+    until: Until = None,
+    triggers: Triggers = None,
+    estimated: Annotated[
+        bool, option("--estimate", "Say what memory each GPU stage needs, from the model's config alone, instead.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run would do and why: HIT, RUN, RESUME or WAIT for every stage."""
+    if estimated:
+        from pipeline.cli.estimate import print_estimate
+
+        print_estimate(config, overrides or [], as_json)
+        return
+    from pipeline.run.session import plan_only
+
+    _, store, planned = plan_only(config, overrides or [], options(force, start, only, until, triggers))
+    if as_json:
+        print_json({"home": str(store.home), "stages": [p.as_json() for p in planned]})
+        return
+    table = plain_table("stage", "state", "key", "last time", "why", fold=True)
+    for p in planned:
+        seconds = f"{p.last_seconds:.1f} s" if p.last_seconds is not None else ""
+        table.add_row(p.stage.name, f"[{COLOURS[p.state]}]{p.state}[/]", (p.key or "")[:12], seconds, escape(p.reason))
+    out.print(table)
+
+
+def list_recorded(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:
+    """List the runs recorded below HOME."""
+    from pipeline.run.record import list_runs
+
+    warn_of_unreadable_runs(home)
+    records = list_runs(home)
+    if as_json:
+        print_json([record.to_json() for record in records])
+        return
+    table = plain_table("run", "status", "started", "stages")
+    for record in records:
+        states = [stage.state for stage in record.stages]
+        stages = f"{states.count('ran')} ran, {states.count('cached')} cached"
+        table.add_row(record.id, record.status, record.started, stages)
+    out.print(table if records else f"no runs in {home / 'runs'}")
+
+
+def show_run(
+    name: Annotated[str, argument("RUN", "A run's id, its beginning, or `latest`.")] = "latest",
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: its stages, results and report."""
+    from pipeline.run.record import find_run, load_run
+
+    folder = find_run(home, name)
+    record = load_run(folder)
+    if as_json:
+        print_json(record.to_json())
+        return
+    show(f"[bold]{record.id}[/]  {record.status}\n{escape(record.command)}")
+    if record.error:
+        show(f"[red]{escape(record.error)}[/]")
+    for stage in record.stages:
+        show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {stage.folder}")
+    if (folder / "report.json").is_file():
+        print_results(folder)
+        show(f"\nReport: {folder / 'report.html'}")

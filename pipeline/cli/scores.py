@@ -1,0 +1,175 @@
+"""`vcore score` and `vcore compare`: generations and scores from anywhere. They need no pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from evaluation.comparison import Comparison, Measured, read_measured
+from evaluation.comparison import compare as compare_measured
+from evaluation.records import write_jsonl
+from pipeline.cli.common import AsJson, Home, argument, interval, option, out, print_json, show
+from pipeline.core.errors import ConfigError, StageFailed
+
+_SCORES = (
+    "A scores file, the folder or key of a score artifact, or a run "
+    "(latest:sft is the SFT checkpoint of the latest run)."
+)
+
+
+def compare(
+    before: Annotated[str, argument("A", _SCORES)],
+    after: Annotated[str, argument("B", "What is compared with A, in the same forms.")],
+    home: Home = Path(".vcore"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare two scores on the same problems: the difference B - A, its 95 % interval, and whether there is one."""
+    old, new = _read_scores(home, before), _read_scores(home, after)
+    common = [name for name in old if name in new]
+    if not common:
+        raise ConfigError(f"no benchmark in common: {before} has {', '.join(old)}; {after} has {', '.join(new)}")
+    try:
+        comparisons = [compare_measured(name, before, after, old[name], new[name]) for name in common]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    unknown = [name for name in common if old[name].protocol is None or new[name].protocol is None]
+    alone = sorted(old.keys() ^ new.keys())
+    if as_json:
+        rows = [_as_json(c) | {"protocol_known": c.benchmark not in unknown} for c in comparisons]
+        print_json({"before": before, "after": after, "comparisons": rows, "not_compared": alone})
+        return
+    for c in comparisons:
+        show(escape(_line(c)))
+        for difference in c.protocols:
+            show(f"    {escape(difference)}")
+    if unknown:
+        show(f"[yellow]Sampled how is not known for {', '.join(unknown)}: a scores file tells no protocol.[/]")
+    if alone:
+        out.print(f"Not compared, on one side only: {', '.join(alone)}")
+
+
+def score(
+    benchmark: Annotated[
+        str,
+        typer.Argument(help="A benchmark's name, for example aime24; or maths, for rows that bring their own gold."),
+    ],
+    generations: Annotated[
+        Path,
+        argument("GENERATIONS.jsonl", "Full records, {problem_id, completion}, or {task_id, solution or completion}."),
+    ],
+    data: Annotated[
+        Path | None,
+        option("--data", "The benchmark's local file, or a folder with local copies.", envvar="VCORE_DATA_DIR"),
+    ] = None,
+    partial: Annotated[bool, option("--partial", "Score a file that leaves problems out.")] = False,
+    out_file: Annotated[Path | None, option("--out", "Write one verdict a line to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grade generations from anywhere; needs no model and no GPU."""
+    from stages.harness.context import StageError
+    from stages.score.files import score_file
+
+    if out_file is not None:
+        _check_writable(out_file, [path for path in (generations, data) if path is not None])
+    try:
+        metrics, scores = score_file(benchmark, generations, data, partial)
+    except StageError as error:
+        raise StageFailed("score", error.message, fix=error.fix) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    print_json(metrics) if as_json else _print_metrics(benchmark, metrics)
+    if out_file is not None:
+        try:
+            write_jsonl(out_file, scores)
+        except OSError as error:  # a disk that is full, say: the numbers are printed by now
+            raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
+
+
+def _check_writable(path: Path, read: list[Path]) -> None:
+    """Before grading, which may take hours: `ConfigError` where the file is one of those read, or cannot be written."""
+    if any(path.exists() and one.exists() and path.samefile(one) for one in read):
+        message = f"{path} is the file that is scored or read; it would be lost"
+        raise ConfigError(message, where="--out", fix="Name another file.")
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        fix = "Name a file in a folder that exists and is yours."
+        raise ConfigError(f"{path} cannot be written ({error.strerror})", where="--out", fix=fix) from error
+    if new:
+        path.unlink()
+
+
+def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
+    """What `score` measured, as the lines that one reads."""
+    out.print(f"{benchmark}: {metrics['metric']} {interval(metrics)}  n={metrics['n']}  k={metrics['k']}")
+    for tries, value in metrics.get("pass_at", {}).items():
+        out.print(f"  pass@{tries} {interval(value)}")
+    if "majority" in metrics:
+        out.print(f"  maj@{metrics['k']} {interval(metrics['majority'])}")
+    out.print(f"  problems {metrics['problems_digest']}, protocol {metrics['protocol']}")
+    if metrics["pinned_digest"] not in (None, metrics["problems_digest"]):
+        pinned = f"these are not the problems this project was checked against ({metrics['pinned_digest']})"
+        out.print(f"  [yellow]{pinned}[/]")
+    missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
+    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
+    unknown = f", not known of {metrics['finish_unknown']}" if metrics["finish_unknown"] else ""
+    too_long = f"prompt too long to be sampled: {metrics['prompt_too_long']}"
+    out.print(f"  cut at the token limit: {metrics['truncated']}{unknown}; {too_long}")
+    if metrics["sandbox_level"] is not None:
+        out.print(f"  programs ran at isolation level {metrics['sandbox_level']}")
+        for gap in metrics["sandbox_unprotected"]:
+            show(f"  [yellow]not protected: {escape(gap)}[/]")
+    if metrics["ignored_fields"]:
+        show(f"  fields that were not looked at: {escape(', '.join(metrics['ignored_fields']))}")
+
+
+def _read_scores(home: Path, name: str) -> dict[str, Measured]:
+    """The scores that a word on the command line means; `ConfigError` where it means none."""
+    path = Path(name).expanduser()
+    try:
+        return read_measured(path if path.exists() else _score_folder(home, name))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{name}: the scores cannot be read: {error}") from error
+
+
+def _score_folder(home: Path, name: str) -> Path:
+    """The artifact of a score stage, by its key or the beginning of it, or of a run, by default that of its last
+    checkpoint."""
+    from pipeline.run.gc import SHORTEST_KEY
+    from pipeline.run.record import find_run, load_run
+    from pipeline.store.store import Store
+
+    if name.endswith((".jsonl", ".gz")) or "/" in name:
+        raise ConfigError(f"there is no file or folder {name}")
+    if len(name) >= SHORTEST_KEY:
+        artifacts = Store.existing(home).artifacts()
+        named = [folder for program, key, folder in artifacts if program == "score" and key.startswith(name)]
+        if len(named) == 1:
+            return named[0]
+    run, _, checkpoint = name.partition(":")
+    record = load_run(find_run(home, run))
+    folders = {s.name.partition(".")[2]: s.folder for s in record.stages if s.name.startswith("score.")}
+    if not folders or (checkpoint and checkpoint not in folders):
+        of = f" of {checkpoint}" if checkpoint else ""
+        raise ConfigError(f"run {record.id} has no scores{of}; it has {', '.join(folders) or 'none'}")
+    return Path(folders[checkpoint or list(folders)[-1]])
+
+
+def _line(c: Comparison) -> str:
+    d = c.difference
+    if d is None:
+        return f"{c.benchmark}: different protocols, not compared"
+    return (
+        f"{c.benchmark}: {100 * d.difference:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], "
+        f"{d.improved} better and {d.worsened} worse of {d.n}, p = {d.p_value:.2g} ({d.test}): {c.verdict}"
+    )
+
+
+def _as_json(c: Comparison) -> dict[str, Any]:
+    values = {} if c.difference is None else {"exact": c.exact, **dataclasses.asdict(c.difference)}
+    return {"benchmark": c.benchmark, "verdict": c.verdict, **values, "protocols_differ_in": list(c.protocols)}
