@@ -43,7 +43,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from evaluation.records import Problem, Verdict
-from evaluation.sandbox import Job, Outcome, Sandbox, SandboxError
+from evaluation.sandbox import Job, ProgramResult, Sandbox, SandboxError
 from evaluation.sandbox.comparison import Expected, is_plain, is_root, short
 from evaluation.sandbox.values import MalformedValue, decode, unpack, write
 
@@ -188,7 +188,7 @@ class CodeGrader:
         return _unfinished(outcome, len(outcome.texts), len(needed.values), len(needed.values)) or ("correct", "")
 
     def _check_asserts(
-        self, problem: Problem, tests: _Tests, outcome: Outcome, key: tuple[str, ...]
+        self, problem: Problem, tests: _Tests, outcome: ProgramResult, key: tuple[str, ...]
     ) -> tuple[Verdict, str]:
         texts, total = iter(outcome.texts), len(tests.asserts)
         values: dict[int, list[Any]] = {}
@@ -259,13 +259,13 @@ class CodeGrader:
                 failing.add(number)
         return failing
 
-    def _run(self, tests: _Tests, source: str, cpu_limit_s: float, *, large: bool = False) -> Outcome:
+    def _run(self, tests: _Tests, source: str, cpu_limit_s: float, *, large: bool = False) -> ProgramResult:
         if large:
             with self._much_memory:
                 return self._run_with(tests, source, cpu_limit_s, MEMORY_FACTOR * self.sandbox.memory_mib)
         return self._run_with(tests, source, cpu_limit_s, self.sandbox.memory_mib)
 
-    def _run_with(self, tests: _Tests, source: str, cpu_limit_s: float, memory_mib: int) -> Outcome:
+    def _run_with(self, tests: _Tests, source: str, cpu_limit_s: float, memory_mib: int) -> ProgramResult:
         sections = [section for section in (tests.before, source, tests.after) if section]
         if tests.asserts:
             job = Job(sections, expressions=[e for test in tests.asserts for e in test.expressions])
@@ -344,11 +344,11 @@ def _expected(problem: Problem, text: str) -> Expected:
         raise ReferenceFailed(f"the reference program of {problem.id} returns {error}") from error
 
 
-def _out_of_memory(outcome: Outcome) -> bool:
+def _out_of_memory(outcome: ProgramResult) -> bool:
     return outcome.status == "raised" and outcome.detail.startswith("MemoryError")
 
 
-def _unfinished(outcome: Outcome, passed: int, tests: int, values: int) -> tuple[Verdict, str] | None:
+def _unfinished(outcome: ProgramResult, passed: int, tests: int, values: int) -> tuple[Verdict, str] | None:
     """The verdict on a program that did not get to its end; None for one that did."""
     if outcome.status != "done":
         return "wrong", f"test {min(passed + 1, tests)} of {tests}: {outcome.detail}"
