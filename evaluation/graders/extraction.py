@@ -1,25 +1,23 @@
 """What of a completion is the answer: the text after the thinking, the last complete box, the last good program."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 
 from evaluation.graders.fences import blocks
 from evaluation.graders.reachable import is_stub, parse, reachable, syntax_error_line
 
-VERSION = "2"
-"""Part of every score's protocol; raise it when another part of the same completion may be the answer."""
-THINK, END_THINK = "<think>", "</think>"
+VERSION = "2"  # part of every score's protocol; raise it when another part of the same completion may be the answer
+THINK = "<think>"
+MOST_CUTS = 20  # how often a text that is no program is cut to find one in it
 # In quotes, or as a word within a line, a tag is only mentioned.
-_QUOTED = "`\"'(["
-_TAG = re.compile(rf"(?<![{re.escape(_QUOTED)}])(?:(?P<open><think>)|(?P<close></think>))")
+_TAG = re.compile(r"(?<![`\"'(\[])(?:(?P<open><think>)|(?P<close></think>))")
 _MENTION = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
-_BOX = r"(?<!\\)(?P<slashes>\\+)(?:boxed|fbox)"
 _BOX_TOKENS = re.compile(
-    rf"(?P<box>{_BOX}\s*\{{)|(?P<bare>(?<!\\)\\+(?:boxed|fbox)\s+(?P<token>[-+]?\d[\d.,/]*|[A-Z](?=[.,]?\s*(?:$|[$\n]))))"
+    r"(?P<box>(?<!\\)(?P<slashes>\\+)(?:boxed|fbox)\s*\{)"
+    r"|(?P<bare>(?<!\\)\\+(?:boxed|fbox)\s+(?P<token>[-+]?\d[\d.,/]*|[A-Z](?=[.,]?\s*(?:$|[$\n]))))"
     r"|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})"
 )
+_STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
 
 
 def after_thinking(completion: str) -> str | None:
@@ -27,64 +25,41 @@ def after_thinking(completion: str) -> str | None:
 
     Tags that a text only mentions, in quotes or as a word within a line, do not count.
     """
-    mentions = {found.start() for found in _MENTION.finditer(completion)}
-    tags = [found for found in _TAG.finditer(completion) if found.start() not in mentions]
+    mentions = {mention.start() for mention in _MENTION.finditer(completion)}
+    tags = [tag for tag in _TAG.finditer(completion) if tag.start() not in mentions]
     if not tags:
         return completion
     return None if tags[-1].lastgroup == "open" else completion[tags[-1].end() :]
 
 
-MOST_CUTS = 20
-"""How often a text that is no program is cut to find one in it."""
-
-
-def whole_program(beginning: str, completion: str) -> str:
-    """A program that the prompt began and the model went on with, as the one block that the grader reads.
-
-    A model that is not told to stop begins another function and is cut in the middle of it: what then does not parse at the end, from a
-    line at the margin on, is left out.
-    """
-    lines = f"{beginning}{completion}".splitlines(keepends=True)
-    first = len(beginning.splitlines())  # what the prompt began stays
-    margins = [number for number, line in enumerate(lines) if number > first and line[:1].strip()]
-    for end in (len(lines), *reversed(margins[-MOST_CUTS:])):
-        if parse("".join(lines[:end])) is not None:
-            lines = lines[:end]
-            break
-    return f"```python\n{''.join(lines)}\n```"
-
-
 def continue_prompt(prompt: str, completion: str) -> str:
-    """The completion with the <think> that some chat templates already put at the end of the prompt, so that it counts as open."""
+    """The completion with the <think> that some chat templates put at the prompt's end, so that it counts as open."""
     return THINK + completion if prompt.rstrip().endswith(THINK) else completion
 
 
 def last_box(text: str) -> str | None:
-    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost) that is not empty, or None. Linear in the length.
+    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost), or None. Linear in the length.
 
-    An empty one is no second answer: it comes from repeating the instruction. Also read are \\boxed 5, which TeX allows, and a text whose
-    backslashes are all doubled, \\\\boxed{\\\\frac12}, which is then undone.
+    An empty one, which comes from repeating the instruction, does not count. Also read are \\boxed 5, which TeX allows,
+    and a text whose backslashes are all doubled, \\\\boxed{\\\\frac12}, which is then undone.
     """
-    open_braces: list[tuple[bool, bool, int, int]] = []
-    last: tuple[int, str] | None = None
+    open_braces: list[
+        tuple[int, int, int]
+    ] = []  # start, start of the content, backslashes; 0 for a brace that is no box
+    last = 0, ""
     for token in _BOX_TOKENS.finditer(text):
         kind = token.lastgroup
-        if kind == "box":
-            # Three backslashes are the end of a row and one.
-            open_braces.append((True, len(token["slashes"]) % 2 == 0, token.start(), token.end()))
+        if kind in ("box", "open"):
+            open_braces.append((token.start(), token.end(), len(token["slashes"] or "")))
         elif kind == "bare":
             last = token.start(), token["token"]
-        elif kind == "open":
-            open_braces.append((False, False, token.start(), token.end()))
         elif kind == "close" and open_braces:
-            is_box, doubled, start, content_start = open_braces.pop()
-            if (
-                is_box
-                and (last is None or start > last[0])
-                and (content := text[content_start : token.start()]).strip()
-            ):
-                last = start, content.replace("\\\\", "\\") if doubled else content
-    return None if last is None else last[1]
+            start, content_start, slashes = open_braces.pop()
+            content = text[content_start : token.start()]
+            if slashes and start >= last[0] and content.strip():
+                # Doubled where they are even; three are the end of a row and one.
+                last = start, content if slashes % 2 else content.replace("\\\\", "\\")
+    return last[1] or None
 
 
 def boxed_answer(completion: str) -> str | None:
@@ -97,37 +72,50 @@ def boxed_answer(completion: str) -> str | None:
 def program(completion: str, entry_point: str, beginning: str = "", also_needed: Collection[str] = ()) -> str | None:
     """The program of a completion, without what its tests do not need (see `reachable`), or None where there is none.
 
-    It is the last complete block that is a program and defines `entry_point`, and not a mere stub of it; else a last block that is never
-    closed, or the whole text, as far as that is such a program, prose before and after it left out; else the last complete block that
-    defines it by its text: one with a syntax error is a wrong answer, not a missing one. Blocks indented as a whole, as in a list, are
-    moved to the margin; of a session at Python's prompt (>>>) what was typed is read.
+    It is the last complete block that is a program and defines `entry_point`, and not a mere stub of it; else a last
+    block that is never closed, or the whole text, as far as that is such a program, prose before and after it left out;
+    else the last complete block that defines it by its text: one with a syntax error is a wrong answer, not a missing
+    one. Blocks indented as a whole are moved to the margin; of a session at Python's prompt (>>>) what was typed is
+    read.
 
     Args:
-        beginning: what of the program the problem gives. Where nothing defines `entry_point` but this does, an indented last block or text
-            is taken for the function's body.
+        beginning: what of the program the problem gives. Where only this defines `entry_point`, an indented last block
+            or text is taken for the function's body.
         also_needed: other names that the tests use.
     """
     text = after_thinking(completion)
     if text is None:
         return None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    defines = _definition(entry_point)
+    defines, needed = _definition(entry_point), {entry_point, *also_needed}
 
     def is_good(source: str) -> bool:
         return defines.search(source) is not None and parse(_at_margin(source)) is not None
 
     complete, unclosed = blocks(text, is_good)
-    sources = [_at_margin(_typed(block)) for block in complete]
-    sources = [source for source in sources if defines.search(source)]
-    good = [found for source in sources[-MOST_CUTS:] if (found := _program_within(source, defines)) is not None]
+    sources = [source for block in complete if defines.search(source := _at_margin(_typed(block)))]
+    good = [cut for source in sources[-MOST_CUTS:] if (cut := _program_within(source, defines)) is not None]
     for rest in (unclosed, None if sources else text):
-        if rest is not None and (found := _program_within(_at_margin(_typed(rest)), defines)) is not None:
-            good.insert(0, found)
+        if rest is not None and (cut := _program_within(_at_margin(_typed(rest)), defines)) is not None:
+            good.insert(0, cut)
     if not good and not sources:
         body = _body(complete, unclosed, text, beginning) if defines.search(beginning) else None
-        return None if body is None else reachable(beginning + body, {entry_point, *also_needed})
+        return None if body is None else reachable(beginning + body, needed)
     chosen = next((source for source in reversed(good) if not is_stub(source, entry_point)), (good or sources)[-1])
-    return reachable(chosen, {entry_point, *also_needed})
+    return reachable(chosen, needed)
+
+
+def whole_program(beginning: str, completion: str) -> str:
+    """A program that the prompt began and the model went on with, as the one block that the grader reads. What does not
+    parse at its end is left out, from a line at the margin on: another function, cut in its middle."""
+    lines = f"{beginning}{completion}".splitlines(keepends=True)
+    first = len(beginning.splitlines())  # what the prompt began stays
+    margins = [number for number, line in enumerate(lines) if number > first and line[:1].strip()]
+    for end in (len(lines), *reversed(margins[-MOST_CUTS:])):
+        if parse("".join(lines[:end])) is not None:
+            lines = lines[:end]
+            break
+    return f"```python\n{''.join(lines)}\n```"
 
 
 def _definition(name: str) -> re.Pattern[str]:
@@ -136,60 +124,54 @@ def _definition(name: str) -> re.Pattern[str]:
 
 
 def _at_margin(block: str) -> str:
-    """A block that is indented as a whole moved to the margin (`textwrap.dedent` takes seconds for a margin of 100,000 characters)."""
+    """A block that is indented as a whole moved to the margin, in linear time, unlike `textwrap.dedent`."""
     lines = block.split("\n")
     margins = [line[: len(line) - len(line.lstrip(" \t"))] for line in lines if line.strip()] or [""]
-    first, last = min(margins), max(margins)  # what these two have in common, all have
-    common = next(
-        (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first)
-    )
+    pairs = zip(min(margins), max(margins), strict=False)  # what these two have in common, all have
+    common = next((place for place, (one, other) in enumerate(pairs) if one != other), len(min(margins)))
     return "\n".join(line[common:] for line in lines) if common else block
 
 
 def _typed(block: str) -> str:
     """What was typed at Python's prompt, where the block is a session at it: results left out."""
-    lines = block.split("\n")
-    first = next((line.lstrip() for line in lines if line.strip()), "")
-    if not first.startswith(">>>"):
+    if not block.lstrip().startswith(">>>"):
         return block
-    return "\n".join(line.lstrip()[4:] for line in lines if line.lstrip().startswith((">>>", "..."))) + "\n"
-
-
-_STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
+    lines = [line.lstrip() for line in block.split("\n")]
+    return "\n".join(line[4:] for line in lines if line.startswith((">>>", "..."))) + "\n"
 
 
 def _program_within(text: str, defines: re.Pattern[str]) -> str | None:
-    """The text where it is a program; else the lines of it that are one and have the definition, without prose before and after; else None.
+    """The text where it is a program; else the lines of it that are one and have the definition, without prose before
+    and after; else None.
 
-    Only whole statements at the margin are left out, so a function that does not parse is never cut down to one that does.
+    Only whole statements at the margin are left out: a function that does not parse is never cut to one that does.
     """
     lines = text.split("\n")
     first, end = 0, len(lines)
     for _ in range(MOST_CUTS):
         source = "\n".join(lines[first:end]) + "\n" * (end < len(lines))
-        if (found := defines.search(source)) is None:
+        if (definition := defines.search(source)) is None:
             return None
         wrong = syntax_error_line(source)
         if wrong is None:
             return source
-        definition = first + source.count("\n", 0, found.start())
+        defined_at = first + source.count("\n", 0, definition.start())
         wrong += first
         margins = [number for number in range(first, end) if lines[number][:1].strip()]
-        if wrong <= definition and wrong < end:
+        if wrong <= defined_at and wrong < end:
             # Prose before the program: it begins at a line that looks like Python.
             first = next((number for number in margins if number > wrong and _STATEMENT.match(lines[number])), end)
         else:
-            end = max((number for number in margins if definition < number <= wrong), default=first)
+            end = max((number for number in margins if defined_at < number <= wrong), default=first)
     return None
 
 
 def _body(complete: list[str], unclosed: str | None, text: str, beginning: str) -> str | None:
-    """The last block, or else the text, where it is the indented body of the function that the problem began; None otherwise."""
+    """The last block, or else the text, where it is the indented body of the function that the problem began, or
+    None."""
+    begins = re.compile(re.escape(beginning))
     for source in (complete[-1] if complete else None, unclosed, text):
         body = (source or "").strip("\n")
-        if (
-            body[:1].isspace()
-            and (parsed := _program_within(beginning + body, re.compile(re.escape(beginning)))) is not None
-        ):
-            return parsed[len(beginning) :] + "\n"
+        if body[:1].isspace() and (whole := _program_within(beginning + body, begins)) is not None:
+            return whole[len(beginning) :] + "\n"
     return None

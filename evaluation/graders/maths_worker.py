@@ -1,31 +1,19 @@
-"""The process behind `MathsWorker`: reads {gold, answer, cpu_s} a line, writes {equal, detail} or {error} a line, ends with its input."""
-
-from __future__ import annotations
+"""The process behind `MathsWorker`: receives {gold, answer, cpu_s} and sends {equal, detail} or {error}, as JSON, over
+the connection whose descriptor is its argument, and ends when that is closed."""
 
 import json
 import logging
 import resource
 import sys
 import time
-from typing import Any, TextIO
+from multiprocessing.connection import Connection
+from typing import Any
 
-MEMORY = 4 * 2**30
-"""Bytes of address space; an answer such as 10^{10^{10}} is ended by it instead of taking the machine's memory."""
+from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from sympy import Expr
 
-RELATIVE = 1e-6
-"""Numbers further apart than this share of the larger are never equal."""
-
-
-class _Failures(logging.Handler):
-    """Collects the exceptions that math-verify swallows and reports only to its debug log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.names: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info is not None and record.exc_info[0] is not None:
-            self.names.append(record.exc_info[0].__name__)
+MEMORY = 4 * 2**30  # bytes of address space; ends an answer such as 10^{10^{10}} before it takes the machine's
+RELATIVE = 1e-6  # numbers further apart than this share of the larger are never equal
 
 
 def _apart(gold: Any, answer: Any) -> bool:
@@ -33,8 +21,6 @@ def _apart(gold: Any, answer: Any) -> bool:
 
     math-verify rounds to six decimals, so that 1/2^99 and 1/2^98, or 2e-7 and 1e-7, are the same to it.
     """
-    from sympy import Expr
-
     if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
         return False
     left, right = gold.evalf(30), answer.evalf(30)
@@ -46,17 +32,20 @@ def _apart(gold: Any, answer: Any) -> bool:
 
 
 def main() -> None:
-    """Serve until the input ends."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-
+    """Serve until the connection is closed."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    failures = _Failures()
+    failures: set[str] = set()
+
+    def collect(record: logging.LogRecord) -> bool:
+        """Keep the kinds of the exceptions that math-verify swallows and reports only to its debug log."""
+        if record.exc_info is not None and record.exc_info[0] is not None:
+            failures.add(record.exc_info[0].__name__)
+        return False
+
     for name in ("math_verify.parser", "math_verify.grader"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-        logger.addHandler(failures)
+        logging.getLogger(name).setLevel(logging.DEBUG)
+        logging.getLogger(name).addFilter(collect)
     forms = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
 
     def judge(gold_text: str, answer_text: str) -> dict[str, Any]:
@@ -69,27 +58,26 @@ def main() -> None:
         equal = bool(verify(gold, answer, allow_set_relation_comp=True, timeout_seconds=None))
         if equal and "%" not in gold_text + answer_text and _apart(gold[0], answer[0]):
             return {"equal": False, "detail": "equal only when rounded"}
-        if not equal and "MemoryError" in failures.names:
+        if not equal and "MemoryError" in failures:
             return {"error": "MemoryError"}
-        detail = "math-verify cannot read the answer" if not answer else ", ".join(sorted(set(failures.names)))
+        detail = "math-verify cannot read the answer" if not answer else ", ".join(sorted(failures))
         return {"equal": equal, "detail": "" if equal else detail}
 
-    replies = sys.stdout
-    sys.stdout = sys.stderr  # nothing a library prints may get between the replies
-    _reply(replies, {"ready": True})
-    for line in sys.stdin:
-        item = json.loads(line)
+    connection = Connection(int(sys.argv[1]))
+    reply: dict[str, Any] = {"ready": True}
+    while True:
+        connection.send_bytes(json.dumps(reply).encode())
+        try:
+            item = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
         # Ends a worker that hangs after its parent was killed; while the parent lives, its deadline comes first.
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + item["cpu_s"]) + 1, resource.RLIM_INFINITY))
-        failures.names.clear()
+        failures.clear()
         try:
-            _reply(replies, judge(item["gold"], item["answer"]))
+            reply = judge(item["gold"], item["answer"])
         except MemoryError:
-            _reply(replies, {"error": "MemoryError"})
-
-
-def _reply(stream: TextIO, message: dict[str, Any]) -> None:
-    print(json.dumps(message), file=stream, flush=True)
+            reply = {"error": "MemoryError"}
 
 
 if __name__ == "__main__":

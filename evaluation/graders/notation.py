@@ -1,32 +1,18 @@
 """Maths: what an answer says, as text: the many ways to write one answer, brought to one before any algebra is done."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from fractions import Fraction
 
 _SYMBOLS = str.maketrans(
-    {
-        "°": "^\\circ ",
-        "−": "-",
-        "∞": "\\infty ",
-        "∅": "\\emptyset ",
-        "≤": "\\le ",
-        "≥": "\\ge ",
-        "×": "\\times ",
-        "π": "\\pi ",
-    }
-    | {"·": "\\cdot ", "⋅": "\\cdot ", "⁄": "/", "∕": "/"}
+    {"°": "^\\circ ", "∞": "\\infty ", "∅": "\\emptyset ", "≤": "\\le ", "≥": "\\ge ", "×": "\\times ", "π": "\\pi "}
+    | {"·": "\\cdot ", "⋅": "\\cdot ", "⁄": "/", "∕": "/", "−": "-"}
     | {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full width
-    | {
-        fraction: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", fraction).split("⁄"))
-        for fraction in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-    }
+    | {one: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", one).split("⁄")) for one in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _POWER = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
-_ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[A-Za-z])|\(([^()]*)\)|\{([^{}]*)\})")
+_SQUARE_ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[A-Za-z])|\(([^()]*)\)|\{([^{}]*)\})")
 # A dollar sign that is to be seen is \$, one that only opens maths is $; neither says anything about the number.
 _CURRENCY = re.compile(r"(?<!\\)\\\$|\$|[€£¥₹]|\\(?:pounds|euro|texteuro|textdollar)\b")
 _NEGATIVE_SPACE = re.compile(r"(?<!\\)\\!\s*")
@@ -55,40 +41,38 @@ _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
 _RATIO = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|([0-9]*)\\frac\{([0-9]+)\}\{([0-9]+)\})")
 _MARKS = ".,;: \t\n"
-MOST_DIGITS = 400
-"""Characters of a number that `value` reads."""
+MOST_DIGITS = 400  # characters of a number that `value` reads
 
 
 def clean(answer: str) -> str:
     """The answer without currency signs, LaTeX spacing, marks of emphasis, and the punctuation that ends a sentence.
 
-    What math-verify would misread is written otherwise: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e, "3 1/2" is
-    3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 62.5 percent is 62.5\\%, x \\in [1,2] is [1,2], and 5 > x > 3 is 3 < x < 5.
+    What math-verify would misread is written otherwise: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e,
+    "3 1/2" is 3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 62.5 percent is 62.5\\%, x \\in [1,2] is
+    [1,2], and 5 > x > 3 is 3 < x < 5.
     """
     text = _POWER.sub(lambda power: f"^{{{power[0].translate(_RAISED)}}}", answer.translate(_SYMBOLS))
-    text = _CURRENCY.sub("", _ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text))
+    text = _CURRENCY.sub("", _SQUARE_ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text))
     text = _SWITCH.sub("", _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", text)))
     text = _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)).replace("\\varnothing", "\\emptyset")
-    text = _unwrapped(_without_marks(text))
-    text = _SMALL_FRACTION.sub(
-        lambda f: f"\\{f[1]}{{{f[2] or f[3]}}}{{{f[4] or f[5]}}}", _PERCENT_WORD.sub(r"\\% ", text)
-    ).strip()
-    if (found := _SCIENTIFIC.fullmatch(text)) is not None:
-        return f"{found[1]} \\times 10^{{{found[2]}}}"
-    if (found := _IN_WORDS.fullmatch(text)) is not None:
-        return f"{_ungrouped(found[1])} \\times 10^{{{_POWERS[found[3]]}}}{found[2] or ' '}{found[4]}".strip()
-    if (found := _MIXED.fullmatch(text)) is not None:
-        return f"{found[1]}\\frac{{{found[2]}}}{{{found[3]}}}"
-    if (found := _MEMBER.match(text)) is not None:
-        text = text[found.end() :]
-    if (found := _FALLING.fullmatch(text)) is not None:
-        first, second = ("<" if sign == ">" else "\\le " for sign in (found[4], found[2]))
-        return f"{found[5]}{first}{found[3]}{second}{found[1]}"
+    text = _PERCENT_WORD.sub(r"\\% ", _unwrapped(_without_marks(text)))
+    text = _SMALL_FRACTION.sub(lambda f: f"\\{f[1]}{{{f[2] or f[3]}}}{{{f[4] or f[5]}}}", text).strip()
+    if (match := _SCIENTIFIC.fullmatch(text)) is not None:
+        return f"{match[1]} \\times 10^{{{match[2]}}}"
+    if (match := _IN_WORDS.fullmatch(text)) is not None:
+        return f"{_ungrouped(match[1])} \\times 10^{{{_POWERS[match[3]]}}}{match[2] or ' '}{match[4]}".strip()
+    if (match := _MIXED.fullmatch(text)) is not None:
+        return f"{match[1]}\\frac{{{match[2]}}}{{{match[3]}}}"
+    if (match := _MEMBER.match(text)) is not None:
+        text = text[match.end() :]
+    if (match := _FALLING.fullmatch(text)) is not None:
+        first, second = ("<" if sign == ">" else "\\le " for sign in (match[4], match[2]))
+        return f"{match[5]}{first}{match[3]}{second}{match[1]}"
     return text
 
 
 def as_text(answer: str) -> str:
-    """For comparison as text: cleaned, words out of their \\text{}, without \\left, \\right and white space.
+    """The answer for comparison as text: cleaned, words out of their \\text{}, without \\left, \\right and white space.
 
     White space between two digits stays: "1 2" is not 12.
     """
@@ -97,39 +81,38 @@ def as_text(answer: str) -> str:
 
 
 def whole_number(answer: str) -> str | None:
-    """Canonical text of a whole number, or None: "073", "73.0", "1{,}040", "1\\,040", "\\$73" are; "73 apples", "5/1", "1 2" are not.
+    """Canonical text of a whole number, else None: of "073", "73.0", "1{,}040", "1\\,040", "\\$73", but not of "73
+    apples", "5/1", "1 2".
 
-    Text, not `int`: nothing limits how many digits a model writes, and Python refuses to convert more than a few thousand.
+    Text, not `int`: nothing limits how many digits a model writes, and Python refuses to convert more than a few
+    thousand.
     """
-    found = _WHOLE.fullmatch(answer)
-    if found is None:
-        spaced = clean(answer)
-        text = spaced.replace(" ", "") if _SPACED.fullmatch(spaced) else spaced
-        found = _WHOLE.fullmatch(_ungrouped(text))
-    if found is None:
-        return None
-    return ("-" if found[1] == "-" and found[2] != "0" else "") + found[2]
+    match = _WHOLE.fullmatch(answer)
+    if match is None:
+        text = clean(answer)
+        match = _WHOLE.fullmatch(_ungrouped(text.replace(" ", "") if _SPACED.fullmatch(text) else text))
+    return None if match is None else ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
 
 
 def value(cleaned: str) -> Fraction | None:
-    """The number that a cleaned answer is, where it is a decimal, a ratio of whole numbers or a mixed number; None for anything else."""
+    """The number of a cleaned answer that is a decimal, a ratio of whole numbers or a mixed number; None for others."""
     text = _ungrouped("".join(cleaned.split()) if re.search(r"\d\s+\d", cleaned) is None else cleaned)
     if len(text) > MOST_DIGITS:
         return None
     if _DECIMAL.fullmatch(text):
         return Fraction(text)
-    found = _RATIO.fullmatch(text)
-    if found is None:
+    ratio = _RATIO.fullmatch(text)
+    if ratio is None:
         return None
-    whole, over, under = int(found[4] or 0), int(found[2] or found[5]), int(found[3] or found[6])
+    whole, over, under = int(ratio[4] or 0), int(ratio[2] or ratio[5]), int(ratio[3] or ratio[6])
     # A whole number before an improper fraction is a factor, or a mistake.
-    if under == 0 or (found[4] and over >= under):
+    if under == 0 or (ratio[4] and over >= under):
         return None
-    return (whole + Fraction(over, under)) * (-1 if found[1] == "-" else 1)
+    return (whole + Fraction(over, under)) * (-1 if ratio[1] == "-" else 1)
 
 
 def without_percent(cleaned: str) -> str:
-    """Without the percent sign at the end, where there is one."""
+    """The cleaned answer without the percent sign at its end, where there is one."""
     return re.sub(r"\s*\\?%$", "", cleaned)
 
 
@@ -148,8 +131,8 @@ def _unwrapped(text: str) -> str:
     while True:
         if (bold := _BOLD.fullmatch(text)) is not None:
             text = _without_marks(bold[1])
-        elif (found := _NUMBER_WRAPPED.match(text)) is not None and _closes_at_the_end(text):
-            text = _without_marks(text[found.end() : -1])
+        elif (opening := _NUMBER_WRAPPED.match(text)) is not None and _closes_at_the_end(text):
+            text = _without_marks(text[opening.end() : -1])
         else:
             return text
 

@@ -1,7 +1,5 @@
-"""Maths: answers that are one number and its unit, and answers that are another thing than the gold answer although math-verify drops what
-tells them apart: bases, brackets, a second number."""
-
-from __future__ import annotations
+"""Maths: answers that are one number and its unit, and answers that are another thing than the gold answer although
+math-verify drops what tells them apart: bases, brackets, a second number."""
 
 import re
 
@@ -10,7 +8,8 @@ from evaluation.graders.notation import WRAPPED, value, whole_number, without_pe
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _FRACTION = r"\\frac\{\d+\}\{\d+\}"
 _NUMBER = re.compile(
-    rf"[-+]?\s*(?:{_DIGITS}?{_FRACTION}|\d+\s*/\s*\d+|{_DIGITS})(?:\s*\\times 10\^\{{\d+\}}|\s*\\?%)?(?![\d.,/]|\s*\\times)"
+    rf"[-+]?\s*(?:{_DIGITS}?{_FRACTION}|\d+\s*/\s*\d+|{_DIGITS})"
+    r"(?:\s*\\times 10\^\{\d+\}|\s*\\?%)?(?![\d.,/]|\s*\\times)"
 )
 _CODE = re.compile(r"(?:\\text\s*\{\s*)?(?:USD|US|EUR|GBP|CAD|AUD|INR|Rs\.?)\s*\}?\s*(?=[-+.\d])")
 _ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{|\\mathrm\{)?\s*(st|nd|rd|th)\s*\}*")
@@ -20,8 +19,9 @@ _BETWEEN_WORDS = re.compile(r"['.\-/(),\s]+")
 _SHORT_UNIT = re.compile(r"[mcdk]m|[mcd]l|[mk]g|lbs?|ft|in|yds?|mi|oz|hrs?|min|sec|[mk]ph|[ap]m|sq|cu")
 """Units of few letters or without vowels; any others may be a product."""
 _CHANGING = re.compile(
-    r"or|and|plus|minus|least|most|not|base|remainder|half|halves|thirds?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|"
-    r"hundredths?|thousandths?|hundreds?|thousands?|millions?|billions?|trillions?|dozens?|squared|cubed|factorial|pi|root|sqrt|"
+    r"or|and|plus|minus|least|most|not|base|remainder|squared|cubed|factorial|pi|root|sqrt|dozens?|half|halves|"
+    r"(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?|"
+    r"(?:hundred|thousand|million|billion|trillion)s?|"
     r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty",
     re.IGNORECASE,
@@ -32,17 +32,8 @@ _CONJUNCTION = re.compile(r"\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
 _BASE = re.compile(
     r"[({]?([0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*(?:\\text\{)?\s*(?:base\s+)?([0-9a-z]+)\s*\}*|([0-9]))"
 )
-_BASES = {
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-}
+_BASES = dict(zip(("two", "three", "four", "five", "six", "seven", "eight", "nine"), "23456789", strict=True))
+_BASES["ten"] = "10"
 _BRACKETS = re.compile(r"\\[{}]|[()\[\],]")
 _CLOSED_INFINITY = re.compile(r"\\infty\s*(?:\\right)?\s*\]|\[\s*-\s*\\infty")
 
@@ -50,29 +41,23 @@ _CLOSED_INFINITY = re.compile(r"\\infty\s*(?:\\right)?\s*\]|\[\s*-\s*\\infty")
 def bare(cleaned: str, *, marked: bool = False) -> str:
     """A cleaned answer without its unit, where it is one number followed (or preceded: USD) by one; any other as it is.
 
-    "18 dollars", "5 \\text{ cm}^2", "90^\\circ", "12^{th}" are 18, 5, 90, 12. Nothing that may be a factor is a unit ("5x", "5 xy",
-    "18 score and seven"), and no words after which the number is another ("18 or more").
-
-    Args:
-        marked: only units that are marked as words, \\text{ cm}, count, as is safe for a gold answer, where all else may be variables.
+    "18 dollars", "5 \\text{ cm}^2", "90^\\circ", "12^{th}" are 18, 5, 90, 12. Nothing that may be a factor is a unit
+    ("5x", "5 xy", "18 score and seven"), and no words after which the number is another ("18 or more"). With `marked`
+    only units marked as words, \\text{ cm}, count: in a gold answer all else may be variables.
     """
-    if not marked and (ordinal := _ORDINAL.fullmatch(cleaned)) is not None and ordinal[2] == _suffix(ordinal[1]):
-        return ordinal[1]
+    if not marked and (ordinal := _ORDINAL.fullmatch(cleaned)) is not None:
+        last = "th" if ordinal[1][-2:] in ("11", "12", "13") else ordinal[1][-1]
+        if ordinal[2] == {"1": "st", "2": "nd", "3": "rd"}.get(last, "th"):
+            return ordinal[1]
     text = _CODE.sub("", cleaned, count=1) if _CODE.match(cleaned) else cleaned
     number = _NUMBER.match(text)
-    if number is None:
-        return cleaned
-    return number[0].strip() if _is_unit(text[number.end() :], marked=marked) else cleaned
-
-
-def _suffix(number: str) -> str:
-    return "th" if number[-2:] in ("11", "12", "13") else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th")
+    return number[0].strip() if number is not None and _is_unit(text[number.end() :], marked=marked) else cleaned
 
 
 def _is_unit(tail: str, *, marked: bool) -> bool:
     tail = _EXPONENT.sub("", tail)
     beside = WRAPPED.sub(" ", tail)
-    within = " ".join(found[1] for found in WRAPPED.finditer(tail))
+    within = " ".join(wrapped[1] for wrapped in WRAPPED.finditer(tail))
     if not _UNIT_WORDS.fullmatch(beside + within) or beside[:1].isalpha() or (marked and beside.strip()):
         return False
     plain, others = (list(filter(None, _BETWEEN_WORDS.split(words))) for words in (beside, within))
@@ -80,17 +65,11 @@ def _is_unit(tail: str, *, marked: bool) -> bool:
 
 
 def _is_word(word: str) -> bool:
-    return _SHORT_UNIT.fullmatch(word) is not None or (
-        len(word) > 2 and re.search("[aeiou]", word, re.IGNORECASE) is not None
-    )
+    return bool(_SHORT_UNIT.fullmatch(word)) or (len(word) > 2 and bool(re.search("[aeiou]", word, re.IGNORECASE)))
 
 
 def conflict(gold: str, answer: str) -> str | None:
-    """Why a cleaned answer cannot be the cleaned gold one, whatever math-verify says; None where nothing speaks against it.
-
-    Compared are the base of a number, sets with tuples and intervals, intervals closed at infinity; and an answer that is several numbers
-    without anything between them, or an equation between different numbers, is none.
-    """
+    """Why a cleaned answer cannot be the cleaned gold one, whatever math-verify says; None where it may be."""
     if _apart(answer) and not _apart(gold):
         return "digits with white space between them are no number"
     if _base(answer) not in (_base(gold), None if _base(gold) is not None else "10"):
@@ -113,29 +92,25 @@ def conflict(gold: str, answer: str) -> str | None:
 def _apart(cleaned: str) -> bool:
     """Whether nothing stands between two numbers but white space and words, as in "1 2" or "3 feet 6 inches"."""
     text = _PLAIN_WORD.sub(" ", WRAPPED.sub(" ", _CONJUNCTION.sub(",", cleaned)))
-    return (
-        re.fullmatch(r"[-+\d.,\s]+", text) is not None
-        and re.search(r"\d\s+\d", text) is not None
-        and whole_number(text) is None
-    )
+    two_numbers = re.fullmatch(r"[-+\d.,\s]+", text) is not None and re.search(r"\d\s+\d", text) is not None
+    return two_numbers and whole_number(text) is None
 
 
 def without_base(gold: str, answer: str) -> tuple[str, str]:
     """Both without the base that a cleaned gold answer is written in, 2516_8; the answer may have left it out."""
-    found = _BASE.fullmatch(gold)
-    if found is None:
+    if (number := _BASE.fullmatch(gold)) is None:
         return gold, answer
     same = _BASE.fullmatch(answer)
-    return found[1], answer if same is None else same[1]
+    return number[1], answer if same is None else same[1]
 
 
 def _base(cleaned: str) -> str | None:
-    found = _BASE.fullmatch(cleaned)
-    return None if found is None else _BASES.get(found[2], found[2]) if found[2] else found[3]
+    number = _BASE.fullmatch(cleaned)
+    return None if number is None else _BASES.get(number[2], number[2]) if number[2] else number[3]
 
 
 def _kinds(cleaned: str) -> set[str]:
-    """ "set" and "sequence" (tuples and intervals), as far as groups of these kinds with a comma and no such group within are there."""
+    """The kinds of the groups that have a comma and no such group within: "set" and "sequence" (tuples, intervals)."""
     kinds: set[str] = set()
     open_groups: list[list[int]] = []  # [commas, groups with commas within]
     for token in _BRACKETS.finditer(cleaned):
@@ -155,7 +130,6 @@ def _kinds(cleaned: str) -> set[str]:
 
 def _contradicts_itself(cleaned: str) -> bool:
     """Whether it is an equation between numbers that differ by more than what a rounded value may."""
-    numbers = (
-        [number for part in cleaned.split("=") if (number := value(part.strip())) is not None] if "=" in cleaned else []
-    )
+    sides = cleaned.split("=") if "=" in cleaned else []
+    numbers = [number for side in sides if (number := value(side.strip())) is not None]
     return bool(numbers) and max(numbers) - min(numbers) > max(map(abs, numbers)) / 100

@@ -1,10 +1,9 @@
-"""Comparing what a program computed with what it should have: on texts (see `evaluation.sandbox.values`), for a hostile program may have
-written any text at all.
+"""Comparing what a program computed with what it should have: on texts (see `evaluation.sandbox.values`), for a hostile
+program may have written any text at all.
 
-Nothing here takes much longer than reading the expected value: a text far longer than that is of another value, and is not read.
+Nothing here takes much longer than reading the expected value: a text far longer than that is of another value, and is
+not read.
 """
-
-from __future__ import annotations
 
 import functools
 import math
@@ -12,19 +11,20 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+from evaluation.sandbox.child.program import OTHER
 from evaluation.sandbox.values import Digest, MalformedValue, canonical, spread, unpack
 
 LONGER, ROOM = 16, 4096
-"""Equal values may have texts of different length: 1 and 1.0, 2**1000 and 2.0**1000. None is longer than LONGER times the other + ROOM."""
-SHOWN = 2**16
-"""Characters of a text that is read to show a little of its value."""
+"""Equal values may have texts of different length: 1 and 1.0, 2**1000 and 2.0**1000. None is longer than LONGER times
+the other + ROOM."""
+LONGEST_SHOWN = 2**16  # characters of a text that is read to show a little of its value
 
 
 class Expected:
-    """The value that a program should compute. Raises `MalformedValue` where the text has a part that nothing is equal to."""
+    """The value that a program should compute. Raises `MalformedValue` where a part of it is equal to nothing."""
 
     def __init__(self, text: str) -> None:
-        if '["?"]' in text:  # within a string, its quotes would be escaped
+        if OTHER in text:  # within a string, its quotes would be escaped
             raise MalformedValue("a value that cannot be compared")
         self.text = text
 
@@ -49,7 +49,8 @@ class Expected:
             return False
 
     def is_near(self, text: str, atol: float) -> bool:
-        """Whether the value is equal, or is with floats within a tolerance; `atol` 0 is 1e-6 where all expected values are floats."""
+        """Whether the value is equal, or is with floats within `atol`; 0 stands for 1e-6 where all expected values are
+        floats, and for equality otherwise."""
         if self.equals(text):
             return True
         try:
@@ -83,35 +84,28 @@ def is_root(coefficients: Sequence[float], text: str, atol: float) -> bool:
         value = unpack(text, ROOM)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        value = float(value)  # powers of a long integer would take for ever
+        value = float(value)  # powers of a long integer would take forever
         return bool(abs(sum(coefficient * value**power for power, coefficient in enumerate(coefficients))) <= atol)
     except (MalformedValue, OverflowError):
         return False
 
 
 def _all_floats(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return isinstance(value, float) or (
-        isinstance(value, list | tuple) and all(isinstance(item, float) for item in value)
-    )
+    items = list(value.values()) if isinstance(value, dict) else value
+    return isinstance(items, float) or (isinstance(items, list | tuple) and all(isinstance(i, float) for i in items))
 
 
 def _close(value: Any, expected: Any, atol: float) -> bool:
-    """Equal within atol + 1e-7 * |expected|, number by number; what EvalPlus asks of numpy. Sequences have the same length, dicts the
-    same keys."""
+    """Equal within atol + 1e-7 * |expected|, number by number; what EvalPlus asks of numpy. Sequences have the same
+    length, dicts the same keys."""
     if isinstance(expected, list | tuple):
-        return (
-            isinstance(value, list | tuple)
-            and len(value) == len(expected)
-            and all(_close(one, other, atol) for one, other in zip(value, expected, strict=True))
-        )
+        if not isinstance(value, list | tuple) or len(value) != len(expected):
+            return False
+        return all(_close(one, other, atol) for one, other in zip(value, expected, strict=True))
     if isinstance(expected, dict):
-        return (
-            isinstance(value, dict)
-            and value.keys() == expected.keys()
-            and all(_close(value[k], expected[k], atol) for k in expected)
-        )
+        if not isinstance(value, dict) or value.keys() != expected.keys():
+            return False
+        return all(_close(value[key], expected[key], atol) for key in expected)
     if not isinstance(expected, int | float) or not isinstance(value, int | float):
         return bool(value == expected)
     try:
@@ -132,7 +126,8 @@ def is_plain(value: Any) -> bool:
 
 
 class _Short(reprlib.Repr):
-    """Texts of values for messages, bounded in length and depth, and in time: the digits of a long integer take quadratic time."""
+    """Texts of values for messages, bounded in length, depth and time: the digits of a long integer take quadratic
+    time."""
 
     def repr_int(self, x: int, level: int) -> str:
         return f"<an integer of {x.bit_length()} bits>" if x.bit_length() > 200 else repr(x)
@@ -141,7 +136,7 @@ class _Short(reprlib.Repr):
 def short(text: str) -> str:
     """A little of the value, for messages."""
     try:
-        value = unpack(text, SHOWN)
+        value = unpack(text, LONGEST_SHOWN)
     except MalformedValue as error:
         return f"<{error}>"
     shown = "<a long value>" if isinstance(value, Digest) else _Short().repr(value)

@@ -1,24 +1,21 @@
-"""Rules on files that every program runs under where the kernel has Landlock: it reads Python and its libraries, writes to its own folder
-and to nothing else. /proc is not among these, and with that not the memory and environment of other processes of the same user.
+"""Rules on files for every program where the kernel has Landlock: it reads Python and its libraries, and writes to its
+own folder. Nothing else, and so not /proc with the memory and environment of other processes of the user.
 
-The rules (see landlock(7)) are made here and handed to the child, which can import nothing of ours. They do not reach what needs no file to
-be opened: names and sizes of files, and their modes and times, which the filter of system calls keeps from being changed.
+The rules (see landlock(7)) are made here and handed to the child, which imports nothing of this. They do not reach what
+needs no file to be opened: names and sizes of files, and modes and times, whose change the filter of calls refuses.
 """
-
-from __future__ import annotations
 
 import ctypes
 import os
 import struct
 from collections.abc import Sequence
 
-SYS_CREATE_RULESET = 444  # one number on all architectures
-VERSION = 1
+SYS_CREATE_RULESET, VERSION = 444, 1  # the call has one number on all architectures
 WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
-ALL_OF = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""All rights on files that a version of Landlock knows, from the version that brought one."""
-OF_FILES = WRITE_FILE | READ_FILE | TRUNCATE
-"""Those that a file may have that is not a folder, without the right to be run as a program."""
+ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
+"""All rights on files that a version of Landlock knows, by the version that brought the last of them."""
+FILE_RIGHTS = WRITE_FILE | READ_FILE | TRUNCATE
+"""The rights that a file may have that is not a folder, without the right to be run as a program."""
 TCP, TCP_SINCE = 0b11, 4
 SIGNALS_AND_ABSTRACT_SOCKETS, SCOPES_SINCE = 0b11, 6
 
@@ -31,23 +28,15 @@ def version() -> int:
 
 
 def ruleset(read: Sequence[str], write: str) -> Ruleset | None:
-    """What is refused unless a rule allows it, and the rules: paths with their rights. TCP and signals to others are refused as well.
-
-    Args:
-        read: folders and files to be read.
-        write: the folder where everything is allowed but to run programs.
-
-    Returns:
-        None where the kernel has no Landlock.
-    """
-    found = version()
-    if not found:
+    """What is refused, TCP and signals to others included, unless a rule allows it; and the rules, paths with their
+    rights: to read the folders and files of `read`, and to do all but run programs in the folder `write`. None where
+    the kernel has no Landlock."""
+    available = version()
+    if not available:
         return None
-    files = max(rights for since, rights in ALL_OF.items() if since <= found)
-    refused = struct.pack("=QQQ", files, TCP, SIGNALS_AND_ABSTRACT_SOCKETS)
-    known = 8 if found < TCP_SINCE else 16 if found < SCOPES_SINCE else 24
-    rules = [
-        (path, READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE) for path in read if os.path.exists(path)
-    ]
-    rules += [("/dev/null", files & OF_FILES), (write, files & ~1)]
-    return refused[:known], rules
+    rights = max(all_rights for since, all_rights in ALL_RIGHTS.items() if since <= available)
+    refused = struct.pack("=QQQ", rights, TCP, SIGNALS_AND_ABSTRACT_SOCKETS)
+    size = 8 if available < TCP_SINCE else 16 if available < SCOPES_SINCE else 24
+    existing = filter(os.path.exists, read)
+    rules = [(path, READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE) for path in existing]
+    return refused[:size], [*rules, ("/dev/null", rights & FILE_RIGHTS), (write, rights & ~1)]

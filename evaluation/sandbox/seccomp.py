@@ -1,61 +1,54 @@
-"""The filter of system calls that every program runs under: threads, files and memory work; processes and sockets do not.
+"""The filter of system calls of every program: threads, files and memory work, processes and sockets do not.
 
-A limit on the number of processes (RLIMIT_NPROC) does not hold for root; a filter that refuses to make any does. The program of the filter
-(classic BPF, see seccomp(2)) is made here and handed to the child, which can import nothing of ours.
+A limit on the number of processes (RLIMIT_NPROC) does not hold for root; a filter that refuses to make any does. The
+program of the filter (classic BPF, see seccomp(2)) is made here and handed to the child, which imports nothing of this.
 """
-
-from __future__ import annotations
 
 import platform
 import struct
 
 REFUSED = {
     # other programs and processes; `clone` is looked at more closely below
-    "fork": 57, "vfork": 58, "execve": 59, "execveat": 322,
-    "kill": 62, "tkill": 200, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424, "pidfd_open": 434,
-    "pidfd_getfd": 438, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311,
+    "fork": 57, "vfork": 58, "execve": 59, "execveat": 322, "kill": 62, "tkill": 200, "rt_sigqueueinfo": 129,
+    "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438, "ptrace": 101,
+    "process_vm_readv": 310, "process_vm_writev": 311,
     # network and what else reaches other programs
-    "socket": 41, "connect": 42, "accept": 43, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53, "accept4": 288,
-    "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "memfd_create": 319,
+    "socket": 41, "connect": 42, "accept": 43, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53,
+    "accept4": 288, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "memfd_create": 319,
     # another view of files
-    "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308, "open_tree": 428, "move_mount": 429,
-    "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442, "name_to_handle_at": 303,
-    "open_by_handle_at": 304, "quotactl": 179,
+    "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308, "open_tree": 428,
+    "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442,
+    "name_to_handle_at": 303, "open_by_handle_at": 304, "quotactl": 179,
     # parts of the kernel that no such program needs and that many attacks begin with
-    "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425,
-    "io_uring_enter": 426, "io_uring_register": 427, "init_module": 175, "finit_module": 313, "delete_module": 176, "kexec_load": 246,
-    "kexec_file_load": 320, "reboot": 169, "swapon": 167, "swapoff": 168, "acct": 163, "personality": 135, "settimeofday": 164,
-    "clock_settime": 227, "adjtimex": 159, "iopl": 172, "ioperm": 173, "modify_ldt": 154, "syslog": 103,
+    "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "init_module": 175, "finit_module": 313,
+    "delete_module": 176, "kexec_load": 246, "kexec_file_load": 320, "reboot": 169, "swapon": 167, "swapoff": 168,
+    "acct": 163, "personality": 135, "settimeofday": 164, "clock_settime": 227, "adjtimex": 159, "iopl": 172,
+    "ioperm": 173, "modify_ldt": 154, "syslog": 103,
     # out of reach of who ends it, or in the way of others
-    "setsid": 112, "setpgid": 109, "setpriority": 141, "ioprio_set": 251, "sync": 162, "syncfs": 306, "kcmp": 312, "process_madvise": 440,
-    "process_mrelease": 448, "migrate_pages": 256, "move_pages": 279,
+    "setsid": 112, "setpgid": 109, "setpriority": 141, "ioprio_set": 251, "sync": 162, "syncfs": 306, "kcmp": 312,
+    "process_madvise": 440, "process_mrelease": 448, "migrate_pages": 256, "move_pages": 279,
 }  # fmt: skip
 """System calls that fail with EPERM, with their numbers on x86-64."""
 REFUSED_ON_SHARED_FILES = {
-    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260, "utime": 132,
-    "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "setxattrat": 463,
-    "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "removexattrat": 466,
+    "chmod": 90, "fchmod": 91, "fchmodat": 268, "fchmodat2": 452, "chown": 92, "fchown": 93, "lchown": 94,
+    "fchownat": 260, "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189,
+    "fsetxattr": 190, "setxattrat": 463, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
+    "removexattrat": 466,
 }  # fmt: skip
 """Refused as well where the user's files can be named: Landlock does not reach these."""
 ONLY_OF_ITSELF = {
-    "prlimit64": 302,
-    "sched_setaffinity": 203,
-    "sched_setscheduler": 144,
-    "sched_setparam": 142,
-    "sched_setattr": 314,
-}
+    "prlimit64": 302, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314,
+}  # fmt: skip
 """Allowed only where the first argument, the process, is 0, which stands for the caller."""
 REFUSED_OPTIONS = {
-    "prctl": (
-        157,
-        0,
-        (1, 4),
-    ),  # PR_SET_PDEATHSIG: to outlive the process that watches it; PR_SET_DUMPABLE: to be dumped where it crashes
-    "fcntl": (72, 1, (8, 10, 15)),  # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others by way of a descriptor
+    # PR_SET_PDEATHSIG: to outlive the process that watches it; PR_SET_DUMPABLE: to be dumped where it crashes
+    "prctl": (157, 0, (1, 4)),
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to others by way of a descriptor
+    "fcntl": (72, 1, (8, 10, 15)),
 }
 """Refused where one argument has one of these values: number of the call, place of the argument, values."""
-CLONE, CLONE3, TGKILL = 56, 435, 234
-CLONE_THREAD = 0x10000
+CLONE, CLONE3, TGKILL, CLONE_THREAD = 56, 435, 234, 0x10000
 ARCHITECTURE = 0xC000003E  # x86-64
 OTHER_ABI = 0x40000000  # numbers of the x32 calls, which would pass by the list
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -65,49 +58,30 @@ NUMBER, ARCH, ARGUMENT = 0, 4, 16  # offsets in what a filter sees; of an argume
 
 
 def program(*, shared_files: bool) -> tuple[bytes, int] | None:
-    """The filter, and the offset of four bytes where the child writes its own process number; None on another machine than x86-64.
-
-    Args:
-        shared_files: whether the program can name files that are not its own.
-    """
+    """The filter, also for a program that can name files that are not its own (`shared_files`), and the offset of four
+    bytes where the child writes its own process number; None but on x86-64."""
     if platform.machine() != "x86_64":
         return None
-    refused = REFUSED | (REFUSED_ON_SHARED_FILES if shared_files else {})
-    # (code, value, label where true, label where false); a missing label is the next instruction
-    code: list[tuple[int, int, str, str]] = [
-        (LOAD, ARCH, "", ""),
-        (EQUAL, ARCHITECTURE, "", "refuse"),
-        (LOAD, NUMBER, "", ""),
-        (AT_LEAST, OTHER_ABI, "refuse", ""),
-        (EQUAL, CLONE, "clone", ""),
-        (EQUAL, CLONE3, "unknown", ""),  # its flags lie in memory, out of sight; the C library then takes clone
-        (EQUAL, TGKILL, "tgkill", ""),
-        *((EQUAL, number, name, "") for name, (number, _, _) in REFUSED_OPTIONS.items()),
-        *((EQUAL, number, "itself", "") for number in ONLY_OF_ITSELF.values()),
-        *((EQUAL, number, "refuse", "") for number in refused.values()),
-        (RETURN, ALLOW, "", ""),
-    ]
-    places = {}
-    for name, part in {
-        "clone": [(LOAD, ARGUMENT, "", ""), (ANY_BIT, CLONE_THREAD, "allow", "refuse")],
-        "tgkill": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],  # abort() signals its own process
-        "itself": [(LOAD, ARGUMENT, "", ""), (EQUAL, 0, "allow", "refuse")],
-        **{
-            name: [
-                (LOAD, ARGUMENT + 8 * place, "", ""),
-                *((EQUAL, option, "refuse", "") for option in options),
-                (RETURN, ALLOW, "", ""),
-            ]
-            for name, (_, place, options) in REFUSED_OPTIONS.items()
-        },
-        "refuse": [(RETURN, ERROR | EPERM, "", "")],
-        "unknown": [(RETURN, ERROR | ENOSYS, "", "")],
-        "allow": [(RETURN, ALLOW, "", "")],
-    }.items():
-        places[name] = len(code)
-        code += part
-    steps = [
-        struct.pack("=HBBI", operation, *(places[label] - at - 1 if label else 0 for label in (true, false)), value)
-        for at, (operation, value, true, false) in enumerate(code)
-    ]
-    return b"".join(steps), 8 * (places["tgkill"] + 1) + 4
+    allow, refuse, unknown = ((RETURN, answer, 0, 0) for answer in (ALLOW, ERROR | EPERM, ERROR | ENOSYS))
+    code = [(LOAD, ARCH, 0, 0), (EQUAL, ARCHITECTURE, 1, 0), refuse]
+    code += [(LOAD, NUMBER, 0, 0), (AT_LEAST, OTHER_ABI, 0, 1), refuse]
+
+    def on(call: int, *steps: tuple[int, int, int, int]) -> None:
+        """What to do on one system call; the others go on behind it."""
+        code.extend([(EQUAL, call, 0, len(steps)), *steps])
+
+    first = (LOAD, ARGUMENT, 0, 0)
+    for call in (REFUSED | (REFUSED_ON_SHARED_FILES if shared_files else {})).values():
+        on(call, refuse)
+    for call in ONLY_OF_ITSELF.values():
+        on(call, first, (EQUAL, 0, 1, 0), refuse, allow)
+    for call, place, options in REFUSED_OPTIONS.values():
+        among = [step for option in options for step in ((EQUAL, option, 0, 1), refuse)]
+        on(call, (LOAD, ARGUMENT + 8 * place, 0, 0), *among, allow)
+    on(CLONE, first, (ANY_BIT, CLONE_THREAD, 1, 0), refuse, allow)
+    on(CLONE3, unknown)  # its flags lie in memory, out of sight; the C library then takes clone
+    on(TGKILL, first, (EQUAL, 0, 1, 0), refuse, allow)  # abort() signals its own process
+    own_number = 8 * (len(code) - 3) + 4
+    code.append(allow)
+    # For each step: its code, how many steps to skip where it is true and where it is false, and its value.
+    return b"".join(struct.pack("=HBBI", step, true, false, value) for step, value, true, false in code), own_number

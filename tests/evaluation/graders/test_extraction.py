@@ -191,9 +191,11 @@ def test_fences_in_a_docstring_end_no_block(quotes: str, language: str) -> None:
 @pytest.mark.parametrize(
     "dropped",
     [
-        "n = input()", "print(f(3))", "assert f(3) == 7", "main()", "import sys\nsys.exit(0)", "while True: pass", "raise SystemExit",
-        "if __name__ == '__main__':\n    f(input())", "for n in range(3):\n    print(n)", "def main():\n    return TOTAL", "TOTAL = 1 / 0",
-        "f.__name__", "try:\n    assert f(3) == 6\nexcept AssertionError: pass", "x = f(3)", "with open('x') as file: n = file.read()",
+        "n = input()", "print(f(3))", "assert f(3) == 7", "main()", "import sys\nsys.exit(0)", "while True: pass",
+        "raise SystemExit", "if __name__ == '__main__':\n    f(input())", "for n in range(3):\n    print(n)",
+        "def main():\n    return TOTAL", "TOTAL = 1 / 0", "f.__name__",
+        "try:\n    assert f(3) == 6\nexcept AssertionError: pass", "x = f(3)",
+        "with open('x') as file: n = file.read()",
     ],
 )  # fmt: skip
 def test_statements_that_the_function_does_not_need_are_left_out(dropped: str) -> None:
@@ -210,7 +212,10 @@ def test_statements_that_the_function_does_not_need_are_left_out(dropped: str) -
         "BASE = 7\nLIMIT: int = BASE * 2\ndef f(x): return LIMIT\n",
         "def g(x): return 1\n\n# why\ndef f(x):  # how\n    return g(x)\n",
         "class A:\n    n = 3\nclass B(A): pass\n@staticmethod\ndef f(x, a=B()): return a.n\n",
-        "table = {}\nfor i in range(9):\n    table[i] = i\ntable[10] = 3\ntable.update({11: 4})\ndef f(x): return table[x]\n",
+        (
+            "table = {}\nfor i in range(9):\n    table[i] = i\ntable[10] = 3\ntable.update({11: 4})\n"
+            "def f(x): return table[x]\n"
+        ),
         "import sys\nsys.setrecursionlimit(10**6)\ndef f(x): return 1\n",
         "from functools import lru_cache\ndef f(x): return 1\nf = lru_cache(f)\n",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import A\ndef f(x: A): return 1\n",

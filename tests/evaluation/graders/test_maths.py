@@ -28,9 +28,10 @@ def judge(grader: Grader, gold: str, answer: str) -> str:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("073", "73"), ("73.0", "73"), ("73.", "73"), ("1,040", "1040"), ("1{,}040", "1040"), ("1\\,040", "1040"), ("10,\\!080", "10080"),
-        ("$540$,", "540"), ("-0", "0"), ("+5", "5"), ("- 5", "-5"), ("73\\ ", "73"), ("000", "0"), ("9" * 6000, "9" * 6000),
-        ("1,2", None), ("73.5", None), ("73 apples", None), ("1.5e3", None), ("\\frac{4}{2}", None), ("1 2", None), ("٣", None), ("", None),
+        ("073", "73"), ("73.0", "73"), ("73.", "73"), ("1,040", "1040"), ("1{,}040", "1040"), ("1\\,040", "1040"),
+        ("10,\\!080", "10080"), ("$540$,", "540"), ("-0", "0"), ("+5", "5"), ("- 5", "-5"), ("73\\ ", "73"),
+        ("000", "0"), ("9" * 6000, "9" * 6000), ("1,2", None), ("73.5", None), ("73 apples", None), ("1.5e3", None),
+        ("\\frac{4}{2}", None), ("1 2", None), ("٣", None), ("", None),
     ],
 )  # fmt: skip
 def test_whole_numbers(text: str, number: str | None) -> None:
@@ -121,7 +122,8 @@ def test_a_gold_answer_that_cannot_be_read_is_the_graders_error(grader: Grader) 
 def test_workers_end_when_their_parent_is_killed() -> None:
     program = (
         "import time\nfrom evaluation.graders.maths import MathsWorker\n"
-        "worker = MathsWorker(60.0)\nworker.compare('1/2', '0.5')\nprint(worker._process.pid, flush=True)\ntime.sleep(60)"
+        "worker = MathsWorker(60.0)\nworker.compare('1/2', '0.5')\n"
+        "print(worker._process.pid, flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None

@@ -8,7 +8,7 @@ from evaluation.graders import code
 from evaluation.graders.extraction import program
 from evaluation.grading import Grader
 from evaluation.records import Problem
-from evaluation.sandbox import Job, Outcome, Sandbox, SandboxError
+from evaluation.sandbox import Job, ProgramResult, Sandbox, SandboxError
 
 TESTS = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6"]}
 INPUTS = {"entry_point": "f", "preamble": "", "inputs": [[3]], "atol": 0.0}
@@ -64,7 +64,7 @@ def test_a_reference_that_could_not_be_run_is_tried_again(monkeypatch: pytest.Mo
         problem = Problem("1", "test", "code", "?", GOLD, INPUTS)
         run, runs = sandbox.run, 0
 
-        def fail_once(job: Job, cpu_limit_s: float, memory_mib: int) -> Outcome:
+        def fail_once(job: Job, cpu_limit_s: float, memory_mib: int) -> ProgramResult:
             nonlocal runs
             runs += 1
             if runs == 1:  # the reference, whose values the inputs need

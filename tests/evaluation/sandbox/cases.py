@@ -1,0 +1,81 @@
+"""What the sandbox's tests share: running one source, and watching the processes of the sandbox."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from evaluation.sandbox import (
+    Job,
+    ProgramResult,
+    Sandbox,
+)
+
+LEAVE_THE_SESSION = (
+    "import ctypes, os, time\nif os.getsid(0) != os.getpid():\n    os.setsid()\n"
+    "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
+)
+"""Out of the process group, and no longer killed with the parent."""
+
+
+def value_of(sandbox: Sandbox, source: str, expression: str) -> object:
+    outcome = sandbox.run(Job([source], expressions=[expression]), 5.0)
+    assert outcome.status == "done", outcome
+    return outcome.values[0]
+
+
+def run(sandbox: Sandbox, source: str, limit_s: float = 1.0) -> ProgramResult:
+    return sandbox.run(Job([source], expressions=["f()"]), limit_s)
+
+
+def sandbox_processes() -> dict[int, int]:
+    """Processes of this machine that run a child of a sandbox, of another test's as well, with their parents."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"sandbox/child/" in (folder / "cmdline").read_bytes():
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return parents
+
+
+def gone(pids: set[int], within_s: float = 5.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while pids & sandbox_processes().keys():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Spy(threading.Thread):
+    """Collects the sandbox's processes that descend from `caller` while it is active, orphans included that were seen
+    before."""
+
+    def __enter__(self) -> "Spy":
+        self.caller, self.seen, self.stop = os.getpid(), set[int](), threading.Event()
+        self.start()
+        return self
+
+    def run(self) -> None:
+        while not self.stop.wait(0.01):
+            family = {self.caller} | self.seen
+            processes = sandbox_processes()
+            while more := {pid for pid, parent in processes.items() if parent in family} - family:
+                family |= more
+            self.seen |= family & processes.keys()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.join()
+
+
+def forged(lines: str) -> str:
+    """A program that finds the token in the harness's frames and writes the value of an expression as its result."""
+    return (
+        "import os, sys\ndef f():\n    frame = sys._getframe()\n"
+        "    while 'token' not in frame.f_locals: frame = frame.f_back\n"
+        f"    data = memoryview((frame.f_locals['token'] + ' ' + {lines} + '\\n').encode())\n"
+        "    while data: data = data[os.write(frame.f_locals['channel'], data):]\n    os._exit(0)"
+    )
