@@ -1,4 +1,4 @@
-# make demo   the complete demo pipeline    make test   all tests    make test-fast   those that take no seconds    make check   lint and types
+# make demo   the complete demo pipeline    make test   all tests    make test-fast   the quick ones    make check   lint and types
 # Each of them completes the set-up first where it is missing.
 # MACHINE=cpu|cuda chooses the pinned list (default: cuda where nvidia-smi finds a GPU); PYTHON=... names the interpreter for .venv
 MACHINE ?= auto

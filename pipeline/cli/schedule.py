@@ -49,6 +49,7 @@ def deploy(
     from prefect.settings import get_current_settings
 
     from pipeline.prefect_.schedule import deploy as deploy_flow
+    from pipeline.prefect_.server import unreachable_as_error
 
     if get_current_settings().api.url is None:
         fix = "Start one (prefect server start) and set PREFECT_API_URL, or use `vcore serve`, which brings its own."

@@ -16,7 +16,7 @@ def test_pipeline_and_settings_import_nothing_heavy() -> None:
         "files = [f for d in stages.__path__ for n in ('settings', 'stage') for f in pathlib.Path(d).glob(f'[a-z]*/{n}.py')]\n"
         "stages = ['.'.join(['stages', f.parent.name, f.stem]) for f in files]\n"
         "[importlib.import_module(name) for name in stages]\n"
-        f"print(len(stages), [name for name in {HEAVY!r} if name in sys.modules])\n"
+        f"print(len(stages) > 15, [name for name in {HEAVY!r} if name in sys.modules])\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert answer == "17 []\n"
+    assert answer == "True []\n"
