@@ -1,6 +1,6 @@
 """`python -m stages.grpo SPEC.json`."""
 
-from evaluation.engines import vllm_cpu
+from evaluation.engines import vllm_internals
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import Context, Result
 from stages.harness.process import run_stage
@@ -9,7 +9,7 @@ from stages.harness.process import run_stage
 def run(ctx: Context[GrpoSettings]) -> Result:
     """Set vLLM's environment before anything imports torch, then do the work."""
     if ctx.settings.rollout == "vllm" and ctx.machine.device == "cpu":
-        vllm_cpu.prepare_environment(ctx.machine.threads)
+        vllm_internals.prepare_environment(ctx.machine.threads)
     from stages.grpo import run as train
 
     return train.run(ctx)

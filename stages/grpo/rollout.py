@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from evaluation.engines import EngineUnavailable, vllm_cpu
+from evaluation.engines import EngineUnavailable, vllm_internals
 from evaluation.engines.vllm_engine import require_vllm
 from stages.grpo.rewards import Rewards
 from stages.grpo.settings import GrpoSettings
@@ -33,7 +33,7 @@ def configure_engine(ctx: Context[GrpoSettings]) -> None:
         require_vllm(ctx.machine.device)
         arguments: dict[str, Any] = {"dtype": ctx.settings.dtype, "disable_log_stats": True}
         if ctx.machine.device == "cpu":
-            vllm_cpu.keep_weights_loadable()
+            vllm_internals.keep_weights_loadable()
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": ctx.settings.cpu_kv_cache_gib << 30}
     except EngineUnavailable as error:
         raise StageError(str(error), "Install the pinned set, or choose `grpo.rollout: transformers`.") from error
