@@ -32,12 +32,11 @@ class Sample(NamedTuple):
 
 
 class ResamplingTrainer(StageTrainer):
-    """A StageTrainer that samples further prompts in a step for groups without a signal, for at most `rounds` rounds.
+    """A StageTrainer that samples other prompts for groups that are all right or all wrong, in up to `rounds` rounds.
 
-    A group has none where its completions are all right or all wrong. Prompts are drawn from the training set without
-    those the step has had, by `seed` and the step's number: a resumed run draws the same. Each round samples only as
-    many groups as are missing. What is still missing after the last round, or when no prompt is left, keeps its group,
-    so that a step always has the same number of completions. Dev problems are not resampled.
+    Prompts are drawn from the training set without those the step has had, by `seed` and the step's number: a resumed
+    run draws the same. Each round samples as many groups as are missing. What is missing after the last round, or when
+    no prompt is left, keeps its group: a step always has as many completions. Dev problems are not resampled.
     """
 
     def __init__(self, *args: Any, rounds: int, seed: int, **kwargs: Any) -> None:
@@ -71,10 +70,9 @@ class ResamplingTrainer(StageTrainer):
         return self._graded
 
     def _assemble(self, rows: list[dict[str, Any]]) -> tuple[list[Sample], torch.Tensor]:
-        """What a step trains on, from this process' rows: all processes' completions, and their rewards by function.
+        """All processes' completions to train on in a step, from this process' rows, and their rewards by function.
 
-        Logs the curves `resampling/*`. Of the others, lengths and the share cut stay those of the prompts drawn first;
-        counts of verdicts and of tokens are of everything sampled.
+        Curves of lengths stay those of the prompts drawn first; verdicts and tokens count for everything sampled.
         """
         values = self.step_values
         first_samples, first = self._sample_all(rows)
@@ -108,8 +106,8 @@ class ResamplingTrainer(StageTrainer):
     def _signal(self, rewards: torch.Tensor) -> torch.Tensor:
         """The reward of each completion by which its group is kept or replaced, from the rewards by reward function.
 
-        As in DAPO, what counts is whether the answers are right: a group that is all right differs by its form or
-        length alone, and would teach only that. Where `correct` has no weight, the total reward decides.
+        As in DAPO it is `correct`, since a group that is all right would teach form or length alone; the total reward
+        where that has no weight.
         """
         return rewards[:, CORRECT] if self.reward_weights[CORRECT] > 0 else self.total_reward(rewards)
 

@@ -65,10 +65,8 @@ class Rewards:
     def parts(self, settings: GrpoSettings) -> tuple[list[TrlReward], list[float]]:
         """The reward functions that these settings ask for, named as TRL logs them, and their weights.
 
-        `correct` and `format` are always among them, so that their curves exist even at weight 0.
-
-        Raises:
-            StageError: a function of the user's own cannot be loaded; later, it returns what is no reward.
+        `correct` and `format` are always among them: their curves exist even at weight 0. Raises StageError where a
+        function of the user's own cannot be loaded; called, it raises it for what is no reward.
         """
         chosen = settings.rewards
         parts: list[tuple[float, TrlReward]] = [(chosen.correct, self.correct), (chosen.format, self.format)]
@@ -131,13 +129,8 @@ class Rewards:
         return self._last_read[1:]
 
     def check_grader(self, when: str, max_error_share: float) -> None:
-        """Check that the grader itself works, over all that all processes have graded since the last check.
-
-        A step may grade in several calls, some of a single group, of which one failure would be a large share.
-
-        Raises:
-            StageError: the grader failed on more than `max_error_share`.
-        """
+        """Raise StageError where the grader itself failed on more than `max_error_share` of all processes' completions
+        since the last check. A step may grade in several calls, of a single one of which a failure is a large share."""
         graded, failed = self._graded, self._failed
         self._graded = self._failed = 0
         if failed > max_error_share * graded:

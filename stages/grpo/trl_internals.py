@@ -3,10 +3,10 @@
 Such names, private or undocumented, are used here alone. tests/stages/grpo/test_trl_internals.py tries each one, and
 says what to read where a new version has changed it.
 
-TRL's public way into a rollout, `GRPOTrainer(rollout_func=...)`, is not taken: it is experimental, and samples in
-place of TRL, so chat template, vLLM's request, and the log-probabilities that prove its weights would be code of ours.
-Resampling in it would grade again what it keeps, and TRL's `completions/*` and `num_tokens` would count the final
-groups alone. No override below would go: seconds and rewards are taken around the same methods.
+TRL's public way into a rollout, `GRPOTrainer(rollout_func=...)`, is experimental and not taken. It samples in place of
+TRL: chat template, vLLM's request, and the log-probabilities that prove its weights would be code of ours. Resampling
+would grade again what it keeps, and `completions/*` and `num_tokens` would count the final groups alone. No override
+below would go: seconds and rewards are taken around the same methods.
 """
 
 from __future__ import annotations
@@ -45,11 +45,8 @@ PARTS = ("generate", "sync", "grade", "train")
 def configure_engine(ctx: Context[GrpoSettings]) -> None:
     """Give TRL's vLLM engine the run's dtype, and on a CPU keep its weights loadable. Call before the trainer is built.
 
-    TRL passes no dtype, and vLLM's own choice for a float32 checkpoint is a 16-bit type. TRL has no option for further
-    arguments of the engine: this relies on it being built by the name `LLM` of TRL's module.
-
-    Raises:
-        StageError: vLLM is not installed, or this version of it or of TRL cannot be configured so.
+    vLLM's own choice for a float32 checkpoint is a 16-bit type, and TRL has no option for it: this relies on TRL
+    building the engine by the name `LLM` of its module. Raises StageError where vLLM or TRL cannot be configured so.
     """
     arguments: dict[str, Any] = {"dtype": ctx.settings.dtype, "disable_log_stats": True}
     try:
@@ -68,12 +65,7 @@ def configure_engine(ctx: Context[GrpoSettings]) -> None:
 
 
 def zero_variance_groups(rewards: torch.Tensor, num_generations: int) -> list[int]:
-    """Numbers of the groups whose completions all have the same reward.
-
-    Args:
-        rewards: reward of each completion, shape [groups * num_generations], a group's completions side by side.
-        num_generations: completions per group.
-    """
+    """Numbers of the groups of equal rewards; `rewards` is [groups * num_generations], a group's side by side."""
     groups = rewards.view(-1, num_generations)
     spread = groups.max(dim=1).values - groups.min(dim=1).values
     return [group for group, width in enumerate(spread.tolist()) if width <= SAME_REWARD]
@@ -101,10 +93,7 @@ class Sampled(NamedTuple):
 
 
 class StageTrainer(GRPOTrainer):  # type: ignore[misc]
-    """A GRPOTrainer with the parts of a step as methods of public names, which are clocked and may be overridden.
-
-    It logs `time/PART` in seconds for each of `PARTS`, of this process, for each optimizer step.
-    """
+    """A GRPOTrainer with the parts of a step as public methods, whose seconds it logs as `time/PART` for each step."""
 
     control: Any
     _metrics: dict[str, dict[str, list[float]]]
@@ -189,10 +178,9 @@ class StageTrainer(GRPOTrainer):  # type: ignore[misc]
         return len(zero_variance_groups(rewards, size)) * size / len(rewards)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Sample and grade the dev problems; the callback's `on_evaluate` makes of it what a checkpoint is chosen by.
+        """Sample and grade the dev problems, in batches of as many completions as a rollout has.
 
-        TRL would cut them into batches of `per_device_eval_batch_size` and compute a loss on each, which nobody looks
-        at, and whose memory bounds that size. Here a batch has as many completions as a rollout.
+        TRL would compute a loss on each batch, which nobody looks at, and whose memory bounds the batch.
         """
         metrics: dict[str, float] = {}
         training = self.model.training

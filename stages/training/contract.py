@@ -26,12 +26,8 @@ def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
     It is less than training asks for (`check_contract`): any model can be evaluated, also one that leaves the end token
     to its tokenizer, or whose files pad differently.
 
-    Args:
-        folder: the checkpoint folder that the tokenizer was loaded from.
-
     Returns:
-        The contract for the stage's record: digests of tokenizer and chat template, special tokens, end and padding
-        ids, sizes, type.
+        The contract, for the stage's record: digests of tokenizer and chat template, special tokens, ids, sizes, type.
 
     Raises:
         StageError: files that contradict each other, all of them named.
@@ -50,9 +46,6 @@ def check_files(folder: Path, tokenizer: Any) -> dict[str, Any]:
 
 def check_contract(folder: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
     """Check what has to hold between the parts of a checkpoint that is trained on, its weights included.
-
-    Args:
-        folder: the checkpoint folder that model and tokenizer were loaded from.
 
     Returns:
         The contract as `check_files` gives it, and the number of embeddings.
@@ -137,18 +130,10 @@ def check_same(before: dict[str, Any], after: dict[str, Any]) -> None:
 def check_stops(
     model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float
 ) -> int:
-    """Sample one completion of each prompt until the first of them ends with an end token.
-
-    Uses torch's global generator.
-
-    Args:
-        prompts: token ids.
-
-    Returns:
-        Tokens until the first stop.
+    """Sample a completion of each prompt (token ids), with torch's global generator, until one ends; its tokens.
 
     Raises:
-        StageError: none stops within `max_new_tokens`.
+        StageError: none ends within `max_new_tokens`.
     """
     ends = end_token_ids(tokenizer, model.generation_config)
     inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(model.device)

@@ -34,8 +34,7 @@ def training_proof(
         The proof for `Result`: steps, first and last loss, relative change of the weights, and what was checked.
 
     Raises:
-        StageError: a step is missing, a loss is not finite, no weight changed, or the saved checkpoint differs from the
-            model.
+        StageError: a step is missing, a loss not finite, no weight changed, or the checkpoint differs from the model.
     """
     if planned_steps < 1 or state.global_step != planned_steps:
         fix = "See the log; this is an error in the stage."
