@@ -179,7 +179,7 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             "rules": landlock.ruleset(readable, writable) if means.file_rules else None,
             "token": token,
             "caller": os.getpid(),
-            "sections": [section.replace("\r\n", "\n") for section in job.sections],
+            "sections": [section.replace("\r\n", "\n") for section in job.sections if section],
             "expressions": list(job.expressions),
             "entry_point": job.entry_point,
             # Put together again under the limits: the inputs may hold what another program computed.
