@@ -20,6 +20,7 @@ FOLDERS = ("pipeline", "evaluation/graders", "evaluation/sandbox", "stages/repor
 
 
 def test_collecting_imports_no_library_that_trains_or_samples() -> None:
-    command = [sys.executable, "-c", COLLECT, *(str(TESTS / folder) for folder in FOLDERS)]
+    estimate = TESTS / "pipeline" / "estimate"  # builds models' shapes with torch
+    command = [sys.executable, "-c", COLLECT, f"--ignore={estimate}", *(str(TESTS / folder) for folder in FOLDERS)]
     collected = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent)
     assert collected.stdout.splitlines()[-1] == "code 0 []", collected.stdout + collected.stderr
