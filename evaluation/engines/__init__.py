@@ -25,7 +25,11 @@ __all__ = [
 
 
 def open_engine(name: EngineName, model: str | Path, options: EngineOptions) -> Engine:
-    """Load the checkpoint folder `model` into the named engine. Takes seconds; heavy libraries are imported here, not before."""
+    """Load the checkpoint folder `model` into the named engine, which takes seconds and imports heavy libraries.
+
+    Raises:
+        EngineUnavailable: the engine is not installed or cannot run here.
+    """
     if options.data_parallel > 1:
         from evaluation.harness.replicas import ReplicatedEngine
 

@@ -1,7 +1,8 @@
 """The interface that both sampling engines share: token ids in, text and a finish reason out.
 
-One request is one sample with its own seed, so that neither the order of requests nor what else is in the batch decides what is
-drawn. (Arithmetic of a batch still depends on its shape in the last bits; in float32 that changes a token only at an exact near-tie.)
+One request is one sample with its own seed, so that neither the order of requests nor the rest of the batch decides
+what is drawn. (The arithmetic of a batch still depends on its shape in the last bits; in float32 that changes a token
+only where two are nearly tied.)
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class SamplingRequest:
         temperature: 0 is greedy decoding.
         top_p: nucleus mass; 1 switches it off.
         top_k: number of candidates; 0 switches it off.
-        min_p: candidates are at least this share of the likeliest token's probability, taken before top_k and top_p; 0 switches it off.
-        repetition_penalty: divides positive logits, and multiplies negative ones, of every token of prompt and completion so far, greedy
-            or not; 1 switches it off.
+        min_p: least probability of a candidate, as a share of the likeliest token's; applied before top_k and top_p.
+        repetition_penalty: divides positive logits, and multiplies negative ones, of every token so far, those of the
+            prompt included, greedy or not; 1 switches it off.
         stop: strings that end the completion; they are not part of it.
     """
 
@@ -53,7 +54,7 @@ class SamplingRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """One completion: its text without special tokens, its tokens (the end-of-turn token counts), and `stop` or `length`."""
+    """One completion: its text, its number of tokens (the end-of-turn token counts), and `stop` or `length`."""
 
     text: str
     tokens: int
@@ -73,7 +74,11 @@ class Engine(Protocol):
     max_model_len: int
 
     def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
-        """Sample all requests together; the result is in their order. Raises ValueError on a prompt that leaves no room to sample."""
+        """Sample all requests together; the result is in their order.
+
+        Raises:
+            ValueError: a prompt fills the context.
+        """
         ...
 
     def close(self) -> None:
@@ -94,7 +99,7 @@ class EngineOptions:
         gpu_memory_utilization: share of the GPU's memory for vLLM (cuda only).
         tensor_parallel: number of GPUs that share one model (cuda only).
         data_parallel: number of engines, each with its own part of the GPUs or threads.
-        cpu_kv_cache_gib: memory for vLLM's key-value cache (cpu only).
+        cpu_kv_cache_gib: memory for vLLM's key-value cache in GiB (cpu only).
     """
 
     device: str
@@ -111,21 +116,19 @@ class EngineOptions:
 def check_room(requests: Sequence[SamplingRequest], max_model_len: int) -> None:
     """Raise ValueError when a prompt fills the context, so that no engine cuts or drops it silently."""
     for index, request in enumerate(requests):
-        if len(request.prompt_token_ids) >= max_model_len:
-            raise ValueError(
-                f"request {index}: {len(request.prompt_token_ids)} prompt tokens leave no room in a context of {max_model_len}"
-            )
+        if (tokens := len(request.prompt_token_ids)) >= max_model_len:
+            raise ValueError(f"request {index}: {tokens} prompt tokens leave no room in a context of {max_model_len}")
 
 
 def text_of(tokenizer: Any, token_ids: Sequence[int], stop: Sequence[str]) -> str:
-    """Decode a completion, the same way for every engine: no special tokens, cut before the first stop string."""
+    """The text of a completion, the same way for every engine: no special tokens, cut before the first stop string."""
     text: str = tokenizer.decode(list(token_ids), skip_special_tokens=True)
     ends = [place for place in (text.find(string) for string in stop) if place >= 0]
     return text[: min(ends)] if ends else text
 
 
 def load_tokenizer(model: str, chat: bool = True) -> Any:
-    """The tokenizer of a checkpoint folder. Raises ValueError where it has no chat template, and `chat` asks for one."""
+    """The tokenizer of a checkpoint folder. Raises ValueError where `chat` asks for a chat template and it has none."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)

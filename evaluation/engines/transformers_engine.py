@@ -25,7 +25,7 @@ from evaluation.engines.base import (
 
 
 class TransformersEngine:
-    """A checkpoint loaded with `AutoModelForCausalLM`, sampled in left-padded batches of requests with like parameters."""
+    """A checkpoint loaded with `AutoModelForCausalLM`, sampled in left-padded batches of equal parameters."""
 
     name = "transformers"
 
@@ -42,9 +42,9 @@ class TransformersEngine:
                 f"{model}: {len(missing)} weights are missing and would be random: {', '.join(missing[:3])}"
             )
         self._model: Any = loaded.to(options.device).eval()
-        self._ends = end_token_ids(self.tokenizer, self._model.generation_config)
-        # `generate` would fill what a request leaves open from the checkpoint's own file: penalties, beams, forced tokens. How to
-        # sample is the protocol's to say, in every engine; only what ends a completion is the checkpoint's.
+        self._eos_token_ids = end_token_ids(self.tokenizer, self._model.generation_config)
+        # `generate` would take what a request leaves open from the checkpoint's own file: penalties, beams, forced
+        # tokens. The protocol says how to sample, in every engine; the checkpoint says only what ends a completion.
         self._model.generation_config = GenerationConfig()
         self._device = options.device
         self._max_concurrent = options.max_concurrent
@@ -78,14 +78,14 @@ class TransformersEngine:
     def _sample(self, batch: list[SamplingRequest]) -> list[Sampled]:
         """Sample one batch whose requests share all parameters but prompt and seed."""
         first, longest = batch[0], max(len(request.prompt_token_ids) for request in batch)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._ends[0]
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._eos_token_ids[0]
         ids = torch.full((len(batch), longest), pad)
         mask = torch.zeros((len(batch), longest), dtype=torch.long)
         for row, request in enumerate(batch):
             start = longest - len(request.prompt_token_ids)
             ids[row, start:] = torch.tensor(request.prompt_token_ids)
             mask[row, start:] = 1
-        # Rows with shorter prompts may go on longer than the context allows the longest one; each row is cut to its own room below.
+        # Rows with shorter prompts may go on longer than the context allows the longest one; `_finish` cuts each row.
         shortest = min(len(request.prompt_token_ids) for request in batch)
         output = self._model.generate(
             input_ids=ids.to(self._device),
@@ -93,7 +93,7 @@ class TransformersEngine:
             generation_config=GenerationConfig(
                 do_sample=False,  # drawing is done row by row in `_SeededDraw`
                 max_new_tokens=min(first.max_new_tokens, self.max_model_len - shortest),
-                eos_token_id=self._ends,
+                eos_token_id=self._eos_token_ids,
                 pad_token_id=pad,
                 disable_compile=True,
             ),
@@ -105,7 +105,7 @@ class TransformersEngine:
 
     def _finish(self, request: SamplingRequest, row: list[int]) -> Sampled:
         room = min(request.max_new_tokens, self.max_model_len - len(request.prompt_token_ids))
-        end = next((place for place, token in enumerate(row[:room]) if token in self._ends), None)
+        end = next((place for place, token in enumerate(row[:room]) if token in self._eos_token_ids), None)
         if end is not None:
             return Sampled(text_of(self.tokenizer, row[: end + 1], request.stop), end + 1, "stop")
         if request.stop:
@@ -116,14 +116,11 @@ class TransformersEngine:
 
 
 def _processors(batch: list[SamplingRequest], width: int) -> list[LogitsProcessor]:
-    """What turns logits into the token that is drawn; `width` is that of the padded prompts."""
+    """What turns logits into the token that is drawn; the padded prompts are `width` tokens long."""
     processors: list[LogitsProcessor] = []
     if batch[0].repetition_penalty != 1:
-        processors.append(
-            _RepetitionPenalty(
-                batch[0].repetition_penalty, [width - len(request.prompt_token_ids) for request in batch]
-            )
-        )
+        starts = [width - len(request.prompt_token_ids) for request in batch]
+        processors.append(_RepetitionPenalty(batch[0].repetition_penalty, starts))
     if batch[0].temperature > 0:
         processors.append(_SeededDraw(batch))
     return processors
@@ -132,7 +129,7 @@ def _processors(batch: list[SamplingRequest], width: int) -> list[LogitsProcesso
 class _RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
     """Makes tokens of the prompt and the completion less likely (Keskar et al., 2019, arXiv:1909.05858), as vLLM does.
 
-    Not the library's own, which counts the padding on the left as said: it would punish the end of the turn where that is what pads.
+    The library's own counts the padding on the left too: it would penalise the end of the turn where that is what pads.
     """
 
     def __init__(self, penalty: float, starts: list[int]) -> None:
@@ -142,45 +139,38 @@ class _RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]
         """`scores`: (rows, vocabulary) logits."""
         scores = scores.clone()
         for row, start in enumerate(self._starts):
-            said = input_ids[row, start:].unique()
-            logits = scores[row, said]
-            scores[row, said] = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
+            tokens = input_ids[row, start:].unique()
+            logits = scores[row, tokens]
+            scores[row, tokens] = torch.where(logits > 0, logits / self._penalty, logits * self._penalty)
         return scores
 
 
 class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
     """Draws each row's token from its own generator and leaves it as the only candidate for greedy selection.
 
-    Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax. The noise of a row depends on its seed and on
-    how many tokens it has, never on its neighbours.
+    Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax. The noise of a row depends on its
+    seed and on how many tokens it has, never on its neighbours.
     """
 
     def __init__(self, batch: list[SamplingRequest]) -> None:
-        first = batch[0]
-        self._temperature, self._top_p, self._top_k, self._min_p = (
-            first.temperature,
-            first.top_p,
-            first.top_k,
-            first.min_p,
-        )
+        self._request = batch[0]
         self._generators = [torch.Generator().manual_seed(int(request.seed)) for request in batch]  # type: ignore[arg-type]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`scores`: (rows, vocabulary) logits; returns the same shape with all but the drawn token at -inf."""
-        logits = scores.float() / self._temperature
-        if self._min_p > 0:  # before the others, as in vLLM: what is left changes the mass that top_p counts
-            floor = logits.max(dim=1, keepdim=True).values + math.log(self._min_p)
+        logits = scores.float() / self._request.temperature
+        if self._request.min_p > 0:  # before the others, as in vLLM: what is left changes the mass that top_p counts
+            floor = logits.max(dim=1, keepdim=True).values + math.log(self._request.min_p)
             logits = logits.masked_fill(logits < floor, float("-inf"))
-        if self._top_k > 0:
-            logits = transformers.TopKLogitsWarper(self._top_k)(input_ids, logits)
-        if self._top_p < 1:
-            logits = transformers.TopPLogitsWarper(self._top_p)(input_ids, logits)
+        if self._request.top_k > 0:
+            logits = transformers.TopKLogitsWarper(self._request.top_k)(input_ids, logits)
+        if self._request.top_p < 1:
+            logits = transformers.TopPLogitsWarper(self._request.top_p)(input_ids, logits)
         exponential = torch.stack(
             [torch.empty(logits.shape[1]).exponential_(generator=generator) for generator in self._generators]
         )
-        drawn = (logits - exponential.log().to(logits.device)).argmax(
-            dim=1, keepdim=True
-        )  # -log(Exp(1)) is Gumbel noise
+        noise = -exponential.log().to(logits.device)  # -log(Exp(1)) is Gumbel noise
+        drawn = (logits + noise).argmax(dim=1, keepdim=True)
         return torch.full_like(scores, float("-inf")).scatter(1, drawn, 0.0)
 
 
@@ -200,18 +190,16 @@ def _chunks(items: list[int], size: int) -> list[list[int]]:
 
 
 def _parameters(request: SamplingRequest) -> tuple[Any, ...]:
-    """What all rows of one batch share; the longest completions come first."""
+    """What all requests of one batch share; in its order the longest completions come first."""
     draw = (request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty)
     return (-request.max_new_tokens, *draw, request.stop)
 
 
 def _first_stop(tokenizer: Any, row: list[int], stop: Sequence[str]) -> int | None:
     """Number of tokens after which a stop string is complete, or None."""
-    text = tokenizer.decode(row, skip_special_tokens=True)
-    if not any(string in text for string in stop):
-        return None
-    for length in range(1, len(row) + 1):
+
+    def stops(length: int) -> bool:
         text = tokenizer.decode(row[:length], skip_special_tokens=True)
-        if any(string in text for string in stop):
-            return length
-    return None
+        return any(string in text for string in stop)
+
+    return next(filter(stops, range(1, len(row) + 1)), None) if stops(len(row)) else None

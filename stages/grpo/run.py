@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from evaluation.engines import vllm_cpu
+from evaluation.engines import vllm_internals
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import Context, Result
 
@@ -16,7 +16,7 @@ from stages.harness.context import Context, Result
 def run(ctx: Context[GrpoSettings]) -> Result:
     """Set vLLM's environment, then import what reads it, and train."""
     if ctx.settings.rollout == "vllm" and ctx.machine.device == "cpu":
-        vllm_cpu.prepare_environment(ctx.machine.threads)
+        vllm_internals.prepare_environment(ctx.machine.threads)
     from stages.grpo.train import train
 
     return train(ctx)

@@ -24,7 +24,7 @@ from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from trl import GRPOTrainer
 
-from evaluation.engines import EngineUnavailable, vllm_cpu
+from evaluation.engines import EngineUnavailable, vllm_internals
 from evaluation.engines.vllm_engine import require_vllm
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import Context, StageError
@@ -55,7 +55,7 @@ def configure_engine(ctx: Context[GrpoSettings]) -> None:
     try:
         require_vllm(ctx.machine.device)
         if ctx.machine.device == "cpu":
-            vllm_cpu.keep_weights_loadable()
+            vllm_internals.keep_weights_loadable()
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": ctx.settings.cpu_kv_cache_gib << 30}
     except EngineUnavailable as error:
         raise StageError(str(error), "Install the pinned set, or choose `grpo.rollout: transformers`.") from error

@@ -39,9 +39,9 @@ def lengths(kind: str, count: int) -> list[int]:
 def measure(engine: str, folder: Path) -> dict[str, Any]:
     """Run in a process of its own: seconds to load, and tokens/s of each cell."""
     if engine == "vllm":
-        from evaluation.engines import vllm_cpu
+        from evaluation.engines import vllm_internals
 
-        vllm_cpu.prepare_environment(THREADS)
+        vllm_internals.prepare_environment(THREADS)
     import torch
 
     from evaluation.engines import EngineOptions, SamplingRequest, open_engine

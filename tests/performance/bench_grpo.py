@@ -37,9 +37,9 @@ __all__ = ["grpo_inputs"]
 
 def measure(spec: Path) -> dict[str, Any]:
     """Run the stage with timers on its parts; seconds a step, by part."""
-    from evaluation.engines import vllm_cpu
+    from evaluation.engines import vllm_internals
 
-    vllm_cpu.prepare_environment(os.cpu_count() or 1)
+    vllm_internals.prepare_environment(os.cpu_count() or 1)
     import accelerate
     import torch
     import trl

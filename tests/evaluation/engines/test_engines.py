@@ -1,4 +1,7 @@
-"""Both engines on a tiny random model: they agree, nothing depends on the order of requests, and weights load into a running vLLM."""
+"""Both engines on a tiny random model.
+
+They agree, nothing depends on the order of requests, and weights load into a running vLLM.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,6 @@ from evaluation.engines import (
     EngineUnavailable,
     SamplingRequest,
     open_engine,
-    vllm_cpu,
     vllm_engine,
 )
 from tests.evaluation.engines.cases import (
@@ -153,12 +155,10 @@ def test_vllm_hands_samples_over_and_keeps_limits(vllm: dict[str, Any], plain: E
 
 @pytest.mark.slow
 def test_weights_load_into_a_running_vllm_on_a_cpu(models: tuple[Path, Path], vllm: dict[str, Any]) -> None:
-    """The private switch of `vllm_cpu` still works: when this fails, GRPO with vLLM on a CPU does not train what it samples."""
+    """When this fails, GRPO with vLLM on a CPU does not train what it samples: see `vllm_internals`."""
     changed = open_engine("transformers", models[1], EngineOptions("cpu", "float32"))
     assert vllm["synchronised"] == as_json(changed.generate(greedy_requests(changed)))
     assert vllm["synchronised"] != vllm["greedy"]
-    assert "_supports_onednn" in vllm["without_switch"]
-    assert tuple(vllm["head_sizes"]) == vllm_cpu.HEAD_SIZES
 
 
 def test_transformers_draws_do_not_depend_on_order_or_batches(models: tuple[Path, Path], plain: Engine) -> None:
@@ -236,17 +236,6 @@ def test_a_missing_vllm_is_named_with_its_extra_and_nothing_else_runs(
         open_engine("vllm", models[0], EngineOptions("cpu", "float32"))
     with pytest.raises(EngineUnavailable, match=r"requirements/cuda.txt"):
         open_engine("vllm", models[0], EngineOptions("cuda", "bfloat16"))
-
-
-def test_the_cpu_environment_must_precede_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vllm", torch)  # any module: what counts is that the name is taken
-    for name, value in vllm_cpu.ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    vllm_cpu.prepare_environment(threads=2)  # all set: nothing to complain about
-    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
-    with pytest.raises(RuntimeError, match="TORCH_COMPILE_DISABLE"):
-        vllm_cpu.prepare_environment(threads=2)
 
 
 def test_on_cuda_no_cpu_special_applies() -> None:

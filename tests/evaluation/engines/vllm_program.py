@@ -1,4 +1,4 @@
-"""Runs vLLM on the cases and prints what it found as JSON: one process, because vLLM wants its environment before anything is imported.
+"""Runs vLLM on the cases and prints the samples as JSON: a process of its own, whose environment is set before imports.
 
 usage: python -m tests.evaluation.engines.vllm_program MODEL CHANGED_MODEL
 """
@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-from evaluation.engines import EngineOptions, EngineUnavailable, SamplingRequest, open_engine, vllm_cpu
+from evaluation.engines import EngineOptions, SamplingRequest, open_engine, vllm_internals
 from tests.evaluation.engines.cases import drawn_requests, greedy_requests, likeliest_requests, penalised_requests
 
 
@@ -39,14 +39,12 @@ def main(model: str, changed: str) -> dict[str, Any]:
         found["too_long"] = str(error)
     engine.close()
     found["synchronised"] = as_json(weights_loaded_into_a_running_engine(model, changed, options))
-    found["head_sizes"] = head_sizes()
-    found["without_switch"] = missing_switch()
     return found
 
 
 def weights_loaded_into_a_running_engine(model: str, changed: str, options: EngineOptions) -> list[Any]:
-    """Greedy samples after the weights of `changed` were loaded, one by one as TRL does, into an engine built from `model`."""
-    vllm_cpu.keep_weights_loadable()
+    """Greedy samples of an engine for `model` that then loads the weights of `changed`, one by one as TRL does."""
+    vllm_internals.keep_weights_loadable()
     from safetensors.torch import load_file
 
     engine: Any = open_engine("vllm", model, options)
@@ -54,25 +52,6 @@ def weights_loaded_into_a_running_engine(model: str, changed: str, options: Engi
     for name, tensor in load_file(f"{changed}/model.safetensors").items():
         live.load_weights([(name, tensor)])
     return list(engine.generate(greedy_requests(engine)))
-
-
-def head_sizes() -> list[int]:
-    """Those that this vLLM's attention on a CPU is made for."""
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    return list(CPUAttentionBackend.get_supported_head_sizes())
-
-
-def missing_switch() -> str:
-    """The message where vLLM no longer has the private name."""
-    import vllm._custom_ops as ops
-
-    delattr(ops, vllm_cpu._ONEDNN_SWITCH)
-    try:
-        vllm_cpu.keep_weights_loadable()
-    except EngineUnavailable as error:
-        return str(error)
-    return ""
 
 
 def as_json(samples: list[Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,101 @@
+"""Everything that relies on how vLLM works inside: names that are not in its public interface, and its CPU backend.
+
+Checked with vLLM 0.31; tests/evaluation/engines/test_vllm_internals.py has a canary for each name. Facts about its CPU
+backend that this file works around (on a GPU none of them applies):
+
+- vLLM reads its environment when it, or torch, is imported. Its sampler is compiled by inductor, a warm-up of 16 s that
+  needs a C++ compiler and gains nothing at small sizes, so compilation is switched off. Its in-process mode keeps the
+  engine in this process, which shares the trainer's random state. Without OMP_NUM_THREADS it limits the whole process
+  to one thread.
+- Its linear layers hand their weights to oneDNN and drop the originals, so nothing can be loaded into a running engine.
+- Chunked prefill with a seed per request raises "CPU Generator does not use offset".
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from evaluation.engines.base import EngineUnavailable
+
+ENVIRONMENT = {
+    "TORCH_COMPILE_DISABLE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+"""What has to be set before vLLM is imported on a CPU, beside the number of threads."""
+
+# Relied on by the preflight check of a model's head size. vLLM's own list is
+# vllm.v1.attention.backends.cpu_attn.CPUAttentionBackend.get_supported_head_sizes(), which takes seconds to import.
+HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Sizes of an attention head that vLLM's CPU kernels support."""
+
+# vllm._custom_ops._supports_onednn. Relied on by GRPO with vLLM on a CPU: while it is true, each linear layer gives its
+# weights away (vllm.model_executor.layers.utils), and TRL's weight synchronisation has nothing to load into. No
+# public option does the same. GRPO compares the sampler's log-probabilities with the trainer's in every run.
+_ONEDNN_SWITCH = "_supports_onednn"
+
+
+def prepare_environment(threads: int) -> None:
+    """Set the environment of this process for vLLM on a CPU. Call it before torch and vLLM are imported.
+
+    Raises:
+        RuntimeError: vLLM has already been imported without this environment, which could not take effect any more.
+    """
+    environment = {**ENVIRONMENT, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    missing = sorted(name for name, value in environment.items() if os.environ.get(name) != value)
+    if "vllm" in sys.modules and missing:
+        raise RuntimeError(f"vLLM was imported before its CPU environment was set ({', '.join(missing)})")
+    os.environ.update(environment)
+
+
+def keep_weights_loadable() -> None:
+    """Make vLLM's linear layers on a CPU keep their weights, so that `load_weights` works on a running engine.
+
+    They then use the plain linear kernel. Call it before the engine is built.
+
+    Raises:
+        EngineUnavailable: this vLLM has no such switch; weights would become stale or fail to load.
+    """
+    import vllm
+    import vllm._custom_ops as ops
+
+    if not hasattr(ops, _ONEDNN_SWITCH):
+        raise EngineUnavailable(
+            f"vLLM {vllm.__version__} has no vllm._custom_ops.{_ONEDNN_SWITCH}: weights cannot be synchronised into "
+            "its CPU engine; use the pinned version, or rollout: transformers"
+        )
+    setattr(ops, _ONEDNN_SWITCH, False)
+
+
+def cpu_engine_arguments(max_batched_tokens: int, kv_cache_gib: int) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` on a CPU: no graphs, no chunked prefill, a fixed cache size in GiB."""
+    return {
+        "enforce_eager": True,
+        "enable_chunked_prefill": False,
+        "enable_prefix_caching": False,
+        "max_num_batched_tokens": max_batched_tokens,
+        "kv_cache_memory_bytes": kv_cache_gib << 30,
+    }
+
+
+# vllm.LLM.llm_engine with model_config, add_request, has_unfinished_requests and step. Relied on by VLLMEngine, which
+# hands over each sample when it is finished, so that a stopped stage keeps it. The public LLM.generate returns when all
+# are finished; the public asynchronous engine needs a process of its own.
+
+
+def max_model_len(llm: Any) -> int:
+    """The context length of a `vllm.LLM`, in tokens."""
+    return int(llm.llm_engine.model_config.max_model_len)
+
+
+def finished_outputs(llm: Any, requests: Iterable[tuple[str, Any, Any]]) -> Iterator[Any]:
+    """Submit (id, prompt, sampling parameters) to a `vllm.LLM`; yield each `RequestOutput` when it is finished."""
+    engine = llm.llm_engine
+    for request in requests:
+        engine.add_request(*request)
+    while engine.has_unfinished_requests():
+        yield from (output for output in engine.step() if output.finished)

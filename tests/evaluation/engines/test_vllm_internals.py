@@ -1,0 +1,98 @@
+"""Canaries: the names inside vLLM that `vllm_internals` relies on. One process imports vLLM and says what it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from evaluation.engines import vllm_internals
+
+PROGRAM = """
+import inspect, json
+from evaluation.engines import EngineUnavailable, vllm_internals
+vllm_internals.prepare_environment(1)
+import vllm
+import vllm._custom_ops as ops
+from vllm.model_executor.layers import utils
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+facts = {
+    "environment": [name for name in vllm_internals.ENVIRONMENT if name in vllm.envs.environment_variables],
+    "switch": getattr(ops, "_supports_onednn", None),
+    "layers_ask_the_switch": "ops._supports_onednn" in inspect.getsource(utils),
+    "llm_engine": "self.llm_engine = LLMEngine" in inspect.getsource(vllm.LLM.__init__),
+    "engine_has": [n for n in ("add_request", "has_unfinished_requests", "step") if hasattr(vllm.LLMEngine, n)],
+    "add_request": list(inspect.signature(vllm.LLMEngine.add_request).parameters)[1:4],
+    "model_config": "self.model_config = " in inspect.getsource(vllm.LLMEngine.__init__),
+    "final_only": hasattr(RequestOutputKind, "FINAL_ONLY"),
+    "head_sizes": list(CPUAttentionBackend.get_supported_head_sizes()),
+}
+vllm_internals.keep_weights_loadable()
+facts["switched_off"] = ops._supports_onednn is False
+del ops._supports_onednn
+try:
+    vllm_internals.keep_weights_loadable()
+except EngineUnavailable as error:
+    facts["without_switch"] = str(error)
+print("FACTS " + json.dumps(facts))
+"""
+MOVED = "this vLLM is built otherwise: see evaluation/engines/vllm_internals.py for what relies on it"
+
+
+@pytest.fixture(scope="module")
+def installed() -> dict[str, Any]:
+    environment = {name: value for name, value in os.environ.items() if name not in vllm_internals.ENVIRONMENT}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{MOVED}\n{done.stderr[-3000:]}"
+    line = next(line for line in done.stdout.splitlines() if line.startswith("FACTS "))
+    facts: dict[str, Any] = json.loads(line.removeprefix("FACTS "))
+    return facts
+
+
+@pytest.mark.slow
+def test_the_onednn_switch_is_there_and_linear_layers_ask_it(installed: dict[str, Any]) -> None:
+    assert installed["switch"] is not None, f"vllm._custom_ops has no _supports_onednn; {MOVED}"
+    assert installed["layers_ask_the_switch"], f"vllm.model_executor.layers.utils asks another switch; {MOVED}"
+    assert installed["switched_off"]
+    assert "has no vllm._custom_ops._supports_onednn" in installed["without_switch"]
+
+
+@pytest.mark.slow
+def test_the_engine_of_an_llm_can_be_stepped(installed: dict[str, Any]) -> None:
+    assert installed["llm_engine"], f"vllm.LLM has no llm_engine; {MOVED}"
+    assert installed["model_config"], f"LLM.llm_engine has no model_config; {MOVED}"
+    assert installed["engine_has"] == ["add_request", "has_unfinished_requests", "step"], MOVED
+    assert installed["add_request"] == ["request_id", "prompt", "params"], MOVED
+
+
+@pytest.mark.slow
+def test_the_output_of_a_request_can_be_asked_for_at_its_end_alone(installed: dict[str, Any]) -> None:
+    assert installed["final_only"], f"vllm.sampling_params.RequestOutputKind has no FINAL_ONLY; {MOVED}"
+
+
+@pytest.mark.slow
+def test_head_sizes_are_those_of_the_cpu_kernels(installed: dict[str, Any]) -> None:
+    assert tuple(installed["head_sizes"]) == vllm_internals.HEAD_SIZES, MOVED
+
+
+@pytest.mark.slow
+def test_the_environment_is_one_that_vllm_reads(installed: dict[str, Any]) -> None:
+    assert {*installed["environment"], "TORCH_COMPILE_DISABLE"} == vllm_internals.ENVIRONMENT.keys(), MOVED
+
+
+def test_the_cpu_environment_must_precede_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", json)  # any module: what counts is that the name is taken
+    for name, value in vllm_internals.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    vllm_internals.prepare_environment(threads=2)  # all set: nothing to complain about
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE")
+    with pytest.raises(RuntimeError, match="TORCH_COMPILE_DISABLE"):
+        vllm_internals.prepare_environment(threads=2)
