@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.records import Problem, RecordError, read_rows
+from evaluation.records import Problem, RecordError, open_text, read_rows
 
 
 class LoadError(ValueError):
@@ -84,7 +84,7 @@ def digest(problems: Iterable[Problem]) -> str:
 def _read_array(path: Path) -> list[Mapping[str, Any]]:
     """The rows of a file that is one JSON array of objects."""
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
+        with open_text(path) as file:
             rows = json.load(file)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not JSON: {error}") from error

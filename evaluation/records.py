@@ -1,75 +1,95 @@
-"""The three record types that evaluation reads and writes, one JSON object per line.
+"""The three record types that evaluation reads and writes, one JSON object a line.
 
-Nothing here imports another module of ours: the records are the contract between loading, sampling and grading, and between
-this package and files made elsewhere.
+They are the contract between loading, sampling and grading, and between this package and files made elsewhere, so
+nothing else of the package is imported here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TextIO, TypeVar, get_args
+
+from pydantic import ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, ValidationError, with_config
 
 Kind = Literal["maths", "code", "choice"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
-VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "no_answer", "timeout", "grader_error")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+Count = Annotated[StrictInt, Field(ge=0)]
+STRICT = ConfigDict(extra="forbid")
 
 
 class RecordError(ValueError):
     """A row that is not a valid record; the message names the file and the line."""
 
 
+@with_config(STRICT)
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One problem of a benchmark or of an RL prompt set.
+    """One problem of a benchmark or of an RL prompt set."""
 
-    `prompt` is the user message exactly as the model's chat template will receive it (instruction included). `gold` is the
-    reference: the answer for maths, the reference program for code, the letter for multiple choice. `tests` holds what a code
-    grader needs (see `evaluation.graders.code`) and is empty otherwise.
-    """
-
-    id: str
-    benchmark: str
+    id: StrictStr
+    benchmark: StrictStr
     kind: Kind
-    prompt: str
-    gold: str
+    prompt: StrictStr
+    """The user message exactly as the model's chat template receives it, instruction included."""
+    gold: StrictStr
+    """The reference: the answer for maths, the reference program for code, the letter for multiple choice."""
     tests: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What a code grader needs (see `evaluation.graders.code`); empty for other kinds."""
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What a benchmark keeps for itself. `completion` is the beginning that a completion prompt sends."""
 
 
+@with_config(STRICT)
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """One sampled completion. `prompt` is the rendered text; token counts are in tokens of the model that sampled it."""
+    """One sampled completion. Token counts are in tokens of the model that sampled it."""
 
-    benchmark: str
-    problem_id: str
-    sample: int
-    prompt: str
-    completion: str
-    finish_reason: str
-    """`stop`, `length` (cut at the token limit), `prompt_too_long` (never sampled; the completion is empty), or `unknown` where whoever
-    sampled it elsewhere did not say."""
-    prompt_tokens: int
-    completion_tokens: int
-    seed: int | None
+    benchmark: StrictStr
+    problem_id: StrictStr
+    sample: Count
+    prompt: StrictStr
+    """The rendered text."""
+    completion: StrictStr
+    finish_reason: StrictStr
+    """`stop`, `length` (cut at the token limit), `prompt_too_long` (never sampled; the completion is empty), or
+    `unknown` where it was sampled elsewhere and nothing is said."""
+    prompt_tokens: Count
+    completion_tokens: Count
+    seed: StrictInt | None
 
 
+@with_config(STRICT)
 @dataclasses.dataclass(frozen=True)
 class Score:
     """The verdict on one generation, under the same (benchmark, problem_id, sample)."""
 
-    benchmark: str
-    problem_id: str
-    sample: int
+    benchmark: StrictStr
+    problem_id: StrictStr
+    sample: Count
     verdict: Verdict
-    extracted: str | None
-    gold: str
-    detail: str = ""
+    extracted: StrictStr | None
+    """The answer or the program that was judged; None where there was none."""
+    gold: StrictStr
+    detail: StrictStr = ""
 
 
+_EXPECTED = {
+    "StrictStr": "text",
+    "StrictStr | None": "text or null",
+    "StrictInt | None": "a whole number or null",
+    "Count": "a whole number from 0 up",
+    "dict[str, Any]": "an object",
+    "Kind": f"one of {', '.join(get_args(Kind))}",
+    "Verdict": f"one of {', '.join(VERDICTS)}",
+}
+"""The type of a field, as it is written above -> what a message calls it."""
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {record: TypeAdapter(record) for record in (Problem, Generation, Score)}
 T = TypeVar("T", Problem, Generation, Score)
 
 
@@ -87,29 +107,23 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
 def _line(value: Any) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False).encode() + b"\n"
-    except (
-        UnicodeEncodeError
-    ):  # half of a surrogate pair, as JSON can hold and UTF-8 cannot: written as it was read, as \\ud83d
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot: written as \\ud83d
         return json.dumps(value).encode() + b"\n"
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file in UTF-8, compressed where its name ends in .gz, with or without a byte order mark."""
+    return gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig")
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each non-empty line of a .jsonl or .jsonl.gz file.
 
     Raises:
-        RecordError: with its line, for one that is not a JSON object or not UTF-8, and for a compressed file that ends too early.
+        RecordError: a line is not a JSON object or not UTF-8, or a compressed file ends too early.
     """
-    import gzip
-    import zlib
-
-    path = Path(path)
     number = 0
-    # utf-8-sig: some editors begin a file with a mark of its encoding.
-    with (
-        gzip.open(path, "rt", encoding="utf-8-sig")
-        if path.suffix == ".gz"
-        else open(path, encoding="utf-8-sig") as file
-    ):
+    with open_text(Path(path)) as file:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
@@ -131,52 +145,26 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def read_records(path: str | Path, record: type[T]) -> list[T]:
-    """Read a file of one record type strictly: a missing, unknown or ill-typed field is a `RecordError` with its line."""
+    """Read a file of one record type strictly: a missing, unknown or ill-typed field raises `RecordError`."""
     return [make_record(row, record, f"{path}:{number}") for number, row in read_rows(path)]
 
 
 def make_record(row: Mapping[str, Any], record: type[T], where: str) -> T:
-    """The record whose fields the row holds, all of them and no others. Raises `RecordError`, which begins with `where`."""
-    required, types = _SHAPES[record]
-    missing, unknown = sorted(required - row.keys()), sorted(row.keys() - types.keys())
-    if missing or unknown:
-        parts = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
-        raise RecordError(f"{where}: not a {record.__name__}: {', '.join(parts)}")
-    for name, value in row.items():
-        if not _is_of(value, types[name]) or (name in _COUNTS and value < 0):
-            raise RecordError(
-                f"{where}: {name} is {value!r:.80}, not {_said(types[name])}{' from 0 up' if name in _COUNTS else ''}"
-            )
-    return record(**row)
+    """The record whose fields the row holds, all of them and no others.
 
-
-_COUNTS = {"sample", "prompt_tokens", "completion_tokens"}
-_NAMES = {str: "text", int: "a whole number", dict: "an object", type(None): "null"}
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a field's type; true and false are no numbers."""
-    origin = get_origin(kind)
-    if origin is Literal:
-        return isinstance(value, str) and value in get_args(kind)
-    if origin is UnionType:
-        return any(_is_of(value, one) for one in get_args(kind))
-    return isinstance(value, origin or kind) and not (kind is int and isinstance(value, bool))
-
-
-def _said(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if get_origin(kind) is UnionType:
-        return " or ".join(map(_said, get_args(kind)))
-    return _NAMES[get_origin(kind) or kind]
-
-
-def _shape(record: type) -> tuple[set[str], dict[str, Any]]:
-    """Names of the fields without a default, and the type of each field."""
-    fields = dataclasses.fields(record)
-    required = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    return required, get_type_hints(record)
-
-
-_SHAPES = {record: _shape(record) for record in (Problem, Generation, Score)}
+    Raises:
+        RecordError: it does not; the message begins with `where`.
+    """
+    try:
+        made: T = _ADAPTERS[record].validate_python(row)
+    except ValidationError as error:
+        problems = [(problem["type"], str(problem["loc"][0])) for problem in error.errors()]
+        missing = sorted(name for kind, name in problems if kind == "missing")
+        unknown = sorted(name for kind, name in problems if kind == "unexpected_keyword_argument")
+        if missing or unknown:
+            parts = [f"{what} {names}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+            raise RecordError(f"{where}: not a {record.__name__}: {', '.join(parts)}") from None
+        name = problems[0][1]
+        expected = _EXPECTED[str(record.__annotations__[name])]
+        raise RecordError(f"{where}: {name} is {row[name]!r:.80}, not {expected}") from None
+    return made

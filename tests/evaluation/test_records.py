@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from evaluation import records
 from evaluation.records import Generation, Problem, RecordError, Score, read_records, write_jsonl
 
 GENERATION = Generation("aime24", "a", 0, "?", "\\boxed{1}", "stop", 3, 4, None)
@@ -45,6 +46,22 @@ def test_a_field_of_another_type_is_named_with_its_line(
     write_jsonl(path, [record, dataclasses.asdict(record) | change])
     with pytest.raises(RecordError, match=f"rows.jsonl:2: {message}"):
         read_records(path, type(record))
+
+
+def test_missing_and_unknown_fields_are_named_together(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = dataclasses.asdict(SCORE) | {"color": 1, "verdict": "right"}
+    del row["gold"], row["sample"]
+    write_jsonl(path, [row])
+    with pytest.raises(
+        RecordError, match=r"rows.jsonl:1: not a Score: missing \['gold', 'sample'\], unknown \['color'\]"
+    ):
+        read_records(path, Score)
+
+
+def test_every_type_of_a_field_has_words_for_a_message() -> None:
+    types = {str(field.type) for record in (Problem, Generation, Score) for field in dataclasses.fields(record)}
+    assert types == records._EXPECTED.keys()
 
 
 def test_a_number_of_thousands_of_digits_is_named_with_its_line(tmp_path: Path) -> None:
