@@ -31,23 +31,25 @@ class Benchmark:
     """A named set of problems, which come from `sources` by `parse`, or are made from a seed by `generate`.
 
     Its splits are `test`, and `train` and `dev` where it is meant for training too; the three are disjoint.
+
+    Attributes:
+        kind: decides which grader judges the answers.
+        size: number of problems in the complete test split; None where problems are generated.
+        digest: `evaluation.loading.digest` of the complete test split that this project was checked against, or None.
+        sources: split -> where its rows are; empty for a generated benchmark.
+        parse: `(split, rows)` -> problems; raises `RecordError` on a row, or a whole set, that is not as it should be.
+        generate: `(split, n, seed)` -> n distinct problems.
+        demonstrate: `(problems, seed)` -> one completion for each training problem, the SFT target.
     """
 
     name: str
     kind: Kind
-    """Decides which grader judges its answers."""
     size: int | None
-    """Number of problems in the complete test split; None where problems are generated."""
     digest: str | None = None
-    """`evaluation.loading.digest` of the complete test split that this project was checked against; None: of none."""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
-    """Split -> where its rows are; empty for a generated benchmark."""
     parse: Callable[[str, Iterable[Mapping[str, Any]]], list[Problem]] | None = None
-    """`(split, rows)` -> problems; raises `RecordError` on a row, or a whole set, that is not as it should be."""
     generate: Callable[[str, int, int], list[Problem]] | None = None
-    """`(split, n, seed)` -> n distinct problems."""
     demonstrate: Callable[[list[Problem], int], list[str]] | None = None
-    """`(problems, seed)` -> one completion for each training problem, the SFT target."""
 
     def __post_init__(self) -> None:
         if (self.parse is None) == (self.generate is None):
