@@ -1,4 +1,4 @@
-"""Two measurements of the same problems, set beside each other: the difference, its interval, and whether there is one at all."""
+"""Two measurements of the same problems compared: the difference, its interval, and whether there is one at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from evaluation.records import RecordError, Score, read_records
-from evaluation.statistics import CONFIDENCE, SIGN_FLIPS_NORMAL, PairedDifference, paired_difference
+from evaluation.statistics import SIGN_FLIPS_NORMAL, SIGNIFICANCE, PairedDifference, paired_difference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two checkpoints on the same problems. `difference` is None where their protocols differ: then they may not be compared."""
+    """Two checkpoints on the same problems. `difference` is None where their protocols differ, so nothing compares."""
 
     benchmark: str
     before: str
@@ -35,20 +35,20 @@ class Comparison:
 
     @property
     def exact(self) -> bool:
-        """Whether the p-value is exact, not that of a normal approximation; `difference.test` names the test."""
+        """Whether the p-value is exact, not a normal approximation; `difference.test` names the test."""
         return self.difference is None or self.difference.test != SIGN_FLIPS_NORMAL
 
     @property
     def verdict(self) -> str:
         """`higher`, `lower`, `not distinguishable` or `different protocols`.
 
-        A difference is claimed only where its 95 % interval leaves out 0 and the test agrees (p < 0.05): with few changed problems the
-        interval alone is too eager (5 of 20 better and none worse: interval above 0, exact p = 0.06).
+        A difference is claimed only where its 95 % interval leaves out 0 and the test agrees (p < 0.05): with few
+        changed problems the interval alone claims too much (5 of 20 better, none worse: above 0, exact p = 0.06).
         """
         d = self.difference
         if d is None:
             return "different protocols"
-        if d.p_value >= 1 - CONFIDENCE or d.low <= 0 <= d.high:
+        if d.p_value >= SIGNIFICANCE or d.low <= 0 <= d.high:
             return "not distinguishable"
         return "higher" if d.difference > 0 else "lower"
 
@@ -56,22 +56,23 @@ class Comparison:
 def compare(benchmark: str, before: str, after: str, old: Measured, new: Measured) -> Comparison:
     """`new` against `old`, problem by problem; `before` and `after` are their names.
 
-    Protocols are compared where both are known. Raises `ValueError` where the problems or the numbers of samples are not the same.
+    Protocols are compared where both are known.
+
+    Raises:
+        ValueError: the problems or the numbers of samples are not the same.
     """
     if old.protocol is not None and new.protocol is not None and old.protocol != new.protocol:
         return Comparison(benchmark, before, after, None, protocols=tuple(differences(old.details, new.details)))
     first, second = right_shares(old.scores), right_shares(new.scores)
     if first.keys() != second.keys():
         apart = sorted(first.keys() ^ second.keys())
-        raise ValueError(
-            f"{benchmark}: {before} and {after} are not of the same problems: {len(apart)} are in one only ({apart[0]})"
-        )
+        which = f"{len(apart)} are in one only ({apart[0]})"
+        raise ValueError(f"{benchmark}: {before} and {after} are not of the same problems: {which}")
     if len(old.scores) != len(new.scores):
         k1, k2 = len(old.scores) // len(first), len(new.scores) // len(first)
         raise ValueError(f"{benchmark}: {before} has {k1} samples a problem, {after} has {k2}")
-    return Comparison(
-        benchmark, before, after, paired_difference(list(first.values()), [second[problem] for problem in first])
-    )
+    difference = paired_difference(list(first.values()), [second[problem] for problem in first])
+    return Comparison(benchmark, before, after, difference)
 
 
 def right_shares(scores: Sequence[Score]) -> dict[str, float]:
@@ -84,28 +85,27 @@ def right_shares(scores: Sequence[Score]) -> dict[str, float]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
     """The fields in which two protocols differ, with both values."""
-    found = []
+    lines = []
     for name in sorted(old.keys() | new.keys()):
         left, right = old.get(name), new.get(name)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            found += differences(left, right, f"{path}{name}.")
+            lines += differences(left, right, f"{path}{name}.")
         elif left != right:
-            found.append(f"{path}{name}: {left} / {right}")
-    return found
+            lines.append(f"{path}{name}: {left} / {right}")
+    return lines
 
 
 def read_measured(path: Path) -> dict[str, Measured]:
-    """Benchmark -> scores, of a scores file, or of the folder of a score artifact, which knows the protocols too.
+    """Benchmark -> scores, of a scores file or of the folder of a score artifact, which has the protocols too.
 
     Raises:
         OSError, ValueError: no such file, a damaged one (`RecordError` with the line), or a folder without scores.
     """
-
-    protocols: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     if path.is_dir():
         if not (path / "scores.jsonl").is_file():
             raise RecordError(f"{path}: no scores.jsonl here")
-        protocols = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         path = path / "scores.jsonl"
     rows: dict[str, list[Score]] = {}
     seen: set[tuple[str, str, int]] = set()
@@ -116,9 +116,8 @@ def read_measured(path: Path) -> dict[str, Measured]:
         rows.setdefault(score.benchmark, []).append(score)
     if not rows:
         raise RecordError(f"{path}: no scores")
-    return {
-        name: Measured(
-            scores, protocols.get(name, {}).get("protocol"), protocols.get(name, {}).get("protocol_details", {})
-        )
-        for name, scores in rows.items()
-    }
+    measured = {}
+    for name, scores in rows.items():
+        entry = metrics.get(name, {})
+        measured[name] = Measured(scores, entry.get("protocol"), entry.get("protocol_details", {}))
+    return measured

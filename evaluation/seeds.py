@@ -1,7 +1,7 @@
-"""What several seeds say: the mean over runs that differ in nothing but their seed, and the difference of two methods seed by seed.
+"""What several seeds say: the mean over runs that differ in their seed alone, and two methods compared seed by seed.
 
-The run is the unit here: its own interval over problems says how well that run was measured, not how much another seed would differ.
-Standard library only.
+The run is the unit here: its own interval over problems says how well that run was measured, not how much another seed
+would differ. Standard library only.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from evaluation.statistics import t_quantile
+from evaluation.metrics.estimates import CONFIDENCE, t_quantile
 
 FEWEST_SEEDS = 3
-"""For a verdict. Of two differences the spread is so badly known that chance alone often makes it nearly nothing."""
+"""Fewest seeds for a verdict. The spread of two differences is badly known; chance often makes it nearly 0."""
 NO_SPREAD = 1e-9
-"""Values this near to one another are equal: shares of right answers differ by one problem or not at all, the rest is rounding."""
+"""Values this close are equal: shares of right answers differ by one problem or not at all, the rest is rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SeedEstimate:
     """A mean over `n` seeds with its 95 % interval (Student's t).
 
-    Without bounds where no spread can be seen: for one seed, and where all seeds gave the same value, which does not make it certain.
+    It has no bounds where no spread can be seen: for one seed, and where all seeds gave the same value, which does not
+    make it certain.
     """
 
     mean: float
@@ -33,7 +34,7 @@ class SeedEstimate:
 
     @property
     def verdict(self) -> str:
-        """Of a difference, in words: `higher`, `lower`, `not distinguishable`, or why nothing can be told."""
+        """A difference in words: `higher`, `lower`, `not distinguishable`, or why nothing can be said."""
         if self.n == 1:
             return "one seed: cannot be told"
         if self.n < FEWEST_SEEDS:
@@ -45,7 +46,7 @@ class SeedEstimate:
         return "higher" if self.mean > 0 else "lower"
 
 
-def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedEstimate:
+def over_seeds(values: Sequence[float], confidence: float = CONFIDENCE) -> SeedEstimate:
     """Mean of one value a seed: mean +- t_(n-1) sd / sqrt(n).
 
     Raises:
@@ -58,11 +59,11 @@ def over_seeds(values: Sequence[float], confidence: float = 0.95) -> SeedEstimat
     return SeedEstimate(mean, mean - half, mean + half, n)
 
 
-def next_seed(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Where the value of one more run would lie: mean +- t_(n-1) sd sqrt(1 + 1/n), the prediction interval. None where there is no spread.
+def next_seed(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """Prediction interval of one more run: mean +- t_(n-1) sd sqrt(1 + 1/n). None where there is no spread.
 
-    A number that somebody published is one run. The interval of our mean is narrower by sqrt(n + 1), and would call most such runs,
-    our own among them, outside.
+    A published number is one run. The interval of a mean is narrower by sqrt(n + 1): most runs, our own among them,
+    would lie outside.
 
     Raises:
         ValueError: no values.

@@ -1,8 +1,4 @@
-"""How sure a number is, and a difference. Standard library only; each function states its formula.
-
-The estimates themselves stand beside the metrics that report them, where they load without this package; they are named here for its
-other modules.
-"""
+"""Whether two measurements of the same problems differ. Standard library only; each function states its formula."""
 
 from __future__ import annotations
 
@@ -12,40 +8,18 @@ from collections.abc import Sequence
 from fractions import Fraction
 from statistics import fmean, variance
 
-from evaluation.metrics.estimates import (
-    CONFIDENCE,
-    Estimate,
-    clustered_standard_error,
-    majority_share,
-    mean_estimate,
-    pass_at_k,
-    t_quantile,
-    wilson_interval,
-)
+from evaluation.metrics.estimates import CONFIDENCE, t_quantile, wilson_interval
 
-__all__ = [
-    "CONFIDENCE",
-    "Estimate",
-    "PairedDifference",
-    "clustered_standard_error",
-    "majority_share",
-    "mcnemar_exact",
-    "mean_estimate",
-    "paired_difference",
-    "pass_at_k",
-    "sign_flip_test",
-    "t_quantile",
-    "wilson_interval",
-]
-
+SIGNIFICANCE = 1 - CONFIDENCE
+"""Level of the tests: a p-value below it counts as a difference."""
 MCNEMAR, SIGN_FLIPS, SIGN_FLIPS_NORMAL = "exact McNemar", "exact sign-flip test", "sign-flip test, normal approximation"
-"""The tests behind a p-value, as they are named beside it."""
+"""Names of the tests, which are shown beside a p-value."""
 _MOST_STEPS = 5_000_000
 """Additions that the exact sign-flip test may take, about a second; beyond, its normal approximation is as good."""
 
 
 def mcnemar_exact(only_before: int, only_after: int) -> float:
-    """Two-sided p-value of McNemar's exact test: of d = only_before + only_after problems that changed, is one direction too frequent?
+    """Two-sided p-value of McNemar's exact test of d = only_before + only_after problems that changed.
 
     min(1, 2 sum_{i <= min} C(d, i) / 2^d), the binomial test of one half; 1 where nothing changed.
     """
@@ -57,13 +31,13 @@ def mcnemar_exact(only_before: int, only_after: int) -> float:
 def sign_flip_test(differences: Sequence[float]) -> tuple[float, str]:
     """Two-sided p-value of the paired permutation test, and its name.
 
-    If nothing changed but chance, each problem's difference could as well have the other sign: the p-value is the share of all 2^n choices
-    of signs whose sum is at least as far from 0 as the one seen. Of differences of -1, 0 and 1 this is McNemar's exact test. Five problems
-    all better by the same amount have p = 2/32: nothing is claimed of fewer than six.
+    By chance alone each problem's difference could as well have the other sign: the p-value is the share of all 2^n
+    choices of signs whose sum is at least as far from 0 as the one seen. Of differences of -1, 0 and 1 this is
+    McNemar's exact test. Five problems all better by the same amount have p = 2/32: fewer than six are never enough.
 
     Args:
-        differences: of shares of right samples, which are fractions with small denominators; anything else takes the approximation, the
-            normal test of sum d / sqrt(sum d^2).
+        differences: of shares of right samples, which are fractions with small denominators. Of others, and of very
+            many, the normal approximation is taken: the test of sum d / sqrt(sum d^2).
     """
     exact = [Fraction(difference).limit_denominator(10_000) for difference in differences]
     unit = math.lcm(*(fraction.denominator for fraction in exact))
@@ -71,15 +45,14 @@ def sign_flip_test(differences: Sequence[float]) -> tuple[float, str]:
     seen, total = abs(sum(steps)), sum(map(abs, steps))
     if len(steps) * total > _MOST_STEPS:
         return math.erfc(seen / math.sqrt(2 * sum(step * step for step in steps))), SIGN_FLIPS_NORMAL
-    chances = [1.0]  # of each sum of the differences that keep a plus
+    chances = [1.0]  # of each sum of the differences that keep their sign
     for step in map(abs, steps):
         halves = [chance / 2 for chance in chances]
         chances = halves + [0.0] * step
         for place, half in enumerate(halves, start=step):
             chances[place] += half
-    return min(
-        1.0, math.fsum(chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen)
-    ), SIGN_FLIPS
+    tail = math.fsum(chance for plus, chance in enumerate(chances) if abs(2 * plus - total) >= seen)
+    return min(1.0, tail), SIGN_FLIPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +61,10 @@ class PairedDifference:
 
     Attributes:
         difference, low, high: after minus before, with its confidence interval.
-        p_value: two-sided, of no difference.
-        n: problems.
-        improved, worsened: problems whose value rose or fell.
-        test: which test the p-value is of.
+        p_value: two-sided; the hypothesis is that there is no difference.
+        n: number of problems.
+        improved, worsened: number of problems whose value rose or fell.
+        test: name of the test.
     """
 
     difference: float
@@ -107,12 +80,16 @@ class PairedDifference:
 def paired_difference(
     before: Sequence[float], after: Sequence[float], confidence: float = CONFIDENCE
 ) -> PairedDifference:
-    """Difference of two checkpoints on the same problems, one value (right or wrong, or the share of right samples) a problem.
+    """Difference of two checkpoints on the same problems.
 
-    Where all values are 0 or 1: Newcombe's (1998) hybrid score interval for paired proportions (his method 10) and McNemar's exact
-    test. Otherwise: difference +- t SE with SE = sd(after - before)/sqrt(n) and n - 1 degrees of freedom, and the sign-flip test. Where no
-    spread can be seen (one problem, or all differences equal) the interval is Newcombe's for one sample a problem and independent
-    measurements: sameness of a few problems is not certainty.
+    Where all values are 0 or 1: Newcombe's (1998) hybrid score interval for paired proportions (his method 10) and
+    McNemar's exact test. Otherwise: difference +- t SE with SE = sd(after - before)/sqrt(n) and n - 1 degrees of
+    freedom, and the sign-flip test. Where no spread can be seen (one problem, or all differences equal) the interval is
+    Newcombe's for one sample a problem and independent measurements: a few equal differences are not certainty.
+
+    Args:
+        before, after: for each problem whether it was solved (0 or 1), or the share of its samples that are right.
+        confidence: level of the interval.
 
     Raises:
         ValueError: no problems, not as many before as after, or a value outside 0..1.
@@ -145,14 +122,14 @@ def _newcombe(before: Sequence[float], after: Sequence[float], confidence: float
     neither = n - right_before - right_after + both
     only_before, only_after = right_before - both, right_after - both
     spread = math.sqrt(right_before * (n - right_before) * right_after * (n - right_after))
-    # The correlation of the two measurements. Newcombe's correction by n/2 keeps "nothing changed" from being certainty.
+    # The correlation of the measurements. Newcombe's correction by n/2 keeps "nothing changed" from being certainty.
     association = both * neither - only_before * only_after
     phi = (max(association - n / 2, 0.0) if association > 0 else association) / spread if spread else 0.0
     return _hybrid(right_before / n, right_after / n, n, confidence, phi)
 
 
 def _hybrid(before: float, after: float, n: int, confidence: float, phi: float) -> tuple[float, float]:
-    """Interval of `after` - `before`, two shares of n whose Wilson intervals are put together; `phi` is their correlation."""
+    """Interval of `after` - `before`, two shares of n with correlation `phi`, from their Wilson intervals."""
     (l1, u1), (l2, u2) = wilson_interval(after * n, n, confidence), wilson_interval(before * n, n, confidence)
     low = (after - l1) ** 2 - 2 * phi * (after - l1) * (u2 - before) + (u2 - before) ** 2
     high = (u1 - after) ** 2 - 2 * phi * (u1 - after) * (before - l2) + (before - l2) ** 2

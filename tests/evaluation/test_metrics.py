@@ -11,7 +11,7 @@ import pytest
 
 from evaluation import metrics
 from evaluation.metrics import METRICS, load_metric
-from evaluation.statistics import wilson_interval
+from evaluation.metrics.estimates import wilson_interval
 
 
 def test_accuracy_with_its_interval() -> None:

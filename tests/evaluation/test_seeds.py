@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from evaluation.metrics.estimates import t_quantile
 from evaluation.seeds import next_seed, over_seeds
-from evaluation.statistics import t_quantile
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,21 @@ from statistics import fmean
 
 import pytest
 
+from evaluation.metrics.estimates import (
+    clustered_standard_error,
+    majority_share,
+    mean_estimate,
+    pass_at_k,
+    t_quantile,
+    wilson_interval,
+)
 from evaluation.statistics import (
     MCNEMAR,
     SIGN_FLIPS,
     SIGN_FLIPS_NORMAL,
-    clustered_standard_error,
-    majority_share,
     mcnemar_exact,
-    mean_estimate,
     paired_difference,
-    pass_at_k,
     sign_flip_test,
-    t_quantile,
-    wilson_interval,
 )
 
 
@@ -59,7 +61,7 @@ def test_pass_at_k_is_unbiased() -> None:
 
 
 def sample(rng: random.Random, problems: int, samples: int, spread: float) -> list[list[float]]:
-    """0-or-1 samples of problems with success rates around 0.4; `spread` 0: all equal, 1: each always right or always wrong."""
+    """0-or-1 samples of problems with success rates around 0.4; `spread` 0: all equal, 1: always right or wrong."""
     out = []
     for _ in range(problems):
         rate = 0.4 if rng.random() >= spread else float(rng.random() < 0.4)
@@ -240,7 +242,7 @@ def test_majority_of_votes_with_ties_and_silence() -> None:
 
 
 def test_majority_accuracy_of_a_model_with_known_chances_and_the_coverage_of_its_interval() -> None:
-    """Each problem is answered right with chance p, else with one of two wrong answers; the truth is summed over all outcomes."""
+    """Each problem is answered right with chance p, else with one of two wrong answers; all outcomes make the truth."""
     rng, chances, k = random.Random(5), [0.2, 0.5, 0.8], 5
     outcomes = list(itertools.product("rab", repeat=k))
 

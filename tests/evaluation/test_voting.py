@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from evaluation.grading import Graded, Grader
+from evaluation.metrics.estimates import majority_share
 from evaluation.records import Problem, Score
-from evaluation.statistics import majority_share
 from evaluation.voting import MOST_COMPARED, pool_votes
 
 

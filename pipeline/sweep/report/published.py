@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from evaluation.metrics.estimates import wilson_interval
 from evaluation.seeds import next_seed
-from evaluation.statistics import wilson_interval
 from pipeline.sweep.documents import PublishedScore
 from pipeline.sweep.report.cells import Group, MeasuredCell
 from pipeline.sweep.settings import PublishedSettings

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evaluation.statistics import CONFIDENCE
+from evaluation.statistics import SIGNIFICANCE
 
 NONE = "–"
 """Stands where there is no value."""
@@ -56,7 +56,7 @@ def by_chance(comparisons: int) -> str:
     """What so many tests amount to even if nothing differs; empty for few, of which one may obviously be chance."""
     if comparisons < FEW:
         return ""
-    expected = f"about {comparisons * (1 - CONFIDENCE):.1f} of them would seem to"
+    expected = f"about {comparisons * SIGNIFICANCE:.1f} of them would seem to"
     return f"{comparisons} comparisons were made at the 5 % level, uncorrected: even if nothing differed, {expected}."
 
 

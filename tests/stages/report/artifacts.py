@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics.estimates import mean_estimate
 from evaluation.records import VERDICTS, Generation, Problem, Score, write_jsonl
-from evaluation.statistics import mean_estimate
 
 HOSTILE = "<script>alert('x')</script> & ```` | \\boxed{3}"
 CURVES: dict[str, dict[str, float]] = {

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.statistics import paired_difference, wilson_interval
+from evaluation.metrics.estimates import wilson_interval
+from evaluation.statistics import paired_difference
 from tests.stages.report.artifacts import HOSTILE, change_manifest, complete, data, report_of, run, scored
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

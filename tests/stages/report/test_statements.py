@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from evaluation.comparison import Comparison
-from evaluation.statistics import mean_estimate, paired_difference
+from evaluation.metrics.estimates import mean_estimate
+from evaluation.statistics import paired_difference
 from stages.report.documents import BenchmarkResult, ReportedGit, ReportedHardware, ReportedStage
 from stages.report.statements import caveats, verdict
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.metrics.estimates import wilson_interval
 from evaluation.records import Score, write_jsonl
-from evaluation.statistics import wilson_interval
 from pipeline.sweep.report.build import write_report
 from pipeline.sweep.report.collect import collect
 

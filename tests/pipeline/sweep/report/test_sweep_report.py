@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.statistics import mcnemar_exact, wilson_interval
+from evaluation.metrics.estimates import wilson_interval
+from evaluation.statistics import mcnemar_exact
 from pipeline.sweep.documents import SweepRecord
 from pipeline.sweep.report.cells import run_of_cell
 from pipeline.sweep.report.collect import collect
