@@ -10,8 +10,8 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from hashlib import sha256
-from types import TracebackType
 
 from evaluation.graders import choice, code, extraction, maths
 from evaluation.graders.extraction import boxed_answer, program
@@ -24,7 +24,7 @@ Item = tuple[Problem, str, str]
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 REMEMBERED = 100_000
-"""Pairs of gold and answer whose verdict is remembered; during RL the same answers come again and again."""
+"""Pairs of gold and answer whose verdict is remembered: during RL the same answers recur."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Graded:
     detail: str = ""
 
 
-class Grader:
-    """Grades completions of maths, multiple-choice and code problems; use as a context manager. One thread at a time may call `grade`.
+class Grader(AbstractContextManager["Grader"]):
+    """Grades completions of maths, multiple-choice and code problems. A context manager, for one thread at a time.
 
-    Worker processes are started when an item first needs them, live as long as the grader, and end with it or with this process.
+    Worker processes are started when an item first needs them, and end with the grader or with this process.
 
     Args:
         workers: items graded at once, each in a process of its own.
@@ -69,12 +69,7 @@ class Grader:
         self._code_options = code_timeout_s, memory_mib, sandbox_level
         self._code: code.CodeGrader | None = None
 
-    def __enter__(self) -> Grader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -95,7 +90,7 @@ class Grader:
 
     @property
     def sandbox_unprotected(self) -> tuple[str, ...]:
-        """What programs can do on this machine that the sandbox at its best forbids; empty while no code problem has been graded."""
+        """What programs can do here that the sandbox at its best forbids; empty while no code problem was graded."""
         return () if self._code is None else self._code.sandbox.unprotected
 
     def start_sandbox(self) -> Level:
@@ -116,68 +111,68 @@ class Grader:
         Raises:
             ValueError: a problem of unknown kind. What a completion does to its worker never raises: it is a verdict.
         """
-        graded: list[Graded | None] = [None] * len(items)
-        waiting: dict[Future[Graded], list[int]] = {}
-        equal_answers: dict[tuple[str, str], Future[Graded]] = {}
-        needed: dict[int, frozenset[str]] = {}
-        programs: dict[int, tuple[Problem, list[tuple[int, str]]]] = {}
-        for place, (problem, completion, finish_reason) in enumerate(items):
-            if finish_reason == "prompt_too_long":
-                graded[place] = Graded("no_answer", None, "the prompt was too long to be sampled")
-            elif problem.kind == "maths":
-                answer = boxed_answer(completion)
-                graded[place] = self._without_worker(problem, answer)
-                if answer is not None and graded[place] is None:
-                    key = problem.gold, answer
-                    if key not in equal_answers:
-                        equal_answers[key] = self._pool.submit(self._grade_maths, problem.gold, answer)
-                    waiting.setdefault(equal_answers[key], []).append(place)
-            elif problem.kind == "choice":
-                letter = choice.letter(boxed_answer(completion))
-                graded[place] = Graded(
-                    "no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter
-                )
-            elif problem.kind == "code":
-                if id(problem) not in needed:
-                    needed[id(problem)] = _names_in_tests(problem)
-                source = program(
-                    completion, problem.tests["entry_point"], problem.meta.get("completion", ""), needed[id(problem)]
-                )
-                if source is None:
-                    graded[place] = Graded("no_answer", None, f"no program defines {problem.tests['entry_point']}")
-                else:
-                    programs.setdefault(id(problem), (problem, []))[1].append((place, source))
-            else:
-                raise ValueError(f"{problem.benchmark} {problem.id}: no grader for the kind {problem.kind!r}")
-        for problem, sources in programs.values():
-            for future, (place, _) in zip(
-                self._grade_programs(problem, [source for _, source in sources]), sources, strict=True
-            ):
-                waiting[future] = [place]
-        done = sum(result is not None for result in graded)
+        answers: dict[tuple[str, str], Future[Graded]] = {}
+        programs: dict[int, _Programs] = {}
+        graded = [self._start(item, answers, programs) for item in items]
+        for of_problem in programs.values():
+            self._judge(of_problem)
+        places: dict[Future[Graded], list[int]] = {}
+        for place, result in enumerate(graded):
+            if isinstance(result, Future):
+                places.setdefault(result, []).append(place)
+        done = len(items) - sum(map(len, places.values()))
         if on_done is not None and done:
             on_done(done)
-        finished: queue.SimpleQueue[Future[Graded]] = (
-            queue.SimpleQueue()
-        )  # as_completed would wait for ever for what closing cancels
-        for future in waiting:
+        finished: queue.SimpleQueue[Future[Graded]] = queue.SimpleQueue()
+        for future in places:  # as_completed would never return what closing cancels
             future.add_done_callback(finished.put)
-        for _ in range(len(waiting)):
+        for _ in range(len(places)):
             future = finished.get()
-            for place in waiting[future]:
+            for place in places[future]:
                 graded[place] = future.result()
-            done += len(waiting[future])
+            done += len(places[future])
             if on_done is not None:
                 on_done(done)
-        return [result for result in graded if result is not None]
+        return [result for result in graded if isinstance(result, Graded)]
 
-    def _without_worker(self, problem: Problem, answer: str | None) -> Graded | None:
-        if answer is None:
-            return Graded("no_answer", None)
-        known = maths.without_worker(problem.gold, answer) or self._remembered.get((problem.gold, answer))
-        return None if known is None else Graded(known[0], answer, known[1])
+    def _start(
+        self, item: Item, answers: dict[tuple[str, str], Future[Graded]], programs: dict[int, _Programs]
+    ) -> Graded | Future[Graded]:
+        """The verdict where it is known at once, else a future for it.
 
-    def _grade_maths(self, gold: str, answer: str) -> Graded:
+        Args:
+            answers: futures of the (gold, answer) pairs of this call that a worker compares.
+            programs: of this call, by `id` of their problem; they are judged once all are known.
+        """
+        problem, completion, finish_reason = item
+        if finish_reason == "prompt_too_long":
+            return Graded("no_answer", None, "the prompt was too long to be sampled")
+        if problem.kind == "maths":
+            answer = boxed_answer(completion)
+            if answer is None:
+                return Graded("no_answer", None)
+            key = problem.gold, answer
+            known = maths.without_worker(*key) or self._remembered.get(key)
+            if known is not None:
+                return Graded(known[0], answer, known[1])
+            if key not in answers:
+                answers[key] = self._pool.submit(self._compare, *key)
+            return answers[key]
+        if problem.kind == "choice":
+            letter = choice.letter(boxed_answer(completion))
+            return Graded("no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter)
+        if problem.kind == "code":
+            of_problem = programs.setdefault(id(problem), _Programs(problem))
+            name = problem.tests["entry_point"]
+            source = program(completion, name, problem.meta.get("completion", ""), of_problem.names_in_tests)
+            if source is None:
+                return Graded("no_answer", None, f"no program defines {name}")
+            future: Future[Graded] = Future()
+            of_problem.waiting.append((source, future))
+            return future
+        raise ValueError(f"{problem.benchmark} {problem.id}: no grader for the kind {problem.kind!r}")
+
+    def _compare(self, gold: str, answer: str) -> Graded:
         worker = self._free.get()
         try:
             verdict, detail = worker.compare(gold, answer)
@@ -187,24 +182,23 @@ class Grader:
             self._remembered[gold, answer] = verdict, detail
         return Graded(verdict, answer, detail)
 
-    def _grade_programs(self, problem: Problem, sources: list[str]) -> list[Future[Graded]]:
-        """Have the programs of one problem judged, once it is known what its reference costs: the costliest problems come first."""
+    def _judge(self, programs: _Programs) -> None:
+        """Schedule the programs of one problem, once its reference has shown how long they may take."""
         grader = self._code_grader()
-        futures: list[Future[Graded]] = [Future() for _ in sources]
 
         def judge(source: str) -> Graded:
-            verdict, detail = grader.grade(problem, source)
+            verdict, detail = grader.grade(programs.problem, source)
             return Graded(verdict, source, detail)
 
-        def put() -> None:
-            cost_s = grader.expected_cpu_s(problem)
-            for source, future in zip(sources, futures, strict=True):
-                self._queue.put(functools.partial(judge, source), cost_s, future)
+        def schedule() -> None:
+            expected_s = grader.expected_cpu_s(programs.problem)
+            for source, future in programs.waiting:
+                self._queue.put(functools.partial(judge, source), expected_s, future)
 
-        begun: Future[None] = Future()
-        begun.add_done_callback(functools.partial(_fail_with, futures))
-        self._queue.put(put, None, begun)
-        return futures
+        if programs.waiting:
+            scheduled: Future[None] = Future()
+            scheduled.add_done_callback(programs.fail)
+            self._queue.put(schedule, None, scheduled)
 
     def _code_grader(self) -> code.CodeGrader:
         if self._code is None:
@@ -213,26 +207,34 @@ class Grader:
         return self._code
 
 
-def _names_in_tests(problem: Problem) -> frozenset[str]:
-    """Every word in the tests' source: MBPP's build objects of classes that the program has to define."""
-    parts = [problem.tests.get("setup", ""), problem.tests.get("recorded", ""), *problem.tests.get("asserts", ())]
-    return frozenset(_WORD.findall("\n".join(parts)))
+class _Programs:
+    """The programs of one call that answer one problem, each with the future for its verdict."""
 
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.waiting: list[tuple[str, Future[Graded]]] = []
 
-def _fail_with(futures: list[Future[Graded]], begun: Future[None]) -> None:
-    """What kept the programs from being put is what whoever waits for their verdicts is told."""
-    for future in futures:
-        if begun.cancelled():
-            future.cancel()
-        elif (error := begun.exception()) is not None and not future.done():
-            future.set_exception(error)
+    @functools.cached_property
+    def names_in_tests(self) -> frozenset[str]:
+        """Every word in the tests' source: MBPP's build objects of classes that the program has to define."""
+        tests = self.problem.tests
+        parts = [tests.get("setup", ""), tests.get("recorded", ""), *tests.get("asserts", ())]
+        return frozenset(_WORD.findall("\n".join(parts)))
+
+    def fail(self, scheduled: Future[None]) -> None:
+        """Where they could not be scheduled, give each of them the error, or cancel it, as `scheduled` was."""
+        for _, future in self.waiting:
+            if scheduled.cancelled():
+                future.cancel()
+            elif (error := scheduled.exception()) is not None and not future.done():
+                future.set_exception(error)
 
 
 def grader_version(kind: str) -> dict[str, str]:
-    """What decides a verdict beside the completion: versions of our grader and of what finds the answer, of math-verify and its algebra for
-    maths, of Python for code.
+    """What decides a verdict beside the completion, as versions, for one kind of problem.
 
-    Of Python's version the last part is left out: it changes no language and no library, and differs between machines.
+    Those of the grader and of the extraction of answers, of math-verify and its algebra for maths, of Python for code.
+    Python's micro version is left out: it changes neither the language nor the library, and differs between machines.
     """
     if kind == "code":
         return {

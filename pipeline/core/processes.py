@@ -15,6 +15,8 @@ import subprocess
 import time
 from typing import Any
 
+from evaluation.harness.child_processes import wait_or_kill
+
 MARK = "VCORE_STAGE_PROCESS"
 """Environment variable with the mark."""
 POLL_SECONDS = 0.02
@@ -25,11 +27,7 @@ DIES_WITHIN_S = 20.0
 def terminate(process: subprocess.Popen[Any], grace_s: float) -> None:
     """Ask a child process to end, and kill it where it has not within `grace_s` seconds."""
     process.terminate()
-    try:
-        process.wait(grace_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    wait_or_kill(process, grace_s)
 
 
 def new_mark() -> str:
