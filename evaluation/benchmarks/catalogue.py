@@ -21,9 +21,7 @@ CATALOGUE = MappingProxyType(
     {
         "aime24": Entry("maths.aime24", "American Invitational Mathematics Examination 2024, I and II."),
         "aime25": Entry("maths.aime25", "American Invitational Mathematics Examination 2025, I and II."),
-        "amc23": Entry(
-            "maths.amc23", "American Mathematics Competitions 12A and 12B of 2023, problems with an integer answer."
-        ),
+        "amc23": Entry("maths.amc23", "American Mathematics Competitions 12A and 12B of 2023, with integer answers."),
         "gsm8k": Entry("maths.gsm8k", "Grade-school word problems with an integer answer."),
         "humaneval": Entry("code.humaneval", "Functions to complete from signature and docstring."),
         "humaneval_plus": Entry("code.humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
@@ -32,20 +30,15 @@ CATALOGUE = MappingProxyType(
         "mbpp_plus": Entry("code.mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),
         "mbpp_sanitized": Entry("code.mbpp", "Mostly basic Python problems, the 427 checked by hand."),
         "olympiadbench": Entry(
-            "maths.olympiadbench", "Olympiad mathematics, open-ended: numbers, expressions, tuples and intervals."
+            "maths.olympiadbench", "Olympiad mathematics with numbers, expressions, tuples, intervals."
         ),
         "rbench_t": Entry("choice", "R-Bench-T: graduate-level text questions, six options."),
         "supergpqa": Entry("choice", "A thousand graduate-level questions of 285 disciplines, up to ten options."),
         "noisy_word_problems": Entry(
-            "generated.noisy_word_problems",
-            "The word problems, with demonstrations that hold wrong steps and irrelevant remarks.",
+            "generated.noisy_word_problems", "Word problems with demonstrations that have wrong steps and remarks."
         ),
-        "tiny_code": Entry(
-            "generated.tiny_code", "Synthetic one-function Python tasks of two or three arithmetic operations."
-        ),
-        "word_problems": Entry(
-            "generated.word_problems", "Synthetic word problems of two to four operations, with values up to thirty."
-        ),
+        "tiny_code": Entry("generated.tiny_code", "Synthetic Python functions of two or three arithmetic operations."),
+        "word_problems": Entry("generated.word_problems", "Synthetic word problems of two to four operations."),
     }
 )
 """Name -> entry, benchmarks of the field first, then the generated tasks."""

@@ -38,20 +38,8 @@ def _tuples_within(value: Any) -> Any:
     return [_tuple(item) for item in value] if isinstance(value, list) else value
 
 
-def _tuple_of_tuples(value: Any) -> Any:
-    return _tuple(_tuples_within(value))
-
-
 def _deep_tuple(value: Any) -> Any:
     return tuple(_deep_tuple(item) for item in value) if isinstance(value, list) else value
-
-
-def _sets_within(value: Any) -> Any:
-    return [set(item) if item else {} for item in value]  # the release's own canonical inputs hold {} for nothing
-
-
-def _values_to_tuples(value: Any) -> Any:
-    return {key: tuple(item) for key, item in value.items()}
 
 
 def _same(value: Any) -> Any:
@@ -59,37 +47,32 @@ def _same(value: Any) -> Any:
 
 
 Convert = Callable[[Any], Any]
-_ALIKE: dict[Convert, set[int]] = {
-    _tuple: {
+_TYPES: dict[tuple[Convert, ...], set[int]] = {
+    (_tuple,): {
         2, 116, 132, 143, 222, 261, 273, 394, 399, 421, 424, 429, 470, 560, 579, 596, 616, 630, 726, 740, 744, 809,
     },
-    _tuples_within: {63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780},
-    _tuple_of_tuples: {259, 278, 401, 445},
-    _deep_tuple: {580, 615, 791},
-    complex: {252},
-    _sets_within: {115},
-}  # fmt: skip
-"""Tasks all of whose arguments are converted in the same way."""
-_BY_PLACE: dict[tuple[Convert, ...], set[int]] = {
+    (_tuples_within,): {63, 64, 70, 94, 120, 237, 272, 299, 400, 409, 417, 438, 473, 614, 780},
+    (lambda value: _tuple(_tuples_within(value)),): {259, 278, 401, 445},
+    (_deep_tuple,): {580, 615, 791},
+    (complex,): {252},
+    # The release's own canonical inputs hold {} where there is nothing.
+    (lambda value: [set(item) if item else {} for item in value],): {115},
     (_tuples_within, _same): {75, 413, 444, 753},
     (_same, _tuple): {106, 750},
     (_tuple, _same): {250, 405, 446, 617, 720, 763, 808},
     (_tuple, _same, _same): {307},
-    (_values_to_tuples, _same, _same): {722},
+    (lambda value: {key: tuple(item) for key, item in value.items()}, _same, _same): {722},
     (float, complex): {124},
-}
-"""Tasks whose arguments differ: one conversion for each."""
+}  # fmt: skip
+"""Conversion of all arguments, or of each -> the tasks that it restores the types of."""
 
 
 def typed_arguments(task: int, arguments: list[Any]) -> list[Any]:
     """One argument list of the release with the types that the task's program expects."""
-    for convert, tasks in _ALIKE.items():
-        if task in tasks:
-            return [convert(argument) for argument in arguments]
-    for converts, tasks in _BY_PLACE.items():
-        if task in tasks:
-            return [convert(argument) for convert, argument in zip(converts, arguments, strict=True)]
-    return arguments
+    converts = next((converts for converts, tasks in _TYPES.items() if task in tasks), (_same,))
+    if len(converts) == 1:
+        converts *= len(arguments)
+    return [convert(argument) for convert, argument in zip(converts, arguments, strict=True)]
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:

@@ -51,10 +51,4 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
     return demonstrations
 
 
-BENCHMARK = Benchmark(
-    name=NAME,
-    kind="maths",
-    size=None,
-    generate=generate,
-    demonstrate=demonstrate,
-)
+BENCHMARK = Benchmark(name=NAME, kind="maths", size=None, generate=generate, demonstrate=demonstrate)

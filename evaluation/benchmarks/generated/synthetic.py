@@ -5,9 +5,22 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Spec(Protocol):
+    """A problem before it is put into words."""
+
+    @property
+    def computation(self) -> str:
+        """What is computed, without the wording; decides the split."""
+
+    @property
+    def question(self) -> str:
+        """The problem's text; no two problems of a set have the same."""
+
+
+S = TypeVar("S", bound=Spec)
 
 SPLITS = ("train", "dev", "test")
 
@@ -32,28 +45,25 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def draw_distinct(
-    draw: Callable[[], T], computation: Callable[[T], str], text: Callable[[T], str], split: str, n: int
-) -> list[T]:
-    """`n` draws whose computation belongs to `split` and whose texts all differ.
+def draw_distinct(draw: Callable[[random.Random], S], name: str, split: str, n: int, seed: int) -> list[S]:
+    """`n` problems of a split whose questions all differ.
 
     Args:
         draw: makes one random problem, of any split.
-        computation: the text that `split_of` decides by.
-        text: the text in which no two problems may agree.
+        name: of the benchmark; with split and seed it names the random stream.
         split: one of `SPLITS`.
-        n: how many.
 
     Raises:
         ValueError: the split is unknown, or has too few distinct problems.
     """
     if split not in SPLITS:
         raise ValueError(f"there is no split {split!r}; there are {', '.join(SPLITS)}")
-    distinct: dict[str, T] = {}
+    rng = stream(name, split, seed)
+    distinct: dict[str, S] = {}
     for _ in range(1000 + 500 * n):
         if len(distinct) >= n:
             return list(distinct.values())
-        problem = draw()
-        if split_of(computation(problem)) == split:
-            distinct.setdefault(text(problem), problem)
+        spec = draw(rng)
+        if split_of(spec.computation) == split:
+            distinct.setdefault(spec.question, spec)
     raise ValueError(f"the {split} split has too few distinct problems: asked for {n}, found {len(distinct)}")

@@ -36,9 +36,10 @@ class Spec:
         return " ".join(f"{operator}{operand}" for operator, operand in self.steps)
 
     @property
-    def task(self) -> str:
-        """What the function does, in words."""
-        return ", then ".join(PHRASES[operator].format(operand) for operator, operand in self.steps)
+    def question(self) -> str:
+        """The task in words."""
+        steps = ", then ".join(PHRASES[operator].format(operand) for operator, operand in self.steps)
+        return f"Write a Python function f(x) that returns x {steps}."
 
     def apply(self, value: int) -> int:
         """What a right function returns for `value`."""
@@ -73,7 +74,7 @@ def to_problem(spec: Spec, split: str) -> Problem:
         id=f"{split}-{digest(spec.computation)}",
         benchmark=NAME,
         kind="code",
-        prompt=f"Write a Python function f(x) that returns x {spec.task}.",
+        prompt=spec.question,
         gold=spec.stepwise,
         tests={
             "entry_point": "f",
@@ -93,11 +94,7 @@ def spec_of(problem: Problem) -> Spec:
 
 def generate(split: str, n: int, seed: int) -> list[Problem]:
     """`n` distinct tasks of `split`; they occur in no other split."""
-    rng = stream(NAME, split, seed)
-    specs = draw_distinct(
-        lambda: draw_spec(rng), lambda spec: spec.computation, lambda spec: spec.computation, split, n
-    )
-    return [to_problem(spec, split) for spec in specs]
+    return [to_problem(spec, split) for spec in draw_distinct(draw_spec, NAME, split, n, seed)]
 
 
 def fenced(program: str) -> str:
@@ -116,10 +113,4 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
     return demonstrations
 
 
-BENCHMARK = Benchmark(
-    name=NAME,
-    kind="code",
-    size=None,
-    generate=generate,
-    demonstrate=demonstrate,
-)
+BENCHMARK = Benchmark(name=NAME, kind="code", size=None, generate=generate, demonstrate=demonstrate)

@@ -144,9 +144,7 @@ def spec_of(problem: Problem) -> Spec:
 
 def generate(split: str, n: int, seed: int) -> list[Problem]:
     """`n` distinct problems of `split`; their computations occur in no other split."""
-    rng = stream(NAME, split, seed)
-    specs = draw_distinct(lambda: draw_spec(rng), lambda spec: spec.computation, lambda spec: spec.question, split, n)
-    return [to_problem(spec, split) for spec in specs]
+    return [to_problem(spec, split) for spec in draw_distinct(draw_spec, NAME, split, n, seed)]
 
 
 def worked(spec: Spec, slip: random.Random | None = None) -> str:
@@ -168,10 +166,4 @@ def demonstrate(problems: list[Problem], seed: int) -> list[str]:
     return demonstrations
 
 
-BENCHMARK = Benchmark(
-    name=NAME,
-    kind="maths",
-    size=None,
-    generate=generate,
-    demonstrate=demonstrate,
-)
+BENCHMARK = Benchmark(name=NAME, kind="maths", size=None, generate=generate, demonstrate=demonstrate)

@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.benchmarks.maths.contest import parse_contest
-from evaluation.records import Problem
-
-NAME = "aime25"
-SIZE = 30
+from evaluation.benchmarks.base import Source
+from evaluation.benchmarks.maths.contest import contest_benchmark
 
 
-def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """The 30 problems, AIME I before AIME II. Columns: problem, answer, id.
+def _named(rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows with the contest and the number as ids, since no source has links.
 
-    No source has links. Rows with plain numbers for ids (the hub's) are in the order of the papers, and so get the ids
-    of the local file.
+    Rows with plain numbers for ids (the hub's) are in the order of the papers, and so get the ids of the local file.
     """
-    named = []
     for place, row in enumerate(rows):
+        by_place = f"{'I' if place < 15 else 'II'}-{place % 15 + 1:02d}"
         number = str(row.get("id"))
-        contest = (
-            f"{'I' if place < 15 else 'II'}-{place % 15 + 1:02d}"
-            if number == str(place)
-            else number.removeprefix(f"{NAME}-")
-        )
-        named.append({**row, "id": contest})
-    return parse_contest(NAME, "2025", ("I", "II"), named, SIZE)
+        yield {**row, "id": by_place if number == str(place) else number.removeprefix("aime25-")}
 
 
-BENCHMARK = Benchmark(
-    name=NAME,
-    kind="maths",
-    size=SIZE,
+BENCHMARK = contest_benchmark(
+    "aime25",
+    "2025",
+    ("I", "II"),
+    size=30,
     digest="187e1aaf0d5d",
-    sources={"test": Source(local="aime25/aime25.jsonl", hub="math-ai/aime25", hub_split="test")},
-    parse=parse,
+    source=Source(local="aime25/aime25.jsonl", hub="math-ai/aime25", hub_split="test"),
+    prepare=_named,
 )

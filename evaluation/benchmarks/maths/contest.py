@@ -1,11 +1,12 @@
-"""Rows of the AIME and the AMC: a problem, an integer answer, and a link that names the contest and the number."""
+"""The AIME and the AMC: a problem, an integer answer, and a link that names the contest and the problem's number."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, integer, text
 from evaluation.records import Problem, RecordError
@@ -13,45 +14,45 @@ from evaluation.records import Problem, RecordError
 LINK = re.compile(r"/(\d{4})_(?:AIME|AMC)_([^/_]+)_Problems/Problem_(\d+)")
 ANSWER_COLUMNS = ("answer", "final_answer")
 
+Row = Mapping[str, Any]
 
-def parse_contest(
-    name: str, year: str, contests: tuple[str, ...], rows: Iterable[Mapping[str, Any]], expected: int
-) -> list[Problem]:
-    """Problems in the order of the contests, with ids such as aime24-II-04 whatever id the source gives them.
 
-    A problem's link decides its id, so the local file and the hub's data set, which number their rows differently,
-    yield the same ids in the same order. Where no row has a link, the rows' own ids and order remain.
+def contest_benchmark(
+    name: str,
+    year: str,
+    contests: tuple[str, ...],
+    size: int,
+    digest: str,
+    source: Source,
+    prepare: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+) -> Benchmark:
+    """The problems of a year's contests, in their order, with ids such as aime24-II-04 whatever id a source gives them.
+
+    Its rows have the columns problem or question, answer or final_answer, and url or id. A problem's link decides its
+    id, so the local file and the hub's data set, which number their rows differently, yield the same ids in the same
+    order. Where no row has a link, the rows' own ids and order remain.
 
     Args:
-        name: of the benchmark.
         year: as in the links.
         contests: names as in the links ("I", "12A"), in their order.
-        rows: with the columns problem or question, answer or final_answer, and url or id.
-        expected: number of problems of the complete set.
-
-    Raises:
-        RecordError: a row is broken, a problem occurs twice, or the set is incomplete.
+        prepare: what is done to the rows first.
     """
-    problems: list[tuple[tuple[int, int], Problem]] = []
-    for number, row in enumerate(rows, start=1):
-        where = f"{name}, row {number}"
-        id, place = _identify(name, year, contests, row, where)
-        answer = next((row[column] for column in ANSWER_COLUMNS if row.get(column) is not None), None)
-        problem = Problem(
-            id=id,
-            benchmark=name,
-            kind="maths",
-            prompt=maths_prompt(text(row, ("problem", "question"), where).strip()),
-            gold=integer(answer, where),
-        )
-        problems.append((place, problem))
-    problems.sort(key=lambda item: item[0])
-    return check_set([problem for _, problem in problems], expected, name)
+
+    def parse(split: str, rows: Iterable[Row]) -> list[Problem]:
+        problems: list[tuple[tuple[int, int], Problem]] = []
+        for number, row in enumerate(prepare(rows), start=1):
+            where = f"{name}, row {number}"
+            id, place = _identify(name, year, contests, row, where)
+            answer = next((row[column] for column in ANSWER_COLUMNS if row.get(column) is not None), None)
+            prompt = maths_prompt(text(row, ("problem", "question"), where).strip())
+            problems.append((place, Problem(id, name, "maths", prompt, integer(answer, where))))
+        problems.sort(key=lambda item: item[0])
+        return check_set([problem for _, problem in problems], size, name)
+
+    return Benchmark(name=name, kind="maths", size=size, digest=digest, sources={"test": source}, parse=parse)
 
 
-def _identify(
-    name: str, year: str, contests: tuple[str, ...], row: Mapping[str, Any], where: str
-) -> tuple[str, tuple[int, int]]:
+def _identify(name: str, year: str, contests: tuple[str, ...], row: Row, where: str) -> tuple[str, tuple[int, int]]:
     """The id of a problem and its place in the order: (contest, number)."""
     if row.get("url") is None:
         if row.get("id") is None:

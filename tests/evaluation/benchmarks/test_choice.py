@@ -37,16 +37,17 @@ def test_rbench_reads_one_column_an_option() -> None:
 @pytest.mark.parametrize(
     ("box", "named"),
     [
-        ("B", "B"), ("b", "B"), ("(B)", "B"), ("\\text{B}", "B"), ("\\mathbf{(B)}", "B"), ("B. two", "B"), ("(B) two", "B"), ("B)", "B"),
-        ("B \\text{ (42)}", "B"), ("A \\text{ (42)}", "A"), ("\\text{Option B}", "B"), ("[B]", "B"), ("B seven", "B"),
-        ("\\mathsf{B}", "B"), ("\\textit{B}", "B"), ("\\boxed{B}", "B"), ("\\boxed{\\text{(B)}}", "B"), ("**B**", "B"), ("B.", "B"),
-        ("Answer: B", "B"), ("option (b)", "B"), ("B - seven", "B"), ("B = 42", "B"), ("B: vitamin C", "B"),
-        ("\\text{B}\\ \\text{two}", "B"), ("\\textbf{B. two, three and four}", "B"), ("two", None), ("AB", None), ("A, B", None),
-        ("", None), (None, None), ("7", None), ("A or B", None), ("\\text{A or B}", None), ("A \\text{ or } B", None),
-        ("(A) or (B)", None), ("A and B", None), ("A/B", None), ("A. two or B. three", None), ("A) B)", None), ("B not C", None),
-        ("B two or C three", None), ("A: B", None), ("A - B", None), ("A-B", None), ("B, C", None), ("I think two", None),
-        ("A triangle", None), ("b seven", None), ("option", None), ("B+C", None), ("B or C or D", None), ("A B", None), ("x_1", None),
-        ("B^2", None),
+        ("B", "B"), ("b", "B"), ("(B)", "B"), ("\\text{B}", "B"), ("\\mathbf{(B)}", "B"), ("B. two", "B"),
+        ("(B) two", "B"), ("B)", "B"), ("B \\text{ (42)}", "B"), ("A \\text{ (42)}", "A"), ("\\text{Option B}", "B"),
+        ("[B]", "B"), ("B seven", "B"), ("\\mathsf{B}", "B"), ("\\textit{B}", "B"), ("\\boxed{B}", "B"),
+        ("\\boxed{\\text{(B)}}", "B"), ("**B**", "B"), ("B.", "B"), ("Answer: B", "B"), ("option (b)", "B"),
+        ("B - seven", "B"), ("B = 42", "B"), ("B: vitamin C", "B"), ("\\text{B}\\ \\text{two}", "B"),
+        ("\\textbf{B. two, three and four}", "B"), ("two", None), ("AB", None), ("A, B", None), ("", None),
+        (None, None), ("7", None), ("A or B", None), ("\\text{A or B}", None), ("A \\text{ or } B", None),
+        ("(A) or (B)", None), ("A and B", None), ("A/B", None), ("A. two or B. three", None), ("A) B)", None),
+        ("B not C", None), ("B two or C three", None), ("A: B", None), ("A - B", None), ("A-B", None), ("B, C", None),
+        ("I think two", None), ("A triangle", None), ("b seven", None), ("option", None), ("B+C", None),
+        ("B or C or D", None), ("A B", None), ("x_1", None), ("B^2", None),
     ],
 )  # fmt: skip
 def test_the_letter_in_a_box(box: str | None, named: str | None) -> None:

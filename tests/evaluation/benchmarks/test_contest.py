@@ -26,14 +26,14 @@ def aime_rows(hub: bool = False) -> list[dict[str, Any]]:
 
 
 def test_hub_and_local_rows_give_the_same_problems() -> None:
-    problems = aime24.parse("test", aime_rows(hub=True))
-    assert problems == aime24.parse("test", aime_rows())
+    problems = aime24.BENCHMARK.parse("test", aime_rows(hub=True))
+    assert problems == aime24.BENCHMARK.parse("test", aime_rows())
     assert [problem.id for problem in problems[:2]] == ["aime24-I-01", "aime24-I-02"]
     assert problems[-1].id == "aime24-II-15"
 
 
 def test_prompt_is_the_papers_instruction() -> None:
-    assert aime24.parse("test", aime_rows())[4].prompt == (
+    assert aime24.BENCHMARK.parse("test", aime_rows())[4].prompt == (
         "You are a helpful and accurate assistant for solving the following math problem:\nWhat is 5?\n"
         "Please reason step by step, and put the correct answer within \\boxed{} at last."
     )
@@ -45,7 +45,7 @@ def test_prompt_is_the_papers_instruction() -> None:
 def test_answers_become_plain_integers(written: object, gold: str) -> None:
     rows = aime_rows()
     rows[15]["answer"] = written
-    assert aime24.parse("test", rows)[0].gold == gold
+    assert aime24.BENCHMARK.parse("test", rows)[0].gold == gold
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,19 @@ def test_a_broken_row_is_named(change: dict[str, Any], message: str) -> None:
     rows = aime_rows()
     rows[0] |= change
     with pytest.raises(RecordError, match=message):
-        aime24.parse("test", rows)
+        aime24.BENCHMARK.parse("test", rows)
 
 
 def test_an_incomplete_set_or_a_repeated_problem_is_refused() -> None:
     with pytest.raises(RecordError, match="29 problems, the complete set has 30"):
-        aime24.parse("test", aime_rows()[1:])
+        aime24.BENCHMARK.parse("test", aime_rows()[1:])
     with pytest.raises(RecordError, match="aime24-I-01 occurs twice"):
-        aime24.parse("test", [*aime_rows()[:-1], aime_rows()[15]])
+        aime24.BENCHMARK.parse("test", [*aime_rows()[:-1], aime_rows()[15]])
 
 
 def test_rows_without_links_keep_their_own_ids() -> None:
     rows = [{"id": number, "question": f"{number}?", "answer": float(number)} for number in range(40)]
-    problems = amc23.parse("test", rows)
+    problems = amc23.BENCHMARK.parse("test", rows)
     assert [(problem.id, problem.gold) for problem in problems[:2]] == [("amc23-0", "0"), ("amc23-1", "1")]
 
 
@@ -87,6 +87,6 @@ def test_real_files(benchmark_data: Path) -> None:
     folder = benchmark_data / "aime24"
     # An independent copy, from before any normalisation: floats, leading zeros and other ids.
     raw = [json.loads(line) for line in (benchmark_data / "amc23" / "qwen_test.jsonl").read_text().splitlines()]
-    assert amc23.parse("test", raw) == load(amc23.BENCHMARK, "test", benchmark_data)
+    assert amc23.BENCHMARK.parse("test", raw) == load(amc23.BENCHMARK, "test", benchmark_data)
     raw = [json.loads(line) for line in (folder / "qwen_test.jsonl").read_text().splitlines()]
-    assert aime24.parse("test", raw) == load(aime24.BENCHMARK, "test", benchmark_data)
+    assert aime24.BENCHMARK.parse("test", raw) == load(aime24.BENCHMARK, "test", benchmark_data)

@@ -1,4 +1,4 @@
-"""The demo's own tasks: deterministic, disjoint by construction, with gold answers and demonstrations that the graders agree with."""
+"""The demo's own tasks: deterministic, disjoint by construction, and graded as their answers and programs say."""
 
 import re
 

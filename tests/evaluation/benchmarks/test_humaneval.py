@@ -12,7 +12,10 @@ from evaluation.records import RecordError
 from evaluation.sandbox import Sandbox
 
 PROMPT = 'import math\n\ndef f(x):\n    """Double it."""\n'
-TEST = "METADATA = {}\n\ndef check(candidate):\n    assert True, 'never'\n    y = 3\n    assert candidate(y) == 6, candidate(1)\n"
+TEST = (
+    "METADATA = {}\n\ndef check(candidate):\n    assert True, 'never'\n"
+    "    y = 3\n    assert candidate(y) == 6, candidate(1)\n"
+)
 LOOP = (
     "def check(candidate):\n    import random\n"
     "    for _ in range(5):\n        x = random.randint(0, 99)\n        assert candidate(x) == 2 * x\n"

@@ -46,7 +46,7 @@ def rows(hub: bool = False, **changes: Any) -> list[dict[str, Any]]:
 def test_both_forms_give_the_same_problems() -> None:
     problems = humaneval_plus.parse("test", rows())
     assert problems == humaneval_plus.parse("test", rows(hub=True))
-    # The docstring names the function again: the preamble ends before its last definition that starts a body, so helpers stay in it.
+    # The docstring names the function again: the preamble ends before the last line that defines it.
     assert problems[0].tests["inputs"] == [[1], [-2.5]]
     assert problems[0].tests["atol"] == 1e-6
     assert problems[0].gold == PROMPT + "    return x + 1\n"
@@ -95,7 +95,7 @@ def test_real_files(benchmark_data: Path) -> None:
     problems = load(humaneval_plus.BENCHMARK, "test", benchmark_data)
     assert len(problems) == 164
     assert sum(len(problem.tests["inputs"]) for problem in problems) > 100_000
-    # The file in the hub's form, which writes no input twice, holds the very same problems; smaller editions hold others.
+    # The file in the hub's form, which writes no input twice, holds the same problems; smaller editions hold others.
     assert digest(edition(benchmark_data, "OriginFmt")) == digest(problems) == humaneval_plus.BENCHMARK.digest
     assert len({digest(edition(benchmark_data, name)) for name in ("OriginFmt", "Mini", "NoExtreme")}) == 3
 

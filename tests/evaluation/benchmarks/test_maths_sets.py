@@ -1,4 +1,4 @@
-"""AIME 2025, MATH-500 and OlympiadBench: their forms, and the gold answers of every maths benchmark against the grader."""
+"""AIME 2025, MATH-500 and OlympiadBench: their forms, and the gold answers of every maths set against the grader."""
 
 import gzip
 import json
@@ -28,8 +28,8 @@ def olympiad_rows() -> list[dict[str, Any]]:
 def test_aime25_ids_are_those_of_the_papers_whatever_the_source_calls_them() -> None:
     hub = [{"id": str(n), "problem": f"{n}?", "answer": n} for n in range(30)]
     local = [row | {"id": f"aime25-{'II' if n >= 15 else 'I'}-{n % 15 + 1:02d}"} for n, row in enumerate(hub)]
-    assert aime25.parse("test", hub) == aime25.parse("test", local)
-    assert [aime25.parse("test", hub)[n].id for n in (0, 29)] == ["aime25-I-01", "aime25-II-15"]
+    assert aime25.BENCHMARK.parse("test", hub) == aime25.BENCHMARK.parse("test", local)
+    assert [aime25.BENCHMARK.parse("test", hub)[n].id for n in (0, 29)] == ["aime25-I-01", "aime25-II-15"]
 
 
 def test_math500_has_short_ids() -> None:
@@ -54,7 +54,9 @@ def test_other_copies_of_the_real_files_give_the_same_problems(benchmark_data: P
         text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
         return [json.loads(line) for line in text.splitlines()]
 
-    assert aime25.parse("test", rows("aime25/areal_test.jsonl")) == load(aime25.BENCHMARK, "test", benchmark_data)
+    assert aime25.BENCHMARK.parse("test", rows("aime25/areal_test.jsonl")) == load(
+        aime25.BENCHMARK, "test", benchmark_data
+    )
     assert math500.parse("test", rows("math500/test.jsonl.gz")) == load(math500.BENCHMARK, "test", benchmark_data)
     original = olympiadbench.parse("test", rows("olympiadbench/qwen_test.jsonl.gz"))
     ours = load(olympiadbench.BENCHMARK, "test", benchmark_data)
