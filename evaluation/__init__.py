@@ -1,1 +1,1 @@
-"""Evaluation: benchmarks, engines, graders, sandbox, metrics and statistics. Usable alone; imports nothing else of ours."""
+"""Evaluation: benchmarks, engines, graders, sandbox, metrics and statistics. It imports nothing else of ours."""

@@ -1,4 +1,4 @@
-"""Problems of the user's own, from a local file: a benchmark that no module of this package knows."""
+"""Custom problems: a benchmark from a user's local file, which no module of this package defines."""
 
 from __future__ import annotations
 
@@ -9,34 +9,39 @@ from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.records import Kind, Problem, RecordError, read_rows
 
-COLUMNS = "prompt and gold, and where you like id; code also tests (an object, see docs/own.md), and beginning for base models"
+COLUMNS = (
+    "prompt and gold, and where you like id; "
+    "code also tests (an object, see docs/own.md), and beginning for base models"
+)
+"""What the file has to hold, for messages."""
 
 
-def read_own(path: Path, name: str, kind: Kind, template: str | None) -> list[Problem]:
+def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list[Problem]:
     """The problems of a .jsonl or .jsonl.gz file, as the benchmark `name`.
 
     Args:
-        kind: how answers are graded. maths: `gold` is the answer; choice: its letter; code: the reference program, with `tests`.
-        template: what the user message says, with {prompt} for the row's; None is the paper's instruction for maths, and the prompt alone
-            for the others.
+        path: the file, with `COLUMNS`.
+        name: of the benchmark.
+        kind: how answers are graded. `gold` is the answer for maths, its letter for choice, the reference program for
+            code.
+        template: the user message, with {prompt} for the row's; None is the paper's instruction for maths, and the
+            prompt alone for the others.
 
     Raises:
-        RecordError: a row that is no problem, with its number; an id that occurs twice; no rows.
+        RecordError: a row is no problem (its number is named), an id occurs twice, or there are no rows.
         OSError: the file cannot be read.
     """
+    template = template or (maths_prompt("{prompt}") if kind == "maths" else "{prompt}")
     problems = []
     for number, row in read_rows(path):
         where = f"{path}:{number}"
         question = text(row, ("prompt",), where)
-        prompt = (template or (maths_prompt("{prompt}") if kind == "maths" else "{prompt}")).replace(
-            "{prompt}", question
-        )
         gold = row.get("gold")
-        answer = (
-            str(gold) if isinstance(gold, int | float) and not isinstance(gold, bool) else text(row, ("gold",), where)
-        )
+        is_number = isinstance(gold, int | float) and not isinstance(gold, bool)
+        answer = str(gold) if is_number else text(row, ("gold",), where)
         tests = program_tests(row.get("tests"), where) if kind == "code" else {}
         meta = {"completion": text(row, ("beginning",), where)} if row.get("beginning") is not None else {}
+        prompt = template.replace("{prompt}", question)
         problems.append(Problem(str(row.get("id", number)), name, kind, prompt, answer, tests, meta))
     if not problems:
         raise RecordError(f"{path}: no problems")
@@ -44,13 +49,9 @@ def read_own(path: Path, name: str, kind: Kind, template: str | None) -> list[Pr
 
 
 def program_tests(tests: Any, where: str) -> dict[str, Any]:
-    """The value, if it is an object that `evaluation.graders.code` can use; else `RecordError`."""
-    if (
-        not isinstance(tests, dict)
-        or not isinstance(tests.get("entry_point"), str)
-        or not ({"asserts", "inputs"} & set(tests))
-    ):
-        raise RecordError(
-            f"{where}: tests needs to be an object with entry_point and asserts or inputs, found {tests!r:.80}"
-        )
-    return tests
+    """The value, which has to be an object that `evaluation.graders.code` can use. Raises `RecordError` otherwise."""
+    if isinstance(tests, dict) and isinstance(tests.get("entry_point"), str) and {"asserts", "inputs"} & set(tests):
+        return tests
+    raise RecordError(
+        f"{where}: tests needs to be an object with entry_point and asserts or inputs, found {tests!r:.80}"
+    )

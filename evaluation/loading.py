@@ -15,7 +15,7 @@ from evaluation.records import Problem, RecordError, open_text, read_rows
 
 
 class LoadError(ValueError):
-    """Problems that cannot be had: no such split, no such file, or no answer from the hub."""
+    """Problems that cannot be loaded: no such split, no such file, or no answer from the hub."""
 
 
 def read_source(
@@ -25,9 +25,9 @@ def read_source(
 
     Args:
         source: names the local file and the hub's data set.
-        split: our name of the split, for messages.
-        data_dir: folder with local copies. Given: the file below it is read, and its absence is an error, never a reason to go to
-            the hub. None: the hub, or what its cache holds.
+        split: the benchmark's name of the split, for messages.
+        data_dir: folder with local copies. Where it is given, the file below it is read, and its absence is an error,
+            never a reason to go to the hub. None: the hub, or what its cache holds.
         revision: commit of the hub's data set; None takes the source's own.
 
     Raises:
@@ -60,29 +60,8 @@ def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
         RecordError: it is damaged or holds something else.
         OSError: it cannot be read.
     """
-    if path.name.removesuffix(".gz").endswith(".json"):
-        yield from _read_array(path)
-    else:
-        for _, row in read_rows(path):
-            yield row
-
-
-def digest(problems: Iterable[Problem]) -> str:
-    """Twelve hexadecimal digits of all that decides a prompt or a verdict, problem by problem in their order.
-
-    That is id, kind, prompt, gold answer, tests, and the beginning that a completion prompt sends: two sets with the same tasks and other
-    test inputs (HumanEval+ and its small edition) are two sets. Of HumanEval+, seven megabytes of inputs, it takes half a second.
-    """
-    found = hashlib.sha256()
-    for p in problems:
-        # Only the tests' own names are sorted: the order of a dict among the inputs is part of the input.
-        content = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
-        found.update(json.dumps(content).encode() + b"\n")
-    return found.hexdigest()[:12]
-
-
-def _read_array(path: Path) -> list[Mapping[str, Any]]:
-    """The rows of a file that is one JSON array of objects."""
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        return (row for _, row in read_rows(path))
     try:
         with open_text(path) as file:
             rows = json.load(file)
@@ -92,7 +71,22 @@ def _read_array(path: Path) -> list[Mapping[str, Any]]:
         raise RecordError(f"{path}: damaged: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise RecordError(f"{path}: not a JSON array of objects")
-    return rows
+    return iter(rows)
+
+
+def digest(problems: Iterable[Problem]) -> str:
+    """Twelve hexadecimal digits of all that decides a prompt or a verdict, problem by problem in their order.
+
+    That is id, kind, prompt, gold answer, tests, and the beginning that a completion prompt sends: the same tasks with
+    other test inputs (HumanEval+ and its small edition) are another set. HumanEval+, seven megabytes of inputs, takes
+    half a second.
+    """
+    sha256 = hashlib.sha256()
+    for p in problems:
+        # Only the tests' own names are sorted: the order of a dict among the inputs is part of the input.
+        content = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
+        sha256.update(json.dumps(content).encode() + b"\n")
+    return sha256.hexdigest()[:12]
 
 
 def load(
@@ -106,9 +100,13 @@ def load(
     """The problems of one split, always in the same order.
 
     Args:
-        limit: the first so many problems; how many to make for a generated benchmark, which needs it. Read data are checked
-            against their complete size first.
-        seed: what generated problems are made from; without effect on others.
+        benchmark: which problems.
+        split: one of `benchmark.splits`.
+        data_dir: folder with local copies; None: the hub.
+        limit: how many problems, the first ones; a generated benchmark, which makes so many, needs it. Sets that are
+            read have to be complete all the same.
+        seed: seed of generated problems; without effect on others.
+        revision: commit of the hub's data set; None takes the source's own.
 
     Raises:
         LoadError: no such split, a generated benchmark without `limit`, or a source that cannot be read.

@@ -1,4 +1,4 @@
-"""Which samples of a problem give the same answer, for maj@k: votes are pooled by the grader's equality, not by the text."""
+"""Which samples of a problem give the same answer, for maj@k: the grader's equality decides, not the text."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from evaluation.grading import Grader
 from evaluation.records import Problem, Score
 
 CORRECT = "right"
-"""The class of all right answers; they are equal to the gold answer and so to each other. No label of another answer is this text."""
+"""Label of all right answers, which equal the gold answer and so each other. No other answer has this label."""
 MOST_COMPARED = 10
-"""Distinct wrong answers of one problem that are compared with each other by algebra, the most frequent ones: 45 pairs of about 0.04 s."""
+"""How many distinct wrong answers of a problem are compared with each other by algebra: 45 pairs of about 0.04 s."""
 
 
 def pool_votes(scores: Sequence[Score], grader: Grader) -> list[str]:
-    """A label for each score: equal labels within a problem are one answer; "" is no answer (none found, or not judged).
+    """A label for each score: equal labels within a problem are one answer; "" is no answer, or one not judged.
 
-    Wrong answers that are the same number or, cleaned, the same text are one. What is left is compared by algebra only where that can
-    decide the vote: not where no sample is right or where the right ones outnumber all others together. And only the `MOST_COMPARED`
-    most frequent answers of a problem are, none that took the grader too long.
+    Wrong answers that are the same number or, cleaned, the same text are one. Others are compared by algebra where that
+    can decide the vote: not where no sample is right, nor where the right ones outnumber all others together. Of each
+    problem the `MOST_COMPARED` most frequent ones are compared, without those that took the grader too long.
     """
     labels = [_label(score) for score in scores]
     places: dict[tuple[str, str], list[int]] = {}
@@ -33,19 +33,14 @@ def pool_votes(scores: Sequence[Score], grader: Grader) -> list[str]:
         votes = Counter(labels[place] for place in samples if labels[place])
         right = votes.pop(CORRECT, 0)
         if 0 < right <= votes.total():
-            comparable = {
-                labels[place]: place for place in samples if labels[place] in votes and _is_comparable(scores[place])
-            }
-            # `sorted` is stable: of equally frequent ones those that came first.
+            candidates = (place for place in samples if labels[place] in votes and _is_comparable(scores[place]))
+            comparable = {labels[place]: place for place in candidates}
+            # `sorted` is stable: of equally frequent answers the first ones are taken.
             compared = sorted(comparable, key=votes.__getitem__, reverse=True)[:MOST_COMPARED]
-            pairs += [
-                (samples, comparable[one], comparable[other]) for one, other in itertools.combinations(compared, 2)
-            ]
+            pairs += [(samples, *pair) for pair in itertools.combinations(map(comparable.__getitem__, compared), 2)]
     answers = [(scores[one].extracted or "", scores[other].extracted or "") for _, one, other in pairs]
-    graded = grader.grade(
-        [(Problem("", "", "maths", "", one), f"\\boxed{{{other}}}", "stop") for one, other in answers]
-    )
-    for (samples, one, other), result in zip(pairs, graded, strict=True):
+    items = [(Problem("", "", "maths", "", one), f"\\boxed{{{other}}}", "stop") for one, other in answers]
+    for (samples, one, other), result in zip(pairs, grader.grade(items), strict=True):
         if result.verdict == "correct":
             merged = labels[other]
             for place in samples:
@@ -66,6 +61,6 @@ def _label(score: Score) -> str:
 
 
 def _is_comparable(score: Score) -> bool:
-    """Whether algebra may show that it is the same as another: no letter of multiple choice is, nor what hung the grader or is too long."""
+    """Whether algebra may show that it equals another answer: letters, timeouts and long answers are left out."""
     answer = score.extracted or ""
     return score.verdict == "wrong" and len(answer) <= MAX_ANSWER and not (len(answer) == 1 and answer.isalpha())

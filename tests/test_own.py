@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.custom_problems import read_own
+from evaluation.custom_problems import read_custom
 from evaluation.records import RecordError
 from tests.tiny import make_tiny_model
 
@@ -83,14 +83,14 @@ def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[
         '{"prompt": "a", "gold": "def f(): 1", "tests": {"entry_point": "f", "inputs": []}}\n' + json.dumps(row) + "\n"
     )
     with pytest.raises(RecordError, match=rf"mine.jsonl:2.*{message}"):
-        read_own(path, "mine", kind, None)  # type: ignore[arg-type]
+        read_custom(path, "mine", kind, None)  # type: ignore[arg-type]
 
 
 def test_ids_are_distinct_and_files_are_not_empty(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": 1, "prompt": "a", "gold": 1}\n' * 2)
     with pytest.raises(RecordError, match="the problem 1 occurs twice"):
-        read_own(path, "mine", "maths", None)
+        read_custom(path, "mine", "maths", None)
     path.write_text("")
     with pytest.raises(RecordError, match="no problems"):
-        read_own(path, "mine", "maths", None)
+        read_custom(path, "mine", "maths", None)

@@ -60,7 +60,7 @@ class TransformersEngine:
             range(len(requests)), key=lambda i: (*_parameters(requests[i]), -len(requests[i].prompt_token_ids), i)
         )
         for _, group in itertools.groupby(order, key=lambda i: _parameters(requests[i])):
-            for batch in _chunks(list(group), self._max_concurrent):
+            while batch := list(itertools.islice(group, self._max_concurrent)):
                 for index, sampled in zip(batch, self._sample([requests[i] for i in batch]), strict=True):
                     done[index] = sampled
                     if on_done is not None:
@@ -183,10 +183,6 @@ class _StopStrings(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         texts = self._tokenizer.batch_decode(input_ids[:, self._prompt_length :], skip_special_tokens=True)
         return torch.tensor([any(string in text for string in self._stop) for text in texts], device=input_ids.device)
-
-
-def _chunks(items: list[int], size: int) -> list[list[int]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _parameters(request: SamplingRequest) -> tuple[Any, ...]:

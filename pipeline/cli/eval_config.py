@@ -65,7 +65,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
     Raises `ConfigError` where problems or tokenizer cannot be read, or the tokenizer has no chat template.
     """
     from evaluation.benchmarks import get
-    from evaluation.custom_problems import read_own
+    from evaluation.custom_problems import read_custom
     from evaluation.engines.base import load_tokenizer
     from evaluation.loading import load
     from stages.generate.plan import plan_prompts
@@ -74,7 +74,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
         chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
         tokenizer = load_tokenizer(config.model, chat=chat)
         problems = {
-            b.name: read_own(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
+            b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
             if b.own is not None
             else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed)[:count]
             for b in config.benchmarks

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from evaluation.benchmarks import get, names
-from evaluation.custom_problems import COLUMNS, read_own
+from evaluation.custom_problems import COLUMNS, read_custom
 from evaluation.loading import digest
 from evaluation.records import Problem, RecordError, write_jsonl
 from stages.data.overlap import Hit, Reported
@@ -98,9 +98,9 @@ def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Prob
     label = f"benchmark {source.name}"
     if source.own is not None:
         try:
-            problems = read_own(Path(source.own.file).expanduser(), source.name, source.own.kind, source.own.template)[
-                : source.problems
-            ]
+            problems = read_custom(
+                Path(source.own.file).expanduser(), source.name, source.own.kind, source.own.template
+            )[: source.problems]
         except (RecordError, OSError) as error:
             raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
         return _enough(problems, source, label)
