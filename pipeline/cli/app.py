@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from pipeline.cli import doctor, publish, runs, schedule, scores, store
 from pipeline.cli import eval as evaluation
-from pipeline.cli import publish, runs, schedule, scores, store
 from pipeline.cli import sweep as sweeps
-from pipeline.cli.common import AsJson, Home, option, out, print_json
+from pipeline.cli.options import option
 from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, UserError
 from pipeline.core.signals import asked_to_stop
 
@@ -35,34 +34,10 @@ def _options(debug: Annotated[bool, option("--debug", "Show the traceback of an 
     _debug = debug
 
 
-def doctor(
-    as_json: AsJson = False,
-    home: Home = Path(".vcore"),
-    rewards: Annotated[
-        Path | None, option("--rewards", "Try to fool the rewards of this config, instead.", metavar="CONFIG")
-    ] = None,
-) -> None:
-    """Check this environment and say what to do about what is wrong."""
-    if rewards is not None:
-        from pipeline.cli.rewards import probe_rewards, table_of
-
-        probes = probe_rewards(rewards)
-        failed = any(probe["fooled"] for probe in probes)
-        print_json(probes) if as_json else out.print(table_of(probes))
-    else:
-        from pipeline.cli.doctor import diagnose, render
-
-        findings = diagnose(home)
-        failed = any(finding.level == "fail" for finding in findings)
-        print_json([vars(finding) for finding in findings]) if as_json else render(findings, out)
-    if failed:
-        raise typer.Exit(EXIT_STAGE_FAILED)
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": runs.run,
     "plan": runs.plan,
-    "doctor": doctor,
+    "doctor": doctor.doctor,
     "runs": runs.list_recorded,
     "show": runs.show_run,
     "eval": evaluation.evaluate,

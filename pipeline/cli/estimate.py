@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from pipeline.cli.common import out, plain_table, print_json, show
+from pipeline.cli.printing import out, plain_table, print_json, show
 from pipeline.config.schema import load_config
 from pipeline.estimate import memory
 from pipeline.estimate.memory import SLACK_GIB, Need

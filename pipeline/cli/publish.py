@@ -10,19 +10,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipeline.cli.common import (
-    AsJson,
-    Home,
-    Overrides,
-    argument,
-    count,
-    interval,
-    option,
-    out,
-    plain_table,
-    print_json,
-    show,
-)
+from pipeline.cli.options import AsJson, Home, Overrides, argument, option
+from pipeline.cli.printing import count, interval, out, plain_table, print_json, show
 from pipeline.core.errors import EXIT_STAGE_FAILED, UserError
 from pipeline.core.signals import stop_on_signals
 

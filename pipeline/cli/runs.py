@@ -7,7 +7,7 @@ from typing import Annotated
 
 from rich.markup import escape
 
-from pipeline.cli.common import (
+from pipeline.cli.options import (
     AsJson,
     ConfigFile,
     Force,
@@ -18,9 +18,11 @@ from pipeline.cli.common import (
     Triggers,
     Until,
     argument,
-    count,
     option,
     options,
+)
+from pipeline.cli.printing import (
+    count,
     out,
     plain_table,
     print_json,

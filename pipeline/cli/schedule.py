@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pipeline.cli.common import ConfigFile, Overrides, option, show
+from pipeline.cli.options import ConfigFile, Overrides, option
+from pipeline.cli.printing import show
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
 

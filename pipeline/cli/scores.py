@@ -12,7 +12,8 @@ from rich.markup import escape
 from evaluation.comparison import Comparison, Measured, read_measured
 from evaluation.comparison import compare as compare_measured
 from evaluation.records import write_jsonl
-from pipeline.cli.common import AsJson, Home, argument, interval, option, out, print_json, show
+from pipeline.cli.options import AsJson, Home, argument, option
+from pipeline.cli.printing import interval, out, print_json, show
 from pipeline.core.errors import ConfigError, StageFailed
 
 _SCORES = (

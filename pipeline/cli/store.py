@@ -10,22 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from pipeline.cli.common import (
-    AsJson,
-    ConfigFile,
-    Home,
-    Overrides,
-    argument,
-    count,
-    err,
-    mib,
-    option,
-    out,
-    plain_table,
-    print_json,
-    show,
-    warn_of_unreadable_runs,
-)
+from pipeline.cli.options import AsJson, ConfigFile, Home, Overrides, argument, option
+from pipeline.cli.printing import count, err, mib, out, plain_table, print_json, show, warn_of_unreadable_runs
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError
 
 app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)

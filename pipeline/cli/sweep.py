@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.common import AsJson, Home, Overrides, out, print_json
+from pipeline.cli.options import AsJson, Home, Overrides
+from pipeline.cli.printing import out, print_json
 from pipeline.core.errors import StageFailed
 from pipeline.core.signals import stop_on_signals
 from pipeline.run.view import View

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.cli.eval_config import eval_config, shown_prompts, write_config
+from pipeline.cli.eval import eval_config, shown_prompts, write_config
 from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
 from stages.generate.plan import protocol

@@ -1,59 +1,23 @@
-"""What the commands of `vcore` share: the console, the options that several of them take, and how a run's results are
-printed."""
+"""How the commands of `vcore` print: lines, tables, JSON, and a run's results."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from pipeline.plan.decide import Options
     from pipeline.run.session import Session
 
 # A file or a pipe has no width to fit: tables keep their lines whole there.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(highlight=False, stderr=True)
 """For what is no result: a script that reads `--json` must not meet it."""
-
-
-def argument(metavar: str, help: str) -> Any:
-    """A positional argument of a command."""
-    return typer.Argument(metavar=metavar, help=help)
-
-
-def option(flag: str, help: str, **more: Any) -> Any:
-    """An option of a command."""
-    return typer.Option(flag, help=help, **more)
-
-
-ConfigFile = Annotated[Path, argument("CONFIG", "A pipeline's YAML file, for example configs/demo.yaml.")]
-Overrides = Annotated[
-    list[str] | None, option("--set", "Override a setting: --set sft.learning_rate=1e-5", metavar="KEY=VALUE")
-]
-Force = Annotated[list[str] | None, option("--force", "Compute this stage although it is cached.", metavar="STAGE")]
-From = Annotated[str | None, option("--from", "Compute this stage and everything after it.", metavar="STAGE")]
-Only = Annotated[str | None, option("--only", "Run this stage alone; what it needs must be cached.", metavar="STAGE")]
-Until = Annotated[str | None, option("--until", "Run this stage and what it needs, and stop there.", metavar="STAGE")]
-_TRIGGERS = "What makes a stage rerun, of config,inputs,code,versions; what differs only otherwise is accepted."
-Triggers = Annotated[str | None, option("--rerun-triggers", f"{_TRIGGERS} Default: all.", metavar="LIST")]
-AsJson = Annotated[bool, option("--json", "Print JSON for a script.")]
-Home = Annotated[Path, option("--home", "Folder of the store and the runs.", envvar="VCORE_HOME")]
-
-
-def options(
-    force: list[str] | None, start: str | None, only: str | None, until: str | None, triggers: str | None
-) -> Options:
-    """The command line's choices of what to run."""
-    from pipeline.plan.decide import Options, parse_triggers
-
-    return Options(tuple(force or ()), start, only, until, parse_triggers(triggers))
 
 
 def show(text: str) -> None:
