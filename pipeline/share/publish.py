@@ -1,4 +1,4 @@
-"""A checkpoint as a repository for the hub: the model, a card with its results, and the record it can be reproduced from."""
+"""A checkpoint as a repository for the hub: the model, a card with its results, and the record to reproduce it from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError
 from pipeline.run.record import find_run, load_run, outside_of, report_of
 from pipeline.store.documents import Manifest
+from stages.base.settings import MAKE
 from stages.grpo.settings import GrpoSettings
 from stages.harness.json_files import write_json
-from stages.harness.settings import role_of
+from stages.harness.settings import StageSettings, role_of
+from stages.report.kinds import declares, position
 from stages.sft.settings import SftSettings
 
 RECORD = "vcore"
-TRAINED_BY = {"base": (), "sft": ("sft",), "grpo": ("sft", "grpo")}
-"""Checkpoint -> the stages of training that it has behind it, where a run has them."""
 """Folder of the repository that holds the record."""
+TRAINING: dict[str, type[StageSettings]] = {"sft": SftSettings, "grpo": GrpoSettings}
+"""Stages that train on the user's data, in order -> their settings."""
 REPO_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
@@ -35,7 +37,7 @@ def assemble(
     Args:
         run: a run that ended, by id or `latest`.
         checkpoint: `sft`, `grpo` or `base`; None is the last one the run trained.
-        license: the card's licence, as the hub names it; a model's licence follows from its base model and data, so there is no default.
+        license: the card's licence, as the hub names it; it follows from base model and data, so there is no default.
         out: a folder that does not exist yet, or is empty.
         linked: hard links to the store's files instead of copies: only for a folder that nobody edits.
 
@@ -43,8 +45,9 @@ def assemble(
         The files, relative to `out`.
 
     Raises:
-        ConfigError: no such run or checkpoint, a run without a report, a checkpoint that is gone, damaged or not the one that the report
-            is about, or a folder with something in it.
+        ConfigError: no such run or checkpoint, a run without a report, a checkpoint that is gone, damaged or not the
+        one
+            that the report is about, or a folder with something in it.
     """
     if not REPO_ID.match(repo_id):
         raise ConfigError(f"{repo_id!r} is no repository on the hub", fix="Name it OWNER/NAME.")
@@ -52,7 +55,7 @@ def assemble(
     report: dict[str, Any] = json.loads(report_of(folder).read_text(encoding="utf-8"))
     report["outside"] = outside_of(report, home)
     stages = {stage.name: stage for stage in load_run(folder).stages}
-    trained = [name for name in ("base", "sft", "grpo") if name in stages]
+    trained = [name for name in stages if declares(name.partition(".")[0], "makes_checkpoint")]
     chosen = checkpoint or trained[-1]
     if chosen not in trained:
         raise ConfigError(f"run {folder.name} has no checkpoint {chosen}; it has {', '.join(trained)}")
@@ -77,16 +80,14 @@ def assemble(
 def _check(artifact: Path, digest: str) -> None:
     """Raise ConfigError unless a checkpoint is there, whole, and has the content that the report measured."""
     again = "Run the pipeline again, then push that run."
-    file = artifact / "manifest.json"
-    if not file.is_file():
+    if not (artifact / "manifest.json").is_file():
         raise ConfigError(f"{artifact} is not there any more: removed by `vcore store gc`, or set aside", fix=again)
-    manifest = Manifest.read(file)
+    manifest = Manifest.read(artifact / "manifest.json")
     if manifest is None:
         raise ConfigError(f"file manifest.json of {artifact} is damaged", fix=again)
     if manifest.digest != digest:
-        raise ConfigError(
-            f"{artifact} was computed anew since, with other content; the run's report is not about it", fix=again
-        )
+        message = f"{artifact} was computed anew since, with other content; the run's report is not about it"
+        raise ConfigError(message, fix=again)
     memo = DigestMemo(artifact / ".none")
     for entry in manifest.files:
         file = artifact / entry.path
@@ -108,15 +109,15 @@ def card(report: dict[str, Any], checkpoint: str, repo_id: str, license: str | N
     from huggingface_hub import EvalResult, ModelCardData
 
     config, results, outside = report["config"], report["results"], report["outside"]
-    read = {label: entry for label, entry in outside.items() if label.startswith("data.")}
-    mine = [r for r in results if r["checkpoint"] == checkpoint]
-    data = ModelCardData(
-        base_model=None if config["model"] == "make" or Path(config["model"]).exists() else config["model"],
-        datasets=sorted({entry["hub"] for entry in read.values() if "hub" in entry}) or None,
+    datasets = {entry["hub"] for label, entry in outside.items() if label.startswith("data.") and "hub" in entry}
+    stages = {stage["name"] for stage in report["stages"]}
+    metadata = ModelCardData(
+        base_model=None if config["model"] == MAKE or Path(config["model"]).exists() else config["model"],
+        datasets=sorted(datasets) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
         license=license,
-        tags=["vcore", *(name for name in TRAINED_BY[checkpoint] if name in (s["name"] for s in report["stages"]))],
+        tags=["vcore", *(name for name in _training(checkpoint) if name in stages)],
         model_name=repo_id.partition("/")[2],
         eval_results=[
             EvalResult(
@@ -125,28 +126,24 @@ def card(report: dict[str, Any], checkpoint: str, repo_id: str, license: str | N
                 dataset_name=r["benchmark"],
                 dataset_split=r["split"],
                 metric_type=r["metric"],
-                metric_name=f"{r['metric']} [{100 * r['low']:.1f}, {100 * r['high']:.1f}], n={r['n']}, protocol {r['protocol']}",
+                metric_name=f"{r['metric']} {_bounds(r)}, n={r['n']}, protocol {r['protocol']}",
                 metric_value=round(100 * r["value"], 2),
             )
-            for r in mine
+            for r in results
+            if r["checkpoint"] == checkpoint
         ],
     )
     checkpoints = list(dict.fromkeys(r["checkpoint"] for r in results))
-    rows = [
-        {
-            "benchmark": name,
-            "n": first["n"],
-            "metric": first["metric"],
-            "cells": [_cell(results, name, c) for c in checkpoints],
-        }
-        for name in dict.fromkeys(r["benchmark"] for r in results)
-        if (first := next(r for r in results if r["benchmark"] == name))
-    ]
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
+    rows = []
+    for name in dict.fromkeys(r["benchmark"] for r in results):
+        measured = {r["checkpoint"]: r for r in results if r["benchmark"] == name}
+        first = next(iter(measured.values()))
+        cells = [f"{100 * r['value']:.1f} {_bounds(r)}" if (r := measured.get(c)) else "" for c in checkpoints]
+        rows.append({"benchmark": name, "n": first["n"], "metric": first["metric"], "cells": cells})
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    templates = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True)
     text = templates.get_template("model_card.md.j2").render(
-        metadata=data.to_yaml(),
+        metadata=metadata.to_yaml(),
         repo=repo_id,
         checkpoint=checkpoint,
         checkpoints=checkpoints,
@@ -160,7 +157,8 @@ def card(report: dict[str, Any], checkpoint: str, repo_id: str, license: str | N
 
 
 def _sources(config: dict[str, Any], outside: dict[str, Any]) -> list[str]:
-    """One line for each thing the pipeline started from: hub repositories at commits, digests of local files, tasks made from a seed."""
+    """One line for each thing the pipeline started from: hub repositories at commits, digests of local files, tasks
+    made from a seed."""
     lines = []
     for label, entry in outside.items():
         if "hub" in entry:
@@ -171,44 +169,46 @@ def _sources(config: dict[str, Any], outside: dict[str, Any]) -> list[str]:
             lines.append(f"`{label}`: local files, sha256 `{entry['sha256']}`")
     for kind in ("sft", "rl", "dev"):
         for index, source in enumerate(config.get("data", {}).get(kind, [])):
-            if f"data.{kind}.{index}" not in outside and source.get("task"):
-                lines.append(
-                    f"`data.{kind}.{index}`: {source['rows']} problems of `{source['task']}`, made from a seed"
-                )
+            label = f"data.{kind}.{index}"
+            if label not in outside and source.get("task"):
+                lines.append(f"`{label}`: {source['rows']} problems of `{source['task']}`, made from a seed")
     return lines
 
 
+def _training(checkpoint: str) -> list[str]:
+    """The stages of training that a checkpoint has behind it, where its run has them."""
+    return [name for name in TRAINING if position(name) <= position(checkpoint)]
+
+
 def _settings(config: dict[str, Any], checkpoint: str) -> str:
-    """The settings of training that its result depends on, as YAML that a config takes: none that are null, none of the machine's."""
+    """The settings that a checkpoint depends on, as YAML that a config takes: none that are null or of the machine."""
     chosen: dict[str, Any] = {}
-    for name, settings in (("sft", SftSettings), ("grpo", GrpoSettings))[: ("base", "sft", "grpo").index(checkpoint)]:
-        section = config.get(name) or {}
-        told = {field: value for field, value in section.items() if value is not None and value not in ({}, [])}
-        chosen[name] = {
-            f: v for f, v in told.items() if f not in settings.model_fields or role_of(settings, f) == "identity"
-        }
+    for name in _training(checkpoint):
+        fields, section = TRAINING[name], config.get(name) or {}
+        counted = (f for f in section if f not in fields.model_fields or role_of(fields, f) == "identity")
+        chosen[name] = {f: section[f] for f in counted if section[f] is not None and section[f] not in ({}, [])}
     if "method" in chosen.get("sft", {}):
         method = chosen["sft"]["method"]  # with its preset, which is none of the identity: its values are
         chosen["sft"]["method"] = {f: Path(v).name if f == "file" else v for f, v in method.items() if v is not None}
     if custom := chosen.get("grpo", {}).get("rewards", {}).get("custom"):
         functions = [part | {"file": Path(part["file"]).name} for part in custom]
         chosen["grpo"]["rewards"] = chosen["grpo"]["rewards"] | {"custom": functions}
-    return (
-        yaml.safe_dump({n: s for n, s in chosen.items() if s}, sort_keys=False, allow_unicode=True, width=100)
-        if chosen
-        else ""
-    )
+    if not chosen:
+        return ""
+    chosen = {name: section for name, section in chosen.items() if section}
+    return str(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100))
 
 
-def _cell(results: list[dict[str, Any]], benchmark: str, checkpoint: str) -> str:
-    for r in results:
-        if (r["benchmark"], r["checkpoint"]) == (benchmark, checkpoint):
-            return f"{100 * r['value']:.1f} [{100 * r['low']:.1f}, {100 * r['high']:.1f}]"
-    return ""
+def _bounds(result: dict[str, Any]) -> str:
+    """`[65.8, 73.9]`"""
+    return f"[{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
 
 
 def upload(folder: Path, repo_id: str, private: bool) -> str:
-    """Make the repository and upload `folder` in one commit; returns its address. Raises ConfigError where the hub refuses."""
+    """Make the repository and upload `folder` in one commit; returns its address.
+
+    Raises `ConfigError` where the hub refuses or does not answer.
+    """
     import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -218,8 +218,7 @@ def upload(folder: Path, repo_id: str, private: bool) -> str:
         address = api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Checkpoint, card and record from vcore")
     except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
-        raise ConfigError(
-            f"the hub did not take it: {type(error).__name__}: {str(error).splitlines()[0]}",
-            fix="Log in with `hf auth login`, or set HF_TOKEN; the folder is kept, and the same command tries again.",
-        ) from error
+        message = f"the hub did not take it: {type(error).__name__}: {str(error).splitlines()[0]}"
+        fix = "Log in with `hf auth login`, or set HF_TOKEN; the folder is kept, and the same command tries again."
+        raise ConfigError(message, fix=fix) from error
     return str(address)

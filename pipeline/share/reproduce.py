@@ -22,8 +22,8 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
     """The report.json of a run, and a name for it.
 
     Args:
-        name: a run by its id, a report.json, an artifact's manifest.json (which stands for the last run that ended with it), or a folder
-            that holds one of the two.
+        name: a run by its id, a report.json, an artifact's manifest.json (which stands for the last run that ended with
+            it), or a folder that holds one of the two.
 
     Raises:
         ConfigError: there is none, it is no record of a run, or no run of that artifact can be found.
@@ -34,20 +34,16 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
         run = path.parent
     elif path.is_dir():
         run = path.resolve()
-        path = run / (
-            "manifest.json"
-            if not (run / "report.json").exists() and (run / "manifest.json").exists()
-            else "report.json"
-        )
+        files = [run / "report.json", run / "manifest.json"]
+        path = next((file for file in files if file.exists()), files[0])
     record = read_report(path)
     if {"preimage", "key", "files"} <= record.keys():
         path = _report_with(record["stage"], record["key"], path, home)
         record, run = read_report(path), path.parent
     missing = [field for field in NEEDED if field not in record]
     if missing:
-        raise ConfigError(
-            f"{path} is no record of a run: it has no {', '.join(missing)}", fix="Name the report.json of a run."
-        )
+        message = f"{path} is no record of a run: it has no {', '.join(missing)}"
+        raise ConfigError(message, fix="Name the report.json of a run.")
     record["outside"] = outside_of(record, home)
     if run is not None and (run / "run.json").is_file():
         return record, run.name
@@ -55,33 +51,38 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
 
 
 def read_report(file: Path) -> dict[str, Any]:
+    """The JSON object in a file, whatever version wrote it. Raises `ConfigError` where it cannot be read."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file}: no record that could be read: {error}", fix="Name a run that ended, or a report.json."
-        ) from error
+        fix = "Name a run that ended, or a report.json."
+        raise ConfigError(f"{file}: no record that could be read: {error}", fix=fix) from error
     return record if isinstance(record, dict) else {}
 
 
 def _report_with(program: str, key: str, file: Path, home: Path) -> Path:
-    """The report.json of the last run that ended with a manifest's artifact: beside it (as `vcore push` puts it), or of its home."""
-    found: list[Path] = []
+    """The report.json of the last run that ended with an artifact: beside its manifest `file` (as `vcore push` puts
+    it), or of its home."""
     beside = file.parent / "report.json"
     if beside.is_file() and key in (stage.get("key") for stage in read_report(beside).get("stages", [])):
         return beside
     folder = file.resolve().parent  # HOME/store/STAGE/KEY
     homes = [folder.parents[2]] if folder.parts[-3:] == ("store", program, key) else []
-    for place in dict.fromkeys((*homes, home)):
-        runs = [run for run in list_runs(place) if key in (stage.key for stage in run.stages)]
-        found += [place / "runs" / run.id for run in reversed(runs)]
-    for run in found:
+    runs = [
+        place / "runs" / run.id
+        for place in dict.fromkeys((*homes, home))
+        for run in reversed(list_runs(place))
+        if key in (stage.key for stage in run.stages)
+    ]
+    for run in runs:
         if (run / "report.json").is_file():
             return run / "report.json"
-    ran = f"; {found[0].name} used it and has no report" if found else ""
+    ran = f"; {runs[0].name} used it and has no report" if runs else ""
+    what = f"{file} is the manifest of one artifact ({program} {key[:12]})"
+    record = "HOME/runs/ID/report.json (it lists this key under `stages`)"
     raise ConfigError(
-        f"{file} is the manifest of one artifact ({program} {key[:12]}), and no run in {home / 'runs'} ended with it{ran}",
-        fix="Give --home with the home of its run, or the record itself: HOME/runs/ID/report.json (it lists this key under `stages`).",
+        f"{what}, and no run in {home / 'runs'} ended with it{ran}",
+        fix=f"Give --home with the home of its run, or the record itself: {record}.",
     )
 
 
@@ -127,9 +128,9 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
         record, again: report.json of the first run and of the second.
 
     Returns:
-        `verdict`: `bit for bit` (every artifact but the report has the same bytes), `within the intervals` (every score lies in the 95 %
-        interval that it had, under the same protocol) or `not reproduced`; `stages` and `results`, one entry each; `differences` of
-        data, versions, commit and hardware, which may be the reason.
+        `verdict`: `bit for bit` (every artifact but the report has the same bytes), `within the intervals` (every score
+        lies in the 95 % interval that it had, under the same protocol) or `not reproduced`; `stages` and `results`, one
+        entry each; `differences` of data, versions, commit and hardware, which may be the reason.
     """
     digests = {stage["name"]: stage["digest"] for stage in again["stages"]}
     stages = [
@@ -137,28 +138,28 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
         for stage in record["stages"]
         if stage["name"] != "report"
     ]
-    found = {(r["checkpoint"], r["benchmark"]): r for r in again["results"]}
-    results = []
-    for old in record["results"]:
-        new = found.get((old["checkpoint"], old["benchmark"]))
-        if new is None:
-            came_back = "missing"
-        elif new["protocol"] != old["protocol"]:
-            came_back = "another protocol"
-        elif new["value"] == old["value"]:
-            came_back = "the same"
-        else:
-            came_back = "within the interval" if old["low"] <= new["value"] <= old["high"] else "outside the interval"
-        results.append(
-            {name: old[name] for name in ("checkpoint", "benchmark", "value", "low", "high")}
-            | {"again": new["value"] if new else None, "came_back": came_back}
-        )
+    measured = {(r["checkpoint"], r["benchmark"]): r for r in again["results"]}
+    results = [_came_back(old, measured.get((old["checkpoint"], old["benchmark"]))) for old in record["results"]]
+    verdict = "not reproduced"
     if all(stage["same_bytes"] for stage in stages):
         verdict = "bit for bit"
-    else:
-        near = all(result["came_back"] in ("the same", "within the interval") for result in results)
-        verdict = "within the intervals" if near else "not reproduced"
+    elif all(result["came_back"] in ("the same", "within the interval") for result in results):
+        verdict = "within the intervals"
     return {"verdict": verdict, "stages": stages, "results": results, "differences": _differences(record, again)}
+
+
+def _came_back(old: dict[str, Any], new: dict[str, Any] | None) -> dict[str, Any]:
+    """One result of the first run beside that of the second."""
+    if new is None:
+        word = "missing"
+    elif new["protocol"] != old["protocol"]:
+        word = "another protocol"
+    elif new["value"] == old["value"]:
+        word = "the same"
+    else:
+        word = "within the interval" if old["low"] <= new["value"] <= old["high"] else "outside the interval"
+    first = {name: old[name] for name in ("checkpoint", "benchmark", "value", "low", "high")}
+    return first | {"again": new["value"] if new else None, "came_back": word}
 
 
 def _differences(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
@@ -185,8 +186,6 @@ def _read_outside(entry: dict[str, Any] | None) -> str:
     """`openai/gsm8k at 0123456789ab`, `local files with sha256 0123456789ab`"""
     if entry is None:
         return "none recorded"
-    return (
-        f"{entry['hub']} at {entry['commit'][:12]}"
-        if "commit" in entry
-        else f"local files with sha256 {entry['sha256'][:12]}"
-    )
+    if "commit" in entry:
+        return f"{entry['hub']} at {entry['commit'][:12]}"
+    return f"local files with sha256 {entry['sha256'][:12]}"
