@@ -1,6 +1,6 @@
-"""Stable hashes: of values, of files, of folders and of our own source code.
+"""Stable hashes of values, files and folders.
 
-A stage's key is the sha256 of the canonical JSON of everything its result depends on. Whatever has no stable form raises.
+A stage's key is the sha256 of the canonical JSON of everything its result depends on. What has no stable form raises.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stages.harness.json_files import write_json
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces. Raises `TypeError` for what has no stable form (sets, NaN, objects)."""
+    """One text for one value: sorted keys, no spaces. Raises `TypeError` for sets, NaN and objects."""
     _check_stable(value, "$")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -53,10 +53,10 @@ _MEMO = TypeAdapter(dict[str, Mark])
 
 
 class DigestMemo:
-    """sha256 of files, remembered by (path, size, mtime, inode), so that an unchanged file is read once.
+    """sha256 of files, remembered by path, size, time and inode, so that an unchanged file is read once.
 
-    A file that was rewritten, truncated or replaced is read again. Only silent corruption that leaves all three untouched escapes;
-    `vcore store verify` reads everything.
+    A file that was rewritten, truncated or replaced is read again. Only silent corruption that leaves all three
+    untouched escapes; `vcore store verify` reads everything.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +90,7 @@ class DigestMemo:
         self._dirty = True
 
     def save(self) -> None:
-        """Keep what was learnt. Failing to (a full disk, a store that is only read) is no error: the memo only saves time."""
+        """Write the memo. That fails silently, on a full disk or a store that is only read: it only saves time."""
         if not self._dirty:
             return
         with self._lock, contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The errors a user sees, and the exit codes they end in. Anything else is a bug and shows its traceback with `--debug`."""
+"""The errors a user sees, and the exit codes they end in. Anything else is a bug; `--debug` shows its traceback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ class StoreError(UserError):
 
 
 class StageFailed(UserError):
-    """A stage's process ended without a result. `log` is its complete output; `cause` is `memory` or `network` for what may pass."""
+    """A stage's process ended without a result.
+
+    Attributes:
+        log: file with its complete output.
+        cause: `memory` or `network` for a transient failure.
+    """
 
     exit_code = EXIT_STAGE_FAILED
 
@@ -55,12 +60,7 @@ class Interrupted(UserError):
 def disk_trouble(error: OSError, home: Path, where: str = "") -> StoreError:
     """A read or write that the system refused, as an error that says which and what to do."""
     what = f"{error.strerror or error}{f' ({error.filename})' if error.filename is not None else ''}"
+    fix = "Check that file, its disk and the permissions"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
-            f"cannot write below {home}: {what}",
-            where=where,
-            fix="Free some disk space or choose another `home:`; earlier artifacts are whole.",
-        )
-    return StoreError(
-        what, where=where, fix="Check that file, its disk and the permissions; earlier artifacts are whole."
-    )
+        what, fix = f"cannot write below {home}: {what}", "Free some disk space or choose another `home:`"
+    return StoreError(what, where=where, fix=f"{fix}; earlier artifacts are whole.")

@@ -1,4 +1,4 @@
-"""Locks between processes: `flock` on a file, which the kernel frees when the last process that holds the file open ends.
+"""Locks between processes: `flock` on a file, which the kernel frees when the last process that has it open ends.
 
 The holder writes into the file who it is, for those who wait. A process that inherits the file's descriptor holds the
 lock as well.

@@ -1,12 +1,12 @@
-"""Stopping on Ctrl-C and SIGTERM. The handler raises `KeyboardInterrupt`, and remembers: a library may turn an exception that comes
-out of nowhere into one of its own, or swallow it."""
+"""Stopping on Ctrl-C and SIGTERM. The handler raises `KeyboardInterrupt`, and remembers: a library may swallow an
+exception that comes out of nowhere, or turn it into one of its own."""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType
 
-_asked: list[int] = []
+_received: list[int] = []
 
 
 def stop_on_signals() -> None:
@@ -17,9 +17,9 @@ def stop_on_signals() -> None:
 
 def asked_to_stop() -> bool:
     """Whether one of the two has come since."""
-    return bool(_asked)
+    return bool(_received)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    _asked.append(signum)
+    _received.append(signum)
     raise KeyboardInterrupt

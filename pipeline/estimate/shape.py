@@ -9,12 +9,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
-
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from stages.base.make.pretrain import model_config
 from stages.base.settings import MAKE
 from stages.training.settings import LoraSettings
 
@@ -40,6 +36,11 @@ class Shape:
 
 def shape_of(config: PipelineConfig) -> Shape:
     """Build the model of a config on the meta device. Raises `ConfigError` where the model's config cannot be read."""
+    import torch
+    from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
+
+    from stages.base.make.pretrain import model_config
+
     try:
         described: Any = (
             model_config(config.base, config.base.vocab_size)
@@ -63,6 +64,8 @@ def shape_of(config: PipelineConfig) -> Shape:
 def adapter_parameters(shape: Shape, lora: LoraSettings) -> int:
     """Parameters of the adapters: rank * (in + out) for each linear module that has one, which the output layer never
     has."""
+    import torch
+
     return sum(
         lora.rank * (module.in_features + module.out_features)
         for name, module in shape.model.named_modules()
@@ -74,6 +77,8 @@ def adapter_parameters(shape: Shape, lora: LoraSettings) -> int:
 def saved_bytes(shape: Shape, rows: int, tokens: int, checkpointing: bool) -> int:
     """Bytes that a forward pass in 16-bit types over `rows` x `tokens` keeps for the backward pass, without weights and
     logits."""
+    import torch
+
     model, saved = shape.model, set()
 
     def keep(tensor: Any) -> Any:
@@ -95,16 +100,17 @@ def saved_bytes(shape: Shape, rows: int, tokens: int, checkpointing: bool) -> in
 
 def _attend(module: Any, query: Any, key: Any, value: Any, *arguments: Any, **options: Any) -> tuple[Any, None]:
     """Attention that keeps queries, keys, values and output. On the meta device torch's own would keep all scores."""
+    import torch
+
+    class Fused(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
+            output = query.new_empty((*query.shape[:-1], value.shape[-1]))
+            ctx.save_for_backward(query, key, value, output)
+            return output
+
     window = options.get("sliding_window")
     if window is not None and key.shape[2] >= window:
         # It needs a mask; with one, transformers repeats keys and values for each query head.
         key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], 1) for states in (key, value))
-    return _Fused.apply(query, key, value).transpose(1, 2).contiguous(), None
-
-
-class _Fused(torch.autograd.Function):  # type: ignore[misc]
-    @staticmethod
-    def forward(ctx: Any, query: Any, key: Any, value: Any) -> Any:
-        output = query.new_empty((*query.shape[:-1], value.shape[-1]))
-        ctx.save_for_backward(query, key, value, output)
-        return output
+    return Fused.apply(query, key, value).transpose(1, 2).contiguous(), None

@@ -1,7 +1,6 @@
 """The command that starts a stage's program: as one process, under torchrun or `accelerate launch`, or as a Slurm job.
 
-How a stage starts is apart from how many run at once: the flow decides that. Whatever starts it, a stage program reads the same spec,
-works in the same folders, and answers SIGTERM by saving its state.
+Whatever starts it, a stage program reads the same spec, works in the same folders, and saves its state at SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,44 +20,23 @@ def launch_command(launch: LaunchSettings, module: str, spec: Path) -> list[str]
         return [*python, "-m", module, str(spec)]
     program = _distributed(launch, module, spec)
     if launch.kind == "slurm":
-        program = [
-            *python,
-            "-m",
-            "pipeline.launch.slurm",
-            str(spec),
-            str(launch.processes),
-            *launch.sbatch,
-            "--",
-            *program,
-        ]
-    # torchrun, accelerate and the Slurm watcher do not ask the kernel to be told when the orchestrator dies; this does, and becomes them.
+        options = [str(spec), str(launch.processes), *launch.sbatch]
+        program = [*python, "-m", "pipeline.launch.slurm", *options, "--", *program]
+    # torchrun, accelerate and the Slurm watcher do not die with the orchestrator; this asks for it, and becomes them.
     return [*python, "-m", "pipeline.launch.commands", str(os.getpid()), *program]
 
 
 def _distributed(launch: LaunchSettings, module: str, spec: Path) -> list[str]:
+    python, program = [sys.executable, "-P", "-m"], ["-m", module, str(spec)]
     if launch.kind == "accelerate":
         assert launch.config is not None  # checked by LaunchSettings
         options = ["--config_file", launch.config, "--num_processes", str(launch.processes)]
-        return [sys.executable, "-P", "-m", "accelerate.commands.launch", *options, "-m", module, str(spec)]
+        return [*python, "accelerate.commands.launch", *options, *program]
     if launch.kind == "torchrun" or launch.processes > 1:
-        options = [
-            "--nnodes=1",
-            f"--nproc-per-node={launch.processes}",
-            "--rdzv-backend=c10d",
-            "--rdzv-endpoint=127.0.0.1:0",
-        ]
-        return [
-            sys.executable,
-            "-P",
-            "-m",
-            "torch.distributed.run",
-            *options,
-            "--max-restarts=0",
-            "-m",
-            module,
-            str(spec),
-        ]
-    return [sys.executable, "-P", "-m", module, str(spec)]
+        meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+        options = ["--nnodes=1", f"--nproc-per-node={launch.processes}", *meeting, "--max-restarts=0"]
+        return [*python, "torch.distributed.run", *options, *program]
+    return [sys.executable, "-P", *program]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def gpu_uuids() -> dict[str, str]:
 
 
 def _nvidia_smi(fields: str) -> list[str]:
-    """One line a GPU. None where the program is missing, or is there and no driver answers: no GPU can be used then."""
+    """One line a GPU; none where the program is missing or no driver answers, so that no GPU can be used."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
@@ -59,16 +59,13 @@ def visible_gpus() -> list[str]:
 def device(execution: ExecutionSettings) -> str:
     """`cpu` or `cuda`. Raises `ConfigError` when cuda is asked for and there is none."""
     if execution.device == "cuda" and not gpus():
-        raise ConfigError(
-            "no NVIDIA GPU answers on this machine",
-            where="execution.device",
-            fix="Use `--set execution.device=cpu`, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES.",
-        )
+        fix = "Use `--set execution.device=cpu`, or check `nvidia-smi` and CUDA_VISIBLE_DEVICES."
+        raise ConfigError("no NVIDIA GPU answers on this machine", where="execution.device", fix=fix)
     return ("cuda" if gpus() else "cpu") if execution.device == "auto" else execution.device
 
 
 def stage_device(execution: ExecutionSettings, stage: Stage) -> str:
-    """`cpu` or `cuda`: what a stage computes on, which for a Slurm job is a matter of its node and not of this machine.
+    """`cpu` or `cuda`: what a stage computes on, which for a Slurm job depends on its node and not on this machine.
 
     Raises `ConfigError` when cuda is asked for, the stage would use it here, and there is none.
     """
@@ -79,7 +76,7 @@ def stage_device(execution: ExecutionSettings, stage: Stage) -> str:
 
 
 def asks_for_gpus(sbatch: list[str]) -> bool:
-    """Whether options of sbatch ask for GPUs. A partition that gives them unasked cannot be told: then `device: cuda` says it."""
+    """Whether options of sbatch ask for GPUs. Where a partition gives them unasked, `device: cuda` has to say so."""
     return re.search(r"(^|\s)(-G|--gpus|(--gres|--tres-per-\w+)[=\s]\S*gpu)", " ".join(sbatch)) is not None
 
 
@@ -95,11 +92,10 @@ def hardware() -> Hardware:
 
 
 def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError):
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if name := re.search(r"^model name\s*:(.*)$", info, re.MULTILINE):
+            return name[1].strip()
     return platform.processor() or "unknown"
 
 
@@ -108,10 +104,9 @@ def git_state() -> GitState:
 
     def git(*arguments: str) -> str | None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            answer = subprocess.run(
-                ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-            )
-            return answer.stdout.strip()
+            return subprocess.check_output(
+                ["git", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL, text=True, timeout=10
+            ).strip()
         return None
 
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")

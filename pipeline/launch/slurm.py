@@ -1,10 +1,12 @@
 """A stage as a Slurm job: `python -m pipeline.launch.slurm SPEC PROCESSES [SBATCH OPTION ...] -- COMMAND ...`.
 
-Submits the command with sbatch, follows the job, and ends as it ended. Stopping this process (SIGTERM) sends SIGTERM to the job, which
-saves its state and leaves; so does Slurm itself before the job's time limit (--signal). Node and orchestrator must share the store's files.
+Submits the command with sbatch, follows the job, and ends as it ended. Stopping this process (SIGTERM) sends SIGTERM to
+the job, which saves its state and leaves; so does Slurm itself before the job's time limit (--signal). Node and
+orchestrator must share the store's files.
 
-A job does not die with the process that follows it. Its id is in the work folder from its submission to its end, so that whoever gives the
-stage up, or starts it again, can end it first: two jobs in one folder would write into each other's state.
+A job does not die with the process that follows it. Its id is in the work folder from its submission to its end, so
+that it can be ended before its stage is given up or started again: two jobs in one folder would write into each other's
+state.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+from pipeline.core.processes import MARK
 from stages.harness.documents import ErrorDocument, Spec
 from stages.harness.process import EXIT_STOPPED
 
@@ -33,13 +36,13 @@ CANCEL_SECONDS = 60
 JOB, STARTED, EXIT_CODE = "slurm.job", "slurm.started", "slurm.exit"
 """In the work folder: the id of the job there, that it has left the queue, and how it ended."""
 UNKNOWN_JOB = "Invalid job id"
-"""How squeue says, with an exit code that also stands for a Slurm that does not answer, that it knows a job no more."""
+"""How squeue says that it knows a job no more; its exit code is the same where Slurm does not answer."""
 
 
 def is_listed(job: str) -> bool:
-    """Whether the job waits, runs or is ending; True where Slurm does not answer, since it may. Raises `OSError` without squeue."""
-    told = subprocess.run(["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True)
-    return bool(told.stdout.strip()) if told.returncode == 0 else UNKNOWN_JOB not in told.stderr
+    """Whether the job waits, runs or is ending, which it may where Slurm does not answer. Raises `OSError` without squeue."""
+    answer = subprocess.run(["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True)
+    return bool(answer.stdout.strip()) if answer.returncode == 0 else UNKNOWN_JOB not in answer.stderr
 
 
 def ask_to_stop(job: str) -> None:
@@ -49,9 +52,9 @@ def ask_to_stop(job: str) -> None:
 
 
 def end_job(work: Path, grace_s: float) -> str | None:
-    """End the job that was left in a work folder, if there is one: ask it to stop, and cancel it after `grace_s` seconds.
+    """End the job that was left in a work folder: ask it to stop, and cancel it after `grace_s` seconds.
 
-    Returns the id of a job that is not known to be gone, where Slurm does not answer, or not in time; None where nothing is left.
+    Returns its id where it may still be there, because Slurm does not answer, or not in time; else None.
     """
     file = work / JOB
     if not file.is_file():
@@ -80,39 +83,30 @@ def _wait_until_gone(job: str, seconds: float) -> bool:
     return not listed
 
 
-def main(spec: Path, processes: int, options: list[str], command: list[str]) -> int:
+def main(file: Path, processes: int, options: list[str], command: list[str]) -> int:
     """Submit, wait, and return the exit code of the stage; 1 where Slurm ended the job without one."""
-    work = spec.parent
-    exit_code, log = work / EXIT_CODE, work / "stage.log"
-    exit_code.unlink(missing_ok=True)
-    values = Spec.model_validate_json(spec.read_bytes())
-    values.model_copy(update={"parent": None}).write(spec)  # the orchestrator is no process of the node's
+    work, log = file.parent, file.parent / "stage.log"
+    (work / EXIT_CODE).unlink(missing_ok=True)
+    spec = Spec.model_validate_json(file.read_bytes())
+    spec.model_copy(update={"parent": None}).write(file)  # the orchestrator is no process of the node's
     script = work / "slurm.sh"
-    script.write_text(
-        _script(work, command, processes, set_threads=values.machine.threads_given is None), encoding="utf-8"
-    )
-    fixed = [
-        "--parsable",
-        f"--job-name=vcore-{values.stage}",
-        f"--output={log}",
-        "--open-mode=append",
-        f"--signal=B:TERM@{SAVE_SECONDS}",
-    ]
-    asked: list[int] = []
+    count_cores = spec.machine.threads_given is None
+    script.write_text(_script(work, command, processes, set_threads=count_cores), encoding="utf-8")
+    fixed = ["--parsable", f"--job-name=vcore-{spec.stage}", f"--output={log}", "--open-mode=append"]
+    stop_first = f"--signal=B:TERM@{SAVE_SECONDS}"
+    signals: list[int] = []
     job = ""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        asked.append(signum)
+        signals.append(signum)
         if job:
             ask_to_stop(job)
 
-    signal.signal(
-        signal.SIGTERM, stop
-    )  # before there is a job: one that is being submitted is stopped as soon as its id is known
+    # Before there is a job: one that is being submitted is stopped as soon as its id is known.
+    signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    submitted = subprocess.run(
-        ["sbatch", *fixed, *options, str(script)], capture_output=True, text=True, env=_environment(values)
-    )
+    sbatch = ["sbatch", *fixed, stop_first, *options, str(script)]
+    submitted = subprocess.run(sbatch, capture_output=True, text=True, env=_environment(spec))
     if submitted.returncode != 0:
         refusal = f"sbatch refused the job: {submitted.stderr.strip()}"
         ErrorDocument(message=refusal, fix="See its options.").write(work / "error.json")
@@ -120,23 +114,21 @@ def main(spec: Path, processes: int, options: list[str], command: list[str]) -> 
     job = submitted.stdout.strip().partition(";")[0]
     (work / JOB).write_text(job, encoding="utf-8")
     print(f"Slurm job {job}", flush=True)
-    if asked:
+    if signals:
         ask_to_stop(job)
     for poll in itertools.count(1):
         time.sleep(POLL_SECONDS)
-        if exit_code.is_file():
+        if (work / EXIT_CODE).is_file():
             break
         if poll % ASK_SLURM_EVERY == 0 and not is_listed(job):
-            if not asked:
-                time.sleep(
-                    ASK_SLURM_EVERY * POLL_SECONDS
-                )  # its exit code may still be on its way through a shared file system
+            if not signals:  # its exit code may still be on its way through a shared file system
+                time.sleep(ASK_SLURM_EVERY * POLL_SECONDS)
             break
     (work / JOB).unlink(missing_ok=True)
     with contextlib.suppress(OSError, ValueError):
-        code = int(exit_code.read_text(encoding="utf-8"))
+        code = int((work / EXIT_CODE).read_text(encoding="utf-8"))
         return EXIT_STOPPED if code in (EXIT_STOPPED, 128 + signal.SIGTERM, 128 + signal.SIGINT) else code
-    if asked:
+    if signals:
         return EXIT_STOPPED
     error = ErrorDocument(message=f"Slurm ended job {job} without a result", fix=f"See: sacct -j {job}; {log}")
     error.write(work / "error.json")
@@ -144,15 +136,13 @@ def main(spec: Path, processes: int, options: list[str], command: list[str]) -> 
 
 
 def _environment(spec: Spec) -> dict[str, str]:
-    """What the job inherits, less what is true of this machine only: its GPUs, and the mark by which the orchestrator ends processes."""
-    from pipeline.core.processes import MARK
-
+    """What the job inherits: all but this machine's GPUs, and the mark by which the orchestrator ends processes here."""
     left_out = {MARK} | ({"CUDA_VISIBLE_DEVICES"} if spec.machine.device == "cuda" else set())
     return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def _script(work: Path, command: list[str], processes: int, *, set_threads: bool) -> str:
-    """The job. bash handles a signal only between commands: the stage runs in the background, and the signal is passed on to it."""
+    """The job. bash handles a signal only between commands, so it passes the signal on to a stage in the background."""
     exit_code, part = (shlex.quote(str(work / name)) for name in (EXIT_CODE, f"{EXIT_CODE}.part"))
     threads = (
         "unset OMP_NUM_THREADS MKL_NUM_THREADS\n"  # nproc would take the first for the number of cores

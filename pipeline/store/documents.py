@@ -1,4 +1,4 @@
-"""What the store writes about an artifact: its manifest, the pre-image of its key, and the note of what a stage made last."""
+"""What the store writes about artifacts: manifests, the pre-images of their keys, and what a stage made last."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A second home for artifacts, at any fsspec URL (file://, s3://, gs://, ...): what one machine computed, another finds.
+"""A second home for artifacts, at any fsspec URL (file://, s3://, gs://, ...): what one machine made, another finds.
 
     URL/STAGE/KEY/UPLOAD/...     the artifact's files, as in the store
     URL/STAGE/KEY/manifest.json  written last and only if it is not there: a reader sees a whole artifact or none
 
-A key stands for a computation, so two machines that make the same artifact may both upload it, with other logs and times. Each upload has a
-folder of its own, which its manifest names (`upload`), so that neither writes into the other's files; the first manifest counts. A manifest
-that names none is of the layout before this one, with the files beside it.
+A key stands for a computation, so two machines that make the same artifact may both upload it, with other logs and
+times. Each upload has a folder of its own, which its manifest names (`upload`), so that neither writes into the other's
+files; the first manifest counts. A manifest that names none is of the layout before this one, with the files beside it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import StringConstraints
 
@@ -30,31 +30,22 @@ class MirroredManifest(Manifest):
     """A manifest in the mirror, which says where the artifact's files are."""
 
     upload: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$")] = ""
-    """Folder of the files, beside the manifest: it cannot lead anywhere else. Empty: they are beside the manifest themselves."""
-
-    @classmethod
-    def of(cls, manifest: Manifest, upload: str) -> Self:
-        """The manifest of an artifact that was uploaded to that folder."""
-        return cls.model_validate(manifest.to_json() | {"upload": upload})
-
-    def local(self) -> Manifest:
-        """The manifest of the artifact itself."""
-        return Manifest.model_validate(self.model_dump(exclude_unset=True, exclude={"upload"}))
+    """Folder of the files beside the manifest, which it cannot lead out of. Empty: they lie beside the manifest."""
 
 
 class Mirror:
-    """A mirror of stores. Raises `StoreError` where the URL cannot be used; so does every method when the other side fails."""
+    """A mirror of stores. Every method, and making one, raises `StoreError` when the other side fails."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        with self._told("opened"):
+        with self._errors("opened"):
             import fsspec
 
             self._files, self._root = fsspec.core.url_to_fs(url)
 
     def manifest(self, program: str, key: str) -> MirroredManifest | None:
         """The manifest of a mirrored artifact, or None where there is no whole one."""
-        with self._told("read"):
+        with self._errors("read"):
             try:
                 text = self._files.cat_file(f"{self._folder(program, key)}/{MANIFEST}")
                 return MirroredManifest.parse(text, program, key)
@@ -70,13 +61,13 @@ class Mirror:
         folder, upload = self._folder(program, key), secrets.token_hex(8)
         counts = False
         try:
-            with self._told("written"):
+            with self._errors("written"):
                 for entry in artifact.manifest.files:
                     target = f"{folder}/{upload}/{entry.path}"
                     self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
                     self._files.put_file(str(artifact.folder / entry.path), target)
-                mirrored = MirroredManifest.of(artifact.manifest, upload).to_json()
-                text = json.dumps(mirrored, ensure_ascii=False, indent=2).encode()
+                manifest = artifact.manifest.to_json() | {"upload": upload}
+                text = json.dumps(manifest, ensure_ascii=False, indent=2).encode()
                 try:
                     # Only-if-absent where the other side has it (S3, GCS); elsewhere a look just before.
                     self._files.pipe_file(f"{folder}/{MANIFEST}", text, mode="create")
@@ -105,30 +96,29 @@ class Mirror:
         for entry in manifest.files:
             file = incoming / entry.path
             file.parent.mkdir(parents=True, exist_ok=True)
-            with self._told("read"):
+            with self._errors("read"):
                 self._files.get_file(f"{source}/{entry.path}", str(file))
             if store.memo.sha256(file) != entry.sha256:
                 shutil.rmtree(incoming)
-                raise StoreError(
-                    f"{entry.path} of {program}/{key[:12]} is not what its manifest says",
-                    where=self.url,
-                    fix=f"Remove {self._folder(program, key)} there; the next run makes the artifact again and uploads it.",
-                )
-        return store.place(program, key, incoming, manifest.local())
+                message = f"{entry.path} of {program}/{key[:12]} is not what its manifest says"
+                again = "the next run makes the artifact again and uploads it"
+                fix = f"Remove {self._folder(program, key)} there; {again}."
+                raise StoreError(message, where=self.url, fix=fix)
+        local = Manifest.model_validate(manifest.model_dump(exclude_unset=True, exclude={"upload"}))
+        return store.place(program, key, incoming, local)
 
     def _folder(self, program: str, key: str) -> str:
         return f"{self._root.rstrip('/')}/{program}/{key}"
 
     @contextlib.contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str) -> Iterator[None]:
         """Whatever the other side raises (each protocol has errors of its own) as one message."""
         try:
             yield
         except StoreError:
             raise
         except Exception as error:
-            raise StoreError(
-                f"the mirror {self.url} cannot be {what}: {type(error).__name__}: {error}",
-                where="execution.mirror",
-                fix="Check the URL, the network and the credentials, or run with --set execution.mirror=null; the store itself is whole.",
-            ) from error
+            message = f"the mirror {self.url} cannot be {what}: {type(error).__name__}: {error}"
+            without = "run with --set execution.mirror=null; the store itself is whole"
+            fix = f"Check the URL, the network and the credentials, or {without}."
+            raise StoreError(message, where="execution.mirror", fix=fix) from error

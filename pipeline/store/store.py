@@ -1,15 +1,16 @@
 """The artifact store: whole artifacts or none, found by key, checked by digest.
 
     HOME/store/STAGE/KEY/    an artifact: payload, `record/` (logs, curves, timings) and `manifest.json`, written last
-    HOME/work/STAGE/KEY/     a stage in progress: spec.json, stage.log, events.jsonl, `state/` (for resuming), `out/` (the payload to be)
-    HOME/locks/              one flock per key; the kernel frees it when its holder dies
-    HOME/latest/CONFIG/      what each stage of a named pipeline was last time: `plan` explains itself against it
+    HOME/work/STAGE/KEY/     a stage in progress: spec.json, stage.log, events.jsonl, `state/` to resume from, `out/`
+    HOME/locks/              one lock per key; the kernel frees it when its holder dies
+    HOME/latest/CONFIG/      what each stage of a named pipeline made last: `plan` explains itself against it
     HOME/trash/              artifacts set aside because they were damaged or forced to be made again
 
-All of it is on one file system, because an artifact comes and goes by a rename. `flock` has to hold between the machines that share it
-(local disks, NFS version 4; not NFS that is mounted with `nolock` or `local_lock`).
+All of it is on one file system, because an artifact comes and goes by a rename. `flock` has to hold between the
+machines that share it (local disks, NFS version 4; not NFS that is mounted with `nolock` or `local_lock`).
 
-An artifact's digest covers its content: every file but `manifest.json` and those below `record/`, where two equal results may differ.
+An artifact's digest covers its content: every file but `manifest.json` and those below `record/`, where two equal
+results may differ.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Artifact:
         return self.manifest.key
 
     def content_digest(self, select: tuple[str, ...] = ()) -> str:
-        """Digest of the content, or of the part of it below the selected files or folders (names relative to the artifact)."""
+        """Digest of the content, or of the part of it below the selected files or folders of the artifact."""
         return self.manifest.content_digest(select)
 
 
@@ -57,13 +58,14 @@ class Found:
 
 
 class Store:
-    """A store below one home folder.
-
-    Opening it makes the folders and raises `StoreError` if they cannot be written; with `writing=False` it is only looked into, and nothing
-    is made or written.
-    """
+    """A store below one home folder."""
 
     def __init__(self, home: Path, *, writing: bool = True) -> None:
+        """Open the store and make its folders; raises `StoreError` where they cannot be written.
+
+        Args:
+            writing: False only looks into a store: nothing is made or written.
+        """
         self.home = home.resolve()
         if writing:
             self._prepare()
@@ -80,38 +82,33 @@ class Store:
                 probe.unlink(missing_ok=True)
             disks = {name: (self.home / name).stat().st_dev for name in ("work", "store", "trash")}
         except OSError as error:
-            raise StoreError(
-                f"the store folder {self.home} cannot be written: {error.strerror}",
-                where="home",
-                fix="Choose another folder with `home:` in the config, or give yourself write permission.",
-            ) from error
-        if len(set(disks.values())) > 1:
-            other = next(name for name, disk in disks.items() if disk != disks["work"])
-            raise StoreError(
-                f"{self.home / other} is on another file system than {self.home / 'work'}, and artifacts move between them by a rename",
-                where="home",
-                fix="Put the whole home on the other disk (`home:` in the config, or a link to it), not one folder of it.",
-            )
+            message = f"the store folder {self.home} cannot be written: {error.strerror}"
+            fix = "Choose another folder with `home:` in the config, or give yourself write permission."
+            raise StoreError(message, where="home", fix=fix) from error
+        apart = [self.home / name for name, disk in disks.items() if disk != disks["work"]]
+        if apart:
+            message = f"{apart[0]} is on another file system than {self.home / 'work'}"
+            fix = "Put the whole home on the other disk (`home:` in the config, or a link to it), not one folder of it."
+            raise StoreError(f"{message}, and artifacts move between them by a rename", where="home", fix=fix)
 
     @classmethod
     def existing(cls, home: Path, *, writing: bool = False) -> Store:
-        """A store that is there, to look into or (`writing`) to remove from. Raises `StoreError` where there is none, and makes none."""
+        """A store that is there, to look into or (`writing`) to remove from; raises `StoreError` where there is none."""
         if not (home / "store").is_dir():
-            raise StoreError(
-                f"there is no store in {home}",
-                where="--home",
-                fix="Name the home folder of earlier runs (default: .vcore).",
-            )
+            fix = "Name the home folder of earlier runs (default: .vcore)."
+            raise StoreError(f"there is no store in {home}", where="--home", fix=fix)
         return cls(home, writing=writing)
 
     def folder(self, program: str, key: str) -> Path:
+        """Where an artifact is, or would be."""
         return self.home / "store" / program / key
 
     def work(self, program: str, key: str) -> Path:
+        """Where an artifact is made."""
         return self.home / "work" / program / key
 
     def find(self, program: str, key: str, *, reread: bool = False) -> Found:
-        """Look an artifact up and check every file of it against its manifest."""
+        """Look an artifact up and check every file of it against its manifest. `reread`: whatever is remembered."""
         folder = self.folder(program, key)
         if not folder.is_dir():
             return Found(None)
@@ -149,14 +146,14 @@ class Store:
         return work.is_dir() and not (work / "out").exists() and self.folder(program, key).is_dir()
 
     def clear_remains(self, program: str, key: str) -> None:
-        """Remove them. Call it with the key's lock held."""
+        """Remove what a process left that was killed right after publishing. Call it with the key's lock held."""
         if self.has_remains(program, key):
             shutil.rmtree(self.work(program, key))
 
     def set_aside(self, program: str, key: str) -> Path:
-        """Move an artifact to the trash (damaged, or made again); returns where it is now. Call it with the key's lock held.
+        """Move an artifact to the trash (damaged, or made again); returns where it is now.
 
-        Without the lock, what is moved may be the whole artifact that somebody else has made since one looked.
+        Call it with the key's lock held: without it, somebody else may have made a whole artifact meanwhile.
         """
         target = self.home / "trash" / f"{program}-{key[:16]}-{time.time_ns()}"
         os.rename(self.folder(program, key), target)
@@ -174,8 +171,7 @@ class Store:
             left.unlink(missing_ok=True)  # of an attempt that was killed while it published
         files: list[FileEntry] = []
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
+            _flush(file)
             path = str(file.relative_to(folder))
             files.append(FileEntry(path=path, size=file.stat().st_size, sha256=self.memo.sha256(file)))
         return self.place(program, key, folder, Manifest.complete(manifest, files))
@@ -183,7 +179,8 @@ class Store:
     def place(self, program: str, key: str, folder: Path, manifest: Manifest) -> Artifact:
         """Make a folder with an artifact's checked files the artifact: the manifest last, then one rename.
 
-        An earlier artifact of the key makes way only now, when nothing is left to be written, and comes back should the rename fail.
+        An earlier artifact of the key makes way only now, when nothing is left to be written, and comes back should the
+        rename fail.
         """
         manifest.write(folder / "manifest.json")
         target = self.folder(program, key)
@@ -195,7 +192,7 @@ class Store:
             if earlier is not None:
                 os.rename(earlier, target)
             raise
-        _flush_folder(target.parent)
+        _flush(target.parent)
         for entry in manifest.files:
             self.memo.moved(target / entry.path, entry.sha256)
         self.memo.save()
@@ -212,7 +209,7 @@ class Store:
         return {file.stem: entry.seconds for file in files if (entry := LatestEntry.read(file)) is not None}
 
     def remember(self, pipeline: str, stage: str, manifest: Manifest) -> None:
-        """Note what a stage of a named pipeline is now. Where that is noted already nothing is written: a full disk stops no cached run."""
+        """Note what a stage of a named pipeline is now; where that is noted nothing is written, on a full disk too."""
         file = self.home / "latest" / pipeline / f"{stage}.json"
         entry = LatestEntry(key=manifest.key, preimage=manifest.preimage, seconds=manifest.seconds)
         if LatestEntry.read(file) != entry:
@@ -223,9 +220,12 @@ class Store:
     def lock(
         self, program: str, key: str, waiting: Callable[[str], None], check: Callable[[], None] = lambda: None
     ) -> Iterator[int]:
-        """Hold the key alone; yields the lock's file descriptor, which a stage process inherits so that an orphan keeps it.
+        """Hold the key alone; yields the lock's file descriptor, which a stage process inherits so that an orphan keeps
+        the lock.
 
-        While another process holds it, `waiting` is called once with who that is, and `check` again and again: it may raise to give up.
+        Args:
+            waiting: called once while another process holds the key, with who that is.
+            check: called again and again meanwhile; it may raise to give up.
         """
         with open_lock(self.home / "locks" / f"{program}.{key}.lock") as file:
             if not try_lock(file):
@@ -243,8 +243,9 @@ class Store:
             yield folder.parent.name, folder.name, folder
 
 
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

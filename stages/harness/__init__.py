@@ -1,1 +1,1 @@
-"""What carries a stage and computes nothing: spec, process, progress, errors, declarations. No stage key contains it."""
+"""What carries a stage and computes nothing: spec, process, progress, errors, declarations. No key contains it."""

@@ -1,14 +1,6 @@
-"""What every stage program shares: its spec, its progress, its errors, and the result it has to write.
+"""A stage's view of its own run: its inputs and folders, its progress, and what it returns or raises at its end.
 
-A stage is started as `python -m stages.NAME SPEC.json` and knows nothing of the orchestrator. It reads its inputs from folders,
-writes its payload into `spec.output`, keeps what it needs to resume in `spec.state`, and ends in one of three ways:
-
-- exit 0 with `record/result.json` in the output folder, holding a completion proof;
-- exit 75: stopped on request (SIGTERM or SIGINT) with its state saved; the next start with the same spec resumes;
-- exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is in the log).
-
-Started by torchrun, each of its processes runs the same program. Only the first of them reports and writes the result; the error is that of
-whichever failed first, and torchrun then stops the others.
+How a stage is started and ends is in stages/harness/process.py.
 """
 
 from __future__ import annotations
@@ -36,7 +28,7 @@ class StageError(Exception):
 
 
 class StageStopped(BaseException):
-    """Raised where a stage leaves early on request, after its state is saved. Not an `Exception`: nothing may swallow it."""
+    """Raised where a stage leaves early on request, with its state saved. No `Exception`: nothing may swallow it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +50,7 @@ class Context(Generic[S]):
         state: folder that survives a stop or a crash and holds what a resume needs; removed after success.
         seed: the pipeline's seed.
         machine: device, threads and data folder.
-        details: extra facts from the orchestrator that are not settings (for example which checkpoint is being sampled).
+        details: facts from the orchestrator that are no settings, such as which checkpoint is being sampled.
     """
 
     def __init__(self, spec: Spec, settings: S, spec_path: Path) -> None:
@@ -89,7 +81,7 @@ class Context(Generic[S]):
         return any(self.state.iterdir())
 
     def progress(self, step: int, total: int | None, phase: str, **metrics: float | int | str) -> None:
-        """Report progress: `step` of `total` units of `phase`. Cheap: at most ten a second reach the file, and always the last."""
+        """Report progress: `step` of `total` units of `phase`. Writes at most ten a second, and always the last."""
         now = time.monotonic()
         if now - self._last_progress < 0.1 and step != total:
             return

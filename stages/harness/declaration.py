@@ -1,8 +1,8 @@
 """How a stage declares itself: one frozen `StageDeclaration` in each `stages/NAME/stage.py`.
 
-The orchestrator knows of a stage what stands in its declaration and nothing else. A declaration is read when a pipeline is
-planned, so it imports settings and no library that computes. It is no part of a stage's key: what it declares about a
-result (libraries, sources, outside inputs) enters the key by its value.
+The orchestrator knows of a stage what stands in its declaration and nothing else. A declaration is read when a pipeline
+is planned, so it imports settings and no library that computes. It is no part of a stage's key: what it declares about
+a result (libraries, sources, outside inputs) enters the key by its value.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Origin:
 
 @dataclasses.dataclass(frozen=True)
 class DataPlaces:
-    """Where the pipeline says that datasets are. None of it is a setting of a stage, since it changes no result by itself."""
+    """Where the pipeline says that datasets are. None of it is a setting of a stage, since it changes no result by
+    itself."""
 
     folder: Path | None = None
     """Folder with local copies; None: datasets come from the hub."""
@@ -45,7 +46,8 @@ class DataPlaces:
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What one optimizer step trains on, and how it may be cut. Cutting it changes memory, and results only by rounding."""
+    """What one optimizer step trains on, and how it may be cut. Cutting it changes memory, and results only by
+    rounding."""
 
     size: int
     micro_batch_size: int | None
@@ -143,8 +145,8 @@ class StageDeclaration(Generic[S]):
     package: str = ""
     """`python -m PACKAGE SPEC.json` runs it; empty stands for `stages.NAME`."""
     sources: tuple[str, ...] = ()
-    """Files and folders of ours that it runs without importing them: templates, programs started by path, modules loaded
-    by path."""
+    """Files and folders of ours that it runs without importing them: templates, programs started by path, modules
+    loaded by path."""
     loads: Callable[[S], Iterable[str]] = _nothing
     """Modules of ours that it loads by name, as its settings say."""
     origins: Callable[[S, DataPlaces], Iterable[Origin]] = _nothing

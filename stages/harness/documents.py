@@ -1,7 +1,7 @@
-"""What the orchestrator and a stage's process say to each other: the spec, the events, the error and the result, each one JSON file.
+"""What the orchestrator and a stage's process say to each other, as JSON files: spec, events, error and result.
 
-The orchestrator writes `spec.json` and starts the stage with its path. The stage appends to `events.jsonl` beside it while it runs, and
-ends with `error.json` there, or with `record/result.json` in its output folder.
+The orchestrator writes `spec.json` and starts the stage with its path. The stage appends to `events.jsonl` beside it
+while it runs, and ends with `error.json` there, or with `record/result.json` in its output folder.
 """
 
 from __future__ import annotations

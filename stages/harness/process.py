@@ -1,14 +1,16 @@
-"""What every stage program shares: its spec, its progress, its errors, and the result it has to write.
+"""The process of a stage: it reads its spec, runs, and ends in a way that says how it went.
 
-A stage is started as `python -m stages.NAME SPEC.json` and knows nothing of the orchestrator. It reads its inputs from folders,
-writes its payload into `spec.output`, keeps what it needs to resume in `spec.state`, and ends in one of three ways:
+A stage is started as `python -m stages.NAME SPEC.json` and knows nothing of the orchestrator. It reads its inputs from
+folders, writes its payload into `spec.output`, keeps what it needs to resume in `spec.state`, and ends in one of three
+ways:
 
 - exit 0 with `record/result.json` in the output folder, holding a completion proof;
 - exit 75: stopped on request (SIGTERM or SIGINT) with its state saved; the next start with the same spec resumes;
-- exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is in the log).
+- exit 1 with `error.json` beside the spec: one `StageError`, or the last line of an unforeseen traceback (the whole is
+  in the log).
 
-Started by torchrun, each of its processes runs the same program. Only the first of them reports and writes the result; the error is that of
-whichever failed first, and torchrun then stops the others.
+Started by torchrun, each of its processes runs the same program. Only the first of them reports and writes the result;
+the error is that of whichever failed first, and torchrun then stops the others.
 """
 
 from __future__ import annotations
@@ -27,17 +29,18 @@ from typing import Any, NoReturn
 from evaluation.harness import child_processes
 from stages.harness.context import Context, Result, S, StageError, StageStopped, is_main_process
 from stages.harness.documents import ErrorDocument, Spec, StageResult
-from stages.harness.transient import passing_cause
+from stages.harness.transient import transient_cause
 
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # BSD's EX_TEMPFAIL: stopped on request, can be resumed
 STOPPED = "stopped"
-"""`stopped.RANK` beside the spec: each process that was stopped on request says so, for a launcher between it and the orchestrator that
-changes exit codes. It tells a stop, which all heed, from one process killed and the others stopped for it."""
+"""`stopped.RANK` beside the spec: each process that was stopped on request says so, since a launcher between it and the
+orchestrator changes exit codes. It tells a stop, which all heed, from one process killed and the others stopped for
+it."""
 
 
 def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> None:
-    """Entry point of every `stages/NAME/__main__.py`: read the spec named on the command line, run, write the result, exit."""
+    """Entry point of every `stages/NAME/__main__.py`: run the spec named on the command line and exit."""
     try:
         _run_stage(settings_type, run)
         code = 0
@@ -52,9 +55,10 @@ def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> No
 def _leave(code: int) -> NoReturn:
     """End one of several processes without taking Python's interpreter apart.
 
-    A thread of gloo lets go of its last collective's tensors a moment after everybody has got them. If that moment falls into the
-    interpreter's end, C++ aborts the process, whose work is done (pytorch/pytorch#190489); destroying the group first can deadlock on
-    the same moment, because its destructor waits for that thread while it holds the interpreter's lock.
+    A thread of gloo lets go of its last collective's tensors a moment after everybody has got them. If that moment
+    falls into the interpreter's end, C++ aborts the process, whose work is done (pytorch/pytorch#190489); destroying
+    the group first can deadlock on the same moment, because its destructor waits for that thread while it holds the
+    interpreter's lock.
     """
     atexit._run_exitfuncs()  # what libraries want done, such as closing a tracker's run
     sys.stdout.flush()
@@ -64,7 +68,8 @@ def _leave(code: int) -> NoReturn:
 
 def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> None:
     if len(sys.argv) != 2:
-        print(f"usage: python -m {_module_name()} SPEC.json", file=sys.stderr)
+        main = sys.modules["__main__"].__spec__
+        print(f"usage: python -m {main.parent if main else 'stages.NAME'} SPEC.json", file=sys.stderr)
         raise SystemExit(2)
     spec_path = Path(sys.argv[1]).resolve()
     spec = Spec.model_validate_json(spec_path.read_bytes())
@@ -80,19 +85,20 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         (spec_path.parent / f"{STOPPED}.{os.environ.get('RANK', '0')}").touch()
         raise SystemExit(EXIT_STOPPED) from None
     except StageError as error:
-        _write_error(spec_path, error.message, error.fix, passing_cause(error))
+        _write_error(spec_path, error.message, error.fix, transient_cause(error))
         print(f"error: {error.message}\n{error.fix}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from None
     except Exception as error:
         traceback.print_exc()
-        _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "", passing_cause(error))
+        _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "", transient_cause(error))
         raise SystemExit(EXIT_FAILED) from error
     if is_main_process():
         StageResult(proof=result.proof, metrics=result.metrics).write(context.output / "record" / "result.json")
 
 
 def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
-    """Say why the stage failed, unless another of its processes has: what follows in the others (a peer is gone) is no cause."""
+    """Say why the stage failed, unless another of its processes has: what follows in the others (a peer is gone) is no
+    cause."""
     file = spec_path.parent / "error.json"
     if "RANK" not in os.environ:  # the only process: what is there is an earlier attempt's
         file.unlink(missing_ok=True)
@@ -123,7 +129,3 @@ def die_with_parent(parent: int | None) -> None:
         return
     if "RANK" not in os.environ:  # under torchrun, torchrun is the parent
         raise SystemExit(EXIT_STOPPED)
-
-
-def _module_name() -> str:
-    return sys.modules["__main__"].__spec__.parent if sys.modules["__main__"].__spec__ else "stages.NAME"  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """How a stage declares its settings: strict, frozen, and each one marked as identity or execution.
 
-*Identity* is what changes the result; it enters the stage's key. *Execution* only changes how the result is computed (device,
-micro-batch, paths, memory fractions) and does not. A field without a mark is an error when the class is defined, so nobody can add
-a setting without deciding which it is.
+*Identity* is what changes the result; it enters the stage's key. *Execution* only changes how the result is computed
+(device, micro-batch, paths, memory fractions) and does not. A field without a mark is an error when the class is
+defined, so nobody can add a setting without deciding which it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Whether a failure may pass when the stage is tried again, told by the library that raised it and by its words, not by its name alone."""
+"""Whether a failure is transient, so that another attempt may not meet it: memory that ran out, a host that does not
+answer. The library that raised an error and its words say so, not its name alone."""
 
 from __future__ import annotations
 
@@ -21,12 +22,13 @@ NETWORK = {
 CLIENTS = {*NETWORK, "huggingface_hub"}
 """Libraries whose errors may carry a host's answer."""
 TO_A_HOST = {"socket", "ssl", "http"}
-"""Modules of Python's that an error passes through when it came from a host; one from a pipe to another process does not."""
-PASSING_ANSWERS = (429, 500, 502, 503, 504)
+"""Python's modules that an error from a host passes through; one from a pipe to another process does not."""
+TRANSIENT_ANSWERS = (429, 500, 502, 503, 504)
+"""HTTP status codes."""
 
 
-def passing_cause(error: BaseException) -> str:
-    """`memory` or `network` for a failure that may pass when the stage is tried again, else nothing. Looks at what caused it, too."""
+def transient_cause(error: BaseException) -> str:
+    """`memory` or `network` for a transient failure, else empty. Looks at what caused the error, too."""
     seen: BaseException | None = error
     while seen is not None:
         names = {kind.__name__ for kind in type(seen).__mro__}
@@ -43,7 +45,7 @@ def _from_a_host(error: BaseException) -> bool:
     if any(name in NETWORK.get(library, ()) for library, name in kinds):
         return True
     if any(library in CLIENTS for library, _ in kinds):
-        return getattr(getattr(error, "response", None), "status_code", None) in PASSING_ANSWERS
+        return getattr(getattr(error, "response", None), "status_code", None) in TRANSIENT_ANSWERS
     # Python's own: a grader that took too long raises TimeoutError as well, and a worker that died is a broken pipe.
     return isinstance(error, ConnectionError | TimeoutError) and _passed_through(error.__traceback__, TO_A_HOST)
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 import urllib3
 
-from stages.harness.transient import passing_cause
+from stages.harness.transient import transient_cause
 
 
 def answer(status: int) -> Exception:
@@ -41,10 +41,10 @@ def answer(status: int) -> Exception:
     ids=lambda value: f"{type(value).__name__} {value}"[:40] if isinstance(value, Exception) else None,
 )
 def test_the_cause_is_told_by_who_raised_it(error: Exception, cause: str) -> None:
-    assert passing_cause(error) == cause
+    assert transient_cause(error) == cause
     outer = RuntimeError("the stage's own words")
     outer.__cause__ = error
-    assert passing_cause(outer) == cause
+    assert transient_cause(outer) == cause
 
 
 def closed_port() -> int:
@@ -77,4 +77,4 @@ def a_worker_that_is_gone() -> None:
 def test_a_host_is_told_from_a_pipe(happens: Callable[[], None], cause: str) -> None:
     with pytest.raises(OSError) as raised:
         happens()
-    assert passing_cause(raised.value) == cause
+    assert transient_cause(raised.value) == cause
