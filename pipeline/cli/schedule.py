@@ -66,7 +66,7 @@ def _prepared(
 ) -> tuple[PipelineConfig, dict[str, Any], Any]:
     """The config, checked now, the flow's parameters and its schedule.
 
-    Every path in the parameters is made absolute: whoever runs the flow starts in another folder.
+    Every path in the parameters is made absolute, since the flow runs in another folder.
     """
     settings = load_config(path, overrides)
     from pipeline.prefect_.run import prepare_environment

@@ -72,12 +72,12 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
     from pipeline.run.gc import find_artifact
     from pipeline.store.store import Store
 
-    found = find_artifact(Store.existing(home), artifact)
-    manifest = found.manifest
+    shown = find_artifact(Store.existing(home), artifact)
+    manifest = shown.manifest
     if as_json:
         print_json(manifest.to_json())
         return
-    show(f"[bold]{manifest.name}[/]  {found.key}\n{escape(str(found.folder))}")
+    show(f"[bold]{manifest.name}[/]  {shown.key}\n{escape(str(shown.folder))}")
     table = plain_table("what", "value")
     table.show_header = False
     if manifest.adopted is not None:
@@ -105,9 +105,9 @@ def store_export(
     from pipeline.run.gc import export, find_artifact
     from pipeline.store.store import Store
 
-    found = find_artifact(Store.existing(home), artifact)
-    size = export(found, target)
-    show(f"{found.manifest.name} {found.key[:12]}: {mib(size)} in {escape(str(target))}")
+    exported = find_artifact(Store.existing(home), artifact)
+    size = export(exported, target)
+    show(f"{exported.manifest.name} {exported.key[:12]}: {mib(size)} in {escape(str(target))}")
 
 
 @app.command("gc")

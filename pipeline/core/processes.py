@@ -1,4 +1,4 @@
-"""Ending processes: one that was started here, and everything that a stage has started, wherever it went.
+"""Ending everything that a stage has started, wherever it went.
 
 A process group does not hold a stage together: torchrun gives its workers sessions of their own, and they outlive it
 when it is killed. What they do keep is their environment. So each stage is started with a mark there, and everything
@@ -11,23 +11,13 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import time
-from typing import Any
-
-from evaluation.harness.child_processes import wait_or_kill
 
 MARK = "VCORE_STAGE_PROCESS"
 """Environment variable with the mark."""
 POLL_SECONDS = 0.02
 DIES_WITHIN_S = 20.0
 """How long a killed process may take; one that waits for a driver to give back a GPU's memory takes seconds."""
-
-
-def terminate(process: subprocess.Popen[Any], grace_s: float) -> None:
-    """Ask a child process to end, and kill it where it has not within `grace_s` seconds."""
-    process.terminate()
-    wait_or_kill(process, grace_s)
 
 
 def new_mark() -> str:

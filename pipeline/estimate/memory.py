@@ -227,9 +227,9 @@ def _step(shape: Shape, settings: SftSettings | GrpoSettings, rows: int, tokens:
     Checkpointing keeps each layer's input, and what one layer keeps while it is computed again. TRL never makes the
     logits of all tokens: it keeps hidden states, and takes the output layer in tiles, forward and backward.
     """
-    kept = saved_bytes(shape, rows, tokens, settings.gradient_checkpointing)
+    saved = saved_bytes(shape, rows, tokens, settings.gradient_checkpointing)
     if settings.gradient_checkpointing:
-        kept += saved_bytes(shape, rows, tokens, False) // shape.text.num_hidden_layers
+        saved += saved_bytes(shape, rows, tokens, False) // shape.text.num_hidden_layers
     width, positions = BYTES[settings.dtype], rows * scored
     tile = (
         width * TILE[1] * (min(positions, TILE[0]) + shape.text.hidden_size)
@@ -238,7 +238,7 @@ def _step(shape: Shape, settings: SftSettings | GrpoSettings, rows: int, tokens:
     head = (
         4 * shape.text.vocab_size * shape.text.hidden_size if settings.lora is None else 0
     )  # its gradient, before it joins others
-    return {"activations": kept * width / 2, "output layer": tile + states + head}
+    return {"activations": saved * width / 2, "output layer": tile + states + head}
 
 
 def _engine(shape: Shape, settings: GenerateSettings | GrpoSettings, tokens: int) -> dict[str, float]:

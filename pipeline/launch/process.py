@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from evaluation.harness.child_processes import wait_or_kill
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
-from pipeline.core.processes import MARK, kill_all, new_mark, terminate
+from pipeline.core.processes import MARK, kill_all, new_mark
 from pipeline.launch import slurm
 from pipeline.launch.commands import launch_command
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
@@ -72,12 +73,13 @@ def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
         _follow(process, launch, events, on_event)
     except BaseException:
         on_event(Note(message=f"asked to stop; it has {launch.grace_s:.0f} s to save its state"))
-        terminate(process, launch.grace_s)
+        process.terminate()
+        wait_or_kill(process, launch.grace_s)
         raise
     finally:
-        left = kill_all(process.pid, mark)  # what the stage left behind
-        if left:
-            on_event(Note(message=f"processes {left} do not end, and may still hold its GPUs and its lock"))
+        survivors = kill_all(process.pid, mark)
+        if survivors:
+            on_event(Note(message=f"processes {survivors} do not end, and may still hold its GPUs and its lock"))
         job = slurm.end_job(launch.work, grace_s=0)  # given up, or its watcher was killed: the job itself does not know
         if job is not None:
             on_event(Note(message=f"Slurm job {job} could not be cancelled, and may still run: scancel {job}"))

@@ -40,7 +40,7 @@ UNKNOWN_JOB = "Invalid job id"
 
 
 def is_listed(job: str) -> bool:
-    """Whether the job waits, runs or is ending, which it may where Slurm does not answer. Raises `OSError` without squeue."""
+    """Whether the job waits, runs or is ending; it may where Slurm does not answer. Raises `OSError` without squeue."""
     answer = subprocess.run(["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True)
     return bool(answer.stdout.strip()) if answer.returncode == 0 else UNKNOWN_JOB not in answer.stderr
 
@@ -136,7 +136,7 @@ def main(file: Path, processes: int, options: list[str], command: list[str]) -> 
 
 
 def _environment(spec: Spec) -> dict[str, str]:
-    """What the job inherits: all but this machine's GPUs, and the mark by which the orchestrator ends processes here."""
+    """What the job inherits: not this machine's GPUs, nor the mark by which the orchestrator ends processes here."""
     left_out = {MARK} | ({"CUDA_VISIBLE_DEVICES"} if spec.machine.device == "cuda" else set())
     return {name: value for name, value in os.environ.items() if name not in left_out}
 

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from pipeline.core.processes import terminate
+from evaluation.harness.child_processes import wait_or_kill
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
@@ -29,7 +29,8 @@ class Server:
 
     def stop(self) -> None:
         """End the server and wait for its end."""
-        terminate(self.process, STOP_TIMEOUT_S)
+        self.process.terminate()
+        wait_or_kill(self.process, STOP_TIMEOUT_S)
 
 
 def start_server(command: list[str], port: int, environment: dict[str, str], log: Path) -> Server | None:

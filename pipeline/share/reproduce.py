@@ -26,7 +26,7 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
             it), or a folder that holds one of the two.
 
     Raises:
-        ConfigError: there is none, it is no record of a run, or no run of that artifact can be found.
+        ConfigError: there is none, it is no record of a run, or no run ended with that artifact.
     """
     path, run = Path(name).expanduser(), None
     if not path.exists():

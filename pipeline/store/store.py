@@ -50,7 +50,7 @@ class Artifact:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Lookup:
     """The outcome of looking a key up: an artifact, or why there is none."""
 
     artifact: Artifact | None
@@ -93,7 +93,7 @@ class Store:
 
     @classmethod
     def existing(cls, home: Path, *, writing: bool = False) -> Store:
-        """A store that is there, to look into or (`writing`) to remove from; raises `StoreError` where there is none."""
+        """A store to look into, or to remove from (`writing`). Raises `StoreError` where there is none."""
         if not (home / "store").is_dir():
             fix = "Name the home folder of earlier runs (default: .vcore)."
             raise StoreError(f"there is no store in {home}", where="--home", fix=fix)
@@ -107,30 +107,30 @@ class Store:
         """Where an artifact is made."""
         return self.home / "work" / program / key
 
-    def find(self, program: str, key: str, *, reread: bool = False) -> Found:
+    def find(self, program: str, key: str, *, reread: bool = False) -> Lookup:
         """Look an artifact up and check every file of it against its manifest. `reread`: whatever is remembered."""
         folder = self.folder(program, key)
         if not folder.is_dir():
-            return Found(None)
+            return Lookup(None)
         try:
             manifest = Manifest.parse((folder / "manifest.json").read_bytes(), program, key)
         except OSError as error:
-            return Found(None, f"manifest.json unreadable ({type(error).__name__})")
+            return Lookup(None, f"manifest.json unreadable ({type(error).__name__})")
         except ValueError as error:
-            return Found(None, f"manifest.json {error}")
+            return Lookup(None, f"manifest.json {error}")
         if manifest.content_digest() != manifest.digest:
-            return Found(None, "manifest.json damaged: its digest is not that of its files")
+            return Lookup(None, "manifest.json damaged: its digest is not that of its files")
         for entry in manifest.files:
             file = folder / entry.path
             if not file.is_file():
-                return Found(None, f"file {entry.path} missing")
+                return Lookup(None, f"file {entry.path} missing")
             try:
                 same = file.stat().st_size == entry.size and self.memo.sha256(file, reread=reread) == entry.sha256
             except OSError as error:
-                return Found(None, f"file {entry.path} unreadable ({error.strerror})")
+                return Lookup(None, f"file {entry.path} unreadable ({error.strerror})")
             if not same:
-                return Found(None, f"file {entry.path} damaged")
-        return Found(Artifact(folder, manifest))
+                return Lookup(None, f"file {entry.path} damaged")
+        return Lookup(Artifact(folder, manifest))
 
     def has_state(self, program: str, key: str) -> bool:
         """Whether an interrupted attempt left something to resume from."""
@@ -167,8 +167,8 @@ class Store:
 
     def take(self, program: str, key: str, folder: Path, manifest: ManifestDraft) -> Artifact:
         """Make a folder below `work/` the artifact: hash and flush every file of it, then `place` it."""
-        for left in (folder / "manifest.json", *folder.glob(".manifest.json.*")):
-            left.unlink(missing_ok=True)  # of an attempt that was killed while it published
+        for leftover in (folder / "manifest.json", *folder.glob(".manifest.json.*")):
+            leftover.unlink(missing_ok=True)  # of an attempt that was killed while it published
         files: list[FileEntry] = []
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             _flush(file)

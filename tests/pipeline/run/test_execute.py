@@ -19,7 +19,7 @@ from pipeline.run import execute
 from pipeline.run.execute import Executor, smaller_micro_batch
 from pipeline.run.view import View
 from pipeline.store.mirror import Mirror
-from pipeline.store.store import Found, Store
+from pipeline.store.store import Lookup, Store
 from stages.harness import documents
 from stages.harness.documents import Spec, StageResult
 from tests.pipeline.helpers import config, make, plan
@@ -191,7 +191,7 @@ def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.
     (store.folder("data", key) / "sft.jsonl").write_text("damaged")
     look, looks = Store.find, []
 
-    def find(self: Store, program: str, key: str, **options: Any) -> Found:
+    def find(self: Store, program: str, key: str, **options: Any) -> Lookup:
         found = look(self, program, key, **options)
         looks.append(found)
         if len(looks) == 1:
