@@ -37,7 +37,7 @@ def serve(
     schedule = _schedule(cron, timezone)
     from pipeline.prefect_.server import running_server
 
-    with running_server(settings.home_folder, port, lambda text: out.print(text, soft_wrap=True)) as address:
+    with running_server(port, lambda text: out.print(text, soft_wrap=True)) as address:
         out.print(
             f"[bold]{name or settings.name}[/]: {_when(cron, timezone)}; server {address}; stop with Ctrl-C",
             soft_wrap=True,
