@@ -32,7 +32,7 @@ def serve(
     from pipeline.prefect_.server import running_server
 
     name = name or settings.name
-    with running_server(settings.home_folder, port, show) as address:
+    with running_server(port, show) as address:
         show(f"[bold]{name}[/]: {_when(cron, timezone)}; server {address}; stop with Ctrl-C")
         serve_flow(name, settings, parameters, schedule)
 

@@ -40,16 +40,12 @@ def run_name() -> str:
     return f"vcore/{config.name}/{digest(config.identity_settings())[:8]}"
 
 
-OPTIONS: dict[str, Any] = {
-    "name": "vcore",
-    "flow_run_name": run_name,
-    "persist_result": False,
-    "validate_parameters": False,
-    "retries": 0,
-}
+_flow = functools.partial(
+    flow, name="vcore", flow_run_name=run_name, persist_result=False, validate_parameters=False, retries=0
+)
 
 
-@flow(**OPTIONS)
+@_flow
 def vcore(
     config: str,
     overrides: Sequence[str] = (),
@@ -83,7 +79,7 @@ def flow_of(session: Session, errors: list[BaseException]) -> Flow[..., State[An
     def prepared(*args: Any, **kwargs: Any) -> State[Any]:
         return run_as_flow(session, errors)
 
-    return flow(prepared, **OPTIONS)
+    return _flow(prepared)
 
 
 def run_as_flow(session: Session, errors: list[BaseException]) -> State[Any]:

@@ -1,23 +1,19 @@
 """Running a session as a Prefect flow, on the server that is set up, or on an embedded one.
 
 The flow itself is in pipeline/prefect_/flow.py. Without PREFECT_API_URL an embedded server with SQLite below
-HOME/prefect is used (pipeline/prefect_/embedded.py).
+HOME/prefect is used (pipeline/prefect_/server.py).
 """
 
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError, UserError
-from pipeline.prefect_.embedded import start_embedded_server
 from pipeline.prefect_.internals import stops_as_interrupts, without_heartbeat
+from pipeline.prefect_.server import health, start_embedded_server
 from pipeline.run.session import Session
-
-HEALTH_TIMEOUT_S = 10.0
 
 
 def prepare_environment(home: Path) -> None:
@@ -64,7 +60,7 @@ def run_flow(session: Session) -> None:
     address, home = get_current_settings().api.url, get_current_settings().home
     settings: dict[Any, Any] = {}
     if address is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
-        if not answers(address):
+        if health(address) is None:
             fix = "Start it (prefect server start), or unset PREFECT_API_URL for a server of the run's own."
             raise ConfigError(f"the Prefect server at {address} does not answer", where="PREFECT_API_URL", fix=fix)
     else:
@@ -76,21 +72,10 @@ def run_flow(session: Session) -> None:
         except UserError:
             raise
         except Exception as error:
-            if answers(address):
+            if health(address) is not None:
                 raise
             say(f"[yellow]the Prefect server is gone ({type(error).__name__}); the run goes on without its record[/]")
     session.run_remaining()
-
-
-def answers(address: str) -> bool:
-    """Whether a server is there, whatever it says."""
-    try:
-        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
 
 
 def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:

@@ -23,9 +23,8 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ConfigError(
-            f"there is no time zone {timezone!r}", where="--timezone", fix="For example Europe/Berlin, or UTC."
-        ) from error
+        fix = "For example Europe/Berlin, or UTC."
+        raise ConfigError(f"there is no time zone {timezone!r}", where="--timezone", fix=fix) from error
     try:
         return CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
@@ -35,15 +34,7 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
 
 def serve(name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None) -> None:
     """Run the pipeline on schedule from this process until it is stopped, one run at a time."""
-    vcore.serve(
-        name=name,
-        schedules=[schedule] if schedule is not None else [],
-        parameters=parameters,
-        tags=["vcore", f"config:{config.name}"],
-        limit=1,
-        print_starting_message=False,
-        description=f"vcore run {parameters['config']}",
-    )
+    vcore.serve(**_deployment(name, config, parameters, schedule), limit=1, print_starting_message=False)
 
 
 def deploy(
@@ -56,17 +47,19 @@ def deploy(
         except ObjectNotFound as error:
             fix = f"Make it: prefect work-pool create --type process {pool}"
             raise ConfigError(f"the server has no work pool {pool!r}", where="--pool", fix=fix) from error
-    made: Any = vcore.from_source(source=str(ROOT), entrypoint=ENTRYPOINT)
-    made.deploy(
-        name=name,
-        work_pool_name=pool,
-        schedules=[schedule] if schedule is not None else [],
-        parameters=parameters,
-        tags=["vcore", f"config:{config.name}"],
-        description=f"vcore run {parameters['config']}",
-        build=False,
-        push=False,
-        print_next_steps=False,
-        ignore_warnings=True,
-    )
+    flow: Any = vcore.from_source(source=str(ROOT), entrypoint=ENTRYPOINT)
+    quiet = {"build": False, "push": False, "print_next_steps": False, "ignore_warnings": True}
+    flow.deploy(**_deployment(name, config, parameters, schedule), work_pool_name=pool, **quiet)
     return f"{vcore.name}/{name}"
+
+
+def _deployment(
+    name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "schedules": [schedule] if schedule is not None else [],
+        "parameters": parameters,
+        "tags": ["vcore", f"config:{config.name}"],
+        "description": f"vcore run {parameters['config']}",
+    }

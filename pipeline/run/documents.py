@@ -12,29 +12,22 @@ class PlannedEntry(Document):
     """One stage of a run's plan, as `vcore plan --json` shows it."""
 
     stage: str = ""
-    state: str = ""
-    """HIT, RUN, RESUME or WAIT."""
+    state: str = ""  # HIT, RUN, RESUME or WAIT
     reason: str = ""
-    key: str | None
-    """None while it waits for an input."""
+    key: str | None  # None while it waits for an input
     last_seconds: float | None = None
-    folder: str | None = None
-    """The artifact's, where the plan found one."""
+    folder: str | None = None  # of the artifact that the plan names for the stage
 
 
 class StageEntry(Document):
-    """One stage that a run has made or found."""
+    """One stage of a run that has its artifact."""
 
     name: str
     key: str
-    state: str
-    """`ran` or `cached`."""
-    seconds: float = 0.0
-    """How long its computation took, whenever that was."""
-    accepted: str = ""
-    """What differs from what was asked for, where `--rerun-triggers` let it pass."""
-    folder: str = ""
-    """The artifact's."""
+    state: str  # `ran` or `cached`
+    seconds: float = 0.0  # of its computation, whenever that was
+    accepted: str = ""  # what differs from what was asked for, where `--rerun-triggers` let it pass
+    folder: str = ""  # of its artifact
 
 
 class MovedScore(Document):
@@ -43,8 +36,7 @@ class MovedScore(Document):
     benchmark: str
     checkpoint: str
     before: float
-    low: float
-    """Bounds of the earlier interval."""
+    low: float  # bounds of the earlier interval
     high: float
     after: float
     protocol_changed: bool
@@ -55,26 +47,20 @@ class RunRecordDocument(Document):
 
     model_config = ConfigDict(frozen=False)
 
-    id: str
-    """Name of the run's folder: time of its start, and the pipeline."""
-    name: str
-    """The pipeline."""
+    id: str  # name of the run's folder: time of its start, and the pipeline
+    name: str  # of the pipeline
     command: str
     pid: int = 0
     host: str = ""
     started: str
     ended: str | None = None
-    status: str
-    """`running`, `done`, `failed` or `interrupted`; read back also `killed`."""
+    status: str  # `running`, `done`, `failed` or `interrupted`; read back also `killed`
     error: str | None = None
     plan: list[PlannedEntry]
     stages: list[StageEntry]
-    outside: dict[str, OutsideInput] = {}
-    """What the stages read from outside the store, by its label."""
-    predecessor: str | None = None
-    """The run that this one's scores were compared with."""
-    moved: list[MovedScore] | None = None
-    """What that comparison found; None before it."""
+    outside: dict[str, OutsideInput] = {}  # what the stages read from outside the store, by its label
+    predecessor: str | None = None  # the run that this one's scores were compared with
+    moved: list[MovedScore] | None = None  # the result of that comparison; None before it
 
 
 class RecordedScore(Document):

@@ -30,21 +30,15 @@ from stages.harness.documents import Machine, Spec, StageResult
 
 @dataclasses.dataclass(frozen=True)
 class StageOutcome:
-    """How a stage ended.
-
-    Attributes:
-        stage: its name.
-        state: `cached`: its artifact was there, or was fetched; `ran`: it was computed now.
-        artifact: what stands for the stage.
-        seconds: how long the computation took, whenever that was.
-        accepted: what differs from what was asked for, where `--rerun-triggers` let it pass.
-    """
+    """How a stage ended: `cached` where its artifact was there or was fetched, `ran` where it was computed now."""
 
     stage: str
     state: Literal["cached", "ran"]
     artifact: Artifact
     seconds: float
+    """How long the computation took, whenever that was."""
     accepted: str = ""
+    """What differs from what was asked for, where `--rerun-triggers` let it pass."""
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as run records and reports list it."""
@@ -53,13 +47,12 @@ class StageOutcome:
 
 
 class Executor:
-    """Runs the stages of one pipeline against one store.
+    """Runs the stages of one pipeline against one store, as its decider says.
 
     Attributes:
-        decider: says what becomes of each stage; a run has the one that its plan was made with.
         view: where stages are shown.
         command: what continues the run, for the manifests.
-        outcomes: of the stages that have ended well, by name.
+        outcomes: of the stages that have their artifact, by name.
         stopping: set where stages run in threads of their own: each then stops its process, or gives up waiting.
     """
 
@@ -70,10 +63,7 @@ class Executor:
         self.stopping = threading.Event()
 
     def ensure(self, stage: Stage, view: View | None = None) -> StageOutcome:
-        """Find or make a stage's artifact, after those of its inputs.
-
-        Args:
-            view: where to show it, instead of the executor's own view.
+        """Find or make a stage's artifact, after those of its inputs. It is shown in `view` instead of the executor's.
 
         Raises:
             StageFailed: its process ended without a result, or what its key stands for changed meanwhile.
@@ -120,26 +110,21 @@ class _StageRun:
             if fetched is not None:
                 return self._cached(dataclasses.replace(decision, artifact=fetched))
             decision = decider.decide(self.stage, self.inputs, ask_mirror=False)
-        if decision.action in ("hit", "accept"):
-            return self._cached(decision)
-        return self._make(decision, lock)
+        return self._cached(decision) if decision.action in ("hit", "accept") else self._make(decision, lock)
 
     def _cached(self, decision: Decision) -> StageOutcome:
         """The outcome of a stage whose artifact is there, shown."""
         assert decision.artifact is not None
         artifact, seconds = decision.artifact, decision.artifact.manifest.seconds
         word = "fetched" if decision.action == "fetch" else "cached"
-        text = f"[cyan]{word}[/] [dim]{artifact.key[:12]}"
-        if decision.action == "accept":
-            text += f"[/] accepted although {escape(decision.accepted)}"
-        else:
-            text += f" (took {seconds:.1f} s)[/]"
-        self.view.ended(self.stage.name, text)
+        took, accepted = f" (took {seconds:.1f} s)[/]", f"[/] accepted although {escape(decision.accepted)}"
+        about = accepted if decision.action == "accept" else took
+        self.view.ended(self.stage.name, f"[cyan]{word}[/] [dim]{artifact.key[:12]}{about}")
         return StageOutcome(self.stage.name, "cached", artifact, seconds, decision.accepted)
 
     def _push(self, artifact: Artifact) -> None:
-        """Upload what the mirror has not. A failure is said and stops nothing: the artifact is safe here, and the next
-        run tries again."""
+        """Upload what the mirror has not. A failure is a warning: the artifact is safe here, and the next run tries
+        again."""
         mirror = self.run.decider.mirror
         try:
             if mirror is not None and mirror.push(artifact):
@@ -149,7 +134,7 @@ class _StageRun:
 
     def _make(self, decision: Decision, lock: int) -> StageOutcome:
         """Run the stage's process and publish what it made. Call it with the key's lock held."""
-        name, store = self.stage.name, self.run.store
+        name, store, keys = self.stage.name, self.run.store, self.run.decider.keys
         machine = self._machine()
         spec, launch = self._spec(machine), self._launch(machine, store.work(self.stage.program, decision.key), lock)
         self.view.started(name, str(launch.log))
@@ -157,23 +142,21 @@ class _StageRun:
         try:
             with self._with_gpus(machine, launch) as launch:
                 result = self._run_with_retries(spec, launch)
-            self.run.decider.keys.check_unchanged(self.stage)
+            keys.check_unchanged(self.stage)
             seconds = time.monotonic() - clock
             manifest = self._manifest(decision, result, started, seconds)
             artifact = store.publish(self.stage.program, decision.key, manifest)
-        except (StageFailed, Interrupted) as error:
-            self.view.ended(name, "[red]failed[/]" if isinstance(error, StageFailed) else "[yellow]stopped[/]")
+        except (StageFailed, Interrupted, OSError) as error:
+            self.view.ended(name, "[yellow]stopped[/]" if isinstance(error, Interrupted) else "[red]failed[/]")
+            if isinstance(error, OSError):
+                raise disk_trouble(error, store.home, where=f"stage {name}") from error
             raise
-        except OSError as error:
-            self.view.ended(name, "[red]failed[/]")
-            raise disk_trouble(error, store.home, where=f"stage {name}") from error
         headline = result.metrics.get("headline")
         shown = f"  {headline}" if isinstance(headline, str) else ""
         self.view.ended(name, f"[green]done[/]   {seconds:.1f} s [dim]{artifact.key[:12]}[/]{shown}")
         return StageOutcome(name, "ran", artifact, seconds)
 
     def _machine(self) -> Machine:
-        """What the stage's process may use of the machine."""
         config, launch = self.run.config, self.run.config.execution.launch_of(self.stage.name)
         share = config.execution.threads
         if share is None and launch.kind != "slurm":  # a job counts the cores of its node
@@ -185,34 +168,32 @@ class _StageRun:
         )
 
     def _spec(self, machine: Machine) -> Spec:
+        outside = self.run.decider.keys.outside[self.stage.name]
+        details: dict[str, Any] = {"commits": {label: entry.commit for label, entry in outside.items() if entry.commit}}
         if self.stage.kind.needs_run:
-            details: dict[str, Any] = {
+            details = {
                 "name": self.run.config.name,
                 "command": self.run.command,
                 "stages": [self.run.outcomes[name].as_json() for name in self.stage.inputs],
                 "config": self.run.config.model_dump(mode="json"),
             }
-        else:
-            outside = self.run.decider.keys.outside[self.stage.name]
-            commits = {label: entry.commit for label, entry in outside.items() if entry.commit is not None}
-            details = {"commits": commits}
         return Spec(
             stage=self.stage.program,
             settings=self.stage.settings.model_dump(mode="json"),
             inputs={name: str(artifact.folder) for name, artifact in self.inputs.items()},
             seed=self.run.config.seed,
             machine=machine,
-            details={**self.stage.details, **details},
+            details=self.stage.details | details,
         )
 
     def _launch(self, machine: Machine, work: Path, lock: int) -> Launch:
         execution, outside = self.run.config.execution, self.run.decider.keys.outside[self.stage.name]
-        uses_hub = any(entry.hub is not None for entry in outside.values())
+        hub = any(entry.hub is not None for entry in outside.values())
         return Launch(
             stage=self.stage.name,
             program=self.stage.kind.program,
             work=work,
-            environment=stage_environment(machine.device, machine.threads_given, hub=uses_hub),
+            environment=stage_environment(machine.device, machine.threads_given, hub=hub),
             locks=(lock,),
             grace_s=execution.stop_grace_s,
             settings=execution.launch_of(self.stage.name),
@@ -228,58 +209,48 @@ class _StageRun:
             return
         visible = visible_gpus()
         count = self.run.config.execution.gpus or len(visible)
-        who = f"{self.run.config.name} {self.stage.name}"
-        with lease(visible, count, who, self._waits_for, self._give_up) as held:
+        with lease(visible, count, f"{self.run.config.name} {self.stage.name}", self._waits_for, self._give_up) as held:
             environment = {**launch.environment, "CUDA_VISIBLE_DEVICES": ",".join(held.gpus)}
             yield dataclasses.replace(launch, environment=environment, locks=(*launch.locks, *held.descriptors))
 
     def _run_with_retries(self, spec: Spec, launch: Launch) -> StageResult:
-        """Run the stage's process, and again, after a pause, where its failure may pass."""
+        """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where
+        memory was short."""
         execution = self.run.config.execution
         for number in range(execution.retries):
             try:
                 return self._attempt(spec, launch)
             except StageFailed as error:
-                retry = self._retry(error, spec, launch)
-                if retry is None:
+                size = self._smaller_batch(spec, launch) if error.cause == "memory" else None
+                if size is None and error.cause != "network":
                     raise
-                spec, how = retry
+                if size is not None:
+                    spec = spec.model_copy(update={"settings": {**spec.settings, "micro_batch_size": size}})
+                how = "again" if size is None else f"with micro_batch_size {size}"
                 pause = execution.retry_delay_s * 2**number
                 self._say(f"[yellow]{escape(error.message)}; tried {how} in {pause:g} s[/]")
                 if self.run.stopping.wait(pause):
                     raise Interrupted("interrupted") from error
         return self._attempt(spec, launch)
 
+    def _smaller_batch(self, spec: Spec, launch: Launch) -> int | None:
+        return smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
+
     def _attempt(self, spec: Spec, launch: Launch) -> StageResult:
         self.run.decider.keys.check_unchanged(self.stage)
         return run_process(launch, spec, lambda event: self.view.event(self.stage.name, event))
 
-    def _retry(self, error: StageFailed, spec: Spec, launch: Launch) -> tuple[Spec, str] | None:
-        """The spec of another attempt and how it differs, where the failure may pass: with half the micro-batch where
-        memory was short."""
-        if error.cause == "network":
-            return spec, "again"
-        if error.cause != "memory":
-            return None
-        now = spec.settings.get("micro_batch_size")
-        smaller = smaller_micro_batch(self.stage, now, launch.settings.processes)
-        if smaller is None:
-            return None
-        settings = {**spec.settings, "micro_batch_size": smaller}
-        return spec.model_copy(update={"settings": settings}), f"with micro_batch_size {smaller}"
-
     def _manifest(self, decision: Decision, result: StageResult, started: str, seconds: float) -> ManifestDraft:
-        inputs = {}
-        for name, source in self.stage.inputs.items():
-            artifact = self.inputs[name]
-            digest = artifact.content_digest(source.select)
-            inputs[name] = InputRecord(stage=source.stage, key=artifact.key, digest=digest)
+        sources = ((name, source, self.inputs[name]) for name, source in self.stage.inputs.items())
         return ManifestDraft(
             stage=self.stage.program,
             name=self.stage.name,
             key=decision.key,
             preimage=decision.preimage,
-            inputs=inputs,
+            inputs={
+                name: InputRecord(stage=source.stage, key=made.key, digest=made.content_digest(source.select))
+                for name, source, made in sources
+            },
             git=git_state(),
             argv=sys.argv,
             command=self.run.command,

@@ -73,12 +73,6 @@ class View:
 
 
 def _number(value: float | int | str) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:,.0f}"
-        if abs(value) >= 1000
-        else f"{value:.3g}"
-    )
+    if isinstance(value, str):
+        return value
+    return format(value, "," if isinstance(value, int) else ",.0f" if abs(value) >= 1000 else ".3g")

@@ -18,8 +18,7 @@ from pathlib import Path
 from pipeline.core.errors import EXIT_INTERRUPTED, Interrupted
 from pipeline.launch.environment import python_path
 from pipeline.plan.decide import Options
-from pipeline.prefect_.embedded import start_embedded_server
-from pipeline.prefect_.server_process import Server
+from pipeline.prefect_.server import Server, start_embedded_server
 from pipeline.run.session import command_line
 from pipeline.sweep.documents import SweepRecord
 from pipeline.sweep.ray_runner import RayCells, RayProcess

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 START = """
 import sys, time
 from pathlib import Path
-from pipeline.prefect_.embedded import start_embedded_server
+from pipeline.prefect_.server import start_embedded_server
 server = start_embedded_server(Path(sys.argv[1]), print, own=True)
 print(server.process.pid, flush=True)
 time.sleep(120)
