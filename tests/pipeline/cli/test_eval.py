@@ -77,7 +77,10 @@ def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--benchmarks", "word_problem"), "^--benchmarks: .*no benchmark 'word_problem'; did you mean 'word_problems'"),
+        (
+            ("--benchmarks", "word_problem"),
+            "^--benchmarks: .*no benchmark 'word_problem'; did you mean 'word_problems'",
+        ),
         (("--benchmarks", "aime24", "--engine", "none"), "^--engine: .*Input should be 'vllm' or 'transformers'"),
         (("--benchmarks", "aime24", "--samples", 4), "^--samples: .*greedy samples of a problem would all be the same"),
         (("--benchmarks", "aime24", "--samples", 0, "--temperature", -1), "^--samples: [^\\n]*\\n--temperature: "),
@@ -100,7 +103,8 @@ def test_a_model_without_a_chat_template(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_base_model_goes_on_with_a_program(tmp_path: Path) -> None:
-    """No chat template anywhere: the prompt is the program's beginning, and what is graded is the beginning with its continuation."""
+    """No chat template anywhere: the prompt is the program's beginning, and what is graded is the beginning with its
+    continuation."""
     bare = make_tiny_model(tmp_path / "bare")
     (bare / "chat_template.jinja").unlink()
     row = {"prompt": "Double.", "gold": "def f(x):\n    return 2 * x", "beginning": "def f(x):\n    return 2 * x\n"}
@@ -108,7 +112,8 @@ def test_a_base_model_goes_on_with_a_program(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
     (tmp_path / "eval.yaml").write_text(
         f"name: base\nseed: 0\nmodel: {bare}\nhome: {tmp_path / 'home'}\ngenerate: {{engine: transformers}}\n"
-        f"benchmarks:\n- {{name: mine, own: {{file: {tmp_path / 'mine.jsonl'}, kind: code}}, prompt: completion, max_new_tokens: 16}}\n"
+        f"benchmarks:\n- {{name: mine, own: {{file: {tmp_path / 'mine.jsonl'}, kind: code}}, prompt: completion, "
+        "max_new_tokens: 16}\n"
     )
     config = load_config(tmp_path / "eval.yaml")
     assert config.benchmarks[0].stop == list(COMPLETION_STOPS)

@@ -1,4 +1,5 @@
-"""`vcore score` on the command line: what it prints, and what it refuses before an hour of grading rather than after."""
+"""`vcore score` on the command line: what it prints, and what it refuses before an hour of grading rather than
+after."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Memory on shapes against memory that is there: parameters, adapters, optimizer state and what a backward pass keeps."""
+"""Memory on shapes against memory that is there: parameters, adapters, optimizer state and what a backward pass
+keeps."""
 
 import json
 import math
@@ -72,7 +73,8 @@ def test_what_a_backward_pass_keeps_is_what_a_real_one_keeps(tmp_path: Path, fol
 
 
 def test_logits_are_made_in_tiles_and_not_kept(tmp_path: Path, folder: Path) -> None:
-    """What TRL's output layer keeps beside the model's activations is what is counted: hidden states, never tokens x vocabulary."""
+    """What TRL's output layer keeps beside the model's activations is what is counted: hidden states, never tokens x
+    vocabulary."""
     import torch
     from trl.kernels import chunked_logprob
     from trl.trainer import utils

@@ -1,4 +1,5 @@
-"""GPU leases between processes, with GPUs that are only named: the locks are real, and so are the processes that hold them."""
+"""GPU leases between processes, with GPUs that are only named: the locks are real, and so are the processes that hold
+them."""
 
 import os
 import signal

@@ -1,4 +1,5 @@
-"""The launcher against real processes: success, every kind of failure, stopping, resuming, and leaving nothing behind."""
+"""The launcher against real processes: success, every kind of failure, stopping, resuming, and leaving nothing
+behind."""
 
 import os
 import signal
@@ -122,7 +123,8 @@ def test_a_stage_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: 
 
 
 def test_a_killed_orchestrator_takes_its_stage_along(tmp_path: Path) -> None:
-    """SIGKILL gives the orchestrator no chance to act: the stage hears of it from the kernel, saves its state and leaves."""
+    """SIGKILL gives the orchestrator no chance to act: the stage hears of it from the kernel, saves its state and
+    leaves."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\nfrom tests.pipeline.launch.test_process import launch\n"
@@ -197,7 +199,8 @@ def test_an_error_and_a_stop_come_through_torchrun(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 4], ids=["the other is stopped", "the other fails for want of it"])
 def test_the_error_of_one_process_is_the_stages(tmp_path: Path, steps: int) -> None:
-    """A retry with a smaller micro-batch hangs on it: whichever process had no memory, and whatever the others said after that."""
+    """A retry with a smaller micro-batch hangs on it: whichever process had no memory, and whatever the others said
+    after that."""
     with pytest.raises(StageFailed, match="rank 1 has no memory") as failed:
         launch(tmp_path, "second_rank", settings=TORCHRUN, steps=steps)
     assert failed.value.cause == "memory"

@@ -1,4 +1,5 @@
-"""Stages as Slurm jobs, with stand-ins for Slurm's commands: jobs that wait, run, save, hang, and outlive who started them."""
+"""Stages as Slurm jobs, with stand-ins for Slurm's commands: jobs that wait, run, save, hang, and outlive who started
+them."""
 
 import os
 import signal
@@ -27,7 +28,8 @@ from tests.pipeline.helpers import config
 from tests.pipeline.launch.test_process import ROOT, alive, launch
 
 SLURM = """#!{python}
-# What sbatch, squeue and scancel do for one job at a time, in processes of this machine. `queue`: seconds that a job waits.
+# What sbatch, squeue and scancel do for one job at a time, in processes of this machine. `queue`: seconds that a job
+# waits.
 import os, pathlib, signal, subprocess, sys
 folder, name = pathlib.Path({folder!r}), pathlib.Path(sys.argv[0]).name
 pid, began = folder / "pid", folder / "began"

@@ -143,10 +143,8 @@ def test_the_card_says_how_tokens_were_weighed_and_on_which_data(tmp_path: Path)
         assert told in text
     for never in ("kl: null", "checkpoint_steps", "micro_batch_size"):
         assert never not in text
-    assert (
-        f"`data.sft.0`: [someone/dataset](https://huggingface.co/datasets/someone/dataset/tree/{'a' * 40}) at `{'a' * 40}`"
-        in text
-    )
+    address = f"https://huggingface.co/datasets/someone/dataset/tree/{'a' * 40}"
+    assert f"`data.sft.0`: [someone/dataset]({address}) at `{'a' * 40}`" in text
     assert f"`data.sft.1`: local files, sha256 `{'b' * 64}`" in text
     assert "`data.sft.2`: 64 problems of `word_problems`, made from a seed" in text
     assert f"`model`: [Qwen/Qwen3-0.6B](https://huggingface.co/Qwen/Qwen3-0.6B/tree/{'d' * 40})" in text
@@ -274,7 +272,8 @@ def test_other_data_are_a_reason_for_another_result() -> None:
 def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mirror would hand over the first run's artifacts; and a stage that fails ends in 1 and the command that compares as well."""
+    """A mirror would hand over the first run's artifacts; and a stage that fails ends in 1 and the command that
+    compares as well."""
     planned: list[PipelineConfig] = []
 
     def failing(session: Session) -> None:

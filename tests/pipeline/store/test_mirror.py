@@ -1,4 +1,5 @@
-"""The remote mirror: two homes that share one, over file:// and in memory; over S3, from a local server, where s3fs is installed."""
+"""The remote mirror: two homes that share one, over file:// and in memory; over S3, from a local server, where s3fs is
+installed."""
 
 import hashlib
 import json
