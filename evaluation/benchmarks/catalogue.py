@@ -1,6 +1,6 @@
 """Which benchmarks there are, in which module each one lies, and what it is in a sentence for people.
 
-No stage key holds this file, so nothing here may change a result: prompts, sources, sizes, digests and grading stand in
+No stage key holds this file, so nothing here may change a result: prompts, sources, sizes, digests and grading are in
 the modules, and a key holds the modules of the benchmarks that its stage uses.
 """
 

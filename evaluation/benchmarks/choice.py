@@ -51,11 +51,8 @@ def parse_rbench(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]
 def _problem(
     benchmark: str, name: str, row: Mapping[str, Any], options: Any, answer: tuple[str, ...], where: str
 ) -> Problem:
-    if (
-        not isinstance(options, list)
-        or not 2 <= len(options) <= len(ascii_uppercase)
-        or not all(isinstance(o, str) for o in options)
-    ):
+    texts = isinstance(options, list) and all(isinstance(option, str) for option in options)
+    if not texts or not 2 <= len(options) <= len(ascii_uppercase):
         raise RecordError(f"{where}: the options must be two to {len(ascii_uppercase)} texts, not {options!r}")
     gold = text(row, answer, where).strip().upper()
     if gold not in ascii_uppercase[: len(options)] or len(gold) != 1:

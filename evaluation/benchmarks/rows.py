@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -36,10 +37,8 @@ def integer(value: Any, where: str) -> str:
         value = value.strip()
         if INTEGER.fullmatch(value):
             return str(int(value.replace(",", "")))
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            raise RecordError(f"{where}: the answer {value!r} is not a whole number") from None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():

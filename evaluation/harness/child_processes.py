@@ -13,15 +13,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> bool:
-    """Ask Linux to send this process SIGTERM when its parent dies, even when that is killed.
-
-    Elsewhere nothing is asked for.
-
-    Args:
-        parent: process id of the parent.
+    """Have Linux send this process SIGTERM when its parent dies, even when that is killed. Elsewhere it does nothing.
 
     Returns:
-        Whether the parent is still there: False where it died before it was asked for.
+        Whether `parent`, its process id, is still there: False where it died before this call.
     """
     if not sys.platform.startswith("linux"):
         return True

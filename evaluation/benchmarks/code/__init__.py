@@ -1,1 +1,1 @@
-"""Benchmarks of code: a Python function to be written, judged by tests."""
+"""Benchmarks of code: a Python function that tests judge."""

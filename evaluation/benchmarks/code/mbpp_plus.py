@@ -1,7 +1,7 @@
 """MBPP+ (Liu et al., 2023, arXiv:2305.01210): 378 problems of sanitized MBPP with about 35 times as many test inputs.
 
 The release's JSON has no tuples, sets or complex numbers; they are restored here, task by task. A program is right when
-it is on the inputs of MBPP (base) and on all the further ones (plus).
+it is right on the inputs of MBPP (base) and on all the further ones (plus).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Benchmarks of mathematics: an answer to be found, in a box."""
+"""Benchmarks of mathematics: the answer has to be in a box."""

@@ -19,12 +19,10 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
     problems = []
     for number, row in enumerate(rows, start=1):
         where = f"{NAME}, row {number}"
-        name = (
-            text(row, ("unique_id", "id"), where).removeprefix(f"{NAME}-").removeprefix("test/").removesuffix(".json")
-        )
+        name = text(row, ("unique_id", "id"), where)
         problems.append(
             Problem(
-                id=name,
+                id=name.removeprefix(f"{NAME}-").removeprefix("test/").removesuffix(".json"),
                 benchmark=NAME,
                 kind="maths",
                 prompt=maths_prompt(text(row, ("problem",), where).strip()),

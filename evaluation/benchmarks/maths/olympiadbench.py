@@ -47,11 +47,7 @@ def _gold(row: Mapping[str, Any], where: str) -> str:
     answers = row.get("final_answer")
     if answers is None:
         return text(row, ("answer",), where).strip()
-    if (
-        not isinstance(answers, list)
-        or not answers
-        or not all(isinstance(answer, str) and answer.strip() for answer in answers)
-    ):
+    if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
         raise RecordError(f"{where}: final_answer must be a list of texts, not {answers!r}")
     return ",".join(answer.strip() for answer in answers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +76,11 @@ def test_problems_of_a_task_are_drawn(tmp_path: Path) -> None:
     jsonl(tmp_path / "exam.jsonl", [{"id": str(number)} for number in range(100)])
     source = Source(local="exam.jsonl", hub="", hub_split="train")
     task = Benchmark(
-        "exam", "maths", "", 100, sources={"train": source}, parse=lambda split, rows: [exam(row["id"]) for row in rows]
+        "exam", "maths", 100, sources={"train": source}, parse=lambda split, rows: [exam(row["id"]) for row in rows]
     )
     spec = write_spec(tmp_path, "data", {}, {})
     context = open_stage(DataSettings, spec)
-    context.machine = dataclasses.replace(context.machine, data_dir=str(tmp_path))
+    context.machine = context.machine.model_copy(update={"data_dir": str(tmp_path)})
     drawn = load_task(task, "train", 10, 0, "data.rl.0", context, shuffle=True)
     assert len({int(problem.id) for problem in drawn}) == 10
     assert max(int(problem.id) for problem in drawn) >= 50
