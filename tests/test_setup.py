@@ -195,3 +195,15 @@ def test_nothing_in_the_project_names_an_index_or_a_private_path() -> None:
         if name.endswith((".txt", ".toml", ".sh", ".yaml", "Makefile", "run")):
             text = (ROOT / name).read_text()
             assert not re.search(r"--(extra-)?index-url\s+http|file:///|/root/|/home/", text), name
+
+
+def test_the_package_carries_every_file_that_is_no_python() -> None:
+    """A file that only a checkout has is missed by whoever installs the package."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listing = ["git", "ls-files", "--", "pipeline", "stages", "evaluation"]
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: the project's own files are not known")
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    others = [Path(file) for file in files if not file.endswith(".py")]
+    assert others
+    assert [str(f) for f in others if not any(f.match(pattern) for pattern in tool["package-data"]["*"])] == []
