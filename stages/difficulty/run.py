@@ -9,18 +9,18 @@ from typing import Any
 from evaluation.grading import Grader
 from evaluation.metrics.estimates import wilson_interval
 from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
+from stages.data.documents import problems_path
 from stages.difficulty.settings import DifficultySettings
-from stages.generate.plan import problems_path
+from stages.grading.grade import Problems, check_grader_errors, check_isolation, grade, make_scores, read_generations
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
-from stages.score.run import check_grader_errors, check_isolation, grade, make_scores, read_generations
 
 
 def run(ctx: Context[DifficultySettings]) -> Result:
     """`inputs["generations"]` are samples of the prompts in `inputs["data"]`; writes rl.jsonl, pass_rates.jsonl and summary.json."""
     settings = ctx.settings
     try:
-        generations = read_generations(ctx.inputs["generations"] / "generations.jsonl")
+        generations = list(read_generations(ctx.inputs["generations"] / "generations.jsonl").values())
         names = list(dict.fromkeys(generation.benchmark for generation in generations))
         problems = {
             name: {p.id: p for p in read_records(problems_path(ctx.inputs["data"], name), Problem)} for name in names
@@ -67,7 +67,7 @@ def run(ctx: Context[DifficultySettings]) -> Result:
 
 
 def _right(
-    ctx: Context[DifficultySettings], generations: list[Generation], problems: dict[str, dict[str, Problem]]
+    ctx: Context[DifficultySettings], generations: list[Generation], problems: Problems
 ) -> dict[tuple[str, str], list[bool]]:
     """For each prompt, whether each of its samples is right. Raises StageError where the grader itself fails too often."""
     scoring = ctx.settings.scoring

@@ -13,7 +13,7 @@ from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled
 from evaluation.engines.base import load_tokenizer
 from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
-from stages.generate.own_sampling import with_models_sampling
+from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems
 from stages.generate.settings import GenerateSettings
 from stages.harness.context import Context, Result, StageError
@@ -32,7 +32,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         raise StageError("there is no benchmark to sample", "Name at least one in the config's `benchmarks:` list.")
     read = {benchmark.name: read_problems(ctx.inputs["data"], benchmark) for benchmark in settings.benchmarks}
     folder = ctx.inputs["model"] / "model"
-    settings = with_models_sampling(settings, folder)
+    settings = with_generation_config(settings, folder)
     started = time.monotonic()
     ctx.progress(0, None, "loading the engine")
     tokenizer, limit, contract = _open_files(folder, settings)

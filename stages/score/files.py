@@ -10,9 +10,9 @@ from evaluation.benchmarks import get
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load, read_file
 from evaluation.records import Kind, Problem, RecordError, Score
+from stages.grading.grade import check_grader_errors, check_isolation, check_samples, grade, make_scores
 from stages.score.metrics import benchmark_metrics
-from stages.score.rows import MATHS, read_any, read_own_golds
-from stages.score.run import check_grader_errors, check_isolation, check_samples, grade, make_scores
+from stages.score.rows import OWN_GOLDS, read_any, read_own_golds
 from stages.score.settings import ScoreSettings
 
 Scored = tuple[dict[str, Any], list[Score]]
@@ -47,15 +47,15 @@ def score_file(
         StageError: the grader itself failed on too many, or the sandbox is weaker than the settings ask.
     """
     settings = settings or ScoreSettings()
-    if benchmark == MATHS:
+    if benchmark == OWN_GOLDS:
         read, problems = read_own_golds(Path(path))
         kind: Kind = "maths"
     else:
         kind = get(benchmark).kind
         problems = {problem.id: problem for problem in _load(benchmark, data)}
         read = read_any(benchmark, Path(path), problems)
-    generations, known = read.generations, {benchmark: problems}
-    answered = check_samples(path, generations, known)[benchmark]
+    generations, known = list(read.generations.values()), {benchmark: problems}
+    answered = check_samples(path, read.generations, known)[benchmark]
     missing = [name for name in problems if name not in answered]
     if missing and not partial:
         raise RecordError(
@@ -75,7 +75,7 @@ def score_file(
     return metrics | isolation | {
         "missing": len(missing),
         "problems_digest": found,
-        "pinned_digest": None if benchmark == MATHS else get(benchmark).digest,
+        "pinned_digest": None if benchmark == OWN_GOLDS else get(benchmark).digest,
         "ignored_fields": list(read.ignored),
         "finish_unknown": sum(generation.finish_reason == "unknown" for generation in generations),
     }, scores

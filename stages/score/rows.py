@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluation.records import Generation, Problem, RecordError, make_record, read_rows
 
-MATHS = "maths"
+OWN_GOLDS = "maths"
 """In place of a benchmark's name: the rows bring their own gold answers."""
 FIELDS = frozenset(field.name for field in dataclasses.fields(Generation))
 FINISH_REASONS: dict[str | None, str] = {
@@ -34,9 +34,9 @@ _PREFIXES = {"humaneval": "HumanEval/", "humaneval_plus": "HumanEval/", "mbpp_pl
 
 @dataclasses.dataclass(frozen=True)
 class ReadRows:
-    """The generations of a file, and the names of fields that were not looked at."""
+    """The generations of a file by their lines, and the names of fields that were not looked at."""
 
-    generations: list[Generation]
+    generations: dict[int, Generation]
     ignored: tuple[str, ...]
 
 
@@ -53,7 +53,7 @@ def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> Rea
     Raises:
         RecordError: with the line, for a row that is none of these, or of another benchmark; and for a file without any.
     """
-    generations: list[Generation] = []
+    generations: dict[int, Generation] = {}
     ignored: set[str] = set()
     counts: Counter[str] = Counter()
     for number, row in read_rows(path):
@@ -65,7 +65,7 @@ def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> Rea
         named["finish_reason"] = _finish_reason(named.get("finish_reason"), where)
         unsaid = {"sample": counts[problem_id], "prompt": "", "prompt_tokens": 0, "completion_tokens": 0, "seed": None}
         known = {name: value for name, value in named.items() if name in FIELDS}
-        generations.append(make_record(unsaid | known, Generation, where))
+        generations[number] = make_record(unsaid | known, Generation, where)
         counts[problem_id] += 1
         ignored |= named.keys() - FIELDS
     if not generations:
@@ -79,10 +79,10 @@ def read_own_golds(path: Path) -> tuple[ReadRows, dict[str, Problem]]:
     for number, row in read_rows(path):
         where = f"{path}:{number}"
         name, gold = _id(row.get("problem_id"), where), _gold(row.get("gold"), where)
-        known = problems.setdefault(name, Problem(name, MATHS, "maths", "", gold))
+        known = problems.setdefault(name, Problem(name, OWN_GOLDS, "maths", "", gold))
         if known.gold != gold:
             raise RecordError(f"{where}: the gold answer of {name} is {gold!r} here and {known.gold!r} before")
-    read = read_any(MATHS, path, problems)
+    read = read_any(OWN_GOLDS, path, problems)
     return dataclasses.replace(read, ignored=tuple(name for name in read.ignored if name != "gold")), problems
 
 
