@@ -1,7 +1,5 @@
 """How a checkpoint is meant to be sampled, by its generation_config.json, for benchmarks that ask for it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -41,14 +39,15 @@ REFUSED: dict[str, Any] = {
     "typical_p": 1.0,
     "watermarking_config": None,
 }
-"""Entries that change which tokens come, and that not every engine here can do; with the values that switch them off."""
+"""Entries that change which tokens come, and that not every engine here can do, with the values that turn them off."""
 
 
 def with_generation_config(settings: GenerateSettings, folder: Path) -> GenerateSettings:
     """The settings, with what generation_config.json says in the benchmarks that ask for it.
 
     Raises:
-        StageError: it has no such file, the file asks for what cannot be done here or for impossible values, or for several greedy samples.
+        StageError: it has no such file, the file asks for what cannot be done here, for impossible values, or for
+            several greedy samples.
     """
     if not any(benchmark.from_generation_config for benchmark in settings.benchmarks):
         return settings
@@ -78,10 +77,8 @@ def _declared(path: Path) -> dict[str, Any]:
 
 def _sampled_so(benchmark: BenchmarkSettings, sampling: dict[str, Any], path: Path) -> BenchmarkSettings:
     if sampling["temperature"] == 0 and benchmark.samples > 1:
-        raise StageError(
-            f"{benchmark.name}: {benchmark.samples} samples, and generation_config.json decodes greedily: all would be the same",
-            "Ask for one sample, or say how to sample.",
-        )
+        greedy = f"{benchmark.samples} samples, and generation_config.json decodes greedily: all would be the same"
+        raise StageError(f"{benchmark.name}: {greedy}", "Ask for one sample, or say how to sample.")
     try:  # checked as if it stood in the config, where it may not stand beside `from_generation_config`
         checked = BenchmarkSettings.model_validate(
             {**benchmark.model_dump(), **sampling, "from_generation_config": False}

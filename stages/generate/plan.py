@@ -1,7 +1,5 @@
 """Which samples a generate stage has to draw: problems, rendered prompts, and one seed for every sample."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Iterator
@@ -57,7 +55,8 @@ class PlannedPrompt:
 
 
 def sample_seed(seed: int, sample: SampleId) -> int:
-    """A 32-bit seed that depends on the pipeline's seed and on the sample's id only, so that neither order nor a resume changes it."""
+    """A 32-bit seed that depends on the pipeline's seed and on the sample's id only, so that neither order nor a resume
+    changes it."""
     name = "\0".join(map(str, (seed, *sample)))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 

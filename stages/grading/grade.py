@@ -1,4 +1,4 @@
-"""Grading the generations of a checkpoint: read with their lines, checked, graded, and refused where the grader fails."""
+"""Grading the generations of a checkpoint: reading, checks, verdicts, and an end where the grader itself fails."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,8 +32,8 @@ def check_samples(
         generations: by their lines.
 
     Raises:
-        RecordError: a sample occurs twice or is of an unknown problem (its line is named), or problems of a benchmark have
-            different numbers of samples.
+        RecordError: a sample occurs twice or is of an unknown problem (its line is named), or problems of a benchmark
+            have different numbers of samples.
     """
     seen: set[tuple[str, str, int]] = set()
     counts: dict[str, Counter[str]] = {name: Counter() for name in problems}
@@ -75,18 +75,12 @@ def _answer(problem: Problem, generation: Generation) -> str:
 
 def make_scores(generations: Sequence[Generation], graded: Sequence[Graded], problems: Problems) -> list[Score]:
     """One score for each generation, in the same order."""
-    return [
-        Score(
-            g.benchmark,
-            g.problem_id,
-            g.sample,
-            r.verdict,
-            r.extracted,
-            problems[g.benchmark][g.problem_id].gold,
-            r.detail,
-        )
-        for g, r in zip(generations, graded, strict=True)
-    ]
+    scores = []
+    for g, result in zip(generations, graded, strict=True):
+        gold = problems[g.benchmark][g.problem_id].gold
+        verdict = result.verdict, result.extracted, gold, result.detail
+        scores.append(Score(g.benchmark, g.problem_id, g.sample, *verdict))
+    return scores
 
 
 def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings) -> None:
@@ -111,5 +105,6 @@ def check_isolation(grader: Grader, settings: ScoreSettings) -> None:
     if settings.require_sandbox == "namespaces" and level != "namespaces":
         raise StageError(
             f"programs could only be run at isolation level {level}: this machine does not let users make namespaces",
-            "Score on another machine, allow user namespaces, or set score.require_sandbox: rlimits if you trust the model.",
+            "Score on another machine, allow user namespaces, or set score.require_sandbox: rlimits if you trust the "
+            "model.",
         )

@@ -1,7 +1,5 @@
 """Generations from elsewhere, read as records: what a row may leave out, and what others call the same thing."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter
@@ -43,15 +41,16 @@ class ReadRows:
 def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> ReadRows:
     """The rows of a file: complete records, or what of them is known.
 
-    A row needs `problem_id` and `completion`; or, as evalplus writes it, `task_id` with `solution` (a whole program) or `completion` (what
-    goes on with the beginning that the benchmark gives). Rows of a problem without a `sample` are its samples in their order. Fields that
-    a generation does not have are left out.
+    A row needs `problem_id` and `completion`; or, as evalplus writes it, `task_id` with `solution` (a whole program) or
+    `completion` (what goes on with the beginning that the benchmark gives). Rows of a problem without a `sample` are
+    its samples in their order. Fields that a generation does not have are left out.
 
     Args:
         problems: the benchmark's, by id; they have the beginnings.
 
     Raises:
-        RecordError: with the line, for a row that is none of these, or of another benchmark; and for a file without any.
+        RecordError: for a row that is none of these or of another benchmark (its line is named), and a file without
+            any.
     """
     generations: dict[int, Generation] = {}
     ignored: set[str] = set()
@@ -91,18 +90,16 @@ def _named(benchmark: str, row: Mapping[str, Any], problems: Mapping[str, Proble
     if {"problem_id", "completion"} <= row.keys():
         return {**row, "problem_id": _id(row["problem_id"], where)}
     if "task_id" not in row or not {"solution", "completion"} & row.keys():
-        raise RecordError(
-            f"{where}: a row needs problem_id and completion, or task_id with solution or completion; this one has {', '.join(sorted(row))}"
-        )
+        needed = "a row needs problem_id and completion, or task_id with solution or completion"
+        raise RecordError(f"{where}: {needed}; this one has {', '.join(sorted(row))}")
     name = _benchmarks_id(benchmark, _id(row["task_id"], where))
     rest = {key: value for key, value in row.items() if key not in ("task_id", "solution", "completion", "prompt")}
     if "solution" in row:
         return {**rest, "problem_id": name, "completion": row["solution"]}
     beginning = problems[name].meta.get("completion") if name in problems else None
     if name in problems and not isinstance(beginning, str):
-        raise RecordError(
-            f"{where}: {benchmark} {name} has no beginning that a completion could go on with; name it problem_id instead"
-        )
+        missing = f"{benchmark} {name} has no beginning that a completion could go on with"
+        raise RecordError(f"{where}: {missing}; name it problem_id instead")
     return {**rest, "problem_id": name, "completion": row["completion"], "prompt": beginning or ""}
 
 
@@ -114,7 +111,8 @@ def _id(value: Any, where: str) -> str:
 
 
 def _benchmarks_id(benchmark: str, task_id: str) -> str:
-    """evalplus' id of a task as the benchmark has it: plain MBPP's are the numbers without a prefix; others' may lack theirs."""
+    """evalplus' id of a task as the benchmark has it: plain MBPP's are the numbers without a prefix; others' may lack
+    theirs."""
     if benchmark in ("mbpp", "mbpp_sanitized"):
         return task_id.removeprefix("Mbpp/")
     return _PREFIXES[benchmark] + task_id if benchmark in _PREFIXES and task_id.isdecimal() else task_id

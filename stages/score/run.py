@@ -1,6 +1,4 @@
-"""Grades the generations of one checkpoint: `scores.jsonl` with a verdict on each, `metrics.json` with a number for each benchmark."""
-
-from __future__ import annotations
+"""Grades the generations of one checkpoint: `scores.jsonl` and, with a number for each benchmark, `metrics.json`."""
 
 from pathlib import Path
 from typing import Any

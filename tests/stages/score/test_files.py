@@ -180,7 +180,8 @@ def test_evalplus_samples(tmp_path: Path) -> None:
 
 
 def test_a_completion_goes_on_with_the_benchmarks_beginning(tmp_path: Path) -> None:
-    """evalplus' other form: the body alone, a whole function, or an answer with a fence; the program is beginning and completion."""
+    """evalplus' other form: the body alone, a whole function, or an answer with a fence; the program is beginning and
+    completion."""
     beginning = 'def f(x):\n    """Double."""\n'
     tests = {"entry_point": "f", "setup": "", "asserts": ["assert f(2) == 4"]}
     problem = Problem(
