@@ -29,7 +29,7 @@ LAYERS = (
     "pipeline.__main__",
 )
 """From the ground up: a module imports from its own layer and from those before it."""
-STAGES = ("harness", "training")
+STAGES = ("harness", "training", "grading")
 """Rooms of stages/ that every stage may use. One stage imports of another only what describes it."""
 DESCRIBES = ("settings", "method_settings", "stage", "documents")
 MOST_FILES, MOST_LINES = 15, 350

@@ -1,7 +1,5 @@
 """Take a checkpoint that exists, from a local folder or the hub, as it is."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

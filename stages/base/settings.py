@@ -1,8 +1,6 @@
 """Settings of the base stage: which model training starts from, and how a small one is made."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -12,16 +10,17 @@ MAKE = "make"
 
 
 class BaseSettings(StageSettings):
-    """Either `source: make` (a tokenizer and a small Qwen3 model are trained from scratch; all other fields say how), or a checkpoint."""
+    """Either `source: make` (a tokenizer and a small Qwen3 model, from scratch, as all other fields say), or a
+    checkpoint."""
 
     source: str = identity(MAKE)
     """`make`, a local checkpoint folder, or a hub id. The orchestrator fills it from the top-level `model:`."""
     revision: str = identity("main")
     """Revision of a hub model."""
     chat: bool = identity(True)
-    """Whether the checkpoint needs a chat template: everything but sampling with prompt completion does. The orchestrator fills it."""
+    """Whether the checkpoint needs a chat template. The orchestrator fills it: all but prompt completion does."""
     corpus: Literal["word_problems", "train_data"] = identity("word_problems")
-    """What a made model reads: arithmetic, plain-text worked problems and programs (the demo), or the texts of the SFT data."""
+    """What a made model reads: arithmetic, worked problems and programs (the demo), or the texts of the SFT data."""
 
     vocab_size: int = identity(600, ge=280)
     """Largest size of the byte-level BPE vocabulary; a small corpus may yield fewer entries."""
@@ -38,7 +37,8 @@ class BaseSettings(StageSettings):
     batch_size: int = identity(16, gt=0)
     """Documents per step, one a row."""
     learning_rate: float = identity(3e-3, gt=0)
-    """Peak for embeddings and norms (AdamW); linear warm-up, constant until 70 % of the steps, then linear to 5 % of the peak."""
+    """Peak for embeddings and norms (AdamW); linear warm-up, constant until 70 % of the steps, then linear to 5 % of
+    the peak."""
     muon_learning_rate: float = identity(0.03, gt=0)
     """Peak for the matrices of the layers (Muon), same schedule."""
     warmup_steps: int = identity(20, ge=0)
@@ -46,11 +46,12 @@ class BaseSettings(StageSettings):
     weight_decay: float = identity(0.01, ge=0)
     max_grad_norm: float = identity(1.0, gt=0)
     min_accuracy: float | None = identity(None, ge=0, le=1)
-    """The made model must predict at least this share of the tokens of held-out worked problems, each from the right prefix
-    (corpus word_problems only). None asks for 0.97 there. A model that has not learnt to copy operands stays far below."""
+    """The made model must predict at least this share of the tokens of held-out worked problems, each from the right
+    prefix (corpus word_problems only). None asks for 0.97 there. A model that has not learnt to copy operands stays far
+    below."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> BaseSettings:
+    def _consistent(self) -> Self:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads: {self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
         if self.head_dim % 2:

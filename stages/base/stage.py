@@ -1,7 +1,5 @@
 """The base stage: the checkpoint that training and evaluation start from, made here or fetched."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

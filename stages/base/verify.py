@@ -1,6 +1,4 @@
-"""Whether a checkpoint folder is complete: it loads, and its tokenizer, template and generation settings fit together."""
-
-from __future__ import annotations
+"""Whether a checkpoint folder is complete: it loads, and its tokenizer, template and settings fit together."""
 
 from pathlib import Path
 
@@ -15,8 +13,8 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
     """Load the checkpoint with strict weights and check its tokenizer. Nothing is repaired.
 
     Raises:
-        StageError: something does not load, weights are missing, there is no chat template where `chat` asks for one, no end-of-sequence
-            token, or the tokenizer has more entries than the embedding.
+        StageError: something does not load, weights are missing, there is no chat template where `chat` asks for one,
+            no end-of-sequence token, or the tokenizer has more entries than the embedding.
     """
     try:
         AutoConfig.from_pretrained(model_folder)
@@ -25,7 +23,8 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise StageError(
             f"model {source} does not load: {str(error).strip().splitlines()[0]}",
-            "It must be a complete causal language model (config, tokenizer, safetensors) of a type known to this version of transformers.",
+            "It must be a complete causal language model (config, tokenizer, safetensors) of a type known to this "
+            "version of transformers.",
         ) from error
     if loading["missing_keys"] or loading["mismatched_keys"]:
         missing = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
@@ -36,8 +35,8 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
     if chat and not tokenizer.chat_template:
         raise StageError(
             f"model {source} has no chat template",
-            "Add one: set tokenizer.chat_template (for a base model, for example the one of its instruct version) and save the tokenizer "
-            "into a local copy of the checkpoint.",
+            "Add one: set tokenizer.chat_template (for a base model, for example the one of its instruct version) and "
+            "save the tokenizer into a local copy of the checkpoint.",
         )
     if tokenizer.eos_token_id is None:
         raise StageError(

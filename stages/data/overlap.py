@@ -1,7 +1,5 @@
 """Training questions that are problems of the benchmarks a pipeline evaluates, or hold long parts of one."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,7 +8,7 @@ from evaluation.benchmarks import get, names
 from stages.data.questions import Question, words
 
 BOILERPLATE = 3
-"""Runs of words that so many problems of one benchmark share (or all of a smaller one) are its instruction, not a problem."""
+"""Runs of words that so many problems of one benchmark share (or all of a smaller one) are its instruction."""
 
 Place = tuple[str, str]
 """Benchmark and id of a problem."""
@@ -18,8 +16,8 @@ Place = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A training row (its id) and the problem that it overlaps with; `shared` is the first run of words that both have, empty where
-    they are equal."""
+    """A training row (its id) and the problem that it overlaps with; `shared` is the first run of words that both have,
+    empty where they are equal."""
 
     training: str
     benchmark: str
@@ -30,12 +28,12 @@ class Hit:
         return f"{self.training} {'holds part of' if self.shared else '='} {self.benchmark} {self.problem}"
 
 
-class Reported:
+class ReportedQuestions:
     """The questions whose scores are reported, made ready to be looked for."""
 
     def __init__(self, benchmarks: Mapping[str, Mapping[str, Question]], ngram: int | None) -> None:
-        """Runs of `ngram` words (None: none) are looked for in benchmarks of real data only: generated ones are disjoint by construction,
-        and all their problems are alike.
+        """Runs of `ngram` words (None: none) are looked for in benchmarks of real data only: generated ones are
+        disjoint by construction, and all their problems are alike.
 
         Args:
             benchmarks: name -> id of a problem -> what it asks.
@@ -49,8 +47,8 @@ class Reported:
                 self._runs |= {run: (name, id) for run, id in _own_runs(problems, ngram).items()}
 
     def find(self, training: Mapping[str, Question]) -> list[Hit]:
-        """Every training question (by the id of its row) that equals a problem, case, punctuation and spacing aside, or shares a run of
-        words with one."""
+        """Every training question (by the id of its row) that equals a problem, case, punctuation and spacing aside, or
+        shares a run of words with one."""
         hits = []
         for row, asked in training.items():
             if asked in self._equal:
@@ -68,11 +66,11 @@ def _runs(spoken: Question, length: int) -> Iterator[Question]:
 
 def _own_runs(problems: Mapping[str, Question], length: int) -> dict[Question, str]:
     """Run of words -> the problem it is from, without those that several problems share."""
-    found: dict[Question, str] = {}
+    origins: dict[Question, str] = {}
     counts: Counter[Question] = Counter()
     for problem, asked in problems.items():
         for run in set(_runs(words(asked), length)):
             counts[run] += 1
-            found[run] = problem
+            origins[run] = problem
     shared = min(BOILERPLATE, max(2, len(problems)))
-    return {run: problem for run, problem in found.items() if counts[run] < shared}
+    return {run: problem for run, problem in origins.items() if counts[run] < shared}

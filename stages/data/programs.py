@@ -1,6 +1,4 @@
-"""Tests of programming tasks in training data: an object as the grader takes it, or a list of asserts as MBPP has it."""
-
-from __future__ import annotations
+"""Tests of programming tasks in training data: an object as the grader takes it, or a list of asserts like MBPP's."""
 
 import ast
 import json
@@ -15,8 +13,10 @@ def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]
     """What `evaluation.graders.code` grades by.
 
     Args:
-        value: an object with `entry_point` and `asserts` or `inputs`, or a list of assert statements; or the JSON text of either.
-        program: the reference program; with a list of asserts, the entry point is the function of it that all of them call.
+        value: an object with `entry_point` and `asserts` or `inputs`, or a list of assert statements; or the JSON text
+            of either.
+        program: the reference program; with a list of asserts, the entry point is the function of it that all of them
+            call.
         setup: code that runs before the asserts of a list, as text or a list of lines; None where there is none.
 
     Raises:

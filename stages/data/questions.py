@@ -1,10 +1,8 @@
 """What a prompt asks, without the words that a benchmark or a template puts around its problems.
 
-Two prompts are compared by this: an instruction that both have would make short problems look alike, and one that only one of them has
-would hide that they are the same.
+Two prompts are compared by this: an instruction that both have would make short problems look alike, and one that only
+one of them has would hide that they are the same.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable
@@ -23,7 +21,7 @@ _TESTS = re.compile(r"\n\s*(?:your code should pass these tests:|assert\s).*", r
 
 
 def spoken(text: str) -> Question:
-    """Words, numbers and operators, without case, punctuation and spacing. Operators count: 2 + 3 and 2 - 3 are two questions."""
+    """Words, numbers and operators, without case, punctuation and spacing. Operators count: 2 + 3 is not 2 - 3."""
     return tuple(_TOKEN.findall(_HYPHEN.sub(" ", text).casefold()))
 
 
@@ -36,8 +34,8 @@ def question(prompt: str, template: str | None = None) -> Question:
     """What the user message `prompt` asks, without the words around it.
 
     Args:
-        template: what the prompt was made with, with {prompt} for the question, where that is known. The prompts of our own tasks are
-            known anyway, also where a user's file holds them.
+        template: what the prompt was made with, with {prompt} for the question, where that is known. The prompts of our
+            own tasks are known anyway, also where a user's file holds them.
     """
     asked = spoken(_TESTS.sub("", prompt))
     for before, after in (*([_frame(template)] if template is not None else ()), *_FRAMES):

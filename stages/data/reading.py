@@ -1,7 +1,5 @@
 """Reading sources: the problems of our tasks, and the rows of files and hub datasets, chosen and checked one by one."""
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import itertools
@@ -16,12 +14,12 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark
 from evaluation.grading import Grader
 from evaluation.loading import load
-from evaluation.records import Problem, RecordError, read_rows
+from evaluation.records import Problem, RecordError, open_text, read_rows
 from stages.data.settings import DataSettings, SourceSettings
 from stages.harness.context import Context, StageError
 
 Numbered = tuple[int, Mapping[str, Any]]
-"""A row and its number: the line of a .jsonl file, else counted from 1; of a shuffled hub dataset, in the order it was drawn."""
+"""A row and its number: the line of a .jsonl file, else counted from 1, in the order in which rows are drawn."""
 
 VERIFY_BATCH = 256
 """Demonstrations graded at once."""
@@ -50,7 +48,7 @@ def load_task(
         ) from error
     if not problems:
         raise StageError(f"{label}: no problems in split {split}", "The file or split is empty.")
-    return list(itertools.islice(_drawn(problems, seed), n)) if shuffle else problems
+    return list(itertools.islice(_shuffled(problems, seed), n)) if shuffle else problems
 
 
 def seed_of(source: SourceSettings, ctx: Context[DataSettings]) -> int:
@@ -59,7 +57,8 @@ def seed_of(source: SourceSettings, ctx: Context[DataSettings]) -> int:
 
 
 def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list[Numbered]:
-    """The rows of a local file, or of a hub dataset at its resolved commit, that are kept, at most `source.rows` of them.
+    """The rows of a local file, or of a hub dataset at its resolved commit, that are kept, at most `source.rows` of
+    them.
 
     Raises:
         StageError: the source cannot be read, a row is broken, or none is kept.
@@ -79,12 +78,11 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
     if not passed.read:
         raise StageError(f"{label}: {name} has no rows", "The file, dataset or split is empty.")
     if not taken:
-        raise StageError(
-            f"{label}: {name} has no rows that are kept: of {passed.read}, {passed.where} pass `where`, and none is verified"
-            if passed.where
-            else f"{label}: {name} has no rows that are kept: none of {passed.read} passes `where` (the first: {passed.first})",
-            f"Look at {label}.where and {label}.verified.",
-        )
+        reason = f"none of {passed.read} passes `where` (the first: {passed.first})"
+        if passed.where:
+            reason = f"of {passed.read}, {passed.where} pass `where`, and none is verified"
+        fix = f"Look at {label}.where and {label}.verified."
+        raise StageError(f"{label}: {name} has no rows that are kept: {reason}", fix)
     return taken
 
 
@@ -152,15 +150,15 @@ def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) ->
     if path.suffix == ".parquet":
         table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
         numbers: Iterable[int] = range(len(table))
-        return (
-            (number + 1, table[number]) for number in (_drawn(range(len(table)), seed) if source.shuffle else numbers)
-        )
+        if source.shuffle:
+            numbers = _shuffled(range(len(table)), seed)
+        return ((number + 1, table[number]) for number in numbers)
     rows = enumerate(_array(path), start=1) if path.name.removesuffix(".gz").endswith(".json") else read_rows(path)
-    return _drawn(list(rows), seed) if source.shuffle else rows
+    return _shuffled(list(rows), seed) if source.shuffle else rows
 
 
-def _drawn(rows: Sequence[Any], seed: int) -> Iterator[Any]:
-    """All of them in an order that the seed decides: the first few are a sample, and a larger sample holds the smaller one."""
+def _shuffled(rows: Sequence[Any], seed: int) -> Iterator[Any]:
+    """All rows in an order that the seed decides: the first few are a sample, and a larger sample holds the smaller."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     return (rows[place] for place in order)
@@ -169,11 +167,7 @@ def _drawn(rows: Sequence[Any], seed: int) -> Iterator[Any]:
 def _array(path: Path) -> list[dict[str, Any]]:
     """The rows of a file that is one JSON array of objects."""
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else open(path, encoding="utf-8-sig") as file
-        ):
+        with open_text(path) as file:
             rows = json.load(file)
     except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(f"{path}: not a JSON array: {error}; one object a line is a .jsonl file") from error
@@ -204,13 +198,8 @@ def _kept(
             items = []
             for number, row in batch:
                 gold = text_of(row, columns.answer, label, number)
-                items.append(
-                    (
-                        Problem(str(number), "data", "maths", "", gold),
-                        text_of(row, columns.completion, label, number),
-                        "stop",
-                    )
-                )
+                completion = text_of(row, columns.completion, label, number)
+                items.append((Problem(str(number), "data", "maths", "", gold), completion, "stop"))
             for entry, graded in zip(batch, grader.grade(items), strict=True):
                 if graded.verdict == "correct":
                     yield entry
@@ -221,13 +210,11 @@ def _kept(
 
 def _passing(rows: Iterable[Numbered], source: SourceSettings, label: str, passed: _Passed) -> Iterator[Numbered]:
     for number, row in rows:
-        found = {column: value_of(row, column, label, number, "where") for column in source.where}
-        passed.first = passed.first or ", ".join(f"{column} {value!r:.60}" for column, value in found.items())
+        values = {column: value_of(row, column, label, number, "where") for column in source.where}
+        passed.first = passed.first or ", ".join(f"{column} {value!r:.60}" for column, value in values.items())
         passed.read += 1
+        pairs = [(value, source.where[column]) for column, value in values.items()]
         # 1 is not True here, as it is not in JSON.
-        if all(
-            value == source.where[c] and isinstance(value, bool) == isinstance(source.where[c], bool)
-            for c, value in found.items()
-        ):
+        if all(one == other and isinstance(one, bool) == isinstance(other, bool) for one, other in pairs):
             passed.where += 1
             yield number, row

@@ -1,11 +1,9 @@
 """Training rows out of the sources of a config: demonstrations for SFT, problems for RL, each with what it asks."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +20,7 @@ T = TypeVar("T", Row, Problem)
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked(Generic[T]):
+class TrainingRow(Generic[T]):
     """What is written for training (`content`, under its `id`), and what it asks without the words of a template."""
 
     id: str
@@ -30,19 +28,18 @@ class Asked(Generic[T]):
     question: Question
 
 
-def names_of(sources: Sequence[SourceSettings]) -> list[str]:
-    """What the rows of each source are called by. Two files of one name in different folders, or two splits of one dataset, are told
+def labelled(section: str, sources: Sequence[SourceSettings]) -> Iterator[tuple[str, SourceSettings, str]]:
+    """What the rows of each source are called by. Two files of one name in different folders, or two splits of one
+    dataset, are told
     apart: ids would else mean two rows."""
-    names = [source.task or Path(source.file or source.hub or "").name for source in sources]
-    before: Counter[str] = Counter()
-    told = []
-    for name in names:
-        before[name] += 1
-        told.append(name if before[name] == 1 else f"{name}#{before[name]}")
-    return told
+    times: Counter[str] = Counter()
+    for index, source in enumerate(sources):
+        name = source.task or Path(source.file or source.hub or "").name
+        times[name] += 1
+        yield f"{section}.{index}", source, name if times[name] == 1 else f"{name}#{times[name]}"
 
 
-def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]) -> list[Asked[Row]]:
+def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]) -> list[TrainingRow[Row]]:
     """The SFT rows of one source. Raises `StageError`, with the row's number where one row is the reason."""
     if source.task is not None:
         task = get(source.task)
@@ -65,34 +62,38 @@ def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[D
     return rows
 
 
-def _demonstration(id: str, source: str, prompt: str, completion: str, asked: Question) -> Asked[Row]:
+def _demonstration(id: str, source: str, prompt: str, completion: str, asked: Question) -> TrainingRow[Row]:
     content = {
         "id": id,
         "source": source,
         "prompt": [{"role": "user", "content": prompt}],
         "completion": [{"role": "assistant", "content": completion}],
     }
-    return Asked(id, content, asked)
+    return TrainingRow(id, content, asked)
 
 
-def rl_problems(source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]) -> list[Asked[Problem]]:
+def rl_problems(
+    source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]
+) -> list[TrainingRow[Problem]]:
     """The RL problems of one source. Raises `StageError`, with the row's number where one row is the reason."""
     if source.task is not None:
-        return [Asked(p.id, p, question(p.prompt)) for p in _task_problems(source, label, ctx)]
+        return [TrainingRow(p.id, p, question(p.prompt)) for p in _task_problems(source, label, ctx)]
     columns = source.columns
     if columns.answer is None:
         raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
     kind: Kind = "maths" if columns.tests is None else "code"
-    found = []
+    problems = []
     for number, row in read(source, label, ctx):
         asked, gold = text_of(row, columns.prompt, label, number), text_of(row, columns.answer, label, number)
         tests = _tests(row, source, gold, label, number)
         prompt = _prompt(source, asked, tests.get("asserts", []))
-        found.append(Asked(id := f"{name}:{number}", Problem(id, name, kind, prompt, gold, tests), question(asked)))
-    return found
+        problems.append(
+            TrainingRow(id := f"{name}:{number}", Problem(id, name, kind, prompt, gold, tests), question(asked))
+        )
+    return problems
 
 
-def refuse_repeated(problems: Sequence[Asked[Problem]], label: str) -> None:
+def refuse_repeated(problems: Sequence[TrainingRow[Problem]], label: str) -> None:
     """Pass rates and groups of completions go by the problem's id. Raises `StageError` where two problems have one."""
     repeated, times = Counter(problem.id for problem in problems).most_common(1)[0] if problems else ("", 1)
     if times > 1:
@@ -121,7 +122,8 @@ def _tests(row: Mapping[str, Any], source: SourceSettings, program: str, label: 
 
 
 def _prompt(source: SourceSettings, asked: str, asserts: Sequence[str]) -> str:
-    """The user message: the prompt in the source's template, in one pass, since a prompt may hold a {tests} of its own."""
+    """The user message: the prompt in the source's template, in one pass, since a prompt may hold a {tests} of its
+    own."""
     if source.template is None:
         return asked
     values = {"{prompt}": asked} | ({"{tests}": "\n".join(asserts)} if source.columns.tests is not None else {})

@@ -1,12 +1,12 @@
-"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `dev.jsonl` (where asked for), `benchmarks/NAME.jsonl` and `summary.json`.
+"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `dev.jsonl` (where asked for), `benchmarks/NAME.jsonl` and
+`summary.json`.
 
 Training rows are checked row by row, and against the benchmarks that this very pipeline evaluates.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from evaluation.benchmarks import get, names
 from evaluation.custom_problems import COLUMNS, read_custom
 from evaluation.loading import digest
 from evaluation.records import Problem, RecordError, write_jsonl
-from stages.data.overlap import Hit, Reported
+from stages.data.overlap import Hit, ReportedQuestions
 from stages.data.questions import Question, question
 from stages.data.reading import load_task
-from stages.data.rows import Asked, Row, T, demonstrations, names_of, refuse_repeated, rl_problems
+from stages.data.rows import Row, T, TrainingRow, demonstrations, labelled, refuse_repeated, rl_problems
 from stages.data.settings import BenchmarkSource, DataSettings
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
@@ -30,25 +30,25 @@ def run(ctx: Context[DataSettings]) -> Result:
     step = itertools.count(1)
 
     benchmarks: dict[str, list[Problem]] = {}
-    for wanted in settings.benchmarks:
-        benchmarks[wanted.name] = _benchmark(wanted, ctx)
-        ctx.progress(next(step), total, "load", problems=len(benchmarks[wanted.name]))
-    sft: list[Asked[Row]] = []
-    for index, (source, name) in enumerate(zip(settings.sft, names_of(settings.sft), strict=True)):
-        sft += demonstrations(source, name, f"data.sft.{index}", ctx)
+    for benchmark in settings.benchmarks:
+        benchmarks[benchmark.name] = _benchmark(benchmark, ctx)
+        ctx.progress(next(step), total, "load", problems=len(benchmarks[benchmark.name]))
+    sft: list[TrainingRow[Row]] = []
+    for label, source, name in labelled("data.sft", settings.sft):
+        sft += demonstrations(source, name, label, ctx)
         ctx.progress(next(step), total, "load", rows=len(sft))
-    rl: list[Asked[Problem]] = []
-    for index, (source, name) in enumerate(zip(settings.rl, names_of(settings.rl), strict=True)):
-        rl += rl_problems(source, name, f"data.rl.{index}", ctx)
+    rl: list[TrainingRow[Problem]] = []
+    for label, source, name in labelled("data.rl", settings.rl):
+        rl += rl_problems(source, name, label, ctx)
         ctx.progress(next(step), total, "load", prompts=len(rl))
-    dev: list[Asked[Problem]] = []
-    for index, (source, name) in enumerate(zip(settings.dev, names_of(settings.dev), strict=True)):
-        dev += rl_problems(source, name, f"data.dev.{index}", ctx)
+    dev: list[TrainingRow[Problem]] = []
+    for label, source, name in labelled("data.dev", settings.dev):
+        dev += rl_problems(source, name, label, ctx)
         ctx.progress(next(step), total, "load", problems=len(dev))
     refuse_repeated(rl, "data.rl")
     refuse_repeated(dev, "data.dev")
 
-    reported = Reported(
+    reported = ReportedQuestions(
         {b.name: _questions(benchmarks[b.name], b) for b in settings.benchmarks}, settings.overlap_ngram
     )
     hits = {"sft": _find(reported, sft), "rl": _find(reported, rl)}
@@ -67,15 +67,15 @@ def run(ctx: Context[DataSettings]) -> Result:
     summary = {
         "sft": {
             "rows": n_sft,
-            "by_source": _count(row.content["source"] for row in sft),
+            "by_source": Counter(row.content["source"] for row in sft),
             "sha256": _sha256(ctx.output / "sft.jsonl"),
         },
         "rl": {
             "prompts": n_rl,
-            "by_source": _count(p.content.benchmark for p in rl),
+            "by_source": Counter(p.content.benchmark for p in rl),
             "sha256": _sha256(ctx.output / "rl.jsonl"),
         },
-        "dev": {"problems": len(dev), "by_source": _count(p.content.benchmark for p in dev)},
+        "dev": {"problems": len(dev), "by_source": Counter(p.content.benchmark for p in dev)},
         "benchmarks": {
             name: {
                 "problems": n,
@@ -89,18 +89,16 @@ def run(ctx: Context[DataSettings]) -> Result:
     }
     write_json(ctx.output / "summary.json", summary)
     proof = {"sft_rows": n_sft, "rl_prompts": n_rl, "benchmark_problems": counts}
-    return Result(
-        proof, {"headline": f"{n_sft} demonstrations, {n_rl} prompts, {sum(counts.values())} benchmark problems"}
-    )
+    headline = f"{n_sft} demonstrations, {n_rl} prompts, {sum(counts.values())} benchmark problems"
+    return Result(proof, {"headline": headline})
 
 
 def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Problem]:
     label = f"benchmark {source.name}"
     if source.own is not None:
+        file = Path(source.own.file).expanduser()
         try:
-            problems = read_custom(
-                Path(source.own.file).expanduser(), source.name, source.own.kind, source.own.template
-            )[: source.problems]
+            problems = read_custom(file, source.name, source.own.kind, source.own.template)[: source.problems]
         except (RecordError, OSError) as error:
             raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
         return _enough(problems, source, label)
@@ -126,7 +124,7 @@ def _questions(problems: list[Problem], source: BenchmarkSource) -> dict[str, Qu
     return {problem.id: question(problem.prompt, template) for problem in problems}
 
 
-def _find(reported: Reported, rows: Iterable[Asked[T]]) -> list[Hit]:
+def _find(reported: ReportedQuestions, rows: Iterable[TrainingRow[T]]) -> list[Hit]:
     return reported.find({row.id: row.question for row in rows})
 
 
@@ -140,50 +138,40 @@ def _leave_out(overlap: list[Hit], rows: int, ctx: Context[DataSettings]) -> boo
             "Remove them, leave them out (data.on_overlap: drop), or keep them (note) and say so beside every score.",
         )
     if settings.on_overlap == "note":
-        ctx.note(
-            f"{len(overlap)} training prompts are benchmark problems, or hold long parts of one; they stay (data.on_overlap: note)"
-        )
+        what = f"{len(overlap)} training prompts are benchmark problems, or hold long parts of one"
+        ctx.note(f"{what}; they stay (data.on_overlap: note)")
         return False
     ctx.note(f"{len(overlap)} training prompts are left out: benchmark problems, or long parts of one")
     return True
 
 
-def _rest(rows: list[Asked[T]], overlap: list[Hit], section: str) -> list[Asked[T]]:
-    """The rows without the hits. Raises `StageError` where that is none: the stage that trains on them would say so hours later."""
+def _rest(rows: list[TrainingRow[T]], overlap: list[Hit], section: str) -> list[TrainingRow[T]]:
+    """The rows without the hits. Raises `StageError` where that is none: the stage that trains on them would say so
+    hours later."""
     hits = {hit.training for hit in overlap}
-    left = [row for row in rows if row.id not in hits]
-    if rows and not left:
-        raise StageError(
-            f"{section}: all {len(rows)} prompts are benchmark problems, or hold long parts of one, and nothing is left: {overlap[0]}",
-            "Train on other rows, or evaluate on other benchmarks.",
-        )
-    return left
+    remaining = [row for row in rows if row.id not in hits]
+    if rows and not remaining:
+        what = f"all {len(rows)} prompts are benchmark problems, or hold long parts of one"
+        fix = "Train on other rows, or evaluate on other benchmarks."
+        raise StageError(f"{section}: {what}, and nothing is left: {overlap[0]}", fix)
+    return remaining
 
 
-def _check_dev(dev: list[Asked[Problem]], trained: set[Question], reported: Reported) -> None:
-    """Choosing by what was trained on, or by what is reported, would show in the result. Raises `StageError` where that is so."""
+def _check_dev(dev: list[TrainingRow[Problem]], trained: set[Question], reported: ReportedQuestions) -> None:
+    """Choosing by what was trained on, or by what is reported, would show in the result. Raises `StageError` where that
+    is so."""
     seen = [problem.id for problem in dev if problem.question in trained]
     if seen:
-        raise StageError(
-            f"{len(seen)} problems of data.dev are training prompts too: {seen[0]}",
-            "Take other rows, or another split.",
-        )
-    found = _find(reported, dev)
-    if found:
-        raise StageError(
-            f"{len(found)} problems of data.dev are benchmark problems: {found[0]}", "Choose by another split."
-        )
+        message = f"{len(seen)} problems of data.dev are training prompts too: {seen[0]}"
+        raise StageError(message, "Take other rows, or another split.")
+    hits = _find(reported, dev)
+    if hits:
+        message = f"{len(hits)} problems of data.dev are benchmark problems: {hits[0]}"
+        raise StageError(message, "Choose by another split.")
 
 
-def _contents(rows: Iterable[Asked[T]]) -> Iterator[T]:
+def _contents(rows: Iterable[TrainingRow[T]]) -> Iterator[T]:
     return (row.content for row in rows)
-
-
-def _count(names: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
 
 
 def _sha256(path: Path) -> str:

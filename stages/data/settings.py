@@ -1,9 +1,7 @@
 """Settings of the data stage: where SFT rows, RL prompts and benchmark problems come from."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -23,12 +21,12 @@ class Columns(StageSettings):
     answer: str | None = identity(None)
     """Column with the gold answer (RL): for maths the answer, for code the reference program."""
     tests: str | None = identity(None)
-    """Column with the tests of a program (RL): the rows are code problems then. An object, or a list of asserts, as docs/own.md shows."""
+    """Column with the tests of a program (RL), for code problems: an object, or a list of asserts (docs/own.md)."""
     setup: str | None = identity(None)
     """Column with code that runs before a list of asserts: text, or a list of lines."""
 
     @model_validator(mode="after")
-    def _setup_is_for_tests(self) -> Columns:
+    def _setup_is_for_tests(self) -> Self:
         if self.setup is not None and self.tests is None:
             raise ValueError("setup: runs before the asserts of a column of tests; name that too")
         return self
@@ -40,13 +38,13 @@ class SourceSettings(StageSettings):
     task: str | None = identity(None)
     """A benchmark that has a `train` split, for example word_problems, tiny_code or gsm8k."""
     file: str | None = execution(None)
-    """A local file: .jsonl, .json (an array), either with .gz, or .parquet. Its path is execution: its digest is an input and enters the
-    key."""
+    """A local file: .jsonl, .json (an array), either with .gz, or .parquet. Its path is execution: its digest is an
+    input and enters the key."""
     hub: str | None = identity(None)
     """A dataset on the hub."""
     hub_config: str | None = identity(None)
     hub_files: list[str] = identity([])
-    """Files of the hub dataset to read, where it holds several that do not belong together. Empty: what its card says."""
+    """Files of the hub dataset to read, where it holds several that do not belong together. Empty: as its card says."""
     revision: str = identity("main")
     """Hub revision; resolved to a commit, which enters the key."""
     split: str = identity("train")
@@ -54,20 +52,20 @@ class SourceSettings(StageSettings):
     rows: int | None = identity(None, gt=0)
     """How many rows to take (of those that are kept; how many to make for a generated task). None: all."""
     shuffle: bool = identity(False)
-    """Take `rows` at random, by the seed, instead of the first ones: of a file any, of a hub dataset, which is streamed, each out of the
-    next so many that are held (`SHUFFLE_BUFFER` in stages/data/reading.py)."""
+    """Take `rows` at random, by the seed, instead of the first ones: of a file any, of a hub dataset, which is
+    streamed, each out of the next so many that are held (`SHUFFLE_BUFFER` in stages/data/reading.py)."""
     where: dict[str, str | int | bool] = identity({})
     """Keep only rows whose columns have these values (file or hub)."""
     template: str | None = identity(None)
-    """What the user message says, with {prompt} for the prompt column (and {tests} for a list of asserts): give RL and SFT rows the words
-    the evaluation uses."""
+    """What the user message says, with {prompt} for the prompt column (and {tests} for a list of asserts): give RL and
+    SFT rows the words the evaluation uses."""
     verified: bool = identity(False)
     """Keep only demonstrations whose final answer the maths grader finds equal to the column `answer` (SFT)."""
     seed: int | None = identity(None)
     """Seed of generated and of shuffled rows; None takes the pipeline's seed."""
 
     @model_validator(mode="after")
-    def _one_origin(self) -> SourceSettings:
+    def _one_origin(self) -> Self:
         if sum(value is not None for value in (self.task, self.file, self.hub)) != 1:
             raise ValueError("set exactly one of task, file and hub")
         if self.hub is None and (self.hub_config is not None or self.hub_files):
@@ -105,14 +103,15 @@ class DataSettings(StageSettings):
     sft: list[SourceSettings] = identity([])
     rl: list[SourceSettings] = identity([])
     dev: list[SourceSettings] = identity([])
-    """Problems that RL's checkpoint is chosen by (`grpo.dev_every`) and its start is judged by (`difficulty`): no training prompts, and no
-    problems of the benchmarks."""
+    """Problems that RL's checkpoint is chosen by (`grpo.dev_every`) and its start is judged by (`difficulty`): no
+    training prompts, and no problems of the benchmarks."""
     benchmarks: list[BenchmarkSource] = identity([])
     on_overlap: Literal["refuse", "drop", "note"] = identity("refuse")
-    """What happens to training prompts that are, or contain, problems of the benchmarks of this pipeline: the stage stops, they are left
-    out, or they stay. Listed in summary.json whichever way."""
+    """What happens to training prompts that are, or contain, problems of the benchmarks of this pipeline: the stage
+    stops, they are left out, or they stay. Listed in summary.json whichever way."""
     overlap_ngram: int | None = identity(13, ge=5)
-    """Words of a run that a training prompt and a problem of a benchmark of real data must not share (13 as in arXiv 2005.14165). Runs
-    that three problems of a benchmark share are its boilerplate and do not count. None: only equal prompts are looked for."""
+    """Words of a run that a training prompt and a problem of a benchmark of real data must not share (13 as in arXiv
+    2005.14165). Runs that three problems of a benchmark share are its boilerplate and do not count. None: only equal
+    prompts are looked for."""
     max_overlap_share: float = identity(0.0, ge=0, lt=1)
     """With on_overlap refuse: the share of training prompts up to which the hits are left out instead."""

@@ -1,7 +1,5 @@
 """The data stage: demonstrations, prompts and benchmark problems, loaded, checked and kept apart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -55,10 +53,16 @@ def tasks(settings: DataSettings) -> Iterable[str]:
     yield from (benchmark.name for benchmark in settings.benchmarks if benchmark.own is None)
 
 
+def programs(settings: DataSettings) -> Iterable[str]:
+    """Modules that run in processes of their own: the maths grader's, where demonstrations are verified."""
+    if any(source.verified for source in settings.sft):
+        yield "evaluation.graders.maths_worker"
+
+
 STAGE = StageDeclaration(
     name="data",
     settings=DataSettings,
     libraries=("datasets", "math-verify"),
-    loads=lambda s: modules(tasks(s)),
+    loads=lambda s: [*modules(tasks(s)), *programs(s)],
     origins=_origins,
 )

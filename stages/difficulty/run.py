@@ -1,7 +1,5 @@
 """Grades the samples of every prompt and writes `rl.jsonl` with those that are neither too hard nor too easy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -9,18 +7,19 @@ from typing import Any
 from evaluation.grading import Grader
 from evaluation.metrics.estimates import wilson_interval
 from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
+from stages.data.documents import problems_path
 from stages.difficulty.settings import DifficultySettings
-from stages.generate.plan import problems_path
+from stages.grading.grade import Problems, check_grader_errors, check_isolation, grade, make_scores, read_generations
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
-from stages.score.run import check_grader_errors, check_isolation, grade, make_scores, read_generations
 
 
 def run(ctx: Context[DifficultySettings]) -> Result:
-    """`inputs["generations"]` are samples of the prompts in `inputs["data"]`; writes rl.jsonl, pass_rates.jsonl and summary.json."""
+    """`inputs["generations"]` are samples of the prompts in `inputs["data"]`; writes rl.jsonl, pass_rates.jsonl and
+    summary.json."""
     settings = ctx.settings
     try:
-        generations = read_generations(ctx.inputs["generations"] / "generations.jsonl")
+        generations = list(read_generations(ctx.inputs["generations"] / "generations.jsonl").values())
         names = list(dict.fromkeys(generation.benchmark for generation in generations))
         problems = {
             name: {p.id: p for p in read_records(problems_path(ctx.inputs["data"], name), Problem)} for name in names
@@ -43,33 +42,35 @@ def run(ctx: Context[DifficultySettings]) -> Result:
     too_hard = [p for p, rate in rates["rl"].items() if settings.above is not None and rate <= settings.above]
     too_easy = [p for p, rate in rates["rl"].items() if settings.below is not None and rate >= settings.below]
     left_out = {*too_hard, *too_easy}
-    kept = [problem for problem in problems["rl"].values() if problem.id not in left_out]
-    if not kept:
-        raise StageError(
-            f"no prompt is left: {len(too_hard)} of {len(rates['rl'])} are too hard and {len(too_easy)} too easy for this checkpoint",
-            "Train SFT longer, take other prompts, or widen difficulty.above and difficulty.below.",
-        )
-    write_jsonl(ctx.output / "rl.jsonl", kept)
+    learnable = [problem for problem in problems["rl"].values() if problem.id not in left_out]
+    if not learnable:
+        counts = f"{len(too_hard)} of {len(rates['rl'])} are too hard and {len(too_easy)} too easy for this checkpoint"
+        fix = "Train SFT longer, take other prompts, or widen difficulty.above and difficulty.below."
+        raise StageError(f"no prompt is left: {counts}", fix)
+    write_jsonl(ctx.output / "rl.jsonl", learnable)
     pass_rate = fmean(rates["rl"].values())
     summary = {
         "prompts": len(rates["rl"]),
-        "kept": len(kept),
+        "kept": len(learnable),
         "too_hard": len(too_hard),
         "too_easy": len(too_easy),
         "pass_rate": pass_rate,
         "gate": gate,
     }
     write_json(ctx.output / "summary.json", summary)
-    headline = f"{len(kept)} of {len(rates['rl'])} prompts kept, {len(too_hard)} too hard, {len(too_easy)} too easy"
+    headline = (
+        f"{len(learnable)} of {len(rates['rl'])} prompts kept, {len(too_hard)} too hard, {len(too_easy)} too easy"
+    )
     return Result(
-        {"prompts": len(rates["rl"]), "kept": len(kept)}, {"headline": headline, "pass_rate": round(pass_rate, 4)}
+        {"prompts": len(rates["rl"]), "kept": len(learnable)}, {"headline": headline, "pass_rate": round(pass_rate, 4)}
     )
 
 
 def _right(
-    ctx: Context[DifficultySettings], generations: list[Generation], problems: dict[str, dict[str, Problem]]
+    ctx: Context[DifficultySettings], generations: list[Generation], problems: Problems
 ) -> dict[tuple[str, str], list[bool]]:
-    """For each prompt, whether each of its samples is right. Raises StageError where the grader itself fails too often."""
+    """For each prompt, whether each of its samples is right. Raises StageError where the grader itself fails too
+    often."""
     scoring = ctx.settings.scoring
     workers = scoring.workers or ctx.machine.threads
     with Grader(workers, scoring.maths_timeout_s, scoring.code_timeout_s, scoring.memory_mib) as grader:
@@ -89,22 +90,13 @@ def _check_gate(settings: DifficultySettings, name: str, right: Sequence[Sequenc
     solved, rate = sum(map(any, right)), fmean(fmean(samples) for samples in right)
     low, high = wilson_interval(solved, len(right))
     share = solved / len(right)
-    said = f"{solved} of {len(right)} problems of {name} are solved in one of {settings.samples} samples (95 %: {low:.1%} to {high:.1%})"
+    problems = f"{solved} of {len(right)} problems of {name} are solved in one of {settings.samples} samples"
+    measured = f"{problems} (95 %: {low:.1%} to {high:.1%})"
     if settings.min_solved is not None and share < settings.min_solved:
-        raise StageError(
-            f"{said}, fewer than the {settings.min_solved:.1%} of difficulty.min_solved: RL would find nothing to reward",
-            "Train SFT longer or on more, or take easier prompts.",
-        )
+        bound = f"fewer than the {settings.min_solved:.1%} of difficulty.min_solved: RL would find nothing to reward"
+        raise StageError(f"{measured}, {bound}", "Train SFT longer or on more, or take easier prompts.")
     if settings.max_solved is not None and share > settings.max_solved:
-        raise StageError(
-            f"{said}, more than the {settings.max_solved:.1%} of difficulty.max_solved: RL would find little to learn",
-            "Take harder prompts.",
-        )
-    return {
-        "set": name,
-        "problems": len(right),
-        "solved": solved,
-        "solved_low": low,
-        "solved_high": high,
-        "pass_rate": rate,
-    }
+        bound = f"more than the {settings.max_solved:.1%} of difficulty.max_solved: RL would find little to learn"
+        raise StageError(f"{measured}, {bound}", "Take harder prompts.")
+    bounds = {"solved_low": low, "solved_high": high}
+    return {"set": name, "problems": len(right), "solved": solved, **bounds, "pass_rate": rate}

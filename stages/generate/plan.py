@@ -1,7 +1,5 @@
 """Which samples a generate stage has to draw: problems, rendered prompts, and one seed for every sample."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Iterator
@@ -11,7 +9,8 @@ from typing import Any
 from evaluation.engines.base import SamplingRequest
 from evaluation.engines.chat import render
 from evaluation.records import Problem, RecordError, read_records
-from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
+from stages.data.documents import problems_path
+from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.harness.context import StageError
 
 SampleId = tuple[str, str, int]
@@ -56,14 +55,10 @@ class PlannedPrompt:
 
 
 def sample_seed(seed: int, sample: SampleId) -> int:
-    """A 32-bit seed that depends on the pipeline's seed and on the sample's id only, so that neither order nor a resume changes it."""
+    """A 32-bit seed that depends on the pipeline's seed and on the sample's id only, so that neither order nor a resume
+    changes it."""
     name = "\0".join(map(str, (seed, *sample)))
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
-
-
-def problems_path(folder: Path, name: str) -> Path:
-    """Where the data stage keeps the problems of a benchmark, or of one of its own sets of prompts."""
-    return folder / f"{name}.jsonl" if name in PROMPT_SETS else folder / "benchmarks" / f"{name}.jsonl"
 
 
 def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Problem], str]:
@@ -80,13 +75,13 @@ def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Prob
         raise StageError(f"{path}: there are no problems of {benchmark.name}", fix) from None
     except RecordError as error:
         raise StageError(str(error), fix) from None
-    wanted = benchmark.problems if benchmark.problems is not None else len(problems)
-    if not problems or len(problems) < wanted:
-        raise StageError(f"{path}: {len(problems)} problems, {wanted or 'at least one'} wanted", fix)
-    problems = problems[:wanted]
+    n = benchmark.problems if benchmark.problems is not None else len(problems)
+    if not problems or len(problems) < n:
+        raise StageError(f"{path}: {len(problems)} problems, {n or 'at least one'} wanted", fix)
+    problems = problems[:n]
     if len({problem.id for problem in problems}) < len(problems):
         raise StageError(f"{path}: a problem id stands there twice", fix)
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:wanted]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][:n]
     return problems, hashlib.sha256("".join(line + "\n" for line in lines).encode()).hexdigest()
 
 

@@ -1,19 +1,17 @@
-"""The work of the generate stage: load one checkpoint once, sample every benchmark with it, keep each sample as it comes."""
-
-from __future__ import annotations
+"""The generate stage: loads one checkpoint once, samples every benchmark with it, keeps each sample as it comes."""
 
 import dataclasses
 import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
 from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
-from stages.generate.own_sampling import with_models_sampling
+from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems
 from stages.generate.settings import GenerateSettings
 from stages.harness.context import Context, Result, StageError
@@ -32,7 +30,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         raise StageError("there is no benchmark to sample", "Name at least one in the config's `benchmarks:` list.")
     read = {benchmark.name: read_problems(ctx.inputs["data"], benchmark) for benchmark in settings.benchmarks}
     folder = ctx.inputs["model"] / "model"
-    settings = with_models_sampling(settings, folder)
+    settings = with_generation_config(settings, folder)
     started = time.monotonic()
     ctx.progress(0, None, "loading the engine")
     tokenizer, limit, contract = _open_files(folder, settings)
@@ -40,9 +38,8 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     fitting = [prompt for prompt in prompts if len(prompt.token_ids) < limit]
     _note_lengths(ctx, prompts, fitting, limit)
 
-    with _Finished(
-        ctx.state / "samples.jsonl", {sample for prompt in fitting for sample in prompt.samples()}
-    ) as finished:
+    planned = {sample for prompt in fitting for sample in prompt.samples()}
+    with _Finished(ctx.state / "samples.jsonl", planned) as finished:
         resumed = len(finished.samples)
         if resumed:
             ctx.note(f"resuming: {resumed} samples are kept, {finished.missing} are missing")
@@ -60,18 +57,11 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     ]
     write_jsonl(ctx.output / "generations.jsonl", generations)
     summary: dict[str, Any] = {name: _summary(name, generations) for name in read}
-    summary["protocol"] = {
-        benchmark.name: protocol(
-            settings,
-            benchmark,
-            len(read[benchmark.name][0]),
-            read[benchmark.name][1],
-            tokenizer.chat_template,
-            limit,
-            version,
-        )
-        for benchmark in settings.benchmarks
-    }
+    summary["protocol"] = {}
+    for benchmark in settings.benchmarks:
+        problems, digest = read[benchmark.name]
+        facts = (len(problems), digest, tokenizer.chat_template, limit, version)
+        summary["protocol"][benchmark.name] = protocol(settings, benchmark, *facts)
     write_json(ctx.output / "summary.json", summary)
     drawn = finished.expected - resumed
     truncated = sum(summary[name]["truncated"] for name in read)
@@ -93,19 +83,19 @@ def run(ctx: Context[GenerateSettings]) -> Result:
 class _Finished:
     """The samples that are done, each written to `path` as it comes, so that a killed run loses none of them."""
 
-    def __init__(self, path: Path, wanted: set[SampleId]) -> None:
-        self.expected = len(wanted)
+    def __init__(self, path: Path, planned: set[SampleId]) -> None:
+        self.expected = len(planned)
         self.samples: dict[SampleId, Sampled] = {}
-        kept = []
+        complete = []
         if path.exists():
             lines = path.read_text(encoding="utf-8").split("\n")
             for line in lines[:-1]:  # what follows the last line break was cut by a kill
                 row = json.loads(line)
                 sample = (row.pop("benchmark"), row.pop("problem_id"), row.pop("sample"))
-                if sample in wanted and sample not in self.samples:
+                if sample in planned and sample not in self.samples:
                     self.samples[sample] = Sampled(**row)
-                    kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                    complete.append(line)
+        path.write_text("".join(line + "\n" for line in complete), encoding="utf-8")
         self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
 
     @property
@@ -121,7 +111,7 @@ class _Finished:
         self._file.flush()
         self.samples[sample] = sampled
 
-    def __enter__(self) -> _Finished:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -129,7 +119,8 @@ class _Finished:
 
 
 def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dict[str, Any]]:
-    """The tokenizer, the context length in tokens (the settings' or the model's own), and the contract that the checkpoint keeps."""
+    """The tokenizer, the context length in tokens (the settings' or the model's own), and the contract that the
+    checkpoint keeps."""
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
@@ -157,9 +148,10 @@ def _note_lengths(
     ctx: Context[GenerateSettings], prompts: list[PlannedPrompt], fitting: list[PlannedPrompt], limit: int
 ) -> None:
     if len(fitting) < len(prompts):
-        ctx.note(
-            f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than the context of {limit} tokens and are not sampled"
+        longer = (
+            f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than the context of {limit} tokens"
         )
+        ctx.note(f"{longer} and are not sampled")
     short = sum(len(prompt.token_ids) + prompt.benchmark.max_new_tokens > limit for prompt in fitting)
     if short:
         ctx.note(

@@ -1,8 +1,6 @@
 """Settings of the generate stage: which engine samples which benchmarks, and how."""
 
-from __future__ import annotations
-
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -13,7 +11,7 @@ PROMPT_SETS = ("rl", "dev")
 
 
 COMPLETION_STOPS = ("\nif __name__", "\nprint(", "\nassert ", "\nclass ", '\n"""', "\n#", "\n```")
-"""What a base model writes once a function is done (the usual ones, but for `def`, which a helper of the program begins with)."""
+"""What a base model writes once a function is done (the usual ones, but for `def`, which may begin a helper)."""
 
 
 DRAW = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -31,14 +29,16 @@ class OwnProblems(StageSettings):
     """A benchmark of your own: a local file of problems. See docs/own.md."""
 
     file: str = execution()
-    """A .jsonl or .jsonl.gz file with `prompt` and `gold`. Its path is execution: its content enters the key of the data."""
+    """A .jsonl or .jsonl.gz file with `prompt` and `gold`. Its path is execution: its content enters the key of the
+    data."""
     kind: Literal["maths", "code", "choice"] = identity("maths")
     """How answers are graded."""
     template: str | None = identity(None)
-    """What the user message says, with {prompt} for the problem. None: the paper's instruction for maths, else the prompt alone."""
+    """What the user message says, with {prompt} for the problem. None: the paper's instruction for maths, else the
+    prompt alone."""
 
     @model_validator(mode="after")
-    def _template_has_a_place(self) -> OwnProblems:
+    def _template_has_a_place(self) -> Self:
         if self.template is not None and "{prompt}" not in self.template:
             raise ValueError("template: has no {prompt} in it")
         return self
@@ -65,16 +65,19 @@ class BenchmarkSettings(StageSettings):
     min_p: float = identity(0.0, ge=0, le=1)
     """Least probability of a candidate, as a share of the likeliest token's; 0 switches it off."""
     repetition_penalty: float = identity(1.0, gt=0)
-    """Above 1, tokens that occurred already, in the prompt too, become less likely, also in greedy decoding; 1 switches it off."""
+    """Above 1, tokens that occurred already, in the prompt too, become less likely, also in greedy decoding; 1 switches
+    it off."""
     from_generation_config: bool = identity(False)
-    """Take the five above from the checkpoint's generation_config.json instead, as far as it has them; what it gave stands in the protocol.
-    A file that asks for what not every engine does (beams, no_repeat_ngram_size, ...) is refused."""
+    """Take the five above from the checkpoint's generation_config.json instead, as far as it has them; what it gave
+    stands in the protocol. A file that asks for what not every engine does (beams, no_repeat_ngram_size, ...) is
+    refused."""
     max_new_tokens: int = identity(512, gt=0)
     prompt: Literal["chat", "completion"] = identity("chat")
-    """chat: the user message in the model's chat template. completion: the beginning of a program that the model goes on with, as base
-    models are asked; for benchmarks of code."""
+    """chat: the user message in the model's chat template. completion: the beginning of a program that the model goes
+    on with, as base models are asked; for benchmarks of code."""
     stop: list[str] = identity([])
-    """Strings that end a completion, beside the model's own end tokens. Long reasoning is easily cut by one. With prompt completion, where
+    """Strings that end a completion, beside the model's own end tokens. Long reasoning is easily cut by one. With
+    prompt completion, where
     nothing else is said: what begins something after the function (COMPLETION_STOPS)."""
     system_prompt: str | None = identity(None)
     """None: that of `generate`."""
@@ -90,7 +93,7 @@ class BenchmarkSettings(StageSettings):
         return values
 
     @model_validator(mode="after")
-    def _a_completion_is_no_conversation(self) -> BenchmarkSettings:
+    def _a_completion_is_no_conversation(self) -> Self:
         if self.prompt == "completion" and (
             self.system_prompt is not None or self.enable_thinking is not None or self.few_shot
         ):
@@ -100,7 +103,7 @@ class BenchmarkSettings(StageSettings):
         return self
 
     @model_validator(mode="after")
-    def _samples_differ(self) -> BenchmarkSettings:
+    def _samples_differ(self) -> Self:
         said = [name for name in DRAW if getattr(self, name) != BenchmarkSettings.model_fields[name].default]
         if self.from_generation_config and said:
             raise ValueError(f"from_generation_config: the checkpoint says how to sample; leave out {', '.join(said)}")
@@ -137,7 +140,8 @@ class GenerateSettings(StageSettings):
     tensor_parallel: int = execution(1, gt=0)
     """GPUs that share one model in vLLM (cuda)."""
     data_parallel: int = execution(1, gt=0)
-    """Engines that share the samples, each a process with `tensor_parallel` GPUs, or on a CPU with its part of the threads."""
+    """Engines that share the samples, each a process with `tensor_parallel` GPUs, or on a CPU with its part of the
+    threads."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
 
@@ -151,7 +155,7 @@ class GenerateSettings(StageSettings):
         }
 
     @model_validator(mode="after")
-    def _each_once(self) -> GenerateSettings:
+    def _each_once(self) -> Self:
         names = [benchmark.name for benchmark in self.benchmarks]
         if len(set(names)) < len(names):
             raise ValueError("benchmarks: a benchmark is listed twice")

@@ -1,7 +1,5 @@
 """The generate stage: one engine load samples a checkpoint on all benchmarks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from stages.generate.settings import PROMPT_SETS, GenerateSettings

@@ -1,6 +1,4 @@
-"""Scoring of generations that were made elsewhere: complete records, plain rows, evalplus' samples, or rows with their own gold answer."""
-
-from __future__ import annotations
+"""Scoring of generations from elsewhere: records, plain rows, evalplus' samples, or rows with their own gold answer."""
 
 import os
 from pathlib import Path
@@ -10,9 +8,9 @@ from evaluation.benchmarks import get
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load, read_file
 from evaluation.records import Kind, Problem, RecordError, Score
+from stages.grading.grade import check_grader_errors, check_isolation, check_samples, grade, make_scores
 from stages.score.metrics import benchmark_metrics
-from stages.score.rows import MATHS, read_any, read_own_golds
-from stages.score.run import check_grader_errors, check_isolation, check_samples, grade, make_scores
+from stages.score.rows import OWN_GOLDS, read_any, read_own_golds
 from stages.score.settings import ScoreSettings
 
 Scored = tuple[dict[str, Any], list[Score]]
@@ -34,36 +32,35 @@ def score_file(
         partial: whether the file may leave problems out.
 
     Returns:
-        The benchmark's metrics, as in `metrics.json`, and the scores in the order of the file. The metrics have besides: `missing`, the
-        number of the test split's problems that the file does not answer (the numbers are over the others); `problems_digest` and
-        `pinned_digest` (None where none is known); `ignored_fields`; `finish_unknown`, the samples of which nobody said whether they
-        were cut; `sandbox_level` and `sandbox_unprotected` (None and empty where no program ran).
+        The benchmark's metrics, as in `metrics.json`, and the scores in the order of the file. The metrics have
+        besides: `missing`, the number of the test split's problems that the file does not answer (the numbers are over
+        the others); `problems_digest` and `pinned_digest` (None where none is known); `ignored_fields`;
+        `finish_unknown`, the samples of which nobody said whether they were cut; `sandbox_level` and
+        `sandbox_unprotected` (None and empty where no program ran).
 
     Raises:
         ValueError: unknown benchmark, or one that is generated and so has no fixed test split.
-        evaluation.loading.LoadError: the benchmark's problems cannot be had.
-        RecordError: a line is no record, repeats a sample or names an unknown problem; problems are missing, or have different numbers
-            of samples.
+        evaluation.loading.LoadError: the benchmark's problems cannot be loaded.
+        RecordError: a line is no record, repeats a sample or names an unknown problem; problems are missing, or have
+            different numbers of samples.
         StageError: the grader itself failed on too many, or the sandbox is weaker than the settings ask.
     """
     settings = settings or ScoreSettings()
-    if benchmark == MATHS:
+    if benchmark == OWN_GOLDS:
         read, problems = read_own_golds(Path(path))
         kind: Kind = "maths"
     else:
         kind = get(benchmark).kind
         problems = {problem.id: problem for problem in _load(benchmark, data)}
         read = read_any(benchmark, Path(path), problems)
-    generations, known = read.generations, {benchmark: problems}
-    answered = check_samples(path, generations, known)[benchmark]
+    generations, known = list(read.generations.values()), {benchmark: problems}
+    answered = check_samples(path, read.generations, known)[benchmark]
     missing = [name for name in problems if name not in answered]
     if missing and not partial:
-        raise RecordError(
-            f"{path}: {len(missing)} of the {len(problems)} problems of {benchmark} have no generation ({missing[0]} is the first); "
-            "--partial scores the others"
-        )
-    found = digest(problems.values())
-    sampling = {"name": benchmark, "generations": "made elsewhere", "problems": len(answered), "problems_digest": found}
+        gap = f"{len(missing)} of the {len(problems)} problems of {benchmark} have no generation"
+        raise RecordError(f"{path}: {gap} ({missing[0]} is the first); --partial scores the others")
+    sampling: dict[str, Any] = {"name": benchmark, "generations": "made elsewhere", "problems": len(answered)}
+    sampling["problems_digest"] = digest(problems.values())
     workers = settings.workers or len(os.sched_getaffinity(0))
     with Grader(workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
         if kind == "code":
@@ -74,8 +71,8 @@ def score_file(
         isolation = {"sandbox_level": grader.sandbox_level, "sandbox_unprotected": list(grader.sandbox_unprotected)}
     return metrics | isolation | {
         "missing": len(missing),
-        "problems_digest": found,
-        "pinned_digest": None if benchmark == MATHS else get(benchmark).digest,
+        "problems_digest": sampling["problems_digest"],
+        "pinned_digest": None if benchmark == OWN_GOLDS else get(benchmark).digest,
         "ignored_fields": list(read.ignored),
         "finish_unknown": sum(generation.finish_reason == "unknown" for generation in generations),
     }, scores

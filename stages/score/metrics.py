@@ -1,6 +1,4 @@
-"""One benchmark's numbers: the metric with its interval, counts of verdicts, and the protocol that makes scores comparable."""
-
-from __future__ import annotations
+"""One benchmark's numbers: the metric with its interval, counts of verdicts, and the protocol they compare under."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,10 +21,10 @@ def benchmark_metrics(
 ) -> dict[str, Any]:
     """The entry of one benchmark in `metrics.json`.
 
-    `value`, `low` and `high` are shares with a 95 % interval over `n` problems of `k` samples each: `accuracy` (maths) or `pass@1` (code)
-    of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With several samples, `pass_at` holds the
-    unbiased pass@k for the powers of two below the number of samples and for that number, and `majority` the accuracy of their vote (not
-    for code).
+    `value`, `low` and `high` are shares with a 95 % interval over `n` problems of `k` samples each: `accuracy` (maths)
+    or `pass@1` (code) of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With
+    several samples, `pass_at` holds the unbiased pass@k for the powers of two below the number of samples and for that
+    number, and `majority` the accuracy of their vote (not for code).
 
     Args:
         generations: of one benchmark.
@@ -58,16 +56,16 @@ def benchmark_metrics(
         metric = load_metric("pass_at_k")
         entry["pass_at"] = {}
         for tries in sorted({k, *(2**power for power in range(k.bit_length()))}):
-            found = metric.compute(predictions=right, references=ids, k=tries)
-            entry["pass_at"][str(tries)] = {"value": found["pass_at_k"], "low": found["low"], "high": found["high"]}
+            rate = metric.compute(predictions=right, references=ids, k=tries)
+            entry["pass_at"][str(tries)] = {"value": rate["pass_at_k"], "low": rate["low"], "high": rate["high"]}
         if kind != "code":
-            found = load_metric("maj_at_k").compute(predictions=right, references=ids, votes=pool_votes(scores, grader))
-            entry["majority"] = {"value": found["maj_at_k"], "low": found["low"], "high": found["high"]}
+            rate = load_metric("maj_at_k").compute(predictions=right, references=ids, votes=pool_votes(scores, grader))
+            entry["majority"] = {"value": rate["maj_at_k"], "low": rate["low"], "high": rate["high"]}
     return entry
 
 
 def scoring_protocol(kind: Kind, settings: ScoreSettings, sandbox_level: str | None) -> dict[str, Any]:
-    """What of the grading can change a verdict; for programs also how they were isolated, which decides what they could read."""
+    """What of the grading can change a verdict; for programs also their isolation: it decides what they could read."""
     if kind == "code":
         limits = {"timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
         return {**grader_version(kind), **limits, "sandbox_level": sandbox_level}

@@ -1,7 +1,5 @@
 """Generations from elsewhere, read as records: what a row may leave out, and what others call the same thing."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter
@@ -12,7 +10,7 @@ from typing import Any
 
 from evaluation.records import Generation, Problem, RecordError, make_record, read_rows
 
-MATHS = "maths"
+OWN_GOLDS = "maths"
 """In place of a benchmark's name: the rows bring their own gold answers."""
 FIELDS = frozenset(field.name for field in dataclasses.fields(Generation))
 FINISH_REASONS: dict[str | None, str] = {
@@ -34,26 +32,27 @@ _PREFIXES = {"humaneval": "HumanEval/", "humaneval_plus": "HumanEval/", "mbpp_pl
 
 @dataclasses.dataclass(frozen=True)
 class ReadRows:
-    """The generations of a file, and the names of fields that were not looked at."""
+    """The generations of a file by their lines, and the names of fields that were not looked at."""
 
-    generations: list[Generation]
+    generations: dict[int, Generation]
     ignored: tuple[str, ...]
 
 
 def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> ReadRows:
     """The rows of a file: complete records, or what of them is known.
 
-    A row needs `problem_id` and `completion`; or, as evalplus writes it, `task_id` with `solution` (a whole program) or `completion` (what
-    goes on with the beginning that the benchmark gives). Rows of a problem without a `sample` are its samples in their order. Fields that
-    a generation does not have are left out.
+    A row needs `problem_id` and `completion`; or, as evalplus writes it, `task_id` with `solution` (a whole program) or
+    `completion` (what goes on with the beginning that the benchmark gives). Rows of a problem without a `sample` are
+    its samples in their order. Fields that a generation does not have are left out.
 
     Args:
         problems: the benchmark's, by id; they have the beginnings.
 
     Raises:
-        RecordError: with the line, for a row that is none of these, or of another benchmark; and for a file without any.
+        RecordError: for a row that is none of these or of another benchmark (its line is named), and a file without
+            any.
     """
-    generations: list[Generation] = []
+    generations: dict[int, Generation] = {}
     ignored: set[str] = set()
     counts: Counter[str] = Counter()
     for number, row in read_rows(path):
@@ -65,7 +64,7 @@ def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> Rea
         named["finish_reason"] = _finish_reason(named.get("finish_reason"), where)
         unsaid = {"sample": counts[problem_id], "prompt": "", "prompt_tokens": 0, "completion_tokens": 0, "seed": None}
         known = {name: value for name, value in named.items() if name in FIELDS}
-        generations.append(make_record(unsaid | known, Generation, where))
+        generations[number] = make_record(unsaid | known, Generation, where)
         counts[problem_id] += 1
         ignored |= named.keys() - FIELDS
     if not generations:
@@ -79,10 +78,10 @@ def read_own_golds(path: Path) -> tuple[ReadRows, dict[str, Problem]]:
     for number, row in read_rows(path):
         where = f"{path}:{number}"
         name, gold = _id(row.get("problem_id"), where), _gold(row.get("gold"), where)
-        known = problems.setdefault(name, Problem(name, MATHS, "maths", "", gold))
+        known = problems.setdefault(name, Problem(name, OWN_GOLDS, "maths", "", gold))
         if known.gold != gold:
             raise RecordError(f"{where}: the gold answer of {name} is {gold!r} here and {known.gold!r} before")
-    read = read_any(MATHS, path, problems)
+    read = read_any(OWN_GOLDS, path, problems)
     return dataclasses.replace(read, ignored=tuple(name for name in read.ignored if name != "gold")), problems
 
 
@@ -91,18 +90,16 @@ def _named(benchmark: str, row: Mapping[str, Any], problems: Mapping[str, Proble
     if {"problem_id", "completion"} <= row.keys():
         return {**row, "problem_id": _id(row["problem_id"], where)}
     if "task_id" not in row or not {"solution", "completion"} & row.keys():
-        raise RecordError(
-            f"{where}: a row needs problem_id and completion, or task_id with solution or completion; this one has {', '.join(sorted(row))}"
-        )
+        needed = "a row needs problem_id and completion, or task_id with solution or completion"
+        raise RecordError(f"{where}: {needed}; this one has {', '.join(sorted(row))}")
     name = _benchmarks_id(benchmark, _id(row["task_id"], where))
     rest = {key: value for key, value in row.items() if key not in ("task_id", "solution", "completion", "prompt")}
     if "solution" in row:
         return {**rest, "problem_id": name, "completion": row["solution"]}
     beginning = problems[name].meta.get("completion") if name in problems else None
     if name in problems and not isinstance(beginning, str):
-        raise RecordError(
-            f"{where}: {benchmark} {name} has no beginning that a completion could go on with; name it problem_id instead"
-        )
+        missing = f"{benchmark} {name} has no beginning that a completion could go on with"
+        raise RecordError(f"{where}: {missing}; name it problem_id instead")
     return {**rest, "problem_id": name, "completion": row["completion"], "prompt": beginning or ""}
 
 
@@ -114,7 +111,8 @@ def _id(value: Any, where: str) -> str:
 
 
 def _benchmarks_id(benchmark: str, task_id: str) -> str:
-    """evalplus' id of a task as the benchmark has it: plain MBPP's are the numbers without a prefix; others' may lack theirs."""
+    """evalplus' id of a task as the benchmark has it: plain MBPP's are the numbers without a prefix; others' may lack
+    theirs."""
     if benchmark in ("mbpp", "mbpp_sanitized"):
         return task_id.removeprefix("Mbpp/")
     return _PREFIXES[benchmark] + task_id if benchmark in _PREFIXES and task_id.isdecimal() else task_id

@@ -1,15 +1,20 @@
-"""Grades the generations of one checkpoint: `scores.jsonl` with a verdict on each, `metrics.json` with a number for each benchmark."""
+"""Grades the generations of one checkpoint: `scores.jsonl` and, with a number for each benchmark, `metrics.json`."""
 
-from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.graders.extraction import continue_prompt, whole_program
-from evaluation.grading import Graded, Grader
-from evaluation.records import Generation, Problem, RecordError, Score, read_records, read_rows, write_jsonl
+from evaluation.grading import Grader
+from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
+from stages.data.documents import problems_path
+from stages.grading.grade import (
+    Problems,
+    check_grader_errors,
+    check_isolation,
+    check_samples,
+    grade,
+    make_scores,
+    read_generations,
+)
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import read_json, write_json
 from stages.score.metrics import benchmark_metrics
@@ -21,11 +26,12 @@ def run(ctx: Context[ScoreSettings]) -> Result:
     settings = ctx.settings
     folder = ctx.inputs["generations"]
     try:
-        generations = read_generations(folder / "generations.jsonl")
+        lines = read_generations(folder / "generations.jsonl")
+        generations = list(lines.values())
         protocols: dict[str, dict[str, Any]] = read_json(folder / "summary.json")["protocol"]
         names = list(dict.fromkeys(generation.benchmark for generation in generations))
-        problems = {name: _problems(ctx.inputs["data"] / "benchmarks" / f"{name}.jsonl") for name in names}
-        check_complete(folder / "generations.jsonl", generations, problems, protocols)
+        problems = {name: _problems(problems_path(ctx.inputs["data"], name)) for name in names}
+        check_complete(folder / "generations.jsonl", lines, problems, protocols)
     except (RecordError, OSError, KeyError, ValueError) as error:
         raise StageError(
             f"the generations cannot be scored: {_text(error)}", "Run the generate stage of this checkpoint again."
@@ -66,46 +72,10 @@ def run(ctx: Context[ScoreSettings]) -> Result:
     )
 
 
-def read_generations(path: Path) -> list[Generation]:
-    """All generations; `RecordError` for a line that is none, and for a file without any."""
-    generations = read_records(path, Generation)
-    if not generations:
-        raise RecordError(f"{path}: no generations")
-    return generations
-
-
-def check_samples(
-    path: str | Path, generations: Sequence[Generation], problems: dict[str, dict[str, Problem]]
-) -> dict[str, dict[str, int]]:
-    """Number of samples of each problem of each benchmark.
-
-    Raises `RecordError`, with the line, for a sample that occurs twice and for an unknown problem; and for unequal numbers of samples.
-    """
-    lines = [number for number, _ in read_rows(path)]
-    seen: set[tuple[str, str, int]] = set()
-    counts: dict[str, dict[str, int]] = {name: {} for name in problems}
-    for line, generation in zip(lines, generations, strict=True):
-        if generation.problem_id not in problems[generation.benchmark]:
-            raise RecordError(f"{path}:{line}: {generation.benchmark} has no problem {generation.problem_id!r}")
-        key = generation.benchmark, generation.problem_id, generation.sample
-        if key in seen:
-            raise RecordError(f"{path}:{line}: sample {generation.sample} of {generation.problem_id} occurs twice")
-        seen.add(key)
-        counts[generation.benchmark][generation.problem_id] = (
-            counts[generation.benchmark].get(generation.problem_id, 0) + 1
-        )
-    for name, samples in counts.items():
-        most = max(samples.values())
-        for problem_id, count in samples.items():
-            if count != most:
-                raise RecordError(f"{path}: {name} {problem_id} has {count} samples, others have {most}")
-    return counts
-
-
 def check_complete(
     path: Path,
-    generations: Sequence[Generation],
-    problems: dict[str, dict[str, Problem]],
+    generations: dict[int, Generation],
+    problems: Problems,
     protocols: dict[str, dict[str, Any]],
 ) -> None:
     """`RecordError` unless every problem that the protocols promise has all its samples."""
@@ -115,8 +85,8 @@ def check_complete(
             f"{path}: generations of {sorted(counts)}, but the summary's protocols are of {sorted(protocols)}"
         )
     for name, protocol in protocols.items():
-        wanted = list(problems[name])[: protocol["problems"]]
-        missing = [problem_id for problem_id in wanted if problem_id not in counts[name]]
+        promised = list(problems[name])[: protocol["problems"]]
+        missing = [problem_id for problem_id in promised if problem_id not in counts[name]]
         if missing or len(counts[name]) != protocol["problems"]:
             shown = f", {missing[0]} is missing" if missing else ""
             raise RecordError(
@@ -125,70 +95,6 @@ def check_complete(
         samples = next(iter(counts[name].values()))
         if samples != protocol["samples"]:
             raise RecordError(f"{path}: {name}: {samples} samples a problem, the protocol says {protocol['samples']}")
-
-
-def grade(
-    grader: Grader,
-    generations: Sequence[Generation],
-    problems: dict[str, dict[str, Problem]],
-    on_done: Callable[[int], None] | None = None,
-) -> list[Graded]:
-    """Verdicts in the order of the generations."""
-    items = [
-        (problem := problems[g.benchmark][g.problem_id], _answer(problem, g), g.finish_reason) for g in generations
-    ]
-    return grader.grade(items, on_done)
-
-
-def _answer(problem: Problem, generation: Generation) -> str:
-    """What is graded: the completion, with what the prompt began where the model went on with it."""
-    if generation.prompt and generation.prompt == problem.meta.get("completion"):
-        return whole_program(generation.prompt, generation.completion)
-    return continue_prompt(generation.prompt, generation.completion)
-
-
-def make_scores(
-    generations: Sequence[Generation], graded: Sequence[Graded], problems: dict[str, dict[str, Problem]]
-) -> list[Score]:
-    """One score for each generation, in the same order."""
-    return [
-        Score(
-            g.benchmark,
-            g.problem_id,
-            g.sample,
-            r.verdict,
-            r.extracted,
-            problems[g.benchmark][g.problem_id].gold,
-            r.detail,
-        )
-        for g, r in zip(generations, graded, strict=True)
-    ]
-
-
-def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings) -> None:
-    """`StageError` where the grader itself failed on more than the allowed share of any benchmark."""
-    totals = Counter(score.benchmark for score in scores)
-    failed: dict[str, list[Score]] = {}
-    for score in scores:
-        if score.verdict == "grader_error":
-            failed.setdefault(score.benchmark, []).append(score)
-    for name, errors in failed.items():
-        if len(errors) > settings.max_grader_error_share * totals[name]:
-            raise StageError(
-                f"the grader failed on {len(errors)} of {totals[name]} generations of {name}; "
-                f"the first: {errors[0].problem_id}: {errors[0].detail}",
-                "Mend what the message names; score.max_grader_error_share is the share that may fail.",
-            )
-
-
-def check_isolation(grader: Grader, settings: ScoreSettings) -> None:
-    """Start the sandbox. `StageError` where the machine offers less isolation than the settings ask."""
-    level = grader.start_sandbox()
-    if settings.require_sandbox == "namespaces" and level != "namespaces":
-        raise StageError(
-            f"programs could only be run at isolation level {level}: this machine does not let users make namespaces",
-            "Score on another machine, allow user namespaces, or set score.require_sandbox: rlimits if you trust the model.",
-        )
 
 
 def _problems(path: Path) -> dict[str, Problem]:

@@ -1,7 +1,5 @@
 """Settings of the score stage: how long an answer or a program may take, and how many the grader itself may fail on."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from stages.harness.settings import StageSettings, execution, identity

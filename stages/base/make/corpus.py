@@ -1,7 +1,5 @@
 """What a made model reads, as documents of segments, of which some carry the loss."""
 
-from __future__ import annotations
-
 import dataclasses
 import random
 from collections.abc import Iterator
@@ -34,7 +32,8 @@ def text_of(document: Document) -> str:
 
 
 def word_problem_documents(n: int, seed: int) -> list[Document]:
-    """`n` documents of arithmetic, plain-text worked problems, programs and one-step chats; only the train split's computations.
+    """`n` documents of arithmetic, plain-text worked problems, programs and one-step chats; only the train split's
+    computations.
 
     The model thus learns to calculate and to copy, but sees no worked solution in the chat format: that is left to SFT.
     """

@@ -1,7 +1,5 @@
 """A plain pretraining loop: one document per row, no packing (packed windows made copying fail to emerge)."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Sequence
 
@@ -70,7 +68,7 @@ def tokenize(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast, 
 
 
 def collate(rows: Sequence[Row], pad: int, device: str) -> tuple[Tensor, Tensor]:
-    """Right-padded ids and labels, both [rows, longest]. Under causal attention right padding is never seen: no mask is needed."""
+    """Right-padded ids and labels, both [rows, longest]. Causal attention never sees the padding: no mask is needed."""
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows], device=device)
     labels = torch.tensor([labels + [IGNORE] * (longest - len(labels)) for _, labels in rows], device=device)
@@ -78,7 +76,7 @@ def collate(rows: Sequence[Row], pad: int, device: str) -> tuple[Tensor, Tensor]
 
 
 def schedule(step: int, settings: BaseSettings) -> float:
-    """Factor on the peak learning rates: linear warm-up, 1 until 70 % of the steps, then linear to 0.05. `step` counts from 0."""
+    """Factor on the peak rates: linear warm-up, 1 until 70 % of the steps, then linear to 0.05. Steps count from 0."""
     decay_from = 0.7 * settings.steps
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
@@ -88,7 +86,7 @@ def schedule(step: int, settings: BaseSettings) -> float:
 
 
 def train(model: Qwen3ForCausalLM, rows: Sequence[Row], ctx: Context[BaseSettings]) -> tuple[float, float]:
-    """Train in place for `settings.steps` steps. Returns the mean loss of the first and of the last ten steps, in nats per token."""
+    """Train in place. Returns the mean loss of the first and of the last ten steps, in nats per token."""
     settings = ctx.settings
     optimizers = _optimizers(model, settings)
     model.train()
@@ -146,7 +144,7 @@ def _optimizers(model: Qwen3ForCausalLM, settings: BaseSettings) -> list[tuple[t
 
 
 def _batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
-    """Endless batches in a new random order each pass; rows are sorted by length among `POOL` batches, which saves padding."""
+    """Endless batches in a new random order each pass; rows are sorted by length among `POOL` of them: less padding."""
     rng = random.Random(seed)
     order: list[int] = []
     while True:

@@ -1,7 +1,5 @@
 """A small byte-level BPE tokenizer with a ChatML template, trained on a corpus."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,9 +23,10 @@ CHAT_TEMPLATE = """\
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """Train byte-level BPE on `texts`.
 
-    A number keeps its leading space and stands alone before merging, so that frequent small numbers become single tokens. The marks
-    of thinking and of code are ordinary added tokens: a completion decoded without special tokens must keep them, and a fence of ten
-    single characters is more than a small model can be trusted to close.
+    A number keeps its leading space and stands alone before merging, so that frequent small numbers become single
+    tokens. The marks
+    of thinking and of code are ordinary added tokens: a completion decoded without special tokens must keep them, and a
+    fence of ten single characters is more than a small model can be trusted to close.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

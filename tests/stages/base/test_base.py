@@ -1,4 +1,5 @@
-"""The base stage as a program: a made model is complete, reproducible and proven; a given one is checked and not mended in silence."""
+"""The base stage as a program: a made model is complete, reproducible and proven; a given one is checked and not mended
+in silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What of the training rows is a benchmark's problem: compared by what is asked, whatever instruction stands around it."""
+"""What of the training rows is a benchmark's problem: compared by what is asked, whatever instruction stands around
+it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from evaluation.benchmarks import get, names
 from evaluation.benchmarks.prompts import choice_prompt, maths_prompt
 from evaluation.loading import load
 from evaluation.records import Problem, read_records
-from stages.data.overlap import Hit, Reported
+from stages.data.overlap import Hit, ReportedQuestions
 from stages.data.questions import question, spoken
 from tests.evaluation.conftest import benchmark_data  # noqa: F401
 from tests.stages.data.test_data import jsonl, made, refused
@@ -20,7 +21,9 @@ from tests.stages.data.test_data import jsonl, made, refused
 
 def find(training: dict[str, str], benchmark: str, problems: list[str], ngram: int | None = 13) -> list[Hit]:
     questions = {str(number): question(prompt) for number, prompt in enumerate(problems)}
-    return Reported({benchmark: questions}, ngram).find({name: question(prompt) for name, prompt in training.items()})
+    return ReportedQuestions({benchmark: questions}, ngram).find(
+        {name: question(prompt) for name, prompt in training.items()}
+    )
 
 
 def test_a_short_problem_is_found_with_and_without_the_instruction() -> None:
@@ -28,7 +31,10 @@ def test_a_short_problem_is_found_with_and_without_the_instruction() -> None:
     training = {
         "bare": "compute $\\sin 60^{\\circ}$",
         "told": maths_prompt("Compute $\\sin 60^\\circ$."),
-        "half": "Compute $\\sin 60^\\circ$.\nPlease reason step by step, and put the correct answer within \\boxed{} at last.",
+        "half": (
+            "Compute $\\sin 60^\\circ$.\n"
+            "Please reason step by step, and put the correct answer within \\boxed{} at last."
+        ),
         "other": "Compute $\\cos 60^\\circ$.",
         "less": "Compute $2 - 3$.",
     }
@@ -93,7 +99,8 @@ def test_a_multiple_choice_question_keeps_its_options() -> None:
 
 @pytest.mark.parametrize("name", [name for name in names() if get(name).kind != "choice"])
 def test_every_task_of_ours_is_asked_without_its_instruction(name: str, benchmark_data: Path) -> None:  # noqa: F811
-    """A new way of asking has to be made known to `stages.data.questions`: its last words would else end every question."""
+    """A new way of asking has to be made known to `stages.data.questions`: its last words would else end every
+    question."""
     problems = load(get(name), "test", benchmark_data, limit=None if get(name).generate is None else 100)
     questions = [question(problem.prompt) for problem in problems]
     ends = [asked[-6:] for asked in questions]

@@ -10,8 +10,10 @@ import pytest
 from evaluation.benchmarks import Benchmark, Source, get
 from evaluation.loading import load
 from evaluation.records import Problem, read_records
+from pipeline.plan.code import code_of
 from stages.data.reading import load_task
-from stages.data.settings import DataSettings
+from stages.data.settings import Columns, DataSettings, SourceSettings
+from stages.data.stage import STAGE
 from tests.evaluation.conftest import benchmark_data  # noqa: F401
 from tests.stages.data.test_data import jsonl, made, refused
 from tests.tiny import open_stage, write_spec
@@ -56,7 +58,8 @@ def test_a_drawn_row_keeps_its_number(tmp_path: Path, hundred: str) -> None:
 def test_tables_and_streams_are_drawn_from_by_the_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """The hub's dataset is the real `datasets.load_dataset`, streamed from a folder laid out like a repository of the hub."""
+    """The hub's dataset is the real `datasets.load_dataset`, streamed from a folder laid out like a repository of the
+    hub."""
     import datasets
 
     rows = [{"question": f"What is {i} + 0?", "result": i} for i in range(100)]
@@ -165,7 +168,8 @@ def test_the_files_of_mbpp_are_rl_sources(
     columns: dict[str, str],
     count: int,
 ) -> None:
-    """Tests and reference programs are those that the benchmark of the same problems has, so they are graded as these are."""
+    """Tests and reference programs are those that the benchmark of the same problems has, so they are graded as these
+    are."""
     output = made(tmp_path, rl=[{"file": str(benchmark_data / "mbpp" / file), "columns": columns}])
     problems = read_records(output / "rl.jsonl", Problem)
     assert len(problems) == count
@@ -179,3 +183,11 @@ def test_training_on_the_file_of_mbpp_leaves_its_test_problems_out(tmp_path: Pat
     rows = {int(problem.id.rpartition(":")[2]) for problem in read_records(output / "rl.jsonl", Problem)}
     assert not rows & set(range(11, 511)), "the lines of the file are its task ids"
     assert len(rows) > 400
+
+
+def test_verified_demonstrations_put_the_graders_worker_into_the_key() -> None:
+    """It runs as a program of its own, so no import leads to it."""
+    plain = DataSettings(sft=[SourceSettings(file="a.jsonl", columns=Columns(answer="a"))])
+    verified = DataSettings(sft=[SourceSettings(file="a.jsonl", columns=Columns(answer="a"), verified=True)])
+    worker = "evaluation/graders/maths_worker.py"
+    assert (worker in code_of(STAGE, plain), worker in code_of(STAGE, verified)) == (False, True)

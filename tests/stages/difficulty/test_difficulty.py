@@ -1,4 +1,5 @@
-"""The difficulty stage: prompts by their pass rate, and the gate before RL. The grader is real, the samples are written by hand."""
+"""The difficulty stage: prompts by their pass rate, and the gate before RL. The grader is real, the samples are written
+by hand."""
 
 import dataclasses
 import json

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
-from stages.generate.own_sampling import with_models_sampling
+from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import protocol, read_problems, sample_seed
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.harness.context import StageError
@@ -219,17 +219,17 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
     )
     settings = GenerateSettings.model_validate({"benchmarks": [asks, not_asks]})
     (tmp_path / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "top_p": 0.95}')
-    first, second = with_models_sampling(settings, tmp_path).benchmarks
+    first, second = with_generation_config(settings, tmp_path).benchmarks
     assert (first.temperature, first.top_p, first.top_k) == (0.6, 0.95, 50)
     assert (second.temperature, second.top_p, second.top_k) == (0.0, 1.0, 0)
     (tmp_path / "generation_config.json").write_text(
         '{"temperature": 0.6}'
     )  # not sampled: greedy, whatever else it says
-    assert with_models_sampling(settings, tmp_path).benchmarks[0].temperature == 0
+    assert with_generation_config(settings, tmp_path).benchmarks[0].temperature == 0
     (tmp_path / "generation_config.json").write_text(
         '{"repetition_penalty": 1.05, "no_repeat_ngram_size": 0, "min_p": 0.1, "top_p": null}'
     )
-    greedy = with_models_sampling(settings, tmp_path).benchmarks[0]
+    greedy = with_generation_config(settings, tmp_path).benchmarks[0]
     assert (greedy.temperature, greedy.repetition_penalty, greedy.min_p) == (
         0.0,
         1.05,
@@ -238,7 +238,7 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
     (tmp_path / "generation_config.json").write_text(
         '{"do_sample": true, "repetition_penalty": 1.05, "min_p": 0.1, "top_k": 20}'
     )
-    drawn = with_models_sampling(settings, tmp_path).benchmarks[0]
+    drawn = with_generation_config(settings, tmp_path).benchmarks[0]
     assert (drawn.repetition_penalty, drawn.min_p, drawn.top_k) == (1.05, 0.1, 20)
     for name, value in (("repetition_penalty", 1.05), ("min_p", 0.1)):
         assert protocol(settings, drawn, 1, "", "", 256, "1")[name] == value
@@ -255,8 +255,8 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
     ):
         (tmp_path / "generation_config.json").write_text(declared)
         with pytest.raises(StageError, match=message):
-            with_models_sampling(several, tmp_path)
+            with_generation_config(several, tmp_path)
     with pytest.raises(StageError, match="cannot be read"):
-        with_models_sampling(settings, tmp_path / "nothing")
+        with_generation_config(settings, tmp_path / "nothing")
     with pytest.raises(ValueError, match="leave out temperature"):
         BenchmarkSettings.model_validate({**asks, "temperature": 0.6})

@@ -1,6 +1,4 @@
-"""A checkpoint's own way of sampling, from its generation_config.json, for benchmarks that ask for it."""
-
-from __future__ import annotations
+"""How a checkpoint is meant to be sampled, by its generation_config.json, for benchmarks that ask for it."""
 
 import json
 from pathlib import Path
@@ -8,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from stages.generate.settings import BenchmarkSettings, GenerateSettings
+from stages.generate.settings import DRAW, BenchmarkSettings, GenerateSettings
 from stages.harness.context import StageError
 
 NOT_SAMPLED = {"temperature": 0.0}
@@ -41,24 +39,22 @@ REFUSED: dict[str, Any] = {
     "typical_p": 1.0,
     "watermarking_config": None,
 }
-"""Entries that change which tokens come, and that not every engine here can do; with the values that switch them off."""
+"""Entries that change which tokens come, and that not every engine here can do, with the values that turn them off."""
 
 
-def with_models_sampling(settings: GenerateSettings, folder: Path) -> GenerateSettings:
+def with_generation_config(settings: GenerateSettings, folder: Path) -> GenerateSettings:
     """The settings, with what generation_config.json says in the benchmarks that ask for it.
 
     Raises:
-        StageError: it has no such file, the file asks for what cannot be done here or for impossible values, or for several greedy samples.
+        StageError: it has no such file, the file asks for what cannot be done here, for impossible values, or for
+            several greedy samples.
     """
     if not any(benchmark.from_generation_config for benchmark in settings.benchmarks):
         return settings
     path = folder / "generation_config.json"
-    found = _declared(path)
-    return settings.model_copy(
-        update={
-            "benchmarks": [_sampled_so(b, found, path) if b.from_generation_config else b for b in settings.benchmarks]
-        }
-    )
+    sampling = _declared(path)
+    benchmarks = [_sampled_so(b, sampling, path) if b.from_generation_config else b for b in settings.benchmarks]
+    return settings.model_copy(update={"benchmarks": benchmarks})
 
 
 def _declared(path: Path) -> dict[str, Any]:
@@ -70,30 +66,23 @@ def _declared(path: Path) -> dict[str, Any]:
         raise StageError(f"{path}: cannot be read: {error}", fix) from error
     if not isinstance(declared, dict):
         raise StageError(f"{path}: not a JSON object", fix)
-    said = {name: value for name, value in declared.items() if value is not None}
-    refused = [
-        f"{name}: {said[name]}" for name, off in REFUSED.items() if name in said and said[name] not in (off, [], {})
-    ]
+    given = {name: value for name, value in declared.items() if value is not None}
+    refused = [f"{name}: {given[name]}" for name, off in REFUSED.items() if given.get(name, off) not in (off, [], {})]
     if refused:
         raise StageError(f"{path}: asks for {', '.join(refused)}, which not every engine here can do", fix)
-    penalty = {"repetition_penalty": said["repetition_penalty"]} if "repetition_penalty" in said else {}
-    if not said.get("do_sample", False):
-        return NOT_SAMPLED | penalty
-    return (
-        LIBRARY_DEFAULTS
-        | {name: said[name] for name in ("temperature", "top_p", "top_k", "min_p") if name in said}
-        | penalty
-    )
+    if not given.get("do_sample", False):
+        return NOT_SAMPLED | {name: given[name] for name in ("repetition_penalty",) if name in given}
+    return LIBRARY_DEFAULTS | {name: given[name] for name in DRAW if name in given}
 
 
-def _sampled_so(benchmark: BenchmarkSettings, found: dict[str, Any], path: Path) -> BenchmarkSettings:
-    if found["temperature"] == 0 and benchmark.samples > 1:
-        raise StageError(
-            f"{benchmark.name}: {benchmark.samples} samples, and generation_config.json decodes greedily: all would be the same",
-            "Ask for one sample, or say how to sample.",
-        )
+def _sampled_so(benchmark: BenchmarkSettings, sampling: dict[str, Any], path: Path) -> BenchmarkSettings:
+    if sampling["temperature"] == 0 and benchmark.samples > 1:
+        greedy = f"{benchmark.samples} samples, and generation_config.json decodes greedily: all would be the same"
+        raise StageError(f"{benchmark.name}: {greedy}", "Ask for one sample, or say how to sample.")
     try:  # checked as if it stood in the config, where it may not stand beside `from_generation_config`
-        checked = BenchmarkSettings.model_validate({**benchmark.model_dump(), **found, "from_generation_config": False})
+        checked = BenchmarkSettings.model_validate(
+            {**benchmark.model_dump(), **sampling, "from_generation_config": False}
+        )
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))

@@ -1,0 +1,1 @@
+"""Reading and grading generations: what scoring and difficulty have in common."""
