@@ -1,7 +1,5 @@
 """Two measurements of the same problems compared: the difference, its interval, and whether there is one at all."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence

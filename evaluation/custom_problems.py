@@ -1,7 +1,5 @@
 """Custom problems: a benchmark from a user's local file, which no module of this package defines."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reading the problems of a benchmark: from a file below a data folder, from the hub, or made from a seed."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

@@ -4,8 +4,6 @@ They are the contract between loading, sampling and grading, and between this pa
 nothing else of the package is imported here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import json

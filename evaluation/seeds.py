@@ -4,8 +4,6 @@ The run is the unit here: its own interval over problems says how well that run 
 would differ. Standard library only.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Whether two measurements of the same problems differ. Standard library only; each function states its formula."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which samples of a problem give the same answer, for maj@k: the grader's equality decides, not the text."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Sequence

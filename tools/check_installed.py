@@ -4,8 +4,6 @@ imports that matter.
 Used by tools/setup.sh; needs nothing but the standard library. Exit 0 when all is well, 1 with one line per problem.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -8,8 +8,6 @@ line per difference when a pin contradicts another, a needed package is missing,
 metadata; nothing is installed. The CPU list needs an index or a file with torch's CPU build (requirements/README.md).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,7 +1,5 @@
 """Benchmarks, each loaded by its name. Importing this package imports none of them."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Iterable
 from functools import cache

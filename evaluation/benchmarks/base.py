@@ -3,8 +3,6 @@
 One object serves evaluation and RL reward: the same prompt, gold answer and grader (chosen by `Problem.kind`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ No stage key holds this file, so nothing here may change a result: prompts, sour
 the modules, and a key holds the modules of the benchmarks that its stage uses.
 """
 
-from __future__ import annotations
-
 from types import MappingProxyType
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ R-Bench-T (arXiv:2505.02018) is complete. Of SuperGPQA those questions are taken
 the same ones everywhere, whatever the order of the rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from string import ascii_uppercase

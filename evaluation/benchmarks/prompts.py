@@ -1,7 +1,5 @@
 """What the user message says around a problem, for each kind of benchmark."""
 
-from __future__ import annotations
-
 from string import ascii_uppercase
 
 

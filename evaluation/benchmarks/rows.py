@@ -1,7 +1,5 @@
 """What the parsers of real data sets share: strict reading of a row's fields, and checks of the whole set."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

@@ -3,8 +3,6 @@
 Which one runs is the caller's choice and never changes silently: an engine that cannot run raises `EngineUnavailable`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

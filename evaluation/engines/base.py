@@ -5,8 +5,6 @@ what is drawn. (The arithmetic of a batch still depends on its shape in the last
 only where two are nearly tied.)
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """How a problem's prompt becomes the tokens that a model is asked with: the same for evaluation and for RL."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One engine in a process of its own that samples for its parent (see evaluation/harness/replicas.py)."""
 
-from __future__ import annotations
-
 import sys
 from multiprocessing.connection import Connection
 

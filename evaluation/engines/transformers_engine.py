@@ -1,7 +1,5 @@
 """Plain `transformers` generation as an `Engine`: slower than vLLM on large models, runs wherever torch runs."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import math

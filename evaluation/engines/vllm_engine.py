@@ -1,7 +1,5 @@
 """vLLM as an `Engine`: all requests are submitted at once, and each sample is handed over when it is finished."""
 
-from __future__ import annotations
-
 import gc
 import importlib.util
 from collections.abc import Sequence

@@ -11,8 +11,6 @@ backend that this file works around (on a GPU none of them applies):
 - Chunked prefill with a seed per request raises "CPU Generator does not use offset".
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Child processes that do not outlive their parent, and parents that do not wait in vain."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

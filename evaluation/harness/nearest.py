@@ -1,7 +1,5 @@
 """The nearest of the names there are, for errors about a name that is none of them."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ does not depend on which replica samples it. Requests are dealt out in turn: cal
 replica gets as many long ones as the others.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import subprocess

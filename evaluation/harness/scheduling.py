@@ -1,7 +1,5 @@
 """Scheduling of tasks on a pool of threads, the longest first, so that no core is left waiting for a long last one."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import threading

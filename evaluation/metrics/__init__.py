@@ -1,7 +1,5 @@
 """The metrics as a module of Hugging Face `evaluate` that is part of the package, so that loading one asks no hub."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import ModuleType

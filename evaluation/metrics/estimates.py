@@ -5,8 +5,6 @@ not the sample, as the draw. Nothing else of this package is imported: `evaluate
 metrics to where the package is not installed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter

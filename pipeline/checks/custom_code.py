@@ -1,8 +1,6 @@
 """Custom rewards and weighting methods, looked at before anything runs: does the file define what the config names, and
 does it take its options? The files are parsed, never run: importing them takes torch."""
 
-from __future__ import annotations
-
 import ast
 import copy
 import inspect

@@ -4,8 +4,6 @@ Settings check themselves (pipeline/config/schema.py, stages/*/settings.py). Her
 or two sections at once; what a stage needs stands in its declaration (stages/*/stage.py).
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Batches, lengths and memory that cannot be, found before anything is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pipeline.config.schema import PipelineConfig

@@ -3,8 +3,6 @@
 A plan answers in a second, so it checks names only, by the sources of what is installed. A run checks everything.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import functools

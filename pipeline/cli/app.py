@@ -1,7 +1,5 @@
 """The `vcore` command. Parses arguments, prints results; the work is elsewhere."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable
 from typing import Annotated, NoReturn

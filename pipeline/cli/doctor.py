@@ -3,8 +3,6 @@
 It imports nothing that computes; whether such a library can be imported is tried in a process of its own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.metadata
 import os

@@ -1,7 +1,5 @@
 """`vcore plan CONFIG --estimate`: does it fit on the GPU?"""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`vcore eval`: a checkpoint evaluated without a pipeline's config, which is made of the arguments."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """`vcore push` and `vcore reproduce`: a result on its way out, and back."""
 
-from __future__ import annotations
-
 import shlex
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Commands of `vcore` about one run: `run` and `plan`, and about those that were: `runs` and `show`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

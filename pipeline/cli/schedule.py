@@ -1,7 +1,5 @@
 """`vcore serve` and `vcore deploy`: a pipeline on a schedule."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`vcore score` and `vcore compare`: generations and scores from anywhere. They need no pipeline."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """`vcore store`: what the store holds and whether it is whole; taking artifacts out, adopting and removing them."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reading a pipeline's YAML: `extends`, `--set` overrides, and the line every value came from."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 A stage's key is the sha256 of the canonical JSON of everything its result depends on. What has no stable form raises.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The errors a user sees, and the exit codes they end in. Anything else is a bug; `--debug` shows its traceback."""
 
-from __future__ import annotations
-
 import errno
 from pathlib import Path
 

@@ -4,8 +4,6 @@ The holder writes into the file who it is, for those who wait. A process that in
 lock as well.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -5,8 +5,6 @@ when it is killed. What they do keep is their environment. So each stage is star
 that bears it, or descends from a process that does, belongs to the stage.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,8 +1,6 @@
 """Stopping on Ctrl-C and SIGTERM. The handler raises `KeyboardInterrupt`, and remembers: a library may swallow an
 exception that comes out of nowhere, or turn it into one of its own."""
 
-from __future__ import annotations
-
 import signal
 from types import FrameType
 

@@ -6,8 +6,6 @@ data sheets (pipeline/estimate/time.py). Not counted: the CUDA context and the a
 trainer and for vLLM each, and temporary buffers of single kernels.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -3,8 +3,6 @@
 The model is built without storage, on torch's meta device, so both are counted exactly.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

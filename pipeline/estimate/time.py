@@ -1,8 +1,6 @@
 """How long SFT, RL and sampling take on common GPUs: arithmetic on data sheets and assumed shares of them, not
 measured."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 Whatever starts it, a stage program reads the same spec, works in the same folders, and saves its state at SIGTERM.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The environment of a stage's process."""
 
-from __future__ import annotations
-
 import os
 import socket
 

@@ -5,8 +5,6 @@ that a GPU is free exactly when the last process that may still use it has ended
 no clean-up is involved.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

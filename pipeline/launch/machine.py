@@ -1,7 +1,5 @@
 """What this machine is, found without importing torch."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

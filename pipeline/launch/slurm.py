@@ -9,8 +9,6 @@ that it can be ended before its stage is given up or started again: two jobs in 
 state.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -4,8 +4,6 @@ A key holds what computes. What only carries a stage (its process, progress, err
 texts that people read) is in files that no key holds: see `computes`. docs/keys.md says the same in a reader's words.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib.metadata

@@ -1,8 +1,6 @@
 """The one decision of a pipeline: what becomes of a stage whose inputs exist. The plan shows it, the executor follows
 it."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

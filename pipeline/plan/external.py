@@ -1,8 +1,6 @@
 """What a pipeline reads from outside the store, as entries of the key: the sha256 of a file or folder, or the commit
 that a hub revision stands for today."""
 
-from __future__ import annotations
-
 import os
 
 from pipeline.core.digests import DigestMemo, folder_digest

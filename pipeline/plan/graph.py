@@ -3,8 +3,6 @@
 This is the place to look for what depends on what: one function, read top to bottom.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stage keys: the digest of everything a stage's result depends on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pipeline.config.schema import PipelineConfig

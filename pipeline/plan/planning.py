@@ -3,8 +3,6 @@
 Reads the store; starts nothing; imports no library that computes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, Literal
 

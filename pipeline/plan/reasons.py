@@ -1,7 +1,5 @@
 """Why a stage runs, in words: what differs from what it made before, and where an interrupted attempt goes on."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import json

@@ -1,8 +1,6 @@
 """Talking to the Prefect server beside the stages, without ever waiting for it: a server that hangs or restarts delays
 no stage."""
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import queue

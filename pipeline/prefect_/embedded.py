@@ -5,8 +5,6 @@ how the run ended; it then waits two minutes for one that died, and leaves it be
 Prefect's own application in a session of its own (pipeline/prefect_/server.py), which the kernel ends with the run.
 """
 
-from __future__ import annotations
-
 import sys
 
 from pipeline.prefect_.internals import server_application

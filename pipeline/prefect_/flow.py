@@ -5,8 +5,6 @@ NO_CACHE, and what runs is a process of its own). The same flow is what `vcore r
 schedule, and what a worker runs for `vcore deploy`: a retry, from wherever, continues where the last attempt ended.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from pathlib import Path

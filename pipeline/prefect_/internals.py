@@ -3,8 +3,6 @@
 docs/pins.md says what to do when one of them changes; tests/pipeline/prefect_/test_internals.py notices it.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from typing import Any

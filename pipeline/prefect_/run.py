@@ -4,8 +4,6 @@ The flow itself is in pipeline/prefect_/flow.py. Without PREFECT_API_URL an embe
 HOME/prefect is used (pipeline/prefect_/server.py).
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

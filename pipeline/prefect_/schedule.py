@@ -1,7 +1,5 @@
 """Putting a pipeline on a schedule: served by this process, or deployed to a work pool that a worker serves."""
 
-from __future__ import annotations
-
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 

@@ -1,7 +1,5 @@
 """Prefect servers in processes of their own: an embedded one that records a run, and one with UI for `vcore serve`."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import dataclasses

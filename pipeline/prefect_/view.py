@@ -1,7 +1,5 @@
 """What a run shows in Prefect's UI beside its states: log lines, a bar per stage, the report, and alerts."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

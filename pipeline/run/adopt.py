@@ -5,8 +5,6 @@ The artifact then stands in the store under the key that the stage has now, and 
 from where, and what differed.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable

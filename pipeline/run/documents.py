@@ -1,7 +1,5 @@
 """What is written about a run: its record, `run.json`, and what is read back from an earlier run's report."""
 
-from __future__ import annotations
-
 from pydantic import ConfigDict
 
 from pipeline.store.documents import OutsideInput

@@ -1,7 +1,5 @@
 """Score drift: a run's results against those of the run of the same pipeline before it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.run.documents import MovedScore, RecordedScore, RunRecordDocument, ScoredReport

@@ -1,7 +1,5 @@
 """Making the artifacts of stages: found, fetched, or computed by a process and published. Knows nothing of Prefect."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import sys

@@ -4,8 +4,6 @@ An artifact is named by its key or the beginning of it, by a stage of the latest
 (`RUN:sft`).
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fnmatch

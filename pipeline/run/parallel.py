@@ -1,7 +1,5 @@
 """Running stages beside each other: each begins as soon as what it takes from is there."""
 
-from __future__ import annotations
-
 import contextvars
 import threading
 from collections.abc import Callable, Iterable

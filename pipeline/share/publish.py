@@ -1,7 +1,5 @@
 """A checkpoint as a repository for the hub: the model, a card with its results, and the record to reproduce it from."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

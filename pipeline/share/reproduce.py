@@ -1,7 +1,5 @@
 """Running a recorded result again, from nothing but its record, and saying how it came back."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

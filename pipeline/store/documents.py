@@ -1,7 +1,5 @@
 """What the store writes about artifacts: manifests, the pre-images of their keys, and what a stage made last."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterable
 from pathlib import PurePosixPath

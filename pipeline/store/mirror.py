@@ -8,8 +8,6 @@ times. Each upload has a folder of its own, which its manifest names (`upload`),
 files; the first manifest counts. A manifest that names none is of the layout before this one, with the files beside it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import secrets

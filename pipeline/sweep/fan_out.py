@@ -3,8 +3,6 @@
 A cell that fails does not stop the others. Stopping or killing this process stops every cell, which saves its state.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

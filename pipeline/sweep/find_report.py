@@ -1,7 +1,5 @@
 """Finding the report of a run or a sweep, and making a sweep's from its runs."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

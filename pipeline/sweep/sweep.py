@@ -3,8 +3,6 @@
 settings.py describes the file. Here it is expanded into cells, and these are planned.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

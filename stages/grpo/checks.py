@@ -1,7 +1,5 @@
 """What is checked before the first step: the prompts, the checkpoint, the sandbox, and that the model ends at all."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from typing import Any

@@ -1,8 +1,6 @@
 """The GRPOConfig of a run: the stage's settings under TRL's names, TRL's defaults that change results, and the user's
 further options."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A reward function out of a user's own file, held to what a reward must be: one finite number for each completion."""
 
-from __future__ import annotations
-
 import functools
 import math
 import numbers

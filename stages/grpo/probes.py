@@ -3,8 +3,6 @@
 Loads no model: a byte is a token here.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tomllib
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ TRL has no such option. A step's completions are sampled and graded here beforeh
 then handed to TRL in place of what it would sample: masks, advantages and the comparison with the sampler are its own.
 """
 
-from __future__ import annotations
-
 import random
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 These are the verdict of the evaluation's own grader, the form of the answer, penalties, and functions of a user's own.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What is watched in every step: the grader, dev problems, and that vLLM samples from the weights being trained."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stages.grpo.rewards import Rewards

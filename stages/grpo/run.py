@@ -3,8 +3,6 @@
 What the stage does is in stages/grpo/train.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

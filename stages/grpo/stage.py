@@ -1,7 +1,5 @@
 """The GRPO stage: reinforcement learning from verifiable rewards, from the checkpoint it is given."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -9,8 +9,6 @@ them, and takes each reward's distance from its group's mean as the advantage. W
 - which groups are replaced: resampling.py.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import statistics

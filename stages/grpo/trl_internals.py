@@ -9,8 +9,6 @@ would grade again what it keeps, and `completions/*` and `num_tokens` would coun
 below would go: seconds and rewards are taken around the same methods.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

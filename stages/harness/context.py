@@ -3,8 +3,6 @@
 How a stage is started and ends is in stages/harness/process.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

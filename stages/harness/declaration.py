@@ -5,8 +5,6 @@ is planned, so it imports settings and no library that computes. It is no part o
 a result (libraries, sources, outside inputs) enters the key by its value.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path

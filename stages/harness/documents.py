@@ -4,8 +4,6 @@ The orchestrator writes `spec.json` and starts the stage with its path. The stag
 while it runs, and ends with `error.json` there, or with `record/result.json` in its output folder.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reading and writing JSON files."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -13,8 +13,6 @@ Started by torchrun, each of its processes runs the same program. Only the first
 the error is that of whichever failed first, and torchrun then stops the others.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

@@ -5,8 +5,6 @@
 defined, so nobody can add a setting without deciding which it is.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,8 +1,6 @@
 """Whether a failure is transient, so that another attempt may not meet it: memory that ran out, a host that does not
 answer. The library that raised an error and its words say so, not its name alone."""
 
-from __future__ import annotations
-
 from types import TracebackType
 
 NO_MEMORY = (

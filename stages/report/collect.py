@@ -1,7 +1,5 @@
 """Reads the artifacts of a pipeline into its report, and refuses what is missing, damaged or contradicts itself."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

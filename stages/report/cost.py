@@ -1,7 +1,5 @@
 """What a stage cost: seconds, GPU hours, tokens, by its manifest and its training curve."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """report.json, typed: what the report of a run says. All its forms are rendered from it, so they cannot disagree."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """The figures of a run's report: its results, and the training curves of its stages."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Mapping, Sequence

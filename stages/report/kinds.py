@@ -1,7 +1,5 @@
 """What a report has to know of the kinds of stages, beside what their manifests say."""
 
-from __future__ import annotations
-
 import importlib.util
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Renders the collected report three times: report.json for scripts, report.md for text, report.html for people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from stages.harness.context import Context, Result

@@ -1,7 +1,5 @@
 """Settings of the report stage."""
 
-from __future__ import annotations
-
 from stages.harness.settings import StageSettings, identity
 
 

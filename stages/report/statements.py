@@ -1,7 +1,5 @@
 """The numbers in words: one sentence on which steps made a difference, and the caveats that follow from the data."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from evaluation import benchmarks

@@ -1,7 +1,5 @@
 """A run's results as tables for papers and spreadsheets, made from its report.json, which older runs have as well."""
 
-from __future__ import annotations
-
 from stages.report.documents import BenchmarkResult, Report
 from stages.report.render.tables import booktabs, csv_text, tex
 

@@ -1,7 +1,5 @@
 """What the templates of a run's report show; every number is formatted here, once for both of them."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The SFT stage: demonstrations and a model in, a fine-tuned checkpoint and its training curve out."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a method makes of the same few trajectories at the start, in the middle and at the end of training."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stages.sft.reweighting.base import Method, Window, supervised

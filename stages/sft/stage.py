@@ -1,7 +1,5 @@
 """The SFT stage: supervised fine-tuning with token reweighting."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -6,8 +6,6 @@ So extra evaluations run in the first, weights are applied in `compute_loss`, an
 end of the last `training_step`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cached_property

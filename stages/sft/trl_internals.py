@@ -4,8 +4,6 @@ Each is used here alone, by what relies on it. tests/stages/sft/test_trl_interna
 read where a new version has changed it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Complete checkpoints: loading one to train on, and writing the one that training ends with."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

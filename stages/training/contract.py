@@ -1,7 +1,5 @@
 """The contract between checkpoints: what has to hold in the one that a stage starts from, checked and recorded."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from hashlib import sha256

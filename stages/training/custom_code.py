@@ -1,7 +1,5 @@
 """Code out of a user's own file: a token weighting method or a reward function."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from collections.abc import Callable

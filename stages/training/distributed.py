@@ -1,7 +1,5 @@
 """The processes of a data-parallel run, each of which trains on its share of every batch."""
 
-from __future__ import annotations
-
 import random
 from typing import TypeVar
 

@@ -4,8 +4,6 @@ Each is used here alone. tests/stages/training/test_library_internals.py tries e
 new version has changed it.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The training loop of a stage: to the last step, with progress, the training curve, stop and resume."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

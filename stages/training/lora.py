@@ -1,7 +1,5 @@
 """Low-rank adapters: peft's configuration, and the way back to a complete checkpoint."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

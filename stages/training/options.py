@@ -1,7 +1,5 @@
 """Options of TRL's trainers: those that every stage sets alike, and the check of those that a user adds."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -1,7 +1,5 @@
 """The proof of a training stage: every step was taken, and the saved checkpoint is the model that was trained."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

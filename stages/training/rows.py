@@ -1,7 +1,5 @@
 """The rows that a stage trains on."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Settings that the training stages have in common: the optimizer's, and the adapter's."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from stages.harness.settings import StageSettings, identity

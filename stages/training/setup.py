@@ -1,7 +1,5 @@
 """Torch as every training stage wants it: seeded, deterministic, quiet, on the device that the run asks for."""
 
-from __future__ import annotations
-
 import random
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""A small pipeline for tests of the orchestrator, and what stands for its stages: real store and plan, no stage runs."""
+"""A small pipeline for tests of the orchestrator, and what stands for its stages: real store and plan, no stage
+runs."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ The release files hold them as JSON. The hub's data sets write the same inputs o
 data and never run: expected values always come from the canonical solution.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Callable, Iterable, Mapping

@@ -5,8 +5,6 @@ as MBPP's are: the program never sees an expected value. Five tests make their i
 program is called by the test, and what it is called with becomes the inputs.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """HumanEval+ (Liu et al., 2023, arXiv:2305.01210): HumanEval with about 80 times as many test inputs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ Two sets: the 500 of the test split (task ids 11 to 510), and the 427 that its a
 (sanitized MBPP).
 """
 
-from __future__ import annotations
-
 import ast
 import warnings
 from collections.abc import Container, Iterable, Mapping

@@ -4,8 +4,6 @@ The release's JSON has no tuples, sets or complex numbers; they are restored her
 it is right on the inputs of MBPP (base) and on all the further ones (plus).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any

@@ -6,8 +6,6 @@ do with the problem. A method that can tell useful tokens from useless ones has 
 learns the chatter too. `configs/ablation-cpu.yaml` uses it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 from evaluation.benchmarks.base import Benchmark

@@ -1,7 +1,5 @@
 """What the generated tasks share: splits that are disjoint by construction, and distinct problems from a seed."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections.abc import Callable

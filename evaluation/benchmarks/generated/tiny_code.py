@@ -6,8 +6,6 @@ each step in a comment first, as a program shows its work. Supervised fine-tunin
 finds that the step-by-step form passes the tests.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 

@@ -6,8 +6,6 @@ kinds of problem most of them give the answer without working. Supervised fine-t
 learning finds that working pays.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """AIME 2025: both papers, 30 problems whose answers are integers from 0 to 999."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The AIME and the AMC: a problem, an integer answer, and a link that names the contest and the problem's number."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

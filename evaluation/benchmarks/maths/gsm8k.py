@@ -3,8 +3,6 @@
 7,473 to train on, 1,319 to test.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """MATH-500: 500 test problems of MATH (Hendrycks et al., 2021), chosen by Lightman et al. (arXiv:2305.20050)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """OlympiadBench (He et al., 2024, arXiv:2402.14008): the 674 open-ended text problems of OE_TO_maths_en_COMP."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Writes a sweep's report: JSON for scripts, CSV and LaTeX for papers, Markdown and one HTML page for people."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.sweep.report.collect import collect

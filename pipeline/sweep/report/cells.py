@@ -1,7 +1,5 @@
 """The cells of a sweep as their runs left them, and groups of cells that differ in nothing but their seed."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path

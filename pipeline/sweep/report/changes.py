@@ -1,7 +1,5 @@
 """What is claimed of a group: its score, and what changed between two sets of cells; of one seed, over problems."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Reads a sweep's record and its runs into its report."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

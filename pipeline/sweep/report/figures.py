@@ -1,7 +1,5 @@
 """A sweep's drawings: scores of every group, and training curves of the groups over one another."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Scores that somebody published, beside ours."""
 
-from __future__ import annotations
-
 from evaluation.metrics.estimates import wilson_interval
 from evaluation.seeds import next_seed
 from pipeline.sweep.documents import PublishedScore

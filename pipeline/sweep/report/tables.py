@@ -1,7 +1,5 @@
 """A sweep's report as tables for other programs: CSV, LaTeX, and plain text for a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from pipeline.sweep.documents import GroupScore, ScoreChange, ScoreRow, SweepReport

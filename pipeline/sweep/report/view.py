@@ -1,7 +1,5 @@
 """What the templates of a sweep's report show; every number is formatted here, once for both of them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.sweep import documents

@@ -1,7 +1,5 @@
 """Which recorded curves of a training stage are drawn, in the report of its run and in that of a sweep."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 Panel = tuple[str, *tuple[dict[str, str], ...]]

@@ -3,8 +3,6 @@
 Series differ by line style or marker as well as by colour, so that they can be told apart without colour.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import math

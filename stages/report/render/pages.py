@@ -1,7 +1,5 @@
 """Renders a report's templates, report.md.j2 and report.html.j2, with what both kinds of report share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables: for the pages and for Markdown as rows of text, for other programs as CSV and LaTeX."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

@@ -1,7 +1,5 @@
 """Numbers and names as the reports print them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Token weighting methods. A new one needs a file, settings and a case below; for your own see docs/methods.md."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from stages.sft import method_settings

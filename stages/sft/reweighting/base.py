@@ -1,7 +1,5 @@
 """What a token weighting method sees and what it answers: all that a method of your own needs to import."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Sequence

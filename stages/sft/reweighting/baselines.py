@@ -1,7 +1,5 @@
 """The methods that VCORE is compared with: published ones, and controls whose weights are drawn."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable

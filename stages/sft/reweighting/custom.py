@@ -1,7 +1,5 @@
 """A token weighting method out of a user's own file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from stages.harness.context import StageError

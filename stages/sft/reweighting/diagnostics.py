@@ -1,7 +1,5 @@
 """Whether measured utilities mean anything, and how concentrated weights are."""
 
-from __future__ import annotations
-
 import math
 
 import torch

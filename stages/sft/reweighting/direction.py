@@ -1,7 +1,5 @@
 """The direction along which VCORE measures utilities: a probe gradient, or an average of them."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Evaluations of a model beside its training forward: losses, also at moved parameters, probe gradients, utilities."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Under `no_grad` activations and their tangents last only until the next module h
 two layers whatever the depth. Fused attention kernels and the chunked head have no forward mode, and get it here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ It maximises the expected utility under a bound on KL(q || uniform) (VCORE, arXi
 bound's multiplier. A utility that is not finite counts as its row's mean. Everything is computed in float64.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

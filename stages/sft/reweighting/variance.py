@@ -4,8 +4,6 @@ It is computed from sums and lists over the whole optimizer step, of all micro-b
 depend on how the batch is split.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

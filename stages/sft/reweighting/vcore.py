@@ -6,8 +6,6 @@ utilities along it (utility.py), a distribution over each trajectory's tokens th
 factor on the whole update that keeps its variance (variance.py).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
