@@ -10,6 +10,8 @@ from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
 from stages.sft.settings import SftSettings
 
+Sampling = GenerateSettings | GrpoSettings
+"""What says how a stage samples."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ASSUMED_SHARE = 0.4
 """Share of a GPU's peak that a training step of a dense model commonly reaches."""
@@ -46,33 +48,31 @@ def sft_times(shape: Shape, sft: SftSettings) -> tuple[str, ...]:
     )
 
 
-def sampling_speed(
-    shape: Shape, gpu: Gpu, dtype: str, share: float, tensor_parallel: int, length: int, most: int
-) -> float | None:
+def sampling_speed(shape: Shape, gpu: Gpu, settings: Sampling, length: int, most: int) -> float | None:
     """Tokens per second of one engine while its batch is full, or None where not one completion fits.
 
     Each step reads the weights once and the cache of every completion at once, half full on average. Prompts and the
     arithmetic itself are left out, and so is a batch's end, when few completions are left.
 
     Args:
-        share: of a GPU's memory that vLLM takes; as many completions are sampled at once as it holds, at most `most`.
         length: tokens of a completion.
+        most: completions at once; fewer where vLLM's share of the GPU's memory does not hold the cache of so many.
     """
-    weights = shape.parameters * BYTES[dtype]
-    cache = shape.kv_bytes * BYTES[dtype] / 2 * length / 2
-    at_once = min(most, int((share * gpu.memory * 2**30 * tensor_parallel - weights) / cache))
+    width, engine = BYTES[settings.dtype], settings.tensor_parallel
+    weights, cache = shape.parameters * width, shape.kv_bytes * width / 2 * length / 2
+    room = settings.gpu_memory_utilization * gpu.memory * 2**30 * engine - weights
+    at_once = min(most, int(room / cache))
     if at_once < 1:
         return None
-    return at_once * ASSUMED_BANDWIDTH * gpu.bandwidth * 1e12 * tensor_parallel / (weights + at_once * cache)
+    return at_once * ASSUMED_BANDWIDTH * gpu.bandwidth * 1e12 * engine / (weights + at_once * cache)
 
 
 def _speeds(
-    shape: Shape, settings: GenerateSettings | GrpoSettings, length: int, most: int, smallest: float
+    shape: Shape, settings: Sampling, length: int, most: int, smallest: float
 ) -> Iterator[tuple[str, Gpu, float]]:
     """The GPUs of at least `smallest` GiB on which a stage can sample, each with the speed of one engine."""
     for name, gpu in GPUS.items():
-        share, tensor_parallel = settings.gpu_memory_utilization, settings.tensor_parallel
-        speed = sampling_speed(shape, gpu, settings.dtype, share, tensor_parallel, length, most)
+        speed = sampling_speed(shape, gpu, settings, length, most)
         if speed is not None and gpu.memory >= smallest:
             yield name, gpu, speed
 

@@ -14,6 +14,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.estimate.memory import TILE, Need, _step, estimate
 from pipeline.estimate.shape import adapter_parameters, saved_bytes, shape_of
 from pipeline.estimate.time import ASSUMED_BANDWIDTH, GPUS, sampling_speed
+from stages.generate.settings import GenerateSettings
 from stages.sft.settings import SftSettings
 from stages.training.settings import LoraSettings
 from tests.pipeline.helpers import config
@@ -227,13 +228,14 @@ def test_a_launch_whose_split_is_not_known_is_no_estimate(
 
 def test_sampling_is_bound_by_reading_weights_and_caches(tmp_path: Path, folder: Path) -> None:
     shape, gpu = shape_of(config(tmp_path, f"model={folder}")), GPUS["H100"]
-    alone = sampling_speed(shape, gpu, "bfloat16", 0.9, 1, length=2, most=1)
-    assert alone == pytest.approx(
-        ASSUMED_BANDWIDTH * 3.35e12 / (2 * shape.parameters + shape.kv_bytes)
-    )  # the whole model for one token
-    many = sampling_speed(shape, gpu, "bfloat16", 0.9, 1, length=2, most=100)
+    settings = GenerateSettings(dtype="bfloat16", gpu_memory_utilization=0.9)
+    alone = sampling_speed(shape, gpu, settings, length=2, most=1)
+    whole = ASSUMED_BANDWIDTH * 3.35e12 / (2 * shape.parameters + shape.kv_bytes)
+    assert alone == pytest.approx(whole), "the whole model for one token"
+    many = sampling_speed(shape, gpu, settings, length=2, most=100)
     assert many == pytest.approx(100 * ASSUMED_BANDWIDTH * 3.35e12 / (2 * shape.parameters + 100 * shape.kv_bytes))
-    assert sampling_speed(shape, gpu, "bfloat16", 1e-9, 1, length=2, most=1) is None
+    no_share = GenerateSettings(dtype="bfloat16", gpu_memory_utilization=1e-9)
+    assert sampling_speed(shape, gpu, no_share, length=2, most=1) is None
     notes = {
         need.stage: " ".join(need.notes)
         for need in estimate(config(tmp_path, f"model={folder}", "benchmarks.0.samples=1"))
