@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from stages.generate.settings import OwnProblems
+from stages.generate.settings import CustomProblems
 from stages.harness.settings import StageSettings, execution, identity
 
 FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
@@ -89,7 +89,7 @@ class BenchmarkSource(StageSettings):
     """Which problems of a benchmark are materialised; the orchestrator fills this from the top-level `benchmarks:`."""
 
     name: str = identity()
-    own: OwnProblems | None = identity(None)
+    own: CustomProblems | None = identity(None)
     split: Literal["test", "dev"] = identity("test")
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""

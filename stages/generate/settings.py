@@ -25,7 +25,7 @@ class Example(StageSettings):
     answer: str = identity(min_length=1)
 
 
-class OwnProblems(StageSettings):
+class CustomProblems(StageSettings):
     """A benchmark of your own: a local file of problems. See docs/own.md."""
 
     file: str = execution()
@@ -48,7 +48,7 @@ class BenchmarkSettings(StageSettings):
     """One benchmark of an evaluation: which problems, how many samples of each, drawn how."""
 
     name: str = identity()
-    own: OwnProblems | None = identity(None)
+    own: CustomProblems | None = identity(None)
     """Where the problems are, for a name that is no benchmark of ours."""
     split: Literal["test", "dev"] = identity("test")
     problems: int | None = identity(None, gt=0)
