@@ -82,8 +82,15 @@ def print_run(session: Session, as_json: bool) -> None:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The results in a folder's report.json."""
-    results: list[dict[str, Any]] = json.loads((folder / "report.json").read_text(encoding="utf-8"))["results"]
+    """The results in a folder's report.json. Raises `ConfigError` where they cannot be read."""
+    from pipeline.core.errors import ConfigError
+    from pipeline.run.record import read_report
+
+    results: list[dict[str, Any]] = read_report(folder / "report.json", results=list)["results"]
+    shown = {"benchmark": str, "checkpoint": str, "metric": str, "n": int, "value": int | float, "low": int | float}
+    for result in results:
+        if not isinstance(result, dict) or not all(isinstance(result.get(name), kind) for name, kind in shown.items()):
+            raise ConfigError("the report is damaged: a result is not one", where=str(folder / "report.json"))
     return results
 
 

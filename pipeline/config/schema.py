@@ -37,7 +37,7 @@ class PipelineConfig(StageSettings):
 
     name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = identity(ge=0, lt=2**32)
-    model: str = identity(MAKE)
+    model: str = identity(MAKE, min_length=1)
     """`make`: the base stage trains a small model from scratch; otherwise a local checkpoint folder or a hub id."""
     model_revision: str = identity("main")
     data_dir: str | None = execution(None)
@@ -103,11 +103,25 @@ def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfi
         if document.values.get(name) is None and os.environ.get(variable):
             document.values[name] = os.environ[variable]
             document.places[(name,)] = variable
+    for name in ("home", "data_dir", "model"):
+        _check_home(document, name)
     try:
         return PipelineConfig.model_validate(document.values)
     except ValidationError as error:
         problems = [_explain(detail, document) for detail in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
+
+
+def _check_home(document: Document, name: str) -> None:
+    """Raise `ConfigError` for a path below the home folder of somebody whom this machine does not know (`~name/...`)."""
+    value = document.values.get(name)
+    try:
+        Path(value if isinstance(value, str) else "").expanduser()
+    except RuntimeError:
+        where = f"{document.place((name,))}: {name}"
+        raise ConfigError(
+            f"{value}: this machine knows no such user", where=where, fix="Write the whole path."
+        ) from None
 
 
 def _each_benchmark_once(config: PipelineConfig) -> None:

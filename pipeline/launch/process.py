@@ -214,4 +214,12 @@ class _Tail:
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
         self._offset += len(complete)
-        return [EVENT.validate_json(line) for line in complete.splitlines()]
+        return [event for line in complete.splitlines() if (event := _event(line)) is not None]
+
+
+def _event(line: bytes) -> Note | Progress | None:
+    """An event, or None for a line that is none: no line of progress is worth a stage."""
+    try:
+        return EVENT.validate_json(line)
+    except ValueError:
+        return None

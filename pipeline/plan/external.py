@@ -16,13 +16,17 @@ def resolve(origin: Origin, memo: DigestMemo) -> OutsideInput:
     answer."""
     if origin.path is None:
         return OutsideInput(hub=origin.hub, commit=_hub_commit(origin))
-    if origin.path.is_dir():
-        return OutsideInput(sha256=folder_digest(origin.path, memo))
-    if origin.path.is_file():
+    what, fix = origin.what or f"file {origin.path}", origin.fix or CHECK_THE_PATH
+    if not origin.path.exists():
+        raise ConfigError(f"{what} does not exist", where=origin.label, fix=fix)
+    if origin.path.is_dir() != bool(origin.holds):
+        raise ConfigError(f"{origin.path} is no {'folder' if origin.holds else 'file'}", where=origin.label, fix=fix)
+    if not origin.holds:
         return OutsideInput(sha256=memo.sha256(origin.path))
-    raise ConfigError(
-        f"{origin.what or f'file {origin.path}'} does not exist", where=origin.label, fix=origin.fix or CHECK_THE_PATH
-    )
+    if not (origin.path / origin.holds).is_file():  # before everything in a large folder is read
+        message = f"{origin.path} holds no {origin.holds}: not a checkpoint folder"
+        raise ConfigError(message, where=origin.label, fix="Name a Hugging Face checkpoint.")
+    return OutsideInput(sha256=folder_digest(origin.path, memo))
 
 
 def hub_is_offline() -> bool:

@@ -15,7 +15,7 @@ from stages.difficulty.stage import STAGE as DIFFICULTY
 from stages.generate.settings import BenchmarkSettings
 from stages.generate.stage import STAGE as GENERATE
 from stages.grpo.stage import STAGE as GRPO
-from stages.harness.declaration import StageDeclaration
+from stages.harness.declaration import CustomCode, StageDeclaration
 from stages.harness.settings import StageSettings
 from stages.report.stage import STAGE as REPORT
 from stages.score.stage import STAGE as SCORE
@@ -41,6 +41,11 @@ class Stage:
     inputs: dict[str, Input]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Facts for the program that are not settings and do not enter the key."""
+
+    @property
+    def custom_code(self) -> list[CustomCode]:
+        """Functions and classes of the user's own that the settings name."""
+        return list(self.kind.custom_code(self.settings))
 
     @property
     def program(self) -> str:

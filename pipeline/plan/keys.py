@@ -55,33 +55,48 @@ class KeyMaker:
         )
 
     def check_unchanged(self, stage: Stage) -> None:
-        """Refuse to go on under a key whose files or libraries are no longer what they were when it was made.
+        """Refuse to start a process under a key whose files or libraries are no longer what they were when it was made.
 
-        Called right before a process of the stage starts and again before what it made is published, so that a key
-        never stands for two results. A file is read again only where its size, time or inode has changed; a change that
-        was taken back meanwhile is not seen. A hub's revision needs no look: its commit is in the key.
+        A file is read again only where its size, time or inode has changed. A hub's revision needs no look: its commit
+        is in the key.
 
         Raises:
             StageFailed: a file or folder from outside, a source file or a library of the stage has changed.
         """
-        changed = self._changed(stage)
+        self._refuse(stage, [*self._changed_inputs(stage, self.origins[stage.name]), *self._changed_code(stage)])
+
+    def check_inputs(self, stage: Stage) -> None:
+        """Refuse to publish what was computed while a file from outside changed: a key never stands for two results.
+
+        The code is left out: a process has loaded it when it begins, custom files after comparing them with the key, so
+        that an edit during a long training costs nothing.
+
+        Raises:
+            StageFailed: a data file or folder has changed.
+        """
+        loaded = {f"{code.setting}.file" for code in stage.custom_code}
+        self._refuse(stage, self._changed_inputs(stage, [o for o in self.origins[stage.name] if o.label not in loaded]))
+
+    def _refuse(self, stage: Stage, changed: list[str]) -> None:
         if changed:
             message = f"{', '.join(changed)} changed after this run was planned, and its key stands for what was there"
             fix = "Run it again: it is planned anew. Nothing was published under that key; earlier artifacts are whole."
             raise StageFailed(stage.name, message, fix=fix)
 
-    def _changed(self, stage: Stage) -> list[str]:
+    def _changed_inputs(self, stage: Stage, origins: list[Origin]) -> list[str]:
         planned = self.outside[stage.name]
-        changed = [
+        return [
             f"{origin.label} ({origin.path})"
-            for origin in self.origins[stage.name]
+            for origin in origins
             if origin.path is not None and self._now(origin) != planned[origin.label]
         ]
+
+    def _changed_code(self, stage: Stage) -> list[str]:
         try:
             code = code_now(stage.kind, stage.settings)
         except (OSError, SyntaxError) as error:
-            return [*changed, str(error.filename)]
-        changed += [name for name, _ in sorted(code.items() ^ code_of(stage.kind, stage.settings).items())]
+            return [str(error.filename)]
+        changed = [name for name, _ in sorted(code.items() ^ code_of(stage.kind, stage.settings).items())]
         versions = self._versions[stage.kind.libraries].items() ^ library_versions(stage.kind.libraries).items()
         return list(dict.fromkeys([*changed, *(name for name, _ in sorted(versions))]))
 

@@ -132,7 +132,7 @@ class _StageRun:
 
     def _make(self, decision: Decision, lock: int) -> StageOutcome:
         """Run the stage's process and publish what it made. Call it with the key's lock held."""
-        name, store, keys = self.stage.name, self.run.store, self.run.decider.keys
+        name, store = self.stage.name, self.run.store
         machine = self._machine()
         spec, launch = self._spec(machine), self._launch(machine, store.work(self.stage.program, decision.key), lock)
         self.view.started(name, str(launch.log))
@@ -140,7 +140,7 @@ class _StageRun:
         try:
             with self._with_gpus(machine, launch) as launch:
                 result = self._run_with_retries(spec, launch)
-            keys.check_unchanged(self.stage)
+            self._check_inputs(decision.key)
             seconds = time.monotonic() - clock
             manifest = self._manifest(decision, result, started, seconds)
             artifact = store.publish(self.stage.program, decision.key, manifest)
@@ -153,6 +153,14 @@ class _StageRun:
         shown = f"  {headline}" if isinstance(headline, str) else ""
         self.view.ended(name, f"[green]done[/]   {seconds:.1f} s [dim]{artifact.key[:12]}[/]{shown}")
         return StageOutcome(name, "ran", artifact, seconds)
+
+    def _check_inputs(self, key: str) -> None:
+        """Refuse to publish what was computed while its inputs changed. Its state is set aside: nothing may resume it."""
+        try:
+            self.run.decider.keys.check_inputs(self.stage)
+        except StageFailed:
+            self.run.store.set_work_aside(self.stage.program, key)
+            raise
 
     def _machine(self) -> Machine:
         config, launch = self.run.config, self.run.config.execution.launch_of(self.stage.name)
@@ -167,7 +175,10 @@ class _StageRun:
 
     def _spec(self, machine: Machine) -> Spec:
         outside = self.run.decider.keys.outside[self.stage.name]
-        details: dict[str, Any] = {"commits": {label: entry.commit for label, entry in outside.items() if entry.commit}}
+        details: dict[str, Any] = {
+            "commits": {label: entry.commit for label, entry in outside.items() if entry.commit},
+            "code_digests": {code.file: outside[f"{code.setting}.file"].sha256 for code in self.stage.custom_code},
+        }
         if self.stage.kind.needs_run:
             details = {
                 "name": self.run.config.name,

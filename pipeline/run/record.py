@@ -207,6 +207,20 @@ def find_run(home: Path, name: str) -> Path:
     return matching[0]
 
 
+def read_report(file: Path, **fields: type) -> dict[str, Any]:
+    fix = "Run the pipeline again: it is written anew, and what is cached stays."
+    fix = "Write it anew: run the pipeline again; nothing that is cached is computed for it."
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the report cannot be read ({type(error).__name__})", where=str(file), fix=fix) from None
+    for name, kind in fields.items():
+        if not isinstance(report, dict) or not isinstance(report.get(name), kind):
+            message = f"the report is damaged: {name} is missing, or of another type"
+            raise ConfigError(message, where=str(file), fix=fix)
+    return dict(report)
+
+
 def report_of(run: Path) -> Path:
     """A run's report.json. Raises `ConfigError` where the run has none, and says why and how it gets one."""
     file = run / "report.json"

@@ -1,6 +1,5 @@
 """A checkpoint as a repository for the hub: the model, a card with its results, and the record to reproduce it from."""
 
-import json
 import os
 import re
 import shutil
@@ -11,7 +10,7 @@ import yaml
 
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError
-from pipeline.run.record import find_run, load_run, outside_of, report_of
+from pipeline.run.record import find_run, load_run, outside_of, read_report, report_of
 from pipeline.store.documents import Manifest
 from stages.base.settings import MAKE
 from stages.grpo.settings import GrpoSettings
@@ -44,13 +43,12 @@ def assemble(
 
     Raises:
         ConfigError: no such run or checkpoint, a run without a report, a checkpoint that is gone, damaged or not the
-        one
-            that the report is about, or a folder with something in it.
+            one that the report is about, or a folder with something in it.
     """
     if not REPO_ID.match(repo_id):
         raise ConfigError(f"{repo_id!r} is no repository on the hub", fix="Name it OWNER/NAME.")
     folder = find_run(home, run)
-    report: dict[str, Any] = json.loads(report_of(folder).read_text(encoding="utf-8"))
+    report = read_report(report_of(folder), config=dict, results=list, stages=list)
     report["outside"] = outside_of(report, home)
     stages = {stage.name: stage for stage in load_run(folder).stages}
     trained = [name for name in stages if declares(name.partition(".")[0], "makes_checkpoint")]

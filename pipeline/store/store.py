@@ -159,6 +159,10 @@ class Store:
         os.rename(self.folder(program, key), target)
         return target
 
+    def set_work_aside(self, program: str, key: str) -> None:
+        """Move what an attempt has left to the trash: nothing may resume from it. Call it with the key's lock held."""
+        os.rename(self.work(program, key), self.home / "trash" / f"work-{program}-{key[:16]}-{time.time_ns()}")
+
     def publish(self, program: str, key: str, manifest: ManifestDraft) -> Artifact:
         """Turn `work/.../out` into the artifact and remove the work folder. Call it with the key's lock held."""
         artifact = self.take(program, key, self.work(program, key) / "out", manifest)

@@ -14,8 +14,10 @@ def _origins(settings: BaseSettings, places: DataPlaces) -> Iterator[Origin]:
     if settings.source == MAKE:
         return
     folder = Path(settings.source).expanduser()
-    if folder.is_dir() or looks_like_path(settings.source):
-        yield Origin("model", path=folder, what=f"model folder {settings.source}", fix=EXISTING_MODEL)
+    if folder.exists() or looks_like_path(settings.source):
+        yield Origin(
+            "model", path=folder, holds="config.json", what=f"model folder {settings.source}", fix=EXISTING_MODEL
+        )
     else:
         yield Origin("model", hub=settings.source, hub_kind="model", revision=settings.revision, fix=LOCAL_MODEL)
 

@@ -19,8 +19,11 @@ RewardFunction = Callable[[list[Problem], list[str], list[str]], list[float]]
 FIX = "Check `grpo.rewards.custom` (file, function, options); docs/rl.md has a complete example."
 
 
-def load_reward(settings: CustomReward) -> RewardFunction:
+def load_reward(settings: CustomReward, digest: str | None = None) -> RewardFunction:
     """Import `settings.file` and take its function, to be called with problems, texts and finish reasons.
+
+    Args:
+        digest: sha256 that the file has to have; None compares nothing.
 
     Raises:
         StageError: the file cannot be imported, or has no such function. The function returned raises it when the
@@ -28,7 +31,7 @@ def load_reward(settings: CustomReward) -> RewardFunction:
             that is not a finite number.
     """
     path = Path(settings.file).expanduser()
-    load = functools.partial(load_custom, settings.file, lambda module: getattr(module, settings.function), FIX)
+    load = functools.partial(load_custom, settings.file, lambda module: getattr(module, settings.function), FIX, digest)
     function = _in_time(load, settings.timeout_s, f"{path}: the import")
     where = f"reward {settings.function} of {path}"
     if not callable(function):

@@ -5,7 +5,7 @@ These are the verdict of the evaluation's own grader, the form of the answer, pe
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trl.rewards import get_repetition_penalty_reward, get_soft_overlong_punishment
@@ -18,6 +18,7 @@ from stages.grpo.custom import RewardFunction, load_reward
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import StageError
 from stages.training import distributed
+from stages.training.custom_code import NO_DIGESTS
 
 Ids = Sequence[Sequence[int]]
 TrlReward = Callable[..., list[float]]
@@ -60,11 +61,16 @@ class Rewards:
         self._failure = ""
         self._last_read: tuple[Ids, list[str], list[str]] = ([], [], [])
 
-    def parts(self, settings: GrpoSettings) -> tuple[list[TrlReward], list[float]]:
+    def parts(
+        self, settings: GrpoSettings, code_digests: Mapping[str, str] = NO_DIGESTS
+    ) -> tuple[list[TrlReward], list[float]]:
         """The reward functions that these settings ask for, named as TRL logs them, and their weights.
 
         `correct` and `format` are always among them: their curves exist even at weight 0. Raises StageError where a
         function of the user's own cannot be loaded; called, it raises it for what is no reward.
+
+        Args:
+            code_digests: custom file -> the sha256 that it has to have.
         """
         chosen = settings.rewards
         parts: list[tuple[float, TrlReward]] = [(chosen.correct, self.correct), (chosen.format, self.format)]
@@ -74,7 +80,9 @@ class Rewards:
             repetition: TrlReward = get_repetition_penalty_reward(chosen.repetition_ngram)
             repetition.__name__ = "repetition"
             parts.append((chosen.repetition, repetition))
-        parts += [(part.weight, self._custom(part.function, load_reward(part))) for part in chosen.custom]
+        for part in chosen.custom:
+            function = load_reward(part, code_digests.get(part.file))
+            parts.append((part.weight, self._custom(part.function, function)))
         return [function for _, function in parts], [weight for weight, _ in parts]
 
     def correct(

@@ -57,7 +57,7 @@ def _make_trainer(
 ) -> StageTrainer:
     """The trainer, and with it vLLM's engine. Raises StageError where one of them cannot be built."""
     settings = ctx.settings
-    functions, weights = rewards.parts(settings)
+    functions, weights = rewards.parts(settings, ctx.code_digests)
     trainer_class: Any = StageTrainer
     if settings.resampling_rounds:
         trainer_class = functools.partial(ResamplingTrainer, rounds=settings.resampling_rounds, seed=ctx.seed)

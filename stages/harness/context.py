@@ -69,6 +69,11 @@ class Context(Generic[S]):
         self._last_progress = 0.0
 
     @property
+    def code_digests(self) -> dict[str, str]:
+        """Custom file, as the settings name it -> the sha256 that the stage's key stands for."""
+        return dict(self.details.get("code_digests", {}))
+
+    @property
     def main(self) -> bool:
         """Whether this is the only process of the stage, or the first of several: the one that reports and writes."""
         return is_main_process()

@@ -25,6 +25,8 @@ class Origin:
     hub: str = ""
     hub_kind: Literal["dataset", "model"] = "dataset"
     revision: str = "main"
+    holds: str = ""
+    """A file that `path`, then a folder, has to hold; empty: `path` is a file."""
     what: str = ""
     """What `path` is called where it is missing; empty stands for `file PATH`."""
     fix: str = ""

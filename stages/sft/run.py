@@ -78,7 +78,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
         callbacks=[callback, *tensorboard(ctx)],
-        method=make_method(settings.method, tokenizer, ctx.seed),
+        method=make_method(settings.method, tokenizer, ctx.seed, ctx.code_digests),
         note=ctx.note,
     )
     dataset = trainer.train_dataset

@@ -1,5 +1,6 @@
 """Token weighting methods. A new one needs a file, settings and a case below; for your own see docs/methods.md."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from stages.sft import method_settings
@@ -7,10 +8,17 @@ from stages.sft.reweighting.base import Method
 from stages.sft.reweighting.baselines import Dft, IwSft, Noise, RandomTokens
 from stages.sft.reweighting.custom import load_method
 from stages.sft.reweighting.vcore import Vcore
+from stages.training.custom_code import NO_DIGESTS
 
 
-def make_method(settings: method_settings.MethodSettings, tokenizer: Any, seed: int) -> Method:
-    """The method that the settings describe, in its initial state."""
+def make_method(
+    settings: method_settings.MethodSettings, tokenizer: Any, seed: int, code_digests: Mapping[str, str] = NO_DIGESTS
+) -> Method:
+    """The method that the settings describe, in its initial state.
+
+    Args:
+        code_digests: custom file -> the sha256 that it has to have.
+    """
     match settings:
         case method_settings.UniformSettings():
             return Method()
@@ -25,4 +33,4 @@ def make_method(settings: method_settings.MethodSettings, tokenizer: Any, seed: 
         case method_settings.VcoreSettings():
             return Vcore(settings)
         case method_settings.CustomSettings():
-            return load_method(settings)
+            return load_method(settings, code_digests.get(settings.file))

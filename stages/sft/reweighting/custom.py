@@ -1,6 +1,7 @@
 """A token weighting method out of a user's own file."""
 
 from pathlib import Path
+from types import ModuleType
 
 from stages.harness.context import StageError
 from stages.sft.method_settings import CustomSettings
@@ -8,10 +9,18 @@ from stages.sft.reweighting.base import Method
 from stages.training.custom_code import load_custom
 
 
-def load_method(settings: CustomSettings) -> Method:
-    """Import `settings.file` and make its class; raises StageError with the user's own error where that fails."""
+def load_method(settings: CustomSettings, digest: str | None = None) -> Method:
+    """Import `settings.file` and make its class; raises StageError with the user's own error where that fails.
+
+    Args:
+        digest: sha256 that the file has to have; None compares nothing.
+    """
     fix = "Check `sft.method` (file, class_name, options); docs/methods.md has a complete example."
-    made = load_custom(settings.file, lambda module: getattr(module, settings.class_name)(**settings.options), fix)
+
+    def make(module: ModuleType) -> object:
+        return getattr(module, settings.class_name)(**settings.options)
+
+    made = load_custom(settings.file, make, fix, digest)
     if not isinstance(made, Method):
         path = Path(settings.file).expanduser()
         raise StageError(f"{path}: {settings.class_name} does not derive from stages.sft.reweighting.base.Method", fix)
