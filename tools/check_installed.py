@@ -43,17 +43,17 @@ def problem(name: str, version: str, sizes: bool) -> str | None:
         sizes: also compare file sizes with the package's record; off where the files may have been edited on purpose.
     """
     try:
-        found = distribution(name)
+        installed = distribution(name)
     except PackageNotFoundError:
         return "is not installed"
-    if found.read_text("METADATA") is None or found.files is None:
+    if installed.read_text("METADATA") is None or installed.files is None:
         return "is half installed"
-    if found.version.partition("+")[0] != version.partition("+")[0]:
-        return f"is {found.version}, pinned is {version}"
-    for file in found.files:
+    if installed.version.partition("+")[0] != version.partition("+")[0]:
+        return f"is {installed.version}, pinned is {version}"
+    for file in installed.files:
         if file.suffix == ".pyc":
             continue
-        path = Path(str(found.locate_file(file)))
+        path = Path(str(installed.locate_file(file)))
         if not path.exists():
             return f"lacks {file}"
         if sizes and file.size is not None and path.stat().st_size != file.size:
@@ -65,18 +65,18 @@ def project_problem() -> str | None:
     """What is wrong with the installation of the project itself: it has to be this checkout, and its command has to be
     there."""
     try:
-        found = distribution("vcore-pipeline")
+        installed = distribution("vcore-pipeline")
     except PackageNotFoundError:
         return "is not installed"
-    if ROOT.as_uri() not in (found.read_text("direct_url.json") or ""):
+    if ROOT.as_uri() not in (installed.read_text("direct_url.json") or ""):
         return "is installed from another folder"
     return None if Path(sys.executable).with_name("vcore").exists() else "lacks its command vcore"
 
 
-def forget(found: Distribution) -> None:
+def forget(installed: Distribution) -> None:
     """Make pip see a damaged package as not installed, so that it is installed over what is left of it."""
-    if isinstance(found, PathDistribution) and str(found._path).endswith(".dist-info"):
-        shutil.rmtree(str(found._path))
+    if isinstance(installed, PathDistribution) and str(installed._path).endswith(".dist-info"):
+        shutil.rmtree(str(installed._path))
 
 
 def failed_imports() -> list[str]:
@@ -99,9 +99,9 @@ def failed_imports() -> list[str]:
             for name in group
         }
         for name, process in started.items():
-            said = process.communicate()[1].strip().splitlines() or [f"exit code {process.returncode}"]
+            errors = process.communicate()[1].strip().splitlines() or [f"exit code {process.returncode}"]
             if process.returncode:
-                failed.append(f"{name} does not import: {said[-1]}")
+                failed.append(f"{name} does not import: {errors[-1]}")
         if failed:
             return failed
     return []
@@ -114,21 +114,21 @@ def main() -> int:
     parser.add_argument("--forget", action="store_true", help="make pip forget damaged packages; exit 0")
     parser.add_argument("--imports", action="store_true", help="also import what matters")
     options = parser.parse_args()
-    wanted = pins(options.requirements)
+    pinned = pins(options.requirements)
     problems = {
-        name: found for name, version in wanted.items() if (found := problem(name, version, sizes=not options.quick))
+        name: fault for name, version in pinned.items() if (fault := problem(name, version, sizes=not options.quick))
     }
     if options.forget:
-        for name, found in problems.items():
-            if found.startswith(("is half", "lacks", "has")):
-                print(f"setup: {name} {found}; it is installed again")
+        for name, fault in problems.items():
+            if fault.startswith(("is half", "lacks", "has")):
+                print(f"setup: {name} {fault}; it is installed again")
                 forget(distribution(name))
         return 0
-    if found := project_problem():
-        problems["vcore-pipeline"] = found
+    if fault := project_problem():
+        problems["vcore-pipeline"] = fault
     if not options.quick:
-        for name, found in problems.items():
-            print(f"setup: {name} {found}", file=sys.stderr)
+        for name, fault in problems.items():
+            print(f"setup: {name} {fault}", file=sys.stderr)
     if problems or not options.imports:
         return 1 if problems else 0
     failed = failed_imports()

@@ -27,16 +27,17 @@ def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-qq", "--report", "-"]
     command += ["-c", str(constraints)] if constraints else []
     command += [*project["dependencies"], *project["optional-dependencies"][machine]]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    if answer.returncode:
-        sys.exit(f"lock: pip cannot resolve the {machine} set:\n{answer.stderr}")
-    found = {item["metadata"]["name"]: item["metadata"]["version"] for item in json.loads(answer.stdout)["install"]}
-    if machine == "cuda" and "cpu" in found["torch"]:
+    resolution = subprocess.run(command, capture_output=True, text=True)
+    if resolution.returncode:
+        sys.exit(f"lock: pip cannot resolve the {machine} set:\n{resolution.stderr}")
+    packages = [item["metadata"] for item in json.loads(resolution.stdout)["install"]]
+    versions = {package["name"]: package["version"] for package in packages}
+    if machine == "cuda" and "cpu" in versions["torch"]:
         without = "run again without the index or folder it comes from (`pip config list`)"
         sys.exit(f"lock: pip finds torch's CPU build first; {without}")
     return {
-        name: found[name].partition("+")[0]
-        for name in sorted(found, key=str.lower)
+        name: versions[name].partition("+")[0]
+        for name in sorted(versions, key=str.lower)
         if normal(name) not in LEFT_OUT[machine]
     }
 
@@ -58,8 +59,8 @@ def main() -> None:
         pinned = {
             f"{normal(name)}=={version}" for name, _, version in (line.partition("==") for line in lines) if version
         }
-        found = resolve(machine, path if options.check else None)
-        resolved = {f"{normal(name)}=={version}" for name, version in found.items()}
+        versions = resolve(machine, path if options.check else None)
+        resolved = {f"{normal(name)}=={version}" for name, version in versions.items()}
         if options.check:
             for pin in sorted(pinned ^ resolved):
                 what = "is needed but not pinned" if pin in resolved else "is pinned but not needed"
@@ -68,7 +69,7 @@ def main() -> None:
             print(f"lock: {path.name}: {len(pinned)} packages, {'consistent' if pinned == resolved else 'see above'}")
         else:
             header = [line for line in lines if line.startswith("#")]
-            path.write_text("\n".join([*header, *(f"{name}=={version}" for name, version in found.items())]) + "\n")
+            path.write_text("\n".join([*header, *(f"{name}=={version}" for name, version in versions.items())]) + "\n")
             print(f"lock: {path.name}: {len(resolved)} packages, {len(resolved - pinned)} new or changed")
     sys.exit(1 if differences else 0)
 

@@ -35,13 +35,13 @@ if command -v flock >/dev/null; then # without it, two set-ups at once are not k
 fi
 
 pins=("requirements/$machine.txt" requirements/dev.txt)
-wanted="$machine $(cat "${pins[@]}" pyproject.toml | sha256sum | cut -d' ' -f1)"
+stamp="$machine $(cat "${pins[@]}" pyproject.toml | sha256sum | cut -d' ' -f1)"
 whole_venv() { # made by a usable Python, in this folder (its scripts name it), with a pip that runs
   usable .venv/bin/python && grep -qsF " $here/.venv" .venv/pyvenv.cfg && .venv/bin/python -m pip --version >/dev/null 2>&1 || return 1
   [ -z "${PYTHON:-}" ] || [ "$("$python" -c 'import sys; print(sys.version)')" = "$(.venv/bin/python -c 'import sys; print(sys.version)')" ]
 }
 if whole_venv; then
-  if [ "$(cat .venv/.complete 2>/dev/null || true)" = "$wanted" ] && .venv/bin/python tools/check_installed.py --quick "${pins[@]}"; then
+  if [ "$(cat .venv/.complete 2>/dev/null || true)" = "$stamp" ] && .venv/bin/python tools/check_installed.py --quick "${pins[@]}"; then
     exit 0
   fi
   say "completing .venv"
@@ -60,7 +60,7 @@ install() { # pip's own output goes to the log, a line of progress now and then 
     awk -v total="$total" '/^Collecting / { if (++n % 50 == 0) { print "setup:   " n " of " total " packages found"; fflush() } }
       /^Installing collected packages:/ && n > 1 { print "setup:   unpacking"; fflush() }' || {
     grep '^ERROR' "$log" | tail -n 5 >&2 || tail -n 20 "$log" >&2
-    die "pip could not install; all it said is in $log. Run the same command again to continue; \`make clean\` starts afresh."
+    die "pip could not install; its output is in $log. Run the same command again to continue; \`make clean\` starts afresh."
   }
 }
 
@@ -75,5 +75,5 @@ install "${pins[@]/#/-r}"
 install --no-build-isolation --editable .
 say "checking that the libraries import"
 .venv/bin/python tools/check_installed.py --imports "${pins[@]}" || exit 1
-echo "$wanted" >.venv/.complete
+echo "$stamp" >.venv/.complete
 say ".venv is complete ($((SECONDS - started)) s)"

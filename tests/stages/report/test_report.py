@@ -88,6 +88,7 @@ def test_every_form_holds_the_numbers(tmp_path: Path) -> None:
         assert "data 00000000" in form, "lineage"
 
 
+@pytest.mark.slow
 def test_every_table_of_the_markdown_is_whole(tmp_path: Path) -> None:
     report_of(tmp_path, complete(tmp_path))
     lines = (tmp_path / "out" / "report.md").read_text().split("## Sample answers")[0].splitlines()
@@ -115,6 +116,7 @@ def test_page_stands_alone_and_escapes_what_models_write(tmp_path: Path) -> None
     assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(page.ids)
 
 
+@pytest.mark.slow
 def test_drawings_follow_the_page_and_do_not_need_colour(tmp_path: Path) -> None:
     report_of(tmp_path, complete(tmp_path))
     text, _ = page_of(tmp_path)
@@ -130,6 +132,7 @@ def test_drawings_follow_the_page_and_do_not_need_colour(tmp_path: Path) -> None
     assert "stroke-dasharray" in loss
 
 
+@pytest.mark.slow
 def test_markdown_holds_no_markup_of_models(tmp_path: Path) -> None:
     report_of(tmp_path, complete(tmp_path))
     markdown = (tmp_path / "out" / "report.md").read_text()
@@ -164,6 +167,7 @@ def test_several_samples_a_problem(tmp_path: Path) -> None:
     assert "(exact sign-flip test)" in markdown
 
 
+@pytest.mark.slow
 def test_without_rl_and_without_transcripts(tmp_path: Path) -> None:
     inputs = {name: path for name, path in complete(tmp_path).items() if "grpo" not in name}
     report = report_of(tmp_path, inputs, transcripts=0)
@@ -174,6 +178,7 @@ def test_without_rl_and_without_transcripts(tmp_path: Path) -> None:
     assert "grpo" not in text
 
 
+@pytest.mark.slow
 def test_a_method_without_weights_shows_its_one_loss(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     (inputs["sft"] / "record" / "metrics.jsonl").write_text(

@@ -131,6 +131,7 @@ def test_one_batch_of_eight_is_two_of_four(sft_context: MakeContext, name: str) 
         assert (whole[tensor] - split[tensor]).norm() <= 1e-3 * moved, tensor
 
 
+@pytest.mark.slow
 def test_vcore_changes_the_update_and_reports_why(sft_context: MakeContext) -> None:
     uniform = train(sft_context("uniform", method={"name": "uniform"}))
     vcore = train(sft_context("vcore", method={"name": "vcore"}))
@@ -146,6 +147,7 @@ def test_vcore_changes_the_update_and_reports_why(sft_context: MakeContext) -> N
     assert losses(vcore, "uniform_loss")[0] == pytest.approx(losses(uniform)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_control_factor_scales_the_gradient_before_clipping(sft_context: MakeContext) -> None:
     settings = {"max_steps": 1, "max_grad_norm": 1e6}
     sharp = {"name": "vcore", "kl": 0.5, "direction": "fresh", "probe_fraction": 0.25}
@@ -181,6 +183,7 @@ def test_a_short_last_window_is_weighted_too(sft_context: MakeContext) -> None:
     assert losses(trainer, "kl") == pytest.approx([0.05] * 3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(sft_context: MakeContext) -> None:
     plain = weights(train(sft_context("plain")))
     checkpointed = weights(train(sft_context("checkpointed", gradient_checkpointing=True)))
