@@ -27,9 +27,8 @@ def parse_supergpqa(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Probl
     problems = []
     for number, row in enumerate(rows, start=1):
         where = f"supergpqa, row {number}"
-        problems.append(
-            _problem("supergpqa", text(row, ("uuid", "id"), where), row, row.get("options"), ("answer_letter",), where)
-        )
+        name = text(row, ("uuid", "id"), where)
+        problems.append(_problem("supergpqa", name, row, row.get("options"), "answer_letter", where))
     if len(problems) > SUPERGPQA_SIZE:
         problems = sorted(problems, key=lambda p: hashlib.sha256(p.id.encode()).hexdigest())[:SUPERGPQA_SIZE]
     return check_set(problems, SUPERGPQA_SIZE, "supergpqa")
@@ -42,17 +41,15 @@ def parse_rbench(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]
         where = f"rbench_t, row {number}"
         name = next((str(row[column]) for column in ("index", "id") if row.get(column) is not None), str(number))
         options = [row[letter] for letter in ascii_uppercase if row.get(letter) is not None]
-        problems.append(_problem("rbench_t", name, row, options, ("answer",), where))
+        problems.append(_problem("rbench_t", name, row, options, "answer", where))
     return check_set(problems, RBENCH_SIZE, "rbench_t")
 
 
-def _problem(
-    benchmark: str, name: str, row: Mapping[str, Any], options: Any, answer: tuple[str, ...], where: str
-) -> Problem:
+def _problem(benchmark: str, name: str, row: Mapping[str, Any], options: Any, answer: str, where: str) -> Problem:
     texts = isinstance(options, list) and all(isinstance(option, str) for option in options)
     if not texts or not 2 <= len(options) <= len(ascii_uppercase):
         raise RecordError(f"{where}: the options must be two to {len(ascii_uppercase)} texts, not {options!r}")
-    gold = text(row, answer, where).strip().upper()
+    gold = text(row, (answer,), where).strip().upper()
     if gold not in ascii_uppercase[: len(options)] or len(gold) != 1:
         raise RecordError(f"{where}: the answer {gold!r} is not the letter of one of its {len(options)} options")
     return Problem(name, benchmark, "choice", choice_prompt(text(row, ("question",), where).strip(), options), gold)

@@ -18,8 +18,7 @@ def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
         RecordError: there is none of them, or it is empty or no text.
     """
     for name in names:
-        if row.get(name) is not None:
-            value = row[name]
+        if (value := row.get(name)) is not None:
             if not isinstance(value, str):
                 raise RecordError(f"{where}: column {name!r} holds {type(value).__name__}, not text")
             value = value.replace("\r\n", "\n")

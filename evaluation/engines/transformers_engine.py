@@ -83,6 +83,12 @@ class TransformersEngine:
             start = longest - len(request.prompt_token_ids)
             ids[row, start:] = torch.tensor(request.prompt_token_ids)
             mask[row, start:] = 1
+        processors: list[LogitsProcessor] = []
+        if first.repetition_penalty != 1:
+            starts = [longest - len(request.prompt_token_ids) for request in batch]
+            processors.append(_RepetitionPenalty(first.repetition_penalty, starts))
+        if first.temperature > 0:
+            processors.append(_SeededDraw(batch))
         # Rows with shorter prompts may go on longer than the context allows the longest one; `_finish` cuts each row.
         shortest = min(len(request.prompt_token_ids) for request in batch)
         output = self._model.generate(
@@ -95,7 +101,7 @@ class TransformersEngine:
                 pad_token_id=pad,
                 disable_compile=True,
             ),
-            logits_processor=_processors(batch, longest),
+            logits_processor=processors,
             stopping_criteria=[_StopStrings(self.tokenizer, longest, first.stop)] if first.stop else [],
         )
         rows = output[:, longest:].tolist()
@@ -111,17 +117,6 @@ class TransformersEngine:
             if length is not None:
                 return Sampled(text_of(self.tokenizer, row[:length], request.stop), length, "stop")
         return Sampled(text_of(self.tokenizer, row[:room], ()), len(row[:room]), "length")
-
-
-def _processors(batch: list[SamplingRequest], width: int) -> list[LogitsProcessor]:
-    """What turns logits into the token that is drawn; the padded prompts are `width` tokens long."""
-    processors: list[LogitsProcessor] = []
-    if batch[0].repetition_penalty != 1:
-        starts = [width - len(request.prompt_token_ids) for request in batch]
-        processors.append(_RepetitionPenalty(batch[0].repetition_penalty, starts))
-    if batch[0].temperature > 0:
-        processors.append(_SeededDraw(batch))
-    return processors
 
 
 class _RepetitionPenalty(LogitsProcessor):  # type: ignore[misc]

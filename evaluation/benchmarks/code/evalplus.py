@@ -7,18 +7,9 @@ data and never run: expected values always come from the canonical solution.
 import ast
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from evaluation.records import RecordError
-
-
-class HubTest(NamedTuple):
-    """What the hub's test holds: its lists of arguments, and of its call of `assertion` the function and tolerance."""
-
-    inputs: list[list[Any]]
-    entry_point: str | None
-    """None where there is no such call."""
-    atol: Any
 
 
 def release_inputs(
@@ -43,11 +34,11 @@ def release_inputs(
     return inputs
 
 
-def read_hub_test(test: str, where: str) -> HubTest:
+def read_hub_test(test: str, where: str) -> tuple[list[list[Any]], str | None, Any]:
     """Inputs, function and tolerance out of the text of a hub row's `test`.
 
     It reads `inputs = [...]`, then a loop with `assertion(ENTRY_POINT(*inp), exp, ATOL)`; in HumanEval+ both lie in
-    the function `check`.
+    the function `check`. Without such a call the function is None and the tolerance 0.
 
     Raises:
         RecordError: it is not Python, has no list `inputs`, or its values are no literals.
@@ -67,7 +58,7 @@ def read_hub_test(test: str, where: str) -> HubTest:
                 entry_point, atol = called.func.id, _literal(node.args[-1], where)
     if not isinstance(inputs, list) or not inputs or not all(isinstance(given, list | tuple) for given in inputs):
         raise RecordError(f"{where}: the column 'test' holds no list `inputs` of argument lists")
-    return HubTest([list(arguments) for arguments in inputs], entry_point, atol)
+    return [list(arguments) for arguments in inputs], entry_point, atol
 
 
 def distinct(inputs: Iterable[Any]) -> list[Any]:

@@ -79,21 +79,14 @@ def _entry_point(program: str, asserts: list[str], where: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some programs hold "\\w" where they should hold r"\\w"
             defined = {node.name for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
-            calls = [_called(test) for test in asserts]
+            trees = [ast.parse(test) for test in asserts]
     except SyntaxError as error:
         raise RecordError(f"{where}: the program or an assert does not parse: {error}") from error
-    names = defined.intersection(*calls)
+    calls = [[node.func for node in ast.walk(tree) if isinstance(node, ast.Call)] for tree in trees]
+    names = defined.intersection(*({f.id for f in functions if isinstance(f, ast.Name)} for functions in calls))
     if len(names) != 1:
         raise RecordError(f"{where}: the asserts do not all call one function of the program (found {sorted(names)})")
     return names.pop()
-
-
-def _called(source: str) -> set[str]:
-    return {
-        node.func.id
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
 
 
 BENCHMARK = Benchmark(

@@ -10,7 +10,6 @@ from evaluation.benchmarks.rows import check_set, integer, text
 from evaluation.records import Problem, RecordError
 
 LINK = re.compile(r"/(\d{4})_(?:AIME|AMC)_([^/_]+)_Problems/Problem_(\d+)")
-ANSWER_COLUMNS = ("answer", "final_answer")
 
 Row = Mapping[str, Any]
 
@@ -41,7 +40,7 @@ def contest_benchmark(
         for number, row in enumerate(prepare(rows), start=1):
             where = f"{name}, row {number}"
             id, place = _identify(name, year, contests, row, where)
-            answer = next((row[column] for column in ANSWER_COLUMNS if row.get(column) is not None), None)
+            answer = next((row[column] for column in ("answer", "final_answer") if row.get(column) is not None), None)
             prompt = maths_prompt(text(row, ("problem", "question"), where).strip())
             problems.append((place, Problem(id, name, "maths", prompt, integer(answer, where))))
         problems.sort(key=lambda item: item[0])
