@@ -1,5 +1,4 @@
-"""The one decision of a pipeline: what becomes of a stage whose inputs exist. The plan shows it, the executor follows
-it."""
+"""The one decision of a pipeline: what becomes of a stage whose inputs exist. The plan shows it, a run follows it."""
 
 import dataclasses
 from typing import Literal
@@ -76,8 +75,7 @@ class Decision:
 
 
 class Decider:
-    """Decides for the stages of one pipeline against one store. Its keys are made once, for the plan and for the
-    run."""
+    """Decides for the stages of one pipeline against one store, with keys that are made once for plan and run."""
 
     def __init__(
         self, config: PipelineConfig, store: Store, options: Options | None = None, stages: list[Stage] | None = None
@@ -100,7 +98,7 @@ class Decider:
         """What becomes of a stage, given the artifacts of its inputs.
 
         What is exactly asked for, wherever it is, comes before what differs and is accepted. The answer holds as long
-        as nobody else changes the store: whoever acts on it holds the key's lock and asks again.
+        as nobody else changes the store: a caller who acts on it holds the key's lock and calls again.
         """
         preimage = self.keys.preimage(stage, inputs)
         key = preimage.key
@@ -150,11 +148,11 @@ class Decider:
             return against_nearest(store, stage.program, stage.name, decision.preimage) or "never run"
         return "; ".join(differences(latest.preimage, decision.preimage)) or "its artifact is gone from the store"
 
-    def waits_for(self, stage: Stage, upstream: str) -> str:
-        """Why it is not known yet what becomes of a stage, with what the config alone changes in it."""
+    def waits_for(self, stage: Stage, source: str) -> str:
+        """Why it is not known yet what becomes of a stage that takes from `source`, with what the config changes."""
         latest = self.latest.get(stage.name)
         own = differences(latest.preimage, self.keys.own(stage), OWN_PARTS) if latest is not None else []
-        return "; ".join([f"depends on the output of {upstream}", *own])
+        return "; ".join([f"depends on the output of {source}", *own])
 
 
 def chosen_stages(stages: list[Stage], options: Options) -> tuple[set[str], set[str] | None]:

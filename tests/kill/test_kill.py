@@ -45,7 +45,7 @@ def start(home: Path, flow: bool, two: bool = False) -> subprocess.Popen[bytes]:
 def processes(home: Path) -> dict[int, str]:
     """Every live process of a run: orchestrator, stage and Prefect server, by the home that their command or
     environment names."""
-    found = {}
+    living = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -62,8 +62,8 @@ def processes(home: Path) -> dict[int, str]:
             else "orchestrator"
         )
         if str(home) in words or (kind == "server" and f"PREFECT_HOME={home}" in environment):
-            found[int(entry.name)] = kind
-    return found
+            living[int(entry.name)] = kind
+    return living
 
 
 def whole_artifacts(home: Path) -> dict[str, str]:
@@ -73,9 +73,9 @@ def whole_artifacts(home: Path) -> dict[str, str]:
     store = Store(home)
     digests = {}
     for program, key, _ in store.artifacts():
-        found = store.find(program, key, reread=True)
-        assert found.artifact is not None, f"half an artifact in the store: {found.damage}"
-        digests[key] = found.artifact.content_digest()
+        look = store.find(program, key, reread=True)
+        assert look.artifact is not None, f"half an artifact in the store: {look.damage}"
+        digests[key] = look.artifact.content_digest()
     return digests
 
 

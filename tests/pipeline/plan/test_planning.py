@@ -133,9 +133,9 @@ def test_a_resumed_stage_says_from_where(tmp_path: Path) -> None:
         (work / "state" / "checkpoints" / name).mkdir(parents=True)
         if whole:
             (work / "state" / "checkpoints" / name / "trainer_state.json").write_text("{}")
-    told = [{"event": "progress", "phase": "sft", "step": step, "total": 400} for step in (130, 131)]
+    events = [{"event": "progress", "phase": "sft", "step": step, "total": 400} for step in (130, 131)]
     (work / "events.jsonl").write_text(
-        "".join(json.dumps(event) + "\n" for event in [*told, {"event": "note"}]) + '{"event": "prog'
+        "".join(json.dumps(event) + "\n" for event in [*events, {"event": "note"}]) + '{"event": "prog'
     )
     assert plan(tmp_path)["base"].reason == "resumes from checkpoint-120; it had come to 131 of 400 (sft)"
 
@@ -151,9 +151,9 @@ def test_a_pipeline_under_another_name_is_compared_with_the_nearest_artifact(tmp
     make(tmp_path, until="sft")
     make(tmp_path, "sft.learning_rate=0.003", "sft.max_steps=5", until="sft")
     near = str(plan(tmp_path)["sft"].key)
-    told = plan(tmp_path, "name=other", "sft.learning_rate=1e-3")["sft"]
-    assert told.state == "RUN"
-    assert told.reason.startswith(f"settings.learning_rate 0.002 → 0.001 (nearest: {near[:12]} of 20")
+    planned = plan(tmp_path, "name=other", "sft.learning_rate=1e-3")["sft"]
+    assert planned.state == "RUN"
+    assert planned.reason.startswith(f"settings.learning_rate 0.002 → 0.001 (nearest: {near[:12]} of 20")
     assert plan(tmp_path, "name=other")["generate.sft"].reason == "never run", "no stage of that name has run"
 
 

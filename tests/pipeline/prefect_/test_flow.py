@@ -41,10 +41,10 @@ def chain(home: Path, api: str | None, *words: str) -> subprocess.Popen[bytes]:
 
 def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.2)
-    return found
+    return result
 
 
 def begun(home: Path) -> bool:
@@ -133,7 +133,7 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
     config: Any = SimpleNamespace(name="nightly", execution=SimpleNamespace(notify="custom-webhook/vcore-test"))
 
     @flow
-    def told(name: str) -> None:
+    def alerts_flow(name: str) -> None:
         show_alerts(config, record, notifier(name))
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
@@ -141,14 +141,14 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
             name="test", url=url, json_data={"title": "{{subject}}", "text": "{{body}}"}
         )
         block.save("vcore-test", overwrite=True)
-        told("custom-webhook/vcore-test")
+        alerts_flow("custom-webhook/vcore-test")
         assert posted[0]["title"] == "vcore: scores of nightly moved"
         assert "aime24, sft: 50.0 → 20.0 %" in posted[0]["text"]
         with pytest.raises(ConfigError, match="no notification block custom-webhook/other"):
-            told("custom-webhook/other")
+            alerts_flow("custom-webhook/other")
         block.url = "http://127.0.0.1:9/"  # a service that is away does not undo a run
         block.save("vcore-test", overwrite=True)
-        told("custom-webhook/vcore-test")
+        alerts_flow("custom-webhook/vcore-test")
     alerts = query(f"{prefect_server}/artifacts/filter", {"artifacts": {"key": {"any_": ["nightly-alert"]}}})
     assert alerts[0]["description"] == "FLAGGED: 1 scores left their predecessor's interval"
 
@@ -169,8 +169,8 @@ def test_prefect_yaml_deploys_what_vcore_deploy_does(tmp_path: Path, prefect_ser
             [sys.executable, "-m", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
         )
         assert made.returncode == 0, made.stdout + made.stderr
-    found = {d["name"]: d for d in query(f"{prefect_server}/deployments/filter", {})}
-    file, command = found["demo-nightly"], found["by-command"]
+    deployments = {d["name"]: d for d in query(f"{prefect_server}/deployments/filter", {})}
+    file, command = deployments["demo-nightly"], deployments["by-command"]
     for deployment in (file, command):
         assert deployment["entrypoint"].removeprefix(f"{ROOT}/") == ENTRYPOINT
         assert deployment["work_pool_name"] == "vcore"

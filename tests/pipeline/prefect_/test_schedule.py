@@ -64,10 +64,10 @@ def config(tmp_path: Path) -> Path:
 
 def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.5)
-    return found
+    return result
 
 
 def flow_run(api: str, run: str) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def flow_run(api: str, run: str) -> dict[str, Any]:
 
 
 def start_run(api: str, deployment: str, parameters: dict[str, Any]) -> str:
-    (found,) = query(f"{api}/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
-    run: Any = query(f"{api}/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+    (made,) = query(f"{api}/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+    run: Any = query(f"{api}/deployments/{made['id']}/create_flow_run", {"parameters": parameters})
     return str(run["id"])
 
 

@@ -1,5 +1,5 @@
-"""Retries of the executor, and what it asks of the launcher. The store is real; what the stage's process would do is
-told here."""
+"""Retries of the executor, and what it asks of the launcher. The store is real; the tests say what a stage's process
+does."""
 
 import contextlib
 import errno
@@ -34,8 +34,8 @@ def stages(tmp_path: Path, *overrides: str) -> dict[str, Stage]:
 def run_sft(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: list[StageFailed], *overrides: str
 ) -> list[dict[str, Any]]:
-    """Force the sft stage of a pipeline that is cached; its process fails as told, then succeeds. Returns what each
-    attempt was given."""
+    """Force the sft stage of a cached pipeline; its process fails with each of `failures`, then succeeds. Returns what
+    each attempt was given."""
     make(tmp_path)
     settings = config(tmp_path, *FAST, *overrides)
     attempts: list[dict[str, Any]] = []
@@ -88,10 +88,10 @@ def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytes
 def test_what_will_not_pass_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failures: list[str], overrides: tuple[str, ...], tries: int
 ) -> None:
-    told = [failure(cause) for cause in failures]
+    errors = [failure(cause) for cause in failures]
     with pytest.raises(StageFailed, match="it failed") as failed:
-        run_sft(tmp_path, monkeypatch, told, *overrides)
-    assert failed.value is told[tries - 1]
+        run_sft(tmp_path, monkeypatch, errors, *overrides)
+    assert failed.value is errors[tries - 1]
 
 
 def test_micro_batches_divide_the_batch_and_its_processes(tmp_path: Path) -> None:
@@ -192,13 +192,13 @@ def test_two_runs_that_find_the_same_damage(tmp_path: Path, monkeypatch: pytest.
     look, looks = Store.find, []
 
     def find(self: Store, program: str, key: str, **options: Any) -> Lookup:
-        found = look(self, program, key, **options)
-        looks.append(found)
+        result = look(self, program, key, **options)
+        looks.append(result)
         if len(looks) == 1:
             Store(tmp_path / "home").set_aside(program, key)
             if remade:
                 make(tmp_path, until="data")
-        return found
+        return result
 
     made = []
 

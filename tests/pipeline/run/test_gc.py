@@ -1,4 +1,4 @@
-"""Names of artifacts, export, adoption and removal, on a real store that a pipeline of test_plan.py filled."""
+"""Names of artifacts, export, adoption and removal, on a real store that a small pipeline has filled."""
 
 import contextlib
 import errno
@@ -253,9 +253,9 @@ def test_commands(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["store", "show", "sft", *home])
     assert shown.exit_code == 0, shown.output
     assert "model/weights" in shown.output
-    found = CliRunner().invoke(app, ["store", "gc", "--keep-last", "0", *home, "--json"])
-    assert json.loads(found.output)["removed"] is False
-    assert len(json.loads(found.output)["removals"]) == 11
+    listed = CliRunner().invoke(app, ["store", "gc", "--keep-last", "0", *home, "--json"])
+    assert json.loads(listed.output)["removed"] is False
+    assert len(json.loads(listed.output)["removals"]) == 11
     done = CliRunner().invoke(app, ["store", "gc", "--keep-last", "0", "--yes", *home])
     assert done.exit_code == 0
     assert not list(store_of(tmp_path).artifacts())

@@ -179,10 +179,10 @@ def test_files_are_looked_at_again_before_another_attempt(
 def test_a_hub_revision_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[str] = []
+    lookups: list[str] = []
 
     def dataset_info(self: object, name: str, **options: Any) -> Any:
-        asked.append(name)
+        lookups.append(name)
         return type("Info", (), {"sha": COMMIT})()
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -193,4 +193,4 @@ def test_a_hub_revision_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.Mo
     settings = [f"home={tmp_path / 'home'}", source, "execution.device=cpu"]
     session = Session.prepare(tmp_path / "small.yaml", settings, Options(), View())
     session.run_stage(session.plan[0].stage)
-    assert asked == ["someone/dataset"]
+    assert lookups == ["someone/dataset"]
