@@ -1,8 +1,25 @@
 """What every test runs under."""
 
 import os
+import signal
+from collections.abc import Iterator
 
-# As for the stages themselves (pipeline/launch/process.py): threads that wait must not spin on cores that others use.
+import pytest
+
+from pipeline.core import signals
+
+# As for the stages themselves (pipeline/launch/environment.py): threads that wait must not spin on cores that others
+# use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["tests.prefect_server"]
+
+
+@pytest.fixture(autouse=True)
+def _no_request_to_stop_is_left_over() -> Iterator[None]:
+    """A command that is run in the test's own process installs handlers there, which remember every signal."""
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
+    signals._received.clear()

@@ -29,6 +29,7 @@ def run(context: Context[FakeSettings]) -> Result:
         counter = context.state / "count"
         count = int(counter.read_text()) if counter.exists() else 0
         context.note(f"starts at {count}")
+        (context.spec_path.parent / f"listens.{os.environ.get('RANK', '0')}").touch()
         while count < most:
             count += 1
             counter.write_text(str(count))

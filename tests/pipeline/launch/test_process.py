@@ -216,7 +216,7 @@ def test_one_process_that_is_killed_is_no_stop_although_the_others_are_stopped_f
 @pytest.mark.slow
 def test_a_torchrun_told_to_stop_from_outside_is_reported_as_interrupted(tmp_path: Path) -> None:
     def stop() -> None:
-        while not (tmp_path / "w" / "events.jsonl").exists():
+        while not all((tmp_path / "w" / f"listens.{rank}").exists() for rank in (0, 1)):
             time.sleep(0.05)
         found = subprocess.run(
             ["pgrep", "-f", f"torch.distributed.run .*{tmp_path}"], capture_output=True, text=True, check=True
