@@ -113,7 +113,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfi
 
 
 def _check_home(document: Document, name: str) -> None:
-    """Raise `ConfigError` for a path below the home folder of somebody whom this machine does not know (`~name/...`)."""
+    """Raise `ConfigError` for a path below the home folder of a user that this machine does not know (`~name/...`)."""
     value = document.values.get(name)
     try:
         Path(value if isinstance(value, str) else "").expanduser()

@@ -155,7 +155,7 @@ class _StageRun:
         return StageOutcome(name, "ran", artifact, seconds)
 
     def _check_inputs(self, key: str) -> None:
-        """Refuse to publish what was computed while its inputs changed. Its state is set aside: nothing may resume it."""
+        """Refuse to publish what was computed while its inputs changed; its state is set aside, never to be resumed."""
         try:
             self.run.decider.keys.check_inputs(self.stage)
         except StageFailed:

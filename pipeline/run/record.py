@@ -208,8 +208,8 @@ def find_run(home: Path, name: str) -> Path:
 
 
 def read_report(file: Path, **fields: type) -> dict[str, Any]:
+    """A report.json with these fields, of these types. Raises `ConfigError` where it cannot be read or lacks one."""
     fix = "Run the pipeline again: it is written anew, and what is cached stays."
-    fix = "Write it anew: run the pipeline again; nothing that is cached is computed for it."
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

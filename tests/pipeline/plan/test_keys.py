@@ -46,6 +46,7 @@ def listed(kinds: dict[str, Stage]) -> dict[str, str]:
 
 
 def test_the_files_that_each_key_holds_are_those_listed(tmp_path: Path) -> None:
+    assert set(stages(tmp_path)) == {file.parent.name for file in (code.ROOT / "stages").glob("*/stage.py")}
     on_disk = {file.stem: file.read_text() for file in LISTS.glob("*.txt")}
     assert listed(stages(tmp_path)) == on_disk, "see the head of this file"
 
@@ -53,9 +54,6 @@ def test_the_files_that_each_key_holds_are_those_listed(tmp_path: Path) -> None:
 def test_no_key_holds_a_carrier(tmp_path: Path) -> None:
     files = "".join(listed(stages(tmp_path)).values())
     assert not re.search(r"harness|/stage\.py|catalogue|^pipeline/", files, re.MULTILINE)
-
-
-CODE = {"data", "base", "generate", "score", "sft", "difficulty", "grpo", "report"}
 
 
 @pytest.fixture

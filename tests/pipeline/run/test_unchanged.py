@@ -104,6 +104,28 @@ def test_data_that_changes_while_a_stage_reads_it_is_not_published(
     assert list(decider.store.artifacts()) == []
 
 
+def test_nothing_resumes_from_an_attempt_that_was_refused(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Putting the file back would else continue, under the old key, what was computed from another one."""
+    before = pairs.read_text()
+    settings = config(tmp_path, *overrides(tmp_path, pairs))
+    decider = Decider(settings, Store(settings.home_folder))
+    data = decider.stages[0]
+    work = decider.store.work("data", decider.decide(data, {}).key)
+
+    def train() -> None:
+        (work / "state").mkdir()
+        (work / "state" / "checkpoint").write_text("of other data")
+        append(pairs)
+
+    stage_program(monkeypatch, meanwhile=train)
+    with pytest.raises(StageFailed, match=r"data.sft.0 .*changed"):
+        Executor(decider, View(), command="").ensure(data)
+    pairs.write_text(before)
+    assert Decider(settings, Store(settings.home_folder)).decide(data, {}).action == "run"
+
+
 def test_a_file_that_is_written_again_with_the_same_content_stops_nothing(
     tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
