@@ -4,6 +4,8 @@ They are the contract between loading, sampling and grading, and between this pa
 nothing else of the package is imported here.
 """
 
+from __future__ import annotations  # _EXPECTED is found by their texts
+
 import dataclasses
 import gzip
 import json
