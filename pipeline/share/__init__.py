@@ -1,1 +1,1 @@
-"""Results that leave the house: publishing a checkpoint, reproducing a recorded result."""
+"""Results for others: publishing a checkpoint, reproducing a recorded result."""

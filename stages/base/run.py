@@ -43,7 +43,7 @@ def _make(ctx: Context[BaseSettings]) -> tuple[dict[str, Any], dict[str, Any]]:
     if not last < first:
         raise StageError(
             f"the made base model did not learn: loss {first:.3f} at first, {last:.3f} at the end",
-            "Lower base.learning_rate.",
+            "Raise base.steps, or lower base.learning_rate.",
         )
     proof = {"steps": settings.steps, "planned_steps": settings.steps, "first_loss": first, "final_loss": last}
     measured = {}
