@@ -1,6 +1,7 @@
 """Stages beside each other: the order they begin in, failures, and what an interruption does."""
 
 import _thread
+import signal
 import threading
 import time
 
@@ -80,6 +81,7 @@ def test_an_interruption_reaches_the_threads_before_it_is_raised() -> None:
         assert stopping.wait(20)
         stopped.append(stage.name)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     timer = threading.Timer(0.3, _thread.interrupt_main)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
