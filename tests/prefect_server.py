@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,18 @@ import pytest
 
 
 def query(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ask the server; again where its database is locked for a moment (503), as Prefect's own client does."""
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        rows: list[dict[str, Any]] = json.load(answer)
-    return rows
+    for attempt in range(6):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                rows: list[dict[str, Any]] = json.load(answer)
+            return rows
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or attempt == 5:
+                raise
+            time.sleep(2)
+    raise AssertionError("the last attempt returns or raises")
 
 
 @contextlib.contextmanager
