@@ -10,6 +10,7 @@ _TOKENS = re.compile(
     r"|(?P<bare>(?<!\\)\\+(?:boxed|fbox)\s+(?P<token>[-+]?\d[\d.,/]*|[A-Z](?=[.,]?\s*(?:$|[$\n]))))"
     r"|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})"
 )
+_FIRST = re.compile(r"(?<!\\)\\+(?:boxed|fbox)")
 # Around words and numbers alike: delimiters of maths, spacing, fonts, braces.
 _MARKUP = re.compile(
     r"\\(?:[hv]?phantom|hspace\*?)\s*\{[^{}]*\}|\$+|\\[()\[\]]|(?<!\\)\\[,;:!_ ]|"
@@ -92,7 +93,8 @@ def _boxes(text: str) -> list[_Box]:
     open_braces: list[tuple[int, int, int]] = []  # start, start of the content, backslashes; 0 for a mere brace
     found: list[_Box] = []
     last = -1
-    for token in _TOKENS.finditer(text):
+    first = _FIRST.search(text)  # braces before it close nothing that counts
+    for token in _TOKENS.finditer(text, len(text) if first is None else first.start()):
         kind = token.lastgroup
         if kind in ("box", "open"):
             open_braces.append((token.start(), token.end(), len(token["slashes"] or "")))

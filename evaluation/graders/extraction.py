@@ -10,10 +10,10 @@ from evaluation.graders.reachable import is_stub, parse, reachable, syntax_error
 VERSION = "3"  # part of every score's protocol; raise it when another part of the same completion may be the answer
 THINK = "<think>"
 MOST_CUTS = 20  # how often a text that is no program is cut to find one in it
-_TAG = re.compile(r"(?P<open><think>)|</think>")
+_TAG = re.compile(r"<(?P<closes>/?)think>")
 _MARKS = {'"': '"', "'": "'", "`": "`", "(": ")", "[": "]", "“": "”", "‘": "’", "«": "»", "「": "」"}
 _BEFORE_QUOTES = ("", *"([{*_=:>,—-")
-_PAIR = re.compile(r"[\"'`(\[“‘«「](?P<tag><think>[^\n<]{0,80}</think>)(?=[\"'`)\]”’»」])")
+_QUOTED_PAIR = re.compile(r"[\"'`(\[“‘«「]<think>[^\n<]{0,80}\Z")
 _WORD = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
 _STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
 
@@ -21,25 +21,28 @@ _STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t
 def after_thinking(completion: str) -> str | None:
     """The text after the last </think>; the whole where nothing thinks aloud; None where a <think> is never closed.
 
-    Tags that a text only mentions, in quotes or as a word within a line, do not count; see `_is_mention`.
+    Tags that a text only mentions, in quotes or as a word within a line, do not count.
     """
-    within = {place for pair in _PAIR.finditer(completion) for place in range(*pair.span("tag"))}
-    within |= {word.start() for word in _WORD.finditer(completion)}
-    tags = [tag for tag in _TAG.finditer(completion) if tag.start() not in within and not _is_mention(completion, tag)]
-    if not tags:
-        return completion
-    return None if tags[-1].lastgroup == "open" else completion[tags[-1].end() :]
+    for tag in reversed(list(_TAG.finditer(completion))):
+        if not _is_mention(completion, tag):
+            return completion[tag.end() :] if tag["closes"] else None
+    return completion
 
 
 def _is_mention(text: str, tag: re.Match[str]) -> bool:
-    """Whether a mark of quotation opens directly before a tag; a closing tag is quoted only where it closes after it.
+    """Whether a tag is a word within a line, or a mark of quotation opens before it; for a closing tag it also has to
+    close after it.
 
     A thought may end in a quotation, a bracket or a block of code: 'I call it "x"</think>', "```</think>".
     """
-    mark, before = text[max(0, tag.start() - 1) : tag.start()], text[max(0, tag.start() - 2) : max(0, tag.start() - 1)]
+    start, end = tag.span()
+    mark, before, after = text[start - 1 : start], text[max(0, start - 2) : max(0, start - 1)], text[end : end + 1]
     # Quotation marks that close look the same, after another character.
     opens = mark in _MARKS and (mark not in "\"'`" or before in _BEFORE_QUOTES or before.isspace())
-    return opens and (tag.lastgroup == "open" or text[tag.end() : tag.end() + 1] == _MARKS[mark])
+    if not tag["closes"]:
+        return opens or _WORD.match(text, start) is not None
+    quoted_pair = after in _MARKS.values() and _QUOTED_PAIR.search(text, max(0, start - 90), start) is not None
+    return (opens and after == _MARKS[mark]) or quoted_pair
 
 
 def continue_prompt(prompt: str, completion: str) -> str:
