@@ -25,7 +25,7 @@ _PLACEHOLDER = re.compile(
 _FONT = r"\\(?:text\w*|math(?:rm|bf|it|sf|tt)|mbox|emph|underline|bf|rm|it)\b\s*"
 _PHRASE = re.compile(
     rf"\s*(?P<font>(?:{_FONT})?\{{\s*(?:{_FONT})?|\*\*)?(?:(?:so|thus|hence|therefore)\b,?\s*)?"
-    r"(?:(?:the|my|our|your)\s+)?(?:(?:final|correct|right)\s+)?(?:ans(?:wer)?|result|solution|value|答案)s?"
+    r"(?:(?:the|my|our|your)\s+)?(?:(?:final|correct|right)\s+)*(?:ans(?:wer)?|result|solution|value|答案)s?"
     r"(?:[ \t]+(?:is|are)\b|是|为)?\s*(?:[:=：]|(?<=is)|(?<=are)|(?<=[是为])|(?=\s*\}))\s*"
     r"(?(font)(?P<end>\}|\*\*)?)(?:[\s~:=]|\\[,;:! ]|\\q?quad(?![a-z]))*",
     re.IGNORECASE,
@@ -37,7 +37,7 @@ _ITEM = re.compile(
     r"\s*(?:[,\s]*,[,\s]*|(?:\n|\\\\)\s*(?:[-*•]|\\item|\(?(?:[a-z]|[ivx]+|\d+)[.)])\s*)(?:\w{1,4}\s*=\s*)?"
 )
 _LISTED_LINE = re.compile(r",\s*(?:\n|\\\\)|(?:\n|\\\\)\s*,")
-_SENTENCE_END = re.compile(r"[.!?](?!\S)|[。！？]|\n\s*\n")
+_SENTENCE_END = re.compile(r"(?<!resp)[.!?](?!\S)|[。！？]|\n\s*\n")
 # After these a box corrects, concludes from or rewrites the one before it.
 _INFERENCE = re.compile(
     r"\A\s*[-+*/:^_<>]|\A[^,]*[=≈→⇒]|\\(?:approx|cdot|times|div|to|implies|iff|(?:long)?(?:right|leftright)arrow|dots)"

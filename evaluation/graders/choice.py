@@ -30,15 +30,17 @@ _ANOTHER = re.compile(
 )
 """A second letter with a mark of its own."""
 _FONT = r"\\(?:text\w*|math\w*|mbox)\s*"
+_SPACE = r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*"
 _OPTION = re.compile(
-    rf"(?:[\s$]|\\[(\[])*(?P<font>(?:{_FONT})?\{{|\*\*)?\s*"
-    rf"(?:\((?:{_FONT}\{{)?(?P<one>[A-E])\}}?\)|(?P<two>[A-E])[).:](?=[\s}}\\$*]))\s*(?(font)(?P<end>\}}|\*\*)?)"
-    r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*"
-    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)",
+    rf"(?:[\s$]|\\[(\[])*(?:(?P<font>(?:{_FONT})?\{{|\*\*)?\s*"
+    rf"(?:\((?:{_FONT}\{{)?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))(?(font){_SPACE}(?P<end>\}}|\*\*)?)"
+    rf"|{_FONT}\{{\s*(?P<three>[A-F])\s*\}}\s*(?:[.:)]|\\q?quad(?![a-z]))){_SPACE}"
+    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)"
+    rf"|(?P<before>[^\s\\].*?){_SPACE}{_FONT}\{{\s*\((?P<four>[A-F])\)\s*\}}[\s$.]*",
     re.DOTALL,
 )
 """The letter of an option and what it says, as contests for schools write it: \\textbf{(C)}\\ 27."""
-_LETTER_ALONE = re.compile(rf"[\s$]*(?:{_FONT}\{{|\*\*)?\s*\(?([A-E])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
+_LETTER_ALONE = re.compile(rf"[\s$]*(?:{_FONT}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
 
 
 def letter(answer: str | None) -> str | None:
@@ -83,7 +85,8 @@ def _lettered(answer: str) -> tuple[str | None, str]:
     if (option := _OPTION.fullmatch(answer)) is None:
         return None, answer
     font = "" if option["end"] else option["font"] or ""
-    return option["one"] or option["two"], font + option["rest"]
+    named = option["one"] or option["two"] or option["three"] or option["four"]
+    return named, option["before"] or font + option["rest"]
 
 
 def _plain(answer: str) -> str:
