@@ -82,7 +82,7 @@ def _is_generator(definition: Definition | ast.stmt) -> bool:
     """Whether a function yields, itself and not a function inside it."""
     if not isinstance(definition, ast.FunctionDef | ast.Lambda):
         return False
-    inside: list[ast.AST] = definition.body if isinstance(definition, ast.FunctionDef) else [definition.body]
+    inside: list[ast.AST] = [*definition.body] if isinstance(definition, ast.FunctionDef) else [definition.body]
     while inside:
         node = inside.pop()
         if isinstance(node, ast.Yield | ast.YieldFrom):

@@ -9,7 +9,7 @@ from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.plan.code import code_now, code_of, library_versions
 from pipeline.plan.external import resolve
 from pipeline.plan.graph import Stage
-from pipeline.plan.user_code import UserCode, user_code
+from pipeline.plan.user_code import READS, UserCode, user_code
 from pipeline.store.documents import OutsideInput, Preimage
 from pipeline.store.store import Artifact, Store
 from stages.harness.declaration import DataPlaces, Origin
@@ -56,6 +56,12 @@ class KeyMaker:
         settings = tuple(f"{code.setting}.file" for code in stage.custom_code)
         own = [origin for origin in self.origins[stage.name] if origin.path and origin.label.startswith(settings)]
         return {os.path.realpath(o.path): str(self.outside[stage.name][o.label].sha256) for o in own if o.path}
+
+    def notes(self, stage: Stage) -> list[str]:
+        """What the key may not know: a file of the user's own that seems to read others and lists none."""
+        silent = sorted({file for code in self._user_code[stage.name].values() for file in code.silent})
+        advice = f"an edit of these reruns nothing unless {READS} lists them (docs/keys.md)"
+        return [f"{file} seems to read files; {advice}" for file in silent]
 
     def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> Preimage:
         """Everything the stage's result depends on; the key is its digest."""

@@ -15,7 +15,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
@@ -24,6 +24,8 @@ from stages.harness.declaration import CustomCode
 
 READS = "READS"
 """The name under which a module lists the files that it reads, relative to itself."""
+READING = ("open", "read_text", "read_bytes", "load", "loadtxt", "read_csv", "read_json", "from_pretrained")
+"""Names of functions that read files."""
 OURS = ("pipeline", "stages", "evaluation")
 SUFFIXES = (
     *importlib.machinery.EXTENSION_SUFFIXES,
@@ -44,6 +46,8 @@ class UserCode:
     """Modules of this project."""
     distributions: frozenset[str] = frozenset()
     """Installed from a package index."""
+    silent: list[Path] = dataclasses.field(default_factory=list)
+    """Of the custom file and the modules, those that seem to read files and list none."""
 
 
 def user_code(code: CustomCode, libraries: Iterable[str]) -> UserCode:
@@ -61,7 +65,9 @@ def user_code(code: CustomCode, libraries: Iterable[str]) -> UserCode:
     while pending:
         module, source = pending.pop()
         imported, reads = _parsed(source, module, code)
-        found.reads.update({name: source.parent / name for name in reads})
+        found.reads.update({name: source.parent / name for name in reads or ()})
+        if reads is None:
+            found.silent.append(source)
         for name in set(imported) - seen:
             seen.add(name)
             top = name.partition(".")[0]
@@ -93,8 +99,11 @@ def parse_custom(file: str | Path, where: str) -> ast.Module:
         raise ConfigError(message, where=where, fix="Name a Python file.") from None
 
 
-def _parsed(file: Path, module: str, code: CustomCode) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Modules that a module imports, and files that it lists as read."""
+Parsed = tuple[tuple[str, ...], tuple[str, ...] | None]
+"""Modules that a module imports, and files that it lists as read; None where it lists none and seems to read some."""
+
+
+def _parsed(file: Path, module: str, code: CustomCode) -> Parsed:
     try:
         return _read(file, module, f"{code.setting}.file", mark(file))
     except ImportError as error:  # of a relative import
@@ -103,22 +112,25 @@ def _parsed(file: Path, module: str, code: CustomCode) -> tuple[tuple[str, ...],
 
 
 @functools.cache
-def _read(file: Path, module: str, where: str, mark: tuple[int, int, int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _read(file: Path, module: str, where: str, mark: tuple[int, int, int]) -> Parsed:
     tree = parse_custom(file, where)
     is_package = file.name == "__init__.py"
+    calls = [(ast.unparse(n.func).rpartition(".")[2], n.args) for n in ast.walk(tree) if isinstance(n, ast.Call)]
     by_name = [
-        node.args[0].value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__"))
-        if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+        arguments[0].value
+        for function, arguments in calls
+        if function in ("import_module", "__import__") and arguments
+        if isinstance(arguments[0], ast.Constant) and isinstance(arguments[0].value, str)
     ]
     absolute = [name for name in by_name if not name.startswith(".")]
     parents = {".".join(name.split(".")[: i + 1]) for name in absolute for i in range(name.count(".") + 1)}
     imported = {*imported_modules(tree, module, is_package=is_package), *parents}
-    return tuple(sorted(imported)), tuple(_listed(tree, file, where))
+    listed = _listed(tree, file, where)
+    silent = listed is None and any(function in READING for function, _ in calls)
+    return tuple(sorted(imported)), None if silent else tuple(listed or ())
 
 
-def _listed(tree: ast.Module, file: Path, where: str) -> Iterator[str]:
+def _listed(tree: ast.Module, file: Path, where: str) -> list[str] | None:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if not any(isinstance(target, ast.Name) and target.id == READS for target in targets):
@@ -131,7 +143,8 @@ def _listed(tree: ast.Module, file: Path, where: str) -> Iterator[str]:
             message = f"{file}:{node.lineno}: {READS} is no list of file names"
             fix = f'Write it out: {READS} = ["table.json"]. Paths start in the folder of {file.name}.'
             raise ConfigError(message, where=where, fix=fix)
-        yield from listed
+        return list(listed)
+    return None
 
 
 def _locate(name: str, beside: Path) -> Path | None:

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rich.markup import escape
+
 from pipeline.checks import trainer_options
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
@@ -42,6 +44,9 @@ class Session:
         computed."""
         decider, plan = _planned(path, overrides, options, running=True)
         config, store = decider.config, decider.store
+        for planned in plan:
+            for note in planned.notes:
+                view.line(f"[yellow]{planned.stage.name}: {escape(note)}[/]")
         trainer_options.check_values(plan, store.home / "cache")
         command = command_line(path, overrides, options)
         with _disk_errors(store.home, "the run's record"):

@@ -156,6 +156,24 @@ def test_an_edit_of_what_a_custom_file_imports_or_reads_reruns_its_stage(
 
 
 @pytest.mark.parametrize(
+    ("source", "noted"),
+    [
+        ("table = open('table.json').read()", True),
+        ("def reward():\n    return json.loads(Path('t.json').read_text())", True),
+        ("READS = ['own.py']\ntable = open('own.py').read()", False),
+        ("READS = []\nlog = open('log', 'w')", False),
+        ("import json", False),
+    ],
+)
+def test_files_that_are_read_and_not_listed_are_noted(tmp_path: Path, source: str, noted: bool) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(source)
+    notes = plan(tmp_path, SETTINGS[0].format(file=file))["sft"].notes
+    advice = "an edit of these reruns nothing unless READS lists them (docs/keys.md)"
+    assert notes == ((f"{file} seems to read files; {advice}",) if noted else ())
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("READS = open('list').read()", "own.py:1: READS is no list of file names"),
