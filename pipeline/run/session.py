@@ -104,12 +104,6 @@ class Session:
             self.record.keep_report(self.report_folder)
             self.record.compare_with_predecessor()
 
-    @property
-    def tags(self) -> list[str]:
-        """What the run is filtered by in Prefect's UI."""
-        model = self.config.model.rsplit("/", 1)[-1]
-        return [f"config:{self.config.name}", f"seed:{self.config.seed}", f"model:{model}"]
-
     def run_remaining(self) -> None:
         """Run every stage that has no outcome yet, without Prefect."""
         self.run_stages(self.run_stage)
