@@ -75,7 +75,7 @@ def _prepared(
     absolute = [f"home={settings.home_folder.resolve()}"]
     if settings.data_folder is not None:
         absolute.append(f"data_dir={settings.data_folder.resolve()}")
-    if settings.model.startswith((".", "~")) or Path(settings.model).is_dir():
+    if settings.model.startswith((".", "~")) or Path(settings.model).exists():
         absolute.append(f"model={Path(settings.model).expanduser().resolve()}")
     parameters = {"config": str(path.resolve()), "overrides": [*overrides, *absolute]}
     return settings, parameters, cron_schedule(cron, timezone) if cron is not None else None
