@@ -86,14 +86,15 @@ def score(
         raise StageFailed("score", error.message, fix=error.fix) from error
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    print_json(metrics) if as_json else _print_metrics(benchmark, metrics)
-    if out_file is not None:
-        try:
+    try:
+        if out_file is not None:
             write_jsonl(out_file, scores)
             if second:
                 write_jsonl(_second_file(out_file), metrics["second_opinion"]["rows"])
-        except OSError as error:  # a disk that is full, say: the numbers are printed by now
-            raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
+    except OSError as error:  # a disk that is full, say
+        raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
+    finally:  # the numbers are not lost with the file
+        print_json(metrics) if as_json else _print_metrics(benchmark, metrics)
 
 
 def _second_file(scores: Path) -> Path:

@@ -90,8 +90,8 @@ class GrpoSettings(OptimizerSettings):
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
 
     loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = identity("dapo")
-    """How token losses are averaged and clipped: over all tokens of the step (dapo), per completion (grpo), and so on
-    (TRL's names). GSPO is loss_type grpo with importance_sampling_level sequence."""
+    """How token losses are averaged and clipped: over all tokens of the rollout (dapo) or of the optimizer step (bnpo),
+    per completion (grpo), and so on (TRL's names). GSPO is loss_type grpo with importance_sampling_level sequence."""
     beta: float = identity(0.0, ge=0)
     """Weight of the divergence from the starting model (the low-variance estimate); 0 keeps no reference model."""
     use_bias_correction_kl: bool = identity(True)
