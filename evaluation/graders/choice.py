@@ -30,17 +30,17 @@ _ANOTHER = re.compile(
 )
 """A second letter with a mark of its own."""
 _FONT = r"\\(?:text\w*|math\w*|mbox)\s*"
-_SPACE = r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*"
+_SPACE = r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*+"
 _OPTION = re.compile(
-    rf"(?:[\s$]|\\[(\[])*(?:(?P<font>(?:{_FONT})?\{{|\*\*)?\s*"
+    rf"(?:[\s$]|\\[(\[])*+(?:(?P<font>(?:{_FONT})?\{{|\*\*)?\s*"
     rf"(?:\((?:{_FONT}\{{)?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))(?(font){_SPACE}(?P<end>\}}|\*\*)?)"
     rf"|{_FONT}\{{\s*(?P<three>[A-F])\s*\}}\s*(?:[.:)]|\\q?quad(?![a-z]))){_SPACE}"
-    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)"
-    rf"|(?P<before>[^\s\\].*?){_SPACE}{_FONT}\{{\s*\((?P<four>[A-F])\)\s*\}}[\s$.]*",
+    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)",
     re.DOTALL,
 )
 """The letter of an option and what it says, as contests for schools write it: \\textbf{(C)}\\ 27."""
-_LETTER_ALONE = re.compile(rf"[\s$]*(?:{_FONT}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
+_LETTER_AFTER = re.compile(rf"{_FONT}\{{\s*\(([A-F])\)\s*\}}[\s$.]*\Z")
+_LETTER_ALONE = re.compile(rf"[\s$]*+(?:{_FONT}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*+(?:\}}|\*\*)?[\s$.]*")
 
 
 def letter(answer: str | None) -> str | None:
@@ -82,11 +82,14 @@ def _lettered(answer: str) -> tuple[str | None, str]:
     """The letter of an option, if the answer has one, and what else it says."""
     if (alone := _LETTER_ALONE.fullmatch(answer)) is not None:
         return alone[1], ""
-    if (option := _OPTION.fullmatch(answer)) is None:
+    if (after := _LETTER_AFTER.search(answer)) is not None:
+        named, text = after[1], answer[: after.start()].rstrip(" ~\\")
+    elif (option := _OPTION.fullmatch(answer)) is not None:
+        named = option["one"] or option["two"] or option["three"]
+        text = ("" if option["end"] else option["font"] or "") + option["rest"]
+    else:
         return None, answer
-    font = "" if option["end"] else option["font"] or ""
-    named = option["one"] or option["two"] or option["three"] or option["four"]
-    return named, option["before"] or font + option["rest"]
+    return (named, text) if _is_text(_plain(text)) else (None, answer)
 
 
 def _plain(answer: str) -> str:

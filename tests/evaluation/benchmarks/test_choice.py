@@ -1,5 +1,6 @@
 """Multiple choice: options with letters, the thousand of many, and which letter a box names."""
 
+import time
 from typing import Any
 
 import pytest
@@ -100,6 +101,24 @@ def test_a_maths_answer_with_an_options_letter_is_compared_as_what_the_gold_answ
 )
 def test_a_letter_that_is_no_options_stays(answer: str) -> None:
     assert without_letters("27", answer) == ("27", answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["(A) or (B)", "(A), (B)", "\\textbf{(A)}\\ 27\\ \\textbf{(B)}\\ 28", "(A) 27 (B) 28", "(A)(B)", "A. 27; B. 28"],
+)
+def test_two_letters_in_maths_are_no_option(answer: str) -> None:
+    assert without_letters("A", answer) == ("A", answer)
+    assert without_letters("27", answer) == ("27", answer)
+
+
+def test_reading_letters_is_linear_in_the_length() -> None:
+    started = time.process_time()
+    for unit in (" ", "A, B, ", "A and ", "\\ ", "\\text{", "B. (C", "option ", "$", "so, ", ")", "~", "{"):
+        for before in ("", "A", "(A) 27 ", "A. ", "27 "):
+            letter(f"{before}{unit * 20_000}x")
+            without_letters("27", f"{before}{unit * 20_000}x")
+    assert time.process_time() - started < 20
 
 
 def test_verdicts() -> None:
