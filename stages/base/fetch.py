@@ -8,7 +8,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from stages.harness.context import StageError
 
-PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
+PATTERNS = (
+    *("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"),
+    "additional_chat_templates/*.jinja",
+)
 """Weights, configuration and tokenizer. Other formats of the same weights, and any code, stay behind."""
 
 
@@ -42,4 +45,6 @@ def _copy(folder: Path, model: Path) -> None:
             "Save the model there with save_pretrained(), or name another folder.",
         )
     for path in files:
-        shutil.copyfile(path, model / path.name)
+        copy = model / path.relative_to(folder)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)

@@ -4,8 +4,8 @@ import dataclasses
 import itertools
 from typing import Any
 
+from evaluation.chat import render
 from evaluation.engines.base import end_token_ids
-from evaluation.engines.chat import render
 from evaluation.grading import Grader
 from evaluation.records import Problem, RecordError, read_records
 from stages.grpo.settings import GrpoSettings
@@ -38,7 +38,11 @@ class Start:
     def render(self, problem: Problem) -> tuple[str, list[int]]:
         """The prompt of a problem up to where the assistant speaks, as text and as token ids."""
         settings = self.settings
-        text, ids = render(self.tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)
+        try:
+            text, ids = render(self.tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)
+        except ValueError as error:
+            fix = "Leave out what the model's chat template does not take (grpo.system_prompt), or correct it."
+            raise StageError(f"{problem.id}: {error}", fix) from error
         return text, list(ids)
 
 
@@ -77,7 +81,8 @@ def _load(ctx: Context[GrpoSettings]) -> Start:
     continued = settings.lora_start == "sft_adapter"
     base = ctx.inputs["below" if continued else "model"] / "model"
     # What is trained stays float32.
-    model, tokenizer = load_model_and_tokenizer(base, settings.dtype if settings.lora else "float32")
+    dtype = settings.dtype if settings.lora else "float32"
+    model, tokenizer = load_model_and_tokenizer(base, dtype, settings.template_date)
     contract = check_contract(base, model, tokenizer)
     if continued:  # the merged checkpoint that SFT left is not loaded, and held to the same
         check_same(check_files(ctx.inputs["model"] / "model", tokenizer), contract)

@@ -17,7 +17,7 @@ from typing import Any, cast
 import transformers
 from datasets import Dataset
 
-from evaluation.engines.chat import messages_of
+from evaluation.chat import messages_of
 from evaluation.records import VERDICTS, Problem
 from stages.grpo import checks, config, rollout
 from stages.grpo.resampling import FIRST_REWARD, ResamplingTrainer

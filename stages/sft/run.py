@@ -68,7 +68,7 @@ def run(ctx: Context[SftSettings]) -> Result:
     rows = read_demonstrations(ctx.inputs["data"] / "sft.jsonl")
     base = ctx.inputs["model"] / "model"
     frozen_dtype = settings.dtype if settings.lora else "float32"  # what is trained stays float32
-    model, tokenizer = load_model_and_tokenizer(base, frozen_dtype)
+    model, tokenizer = load_model_and_tokenizer(base, frozen_dtype, settings.template_date)
     _check_length(settings.max_length, model)
     callback = StageCallback(ctx, "sft", shown=("loss",))
     trainer = ReweightingTrainer(

@@ -7,15 +7,17 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluation.chat import check_chat_template, pin_date
 from stages.harness.context import Context, StageError
 
 
-def load_model_and_tokenizer(folder: Path, dtype: str) -> tuple[Any, Any]:
+def load_model_and_tokenizer(folder: Path, dtype: str, date: str | None = None) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer from a complete checkpoint folder.
 
     Args:
         folder: the checkpoint (config, weights, tokenizer, chat template).
         dtype: `float32` or `bfloat16`, the type of the parameters in memory.
+        date: as of when the tokenizer renders conversations (see `evaluation.chat.pin_date`).
 
     Raises:
         StageError: the folder is not a checkpoint, weights are missing, or its tokenizer cannot hold a chat.
@@ -28,14 +30,17 @@ def load_model_and_tokenizer(folder: Path, dtype: str) -> tuple[Any, Any]:
             folder, dtype=getattr(torch, dtype), output_loading_info=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        pin_date(tokenizer, date)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise StageError(f"{folder}: the model does not load: {error}", fix) from error
     if missing := sorted(info["missing_keys"]):
         names = ", ".join(missing[:3])
         raise StageError(f"{folder}: {len(missing)} weights are missing and would be random: {names}", fix)
-    if not tokenizer.chat_template:
-        fix = "Use a chat model, or add chat_template.jinja to the folder."
-        raise StageError(f"{folder}: the tokenizer has no chat template", fix)
+    try:
+        check_chat_template(tokenizer)
+    except ValueError as error:
+        fix = "Use a chat model, or put a chat_template.jinja that fits into the folder."
+        raise StageError(f"{folder}: {error}", fix) from error
     if tokenizer.eos_token_id is None:
         fix = "Set eos_token in tokenizer_config.json."
         raise StageError(f"{folder}: the tokenizer names no end-of-sequence token", fix)
