@@ -5,14 +5,14 @@ import re
 from latex2sympy2_extended import NormalizationConfig, normalize_latex
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify import verify
-from math_verify.grader import should_treat_as_complex
-from sympy import Basic, Expr, Float, MatrixBase, Symbol, simplify
+from sympy import Basic, Expr, Float, I, MatrixBase, Symbol, simplify
 
 from evaluation.graders.answers.equality import RELATIVE, ROUNDED
 
 _FORM = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 _SYMBOLS = ConversionConfig(lowercase_symbols=False)
 _TRIGONOMETRIC = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?\b|\\operatorname")
+_IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])|\\imath\b|\\mathbb\s*\{?C")
 _IN_DEGREES = re.compile(
     r"(?P<angle>\\frac\{[^{}]*\}\{[^{}]*\}|\d+(?:\.\d+)?|\([^()]*\)|\\?[A-Za-z]+)\s*\^\s*\\circ(?![A-Za-z])"
 )
@@ -33,7 +33,7 @@ class Sympy:
     def equal(self, gold: str, answer: str) -> bool:
         """Whether two expressions are equal. Raises `UnreadableGold`."""
         self.unread = False
-        is_real = not (should_treat_as_complex(gold) or should_treat_as_complex(answer))
+        is_real = None if _IMAGINARY.search(gold + " " + answer) else True
         one, other = _read(gold, is_real), _read(answer, is_real)
         if one is None:
             raise UnreadableGold(gold)
@@ -55,7 +55,7 @@ class Sympy:
         return 1 if quotient > 0 else -1
 
 
-def _read(text: str, is_real: bool) -> Basic | MatrixBase | None:
+def _read(text: str, is_real: bool | None) -> Basic | MatrixBase | None:
     """The expression that a text is; None where it is none."""
     if _TRIGONOMETRIC.search(text):
         text = _IN_DEGREES.sub(r"{\\frac{\\pi \\cdot \g<angle>}{180}}", text)
@@ -64,7 +64,9 @@ def _read(text: str, is_real: bool) -> Basic | MatrixBase | None:
     if not text:
         return None
     try:
-        return latex2sympy(text, is_real=is_real, normalization_config=None, conversion_config=_SYMBOLS)
+        read = latex2sympy(text, is_real=is_real, normalization_config=None, conversion_config=_SYMBOLS)
+        letters = [] if is_real else [one for one in read.free_symbols if one.name in ("i", "imath")]
+        return read.subs(dict.fromkeys(letters, I)) if letters else read
     except Exception as error:  # bare ones of the parser, for what it cannot read
         if isinstance(error, MemoryError):
             raise
@@ -74,15 +76,20 @@ def _read(text: str, is_real: bool) -> Basic | MatrixBase | None:
 def _equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:
     if isinstance(gold, Symbol) and isinstance(answer, Symbol):
         return bool(gold == answer)  # math-verify does not tell capitals apart
-    if not (isinstance(gold, Expr) and isinstance(answer, Expr) and gold.is_number and answer.is_number):
+    if not (isinstance(gold, Expr) and isinstance(answer, Expr)) or gold.is_Matrix or answer.is_Matrix:
         return bool(verify([gold], [answer], timeout_seconds=None))
+    exact = not (gold.has(Float) or answer.has(Float))
+    if not (gold.is_number and answer.is_number):
+        # math-verify drops what is small beside the rest; exact expressions are compared exactly.
+        same = simplify(gold - answer).is_zero if exact else verify([gold], [answer], timeout_seconds=None)
+        return bool(same)
     gold, answer = gold.doit(), answer.doit()
     if gold == answer:
         return True
     if not (gold.is_finite is not False and answer.is_finite is not False):
         return False
     difference = gold - answer
-    if not (gold.has(Float) or answer.has(Float)):
+    if exact:
         return _is_zero(difference)
     left, right = gold.evalf(30), answer.evalf(30)
     size = abs(difference).evalf(30)

@@ -78,9 +78,10 @@ class Equality:
             return self._same_times(gold, answer)
         if isinstance(gold, Ratio) or isinstance(answer, Ratio):
             return self._same_ratios(gold, answer)
-        if isinstance(gold, Region) or isinstance(answer, Region):
+        if _has_region(gold) or _has_region(answer):
             regions = as_region(gold), as_region(answer)
-            return regions[0] is not None and regions[1] is not None and self._same_regions(*map(normal, regions))  # type: ignore[arg-type]
+            if regions[0] is not None and regions[1] is not None:
+                return self._same_regions(normal(regions[0]), normal(regions[1]))
         if isinstance(gold, Comparison) and isinstance(answer, Comparison):
             return self._same_comparisons(gold, answer)
         if isinstance(gold, Group) or isinstance(answer, Group):
@@ -197,7 +198,7 @@ class Equality:
         if kinds == {"row"} and gold.brackets != answer.brackets:
             return False
         dots = any(isinstance(item, Dots) for item in (*gold.items, *answer.items))
-        if kinds <= {"set", "list"} and not dots:
+        if (kinds <= {"set", "list"} or (gold.kind, answer.kind) == ("list", "row")) and not dots:
             return self._same_in_any_order(gold.items, answer.items)
         if kinds == {"cases"}:
             return self._same_in_any_order(gold.items, answer.items)
@@ -238,12 +239,17 @@ class Equality:
         self.reason = contradiction(gold, answer) or ""
         if self.reason:
             return False
-        gold = split_unit(gold, plain=False)[0]
+        gold, gold_unit = split_unit(gold, plain=False)
         number = value(without_percent(gold))
-        answer = split_unit(answer, plain=number is not None)[0]
+        answer, unit = split_unit(answer, plain=number is not None)
         gold, answer = without_base(gold, answer)
         if squeezed(gold) == squeezed(answer):
             return True
+        if ("\\circ" in gold_unit) != ("\\circ" in unit) and "\\pi" in gold + answer:
+            angles = (gold, gold_unit), (answer, unit)
+            gold, answer = (
+                f"\\frac{{\\pi \\cdot ({text})}}{{180}}" if "\\circ" in own else text for text, own in angles
+            )
         percents = [text.rstrip().endswith("%") for text in (gold, answer)]
         if any(percents):
             gold, answer = without_percent(gold), without_percent(answer)
@@ -276,6 +282,10 @@ class Equality:
         if (one is not None or other is not None) and _INFINITE & {squeezed(gold), squeezed(answer)}:
             return False
         return self._algebra.equal(gold, answer)
+
+
+def _has_region(node: Node) -> bool:
+    return isinstance(node, Region) or (isinstance(node, Group) and any(isinstance(i, Region) for i in node.items))
 
 
 def _whole(node: Node) -> int | None:

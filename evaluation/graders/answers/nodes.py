@@ -129,3 +129,16 @@ def split(text: str, separators: set[str]) -> list[tuple[str, str]]:
             parts.append((joint, text[start : token.start()].strip()))
             start, joint = token.end(), name
     return [*parts, (joint, text[start:].strip())]
+
+
+def both_signs(text: str) -> list[str]:
+    """A text with \\pm as the texts that it stands for; several \\pm are independent, \\mp goes with its \\pm."""
+    signs = re.findall(r"\\[pm][mp]\b", text)
+    if not signs:
+        return [text]
+    if "\\mp" in signs or len(signs) == 1 or len(signs) > 4:
+        plus = text.replace("\\pm", "+").replace("\\mp", "-")
+        minus = text.replace("\\pm", "-").replace("\\mp", "+")
+        return [plus, minus]
+    halves = [text.replace("\\pm", sign, 1) for sign in "+-"]
+    return [whole for half in halves for whole in both_signs(half)]

@@ -24,6 +24,7 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _MARKED_TAIL = re.compile(rf"(?:(?:{_CIRCLE})?(?:\s*(?:/|\\cdot\b|\.)?\s*{_MARKED})+|{_CIRCLE}\s*[CFK]?)\s*$")
 _PART = re.compile(r"\\text\s*\{([^{}]*)\}|\^\s*\{?\s*(-?\d)\s*\}?|(\^\s*\\circ)|(\s*/\s*)?([^\W\d_]+)")
 _COMMAND = re.compile(r"\\(?!text)[a-z]+")
+_PER = re.compile(r"/\s*([^\W\d_]+)")  # km/h
 _WORD = re.compile(r"[^\W\d_]+")
 _UNITS = """
 mm millimeter millimetre 毫米 мм | cm centimeter centimetre 厘米 см | dm decimeter decimetre 分米 |
@@ -105,7 +106,7 @@ def _is_unit(tail: str, *, plain: bool) -> bool:
     beside = WRAPPED.sub(" ", tail if circle is None else tail[circle.end() :]).replace("\\cdot", " ")
     if circle is not None and beside.strip() in ("C", "F", "K"):
         return True
-    words = _WORD.findall(beside)
+    words = _WORD.findall(_PER.sub(lambda per: " " if per[1] in _CANONICAL else per[0], beside))
     if words and (not plain or (beside[0].isalpha() and not _needs_no_space(words[0]))):
         return False
     return not any(map(_CHANGING.fullmatch, words + within)) and all(map(_is_word, words))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from evaluation.graders.answers.nodes import Comparison, Equation, Group, Leaf, Node, Piece, Region, split
+from evaluation.graders.answers.nodes import Comparison, Equation, Group, Leaf, Node, Piece, Region, both_signs, split
 from evaluation.graders.notation import number_form, squeezed, value
 
 VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'?")
@@ -29,7 +29,7 @@ def comparison(text: str) -> Region | Comparison | None:
     name = squeezed(sides[place])
     bounds = [_bound(side) for side in sides]
     if signs == ["\\ne"]:
-        return Region(holes=(bounds[1 - place],), variable=name)
+        return Region(holes=tuple(map(_bound, both_signs(sides[1 - place]))), variable=name)
     if len(sides) == 3 and place != 1:
         return Comparison(tuple(sides), tuple(signs))
     left, right = (bounds[place - 1] if place else _LOWEST), (bounds[place + 1] if place + 1 < len(sides) else _HIGHEST)
@@ -105,7 +105,7 @@ def as_region(node: Node) -> Region | None:
         return Region(tuple(Piece(point, point, True, True) for point in points))
     if node.kind == "list" and node.items and all(isinstance(item, Region | Group) for item in node.items):
         parts = [region for item in node.items if (region := as_region(item)) is not None]
-        if len(parts) != len(node.items):
+        if len(parts) != len(node.items) or len({part.variable for part in parts} - {None}) > 1:
             return None
         if node.joined == "or":
             return union(parts)

@@ -2,6 +2,7 @@
 the expressions that algebra compares."""
 
 import re
+from collections.abc import Callable
 
 from evaluation.graders.answers.nodes import (
     Clock,
@@ -15,12 +16,14 @@ from evaluation.graders.answers.nodes import (
     Region,
     Residue,
     Words,
+    both_signs,
     closing,
     split,
 )
 from evaluation.graders.answers.regions import comparison, joined, united
 from evaluation.graders.notation import number_form, squeezed, value
 
+_DEEPEST = 8  # brackets within brackets; no answer has as many
 _UNGROUPED = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,]*\d)")
 _NAME = re.compile(
     r"(?!\d)(?!.*\\(?:frac|sqrt|sin|cos|tan|cot|sec|csc|log|ln|cdot|times|pm|mp|text\s*\{\s*(?:or|and)|binom|int|sum))"
@@ -47,7 +50,7 @@ _BUILDER = re.compile(
 )
 _MEMBER = re.compile(r"(?P<variable>[^\\{}|:,=<>]+?)\s*\\in\b\s*(?P<set>.*)", re.DOTALL)
 _REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\text\s*\{\s*all real numbers\s*\}|all real numbers", re.IGNORECASE)
-_REVERSED = re.compile(r"([\[\]])([^\[\](){},;]+[,;][^\[\](){},;]+)([\[\]])")
+_REVERSED = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
 _PLAIN_WORDS = re.compile(
     r"(?=[A-Za-z]*[^\W\d_]{1,}[aeiouAEIOU])[^\W\d_]{3,}(?:[\s,.'-]+[^\W\d_]+)*|yes|no|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\.?\s+\d{1,4}(?:,\s*\d{4})?",
     re.IGNORECASE,
@@ -55,10 +58,16 @@ _PLAIN_WORDS = re.compile(
 _PUNCTUATION = re.compile(r"[^\w+-]+")
 
 
-def parse(cleaned: str) -> Node:
-    """The tree of a cleaned answer. Nothing fails: what has no structure is a leaf."""
+def parse(cleaned: str, depth: int = 0) -> Node:
+    """The tree of a cleaned answer. Nothing fails: what has no structure, or too deep a one, is a leaf."""
     text = _outside(cleaned.strip())
-    if re.search(r"(?:^|[^\w)\]}])\][^\[\](){}]*[,;][^\[\](){}]*[\[\]]|\[[^\[\](){}]*[,;][^\[\](){}]*\[", text):
+    if depth > _DEEPEST:
+        return Leaf(text)
+
+    def part(within: str) -> Node:
+        return parse(within, depth + 1)
+
+    if re.search(r"(?:^|[^\w)\]}])\][^\[\]()]*[,;][^\[\]()]*[\[\]]|\[[^\[\]()]*[,;][^\[\]()]*\[", text):
         text = _REVERSED.sub(_forwards, text)  # ]1,2[ is (1,2)
     if text == "\\ldots":
         return Dots()
@@ -67,26 +76,26 @@ def parse(cleaned: str) -> Node:
     if text == "\\emptyset" or re.fullmatch(r"\\\{\s*\\\}", text):
         return Group("set", ())
     if (environment := _ENVIRONMENT.fullmatch(text)) is not None:
-        return _environment(environment)
+        return _environment(environment, part)
     if (residue := _MODULO.fullmatch(text)) is not None and residue["value"]:
         values = re.sub(r"\\equiv", "=", residue["value"])
-        return Residue(parse(values), residue["modulus"])
+        return Residue(part(values), residue["modulus"])
     items = _split_list(text)
     if len(items) > 1:
-        return joined([(joint, parse(item)) for joint, item in items])
-    if (builder := _BUILDER.fullmatch(text)) is not None and isinstance(node := parse(builder["condition"]), Region):
+        return joined([(joint, part(item)) for joint, item in items])
+    if (builder := _BUILDER.fullmatch(text)) is not None and isinstance(node := part(builder["condition"]), Region):
         return node
-    if (region := united(text, parse)) is not None:
+    if (region := united(text, part)) is not None:
         return region
     if (compared := comparison(text)) is not None:
         return compared
-    if (equation := _equation(text)) is not None:
+    if (equation := _equation(text, part)) is not None:
         return equation
     if (member := _MEMBER.fullmatch(text)) is not None:
-        return parse(member["set"])
+        return part(member["set"])
     if "\\pm" in text or "\\mp" in text:
-        return Group("list", tuple(map(parse, _both_signs(text))))
-    if (group := _group(text)) is not None:
+        return Group("list", tuple(map(part, both_signs(text))))
+    if (group := _group(text, part)) is not None:
         return group
     return _one(text)
 
@@ -147,26 +156,15 @@ def _forwards(match: re.Match[str]) -> str:
     return f"{'(' if match[1] == ']' else '['}{match[2]}{')' if match[3] == '[' else ']'}"
 
 
-def _both_signs(text: str) -> list[str]:
-    """A text with \\pm as the texts that it stands for; several \\pm are independent, \\mp goes with its \\pm."""
-    signs = re.findall(r"\\[pm][mp]\b", text)
-    if "\\mp" in signs or len(signs) == 1 or len(signs) > 4:
-        plus = text.replace("\\pm", "+").replace("\\mp", "-")
-        minus = text.replace("\\pm", "-").replace("\\mp", "+")
-        return [plus, minus]
-    halves = [text.replace("\\pm", sign, 1) for sign in "+-"]
-    return [whole for half in halves for whole in _both_signs(half)]
-
-
-def _environment(match: re.Match[str]) -> Node:
+def _environment(match: re.Match[str], part: Callable[[str], Node]) -> Node:
     name, body = match["name"], match["body"]
     if re.search(r"\\begin\b", body):
         return Leaf(match[0])
     rows = [row.strip() for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?", body) if row.strip()]
     is_list = name in ("cases", "aligned", "gathered") or match["open"] == "\\{"
     if is_list and "&" not in body.replace("&=", "=").replace("& =", "="):
-        return joined([(",", parse(row.replace("&", "").rstrip(",;. "))) for row in rows])
-    cells = [tuple(parse(_condition(cell)) for cell in row.split("&")) for row in rows]
+        return joined([(",", part(row.replace("&", "").rstrip(",;. "))) for row in rows])
+    cells = [tuple(part(_condition(cell)) for cell in row.split("&")) for row in rows]
     grid = tuple(Group("row", row) for row in cells)
     if is_list:
         return Group("cases", grid)
@@ -177,23 +175,23 @@ def _condition(cell: str) -> str:
     return re.sub(r"\\text\s*\{\s*(?:,?\s*(?:if|when|for|where|,))*\s*\}|^\s*(?:if|when|for)\b", "", cell).strip(" ,;.")
 
 
-def _group(text: str) -> Group | None:
+def _group(text: str, part: Callable[[str], Node]) -> Group | None:
     """What a pair of brackets around the whole with commas in it is."""
     opening = re.match(r"[(\[]|\\\{|\\langle\b", text)
     end = re.search(r"(?:[)\]]|\\\}|\\rangle)$", text)
     if opening is None or end is None or closing(text) != end.start():
         return None
     inner = text[opening.end() : end.start()]
-    parts = [part for _, part in split(inner, {",", ";"})]
+    parts = [item for _, item in split(inner, {",", ";"})]
     if opening[0] == "\\{":
-        return Group("set", tuple(map(parse, filter(None, parts)))) if end[0] == "\\}" else None
+        return Group("set", tuple(map(part, filter(None, parts)))) if end[0] == "\\}" else None
     if len(parts) < 2 or not all(parts):
         return None
     brackets = "()" if opening[0] == "\\langle" else opening[0] + end[0]
-    return Group("tuple", tuple(map(parse, parts)), brackets)
+    return Group("tuple", tuple(map(part, parts)), brackets)
 
 
-def _equation(text: str) -> Equation | None:
+def _equation(text: str, part: Callable[[str], Node]) -> Equation | None:
     sides = [side for _, side in split(text.replace("\\approx", "=").replace("\\Rightarrow", "="), {"="})]
     if len(sides) < 2:
         return None
@@ -204,7 +202,7 @@ def _equation(text: str) -> Equation | None:
     if not _is_name(left) and len(sides) == 2 and _VARIABLE.fullmatch(right):
         left, right = right, left
     names = [_squeezed_name(left)] if _is_name(left) else []
-    return Equation(left, parse(right), text, names[0] if names else None)
+    return Equation(left, part(right), text, names[0] if names else None)
 
 
 def _is_name(side: str) -> bool:
