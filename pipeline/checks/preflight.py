@@ -20,7 +20,7 @@ from pipeline.core.errors import ConfigError, StoreError
 from pipeline.launch.machine import stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
-from stages.base.settings import MAKE
+from stages.base.settings import MAKE, gguf_file
 
 SET_UP = "Install the pinned set: make setup, then vcore doctor."
 
@@ -116,7 +116,7 @@ def _model_settings(config: PipelineConfig) -> dict[str, Any]:
     folder = Path(config.model).expanduser()
     file = folder / "config.json"
     if not file.is_file():
-        if folder.is_dir():
+        if folder.is_dir() and gguf_file(config.model) is None:
             message = f"{config.model} holds no config.json: not a checkpoint folder"
             raise ConfigError(message, where="model", fix="Name a Hugging Face checkpoint.")
         return {}

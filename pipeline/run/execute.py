@@ -177,7 +177,7 @@ class _StageRun:
         outside = self.run.decider.keys.outside[self.stage.name]
         details: dict[str, Any] = {
             "commits": {label: entry.commit for label, entry in outside.items() if entry.commit},
-            "code_digests": {code.file: outside[f"{code.setting}.file"].sha256 for code in self.stage.custom_code},
+            "code_digests": self.run.decider.keys.code_digests(self.stage),
         }
         if self.stage.kind.needs_run:
             details = {
@@ -263,7 +263,7 @@ class _StageRun:
             git=git_state(),
             argv=sys.argv,
             command=self.run.command,
-            versions=library_versions(self.stage.kind.libraries, exact=True),
+            versions=library_versions(self.run.decider.keys.libraries(self.stage), exact=True),
             hardware=hardware(),
             started=started,
             ended=utc_now(),
