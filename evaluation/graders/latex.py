@@ -20,6 +20,8 @@ FONTS = frozenset(_FONTS.split()) | {
 COLOURS = {"textcolor": 1, "color": 1, "colorbox": 1, "fcolorbox": 2, "hspace": 1, "vspace": 1, "phantom": 1}
 COLOURS |= {"hphantom": 1, "vphantom": 1, "label": 1, "tag": 1, "cellcolor": 1, "mspace": 1, "fontsize": 2}
 """Commands that are left out with so many arguments, but not what follows these."""
+COMMAND = rf"\\(?:{'|'.join(sorted(TEXT | FONTS))})(?![A-Za-z])\s*"
+"""A pattern for one command of words or of fonts, and the space after it."""
 _SPACING = "quad qquad space enspace thinspace medspace thickspace nobreakspace hfill hskip , ; : > [ ] ( )"
 _SPACES = frozenset(_SPACING.split()) | {" ", "\n", "\t"}
 _NAMES = {
