@@ -151,7 +151,8 @@ class Grader(AbstractContextManager["Grader"]):
             answer = boxed_answer(completion)
             if answer is None:
                 return Graded("no_answer", None)
-            key = problem.gold, answer
+            key = choice.without_letters(problem.gold, answer)
+            answer = key[1]
             known = maths.without_worker(*key) or self._remembered.get(key)
             if known is not None:
                 return Graded(known[0], answer, known[1])

@@ -3,20 +3,18 @@
 import re
 from collections.abc import Collection
 
+from evaluation.graders.boxes import answer_of
 from evaluation.graders.fences import blocks
 from evaluation.graders.reachable import is_stub, parse, reachable, syntax_error_line
 
-VERSION = "2"  # part of every score's protocol; raise it when another part of the same completion may be the answer
+VERSION = "3"  # part of every score's protocol; raise it when another part of the same completion may be the answer
 THINK = "<think>"
 MOST_CUTS = 20  # how often a text that is no program is cut to find one in it
-# In quotes, or as a word within a line, a tag is only mentioned.
-_TAG = re.compile(r"(?<![`\"'(\[])(?:(?P<open><think>)|(?P<close></think>))")
-_MENTION = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
-_BOX_TOKENS = re.compile(
-    r"(?P<box>(?<!\\)(?P<slashes>\\+)(?:boxed|fbox)\s*\{)"
-    r"|(?P<bare>(?<!\\)\\+(?:boxed|fbox)\s+(?P<token>[-+]?\d[\d.,/]*|[A-Z](?=[.,]?\s*(?:$|[$\n]))))"
-    r"|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})"
-)
+_TAG = re.compile(r"<(?P<closes>/?)think>")
+_MARKS = {'"': '"', "'": "'", "`": "`", "(": ")", "[": "]", "“": "”", "‘": "’", "«": "»", "「": "」"}
+_BEFORE_QUOTES = ("", *"([{*_=:>,—-")
+_QUOTED_PAIR = re.compile(r"[\"'`(\[“‘«「]<think>[^\n<]{0,80}\Z")
+_WORD = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
 _STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
 
 
@@ -25,11 +23,26 @@ def after_thinking(completion: str) -> str | None:
 
     Tags that a text only mentions, in quotes or as a word within a line, do not count.
     """
-    mentions = {mention.start() for mention in _MENTION.finditer(completion)}
-    tags = [tag for tag in _TAG.finditer(completion) if tag.start() not in mentions]
-    if not tags:
-        return completion
-    return None if tags[-1].lastgroup == "open" else completion[tags[-1].end() :]
+    for tag in reversed(list(_TAG.finditer(completion))):
+        if not _is_mention(completion, tag):
+            return completion[tag.end() :] if tag["closes"] else None
+    return completion
+
+
+def _is_mention(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag is a word within a line, or a mark of quotation opens before it; for a closing tag it also has to
+    close after it.
+
+    A thought may end in a quotation, a bracket or a block of code: 'I call it "x"</think>', "```</think>".
+    """
+    start, end = tag.span()
+    mark, before, after = text[start - 1 : start], text[max(0, start - 2) : max(0, start - 1)], text[end : end + 1]
+    # Quotation marks that close look the same, after another character.
+    opens = mark in _MARKS and (mark not in "\"'`" or before in _BEFORE_QUOTES or before.isspace())
+    if not tag["closes"]:
+        return opens or _WORD.match(text, start) is not None
+    quoted_pair = after in _MARKS.values() and _QUOTED_PAIR.search(text, max(0, start - 90), start) is not None
+    return (opens and after == _MARKS[mark]) or quoted_pair
 
 
 def continue_prompt(prompt: str, completion: str) -> str:
@@ -37,36 +50,10 @@ def continue_prompt(prompt: str, completion: str) -> str:
     return THINK + completion if prompt.rstrip().endswith(THINK) else completion
 
 
-def last_box(text: str) -> str | None:
-    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost), or None. Linear in the length.
-
-    An empty one, which comes from repeating the instruction, does not count. Also read are \\boxed 5, which TeX allows,
-    and a text whose backslashes are all doubled, \\\\boxed{\\\\frac12}, which is then undone.
-    """
-    open_braces: list[
-        tuple[int, int, int]
-    ] = []  # start, start of the content, backslashes; 0 for a brace that is no box
-    last = 0, ""
-    for token in _BOX_TOKENS.finditer(text):
-        kind = token.lastgroup
-        if kind in ("box", "open"):
-            open_braces.append((token.start(), token.end(), len(token["slashes"] or "")))
-        elif kind == "bare":
-            last = token.start(), token["token"]
-        elif kind == "close" and open_braces:
-            start, content_start, slashes = open_braces.pop()
-            content = text[content_start : token.start()]
-            if slashes and start >= last[0] and content.strip():
-                # Doubled where they are even; three are the end of a row and one.
-                last = start, content if slashes % 2 else content.replace("\\\\", "\\")
-    return last[1] or None
-
-
 def boxed_answer(completion: str) -> str | None:
     """The maths answer of a completion; None where there is none."""
     text = after_thinking(completion)
-    box = None if text is None else last_box(text)
-    return None if box is None else box.strip()
+    return None if text is None else answer_of(text)
 
 
 def program(completion: str, entry_point: str, beginning: str = "", also_needed: Collection[str] = ()) -> str | None:

@@ -63,6 +63,8 @@ class MathsWorker:
     An item may take `timeout_s` seconds on the clock, from the moment that the process, ready, is sent it.
     """
 
+    program = "evaluation.graders.maths_worker"
+
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self.started = 0  # how many processes this worker has been so far
@@ -112,7 +114,7 @@ class MathsWorker:
             path = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH", "")]))
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "evaluation.graders.maths_worker", str(theirs.fileno())],
+                    [sys.executable, "-m", self.program, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ from stages.harness.json_files import write_json
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
-from stages.training.checkpoint import load_model_and_tokenizer, save_checkpoint, whole_model
+from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint, whole_model
 from stages.training.loop import StageCallback, tensorboard, train
 from stages.training.lora import lora_config, merge_adapter
 from stages.training.options import check_options, shared_trainer_options
@@ -80,7 +80,8 @@ def run(ctx: Context[SftSettings]) -> Result:
     rows = read_demonstrations(ctx.inputs["data"] / "sft.jsonl")
     base = ctx.inputs["model"] / "model"
     frozen_dtype = settings.dtype if settings.lora else "float32"  # what is trained stays float32
-    model, tokenizer = load_model_and_tokenizer(base, frozen_dtype)
+    model, tokenizer = load_model_and_tokenizer(base, frozen_dtype, settings.template_date)
+    left_out = make_saveable(ctx, model, tokenizer)
     _check_length(settings.max_length, model)
     callback = StageCallback(ctx, "sft", shown=("loss",))
     trainer = ReweightingTrainer(
@@ -114,7 +115,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         "tokens_per_second": round(callback.tokens_per_second, 1),
         "loss_last": proof["loss_last"],
     }
-    return Result({**proof, **merged}, metrics)
+    return Result({**proof, **merged, **({"generation_config_left_out": left_out} if left_out else {})}, metrics)
 
 
 def read_demonstrations(path: Path) -> list[dict[str, Any]]:

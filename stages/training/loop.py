@@ -42,6 +42,11 @@ def train(ctx: Context[Any], trainer: Any) -> None:
     """
     if ctx.main:
         record_config(ctx, trainer.args)
+    if trainer.aux_loss_enabled and trainer.args.gradient_accumulation_steps * distributed.world_size() > 1:
+        ctx.note(
+            "the experts' load-balancing loss is of each micro-batch: unlike all else it changes with micro_batch_size "
+            "and the number of processes; `trainer: {router_aux_loss_coef: 0.0}` leaves it out"
+        )
     checkpoint = find_resumable_checkpoint(Path(trainer.args.output_dir))
     ctx.stops_gracefully = True
     if checkpoint is None:

@@ -11,6 +11,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Options
 from pipeline.run.session import plan_only
 from pipeline.store.store import Store
+from stages.harness import declaration
 from tests.pipeline.helpers import CONFIG
 
 
@@ -112,6 +113,7 @@ def test_what_needs_the_machine_is_checked_before_a_stage_starts(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("VCORE_DATA_DIR", raising=False)
+    monkeypatch.setattr(declaration, "cpu_flags", frozenset)  # a CPU that computes in float32 alone
     path = tmp_path / "c.yaml"
     path.write_text(CONFIG)
     with pytest.raises(Exception, match=message) as caught:
