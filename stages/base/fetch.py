@@ -11,7 +11,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from stages.harness.context import StageError
 
 TOKENIZER = "tokenizer_config.json"
-PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
+PATTERNS = (
+    *("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"),
+    "additional_chat_templates/*.jinja",
+)
 """Weights, configuration and tokenizer. Other formats of the same weights, and any code, stay behind."""
 
 
@@ -66,7 +69,7 @@ def _cached(source: str, revision: str) -> Path | None:
 
 def _copy(folder: Path, model: Path, *, nested: bool = False) -> None:
     """Copy what a checkpoint is made of. `nested`: from folders inside it, too, as a download has them."""
-    paths = folder.rglob("*") if nested else folder.iterdir()
+    paths = folder.rglob("*") if nested else [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
     names = {path.relative_to(folder) for path in paths if path.is_file()}
     chosen = sorted(name for name in names if any(fnmatch.fnmatch(str(name), pattern) for pattern in PATTERNS))
     if not any(name.suffix == ".safetensors" for name in chosen):
