@@ -84,7 +84,10 @@ def test_the_text_of_an_option_may_name_letters(text: str) -> None:
     [
         "\\textbf{(C)}\\ 27", "\\textbf{(C) } 27", "(C) 27", "C) 27", "C. 27", "\\mathrm{(C)}~27", "\\text{C: }27",
         "\\textbf{(C)}\\quad27", "**(C)** 27", "(\\textbf{C})\\ 27", "\\textbf{(C)}27", "{(C)}\\;27",
-        "\\mathrm{(C) \\ } 27", "\\text{C} \\quad 27", "\\text{C}. \\ 27", "27\\textbf{ (C)}", "27 \\ \\textbf{(C)}",
+        "\\mathrm{(C) \\ } 27", "\\text{C} \\quad 27", "\\text{C}. \\ 27", "27\\textbf{ (C)}", "(C)\\ =\\ 27",
+        "\\textbf{\\underline{(C)}}\\ 27",
+        "\\textcolor{red}{(C)}\\ 27", "\\textbf{(C)}\\enspace 27", "\\text{C } 27", "\\boldsymbol{(C)}\\ 27",
+        "27 \\ \\textbf{(C)}",
     ],
 )  # fmt: skip
 def test_a_maths_answer_with_an_options_letter_is_compared_as_what_the_gold_answer_is(answer: str) -> None:
