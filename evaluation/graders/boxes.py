@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from fractions import Fraction
 
 from evaluation.graders.latex import COMMAND
 from evaluation.graders.notation import as_text, clean, value
@@ -84,7 +85,10 @@ def answer_of(text: str) -> str | None:
     if len(answers) == 1:
         return answers[0]
     # The last of equal ones: "\\boxed{\\frac12} or \\boxed{0.5}" is one number.
-    distinct = {value(clean(answer)) or as_text(answer): answer for answer in answers}
+    distinct: dict[Fraction | str, str] = {}
+    for answer in answers:
+        number = value(clean(answer))
+        distinct[as_text(answer) if number is None else number] = answer
     return ", ".join(distinct.values())
 
 

@@ -86,6 +86,6 @@ def _fail(error: UserError) -> NoReturn:
     console.print(f"{word} {escape(str(error))}", soft_wrap=True)
     if error.continue_with:
         stopped = isinstance(error, Interrupted)
-        first = "What was computed is kept" if stopped else "Finished stages are kept. Once that is mended"
+        first = "What was computed is kept" if stopped else "Finished stages are kept. Once that is put right"
         console.print(f"{first}, continue with: {escape(error.continue_with)}", soft_wrap=True)
     raise SystemExit(error.exit_code)

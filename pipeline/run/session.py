@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from pipeline.checks import trainer_options
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
@@ -47,7 +46,6 @@ class Session:
         for planned in plan:
             for note in planned.notes:
                 view.line(f"[yellow]{planned.stage.name}: {escape(note)}[/]")
-        trainer_options.check_values(plan, store.home / "cache")
         command = command_line(path, overrides, options)
         with _disk_errors(store.home, "the run's record"):
             record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
@@ -161,7 +159,6 @@ def _planned(path: Path, overrides: list[str], options: Options, *, running: boo
     decider = Decider(config, store, options)
     plan = plan_stages(decider)
     preflight(config, plan)
-    trainer_options.check_names(plan)
     return decider, plan
 
 
