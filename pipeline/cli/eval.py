@@ -29,6 +29,9 @@ def evaluate(
     samples: Annotated[int, option("--samples", "Completions per problem; several need a temperature.")] = 1,
     temperature: Annotated[float, option("--temperature", "0 is greedy.")] = 0.0,
     max_new_tokens: Annotated[int, option("--max-new-tokens", "Limit of each completion.")] = 8192,
+    thinking_budget: Annotated[
+        int | None, option("--thinking-budget", "Tokens after which a thought is ended for the model (vllm).")
+    ] = None,
     seed: Annotated[int, option("--seed", "Every sample's own seed is made from it.")] = 0,
     overrides: Overrides = None,
     show_prompt: Annotated[
@@ -45,7 +48,7 @@ def evaluate(
 
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     chosen = [{"name": name.strip(), "problems": problems, **sampling} for name in benchmarks.split(",")]
-    path = write_config(eval_config(model, chosen, engine, seed, home, data), home)
+    path = write_config(eval_config(model, chosen, engine, seed, home, data, thinking_budget), home)
     with naming_arguments(path):
         if show_prompt:
             _print_prompts(shown_prompts(load_config(path, overrides or []), show_prompt), as_json)
@@ -68,9 +71,16 @@ def _print_prompts(prompts: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def eval_config(
-    model: str, benchmarks: list[dict[str, Any]], engine: str, seed: int, home: Path, data: Path | None
+    model: str,
+    benchmarks: list[dict[str, Any]],
+    engine: str,
+    seed: int,
+    home: Path,
+    data: Path | None,
+    thinking_budget: int | None = None,
 ) -> dict[str, Any]:
     """The values of a config that has no training: fetch the checkpoint, sample, score, report."""
+    budget = {} if thinking_budget is None else {"thinking_budget": thinking_budget}
     return {
         "name": "eval",
         "seed": seed,
@@ -79,7 +89,7 @@ def eval_config(
         "home": str(home),
         **({"data_dir": str(data)} if data is not None else {}),
         "benchmarks": benchmarks,
-        "generate": {"engine": engine},
+        "generate": {"engine": engine, **budget},
     }
 
 
@@ -110,6 +120,8 @@ def _argument(setting: str) -> str:
     first, last = setting.partition(".")[0], setting.rpartition(".")[2]
     if first == "benchmarks" and last in ("problems", "samples", "temperature", "max_new_tokens"):
         return f"--{last.replace('_', '-')}"
+    if last == "thinking_budget":
+        return "--thinking-budget"
     return {"model": "MODEL", "data_dir": "--data", "generate": "--engine"}.get(first, f"--{first or 'benchmarks'}")
 
 
