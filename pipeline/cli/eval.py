@@ -84,8 +84,8 @@ def eval_config(
     return {
         "name": "eval",
         "seed": seed,
-        # A folder is named as it is found from anywhere; what is no folder is a hub id.
-        "model": str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model,
+        # A path is named as it is found from anywhere; what is none is a hub id.
+        "model": str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model,
         "home": str(home),
         **({"data_dir": str(data)} if data is not None else {}),
         "benchmarks": benchmarks,

@@ -95,6 +95,11 @@ class PipelineConfig(StageSettings):
         return self
 
     @property
+    def tags(self) -> list[str]:
+        """What runs are filtered by in Prefect's UI."""
+        return [f"config:{self.name}", f"seed:{self.seed}", f"model:{self.model.rstrip('/').rpartition('/')[2]}"]
+
+    @property
     def home_folder(self) -> Path:
         return Path(self.home).expanduser()
 

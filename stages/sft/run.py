@@ -56,8 +56,20 @@ OWNED_OPTIONS = {name: owner for owner, names in OWNERS.items() for name in name
 
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
-    """Check `sft.trainer` against `trl.SFTConfig`; raises StageError for the first option that cannot be used."""
+    """Check `sft.trainer` against `trl.SFTConfig`, in a process that trains nothing: making one sets up devices.
+
+    Raises:
+        StageError: for the first option that cannot be used, or for what SFTConfig itself says of their values.
+    """
     check_options(options, SFTConfig, OWNED_OPTIONS)
+    _make_config({"output_dir": ".", "use_cpu": True, "bf16": False, "report_to": "none", **options})
+
+
+def _make_config(options: Mapping[str, Any]) -> SFTConfig:
+    try:
+        return SFTConfig(**options)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise StageError(f"TRL refuses these options: {error}", "Check `sft.trainer` and `sft.dtype`.") from error
 
 
 def run(ctx: Context[SftSettings]) -> Result:
@@ -163,10 +175,7 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
         "shuffle_dataset": False,  # the sampler draws a fresh order each epoch
         **settings.trainer,
     }
-    try:
-        config = SFTConfig(**options)
-    except (ValueError, TypeError) as error:
-        raise StageError(f"TRL refuses these options: {error}", "Check `sft.trainer` and `sft.dtype`.") from error
+    config = _make_config(options)
     if config.n_gpu > 1:
         raise StageError(
             f"one process sees {config.n_gpu} GPUs: torch's DataParallel would split the batch behind the method's "
