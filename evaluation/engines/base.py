@@ -137,15 +137,15 @@ def text_of(tokenizer: Any, token_ids: Sequence[int], stop: Sequence[str]) -> st
     return text[: min(ends)] if ends else text
 
 
-def load_tokenizer(model: str, chat: bool = True, date: str | None = None) -> Any:
-    """The tokenizer of a checkpoint folder, which renders conversations as of `date` (see `evaluation.chat.pin_date`).
+def load_tokenizer(model: str, chat: bool = True, date: str | None = None, revision: str = "main") -> Any:
+    """The tokenizer of a checkpoint folder or hub id, for conversations as of `date` (see `evaluation.chat.pin_date`).
 
     Raises:
         ValueError: `chat` asks for a chat template, and it has none that can be used.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     pin_date(tokenizer, date)
     if chat:
         try:
