@@ -82,7 +82,8 @@ def cpu_engine_arguments(max_batched_tokens: int, kv_cache_gib: int) -> dict[str
 
 # vllm.config.reasoning.ReasoningConfig, which EngineArgs takes; its strings are tokenised by the model's tokenizer.
 # Relied on by thinking budgets. The public way, a reasoning parser, is named after a family of models, and what such a
-# parser forces or counts differs from one to the other.
+# parser forces or counts differs from one to the other. The end is the bare tag: with a phrase before it, vLLM does not
+# see a thought that the model ends itself, and writes the phrase into the answer (vLLM's issue 39697).
 
 
 def thinking_between(start: str, end: str) -> Any:
