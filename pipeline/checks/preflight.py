@@ -56,7 +56,8 @@ def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
 
 def _check_launches(config: PipelineConfig) -> None:
     """What `execution:` says of single stages can be done, for each stage it names."""
-    kinds = {stage.name: stage.kind for stage in build_graph(config)}
+    graph = build_graph(config)
+    kinds = {stage.name: stage.kind for stage in graph} | {stage.program: stage.kind for stage in graph}
     for section in ("launch", "time_limit_s"):
         for name in getattr(config.execution, section):
             if name not in kinds:
