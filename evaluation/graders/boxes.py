@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+from fractions import Fraction
 
+from evaluation.graders.latex import COMMAND
 from evaluation.graders.notation import as_text, clean, value
 
 _TOKENS = re.compile(
@@ -14,7 +16,7 @@ _FIRST = re.compile(r"(?<!\\)\\+(?:boxed|fbox)")
 # Around words and numbers alike: delimiters of maths, spacing, fonts, braces.
 _MARKUP = re.compile(
     r"\\(?:[hv]?phantom|hspace\*?)\s*\{[^{}]*\}|\$+|\\[()\[\]]|(?<!\\)\\[,;:!_ ]|"
-    r"\\(?:text\w*|math\w*|mbox|emph|underline|left|right|bf|rm|it)\b|[{}~&]|\*\*"
+    rf"{COMMAND}|[{{}}~&]|\*\*"
 )
 _PLACEHOLDER = re.compile(
     r"(?:\\(?:[lc]?dots\w?|q?quad|square|Box)\b|[\s._…⋯?？])*"
@@ -22,9 +24,8 @@ _PLACEHOLDER = re.compile(
     r"(?:ans(?:wer)?|result|solution|value|number|letter|choice|option|答案)(?:[\s_]+(?:here|goes|letter|value))*[\s>\])]*",
     re.IGNORECASE,
 )
-_FONT = r"\\(?:text\w*|math(?:rm|bf|it|sf|tt)|mbox|emph|underline|bf|rm|it)\b\s*"
 _PHRASE = re.compile(
-    rf"\s*(?P<font>(?:{_FONT})?\{{\s*(?:{_FONT})?|\*\*)?(?:(?:so|thus|hence|therefore)\b,?\s*)?"
+    rf"\s*(?P<font>(?:{COMMAND})?\{{\s*(?:{COMMAND})?|\*\*)?(?:(?:so|thus|hence|therefore)\b,?\s*)?"
     r"(?:(?:the|my|our|your)\s+)?(?:(?:final|correct|right)\s+)*(?:ans(?:wer)?|result|solution|value|答案)s?"
     r"(?:[ \t]+(?:is|are)\b|是|为)?\s*(?:[:=：]|(?<=is)|(?<=are)|(?<=[是为])|(?=\s*\}))\s*"
     r"(?(font)(?P<end>\}|\*\*)?)(?:[\s~:=]|\\[,;:! ]|\\q?quad(?![a-z]))*",
@@ -84,7 +85,10 @@ def answer_of(text: str) -> str | None:
     if len(answers) == 1:
         return answers[0]
     # The last of equal ones: "\\boxed{\\frac12} or \\boxed{0.5}" is one number.
-    distinct = {value(clean(answer)) or as_text(answer): answer for answer in answers}
+    distinct: dict[Fraction | str, str] = {}
+    for answer in answers:
+        number = value(clean(answer))
+        distinct[as_text(answer) if number is None else number] = answer
     return ", ".join(distinct.values())
 
 

@@ -3,13 +3,12 @@
 import re
 import unicodedata
 
+from evaluation.graders.latex import COMMAND, without_markup
+
 VERSION = "3"  # part of every score's protocol; raise it when the same answer may get another verdict
 
-_WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|bf|rm|it|boxed|fbox|left|right|quad)\b"
-    r"|\\[,;:! ()\[\]]|\*\*"
-)
-_MARKUP = "*_`\"' "
+_WRAPPER = re.compile(r"\\text\b|\*\*")
+_MARKUP = "*_`\"' ,;。、"
 _PREFIX = (
     r"(?:(?:so|thus|hence|therefore)\b,? ?)?(?:(?:the|my) )?(?:(?:final|correct|right|best) )?"
     r"(?:option|choice|answer|letter|选项?|答案)(?:s? (?:is|are)\b|是|为)?:? ?"
@@ -29,18 +28,17 @@ _ANOTHER = re.compile(
     r"(?:\b(?i:or|and)\b|[,/&+|;])\s*[(\[]?[A-Z][).:\]]|(?<![\w.(])(?:[(\[]?[A-Z][)\]]\s+\w|[A-Z][.:]\s+[a-z\d(])"
 )
 """A second letter with a mark of its own."""
-_FONT = r"\\(?:text\w*|math\w*|mbox)\s*"
 _SPACE = r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*"
 _OPTION = re.compile(
-    rf"(?:[\s$]|\\[(\[])*(?:(?P<font>(?:{_FONT})?\{{|\*\*)?\s*"
-    rf"(?:\((?:{_FONT}\{{)?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))(?(font){_SPACE}(?P<end>\}}|\*\*)?)"
-    rf"|{_FONT}\{{\s*(?P<three>[A-F])\s*\}}\s*(?:[.:)]|\\q?quad(?![a-z]))){_SPACE}"
+    rf"(?:[\s$]|\\[(\[])*(?:(?P<font>(?:{COMMAND})?\{{|\*\*)?\s*"
+    rf"(?:\((?:{COMMAND}\{{)?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))(?(font){_SPACE}(?P<end>\}}|\*\*)?)"
+    rf"|{COMMAND}\{{\s*(?P<three>[A-F])\s*\}}\s*(?:[.:)]|\\q?quad(?![a-z]))){_SPACE}"
     r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)"
-    rf"|(?P<before>[^\s\\].*?){_SPACE}{_FONT}\{{\s*\((?P<four>[A-F])\)\s*\}}[\s$.]*",
+    rf"|(?P<before>[^\s\\].*?){_SPACE}{COMMAND}\{{\s*\((?P<four>[A-F])\)\s*\}}[\s$.]*",
     re.DOTALL,
 )
 """The letter of an option and what it says, as contests for schools write it: \\textbf{(C)}\\ 27."""
-_LETTER_ALONE = re.compile(rf"[\s$]*(?:{_FONT}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
+_LETTER_ALONE = re.compile(rf"[\s$]*(?:{COMMAND}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
 
 
 def letter(answer: str | None) -> str | None:
@@ -90,7 +88,7 @@ def _lettered(answer: str) -> tuple[str | None, str]:
 
 
 def _plain(answer: str) -> str:
-    text = _WRAPPER.sub(" ", answer).translate(str.maketrans("", "", "{}$\\"))
+    text = _WRAPPER.sub(" ", without_markup(answer)).translate(str.maketrans("", "", "{}$\\"))
     return " ".join(unicodedata.normalize("NFKC", text).split()).strip(_MARKUP)
 
 

@@ -1,11 +1,10 @@
 """What of a completion is the answer: the text after the thinking, the last complete box, the last good program."""
 
 import re
-from collections.abc import Collection
 
 from evaluation.graders.boxes import answer_of
 from evaluation.graders.fences import blocks
-from evaluation.graders.reachable import is_stub, parse, reachable, syntax_error_line
+from evaluation.graders.reachable import is_stub, parse, syntax_error_line
 
 VERSION = "3"  # part of every score's protocol; raise it when another part of the same completion may be the answer
 THINK = "<think>"
@@ -56,29 +55,34 @@ def boxed_answer(completion: str) -> str | None:
     return None if text is None else answer_of(text)
 
 
-def program(completion: str, entry_point: str, beginning: str = "", also_needed: Collection[str] = ()) -> str | None:
-    """The program of a completion, without what its tests do not need (see `reachable`), or None where there is none.
+def program(completion: str, entry_point: str, beginning: str = "") -> str | None:
+    """The program of a completion, or None where there is none.
 
-    It is the last complete block that is a program and defines `entry_point`, and not a mere stub of it; else a last
-    block that is never closed, or the whole text, as far as that is such a program, prose before and after it left out;
-    else the last complete block that defines it by its text: one with a syntax error is a wrong answer, not a missing
-    one. Blocks indented as a whole are moved to the margin; of a session at Python's prompt (>>>) what was typed is
-    read.
+    It is the whole completion where that is a program that defines `entry_point`; else the last complete block that is
+    one, and not a mere stub of it; else a last block that is never closed, or the whole text, as far as that is such a
+    program, prose before and after it left out; else the last complete block that defines it by its text: one with a
+    syntax error is a wrong answer, not a missing one. Blocks indented as a whole are moved to the margin; of a session
+    at Python's prompt (>>>) what was typed is read. Where nothing defines the name at the margin, one that is imported,
+    or assigned in any other way, will do.
 
     Args:
         beginning: what of the program the problem gives. Where only this defines `entry_point`, an indented last block
             or text is taken for the function's body.
-        also_needed: other names that the tests use.
     """
-    text = after_thinking(completion)
-    if text is None:
-        return None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    defines, needed = _definition(entry_point), {entry_point, *also_needed}
+    completion = completion.replace("\r\n", "\n").replace("\r", "\n")
+    found = _program(completion, entry_point, _definition(entry_point), beginning)
+    return _program(completion, entry_point, _binding(entry_point), "") if found is None else found
 
+
+def _program(completion: str, entry_point: str, defines: re.Pattern[str], beginning: str) -> str | None:
     def is_good(source: str) -> bool:
         return defines.search(source) is not None and parse(_at_margin(source)) is not None
 
+    if is_good(completion):
+        return _at_margin(completion)
+    text = after_thinking(completion)
+    if text is None:
+        return None
     complete, unclosed = blocks(text, is_good)
     sources = [source for block in complete if defines.search(source := _at_margin(_typed(block)))]
     good = [cut for source in sources[-MOST_CUTS:] if (cut := _program_within(source, defines)) is not None]
@@ -87,9 +91,8 @@ def program(completion: str, entry_point: str, beginning: str = "", also_needed:
             good.insert(0, cut)
     if not good and not sources:
         body = _body(complete, unclosed, text, beginning) if defines.search(beginning) else None
-        return None if body is None else reachable(beginning + body, needed)
-    chosen = next((source for source in reversed(good) if not is_stub(source, entry_point)), (good or sources)[-1])
-    return reachable(chosen, needed)
+        return None if body is None else beginning + body
+    return next((source for source in reversed(good) if not is_stub(source, entry_point)), (good or sources)[-1])
 
 
 def whole_program(beginning: str, completion: str) -> str:
@@ -108,6 +111,14 @@ def whole_program(beginning: str, completion: str) -> str:
 def _definition(name: str) -> re.Pattern[str]:
     name = re.escape(name)
     return re.compile(rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{name}\b|^{name}[ \t]*(?::|=(?!=))", re.MULTILINE)
+
+
+def _binding(name: str) -> re.Pattern[str]:
+    """Where a module binds the name otherwise: `from math import gcd as f`, `g, f = ...`, `globals()["f"] = ...`."""
+    name = re.escape(name)
+    imported = rf"(?:from[ \t]+[\w.]+[ \t]+)?import\b(?:[ \t]*\([^()]*|[^\n()]*)(?<=[\s,(]){name}[ \t]*(?:$|[,;)#])"
+    assigned = rf"(?:\w+[ \t]*[,=][ \t]*)*{name}(?:[ \t]*,[ \t]*\w+)*[ \t]*(?::[^=\n]+)?=(?!=)"
+    return re.compile(rf"^[ \t]*(?:{imported}|{assigned}|globals\(\)\[[\"']{name}[\"']\][ \t]*=(?!=))", re.MULTILINE)
 
 
 def _at_margin(block: str) -> str:

@@ -161,6 +161,10 @@ class GrpoSettings(OptimizerSettings):
     """Stop when the grader itself fails on more of a step's completions, of all processes and rounds, or of a look at
     data.dev."""
 
+    max_rollouts_without_signal: int = execution(10, gt=0)
+    """Stop when none of this many first rollouts has a group whose rewards differ: there is no gradient then, and more
+    rollouts of the same weights would hardly differ."""
+
     gpu_memory_utilization: float = execution(0.3, gt=0, le=1)
     """Share of the GPU's memory that vLLM takes beside the trainer (cuda)."""
     tensor_parallel: int = execution(1, gt=0)

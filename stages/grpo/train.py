@@ -92,6 +92,7 @@ def _finish(
 ) -> Result:
     """Save the checkpoint, check it, and sum up the run."""
     settings, state, folder = ctx.settings, trainer.state, ctx.output / "model"
+    rollout.check_signal(rollout.rollouts_of(state))
     extra: dict[str, Any] = {}
     if settings.lora:
         _, token_ids = start.render(start.problems[0])
@@ -111,7 +112,7 @@ def _finish(
     history = [entry for entry in state.log_history if "loss" in entry]
     if settings.rollout != "transformers":
         extra |= rollout.check_recorded(settings, history)
-    sampled = [entry for entry in history if "reward" in entry]
+    sampled = rollout.rollouts_of(state)
     if not all(math.isfinite(entry["reward"]) for entry in sampled):
         raise StageError("a reward is not finite", "See the curve in record/metrics.jsonl.")
     seconds = {part: round(statistics.fmean(entry[f"time/{part}"] for entry in history), 4) for part in PARTS}

@@ -8,6 +8,7 @@ from evaluation.benchmarks import choice
 from evaluation.graders.choice import letter, without_letters
 from evaluation.grading import Grader
 from evaluation.records import RecordError
+from tests.evaluation.graders.number_rules import EMPHASIS
 
 
 def rows(n: int) -> list[dict[str, Any]]:
@@ -107,3 +108,8 @@ def test_verdicts() -> None:
     with Grader(workers=1) as grader:
         items = [(problem, text, "stop") for text in ("\\boxed{B}", "\\boxed{C}", "B", "\\boxed{B, C}")]
         assert [g.verdict for g in grader.grade(items)] == ["correct", "wrong", "no_answer", "no_answer"]
+
+
+@pytest.mark.parametrize("form", EMPHASIS)
+def test_a_font_a_colour_or_a_full_stop_leaves_the_letter(form: str) -> None:
+    assert {letter(form.format(answer)) for answer in ("B", "(B)", "\\text{B. seven}")} == {"B"}

@@ -51,6 +51,7 @@ def test_a_box_that_is_corrected_concluded_from_or_rewritten_is_no_part_of_the_a
 )
 def test_one_value_in_two_boxes_is_named_once(text: str) -> None:
     assert answer_of(text) == "0.5"
+    assert answer_of("\\boxed{0.0} or \\boxed{0}") == "0"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from transformers import TrainerState
 
 from stages.harness.context import StageError
 from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint
-from stages.training.loop import TRAINER_STATE, StageCallback, find_resumable_checkpoint
+from stages.training.loop import StageCallback
 from stages.training.options import record_config
 from stages.training.proof import training_proof
 from stages.training.setup import prepare_torch
@@ -142,18 +142,6 @@ def test_tokenizers_that_cannot_chat_with_the_model_are_refused(base: Path) -> N
     (base / "chat_template.jinja").unlink()
     with pytest.raises(StageError, match="no chat template"):
         load_model_and_tokenizer(base, "float32")
-
-
-def test_only_a_complete_checkpoint_is_resumed(tmp_path: Path) -> None:
-    assert find_resumable_checkpoint(tmp_path / "none") is None
-    for step, complete in ((9, True), (10, True), (20, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").touch()
-        if complete:
-            (folder / TRAINER_STATE).touch()
-    assert find_resumable_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert not (tmp_path / "checkpoint-20").exists()
 
 
 class Reported:
