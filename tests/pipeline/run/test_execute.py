@@ -24,6 +24,7 @@ from stages.harness import documents
 from stages.harness.documents import Spec, StageResult
 from tests.pipeline.helpers import config, make, plan
 
+ACCELERATE = Path(__file__).resolve().parents[3] / "configs" / "accelerate"
 FAST = ("execution.retry_delay_s=0.0",)
 
 
@@ -139,6 +140,14 @@ def test_limits_launch_and_gpus_reach_the_launcher(tmp_path: Path, monkeypatch: 
             "score.sft is one process; sft and grpo can be several",
         ),
         ("execution.launch={sft: {kind: accelerate, config: none.yaml}}", "file none.yaml does not exist"),
+        (
+            f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE / 'fsdp2.yaml'}}}}}",
+            r"sft needs whole weights in each process, and .*fsdp2.yaml splits them \(FSDP\)",
+        ),
+        (
+            f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE.parent / 'demo.yaml'}}}}}",
+            "demo.yaml is no configuration of accelerate's",
+        ),
         ("execution.launch={sft: {kind: slurm}}", "there is no sbatch on this machine"),
     ],
 )
