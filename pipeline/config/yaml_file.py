@@ -139,6 +139,9 @@ def _apply(document: Document, override: str) -> None:
         raise ConfigError(f"the value is not valid YAML: {error.problem}", where=where) from error
     except ValueError as error:
         raise ConfigError(f"a date that does not exist: {error}", where=where) from error
+    except ConfigError as error:  # of a tag or a type
+        error.where = where
+        raise
     path: Location = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
     node: Any = document.values
     for depth, part in enumerate(path[:-1]):

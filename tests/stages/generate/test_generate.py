@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from evaluation.engines import Sampled
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
 from stages.generate.generation_config import with_generation_config
@@ -322,3 +323,27 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
         with_generation_config(settings, tmp_path / "nothing")
     with pytest.raises(ValueError, match="leave out temperature"):
         BenchmarkSettings.model_validate({**asks, "temperature": 0.6})
+
+
+def test_progress_moves_while_the_longest_samples_are_not_done(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def generate(self, requests: Any, on_done: Any) -> None:
+            time.sleep(0.5)
+            for index in range(len(requests)):
+                on_done(index, Sampled("3", 2, "stop"))
+
+    monkeypatch.setattr(sample, "WAITING_S", 0.05)
+    ctx = open_stage(GenerateSettings, write_spec(tmp_path, "generate", {"benchmarks": BENCHMARKS[:1]}, inputs))
+    problems, _ = read_problems(inputs["data"], ctx.settings.benchmarks[0])
+    prompts = plan_prompts(ctx.settings, {"first": problems}, make_tiny_tokenizer())
+    planned = {one for prompt in prompts for one in prompt.samples()}
+    with sample._Finished(ctx.state / "samples.jsonl", planned) as finished:
+        sample._sample_missing(ctx, Slow(), prompts, finished)  # type: ignore[arg-type]
+    shown = read_stage_run(tmp_path, 0, "").events
+    assert [(event["step"], event["metrics"]) for event in shown][:2] == [
+        (0, {"up_to_tokens": 12}),
+        (0, {"up_to_tokens": 12, "waiting_s": 0}),
+    ]
+    assert shown[-1]["step"] == len(planned)
