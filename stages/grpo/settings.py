@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 from stages.training.settings import LoraSettings, OptimizerSettings
 
 CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
@@ -88,6 +88,8 @@ class GrpoSettings(OptimizerSettings):
     """Use the same as `generate.system_prompt`, or the evaluation sees prompts that training never had."""
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
+    template_date: TemplateDate = identity(None)
+    """Filled from the pipeline's top-level `template_date`; write it there."""
 
     loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = identity("dapo")
     """How token losses are averaged and clipped: over all tokens of the rollout (dapo) or of the optimizer step (bnpo),

@@ -17,7 +17,7 @@ from typing import Any, cast
 import transformers
 from datasets import Dataset
 
-from evaluation.engines.chat import messages_of
+from evaluation.chat import messages_of
 from evaluation.records import VERDICTS, Problem
 from stages.grpo import checks, config, rollout
 from stages.grpo.resampling import FIRST_REWARD, ResamplingTrainer
@@ -105,6 +105,8 @@ def _finish(
     saved = checkpoint.load_model_and_tokenizer(folder, settings.dtype)
     contract.check_same(start.contract, contract.check_contract(folder, *saved))
     extra["contract"] = start.contract
+    if start.left_out:
+        extra["generation_config_left_out"] = start.left_out
     if settings.dev_every is not None:
         extra |= rollout.chosen_checkpoint(state, settings.steps // settings.dev_every)
     history = [entry for entry in state.log_history if "loss" in entry]
