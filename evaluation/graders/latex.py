@@ -71,6 +71,7 @@ def without_markup(text: str) -> str:
     parts: list[str] = []
     kept: list[bool] = []  # for each open brace whether it stays
     takes_argument = False  # whether a brace that comes next is the argument of what stands before it
+    missing = 0  # how many arguments a fraction still lacks
     place = 0
     while (token := _TOKEN.match(text, place)) is not None:
         place = token.end()
@@ -86,9 +87,12 @@ def without_markup(text: str) -> str:
             parts.append(" ")
         elif name is not None:
             part = r"\text" if name in TEXT else _CALLED.get(name, part[:-1] if part.endswith("*") else part)
+            if part == r"\text" and parts[-2:] == [r"\text", "{"]:
+                continue
             if part:
                 parts.append(part)
                 takes_argument = part[0] == "\\" and part[1:].isalpha()
+                missing = 2 if part in (r"\frac", r"\binom") else 0
                 if (takes_argument and text[place : place + 1].isalpha()) or part[:1] == "^":
                     parts.append(" ")
             elif name == "!":
@@ -103,7 +107,8 @@ def without_markup(text: str) -> str:
             parts.append(part if takes_argument else "")
         else:
             parts.append(part)
-            takes_argument = part in ("^", "_") or (takes_argument and part.isspace())
+            missing -= missing > 0 and not part.isspace()  # \frac1{12}
+            takes_argument = part in ("^", "_") or missing > 0 or (takes_argument and part.isspace())
             if part == "]":  # \sqrt[3]{2}
                 takes_argument = True
     return "".join(parts)

@@ -19,6 +19,7 @@ _SYMBOLS = str.maketrans(
         "–": "-",
         "。": ".",
         "、": ",",
+        "~": " ",
         "¢": "\\text{ cents}",
         "⟨": "\\langle ",
         "⟩": "\\rangle ",
@@ -57,7 +58,7 @@ _REPEATING = re.compile(
     r"(?<![\d.])(\d+)\.(\d*)(?:\\(?:overline|bar|widebar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
     r"|\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?)(?!\d)"
 )
-_REPEATING_WHOLE = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\((\d+)\)|(\d)\5{2,}\s*\\ldots)")
+_REPEATING_WHOLE = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\((\d+)\)|(\d{1,6}?)\5{2,}\s*\\ldots)")
 _MIXED = re.compile(r"([-+]?\s*\d+)\s+(\d+)\s*/\s*(\d+)")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?|[+-]?\d{1,2}(?:,\d{2})+,\d{3}|[+-]?\d{1,3}(?:['’]\d{3})+")
 _SPACED = re.compile(r"[+-]? ?\d{1,3}(?: \d{3})+(?:\.\d*)?|[+-] ?\d+(?:\.\d*)?")

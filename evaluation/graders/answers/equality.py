@@ -1,7 +1,6 @@
 """Maths: whether two answers, read as trees, say the same; algebra is asked only about their leaves."""
 
 import itertools
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
@@ -21,8 +20,8 @@ from evaluation.graders.answers.nodes import (
 )
 from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
 from evaluation.graders.answers.regions import as_region, normal
-from evaluation.graders.answers.structure import as_list, parse
-from evaluation.graders.notation import squeezed, value, whole_number, without_percent
+from evaluation.graders.answers.structure import as_list, parse, words
+from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, without_percent
 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
 RELATIVE = Fraction(1, 10**6)  # numbers further apart than this share of the larger are never equal
@@ -67,8 +66,8 @@ class Equality:
         """Whether a cleaned answer is the cleaned gold one. Raises what the algebra raises."""
         self.reason = "an equation between different numbers" if contradicts_itself(answer) else ""
         one, other = parse(gold), parse(answer)
-        if isinstance(one, Group) != isinstance(other, Group):
-            one, other = as_list(one), as_list(other)
+        if isinstance(one, Group):
+            other = as_list(other)
         return not self.reason and self._same(one, other)
 
     def _same(self, gold: Node, answer: Node) -> bool:
@@ -93,7 +92,7 @@ class Equality:
         if isinstance(gold, Leaf) and isinstance(answer, Leaf):
             return self._same_leaves(gold.text, answer.text)
         if isinstance(gold, Words) and isinstance(answer, Leaf):
-            return gold == Words(re.sub(r"[^\w+-]+", "", squeezed(answer.text)).casefold())
+            return gold == words(WRAPPED.sub(r"\1", answer.text))
         return False
 
     def _same_equations(self, gold: Node, answer: Node) -> bool:
@@ -188,6 +187,8 @@ class Equality:
         if not isinstance(gold, Group) or not isinstance(answer, Group):
             group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
             assert isinstance(group, Group)
+            if group is answer and group.kind == "list" and len(_names(group)) < 2:  # 2\sqrt3 or \sqrt{12}
+                return all(self._same(gold, item) for item in group.items)
             if group.kind != "set" or len(group.items) != 1:
                 return False
             return self._same(*((group.items[0], other) if group is gold else (other, group.items[0])))

@@ -53,7 +53,7 @@ _SHORT = re.compile(
 """Units of few letters or without vowels, which need no \\text{}; any others may be a product."""
 _CHANGING = re.compile(
     r"or|and|plus|minus|least|most|not|base|remainder|squared|cubed|factorial|pi|root|sqrt|dozens?|half|halves|mod|modulo|"
-    r"if|when|where|unless|except|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?|"
+    r"if|when|where|unless|except|(?-i:k)|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?|"
     r"(?:hundred|thousand|million|billion|trillion)s?|тыс|млн|млрд|tausend|millionen|milliarden|"
     r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"

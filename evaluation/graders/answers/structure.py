@@ -36,11 +36,13 @@ _CLOCK = re.compile(
 )
 _HOUR = re.compile(r"(\d{1,2})\s*(?:\\text\s*\{)?\s*([ap])\s*\.?\s*m\.?\s*\}?\.?", re.IGNORECASE)
 _MODULO = re.compile(
-    r"(?P<value>.*?)[\s,]*\(?\s*(?:\\[pb]?mod\b|\\text\s*\{\s*\(?\s*mod\s*\}|\bmod\b)\s*\{?\s*(?P<modulus>\w+)\s*\}?\s*\)?",
+    r"(?P<value>.*?)[\s,]*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|\\text\s*\{\s*\(?\s*mod\s*\}|\bmod\b)"
+    r"\s*\{?\s*(?P<modulus>\w+)\s*\}?\s*\)?",
     re.DOTALL,
 )
 _ENVIRONMENT = re.compile(
-    r"(?P<open>\\?[{(\[|]?)\s*\\begin\{(?P<name>[pbvBV]?(?:small)?matrix|array|cases|aligned|gathered)\*?\}"
+    r"(?P<open>\\?[{(\[|]?)\s*\\begin\{(?P<name>[pbvBV]?(?:small)?matrix|array|cases|"
+    r"align(?:ed)?|gather(?:ed)?|split|equation|displaymath)\*?\}"
     r"(?:\s*\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\*?\}\s*(?P<close>\\?[})\]|]?)",
     re.DOTALL,
 )
@@ -55,7 +57,8 @@ _PLAIN_WORDS = re.compile(
     r"(?=[A-Za-z]*[^\W\d_]{1,}[aeiouAEIOU])[^\W\d_]{3,}(?:[\s,.'-]+[^\W\d_]+)*|yes|no|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\.?\s+\d{1,4}(?:,\s*\d{4})?",
     re.IGNORECASE,
 )
-_PUNCTUATION = re.compile(r"[^\w+-]+")
+_PUNCTUATION = re.compile(r"\A\s*(?:an?|the)\s+(?=\w{3})|[^\w+-]+", re.IGNORECASE)
+_PREDICATE = re.compile(r"(\\text\s*\{\s*)(?:is|are)\s+")
 
 
 def parse(cleaned: str, depth: int = 0) -> Node:
@@ -112,14 +115,14 @@ def _one(text: str) -> Node:
         return Ratio(tuple(number_form(part) for part in parts))
     without = re.sub(r"\\text\s*\{[^{}]*\}", "", text)
     if (without != text and not re.search(r"[\w\\]", without)) or _PLAIN_WORDS.fullmatch(text):
-        words = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
-        if len(several := [word.strip() for word in words.split(",") if word.strip()]) > 1:
-            named = [_words(word) for word in several]
+        plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
+        if len(several := [word.strip() for word in plain.split(",") if word.strip()]) > 1:
+            named = [words(word) for word in several]
             letters = [word.text for word in named]
             # Which of the statements A to E hold is a set; a list of words in no alphabetical order is one in order.
             is_set = all(len(letter) == 1 for letter in letters) and letters == sorted(letters)
             return Group("list" if is_set else "row", tuple(named))
-        return _words(words)
+        return words(plain)
     return Leaf(number_form(text))
 
 
@@ -129,7 +132,8 @@ def as_list(node: Node) -> Node:
     return Group("list", tuple(map(Leaf, parts))) if len(parts) > 1 else node
 
 
-def _words(text: str) -> Words:
+def words(text: str) -> Words:
+    """Words without punctuation, white space, and the article before them."""
     return Words(_PUNCTUATION.sub("", text).casefold() or text.strip())
 
 
@@ -167,12 +171,13 @@ def _forwards(match: re.Match[str]) -> str:
 
 def _environment(match: re.Match[str], part: Callable[[str], Node]) -> Node:
     name, body = match["name"], match["body"]
-    if re.search(r"\\begin\b", body):
-        return Leaf(match[0])
     rows = [row.strip() for row in re.split(r"\\\\(?:\s*\[[^\]]*\])?", body) if row.strip()]
-    is_list = name in ("cases", "aligned", "gathered") or match["open"] == "\\{"
+    if not rows or re.search(r"\\begin\b", body):
+        return Leaf(match[0])
+    is_list = not (name.endswith("matrix") or name == "array") or match["open"] == "\\{"
     if is_list and "&" not in body.replace("&=", "=").replace("& =", "="):
-        return joined([(",", part(row.replace("&", "").rstrip(",;. "))) for row in rows])
+        nodes = [part(row.replace("&", "").rstrip(",;. ")) for row in rows]
+        return nodes[0] if len(nodes) == 1 else joined([(",", node) for node in nodes])
     cells = [tuple(part(_condition(cell)) for cell in row.split("&")) for row in rows]
     grid = tuple(Group("row", row) for row in cells)
     if is_list:
@@ -181,7 +186,9 @@ def _environment(match: re.Match[str], part: Callable[[str], Node]) -> Node:
 
 
 def _condition(cell: str) -> str:
-    return re.sub(r"\\text\s*\{\s*(?:,?\s*(?:if|when|for|where|,))*\s*\}|^\s*(?:if|when|for)\b", "", cell).strip(" ,;.")
+    return re.sub(
+        r"\\text\s*\{\s*(?:,?\s*(?:if|when|for|where|,))*\s*\}|^\s*(?:if|when|for)\b", "", _PREDICATE.sub(r"\1", cell)
+    ).strip(" ,;.")
 
 
 def _group(text: str, part: Callable[[str], Node]) -> Group | None:

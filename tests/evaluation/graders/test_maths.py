@@ -96,7 +96,7 @@ def test_what_hangs_is_a_timeout_and_costs_one_item() -> None:
         assert time.monotonic() - started < 60
         assert {result.verdict for result in graded[:4]} == {"timeout"}
         assert {result.verdict for result in graded[4:]} == {"correct"}
-        assert grader.maths_workers_started >= 5
+        assert grader.maths_workers_started >= len(hostile)
 
 
 def test_a_worker_that_dies_costs_one_item(tmp_path: Path) -> None:
