@@ -10,7 +10,7 @@ VERSION = "3"  # part of every score's protocol; raise it when the same answer m
 _WRAPPER = re.compile(r"\\(?:text|math\w+|operatorname)\b|\*\*")
 _MARKUP = "*_`\"' ,;。、"
 _PREFIX = (
-    r"(?:(?:so|thus|hence|therefore)\b,? ?)?(?:(?:the|my) )?(?:(?:final|correct|right|best) )?"
+    r"(?:(?:so|thus|hence|therefore)\b,? ?)?(?:(?:the|my) )?(?:(?:final|correct|right|best) |正确的?)?"
     r"(?:option|choice|answer|letter|选项?|答案)(?:s? (?:is|are)\b|是|为)?:? ?"
 )
 _LETTER = re.compile(rf"(?i:(?:{_PREFIX})*)[(\[\"']? ?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)

@@ -145,8 +145,9 @@ class Equality:
             return False
         assert isinstance(answer, Clock)
         hours, seconds = divmod(answer.seconds, 3600)
-        if isinstance(gold, Ratio):  # 10:15 for 2:3
-            return self._same_ratios(gold, Ratio((str(hours), str(seconds // 60))))
+        if isinstance(gold, Ratio):  # 10:15 for 2:3, 6:10:14 for 3:5:7
+            parts = str(hours), str(seconds // 60), str(seconds % 60)
+            return self._same_ratios(gold, Ratio(parts if seconds % 60 else parts[:2]))
         number = value(gold.text) if isinstance(gold, Leaf) else None
         return number is not None and seconds == 0 and bool(answer.half) and number in (hours, hours % 12 or 12)
 

@@ -72,6 +72,7 @@ def judge(grader: Grader, gold: str, answer: str) -> str:
         (r"3\sqrt2", r"3\sqrt2, \sqrt{18}"), (r"\begin{equation*}23\end{equation*}", "23"),
         (r"\begin{align*}n&=23\end{align*}", "23"), (r"x\equiv2\pmod9", r"x\equiv 11\mod 9"),
         (r"\frac{5}{11}", r"0.454545\ldots"), (r"\text{rhombus}", "a rhombus"),
+        ("4:5:6", "8:10:12"),
         (r"\begin{cases}k&k\text{ odd}\\2k&k\text{ even}\end{cases}",
          r"\begin{cases}k&\text{if }k\text{ is odd}\\2k&\text{if }k\text{ is even}\end{cases}"),
     ],
@@ -109,7 +110,8 @@ def test_the_gold_answer_in_another_notation(grader: Grader, gold: str, answer: 
         (r"90^\circ", r"90\%"), (r"2 \text{ euros}", r"2 \text{ cents}"), (r"45^\circ 30'", r"45^\circ"),
         ("1,234", "1, 234"), ("1,234", r"\{1,234\}"), ("5", "a=5,b=5"), (r"3\sqrt2", r"3\sqrt2, \sqrt{19}"),
         (r"\frac{1}{16}", r"\frac116"), ("5", r"\begin{cases}\end{cases}"), ("3", r"3\text{k}"),
-        ("e", r"2.718281828\ldots"), (r"\text{rhombus}", r"\text{not a rhombus}"),
+        ("e", r"2.718281828\ldots"), (r"\text{rhombus}", r"\text{not a rhombus}"), ("2:3", "10:15:30"),
+        ("4:5:6", "8:10:14"),
         ("5", r"5 \text{ or } x"), ("18", "18 / 2 eggs"), ("1", "1<x"), ("52_8", "52_{16}"), ("7", "7 i"),
     ],
 )  # fmt: skip
