@@ -42,6 +42,7 @@ def serve() -> None:
     while folder := os.read(0, 4096).decode():
         channel = os.open(f"{folder}/result", os.O_WRONLY | os.O_NONBLOCK)  # which fails where nobody reads any more
         os.set_blocking(channel, True)
+        os.unlink(f"{folder}/result")  # or a program that can name it could read it
         pid = os.fork()
         if pid == 0:
             stay_outside(folder, channel, server)
