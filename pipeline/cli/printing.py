@@ -138,3 +138,7 @@ def print_results(folder: Path) -> None:
         table.add_row(name, first["metric"], str(first["n"]), *values)
     out.print()
     out.print(table)
+    for result in results:
+        if thoughts := result.get("thinking"):
+            counts = ", ".join(f"{ending} {count}" for ending, count in thoughts.items())
+            out.print(f"thoughts of {result['checkpoint']} on {result['benchmark']}: {counts}")

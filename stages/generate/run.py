@@ -13,6 +13,7 @@ from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled
 from evaluation.engines.base import load_tokenizer
 from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
+from evaluation.thinking import thinking_tokens
 from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, prompts_digest, protocol, read_problems
 from stages.generate.settings import GenerateSettings
@@ -147,6 +148,11 @@ def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dic
             f"max_model_len: {settings.max_model_len} is more than the model's {positions} positions",
             "Lower it, or leave it out.",
         )
+    if settings.thinking_budget is not None:
+        try:
+            thinking_tokens(tokenizer)
+        except ValueError as error:
+            raise StageError(f"thinking_budget: {error}", "Leave generate.thinking_budget out.") from error
     return tokenizer, settings.max_model_len or positions, contract
 
 
@@ -180,6 +186,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
+        thinking=settings.thinking_budget is not None,
     )
     try:
         return open_engine(settings.engine, folder, options)
@@ -243,6 +250,7 @@ def _generation(prompt: PlannedPrompt, sample: int, seed: int, samples: dict[Sam
         prompt_tokens=len(prompt.token_ids),
         completion_tokens=sampled.tokens,
         seed=prompt.seed(sample, seed),
+        thinking=sampled.thinking,
     )
 
 
