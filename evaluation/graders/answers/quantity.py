@@ -111,7 +111,7 @@ def _is_unit(tail: str, *, plain: bool) -> bool:
         return False
     if not plain and not all(map(_is_no_product, words)):
         return False
-    is_marked = circle is not None or bool(words or within)
+    is_marked = (circle is not None or bool(words or within)) and not beside.rstrip().endswith("-")
     return is_marked and not any(map(_CHANGING.fullmatch, words + within)) and all(map(_is_word, words))
 
 
