@@ -1,15 +1,14 @@
 """Reading the problems of a benchmark: from a file below a data folder, from the hub, or made from a seed."""
 
-import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
-from evaluation.records import Problem, RecordError, open_text, read_rows
+from evaluation.files import read_file
+from evaluation.records import Problem
 
 
 class LoadError(ValueError):
@@ -36,7 +35,7 @@ def read_source(
         path = Path(data_dir).expanduser() / source.local
         if not path.is_file():
             raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
-        yield from read_file(path)
+        yield from (row for _, row in read_file(path))
         return
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
@@ -49,27 +48,6 @@ def read_source(
             f"without the hub, put {source.local} below a local data folder"
         ) from error
     yield from rows
-
-
-def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a benchmark's own file: one JSON array where it is called .json or .json.gz, else one object a line.
-
-    Raises:
-        RecordError: it is damaged or holds something else.
-        OSError: it cannot be read.
-    """
-    if not path.name.removesuffix(".gz").endswith(".json"):
-        return (row for _, row in read_rows(path))
-    try:
-        with open_text(path) as file:
-            rows = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not JSON: {error}") from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordError(f"{path}: damaged: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise RecordError(f"{path}: not a JSON array of objects")
-    return iter(rows)
 
 
 def digest(problems: Iterable[Problem]) -> str:

@@ -1,20 +1,18 @@
 """Reading sources: the problems of our tasks, and the rows of files and hub datasets, chosen and checked one by one."""
 
 import dataclasses
-import gzip
 import itertools
-import json
 import math
 import random
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark
+from evaluation.files import read_file
 from evaluation.grading import Grader
 from evaluation.loading import load
-from evaluation.records import Problem, RecordError, open_text, read_rows
+from evaluation.records import Problem, RecordError
 from stages.data.settings import DataSettings, SourceSettings
 from stages.harness.context import Context, StageError
 
@@ -130,10 +128,10 @@ def _commit(label: str, ctx: Context[DataSettings]) -> str | None:
 
 def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> Iterable[Numbered]:
     """Every row, in the source's order or drawn at random."""
-    import datasets
-
     seed = seed_of(source, ctx)
     if source.file is None:
+        import datasets
+
         # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
         streamed = datasets.load_dataset(
             source.hub,
@@ -146,14 +144,7 @@ def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) ->
         return enumerate(
             streamed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if source.shuffle else streamed, start=1
         )
-    path = Path(source.file).expanduser()
-    if path.suffix == ".parquet":
-        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
-        numbers: Iterable[int] = range(len(table))
-        if source.shuffle:
-            numbers = _shuffled(range(len(table)), seed)
-        return ((number + 1, table[number]) for number in numbers)
-    rows = enumerate(_array(path), start=1) if path.name.removesuffix(".gz").endswith(".json") else read_rows(path)
+    rows = read_file(Path(source.file).expanduser())
     return _shuffled(list(rows), seed) if source.shuffle else rows
 
 
@@ -162,23 +153,6 @@ def _shuffled(rows: Sequence[Any], seed: int) -> Iterator[Any]:
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     return (rows[place] for place in order)
-
-
-def _array(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that is one JSON array of objects."""
-    try:
-        with open_text(path) as file:
-            rows = json.load(file)
-    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordError(f"{path}: not a JSON array: {error}; one object a line is a .jsonl file") from error
-    if not isinstance(rows, list):
-        raise RecordError(
-            f"{path}: expected a JSON array of objects, found {type(rows).__name__}; one object a line is a .jsonl file"
-        )
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise RecordError(f"{path}: row {number}: expected a JSON object, found {type(row).__name__}")
-    return rows
 
 
 def _kept(

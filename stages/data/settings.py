@@ -5,11 +5,9 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from evaluation.files import ENDINGS
 from stages.generate.settings import CustomProblems
 from stages.harness.settings import StageSettings, execution, identity
-
-FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
-"""Endings of files that rows are read from."""
 
 
 class Columns(StageSettings):
@@ -72,8 +70,8 @@ class SourceSettings(StageSettings):
             raise ValueError("hub_config and hub_files: are for a dataset on the hub")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
-        if self.file is not None and not self.file.endswith(FILES):
-            raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(FILES)}; turn it into one of these")
+        if self.file is not None and not self.file.endswith(ENDINGS):
+            raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(ENDINGS)}; turn it into one of these")
         if self.shuffle and self.rows is None:
             raise ValueError("shuffle: draws `rows` of the source at random; say how many")
         if self.template is not None and "{prompt}" not in self.template:

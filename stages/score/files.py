@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import get
+from evaluation.files import read_file
 from evaluation.grading import Grader
-from evaluation.loading import LoadError, digest, load, read_file
+from evaluation.loading import LoadError, digest, load
 from evaluation.records import Kind, Problem, RecordError, Score
 from stages.grading.grade import check_grader_errors, check_isolation, check_samples, grade, make_scores
 from stages.score.metrics import benchmark_metrics
@@ -89,4 +90,4 @@ def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
     parse = get(benchmark).parse
     if parse is None:
         raise LoadError(f"{benchmark} is generated: it has no file")
-    return parse("test", read_file(path))
+    return parse("test", (row for _, row in read_file(path)))

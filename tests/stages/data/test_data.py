@@ -122,8 +122,8 @@ def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str, columns: di
             "mine.json: row 2: expected a JSON object, found int",
         ),
         ("mine.json", b"[]", "has no rows"),
-        ("mine.json.gz", b"[]", "not a JSON array: Not a gzipped file"),
-        ("mine.parquet", b"no table", "cannot be read"),
+        ("mine.json.gz", b"[]", "damaged: Not a gzipped file"),
+        ("mine.parquet", b"no table", "not a Parquet table: Parquet magic bytes not found"),
     ],
 )
 def test_a_broken_array_or_table_is_one_clear_error(tmp_path: Path, name: str, content: bytes, message: str) -> None:
