@@ -53,14 +53,15 @@ def read_source(
 def digest(problems: Iterable[Problem]) -> str:
     """Twelve hexadecimal digits of all that decides a prompt or a verdict, problem by problem in their order.
 
-    That is id, kind, prompt, gold answer, tests, and the beginning that a completion prompt sends: the same tasks with
-    other test inputs (HumanEval+ and its small edition) are another set. HumanEval+, seven megabytes of inputs, takes
-    half a second.
+    That is id, kind, prompt, turns before it, gold answer, tests, and the beginning that a completion prompt sends: the
+    same tasks with other test inputs (HumanEval+ and its small edition) are another set. HumanEval+, seven megabytes of
+    inputs, takes half a second.
     """
     sha256 = hashlib.sha256()
     for p in problems:
         # Only the tests' own names are sorted: the order of a dict among the inputs is part of the input.
-        content = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
+        content: list[Any] = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
+        content += [p.context] if p.context else []
         sha256.update(json.dumps(content).encode() + b"\n")
     return sha256.hexdigest()[:12]
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from evaluation.grading import Grader
 from evaluation.loading import load
 from evaluation.records import Problem, RecordError
 from stages.data.settings import DataSettings, SourceSettings
+from stages.data.turns import answers_of, gold_of
+from stages.data.values import value_of
 from stages.harness.context import Context, StageError
 
 Numbered = tuple[int, Mapping[str, Any]]
@@ -67,7 +68,7 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
     try:
         taken = list(itertools.islice(_kept(_all_rows(source, label, ctx), source, label, ctx, passed), source.rows))
     except RecordError as error:
-        raise StageError(f"{label}: {error}", "Mend or remove that line.") from error
+        raise StageError(f"{label}: {error}", "Correct or remove that line.") from error
     except (OSError, ValueError, DatasetsError) as error:
         raise StageError(
             f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset."
@@ -82,34 +83,6 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
         fix = f"Look at {label}.where and {label}.verified."
         raise StageError(f"{label}: {name} has no rows that are kept: {reason}", fix)
     return taken
-
-
-def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setting: str = "columns") -> Any:
-    """A row's value; `StageError` where it has no such column."""
-    if column not in row:
-        raise StageError(
-            f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}",
-            f"Set {label}.{setting}.",
-        )
-    return row[column]
-
-
-def text_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
-    """A row's text or number, as text with \\n line ends; `StageError` where it is anything else, or empty."""
-    value = value_of(row, column, label, number)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise StageError(
-            f"{label}: row {number}: column {column!r} is {value!r:.200}, expected text", "Mend or remove that row."
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # half of a pair of escapes, "\ud83d": JSON has it, no file can
-        raise StageError(
-            f"{label}: row {number}: column {column!r} is no valid text: {error.reason}", "Mend or remove that row."
-        ) from None
-    return value.replace("\r\n", "\n")
 
 
 @dataclasses.dataclass
@@ -163,16 +136,14 @@ def _kept(
     if not source.verified:
         yield from passing
         return
-    columns = source.columns
-    assert columns.answer is not None  # checked by SourceSettings
-    assert columns.completion is not None
+    assert source.columns.answer is not None  # checked by SourceSettings
     failed = 0
     with Grader(ctx.machine.threads) as grader:
         while batch := list(itertools.islice(passing, VERIFY_BATCH)):
             items = []
             for number, row in batch:
-                gold = text_of(row, columns.answer, label, number)
-                completion = text_of(row, columns.completion, label, number)
+                gold = gold_of(row, source.columns.answer, label, number)
+                completion = answers_of(row, source, label, number)[-1][1]["content"]
                 items.append((Problem(str(number), "data", "maths", "", gold), completion, "stop"))
             for entry, graded in zip(batch, grader.grade(items), strict=True):
                 if graded.verdict == "correct":

@@ -11,11 +11,22 @@ from stages.harness.settings import StageSettings, execution, identity
 
 
 class Columns(StageSettings):
-    """Names of the columns of a dataset that is not one of our tasks."""
+    """Names of the columns of a dataset that is not one of our tasks.
+
+    `reward_model.ground_truth` is a value inside an object, `generations.0` an item of a list.
+    """
 
     prompt: str = identity("prompt")
+    """What is asked: text, or a list of messages that ends with the user's."""
     completion: str | None = identity("completion")
-    """Column with the demonstration (SFT)."""
+    """The demonstration (SFT): text, or a list of messages."""
+    messages: str | None = identity(None)
+    """Whole conversations, in place of `prompt` and `completion`: a list of messages with role and content, or from and
+    value. Where the usual two columns are not there, `messages` or `conversations` is found by itself."""
+    system: str | None = identity(None)
+    """The system message, where a column of its own holds it; empty in rows that have none."""
+    reasoning: str | None = identity(None)
+    """What was thought before the `completion` (SFT), where a column of its own holds it."""
     answer: str | None = identity(None)
     """Column with the gold answer (RL): for maths the answer, for code the reference program."""
     tests: str | None = identity(None)
@@ -24,9 +35,15 @@ class Columns(StageSettings):
     """Column with code that runs before a list of asserts: text, or a list of lines."""
 
     @model_validator(mode="after")
-    def _setup_is_for_tests(self) -> Self:
+    def _consistent(self) -> Self:
         if self.setup is not None and self.tests is None:
             raise ValueError("setup: runs before the asserts of a column of tests; name that too")
+        if self.messages is not None and (self.prompt, self.completion, self.reasoning) != (
+            "prompt",
+            "completion",
+            None,
+        ):
+            raise ValueError("messages: holds whole conversations; leave out prompt, completion and reasoning")
         return self
 
 
@@ -54,6 +71,9 @@ class SourceSettings(StageSettings):
     streamed, each out of the next so many that are held (`SHUFFLE_BUFFER` in stages/data/reading.py)."""
     where: dict[str, str | int | bool] = identity({})
     """Keep only rows whose columns have these values (file or hub)."""
+    turns: Literal["all", "last"] = identity("all")
+    """Which answers of a conversation of several turns are learnt (SFT): each, as a row of its own that ends with it,
+    or only the last."""
     template: str | None = identity(None)
     """What the user message says, with {prompt} for the prompt column (and {tests} for a list of asserts): give RL and
     SFT rows the words the evaluation uses."""

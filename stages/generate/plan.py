@@ -99,7 +99,12 @@ def _prompt(
 ) -> tuple[str, tuple[int, ...]]:
     """Text and token ids of one prompt. Raises StageError where a benchmark has no beginning to go on with."""
     if benchmark.prompt == "chat":
-        return render(tokenizer, problem.prompt, **settings.prompting(benchmark))
+        try:
+            return render(tokenizer, problem.prompt, **settings.prompting(benchmark), context=problem.context)
+        except ValueError as error:
+            raise StageError(
+                f"{benchmark.name} {problem.id}: {error}", "Look at `generate` and the problem."
+            ) from error
     beginning = problem.meta.get("completion")
     if not isinstance(beginning, str):
         raise StageError(

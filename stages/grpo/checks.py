@@ -37,8 +37,11 @@ class Start:
 
     def render(self, problem: Problem) -> tuple[str, list[int]]:
         """The prompt of a problem up to where the assistant speaks, as text and as token ids."""
-        settings = self.settings
-        text, ids = render(self.tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)
+        system, thinking = self.settings.system_prompt, self.settings.enable_thinking
+        try:
+            text, ids = render(self.tokenizer, problem.prompt, system, thinking, context=problem.context)
+        except ValueError as error:
+            raise StageError(f"{problem.id}: {error}", "Look at `grpo.system_prompt` and the problem.") from error
         return text, list(ids)
 
 

@@ -93,7 +93,11 @@ def test_all_kinds_of_files_give_the_same_rows(tmp_path: Path) -> None:
         ('{"question": "a"}\n', COLUMNS, "row 1 has no column 'solution'; it has question"),
         ('{"question": " ", "solution": "b"}\n', COLUMNS, "row 1: column 'question' is ' ', expected text"),
         ('{"question": null, "solution": "b"}\n', COLUMNS, "row 1: column 'question' is None"),
-        ('{"question": ["a"], "solution": "b"}\n', COLUMNS, "row 1: column 'question' is ['a'], expected text"),
+        (
+            '{"question": ["a", "c"], "solution": "b"}\n',
+            COLUMNS,
+            "row 1: column 'question' is ['a', 'c'], expected",
+        ),
         ('{"question": NaN, "solution": "b"}\n', COLUMNS, "row 1: column 'question' is nan, expected text"),
         ('\n{"question": "\\ud83d", "solution": "b"}\n', COLUMNS, "row 2: column 'question' is no valid text"),
         ('{"question": "a", "solution": "b"}\n{broken\n', COLUMNS, "mine.jsonl:2: not a JSON object"),

@@ -18,11 +18,14 @@ from pydantic import ValidationError
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
 from stages.generate.generation_config import with_generation_config
-from stages.generate.plan import protocol, read_problems, sample_seed
+from stages.generate.plan import plan_prompts, protocol, read_problems, sample_seed
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
+from stages.grpo.checks import Start
+from stages.grpo.settings import GrpoSettings
 from stages.harness.context import StageError
 from tests.tiny import (
     make_tiny_model,
+    make_tiny_tokenizer,
     open_stage,
     run_stage_program,
     stage_environment,
@@ -205,6 +208,29 @@ def test_damaged_problems_are_named_with_their_line(tmp_path: Path) -> None:
     write_jsonl(path, [])
     with pytest.raises(StageError, match="0 problems, at least one wanted"):
         read_problems(tmp_path, BenchmarkSettings(name="first"))
+
+
+def test_turns_before_a_problem_are_asked_alike_by_evaluation_and_rl() -> None:
+    context = [
+        {"role": "system", "content": "Use a box."},
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    asked = Problem("1", "rl", "maths", "What is 2 + 1?", "3", context=context)
+    tokenizer = make_tiny_tokenizer()
+    expected = (
+        "<|im_start|>system\nUse a box.<|im_end|>\n<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n"
+        "<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\nWhat is 2 + 1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    settings = GenerateSettings(benchmarks=[BenchmarkSettings(name="rl")])
+    (planned,) = plan_prompts(settings, {"rl": [asked]}, tokenizer)
+    assert planned.text == expected
+    start = Start(GrpoSettings(steps=1), None, tokenizer, {})
+    assert start.render(asked) == (expected, list(planned.token_ids))
+    with pytest.raises(StageError, match="rl 1: the problem brings a system message of its own: leave out system_prom"):
+        plan_prompts(settings.model_copy(update={"system_prompt": "Be brief."}), {"rl": [asked]}, tokenizer)
+    with pytest.raises(StageError, match="1: the problem brings a system message of its own"):
+        Start(GrpoSettings(steps=1, system_prompt="Be brief."), None, tokenizer, {}).render(asked)
 
 
 def test_the_problems_digest_follows_the_lines_used(inputs: dict[str, Path]) -> None:
