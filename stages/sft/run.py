@@ -11,6 +11,7 @@ from trl import SFTConfig
 
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
+from stages.sft.encoding import encoded, template_origin
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
@@ -79,6 +80,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         peft_config=lora_config(settings.lora),
         callbacks=[callback, *tensorboard(ctx)],
         method=make_method(settings.method, tokenizer, ctx.seed, ctx.code_digests),
+        encode=lambda tokenizer: encoded(rows, tokenizer, settings, template_origin(base, settings.trainer), ctx.note),
         note=ctx.note,
     )
     dataset = trainer.train_dataset
