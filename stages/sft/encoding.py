@@ -11,9 +11,30 @@ from evaluation.engines.chat import messages_of
 from stages.harness.context import StageError
 from stages.sft.rendering import LostText, Rendered, render
 from stages.sft.settings import SftSettings
+from stages.training.rows import read_rows
 
 BATCH = 512
 """Rows that are tokenised at once."""
+
+
+def read_demonstrations(path: Path) -> list[dict[str, Any]]:
+    """The rows of an `sft.jsonl`: `prompt` and `completion`, each a list of messages with `role` and `content`."""
+    rows = read_rows(path) if path.is_file() else []
+    if not rows:
+        raise StageError(f"{path}: no demonstrations to train on", "Check `data.sft` in the config.")
+    for number, row in enumerate(rows, start=1):
+        for field in ("prompt", "completion"):
+            messages = row.get(field)
+            if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
+                raise StageError(
+                    f"{path}:{number}: {field!r} must be a list of messages with role and content",
+                    "Check the columns in `data.sft`.",
+                )
+    return rows
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(field), str) for field in ("role", "content"))
 
 
 def encoded(
@@ -22,7 +43,7 @@ def encoded(
     """The rows with `input_ids`, and `completion_mask` that is 1 where a token belongs to the answer.
 
     Args:
-        rows: as `stages.sft.run.read_demonstrations` gives them.
+        rows: as `read_demonstrations` gives them.
         template: where the chat template is from, for messages.
         note: told how many answers the template by itself would cut or put after another prompt.
 

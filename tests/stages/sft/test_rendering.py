@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from evaluation.engines import chat
 from stages.harness.context import Context, StageError
 from stages.sft import run as sft
-from stages.sft.encoding import encoded, tokens_of
+from stages.sft.encoding import encoded, read_demonstrations, tokens_of
 from stages.sft.rendering import LostText, Rendered, render
 from stages.sft.settings import SftSettings
 from stages.training.checkpoint import load_model_and_tokenizer
@@ -158,7 +158,7 @@ def test_the_prompts_tokens_are_those_of_evaluation_whatever_follows() -> None:
 def test_with_a_plain_template_the_rows_are_trls_own(sft_context: MakeContext) -> None:
     context = sft_context()
     model, tokenizer = load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
-    rows = sft.read_demonstrations(context.inputs["data"] / "sft.jsonl")
+    rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
     pairs = Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
     plain = SFTTrainer(model, args=sft.trainer_config(context), train_dataset=pairs, processing_class=tokenizer)
     ours = encoded(rows, tokenizer, context.settings, "x", pytest.fail)

@@ -14,8 +14,9 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from stages.harness.context import Context, StageError
+from stages.sft.encoding import read_demonstrations
 from stages.sft.reweighting import make_method
-from stages.sft.run import OWNED_OPTIONS, check_trainer_options, read_demonstrations, run, trainer_config
+from stages.sft.run import OWNED_OPTIONS, check_trainer_options, run, trainer_config
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
 from stages.training.checkpoint import load_model_and_tokenizer

@@ -19,7 +19,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from stages.harness.context import Context
 from stages.sft import trl_internals
-from stages.sft.run import read_demonstrations, trainer_config
+from stages.sft.encoding import read_demonstrations
+from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import TrainerWithOwnState, attention_set_to, log_probs_times, token_log_probs
 from stages.training.checkpoint import load_model_and_tokenizer
