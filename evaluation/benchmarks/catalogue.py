@@ -32,6 +32,7 @@ CATALOGUE = MappingProxyType(
         ),
         "rbench_t": Entry("choice", "R-Bench-T: graduate-level text questions, six options."),
         "supergpqa": Entry("choice", "A thousand graduate-level questions of 285 disciplines, up to ten options."),
+        "svamp": Entry("maths.svamp", "One-step word problems that key words alone mislead; its last 300 problems."),
         "noisy_word_problems": Entry(
             "generated.noisy_word_problems", "Word problems with demonstrations that have wrong steps and remarks."
         ),

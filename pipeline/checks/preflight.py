@@ -15,12 +15,13 @@ from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
+from pipeline.checks.trainer_options import check_trainer_options
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.launch.machine import stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
-from stages.base.settings import MAKE
+from stages.base.settings import MAKE, gguf_file
 
 SET_UP = "Install the pinned set: make setup, then vcore doctor."
 
@@ -50,6 +51,7 @@ def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
             where="execution.min_free_gib",
             fix="Free some space, choose another `home:`, or lower execution.min_free_gib.",
         )
+    check_trainer_options(stages, config.home_folder / "cache")
 
 
 def _check_launches(config: PipelineConfig) -> None:
@@ -116,7 +118,7 @@ def _model_settings(config: PipelineConfig) -> dict[str, Any]:
     folder = Path(config.model).expanduser()
     file = folder / "config.json"
     if not file.is_file():
-        if folder.is_dir():
+        if folder.is_dir() and gguf_file(config.model) is None:
             message = f"{config.model} holds no config.json: not a checkpoint folder"
             raise ConfigError(message, where="model", fix="Name a Hugging Face checkpoint.")
         return {}

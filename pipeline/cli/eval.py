@@ -74,8 +74,8 @@ def eval_config(
     return {
         "name": "eval",
         "seed": seed,
-        # A folder is named as it is found from anywhere; what is no folder is a hub id.
-        "model": str(Path(model).expanduser().resolve()) if Path(model).expanduser().is_dir() else model,
+        # A path is named as it is found from anywhere; what is none is a hub id.
+        "model": str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model,
         "home": str(home),
         **({"data_dir": str(data)} if data is not None else {}),
         "benchmarks": benchmarks,
@@ -126,7 +126,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
 
     try:
         chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
-        tokenizer = load_tokenizer(config.model, chat=chat)
+        tokenizer = load_tokenizer(config.model, chat, config.template_date)
         problems = {
             b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
             if b.own is not None

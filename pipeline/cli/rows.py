@@ -18,7 +18,8 @@ def print_row(path: Path, overrides: list[str], number: int, as_json: bool) -> N
         ConfigError: there is no such row, the data or the model has not been made, or SFT would refuse the row.
     """
     config, _, planned = plan_only(path, overrides, Options())
-    if config.sft is None:
+    settings = next((p.stage.settings for p in planned if p.stage.name == "sft"), None)
+    if settings is None:
         raise ConfigError("the config has no `sft:`, and no row of it is trained on", where=str(path))
     made = {p.stage.name: p.artifact.folder for p in planned if p.artifact is not None}
     if "data" not in made:
@@ -27,12 +28,12 @@ def print_row(path: Path, overrides: list[str], number: int, as_json: bool) -> N
     if "base" not in made and not folder.is_dir():
         raise ConfigError("the model has not been made or fetched yet", fix=f"vcore run {path} --until base")
     model = str(made["base"] / "model") if "base" in made else str(folder)
-    row = _shown(made["data"] / "sft.jsonl", number, model, config.sft)
+    row = _shown(made["data"] / "sft.jsonl", number, model, settings)
     if as_json:
         print_json(row)
         return
     length, supervised = len(row["token_ids"]), sum(row["supervised"])
-    cut = f", cut at sft.max_length {config.sft.max_length}" if row["tokens_cut"] else ""
+    cut = f", cut at sft.max_length {row['max_length']}" if row["tokens_cut"] else ""
     out.print(f"[bold]{escape(row['id'])}[/], {length} tokens, {supervised} of them supervised (in brackets){cut}\n")
     parts = {False: ("", ""), True: ("[green]", "[/]")}
     for learnt, text in row["text"]:
@@ -53,7 +54,7 @@ def _shown(path: Path, number: int, model: str, settings: Any) -> dict[str, Any]
         rows = read_demonstrations(path)
         if not 1 <= number <= len(rows):
             raise ConfigError(f"--show-row {number}: there are the rows 1 to {len(rows)}")
-        tokenizer = load_tokenizer(model)
+        tokenizer = load_tokenizer(model, date=settings.template_date)
         row = rows[number - 1]
         origin = template_origin(Path(model), settings.trainer)
         (rendered,) = rendered_rows([row], tokenizer, settings, origin)
@@ -73,4 +74,5 @@ def _shown(path: Path, number: int, model: str, settings: Any) -> dict[str, Any]
         "tokens": [tokenizer.decode([token]) for token in ids],
         "supervised": learnt,
         "tokens_cut": cut,
+        "max_length": settings.max_length,
     }

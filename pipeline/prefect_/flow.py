@@ -20,7 +20,7 @@ from pipeline.core.digests import digest
 from pipeline.core.errors import Interrupted, UserError
 from pipeline.plan.decide import Options, parse_triggers
 from pipeline.plan.graph import Stage
-from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch
+from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, tag_flow_run
 from pipeline.prefect_.internals import stops_as_interrupts
 from pipeline.prefect_.view import PrefectView, notifier, show_alerts, show_report
 from pipeline.run.session import Session
@@ -84,9 +84,10 @@ def run_as_flow(session: Session, errors: list[BaseException]) -> State[Any]:
     """Run the stages of a prepared session as tasks, in order; returns the state that the flow ends in."""
     logger = get_run_logger()
     logger.info("%s: %s", session.record.data.id, session.record.data.command)
+    tag_flow_run(session.config.tags)
     watch = CancelWatch(runtime.flow_run.id, session.executor.stopping)
     try:
-        with tags(*session.tags):
+        with tags(*session.config.tags):
             block = notifier(session.config.execution.notify)  # not found out when all is done
             with watch.watching():
                 session.run_stages(lambda stage: _as_task(session, stage, errors))

@@ -93,7 +93,7 @@ def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
         "until": options.until,
         "triggers": ",".join(options.triggers),
     }
-    with temporary_settings({**settings, **without_heartbeat()}), tags(*session.tags), stops_as_interrupts():
+    with temporary_settings({**settings, **without_heartbeat()}), tags(*session.config.tags), stops_as_interrupts():
         state = flow_of(session, errors)(**parameters, return_state=True)
     if errors:
         raise errors[0]

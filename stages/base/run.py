@@ -6,10 +6,11 @@ import torch
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from stages.base.fetch import fetch
+from stages.base.gguf import convert
 from stages.base.make.corpus import Document, held_out_documents, text_of, train_data_documents, word_problem_documents
 from stages.base.make.pretrain import accuracy, build_model, tokenize, train
 from stages.base.make.tokenizer import train_tokenizer
-from stages.base.settings import MAKE, BaseSettings
+from stages.base.settings import MAKE, BaseSettings, gguf_file
 from stages.base.verify import verify
 from stages.harness.context import Context, Result, StageError
 
@@ -25,8 +26,13 @@ def run(ctx: Context[BaseSettings]) -> Result:
         proof, metrics = _make(ctx)
     else:
         ctx.progress(0, 1, "fetching the checkpoint")
-        fetch(settings.source, settings.revision, ctx.output / "model")
         proof, metrics = {"source": settings.source, "revision": settings.revision}, {}
+        if (file := gguf_file(settings.source)) is not None:
+            proof |= convert(file, ctx.output / "model", settings.chat)
+        else:
+            # The commit that the key has, where the orchestrator has resolved the revision.
+            revision = ctx.details.get("commits", {}).get("model", settings.revision)
+            fetch(settings.source, revision, ctx.output / "model")
     model, tokenizer = verify(ctx.output / "model", settings.source, settings.chat)
     facts = {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "model_type": model.config.model_type}
     return Result(proof={**proof, **facts, "reloads": True}, metrics=metrics)

@@ -1,5 +1,6 @@
 """Settings of the base stage: which model training starts from, and how a small one is made."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -9,12 +10,21 @@ from stages.harness.settings import StageSettings, identity
 MAKE = "make"
 
 
+def gguf_file(source: str) -> Path | None:
+    """The GGUF file that a model's name stands for: itself, or the only one of a folder without a checkpoint."""
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf":
+        return path
+    files = [] if (path / "config.json").exists() else sorted(path.glob("*.gguf"))
+    return files[0] if len(files) == 1 else None
+
+
 class BaseSettings(StageSettings):
     """Either `source: make` (a tokenizer and a small Qwen3 model, from scratch, as all other fields say), or a
     checkpoint."""
 
     source: str = identity(MAKE)
-    """`make`, a local checkpoint folder, or a hub id. The orchestrator fills it from the top-level `model:`."""
+    """`make`, a local checkpoint folder, a GGUF file, or a hub id. The orchestrator fills it from `model:`."""
     revision: str = identity("main")
     """Revision of a hub model."""
     chat: bool = identity(True)

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.base.settings import MAKE, BaseSettings
+from stages.base.settings import MAKE, BaseSettings, gguf_file
 from stages.harness.declaration import DataPlaces, Origin, StageDeclaration
 
 LOCAL_MODEL = "Set model to a local checkpoint folder, or `make`."
-EXISTING_MODEL = "Name a folder with a checkpoint, a hub id such as Qwen/Qwen3-0.6B, or `make`."
+EXISTING_MODEL = "Name a folder with a checkpoint, a .gguf file, a hub id such as Qwen/Qwen3-0.6B, or `make`."
 
 
 def _origins(settings: BaseSettings, places: DataPlaces) -> Iterator[Origin]:
     if settings.source == MAKE:
         return
     folder = Path(settings.source).expanduser()
-    if folder.exists() or looks_like_path(settings.source):
+    if (file := gguf_file(settings.source)) is not None:
+        yield Origin("model", path=file, what=f"model file {file}", fix=EXISTING_MODEL)
+    elif folder.exists() or looks_like_path(settings.source):
         yield Origin(
             "model", path=folder, holds="config.json", what=f"model folder {settings.source}", fix=EXISTING_MODEL
         )
@@ -30,7 +32,7 @@ def looks_like_path(model: str) -> bool:
 STAGE = StageDeclaration(
     name="base",
     settings=BaseSettings,
-    libraries=("torch", "transformers", "tokenizers", "safetensors"),
+    libraries=("torch", "transformers", "tokenizers", "safetensors", "gguf"),
     origins=_origins,
     uses_gpu=True,
     makes_checkpoint=True,

@@ -10,6 +10,7 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark
 from evaluation.files import read_file
 from evaluation.grading import Grader
+from evaluation.hub import load_dataset
 from evaluation.loading import load
 from evaluation.records import Problem, RecordError
 from stages.data.settings import DataSettings, SourceSettings
@@ -103,17 +104,10 @@ def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) ->
     """Every row, in the source's order or drawn at random."""
     seed = seed_of(source, ctx)
     if source.file is None:
-        import datasets
-
         # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
-        streamed = datasets.load_dataset(
-            source.hub,
-            source.hub_config,
-            data_files=source.hub_files or None,
-            split=source.split,
-            revision=_commit(label, ctx),
-            streaming=True,
-        )
+        assert source.hub is not None
+        commit, files = _commit(label, ctx), source.hub_files
+        streamed = load_dataset(source.hub, source.hub_config, source.split, commit, files=files, streaming=True)
         return enumerate(
             streamed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if source.shuffle else streamed, start=1
         )

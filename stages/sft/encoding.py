@@ -1,13 +1,14 @@
 """The rows that SFT trains on, as tokens: each with the evaluation's prompt, and the answer marked as supervised."""
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from evaluation.engines.chat import messages_of
+from evaluation.chat import messages_of, rendered_prompt
 from stages.harness.context import StageError
 from stages.sft.rendering import LostText, Rendered, render
 from stages.sft.settings import SftSettings
@@ -38,19 +39,26 @@ def _is_message(message: Any) -> bool:
 
 
 def encoded(
-    rows: Sequence[dict[str, Any]], tokenizer: Any, settings: SftSettings, template: str, note: Callable[[str], None]
+    rows: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    settings: SftSettings,
+    template: str,
+    note: Callable[[str], None],
+    asked_with: Mapping[str, dict[str, Any]] | None = None,
 ) -> Dataset:
     """The rows with `input_ids`, and `completion_mask` that is 1 where a token belongs to the answer.
 
     Args:
         rows: as `read_demonstrations` gives them.
         template: where the chat template is from, for messages.
+        asked_with: who will ask the model, and how; see `note_other_prompts`.
         note: told how many answers the template by itself would cut or put after another prompt.
 
     Raises:
         StageError: rows of which a part would not be trained on, or that evaluation would ask for in another way.
     """
     rendered = rendered_rows(rows, tokenizer, settings, template)
+    note_other_prompts(rows, tokenizer, settings, asked_with or {}, note)
     moved = [row for row in rendered if not row.own]
     if moved:
         lost = sum(row.lost for row in moved) / len(moved)
@@ -86,7 +94,8 @@ def rendered_rows(
             refused[str(error)] += 1
             first.setdefault(str(error), (row.get("id", f"row {number}"), error))
         except ValueError as error:
-            raise StageError(f"{row.get('id', f'row {number}')}: {error}", "Leave out sft.system_prompt.") from error
+            fix = "Leave out what the model's chat template does not take (sft.system_prompt), or correct either."
+            raise StageError(f"{row.get('id', f'row {number}')}: {error}", fix) from error
     if refused:
         message, count = refused.most_common(1)[0]
         id, example = first[message]
@@ -95,6 +104,36 @@ def rendered_rows(
             f"the chat template ({template}) {message}: {count} of {len(rows)} rows, the first {id}{lost}", example.fix
         )
     return rendered
+
+
+def note_other_prompts(
+    rows: Sequence[dict[str, Any]],
+    tokenizer: Any,
+    settings: SftSettings,
+    asked_with: Mapping[str, dict[str, Any]],
+    note: Callable[[str], None],
+) -> None:
+    """Say where a question is put to the model in another way than it is learnt.
+
+    Args:
+        asked_with: who will ask (evaluation, grpo) -> its `system_prompt` and `enable_thinking`.
+    """
+
+    @functools.cache
+    def asked(system_prompt: str | None, enable_thinking: bool | None) -> str:
+        try:
+            return rendered_prompt(tokenizer, messages_of("1 + 1?", system_prompt), enable_thinking)
+        except ValueError as error:  # whoever asks so will be told
+            return str(error)
+
+    first = [row["prompt"][0] for row in rows]
+    learnt = [turn["content"] if turn["role"] == "system" else settings.system_prompt for turn in first]
+    for who, options in asked_with.items():
+        text = asked(**options)
+        other = sum(asked(system, settings.enable_thinking) != text for system in learnt)
+        if other:
+            said = ", ".join(f"{name} {value!r:.60}" for name, value in options.items())
+            note(f"{who} asks with another prompt than {other} of {len(rows)} rows are learnt after: with {said}")
 
 
 def tokens_of(prompts: Sequence[str], answers: Sequence[str], tokenizer: Any) -> dict[str, list[list[int]]]:

@@ -1,15 +1,12 @@
 """How a demonstration becomes text: exactly what the evaluation asks, and after it the whole answer."""
 
 import dataclasses
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
+from evaluation.chat import chat_template, common, rendered, rendered_prompt, template_options
 from evaluation.conversations import Turn
-from evaluation.engines.chat import template_options
 
 OPENED, CLOSED = "<think>", "</think>"
 PROBE = "a6f1c0"
@@ -56,13 +53,12 @@ def render(tokenizer: Any, turns: Sequence[Turn], answer: Turn, enable_thinking:
         enable_thinking: passed to the chat template, as in evaluation.
 
     Raises:
-        LostText: the template leaves out part of what is asked or answered, or asks for something else than the
-            demonstration has, such as a thought.
+        LostText: the template leaves out part of the answer, or asks for something else than the demonstration has,
+            such as a thought.
+        ValueError: the template refuses the conversation, or leaves out what the system or the user says.
     """
-    asked = _text(tokenizer, turns, enable_thinking, add_generation_prompt=True)
-    said = _squashed(asked)
-    if not all(_squashed(turn["content"]) in said for turn in turns if turn["role"] != "assistant"):
-        raise LostText("leaves out what the system or the user says", "Use a template that writes it.", 1.0)
+    asked = rendered_prompt(tokenizer, turns, enable_thinking)
+    options = template_options(enable_thinking)
     thought, rest = split(answer)
     if thought and asked.rstrip().endswith(CLOSED):
         raise LostText(
@@ -71,7 +67,7 @@ def render(tokenizer: Any, turns: Sequence[Turn], answer: Turn, enable_thinking:
         )
     lost = 1.0
     for message in _forms(answer, thought, rest):
-        whole = _text(tokenizer, [*turns, message], enable_thinking)
+        whole = rendered(tokenizer, [*turns, message], **options)
         written = whole.removeprefix(asked)
         missing = _missing(written, thought, CLOSED if CLOSED in message["content"] else "", rest)
         lost = min(lost, missing)
@@ -79,10 +75,8 @@ def render(tokenizer: Any, turns: Sequence[Turn], answer: Turn, enable_thinking:
         more = any(begun.count(tag) > max(1, answer["content"].count(tag)) for tag in (OPENED, CLOSED))
         if whole != written and not missing and not more:
             return Rendered(asked, written)
-    plain = _text(tokenizer, [*turns, {"role": "assistant", "content": PROBE}], enable_thinking)
-    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(asked, plain, strict=False))
-    opened = asked[sum(1 for _ in shared) :]
-    body = _body(tokenizer, asked, opened, answer, lost)
+    plain = rendered(tokenizer, [*turns, {"role": "assistant", "content": PROBE}], **options)
+    body = _body(tokenizer, asked, asked[common(asked, plain) :], answer, lost)
     return Rendered(asked, body + plain.partition(PROBE)[2], own=False, lost=lost)
 
 
@@ -125,7 +119,7 @@ def _body(tokenizer: Any, asked: str, opened: str, answer: Turn, lost: float) ->
         return content if "reasoning_content" not in answer else f"{thought}\n{CLOSED}\n\n{content}"
     if "reasoning_content" not in answer:
         return content
-    template = str(tokenizer.chat_template)
+    template = chat_template(tokenizer) or ""
     if "reasoning" in template or "thinking" in template:
         raise LostText(
             "leaves out reasoning_content, though it has a place for thoughts",
@@ -133,15 +127,6 @@ def _body(tokenizer: Any, asked: str, opened: str, answer: Turn, lost: float) ->
             lost,
         )
     return f"{OPENED}\n{thought}\n{CLOSED}\n\n{content}"
-
-
-def _text(tokenizer: Any, turns: Sequence[Turn], enable_thinking: bool | None, **options: bool) -> str:
-    try:
-        return str(
-            tokenizer.apply_chat_template(list(turns), tokenize=False, **options, **template_options(enable_thinking))
-        )
-    except (jinja2.TemplateError, TypeError) as error:
-        raise LostText(f"refuses a conversation: {error}", "Change the rows, or take another template.", 1.0) from error
 
 
 def _missing(written: str, *parts: str) -> float:

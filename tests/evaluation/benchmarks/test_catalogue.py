@@ -14,7 +14,7 @@ from evaluation.loading import digest, load
 
 
 def test_names() -> None:
-    contests = {"aime24", "aime25", "amc23", "math500", "olympiadbench"}
+    contests = {"aime24", "aime25", "amc23", "math500", "olympiadbench", "svamp"}
     assert set(names()) == contests | {
         "gsm8k",
         "humaneval",

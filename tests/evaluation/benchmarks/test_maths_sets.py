@@ -15,7 +15,7 @@ from evaluation.grading import Grader
 from evaluation.loading import digest, load
 from evaluation.records import RecordError
 
-SIZES = {"aime24": 30, "aime25": 30, "amc23": 40, "gsm8k": 1319, "math500": 500, "olympiadbench": 674}
+SIZES = {"aime24": 30, "aime25": 30, "amc23": 40, "gsm8k": 1319, "math500": 500, "olympiadbench": 674, "svamp": 300}
 
 
 def olympiad_rows() -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from tests.tiny import make_tiny_model, tiny_demonstrations, write_jsonl
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, demonstrations, and a config that trains the one on the other."""
     folder = tmp_path_factory.mktemp("show_row")
-    make_tiny_model(folder / "model")
+    make_tiny_model(folder / "model", positions=1024)
     write_jsonl(folder / "sft.jsonl", tiny_demonstrations(3))
     write_jsonl(folder / "exam.jsonl", [{"prompt": "What is 1 + 1?", "gold": "2"}])
     (folder / "pipeline.yaml").write_text(
-        f"name: shown\nseed: 0\nmodel: {folder}/model\nhome: {folder}/home\ngrpo: null\nsft: {{max_length: 128}}\n"
+        f"name: shown\nseed: 0\nmodel: {folder}/model\nhome: {folder}/home\ngrpo: null\nsft: {{}}\n"
+        "generate: {engine: transformers}\n"
         f"benchmarks: [{{name: exam, own: {{file: {folder}/exam.jsonl}}}}]\n"
         f"data: {{sft: [{{file: {folder}/sft.jsonl}}]}}\n"
     )

@@ -11,7 +11,7 @@ import trl
 from datasets import Dataset
 from trl import SFTTrainer
 
-from evaluation.engines import chat
+from evaluation import chat
 from stages.harness.context import Context, StageError
 from stages.sft import run as sft
 from stages.sft.encoding import encoded, read_demonstrations, tokens_of
@@ -59,7 +59,7 @@ def test_with_any_packaged_template_a_row_is_whole_after_the_evaluations_prompt_
     for form in FORMS:
         try:
             row = rendered(path.read_text(), form, thinking)
-        except LostText:
+        except ValueError:  # among them LostText
             continue
         assert row.prompt == chat.render(tokenizer, ASKED[0]["content"], None, thinking)[0]
         written = "".join(row.answer.split())
@@ -117,9 +117,7 @@ def test_a_template_that_strips_thoughts_loses_nothing() -> None:
         (template(opening="[THINK]"), "no thought", "ends its prompt with [THINK], and demonstrations do not begin so"),
         (template(opening="<think>\n\n</think>\n\n"), "thought in the content", "with a thought that is over"),
         (template(opening="<think>\n\n</think>\n\n"), "thought apart", "with a thought that is over"),
-        (template("m.content[:3]"), "no thought", "leaves out what the system or the user says"),
         (template("m.reasoning if m.reasoning else m.content"), "thought apart", "leaves out reasoning_content"),
-        ("{{ raise_exception('only one turn') }}", "no thought", "refuses a conversation: only one turn"),
     ],
 )
 def test_what_is_asked_and_learnt_differently_is_refused(chat_template: str, form: str, message: str) -> None:
@@ -189,6 +187,24 @@ def test_settings_ask_as_generate_and_grpo_do() -> None:
     own = [{**rows_of(FORMS["no thought"])[0], "prompt": [{"role": "system", "content": "Short."}, *ASKED]}]
     with pytest.raises(StageError, match="a: the problem brings a system message of its own"):
         encoded(own, tokenizer, settings, "x", lambda _: None)
+
+
+def test_another_prompt_in_evaluation_than_in_training_is_said() -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = template(opening="{{ '<think>\n\n</think>\n\n' if enable_thinking is false else '' }}")
+    plain = rows_of(FORMS["no thought"], FORMS["no thought"])
+    rows = [plain[0], {**plain[1], "prompt": [{"role": "system", "content": "Use a box."}, *ASKED]}]
+    notes: list[str] = []
+    asked_with = {
+        "evaluation (exam)": {"system_prompt": None, "enable_thinking": True},
+        "grpo": {"system_prompt": "Use a box.", "enable_thinking": False},
+    }
+    encoded(rows, tokenizer, SftSettings(), "x", notes.append, asked_with)
+    end = "rows are learnt after: with system_prompt"
+    assert notes == [
+        f"evaluation (exam) asks with another prompt than 1 of 2 {end} None, enable_thinking True",
+        f"grpo asks with another prompt than 2 of 2 {end} 'Use a box.', enable_thinking False",
+    ]
 
 
 def test_the_stage_trains_on_thoughts_that_the_template_strips_and_says_so(

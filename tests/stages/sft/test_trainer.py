@@ -117,15 +117,14 @@ def test_dft_is_trls_dft_bit_for_bit(sft_context: MakeContext) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_one_batch_of_eight_is_two_of_four(sft_context: MakeContext, name: str) -> None:
-    settings = {
-        "method": METHODS[name],
-        "max_steps": 2,
-        "learning_rate": 0.1,
-        "trainer": {"optim": "sgd"},
-    }  # Adam would amplify rounding
+def test_a_batch_in_parts_trains_as_a_whole_one_and_so_does_an_epochs_short_last_one(
+    sft_context: MakeContext, name: str
+) -> None:
+    """40 rows by twelve leave four, which micro-batches of three share as three and one."""
+    settings = {"method": METHODS[name], "batch_size": 12, "max_steps": None, "epochs": 1.0, "learning_rate": 0.1}
+    settings["trainer"] = {"optim": "sgd"}  # Adam would amplify rounding
     whole = weights(train(sft_context("whole", **settings)))
-    split = weights(train(sft_context("split", micro_batch_size=4, **settings)))
+    split = weights(train(sft_context("split", micro_batch_size=3, **settings)))
     start = load_model_and_tokenizer(sft_context("start").inputs["model"] / "model", "float32")[0].state_dict()
     for tensor in whole:
         moved = (whole[tensor] - start[tensor]).norm()
@@ -229,6 +228,7 @@ def test_sharded_training_is_refused(sft_context: MakeContext, monkeypatch: pyte
         ({"learning_rate": 1e-4}, "trainer.learning_rate: this option is set by the pipeline"),
         ({"loss_type": "dft"}, "set by the pipeline"),
         ({"neftune_noise_alpha": "much"}, "trainer.neftune_noise_alpha: 'much' does not fit"),
+        ({"optim": "adamm"}, "TRL refuses these options: .*adamm"),
     ],
 )
 def test_trainer_options_are_checked(sft_context: MakeContext, options: dict[str, Any], message: str) -> None:
@@ -241,8 +241,6 @@ def test_trainer_options_are_checked(sft_context: MakeContext, options: dict[str
 def test_trainer_options_reach_trl(sft_context: MakeContext) -> None:
     check_trainer_options({"neftune_noise_alpha": 5.0, "optim": "sgd"})
     assert trainer_config(sft_context(trainer={"optim": "sgd"})).optim == "sgd"
-    with pytest.raises(StageError, match="TRL refuses"):
-        trainer_config(sft_context(trainer={"optim": "adamm"}))
 
 
 def test_every_owned_option_exists_and_every_setting_reaches_the_config(sft_context: MakeContext) -> None:
