@@ -6,7 +6,7 @@ from typing import Any
 from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.conversations import Turn, is_conversation, request_of
-from evaluation.files import read_file
+from evaluation.loading import read_file
 from evaluation.records import Kind, Problem, RecordError
 
 COLUMNS = (

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark
-from evaluation.files import read_file
 from evaluation.grading import Grader
 from evaluation.hub import load_dataset
-from evaluation.loading import load
+from evaluation.loading import load, read_file
 from evaluation.records import Problem, RecordError
 from stages.data.settings import DataSettings, SourceSettings
 from stages.data.turns import answers_of, gold_of

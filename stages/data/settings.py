@@ -5,9 +5,11 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from evaluation.files import ENDINGS
 from stages.generate.settings import CustomProblems
 from stages.harness.settings import StageSettings, execution, identity
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+"""Endings of files that rows are read from."""
 
 
 class Columns(StageSettings):

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import get
-from evaluation.files import read_file
 from evaluation.grading import Grader
-from evaluation.loading import LoadError, digest, load
+from evaluation.loading import LoadError, digest, load, read_file
 from evaluation.records import Kind, Problem, RecordError, Score
 from evaluation.second_opinion import second_opinion
 from stages.grading.grade import check_grader_errors, check_isolation, check_samples, grade, make_scores

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from evaluation.custom_problems import read_custom
 from evaluation.records import Problem, RecordError, read_records
 from stages.data.settings import SourceSettings
+from stages.harness.context import StageError
 from tests.stages.data.test_data import jsonl, made, refused
+from tests.tiny import make_tiny_tokenizer
 
 ASKED, ANSWERED, THOUGHT = "What is 2 + 3?", "It is \\boxed{5}.", "Two and three."
 USER, ASSISTANT = {"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}
@@ -206,6 +208,34 @@ def test_turns_before_a_problem_are_kept_with_it(tmp_path: Path) -> None:
     source = {"file": jsonl(tmp_path / "rl.jsonl", [row]), "columns": {"answer": "answer"}}
     (problem,) = read_records(made(tmp_path, rl=[source]) / "rl.jsonl", Problem)
     assert (problem.context, problem.prompt) == ([SYSTEM, USER, ASSISTANT], SECOND[0]["content"])
+
+
+def test_turns_before_a_problem_are_asked_alike_by_evaluation_and_rl() -> None:
+    from stages.generate.plan import plan_prompts
+    from stages.generate.settings import BenchmarkSettings, GenerateSettings
+    from stages.grpo.checks import Start
+    from stages.grpo.settings import GrpoSettings
+
+    context = [
+        {"role": "system", "content": "Use a box."},
+        {"role": "user", "content": "What is 1 + 1?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    asked = Problem("1", "rl", "maths", "What is 2 + 1?", "3", context=context)
+    tokenizer = make_tiny_tokenizer()
+    expected = (
+        "<|im_start|>system\nUse a box.<|im_end|>\n<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n"
+        "<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\nWhat is 2 + 1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    settings = GenerateSettings(benchmarks=[BenchmarkSettings(name="rl")])
+    (planned,) = plan_prompts(settings, {"rl": [asked]}, tokenizer)
+    assert planned.text == expected
+    start = Start(GrpoSettings(steps=1), None, tokenizer, {}, {})
+    assert start.render(asked) == (expected, list(planned.token_ids))
+    with pytest.raises(StageError, match="rl 1: the problem brings a system message of its own: leave out system_prom"):
+        plan_prompts(settings.model_copy(update={"system_prompt": "Be brief."}), {"rl": [asked]}, tokenizer)
+    with pytest.raises(StageError, match="1: the problem brings a system message of its own"):
+        Start(GrpoSettings(steps=1, system_prompt="Be brief."), None, tokenizer, {}, {}).render(asked)
 
 
 def test_problems_of_a_users_benchmark_may_be_messages_in_any_kind_of_file(tmp_path: Path) -> None:
