@@ -79,7 +79,7 @@ def _form(message: Mapping[str, Any]) -> tuple[str, str] | None:
 def _turn(message: Mapping[str, Any], where: str) -> Turn:
     role_key, text_key = _form(message) or _FORMS[0]
     said = message[role_key]
-    role = _ROLES.get(said) if isinstance(said, str) else None
+    role = _ROLES.get(said.lower()) if isinstance(said, str) else None
     calls = [name for name in _CALLS if message.get(name)]
     if role is None or calls:
         what = f"has {', '.join(calls)}" if calls else f"has the role {said!r}"

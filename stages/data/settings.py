@@ -24,7 +24,7 @@ class Columns(StageSettings):
     """The demonstration (SFT): text, or a list of messages."""
     messages: str | None = identity(None)
     """Whole conversations, in place of `prompt` and `completion`: a list of messages with role and content, or from and
-    value. Where the usual two columns are not there, `messages` or `conversations` is found by itself."""
+    value. Where the usual two columns are not there, `messages`, `conversations` or `conversation` is found."""
     system: str | None = identity(None)
     """The system message, where a column of its own holds it; empty in rows that have none."""
     reasoning: str | None = identity(None)

@@ -10,7 +10,7 @@ from stages.data.settings import Columns, SourceSettings
 from stages.data.values import text_of, value_of
 from stages.harness.context import StageError
 
-WHOLE = ("messages", "conversations")
+WHOLE = ("messages", "conversations", "conversation")
 """Columns that hold whole conversations in the data sets of most people."""
 
 
@@ -114,7 +114,14 @@ def _answer(row: Mapping[str, Any], columns: Columns, label: str, number: int) -
                 f"{label}: row {number}: columns.reasoning is for text, {columns.completion!r} is a list of messages",
                 f"Leave out {label}.columns.reasoning.",
             )
-        return _messages(row, columns.completion, label, number)
+        turns = _messages(row, columns.completion, label, number)
+        if turns[0]["role"] != "assistant":
+            raise StageError(
+                f"{label}: row {number}: the first message of {columns.completion!r} is the {turns[0]['role']}'s, and "
+                "a completion begins with the assistant's",
+                f"Where every row is so, it holds whole conversations: set columns.messages: {columns.completion}.",
+            )
+        return turns
     turn = {"role": "assistant", "content": text_of(row, columns.completion, label, number)}
     if columns.reasoning is not None:
         turn["reasoning_content"] = text_of(row, columns.reasoning, label, number)

@@ -82,6 +82,7 @@ ONE_TURN: dict[str, tuple[dict[str, Any], dict[str, Any], list[dict[str, str]]]]
         {"prompt": "question", "completion": "solution"},
         BOTH,
     ),
+    "WildChat": ({"conversation": [{**USER, "role": "User", "language": "x"}, ASSISTANT]}, {}, BOTH),
     "UltraChat": ({"prompt": ASKED, "prompt_id": "a", "messages": BOTH}, {}, BOTH),
     "Tulu-3": ({"id": "1", "messages": BOTH, "source": "x"}, {}, BOTH),
     "a system message without text": (
@@ -298,6 +299,7 @@ def test_a_benchmarks_problem_in_an_earlier_turn_is_overlap(tmp_path: Path) -> N
         ({"messages": "a"}, {"messages": "messages"}, "column 'messages' is 'a', expected a list of messages"),
         ({"messages": BOTH, "conversations": [USER]}, {}, "row 1 has no column 'prompt'"),
         ({"prompt": BOTH, "completion": "a"}, {}, "the last message of 'prompt' is the assistant's"),
+        ({"prompt": ASKED, "completion": BOTH}, {}, "the first message of 'completion' is the user's"),
         ({"prompt": "a", "completion": ["b", "c"]}, {}, "column 'completion' is ['b', 'c'], expected text"),
         ({"prompt": {"text": "a"}, "completion": "b"}, {}, "column 'prompt' is {'text': 'a'}, expected text"),
         ({"messages": [{**USER, "content": "\ud83d"}, ASSISTANT]}, {}, "message 1 is no valid text"),
