@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import queue
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,6 @@ from evaluation.sandbox import Level, Sandbox
 Item = tuple[Problem, str, str]
 """(problem, completion, finish reason)"""
 
-_WORD = re.compile(r"[A-Za-z_]\w*")
 REMEMBERED = 100_000
 """Pairs of gold and answer whose verdict is remembered: during RL the same answers recur."""
 
@@ -151,7 +149,8 @@ class Grader(AbstractContextManager["Grader"]):
             answer = boxed_answer(completion)
             if answer is None:
                 return Graded("no_answer", None)
-            key = problem.gold, answer
+            key = choice.without_letters(problem.gold, answer)
+            answer = key[1]
             known = maths.without_worker(*key) or self._remembered.get(key)
             if known is not None:
                 return Graded(known[0], answer, known[1])
@@ -164,7 +163,7 @@ class Grader(AbstractContextManager["Grader"]):
         if problem.kind == "code":
             of_problem = programs.setdefault(id(problem), _Programs(problem))
             name = problem.tests["entry_point"]
-            source = program(completion, name, problem.meta.get("completion", ""), of_problem.names_in_tests)
+            source = program(completion, name, problem.meta.get("completion", ""))
             if source is None:
                 return Graded("no_answer", None, f"no program defines {name}")
             future: Future[Graded] = Future()
@@ -213,13 +212,6 @@ class _Programs:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.waiting: list[tuple[str, Future[Graded]]] = []
-
-    @functools.cached_property
-    def names_in_tests(self) -> frozenset[str]:
-        """Every word in the tests' source: MBPP's build objects of classes that the program has to define."""
-        tests = self.problem.tests
-        parts = [tests.get("setup", ""), tests.get("recorded", ""), *tests.get("asserts", ())]
-        return frozenset(_WORD.findall("\n".join(parts)))
 
     def fail(self, scheduled: Future[None]) -> None:
         """Where they could not be scheduled, give each of them the error, or cancel it, as `scheduled` was."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.hub import load_dataset
 from evaluation.records import Problem, RecordError, open_text, read_rows
 
 
@@ -38,11 +39,10 @@ def read_source(
             raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
         yield from read_file(path)
         return
-    from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     try:
-        rows = load_dataset(source.hub, source.hub_config, split=source.hub_split, revision=revision or source.revision)
+        rows = load_dataset(source.hub, source.hub_config, source.hub_split, revision or source.revision)
     except (DatasetsError, OSError, ValueError) as error:  # offline, unknown name or revision, unknown config or split
         raise LoadError(
             f"{split}: the hub's {source.hub} ({source.hub_split}) cannot be loaded: {type(error).__name__}: {error}; "

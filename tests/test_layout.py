@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports run one way, without circles, and no file or folder grows too large."""
+"""The code keeps its layout: imports run one way, without circles, and no file or folder grows too large."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LAYERS = (
 )
 """From the ground up: a module imports from its own layer and from those before it."""
 STAGES = ("harness", "training", "grading")
-"""Rooms of stages/ that every stage may use. One stage imports of another only what describes it."""
+"""Packages of stages/ that every stage may use. One stage imports of another only what describes it."""
 DESCRIBES = ("settings", "method_settings", "stage", "documents")
 MOST_FILES, MOST_LINES = 15, 350
 

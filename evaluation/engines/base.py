@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from evaluation.chat import check_chat_template, pin_date
+
 
 class EngineUnavailable(RuntimeError):
     """The chosen engine is not installed or cannot run here; the message names what to install or set."""
@@ -125,13 +127,21 @@ def text_of(tokenizer: Any, token_ids: Sequence[int], stop: Sequence[str]) -> st
     return text[: min(ends)] if ends else text
 
 
-def load_tokenizer(model: str, chat: bool = True) -> Any:
-    """The tokenizer of a checkpoint folder. Raises ValueError where `chat` asks for a chat template and it has none."""
+def load_tokenizer(model: str, chat: bool = True, date: str | None = None) -> Any:
+    """The tokenizer of a checkpoint folder, which renders conversations as of `date` (see `evaluation.chat.pin_date`).
+
+    Raises:
+        ValueError: `chat` asks for a chat template, and it has none that can be used.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if chat and not tokenizer.chat_template:
-        raise ValueError(f"{model}: the tokenizer has no chat template")
+    pin_date(tokenizer, date)
+    if chat:
+        try:
+            check_chat_template(tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{model}: {error}") from error
     return tokenizer
 
 

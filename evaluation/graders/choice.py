@@ -1,42 +1,105 @@
-"""Multiple choice: the letter in the box."""
+"""Multiple choice: the letter in the box; and maths answers that come with the letter of an option."""
 
 import re
+import unicodedata
 
-VERSION = "2"  # part of every score's protocol; raise it when the same answer may get another verdict
+from evaluation.graders.latex import COMMAND, without_markup
 
-_WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:bf|it|rm|sf|tt)|mbox|bf|rm|it|boxed|fbox|left|right|quad)\b|\\[,;:! ]|\*\*"
+VERSION = "3"  # part of every score's protocol; raise it when the same answer may get another verdict
+
+_WRAPPER = re.compile(r"\\text\b|\*\*")
+_MARKUP = "*_`\"' ,;。、"
+_PREFIX = (
+    r"(?:(?:so|thus|hence|therefore)\b,? ?)?(?:(?:the|my) )?(?:(?:final|correct|right|best) )?"
+    r"(?:option|choice|answer|letter|选项?|答案)(?:s? (?:is|are)\b|是|为)?:? ?"
 )
-_PREFIX = r"(?:(?:the )?(?:correct )?(?:option|choice|answer)(?: is)?:? )?"
-_LETTER = re.compile(rf"(?i:{_PREFIX})[(\[]?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)
-_MARKED = re.compile(r"[).:\]]|\s+(?:[-–—=]\s|\()")
-_ALONE = re.compile(r"[\s()\[\].:=–—-]*[A-Za-z][\s()\[\].:]*")
-_ANOTHER = re.compile(r"(?:\b(?i:or|and)\b|[,/&+|;])\s*[(\[]?[A-Z](?:[).:\]]|\s*$)")
+_LETTER = re.compile(rf"(?i:(?:{_PREFIX})*)[(\[\"']?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)
+_LETTERS = r"[(\[]?[A-Z][)\].]*(?:(?:,| or| and| nor)+ [(\[]?[A-Z][)\].]*)*"
+_REMARK = re.compile(
+    rf"(?i: is (?:the )?(?:correct|right|best)(?: (?:one|answer|option|choice))?| is the (?:answer|one))[.!]?"
+    rf"|[,;]? ?\(?(?i:(?:and |but )?(?:not|rather than|instead of)) {_LETTERS}"
+)
+"""What may follow the letter at the end without naming another one."""
+_MARK = re.compile(r" ?[).:\]]+| [-–—=](?= )| (?=\()")
+_OF_LETTERS = re.compile(r"(?:(?:[A-Z]|\b(?i:and|or))(?:\b[\s,;/&()\[\].:|+-]*|$))+")
+_LISTED = re.compile(r"[A-Z](?:, [A-Z])*,? (?i:and|or) [A-Z]\b[ ).]*")
+_COUNTING = re.compile(r"[ (]*(?i:both|neither|either|all|none|only|statements?|options?|choices?)\b")
+_ANOTHER = re.compile(
+    r"(?:\b(?i:or|and)\b|[,/&+|;])\s*[(\[]?[A-Z][).:\]]|(?<![\w.(])(?:[(\[]?[A-Z][)\]]\s+\w|[A-Z][.:]\s+[a-z\d(])"
+)
+"""A second letter with a mark of its own."""
+_SPACE = r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*"
+_OPTION = re.compile(
+    rf"(?:[\s$]|\\[(\[])*(?:(?P<font>(?:{COMMAND})?\{{|\*\*)?\s*"
+    rf"(?:\((?:{COMMAND}\{{)?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))(?(font){_SPACE}(?P<end>\}}|\*\*)?)"
+    rf"|{COMMAND}\{{\s*(?P<three>[A-F])\s*\}}\s*(?:[.:)]|\\q?quad(?![a-z]))){_SPACE}"
+    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)"
+    rf"|(?P<before>[^\s\\].*?){_SPACE}{COMMAND}\{{\s*\((?P<four>[A-F])\)\s*\}}[\s$.]*",
+    re.DOTALL,
+)
+"""The letter of an option and what it says, as contests for schools write it: \\textbf{(C)}\\ 27."""
+_LETTER_ALONE = re.compile(rf"[\s$]*(?:{COMMAND}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
 
 
 def letter(answer: str | None) -> str | None:
     """The option that a boxed answer names; None where it names none, or more than one ("A or B").
 
-    Read are B, b, (B), [B], \\text{B}, "Option B", and with the option's text "B. seven", "(B) seven",
-    "B \\text{ (42)}", "B seven". Before words without a mark between, the letter is a capital, and neither A nor I,
-    which may be words themselves.
+    Read are B, b, (B), [B], \\text{B}, "Option B", "B is correct", "B, not C", and with the option's text "B. seven",
+    "(B) seven", "B \\text{ (42)}", "B seven". The text after a mark may name letters itself, "D. Both A and C", but
+    not mark them as a second choice, "A. two or B. three". Before words without a mark between, the letter is a
+    capital, and neither A nor I, which may be words themselves.
     """
     if answer is None:
         return None
-    plain = " ".join(_WRAPPER.sub(" ", answer).translate(str.maketrans("", "", "{}$\\")).split())
-    match = _LETTER.fullmatch(plain)
+    match = _LETTER.fullmatch(_plain(answer))
     if match is None:
         return None
-    named, rest = match["letter"], match["rest"] or ""
-    if rest.strip(" ).:]"):
-        if _ALONE.fullmatch(rest) or _ANOTHER.search(rest):
-            return None
-        before_words = rest[0].isspace() and named.isupper() and named not in "AI" and not _mentions_another(rest)
-        if not _MARKED.match(rest) and not before_words:
-            return None
-    return named.upper()
+    named, rest = match["letter"].upper(), match["rest"] or ""
+    if (remark := _REMARK.search(rest)) is not None and remark.end() == len(rest):
+        rest = rest[: remark.start()]
+    if not rest.strip(" ).:]\"'"):
+        return named
+    if (mark := _MARK.match(rest)) is not None:
+        return named if _is_text(rest[mark.end() :].strip()) else None
+    before_words = rest[0].isspace() and match["letter"].isupper() and named not in "AI"
+    return named if before_words and (_COUNTING.match(rest) or not _mentions_another(rest)) else None
+
+
+def without_letters(gold: str, answer: str) -> tuple[str, str]:
+    """A gold answer of maths and an answer, without the letter of the option that either comes with.
+
+    \\textbf{(C)}\\ 27 is 27, and C where the other is a mere letter. Where both come with letters, these have to agree.
+    """
+    (of_gold, gold_text), (of_answer, answer_text) = _lettered(gold), _lettered(answer)
+    if of_gold and of_answer and not (of_gold == of_answer and gold_text and answer_text):
+        return of_gold, of_answer
+    return gold_text or gold, answer_text or answer
+
+
+def _lettered(answer: str) -> tuple[str | None, str]:
+    """The letter of an option, if the answer has one, and what else it says."""
+    if (alone := _LETTER_ALONE.fullmatch(answer)) is not None:
+        return alone[1], ""
+    if (option := _OPTION.fullmatch(answer)) is None:
+        return None, answer
+    font = "" if option["end"] else option["font"] or ""
+    named = option["one"] or option["two"] or option["three"] or option["four"]
+    return named, option["before"] or font + option["rest"]
+
+
+def _plain(answer: str) -> str:
+    text = _WRAPPER.sub(" ", without_markup(answer)).translate(str.maketrans("", "", "{}$\\"))
+    return " ".join(unicodedata.normalize("NFKC", text).split()).strip(_MARKUP)
+
+
+def _is_text(text: str) -> bool:
+    """Whether what stands after a marked letter is the text of that option, and no further choice."""
+    if _OF_LETTERS.fullmatch(text.lstrip("([")):
+        return _LISTED.fullmatch(text) is not None
+    begins_with_another = re.match(r"(?:(?i:or|and)\b|[,/&+|;])", text) is not None
+    return not begins_with_another and (bool(_COUNTING.match(text)) or not _ANOTHER.search(text))
 
 
 def _mentions_another(rest: str) -> bool:
-    """Whether words after a letter may name another one: "B not C"."""
-    return re.search(r"\b[A-Z]\b|\b(?i:or|not)\b|^\s*[^\w\s]", rest) is not None
+    """Whether words after a letter may name another one, or deny it: "B two or C", "B is wrong"."""
+    return re.search(r"\b[A-Z]\b|\b(?i:or|not|wrong|incorrect|false)\b|^\s*[^\w\s]", rest) is not None

@@ -17,9 +17,10 @@ Inputs (HumanEval+, MBPP+)::
      "typed_inputs": ["l", ["l", "i3"]],     # the same with tuples, sets and complex numbers (`sandbox.values`); or
      "recorded": "def check(candidate): ...",  # a test: the inputs are what it calls the reference program with
      "atol": 0.0,                            # tolerance for floats; 0: exact, or 1e-6 where all expected are floats
-     "check": "polynomial_root"}             # optional: the value must be a root, within atol, of the polynomial in
+     "check": "polynomial_root",             # optional: the value must be a root, within atol, of the polynomial in
                                              # the first argument; "same_set": results are compared as sets;
-                                             # "not_none": only whether there is a result
+                                             # "not_none": of one that is no bool, only whether it is there
+     "also_right": "def f(x): ..."}          # optional: a second reference program, for another reading of the task
 
 The program never sees an expected value. Of `assert A == B` the side that calls the entry point is evaluated in the
 sandbox and sent back; the other is a literal, or is evaluated in a sandbox beside the reference program. Of any other
@@ -28,6 +29,10 @@ rest, with their values in their places, in another sandbox beside the reference
 compared with those of the reference program, which runs once for each problem. Values are compared as plain data (see
 `evaluation.sandbox.values`): a class with an `__eq__` of its own gains nothing, and nan is nan. A reference program
 that fails an assert which is no equation, or returns something that is no plain data, is the grader's error.
+
+The whole of a program is run first, in a form in which nothing that the tests do not need can end it; where even that
+does not come to its end, what they need alone (`evaluation.graders.reachable.forms`). Which of the two is judged hangs
+on how the first ended, never on what is right: a program cannot answer twice.
 
 A program has `timeout_s` CPU seconds, or four times what the reference takes, where that is more; and where the
 reference needs more memory than usual, programs that need it have four times as much, one at a time.
@@ -43,7 +48,7 @@ from evaluation.sandbox import ProgramResult, Sandbox, SandboxError
 from evaluation.sandbox.comparison import Expected, is_root, short
 from evaluation.sandbox.values import MalformedValue
 
-VERSION = "5"  # part of every score's protocol; raise it when the same program may get another verdict
+VERSION = "6"  # part of every score's protocol; raise it when the same program may get another verdict
 REFERENCE_FACTOR = 4.0
 
 
@@ -73,7 +78,7 @@ class CodeGrader:
 
     def _reference(self, problem: Problem) -> Reference:
         # Not known by the inputs, which may be megabytes: of one problem of one benchmark they are always the same.
-        parts = (problem.tests.get(part) for part in ("asserts", "setup", "check"))
+        parts = (problem.tests.get(part) for part in ("asserts", "setup", "check", "also_right"))
         key = problem.benchmark, problem.id, problem.gold, *map(str, parts)
         return self._references.setdefault(key, Reference(problem, self.sandbox, self.timeout_s))
 
@@ -82,23 +87,23 @@ class CodeGrader:
         needed = reference.result()
         allowed_s = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
         inputs, total = reference.tests().inputs, len(needed.values)
-        result = reference.run(source, allowed_s, large=needed.large)
+        result = reference.run_program(source, allowed_s, large=needed.large)
         if result.status == "limit":
             return "timeout", result.detail
-        for place, (text, expected) in enumerate(zip(result.texts, needed.values, strict=False)):
-            if not _accepts(problem.tests, inputs[place], text, expected):
-                return "wrong", f"test {place + 1} of {total}: {short(text)} instead of {short(expected.text)}"
+        for place, (text, right) in enumerate(zip(result.texts, needed.values, strict=False)):
+            if not any(_accepts(problem.tests, inputs[place], text, expected) for expected in right):
+                return "wrong", f"test {place + 1} of {total}: {short(text)} instead of {short(right[0].text)}"
         if result.status != "done" or len(result.texts) < total:
             return _cut_short(result, len(result.texts), total, total)
         return "correct", ""
 
     def _judge_asserts(self, problem: Problem, reference: Reference, source: str) -> tuple[Verdict, str]:
-        result = reference.run(source, self.timeout_s)
+        result = reference.run_program(source, self.timeout_s)
         if result.status == "limit" or out_of_memory(result):
             needed = reference.result()
             allowed_s = max(self.timeout_s, REFERENCE_FACTOR * needed.cpu_s)
             if allowed_s > self.timeout_s or needed.large:
-                result = reference.run(source, allowed_s, large=needed.large)
+                result = reference.run_program(source, allowed_s, large=needed.large)
         if result.status == "limit":
             return "timeout", result.detail
         tests, total = reference.tests(), len(reference.tests().asserts)
@@ -136,7 +141,5 @@ def _cut_short(result: ProgramResult, passed: int, tests: int, values: int) -> t
 def _accepts(tests: dict[str, Any], arguments: Sequence[Any], text: str, expected: Expected) -> bool:
     if tests.get("check") == "polynomial_root":
         return is_root(arguments[0], text, tests["atol"])
-    if tests.get("check") == "same_set":
-        return expected.has_same_elements(text)
     atol = tests.get("atol")
     return expected.equals(text) if atol is None else expected.is_near(text, atol)

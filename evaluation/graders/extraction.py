@@ -1,22 +1,19 @@
 """What of a completion is the answer: the text after the thinking, the last complete box, the last good program."""
 
 import re
-from collections.abc import Collection
 
+from evaluation.graders.boxes import answer_of
 from evaluation.graders.fences import blocks
-from evaluation.graders.reachable import is_stub, parse, reachable, syntax_error_line
+from evaluation.graders.reachable import is_stub, parse, syntax_error_line
 
-VERSION = "2"  # part of every score's protocol; raise it when another part of the same completion may be the answer
+VERSION = "3"  # part of every score's protocol; raise it when another part of the same completion may be the answer
 THINK = "<think>"
 MOST_CUTS = 20  # how often a text that is no program is cut to find one in it
-# In quotes, or as a word within a line, a tag is only mentioned.
-_TAG = re.compile(r"(?<![`\"'(\[])(?:(?P<open><think>)|(?P<close></think>))")
-_MENTION = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
-_BOX_TOKENS = re.compile(
-    r"(?P<box>(?<!\\)(?P<slashes>\\+)(?:boxed|fbox)\s*\{)"
-    r"|(?P<bare>(?<!\\)\\+(?:boxed|fbox)\s+(?P<token>[-+]?\d[\d.,/]*|[A-Z](?=[.,]?\s*(?:$|[$\n]))))"
-    r"|(?P<escaped>\\[\\{}])|(?P<open>\{)|(?P<close>\})"
-)
+_TAG = re.compile(r"<(?P<closes>/?)think>")
+_MARKS = {'"': '"', "'": "'", "`": "`", "(": ")", "[": "]", "“": "”", "‘": "’", "«": "»", "「": "」"}
+_BEFORE_QUOTES = ("", *"([{*_=:>,—-")
+_QUOTED_PAIR = re.compile(r"[\"'`(\[“‘«「]<think>[^\n<]{0,80}\Z")
+_WORD = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
 _STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
 
 
@@ -25,11 +22,26 @@ def after_thinking(completion: str) -> str | None:
 
     Tags that a text only mentions, in quotes or as a word within a line, do not count.
     """
-    mentions = {mention.start() for mention in _MENTION.finditer(completion)}
-    tags = [tag for tag in _TAG.finditer(completion) if tag.start() not in mentions]
-    if not tags:
-        return completion
-    return None if tags[-1].lastgroup == "open" else completion[tags[-1].end() :]
+    for tag in reversed(list(_TAG.finditer(completion))):
+        if not _is_mention(completion, tag):
+            return completion[tag.end() :] if tag["closes"] else None
+    return completion
+
+
+def _is_mention(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag is a word within a line, or a mark of quotation opens before it; for a closing tag it also has to
+    close after it.
+
+    A thought may end in a quotation, a bracket or a block of code: 'I call it "x"</think>', "```</think>".
+    """
+    start, end = tag.span()
+    mark, before, after = text[start - 1 : start], text[max(0, start - 2) : max(0, start - 1)], text[end : end + 1]
+    # Quotation marks that close look the same, after another character.
+    opens = mark in _MARKS and (mark not in "\"'`" or before in _BEFORE_QUOTES or before.isspace())
+    if not tag["closes"]:
+        return opens or _WORD.match(text, start) is not None
+    quoted_pair = after in _MARKS.values() and _QUOTED_PAIR.search(text, max(0, start - 90), start) is not None
+    return (opens and after == _MARKS[mark]) or quoted_pair
 
 
 def continue_prompt(prompt: str, completion: str) -> str:
@@ -37,61 +49,40 @@ def continue_prompt(prompt: str, completion: str) -> str:
     return THINK + completion if prompt.rstrip().endswith(THINK) else completion
 
 
-def last_box(text: str) -> str | None:
-    """Content of the last complete \\boxed{} or \\fbox{} (of nested ones the innermost), or None. Linear in the length.
-
-    An empty one, which comes from repeating the instruction, does not count. Also read are \\boxed 5, which TeX allows,
-    and a text whose backslashes are all doubled, \\\\boxed{\\\\frac12}, which is then undone.
-    """
-    open_braces: list[
-        tuple[int, int, int]
-    ] = []  # start, start of the content, backslashes; 0 for a brace that is no box
-    last = 0, ""
-    for token in _BOX_TOKENS.finditer(text):
-        kind = token.lastgroup
-        if kind in ("box", "open"):
-            open_braces.append((token.start(), token.end(), len(token["slashes"] or "")))
-        elif kind == "bare":
-            last = token.start(), token["token"]
-        elif kind == "close" and open_braces:
-            start, content_start, slashes = open_braces.pop()
-            content = text[content_start : token.start()]
-            if slashes and start >= last[0] and content.strip():
-                # Doubled where they are even; three are the end of a row and one.
-                last = start, content if slashes % 2 else content.replace("\\\\", "\\")
-    return last[1] or None
-
-
 def boxed_answer(completion: str) -> str | None:
     """The maths answer of a completion; None where there is none."""
     text = after_thinking(completion)
-    box = None if text is None else last_box(text)
-    return None if box is None else box.strip()
+    return None if text is None else answer_of(text)
 
 
-def program(completion: str, entry_point: str, beginning: str = "", also_needed: Collection[str] = ()) -> str | None:
-    """The program of a completion, without what its tests do not need (see `reachable`), or None where there is none.
+def program(completion: str, entry_point: str, beginning: str = "") -> str | None:
+    """The program of a completion, or None where there is none.
 
-    It is the last complete block that is a program and defines `entry_point`, and not a mere stub of it; else a last
-    block that is never closed, or the whole text, as far as that is such a program, prose before and after it left out;
-    else the last complete block that defines it by its text: one with a syntax error is a wrong answer, not a missing
-    one. Blocks indented as a whole are moved to the margin; of a session at Python's prompt (>>>) what was typed is
-    read.
+    It is the whole completion where that is a program that defines `entry_point`; else the last complete block that is
+    one, and not a mere stub of it; else a last block that is never closed, or the whole text, as far as that is such a
+    program, prose before and after it left out; else the last complete block that defines it by its text: one with a
+    syntax error is a wrong answer, not a missing one. Blocks indented as a whole are moved to the margin; of a session
+    at Python's prompt (>>>) what was typed is read. Where nothing defines the name at the margin, one that is imported,
+    or assigned in any other way, will do.
 
     Args:
         beginning: what of the program the problem gives. Where only this defines `entry_point`, an indented last block
             or text is taken for the function's body.
-        also_needed: other names that the tests use.
     """
-    text = after_thinking(completion)
-    if text is None:
-        return None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    defines, needed = _definition(entry_point), {entry_point, *also_needed}
+    completion = completion.replace("\r\n", "\n").replace("\r", "\n")
+    found = _program(completion, entry_point, _definition(entry_point), beginning)
+    return _program(completion, entry_point, _binding(entry_point), "") if found is None else found
 
+
+def _program(completion: str, entry_point: str, defines: re.Pattern[str], beginning: str) -> str | None:
     def is_good(source: str) -> bool:
         return defines.search(source) is not None and parse(_at_margin(source)) is not None
 
+    if is_good(completion):
+        return _at_margin(completion)
+    text = after_thinking(completion)
+    if text is None:
+        return None
     complete, unclosed = blocks(text, is_good)
     sources = [source for block in complete if defines.search(source := _at_margin(_typed(block)))]
     good = [cut for source in sources[-MOST_CUTS:] if (cut := _program_within(source, defines)) is not None]
@@ -100,9 +91,8 @@ def program(completion: str, entry_point: str, beginning: str = "", also_needed:
             good.insert(0, cut)
     if not good and not sources:
         body = _body(complete, unclosed, text, beginning) if defines.search(beginning) else None
-        return None if body is None else reachable(beginning + body, needed)
-    chosen = next((source for source in reversed(good) if not is_stub(source, entry_point)), (good or sources)[-1])
-    return reachable(chosen, needed)
+        return None if body is None else beginning + body
+    return next((source for source in reversed(good) if not is_stub(source, entry_point)), (good or sources)[-1])
 
 
 def whole_program(beginning: str, completion: str) -> str:
@@ -121,6 +111,14 @@ def whole_program(beginning: str, completion: str) -> str:
 def _definition(name: str) -> re.Pattern[str]:
     name = re.escape(name)
     return re.compile(rf"^[ \t]*(?:async[ \t]+def|def|class)[ \t]+{name}\b|^{name}[ \t]*(?::|=(?!=))", re.MULTILINE)
+
+
+def _binding(name: str) -> re.Pattern[str]:
+    """Where a module binds the name otherwise: `from math import gcd as f`, `g, f = ...`, `globals()["f"] = ...`."""
+    name = re.escape(name)
+    imported = rf"(?:from[ \t]+[\w.]+[ \t]+)?import\b(?:[ \t]*\([^()]*|[^\n()]*)(?<=[\s,(]){name}[ \t]*(?:$|[,;)#])"
+    assigned = rf"(?:\w+[ \t]*[,=][ \t]*)*{name}(?:[ \t]*,[ \t]*\w+)*[ \t]*(?::[^=\n]+)?=(?!=)"
+    return re.compile(rf"^[ \t]*(?:{imported}|{assigned}|globals\(\)\[[\"']{name}[\"']\][ \t]*=(?!=))", re.MULTILINE)
 
 
 def _at_margin(block: str) -> str:

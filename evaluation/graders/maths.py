@@ -1,8 +1,9 @@
 """Maths: is the boxed answer worth the same as the gold one?
 
-Whole numbers are compared as such. Everything else goes to math-verify, which has sympy do what the text says: some
-answers take forever, some take all the memory, some crash it. So it runs in the main thread of worker processes
-(`maths_worker.py`), and a worker that does not answer in time is ended and replaced, at the cost of one item.
+Whole numbers are compared as such. Everything else is read as a tree (`answers/`), whose expressions sympy compares: it
+does what the text says, so some answers take forever, some take all the memory, some crash it. So it runs in the main
+thread of worker processes (`maths_worker.py`), and a worker that does not answer in time is ended and replaced, at the
+cost of one item.
 """
 
 import json
@@ -15,12 +16,13 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import IO, Any
 
-from evaluation.graders.notation import as_text, clean, value, whole_number, without_percent
-from evaluation.graders.quantity import bare, conflict, without_base
+from evaluation.graders.answers.equality import Equality, NeedsAlgebra, NoAlgebra
+from evaluation.graders.answers.quantity import known_unit
+from evaluation.graders.notation import clean, whole_number
 from evaluation.harness.child_processes import wait_or_kill
 from evaluation.records import Verdict
 
-VERSION = "3"  # part of every score's protocol; raise it when the same answer may get another verdict
+VERSION = "4"  # part of every score's protocol; raise it when the same answer may get another verdict
 MAX_ANSWER = 2000  # characters; no reference answer has nearly as many, and longer text only keeps workers busy
 START_S = 120.0  # seconds a worker may take to import sympy and math-verify; it is about one on an idle machine
 
@@ -28,33 +30,23 @@ _PROJECT = Path(__file__).resolve().parents[2]
 
 
 def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:
-    """Verdict on a pair that needs no algebra, with a detail; None where only math-verify can tell."""
+    """Verdict on a pair that needs no algebra, with a detail; None where only algebra can tell."""
     if len(answer) > MAX_ANSWER:
         return "wrong", f"{len(answer)} characters are no answer"
-    if (verdict := _of_whole_numbers(gold, answer)) is not None:
-        return verdict, ""
-    # The very text of the gold answer is right, also where math-verify cannot read it (sentences, unions of sets).
-    if as_text(gold) == as_text(answer):
-        return "correct", ""
-    gold, answer = prepare(gold, answer)
-    if (reason := conflict(gold, answer)) is not None:
-        return "wrong", reason
-    gold, answer = without_base(gold, answer)
-    if (verdict := _of_whole_numbers(gold, answer)) is not None:
-        return verdict, ""
-    number = value(without_percent(gold)) if "%" in gold + answer else None
-    return ("correct", "") if number is not None and number == value(without_percent(answer)) else None
-
-
-def _of_whole_numbers(gold: str, answer: str) -> Verdict | None:
     left, right = whole_number(gold), whole_number(answer)
-    return None if left is None or right is None else "correct" if left == right else "wrong"
-
-
-def prepare(gold: str, answer: str) -> tuple[str, str]:
-    """Both as they are compared: cleaned, and where the gold answer is one number, without units."""
-    gold, answer = bare(clean(gold), marked=True), clean(answer)
-    return gold, bare(answer) if value(without_percent(gold)) is not None else answer
+    if left is not None and right is not None and left != right:
+        return "wrong", ""
+    unit = None if gold.isdecimal() else known_unit(gold)
+    if unit is not None and known_unit(answer) not in (unit, None):
+        return "wrong", "in another unit"
+    if left is not None and left == right:
+        return "correct", ""
+    equality = Equality(NoAlgebra())
+    try:
+        equal = equality(clean(gold), clean(answer))
+    except NeedsAlgebra:
+        return None
+    return "correct" if equal else "wrong", equality.reason
 
 
 class MathsWorker:
@@ -62,6 +54,8 @@ class MathsWorker:
 
     An item may take `timeout_s` seconds on the clock, from the moment that the process, ready, is sent it.
     """
+
+    program = "evaluation.graders.maths_worker"
 
     def __init__(self, timeout_s: float) -> None:
         self.timeout_s = timeout_s
@@ -74,7 +68,7 @@ class MathsWorker:
 
     def compare(self, gold: str, answer: str) -> tuple[Verdict, str]:
         """Verdict on one pair, with a detail where it is not plain. Never raises for what an answer does."""
-        gold, answer = prepare(gold, answer)
+        gold, answer = clean(gold), clean(answer)
         try:
             self._start()
             reply = self._exchange(self.timeout_s, {"gold": gold, "answer": answer, "cpu_s": 2 * self.timeout_s + 5})
@@ -84,9 +78,9 @@ class MathsWorker:
             return ("correct" if reply["equal"] else "wrong"), reply["detail"]
         self._stop()  # also after an exception out of math-verify, which may leave sympy's caches half-written
         if reply is None:
-            return "timeout", f"math-verify took more than {self.timeout_s:g} s"
+            return "timeout", f"algebra took more than {self.timeout_s:g} s"
         out_of_memory = reply["error"] == "MemoryError"
-        return ("timeout", "math-verify ran out of memory") if out_of_memory else ("grader_error", reply["error"])
+        return ("timeout", "algebra ran out of memory") if out_of_memory else ("grader_error", reply["error"])
 
     def interrupt(self) -> None:
         """End the process from another thread while the worker is in use, for good; its item becomes a grader error."""
@@ -112,7 +106,7 @@ class MathsWorker:
             path = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH", "")]))
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "evaluation.graders.maths_worker", str(theirs.fileno())],
+                    [sys.executable, "-m", self.program, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

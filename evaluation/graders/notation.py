@@ -4,80 +4,126 @@ import re
 import unicodedata
 from fractions import Fraction
 
+from evaluation.graders.latex import without_markup
+
 _SYMBOLS = str.maketrans(
-    {"°": "^\\circ ", "∞": "\\infty ", "∅": "\\emptyset ", "≤": "\\le ", "≥": "\\ge ", "×": "\\times ", "π": "\\pi "}
-    | {"·": "\\cdot ", "⋅": "\\cdot ", "⁄": "/", "∕": "/", "−": "-"}
+    {"°": "^\\circ ", "℃": "^\\circ \\text{C}", "℉": "^\\circ \\text{F}", "º": "^\\circ ", "∞": "\\infty "}
+    | {"∅": "\\emptyset ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "⩽": "\\le ", "⩾": "\\ge ", "π": "\\pi "}
+    | {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "±": "\\pm ", "∓": "\\mp ", "≈": "\\approx ", "≡": "\\equiv "}
+    | {"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∨": "\\lor ", "∧": "\\land ", "∖": "\\setminus ", "∣": "\\mid "}
+    | {"ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "∠": "\\angle ", "…": "\\ldots ", "⋯": "\\ldots ", "÷": "/", "∶": ":"}
+    | {
+        "⁄": "/",
+        "∕": "/",
+        "−": "-",
+        "–": "-",
+        "。": ".",
+        "、": ",",
+        "¢": "\\text{ cents}",
+        "⟨": "\\langle ",
+        "⟩": "\\rangle ",
+    }
     | {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full width
+    | dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"), " ")
+    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"), "")
     | {one: "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", one).split("⁄")) for one in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _POWER = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_INDEX = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_DOTS = re.compile(r"\.{3,}")
 _SQUARE_ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[A-Za-z])|\(([^()]*)\)|\{([^{}]*)\})")
 # A dollar sign that is to be seen is \$, one that only opens maths is $; neither says anything about the number.
-_CURRENCY = re.compile(r"(?<!\\)\\\$|\$|[€£¥₹]|\\(?:pounds|euro|texteuro|textdollar)\b")
-_NEGATIVE_SPACE = re.compile(r"(?<!\\)\\!\s*")
-# Not after another backslash: two of them end the row of a matrix.
-_SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad)\b|~")
-_SWITCH = re.compile(r"\\(?:bf|rm|it|displaystyle)\b\s*")
-_WRAPPER = r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathit|mathsf|mbox)\s*"
-_WITHOUT_LETTERS = re.compile(_WRAPPER + r"\{([^{}A-Za-z\\]*)\}")
-_NUMBER_WRAPPED = re.compile(r"(?:" + _WRAPPER + r")?\{\s*(?=[-+.\d\\])")
+_CURRENCY = re.compile(r"(?<!\\)\\\$|\$|[€£¥￥₹₽₩](?=\s*[-\d.])|(?<=\d)\s*[€£¥￥₹₽₩]")
+_GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!\s*|\\,|\\:|\\;|\\ )(?=\d{3}(?!\d))")
+_CHOOSE = re.compile(r"\{\s*([^{}]*?)\s*\\(choose|over)\b\s*([^{}]*?)\s*\}")
+_NOT = re.compile(r"\\not\s*(=|\\in\b)")
+_LETTER = r"[^\W\d_]"
+_WITHOUT_LETTERS = re.compile(r"\\text\s*\{((?:(?!" + _LETTER + r")[^{}\\])*)\}")
+_NUMBER_IN_WORDS = re.compile(rf"\\text\s*\{{\s*([-+]?\d[\d.,/]*)(?![\d:])\s*((?={_LETTER}|°)[^{{}}\d]*)\}}")
+_SYMBOL_IN_WORDS = re.compile(r"\\text\s*\{([ie])\}")
 _BOLD = re.compile(r"\*\*(.*)\*\*", re.DOTALL)
-WRAPPED = re.compile(_WRAPPER + r"\{([^{}]*)\}")
-"""Words in maths, \\text{...} and its like; the group is what stands in it."""
-_DEGREE = re.compile(r"\^\s*\{\s*\\circ\s*\}|\\degree\b")
-_PERCENT_WORD = re.compile(r"\s*(?:\\text\{\s*per ?cent\s*\}|\bper ?cent\b)\s*")
-_SMALL_FRACTION = re.compile(r"\\[dtc]?(frac|binom)\s*(?:(\d)|\{\s*(\d+)\s*\})\s*(?:(\d)|\{\s*(\d+)\s*\})")
+WRAPPED = re.compile(r"\\text\s*\{([^{}]*)\}")
+"""Words in maths; the group is what stands in it."""
+_DEGREE = re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ\b")
+_PERCENT_WORD = re.compile(r"\s*(?:\\text\{\s*per ?cent(?:age)?\s*\}|\bper ?cent(?:age)?\b|(?<!\\)%)\s*")
+_ARGUMENT = r"(?:\{\s*([^{}]*?)\s*\}|([0-9a-zA-Z]|\\(?:pi|theta|alpha|beta)\b))"
+_SHORT_FRACTION = re.compile(r"\\(frac|binom)\s*" + _ARGUMENT + r"\s*" + _ARGUMENT)
+_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
+_FLAT_FRACTION = re.compile(r"\{\s*(\d+)\s*\}\s*/\s*\{\s*(\d+)\s*\}")
+_REPEATING = re.compile(
+    r"(?<![\d.])(\d+)\.(\d*)(?:\\(?:overline|bar|widebar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+    r"|\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?)(?!\d)"
+)
+_REPEATING_WHOLE = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\((\d+)\)|(\d)\5{2,}\s*\\ldots)")
 _MIXED = re.compile(r"([-+]?\s*\d+)\s+(\d+)\s*/\s*(\d+)")
-_MEMBER = re.compile(r"[A-Za-z]\s*\\in\b\s*(?=[\[(\\])")
-_GREATER = r"(>|\\(?:ge|geq|geqslant)\b)"
-_FALLING = re.compile(rf"([^<>=]+?){_GREATER}([^<>=]+?){_GREATER}([^<>=]+)")
-_GROUPED = re.compile(r"[+-]?\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d*)?")
-_SPACED = re.compile(r"[+-]? ?\d{1,3}(?: \d{3})+|[+-] ?\d+")
+_GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?|[+-]?\d{1,2}(?:,\d{2})+,\d{3}|[+-]?\d{1,3}(?:['’]\d{3})+")
+_SPACED = re.compile(r"[+-]? ?\d{1,3}(?: \d{3})+(?:\.\d*)?|[+-] ?\d+(?:\.\d*)?")
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})")
-_POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_IN_WORDS = re.compile(rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})\b\s*(.*)", re.DOTALL)
+_POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
+_IN_WORDS = re.compile(
+    rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})(?![A-Za-z])\s*(.*)", re.DOTALL
+)
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
-_RATIO = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|([0-9]*)\\frac\{([0-9]+)\}\{([0-9]+)\})")
+_RATIO = re.compile(r"([+-]?)(?:([0-9]+)/([0-9]+)|([0-9]*)\\frac\{(-?[0-9]+)\}\{(-?[0-9]+)\})")
 _MARKS = ".,;: \t\n"
 MOST_DIGITS = 400  # characters of a number that `value` reads
 
 
 def clean(answer: str) -> str:
-    """The answer without currency signs, LaTeX spacing, marks of emphasis, and the punctuation that ends a sentence.
+    """The answer without currency signs, LaTeX markup, and the punctuation that ends a sentence, with one notation for
+    symbols that have several.
 
-    What math-verify would misread is written otherwise: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e,
-    "3 1/2" is 3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 62.5 percent is 62.5\\%, x \\in [1,2] is
-    [1,2], and 5 > x > 3 is 3 < x < 5.
+    ½, \\dfrac12 and \\nicefrac{1}{2} are \\frac{1}{2}, 0.\\overline{3} is \\frac{1}{3}, 62.5 percent is 62.5\\%, all
+    words in maths are in \\text{}.
     """
     text = _POWER.sub(lambda power: f"^{{{power[0].translate(_RAISED)}}}", answer.translate(_SYMBOLS))
-    text = _CURRENCY.sub("", _SQUARE_ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text))
-    text = _SWITCH.sub("", _SPACING.sub(" ", _NEGATIVE_SPACE.sub("", text)))
-    text = _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)).replace("\\varnothing", "\\emptyset")
-    text = _PERCENT_WORD.sub(r"\\% ", _unwrapped(_without_marks(text)))
-    text = _SMALL_FRACTION.sub(lambda f: f"\\{f[1]}{{{f[2] or f[3]}}}{{{f[4] or f[5]}}}", text).strip()
-    if (match := _SCIENTIFIC.fullmatch(text)) is not None:
+    text = _DOTS.sub(r"\\ldots ", text)
+    text = _INDEX.sub(lambda index: f"_{{{index[0].translate(_LOWERED)}}}", text)
+    text = _SQUARE_ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text)
+    text = _GROUPING.sub("", _CURRENCY.sub("", text)) if "\\" in text or "$" in text or not text.isascii() else text
+    if "\\" in text or "{" in text:
+        text = _CHOOSE.sub(lambda pair: f"\\{_CHOSEN[pair[2]]}{{{pair[1]}}}{{{pair[3]}}}", text)
+        text = without_markup(_NOT.sub(lambda sign: "\\ne " if sign[1] == "=" else "\\notin ", text))
+        text = _SYMBOL_IN_WORDS.sub(r" \1", _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)))
+        text = _NUMBER_IN_WORDS.sub(r"\1\\text{ \2}", text)
+        text = _SHORT_FRACTION.sub(_fraction, _SHORT_ROOT.sub(r"\\sqrt{\1}", text))
+        text = _REPEATING.sub(_repeating, text)
+    text = _PERCENT_WORD.sub(r"\\% ", _without_bold(_without_marks(text)))
+    return text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").strip()
+
+
+_CHOSEN = {"choose": "binom", "over": "frac"}
+
+
+def number_form(item: str) -> str:
+    """One cleaned item in the form that algebra reads right: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e,
+    "3 1/2" is 3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 0.(3) and 0.333... are \\frac{1}{3}."""
+    item = item.strip()
+    if (match := _SCIENTIFIC.fullmatch(item)) is not None:
         return f"{match[1]} \\times 10^{{{match[2]}}}"
-    if (match := _IN_WORDS.fullmatch(text)) is not None:
+    if (match := _IN_WORDS.fullmatch(item)) is not None:
         return f"{_ungrouped(match[1])} \\times 10^{{{_POWERS[match[3]]}}}{match[2] or ' '}{match[4]}".strip()
-    if (match := _MIXED.fullmatch(text)) is not None:
+    if (match := _MIXED.fullmatch(item)) is not None:
         return f"{match[1]}\\frac{{{match[2]}}}{{{match[3]}}}"
-    if (match := _MEMBER.match(text)) is not None:
-        text = text[match.end() :]
-    if (match := _FALLING.fullmatch(text)) is not None:
-        first, second = ("<" if sign == ">" else "\\le " for sign in (match[4], match[2]))
-        return f"{match[5]}{first}{match[3]}{second}{match[1]}"
-    return text
+    if (match := _REPEATING_WHOLE.fullmatch(item)) is not None:
+        return match[1] + _as_fraction(match[2], match[3], match[4] or match[5])
+    return item
 
 
 def as_text(answer: str) -> str:
-    """The answer for comparison as text: cleaned, words out of their \\text{}, without \\left, \\right and white space.
+    """The answer for comparison as text: cleaned, words out of their \\text{}, without white space.
 
     White space between two digits stays: "1 2" is not 12.
     """
-    text = WRAPPED.sub(r"\1", clean(answer)).replace("\\left", "").replace("\\right", "")
-    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
+    return squeezed(clean(answer))
+
+
+def squeezed(cleaned: str) -> str:
+    """A cleaned answer for comparison as text: words out of their \\text{}, without white space but between digits."""
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", WRAPPED.sub(r"\1", cleaned))
 
 
 def whole_number(answer: str) -> str | None:
@@ -89,14 +135,15 @@ def whole_number(answer: str) -> str | None:
     """
     match = _WHOLE.fullmatch(answer)
     if match is None:
-        text = clean(answer)
-        match = _WHOLE.fullmatch(_ungrouped(text.replace(" ", "") if _SPACED.fullmatch(text) else text))
+        match = _WHOLE.fullmatch(_together(clean(answer)))
     return None if match is None else ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
 
 
 def value(cleaned: str) -> Fraction | None:
     """The number of a cleaned answer that is a decimal, a ratio of whole numbers or a mixed number; None for others."""
-    text = _ungrouped("".join(cleaned.split()) if re.search(r"\d\s+\d", cleaned) is None else cleaned)
+    text = _together(cleaned)
+    if re.search(r"\d\s+\d", text) is None:
+        text = "".join(text.split())
     if len(text) > MOST_DIGITS:
         return None
     if _DECIMAL.fullmatch(text):
@@ -106,18 +153,42 @@ def value(cleaned: str) -> Fraction | None:
         return None
     whole, over, under = int(ratio[4] or 0), int(ratio[2] or ratio[5]), int(ratio[3] or ratio[6])
     # A whole number before an improper fraction is a factor, or a mistake.
-    if under == 0 or (ratio[4] and over >= under):
+    if under == 0 or (ratio[4] and not 0 <= over < under):
         return None
     return (whole + Fraction(over, under)) * (-1 if ratio[1] == "-" else 1)
 
 
 def without_percent(cleaned: str) -> str:
     """The cleaned answer without the percent sign at its end, where there is one."""
-    return re.sub(r"\s*\\?%$", "", cleaned)
+    return re.sub(r"\s*\\?%$", "", cleaned.rstrip())
+
+
+def _together(text: str) -> str:
+    """A number whose digits are grouped, by commas, white space or apostrophes, without these; other text as it is."""
+    return _ungrouped(text.replace(" ", "") if _SPACED.fullmatch(text) else text)
 
 
 def _ungrouped(text: str) -> str:
-    return text.replace("{,}", "").replace(",", "") if _GROUPED.fullmatch(text) else text
+    return re.sub("[,'’]", "", text) if _GROUPED.fullmatch(text) else text
+
+
+def _fraction(match: re.Match[str]) -> str:
+    over, under = (match[place] if match[place] is not None else match[place + 1] for place in (2, 4))
+    return f"\\{match[1]}{{{over}}}{{{under}}}"
+
+
+def _repeating(match: re.Match[str]) -> str:
+    block = match[3] or match[4] or (match[5] + (match[6] or "") + (match[7] or ""))
+    return _as_fraction(match[1], match[2], block)
+
+
+def _as_fraction(whole: str, decimals: str, block: str) -> str:
+    """\\frac{1}{6} for 0.1 and the block 6 that repeats."""
+    if len(whole + decimals + block) > MOST_DIGITS:
+        return f"{whole}.{decimals}({block})"
+    exact = Fraction(whole + decimals) / 10 ** len(decimals) if decimals else Fraction(whole)
+    exact += Fraction(int(block), (10 ** len(block) - 1) * 10 ** len(decimals))
+    return f"\\frac{{{exact.numerator}}}{{{exact.denominator}}}"
 
 
 def _without_marks(text: str) -> str:
@@ -126,23 +197,7 @@ def _without_marks(text: str) -> str:
     return text[:-1].rstrip(_MARKS) if text.endswith("\\") and not text.endswith("\\\\") else text
 
 
-def _unwrapped(text: str) -> str:
-    """Out of the **, the braces or the \\text{} around the whole, where it is not words that stand there."""
-    while True:
-        if (bold := _BOLD.fullmatch(text)) is not None:
-            text = _without_marks(bold[1])
-        elif (opening := _NUMBER_WRAPPED.match(text)) is not None and _closes_at_the_end(text):
-            text = _without_marks(text[opening.end() : -1])
-        else:
-            return text
-
-
-def _closes_at_the_end(text: str) -> bool:
-    """Whether the first brace is closed by the last character and by none before."""
-    depth = 0
-    for token in re.finditer(r"\\[{}]|([{}])", text):
-        if token[1] is not None:
-            depth += 1 if token[1] == "{" else -1
-            if depth == 0:
-                return token.end() == len(text)
-    return False
+def _without_bold(text: str) -> str:
+    while (bold := _BOLD.fullmatch(text)) is not None:
+        text = _without_marks(bold[1])
+    return text

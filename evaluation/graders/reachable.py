@@ -1,4 +1,4 @@
-"""What of a program one of its functions needs, as in evalplus' `sanitize`: imports, and definitions that it reaches.
+"""What of a program the names that are tested need: definitions that they reach, as in evalplus' `sanitize`.
 
 Models add self-tests, `n = input()` and `main()`, which the task did not ask for and which would end the program
 before it is tested.
@@ -6,7 +6,6 @@ before it is tested.
 
 import ast
 import dis
-import itertools
 import warnings
 from collections.abc import Collection, Iterator
 from types import CodeType
@@ -38,38 +37,57 @@ def syntax_error_line(source: str) -> int | None:
     return None
 
 
-def reachable(source: str, names: Collection[str]) -> str:
-    """The program without the statements at its top level that none of `names` needs.
+def forms(source: str, names: Collection[str]) -> tuple[str | CodeType, ...]:
+    """What to run of a program whose `names` are tested, one after the other until one comes to its end.
 
-    What stays: imports, docstrings, settings of the interpreter (`sys.setrecursionlimit`), and statements that bind or
-    change a name that is reached: functions and classes, assignments, the loop that fills a table. `if __name__ ==
-    "__main__"` never does. The text of what stays is left as it is. A program that does not compile, is endless, or
-    binds none of `names`, comes back whole.
+    First the whole of it, in which no statement at its top level that the names do not need can end it: a failing
+    assert, `n = input()`, `sys.exit()`, the import of a package that is not there. Such a statement is run all the
+    same, for it may do what no analysis sees: fill a table by a call, register a function. Then, for the whole may be
+    endless, what the names need and the imports alone. One form, the source, where the names need everything, and for a
+    program that does not compile or has more than MOST_STATEMENTS.
+
+    The names need what binds or changes one that is reached: functions and classes, assignments, the loop that fills a
+    table; and settings of the interpreter (`sys.setrecursionlimit`).
     """
     tree = parse(source)
     if tree is None or len(tree.body) > MOST_STATEMENTS:
-        return source
+        return (source,)
     try:
         with warnings.catch_warnings(action="ignore"):
-            statements = [(node, *_loads_and_stores(node)) for node in tree.body]
+            needed = _needed(tree, names)
+            rest = {node for node in tree.body if node not in needed and not _is_main_block(node)}
+            if not rest:
+                return (source,)
+            whole = [node if node in needed else _guarded(node) for node in tree.body]
+            least = [node for node in tree.body if node in needed or isinstance(node, ast.Import | ast.ImportFrom)]
+            bodies = [whole, [node if node in needed else _guarded(node) for node in least]]
+            bodies = bodies if rest - set(least) else bodies[:1]
+            return tuple(compile(ast.Module(body, []), "<program>", "exec", dont_inherit=True) for body in bodies)
     except UNPARSABLE:
-        return source
+        return (source,)
+
+
+def _guarded(node: ast.stmt) -> ast.stmt:
+    """The statement, after which the program goes on whatever it raises."""
+    handler = ast.ExceptHandler(None, None, [ast.Pass()])
+    return ast.fix_missing_locations(ast.copy_location(ast.Try([node], [handler], [], []), node))
+
+
+def _needed(tree: ast.Module, names: Collection[str]) -> set[ast.stmt]:
+    """The statements at a program's top level that `names` need."""
+    statements = [(node, *_loads_and_stores(node)) for node in tree.body]
     # What is called on a module (sys.exit) or on a definition does not make a table.
     definitions = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     defined = {name for node, _, stores in statements if isinstance(node, definitions) for name in stores}
     statements = [(node, loads, stores - defined if _is_call(node) else stores) for node, loads, stores in statements]
     reached: set[str] = set()
     new = {name for _, _, stores in statements for name in stores if name in names}
-    if not new:
-        return source
-    staying = {place for place, (node, _, _) in enumerate(statements) if _always_stays(node)}
+    needed = {node for node in tree.body if _always_needed(node)}
     while new:
         reached |= new
-        for place, (node, _, stores) in enumerate(statements):
-            if stores & reached and not _is_main_block(node):
-                staying.add(place)
-        new = {name for place in staying for name in statements[place][1]} - reached
-    return source if len(staying) == len(tree.body) else _text_of(source, tree, staying)
+        needed |= {node for node, _, stores in statements if stores & reached and not _is_main_block(node)}
+        new = {name for node, loads, _ in statements if node in needed for name in loads} - reached
+    return needed
 
 
 def is_stub(source: str, name: str) -> bool:
@@ -85,9 +103,9 @@ def _does_nothing(node: ast.stmt) -> bool:
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
-def _always_stays(node: ast.stmt) -> bool:
+def _always_needed(node: ast.stmt) -> bool:
     if not isinstance(node, ast.Expr):
-        return isinstance(node, ast.Import | ast.ImportFrom | ast.Pass)
+        return isinstance(node, ast.Pass) or (isinstance(node, ast.ImportFrom) and node.module == "__future__")
     sets = isinstance(node.value, ast.Call) and ast.unparse(node.value.func).startswith("sys.set")
     return isinstance(node.value, ast.Constant) or sets
 
@@ -130,17 +148,3 @@ def _changed(statement: ast.stmt) -> Iterator[str]:
             target = target.value
         if isinstance(target, ast.Name):
             yield target.id
-
-
-def _text_of(source: str, tree: ast.Module, staying: set[int]) -> str:
-    """The text without the lines of the other statements; written anew where one of them shares a line with another."""
-    decorators = [[decorator.lineno for decorator in getattr(node, "decorator_list", [])] for node in tree.body]
-    spans = [(min([node.lineno, *d]), node.end_lineno or 0) for node, d in zip(tree.body, decorators, strict=True)]
-    if any(first <= before for (_, before), (first, _) in itertools.pairwise(spans)):
-        return ast.unparse(ast.Module([node for place, node in enumerate(tree.body) if place in staying], [])) + "\n"
-    dropped: set[int] = set()
-    for place, (first, last) in enumerate(spans):
-        if place not in staying:
-            dropped.update(range(first, last + 1))
-    # Not `splitlines`, whose lines are not Python's.
-    return "\n".join(line for number, line in enumerate(source.split("\n"), start=1) if number not in dropped)

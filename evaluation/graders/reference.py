@@ -1,12 +1,16 @@
 """The tests of a code problem, and what its reference program gives on them (see `evaluation.graders.code`)."""
 
 import dataclasses
+import functools
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import CodeType
 from typing import Any, Generic, TypeVar
 
 from evaluation.graders.asserts import Assert, ReferenceFailed, take_apart
+from evaluation.graders.reachable import forms
 from evaluation.records import Problem
 from evaluation.sandbox import Job, ProgramResult, Sandbox
 from evaluation.sandbox.comparison import Expected, is_plain, short
@@ -25,6 +29,16 @@ def _candidate(*arguments):
     return {entry_point}(*arguments)
 check(_candidate)
 """
+_WRAPPED = {
+    "not_none": """
+def _tested(*arguments):
+    result = {entry_point}(*arguments)
+    return result if result is True or result is False else result is not None
+""",
+    "same_set": "def _tested(*arguments): return {{*{entry_point}(*arguments)}}",
+}
+"""What is called in the entry point's place, for a `check` that asks less than equality of results; as in EvalPlus."""
+_WORD = re.compile(r"[A-Za-z_]\w*")
 _T = TypeVar("_T")
 
 
@@ -67,9 +81,10 @@ class Tests:
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceResult:
-    """What the reference program gives on the tests, its CPU seconds, and whether it needed more memory than usual."""
+    """What is right on each test (the value of the reference program, and of a second one where there is one), the CPU
+    seconds of the reference program, and whether it needed more memory than usual."""
 
-    values: tuple[Expected, ...]
+    values: tuple[tuple[Expected, ...], ...]
     cpu_s: float
     large: bool
 
@@ -87,8 +102,24 @@ class Reference:
         self.result = _Once(self._run_reference)
         self.failing = _Once(self._failing_asserts)
 
-    def run(self, source: str, cpu_limit_s: float, *, large: bool = False) -> ProgramResult:
-        """The result of a program on the tests, with `MEMORY_FACTOR` times the usual memory where it is `large`."""
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        """The entry point, and every word in the tests: MBPP's build objects of classes that the program defines."""
+        tests = self.problem.tests
+        parts = [tests["entry_point"], tests.get("setup", ""), tests.get("recorded", ""), *tests.get("asserts", ())]
+        return frozenset(_WORD.findall("\n".join(parts)))
+
+    def run_program(self, source: str, cpu_limit_s: float, *, large: bool = False) -> ProgramResult:
+        """The result of the first form of a program (see `forms`) that comes to its end, else of the last; each has the
+        limit to itself."""
+        for form in forms(source, self._names):
+            result = self.run(form, cpu_limit_s, large=large)
+            if result.status == "done":
+                break
+        return result
+
+    def run(self, source: str | CodeType, cpu_limit_s: float, *, large: bool = False) -> ProgramResult:
+        """The result of a source on the tests, with `MEMORY_FACTOR` times the usual memory where it is `large`."""
         tests = self.tests()
         expressions = [expression for test in tests.asserts for expression in test.expressions]
         job = Job([tests.before, source, tests.after], expressions, tests.entry_point, tests.inputs)
@@ -123,9 +154,8 @@ class Reference:
             inputs = self._recorded_inputs(name)
         else:
             inputs = decode(tests["typed_inputs"]) if "typed_inputs" in tests else tests["inputs"]
-        if tests.get("check") == "not_none":
-            there_is_one = f"def _there_is_one(*arguments): return {name}(*arguments) is not None"
-            return Tests(before, there_is_one, inputs=inputs, entry_point="_there_is_one")
+        if tests.get("check") in _WRAPPED:
+            return Tests(before, _WRAPPED[tests["check"]].format(entry_point=name), (), inputs, "_tested")
         return Tests(before, "", inputs=inputs, entry_point=name)
 
     def _recorded_inputs(self, name: str) -> list[list[Any]]:
@@ -148,8 +178,12 @@ class Reference:
         result = self.run(self.problem.gold, LIMIT_S)
         if large := out_of_memory(result):
             result = self.run(self.problem.gold, LIMIT_S, large=True)
-        self._done(result, f"the reference program of {self.problem.id} fails")
-        return ReferenceResult(tuple(map(self._expected, result.texts)), result.cpu_s, large)
+        failure = f"the reference program of {self.problem.id} fails"
+        right = [self._done(result, failure).texts]
+        if also := self.problem.tests.get("also_right"):
+            right.append(self._done(self.run(also, LIMIT_S), failure).texts)
+        values = tuple(tuple(map(self._expected, texts)) for texts in zip(*right, strict=True))
+        return ReferenceResult(values, result.cpu_s, large)
 
     def _failing_asserts(self) -> set[int]:
         result = self.run(self.problem.gold, LIMIT_S)

@@ -15,8 +15,8 @@ Both add, where the kernel has them:
 - rules on files (`Sandbox.ruled`; Landlock): Python and its libraries can be read, a private folder written to, nothing
   else opened; in particular not /proc, where the memory of other processes of the user lies;
 - a filter of system calls (`Sandbox.filtered`; x86-64 only): no processes beside the program's own, no other program in
-  its place, no sockets, no signals to others, no tracing, no mounts, no session of its own. Threads work, at the level
-  `namespaces` up to 256.
+  its place, no sockets but connected pairs, no signals to others, no tracing, no mounts, no session of its own. Threads
+  work, at the level `namespaces` up to 256.
 
 `Sandbox.unprotected` says what is missing on a machine. Never covered are faults of the kernel itself, channels such as
 the time things take, and cores that a program keeps busy until its limit. The process that grades is not shut against

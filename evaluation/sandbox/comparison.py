@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.sandbox.child.program import OTHER
-from evaluation.sandbox.values import Digest, MalformedValue, canonical, spread, unpack
+from evaluation.sandbox.values import Digest, MalformedValue, canonical, unpack
 
 LONGER, ROOM = 16, 4096
 """Equal values may have texts of different length: 1 and 1.0, 2**1000 and 2.0**1000. None is longer than LONGER times
@@ -59,23 +59,6 @@ class Expected:
             return _close(unpack(text), self.value, atol or 1e-6)
         except (MalformedValue, RecursionError):
             return False
-
-    def has_same_elements(self, text: str) -> bool:
-        """Whether both values are collections of the same elements, or else equal."""
-        if self.equals(text):
-            return True
-        try:
-            return bool(_as_set(unpack(text)) == _as_set(self.value))
-        except (MalformedValue, RecursionError):
-            return False
-
-
-def _as_set(value: Any) -> Any:
-    """The elements of a result whose order does not count; a value that is no collection of hashable ones as it is."""
-    try:
-        return set(spread(value)) if isinstance(value, list | tuple) else value
-    except TypeError:
-        return value
 
 
 def is_root(coefficients: Sequence[float], text: str, atol: float) -> bool:

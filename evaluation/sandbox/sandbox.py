@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import CodeType
 from typing import Any, Literal, NamedTuple
 
 from evaluation.sandbox import landlock, seccomp
@@ -48,8 +49,8 @@ _log = logging.getLogger(__name__)
 class Job:
     """What one process runs."""
 
-    sections: Sequence[str]
-    """Sources executed in turn in one module that is not `__main__`."""
+    sections: Sequence[str | CodeType]
+    """Sources, or compiled ones, executed in turn in one module that is not `__main__`."""
     expressions: Sequence[str] = ()
     """Evaluated in that module after the sections, each after the one before it."""
     entry_point: str | None = None
@@ -179,7 +180,7 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             "rules": landlock.ruleset(readable, writable) if means.file_rules else None,
             "token": token,
             "caller": os.getpid(),
-            "sections": [section.replace("\r\n", "\n") for section in job.sections if section],
+            "sections": [s.replace("\r\n", "\n") if isinstance(s, str) else s for s in job.sections if s],
             "expressions": list(job.expressions),
             "entry_point": job.entry_point,
             # Put together again under the limits: the inputs may hold what another program computed.

@@ -1,4 +1,5 @@
-"""The filter of system calls of every program: threads, files and memory work, processes and sockets do not.
+"""The filter of system calls of every program: threads, files and memory work, processes and sockets do not, save pairs
+of sockets that reach each other alone.
 
 A limit on the number of processes (RLIMIT_NPROC) does not hold for root; a filter that refuses to make any does. The
 program of the filter (classic BPF, see seccomp(2)) is made here and handed to the child, which imports nothing of this.
@@ -13,7 +14,7 @@ REFUSED = {
     "rt_tgsigqueueinfo": 297, "pidfd_send_signal": 424, "pidfd_open": 434, "pidfd_getfd": 438, "ptrace": 101,
     "process_vm_readv": 310, "process_vm_writev": 311,
     # network and what else reaches other programs
-    "socket": 41, "connect": 42, "accept": 43, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53,
+    "socket": 41, "connect": 42, "accept": 43, "sendmsg": 46, "sendmmsg": 307, "bind": 49, "listen": 50,
     "accept4": 288, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "memfd_create": 319,
     # another view of files
     "mount": 165, "umount2": 166, "pivot_root": 155, "chroot": 161, "unshare": 272, "setns": 308, "open_tree": 428,
@@ -37,10 +38,14 @@ REFUSED_ON_SHARED_FILES = {
     "removexattrat": 466,
 }  # fmt: skip
 """Refused as well where the user's files can be named: Landlock does not reach these."""
-ONLY_OF_ITSELF = {
-    "prlimit64": 302, "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314,
+ONLY_WITH = {
+    # the process that stands for the caller
+    "prlimit64": (302, 0, 0), "sched_setaffinity": (203, 0, 0), "sched_setscheduler": (144, 0, 0),
+    "sched_setparam": (142, 0, 0), "sched_setattr": (314, 0, 0),
+    # AF_UNIX, a pair of sockets that reach each other alone, as asyncio needs it; and no address to send to
+    "socketpair": (53, 0, 1), "sendto": (44, 4, 0),
 }  # fmt: skip
-"""Allowed only where the first argument, the process, is 0, which stands for the caller."""
+"""Allowed only where one argument has one value: number of the call, place of the argument, value."""
 REFUSED_OPTIONS = {
     # PR_SET_PDEATHSIG: to outlive the process that watches it; PR_SET_DUMPABLE: to be dumped where it crashes
     "prctl": (157, 0, (1, 4)),
@@ -73,8 +78,9 @@ def program(*, shared_files: bool) -> tuple[bytes, int] | None:
     first = (LOAD, ARGUMENT, 0, 0)
     for call in (REFUSED | (REFUSED_ON_SHARED_FILES if shared_files else {})).values():
         on(call, refuse)
-    for call in ONLY_OF_ITSELF.values():
-        on(call, first, (EQUAL, 0, 1, 0), refuse, allow)
+    for call, place, only in ONLY_WITH.values():
+        lower, upper = ((LOAD, ARGUMENT + 8 * place + half, 0, 0) for half in (0, 4))
+        on(call, lower, (EQUAL, only, 0, 2), upper, (EQUAL, 0, 1, 0), refuse, allow)
     for call, place, options in REFUSED_OPTIONS.values():
         among = [step for option in options for step in ((EQUAL, option, 0, 1), refuse)]
         on(call, (LOAD, ARGUMENT + 8 * place, 0, 0), *among, allow)

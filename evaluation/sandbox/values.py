@@ -15,11 +15,10 @@ import json
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NoReturn
 
-from evaluation.sandbox.child.program import OTHER, text_of
+from evaluation.sandbox.child.program import OTHER, plain, text_of
 
 LONGEST = 2**22
-"""Characters of a text that is read at all. The child sends digests of values whose canonical text has more than 2**18
-characters, and another text is at most 16 times as long as that one."""
+"""Characters of a text that is read at all; that of a value which the child sends whole has fewer (`program.LONG`)."""
 ALIKE = 256
 """Elements of a set or keys of a dict that may have the same hash. Few honest ones do, such as 2**n and 2**(n + 61)."""
 
@@ -102,7 +101,7 @@ def _canonical(tree: Any) -> str:
         value = decode(tree)
         if value is UNSENDABLE:
             raise MalformedValue("a value of another type")
-        return json.dumps(["h", value.hexadecimal]) if isinstance(value, Digest) else text_of(value, canonical=True)
+        return json.dumps(["h", value.hexadecimal]) if isinstance(value, Digest) else text_of(plain(value))
     mark, texts = tree[0], []
     for part in tree[1:]:  # no comprehension: that would be a second frame for each level of nesting
         texts.append(_canonical(part))

@@ -5,12 +5,12 @@ import ast
 import copy
 import inspect
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from evaluation.harness.nearest import nearest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.graph import Stage
+from pipeline.plan.user_code import parse_custom
 from stages.harness.declaration import CustomCode
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr | None
@@ -23,29 +23,25 @@ def check_custom_code(stages: Iterable[Stage]) -> None:
     for code in (code for stage in stages for code in stage.kind.custom_code(stage.settings)):
         definition = _definition(code)
         what = f"{code.name} of {code.file}"
+        where = f"{code.setting}.{code.name_field}"
         if not _may_be(code.kind, definition):
-            message, where = f"{what} is no {code.kind}", f"{code.setting}.{code.name_field}"
-            raise ConfigError(message, where=where, fix=f"See {code.page}.")
+            raise ConfigError(f"{what} is no {code.kind}", where=where, fix=f"See {code.page}.")
+        if isinstance(definition, ast.AsyncFunctionDef) or _is_generator(definition):
+            kind = "an async function" if isinstance(definition, ast.AsyncFunctionDef) else "a generator"
+            fix = f"Make it a plain function that returns its values. See {code.page}."
+            raise ConfigError(f"{what} is {kind}, and nobody would run it", where=where, fix=fix)
         if isinstance(definition, ast.ClassDef):
             if not definition.bases:
-                message, where = f"{what} does not derive from {code.base}", f"{code.setting}.{code.name_field}"
+                message = f"{what} does not derive from {code.base}"
                 raise ConfigError(message, where=where, fix=f"See {code.page}.")
             made = [node for node in definition.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
             definition = made[-1] if made and not definition.decorator_list else None
-        if isinstance(definition, ast.FunctionDef):
+        if isinstance(definition, ast.FunctionDef | ast.Lambda):
             _check_options(_signature(definition), code, what)
 
 
 def _definition(code: CustomCode) -> Definition:
-    where = f"{code.setting}.file"
-    try:
-        tree = ast.parse(Path(code.file).expanduser().read_bytes())
-    except (SyntaxError, ValueError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise ConfigError(f"{code.file}{line} is not Python: {error}", where=where, fix="Name a Python file.") from None
-    except OSError as error:
-        message = f"{code.file} cannot be read: {error.strerror}"
-        raise ConfigError(message, where=where, fix="Name a Python file.") from None
+    tree = parse_custom(code.file, f"{code.setting}.file")
     bound = dict(_bound(tree.body))
     if code.name not in bound and "*" not in bound:
         message = f"{code.file} defines no {code.name!r}{nearest(code.name, bound)}"
@@ -78,10 +74,25 @@ def _may_be(kind: str, definition: Definition) -> bool:
     if isinstance(definition, ast.expr):
         maybe = ast.Name | ast.Attribute | ast.Call | ast.Lambda | ast.IfExp | ast.Subscript | ast.BoolOp
         return isinstance(definition, maybe)
-    return definition is None or isinstance(definition, ast.ClassDef if kind == "class" else ast.FunctionDef)
+    function = ast.FunctionDef | ast.AsyncFunctionDef
+    return definition is None or isinstance(definition, ast.ClassDef if kind == "class" else function)
 
 
-def _signature(function: ast.FunctionDef) -> inspect.Signature:
+def _is_generator(definition: Definition | ast.stmt) -> bool:
+    """Whether a function yields, itself and not a function inside it."""
+    if not isinstance(definition, ast.FunctionDef | ast.Lambda):
+        return False
+    inside: list[ast.AST] = [*definition.body] if isinstance(definition, ast.FunctionDef) else [definition.body]
+    while inside:
+        node = inside.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
+            inside.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def _signature(function: ast.FunctionDef | ast.Lambda) -> inspect.Signature:
     """The signature of a function that is only parsed; a default stands for any."""
     arguments = copy.deepcopy(function.args)
     for argument in ast.walk(arguments):
@@ -91,7 +102,7 @@ def _signature(function: ast.FunctionDef) -> inspect.Signature:
     arguments.defaults = [nothing for _ in arguments.defaults]
     arguments.kw_defaults = [None if default is None else nothing for default in arguments.kw_defaults]
     empty = ast.fix_missing_locations(ast.Expression(ast.Lambda(arguments, nothing)))
-    return inspect.signature(eval(compile(empty, function.name, "eval")))
+    return inspect.signature(eval(compile(empty, "<signature>", "eval")))
 
 
 def _check_options(signature: inspect.Signature, code: CustomCode, what: str) -> None:

@@ -15,6 +15,7 @@ from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
+from pipeline.checks.trainer_options import check_trainer_options
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.launch.machine import stage_device, visible_gpus
@@ -50,6 +51,7 @@ def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
             where="execution.min_free_gib",
             fix="Free some space, choose another `home:`, or lower execution.min_free_gib.",
         )
+    check_trainer_options(stages, config.home_folder / "cache")
 
 
 def _check_launches(config: PipelineConfig) -> None:

@@ -12,6 +12,7 @@ from pipeline.cli import doctor, publish, runs, schedule, scores, store
 from pipeline.cli import eval as evaluation
 from pipeline.cli import sweep as sweeps
 from pipeline.cli.options import option
+from pipeline.cli.printing import outlive_readers
 from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, UserError
 from pipeline.core.signals import asked_to_stop
 
@@ -55,6 +56,7 @@ for _name, _command in COMMANDS.items():
 def main() -> NoReturn:
     """Entry point: an error that a user can act on is one message and an exit code, with a traceback only for
     --debug."""
+    outlive_readers()
     try:
         app()
     except UserError as error:
@@ -84,6 +86,6 @@ def _fail(error: UserError) -> NoReturn:
     console.print(f"{word} {escape(str(error))}", soft_wrap=True)
     if error.continue_with:
         stopped = isinstance(error, Interrupted)
-        first = "What was computed is kept" if stopped else "Finished stages are kept. Once that is mended"
+        first = "What was computed is kept" if stopped else "Finished stages are kept. Once that is put right"
         console.print(f"{first}, continue with: {escape(error.continue_with)}", soft_wrap=True)
     raise SystemExit(error.exit_code)

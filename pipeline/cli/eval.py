@@ -126,7 +126,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
 
     try:
         chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
-        tokenizer = load_tokenizer(config.model, chat=chat)
+        tokenizer = load_tokenizer(config.model, chat, config.template_date)
         problems = {
             b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
             if b.own is not None

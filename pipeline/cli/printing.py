@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +17,34 @@ if TYPE_CHECKING:
     from pipeline.run.session import Session
 
 # A file or a pipe has no width to fit: tables keep their lines whole there.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+out = Console(highlight=False, width=None if os.isatty(1) else 200)
 err = Console(highlight=False, stderr=True)
 """For what is no result: a script that reads `--json` must not meet it."""
+
+
+class _Stream(io.FileIO):
+    """A standard stream whose reader may leave, as in `vcore score ... | head -1`: the rest goes nowhere, and the
+    command does what it would have done."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.fileno())
+            return super().write(data)
+
+
+def outlive_readers() -> None:
+    """Let no reader that closes a pipe, and no stream that is closed from the start, end a command of this process."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
+        elif stream is getattr(sys, f"__{name}__"):  # and not what a caller put in its place
+            buffer = io.BufferedWriter(_Stream(stream.fileno(), "wb", closefd=False))
+            options = {"encoding": stream.encoding, "errors": stream.errors, "line_buffering": stream.line_buffering}
+            setattr(sys, name, io.TextIOWrapper(buffer, **options))
 
 
 def show(text: str) -> None:

@@ -91,6 +91,9 @@ def plan(
         seconds = f"{p.last_seconds:.1f} s" if p.last_seconds is not None else ""
         table.add_row(p.stage.name, f"[{COLOURS[p.state]}]{p.state}[/]", (p.key or "")[:12], seconds, escape(p.reason))
     out.print(table)
+    for p in planned:
+        for note in p.notes:
+            show(f"[yellow]{p.stage.name}: {escape(note)}[/]")
 
 
 def list_recorded(home: Home = Path(".vcore"), as_json: AsJson = False) -> None:

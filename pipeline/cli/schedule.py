@@ -31,7 +31,7 @@ def serve(
 
     name = name or settings.name
     with running_server(port, show) as address:
-        show(f"[bold]{name}[/]: {_when(cron, timezone)}; server {address}; stop with Ctrl-C")
+        show(f"[bold]{name}[/]: {_when(schedule)}; server {address}; stop with Ctrl-C")
         serve_flow(name, settings, parameters, schedule)
 
 
@@ -55,7 +55,7 @@ def deploy(
         raise ConfigError("a deployment needs a Prefect server, and none is set up", where="PREFECT_API_URL", fix=fix)
     with unreachable_as_error():
         full_name = deploy_flow(name or settings.name, settings, parameters, schedule, pool)
-    show(f"[bold]{full_name}[/] on the work pool {pool}: {_when(cron, timezone)}")
+    show(f"[bold]{full_name}[/] on the work pool {pool}: {_when(schedule)}")
     show(f"Its worker:  prefect worker start --pool {pool}\nRun it now:  prefect deployment run {full_name}")
 
 
@@ -81,5 +81,10 @@ def _prepared(
     return settings, parameters, cron_schedule(cron, timezone) if cron is not None else None
 
 
-def _when(cron: str | None, timezone: str) -> str:
-    return f"cron {cron} ({timezone})" if cron is not None else "on demand"
+def _when(schedule: Any) -> str:
+    if schedule is None:
+        return "on demand"
+    from pipeline.prefect_.schedule import next_times
+
+    times = " and ".join(f"{time:%a %d %b %Y %H:%M}" for time in next_times(schedule))
+    return f"cron {schedule.cron} ({schedule.timezone}), next on {times}"

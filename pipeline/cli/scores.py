@@ -19,6 +19,9 @@ _SCORES = (
     "(latest:sft is the SFT checkpoint of the latest run)."
 )
 
+MOST_ROWS = 20
+"""Disagreements with a second opinion that are printed."""
+
 
 def compare(
     before: Annotated[str, argument("A", _SCORES)],
@@ -65,6 +68,9 @@ def score(
         option("--data", "The benchmark's local file, or a folder with local copies.", envvar="VCORE_DATA_DIR"),
     ] = None,
     partial: Annotated[bool, option("--partial", "Score a file that leaves problems out.")] = False,
+    second: Annotated[
+        bool, option("--second-opinion", "Say where math-verify alone disagrees; scores do not change. Maths only.")
+    ] = False,
     out_file: Annotated[Path | None, option("--out", "Write one verdict a line to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,17 +81,25 @@ def score(
     if out_file is not None:
         _check_writable(out_file, [path for path in (generations, data) if path is not None])
     try:
-        metrics, scores = score_file(benchmark, generations, data, partial)
+        metrics, scores = score_file(benchmark, generations, data, partial, second=second)
     except StageError as error:
         raise StageFailed("score", error.message, fix=error.fix) from error
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    print_json(metrics) if as_json else _print_metrics(benchmark, metrics)
-    if out_file is not None:
-        try:
+    try:
+        if out_file is not None:
             write_jsonl(out_file, scores)
-        except OSError as error:  # a disk that is full, say: the numbers are printed by now
-            raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
+            if second:
+                write_jsonl(_second_file(out_file), metrics["second_opinion"]["rows"])
+    except OSError as error:  # a disk that is full, say
+        raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
+    finally:  # the numbers are not lost with the file
+        print_json(metrics) if as_json else _print_metrics(benchmark, metrics)
+
+
+def _second_file(scores: Path) -> Path:
+    """Where the rows go that a second opinion disagrees on: scores.jsonl -> scores.second-opinion.jsonl."""
+    return scores.with_name(f"{scores.name.removesuffix('.jsonl')}.second-opinion.jsonl")
 
 
 def _check_writable(path: Path, read: list[Path]) -> None:
@@ -123,6 +137,16 @@ def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
         out.print(f"  programs ran at isolation level {metrics['sandbox_level']}")
         for gap in metrics["sandbox_unprotected"]:
             show(f"  [yellow]not protected: {escape(gap)}[/]")
+    if (second := metrics.get("second_opinion")) is not None:
+        rate = f" ({interval(second)})" if second["n"] else ""
+        of = f"{second['disagreements']} of {second['n']}{rate}; no opinion on {second['without_opinion']}"
+        out.print(f"  second opinion, {second['by']} alone: disagrees on {of}")
+        for row in second["rows"][:MOST_ROWS]:
+            answers = f"gold {row['gold']!r:.80}, extracted {row['extracted']!r:.80}"
+            verdicts = f"{row['verdict']}, second opinion {row['second_verdict']}"
+            show(escape(f"    {row['problem_id']} (sample {row['sample']}): {answers}: {verdicts}"))
+        if (more := len(second["rows"]) - MOST_ROWS) > 0:
+            out.print(f"    and {more} more, with --out or --json")
     if metrics["ignored_fields"]:
         show(f"  fields that were not looked at: {escape(', '.join(metrics['ignored_fields']))}")
 

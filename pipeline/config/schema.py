@@ -22,7 +22,7 @@ from stages.data.settings import DataSettings, SourceSettings
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 from stages.report.settings import ReportSettings
 from stages.score.settings import ScoreSettings
 from stages.sft.settings import SftSettings
@@ -44,6 +44,9 @@ class PipelineConfig(StageSettings):
     """Folder with local copies of datasets (or VCORE_DATA_DIR); without one, datasets come from the hub."""
     home: str = execution(".vcore")
     """Folder of the artifact store and the run records (or VCORE_HOME)."""
+    template_date: TemplateDate = identity(None)
+    """The date that chat templates write where they ask for today's, in SFT, RL and evaluation alike, such as
+    2025-01-31; templates that take it as `date_string` get it, too. None: their clock stands at 2024-07-26."""
     benchmarks: list[BenchmarkSettings] = identity(min_length=1)
     benchmark_revisions: dict[str, str] = execution({})
     """Benchmark -> hub revision of its problems, instead of the benchmark's own; the commit it stands for enters the
@@ -65,6 +68,9 @@ class PipelineConfig(StageSettings):
         for section, field in (("data", "benchmarks"), ("generate", "benchmarks")):
             if getattr(getattr(self, section), field):
                 raise ValueError(f"{section}.{field} is filled from the top-level benchmarks: list; write it there")
+        for section in ("sft", "grpo", "generate"):
+            if getattr(getattr(self, section), "template_date", None) is not None:
+                raise ValueError(f"{section}.template_date is filled from the top-level template_date; write it there")
         if self.sft is not None and not self.data.sft:
             raise ValueError("there is an sft section, but data.sft names no source of demonstrations")
         if self.grpo is not None and not self.data.rl:
@@ -82,6 +88,11 @@ class PipelineConfig(StageSettings):
                     )
         _rl_fits_together(self)
         return self
+
+    @property
+    def tags(self) -> list[str]:
+        """What runs are filtered by in Prefect's UI."""
+        return [f"config:{self.name}", f"seed:{self.seed}", f"model:{self.model.rstrip('/').rpartition('/')[2]}"]
 
     @property
     def home_folder(self) -> Path:

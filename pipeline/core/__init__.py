@@ -1,1 +1,1 @@
-"""What every room of the pipeline uses: errors, digests, processes and signals."""
+"""What every package of the pipeline uses: errors, digests, processes and signals."""

@@ -3,6 +3,7 @@
 The model is built without storage, on torch's meta device, so both are counted exactly.
 """
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -60,16 +61,18 @@ def shape_of(config: PipelineConfig) -> Shape:
 
 
 def adapter_parameters(shape: Shape, lora: LoraSettings) -> int:
-    """Parameters of the adapters: rank * (in + out) for each linear module that has one, which the output layer never
-    has."""
-    import torch
+    """Parameters of the adapters that peft makes, those of a layer's experts included. Raises `ConfigError` where peft
+    refuses these settings for this model."""
+    from peft import get_peft_model
 
-    return sum(
-        lora.rank * (module.in_features + module.out_features)
-        for name, module in shape.model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not shape.model.get_output_embeddings()
-        if lora.targets == "all-linear" or name.rpartition(".")[2] in lora.targets
-    )
+    from stages.training.lora import lora_config
+
+    try:
+        adapted = get_peft_model(copy.deepcopy(shape.model), lora_config(lora))
+    except ValueError as error:
+        fix = "Change lora.targets or lora.dropout of the stage."
+        raise ConfigError(f"peft refuses this adapter: {error}", where="lora", fix=fix) from error
+    return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
 
 def saved_bytes(shape: Shape, rows: int, tokens: int, checkpointing: bool) -> int:

@@ -98,7 +98,10 @@ def _cpu_name() -> str:
 
 
 def git_state() -> GitState:
-    """Commit and whether the work tree differs from it; both None where the code is not in a git checkout."""
+    """Commit and whether the work tree differs from it; both None where the code has no git checkout of its own.
+
+    An environment inside somebody else's repository is none: that one's commit says nothing about this code.
+    """
 
     def git(*arguments: str) -> str | None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -107,5 +110,8 @@ def git_state() -> GitState:
             ).strip()
         return None
 
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != ROOT:
+        return GitState()
     commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
     return GitState(commit=commit, dirty=bool(status) if status is not None else None)

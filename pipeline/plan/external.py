@@ -39,8 +39,7 @@ def _hub_commit(origin: Origin) -> str:
     if len(origin.revision) == 40 and all(c in "0123456789abcdef" for c in origin.revision):
         return origin.revision
     if hub_is_offline():
-        message = f"needs {origin.hub} from the hub, but HF_HUB_OFFLINE is set"
-        raise ConfigError(message, where=origin.label, fix=origin.fix)
+        return _cached_commit(origin)
     import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -60,3 +59,21 @@ def _hub_commit(origin: Origin) -> str:
         message = f"the hub names no commit for {origin.hub} at {origin.revision}"
         raise ConfigError(message, where=origin.label, fix=origin.fix)
     return str(commit)
+
+
+def _cached_commit(origin: Origin) -> str:
+    """The commit that the hub's cache on this machine has for a revision."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionResolutionError
+
+    try:
+        found = HfApi().resolve_revision(
+            origin.hub, repo_type=origin.hub_kind, revision=origin.revision, local_files_only=True
+        )
+    except RevisionResolutionError as error:
+        message = f"needs {origin.hub} from the hub, but HF_HUB_OFFLINE is set and it is not in the hub's cache"
+        kind = " --repo-type dataset" if origin.hub_kind == "dataset" else ""
+        revision = f" --revision {origin.revision}" if origin.revision != "main" else ""
+        fix = f"Fetch it where there is a network (hf download {origin.hub}{kind}{revision})."
+        raise ConfigError(message, where=origin.label, fix=f"{fix} Or without the hub: {origin.fix}") from error
+    return str(found.resolved)

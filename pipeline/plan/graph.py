@@ -83,7 +83,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     if config.sft is not None:
         stages += evaluations
         inputs = {"data": Input("data", ("sft.jsonl",)), "model": Input(checkpoint, ("model",))}
-        stages.append(Stage("sft", SFT, config.sft, inputs))
+        stages.append(Stage("sft", SFT, config.sft.model_copy(update=_dated(config)), inputs))
         checkpoint = "sft"
         evaluations = _evaluate(config, checkpoint)
 
@@ -98,7 +98,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
             inputs["dev"] = Input("data", ("dev.jsonl",))
         if config.grpo.lora_start == "sft_adapter":
             inputs |= {"adapter": Input("sft", ("adapter",)), "below": Input("base", ("model",))}
-        stages.append(Stage("grpo", GRPO, config.grpo, inputs))
+        stages.append(Stage("grpo", GRPO, config.grpo.model_copy(update=_dated(config)), inputs))
         checkpoint = "grpo"
         evaluations = _evaluate(config, checkpoint)
 
@@ -116,6 +116,11 @@ def _needs_chat(config: PipelineConfig) -> bool:
     )
 
 
+def _dated(config: PipelineConfig) -> dict[str, Any]:
+    """The setting of all stages that render conversations."""
+    return {"template_date": config.template_date}
+
+
 def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores
     without it."""
@@ -123,7 +128,7 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     generate = Stage(
         f"generate.{checkpoint}",
         GENERATE,
-        config.generate.model_copy(update={"benchmarks": config.benchmarks}),
+        config.generate.model_copy(update={"benchmarks": config.benchmarks, **_dated(config)}),
         {"data": benchmarks, "model": Input(checkpoint, ("model",))},
         {"checkpoint": checkpoint},
     )
@@ -157,7 +162,7 @@ def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
         for name in sets
     ]
     settings = config.generate.model_copy(
-        update={"benchmarks": sampled, "system_prompt": None, "enable_thinking": None}
+        update={"benchmarks": sampled, "system_prompt": None, "enable_thinking": None, **_dated(config)}
     )
     generate = Stage("generate.prompts", GENERATE, settings, {"data": data, "model": Input(checkpoint, ("model",))})
     difficulty = config.difficulty.model_copy(update={"scoring": config.score})

@@ -1,12 +1,15 @@
 """Stage keys: the digest of everything a stage's result depends on."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.plan.code import code_now, code_of, library_versions
 from pipeline.plan.external import resolve
 from pipeline.plan.graph import Stage
+from pipeline.plan.user_code import READS, UserCode, user_code
 from pipeline.store.documents import OutsideInput, Preimage
 from pipeline.store.store import Artifact, Store
 from stages.harness.declaration import DataPlaces, Origin
@@ -24,23 +27,49 @@ class KeyMaker:
 
     def __init__(self, config: PipelineConfig, stages: list[Stage], store: Store) -> None:
         self.seed = config.seed
-        self.origins = origins_of(config, stages)
+        self._user_code = {
+            stage.name: {code.setting: user_code(code, stage.kind.libraries) for code in stage.custom_code}
+            for stage in stages
+        }
+        self._modules = {name: list(_origins(code, "imports")) for name, code in self._user_code.items()}
+        """Stage -> modules of the user's, which a process has loaded when it begins."""
+        self.origins = {
+            name: [*origins, *self._modules[name], *_origins(self._user_code[name], "reads")]
+            for name, origins in origins_of(config, stages).items()
+        }
         self.outside: dict[str, dict[str, OutsideInput]] = {
             name: {origin.label: resolve(origin, store.memo) for origin in origins}
             for name, origins in self.origins.items()
         }
         """Stage -> label -> what stands for it in the key."""
-        self._versions = {libraries: library_versions(libraries) for libraries in {s.kind.libraries for s in stages}}
+        self._versions = {libraries: library_versions(libraries) for libraries in set(map(self.libraries, stages))}
         self._memo = store.memo
         store.memo.save()
+
+    def libraries(self, stage: Stage) -> tuple[str, ...]:
+        """The distributions that a stage computes with, those of the user's own code among them."""
+        more = {name for code in self._user_code[stage.name].values() for name in code.distributions}
+        return (*stage.kind.libraries, *sorted(more))
+
+    def code_digests(self, stage: Stage) -> dict[str, str]:
+        """Path of each file of the user's own that the stage runs, or reads as it says -> the sha256 in its key."""
+        settings = tuple(f"{code.setting}.file" for code in stage.custom_code)
+        own = [origin for origin in self.origins[stage.name] if origin.path and origin.label.startswith(settings)]
+        return {os.path.realpath(o.path): str(self.outside[stage.name][o.label].sha256) for o in own if o.path}
+
+    def notes(self, stage: Stage) -> list[str]:
+        """What the key may not know: a file of the user's own that seems to read others and lists none."""
+        silent = sorted({file for code in self._user_code[stage.name].values() for file in code.silent})
+        advice = f"an edit of these reruns nothing unless {READS} lists them (docs/keys.md)"
+        return [f"{file} seems to read files; {advice}" for file in silent]
 
     def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> Preimage:
         """Everything the stage's result depends on; the key is its digest."""
         return self.own(stage).model_copy(
             update={
                 "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
-                "code": code_of(stage.kind, stage.settings),
-                "versions": self._versions[stage.kind.libraries],
+                "code": code_of(stage.kind, stage.settings, self._ours(stage)),
+                "versions": self._versions[self.libraries(stage)],
             }
         )
 
@@ -74,7 +103,7 @@ class KeyMaker:
         Raises:
             StageFailed: a data file or folder has changed.
         """
-        loaded = {f"{code.setting}.file" for code in stage.custom_code}
+        loaded = {f"{code.setting}.file" for code in stage.custom_code} | {o.label for o in self._modules[stage.name]}
         self._refuse(stage, self._changed_inputs(stage, [o for o in self.origins[stage.name] if o.label not in loaded]))
 
     def _refuse(self, stage: Stage, changed: list[str]) -> None:
@@ -92,13 +121,18 @@ class KeyMaker:
         ]
 
     def _changed_code(self, stage: Stage) -> list[str]:
+        libraries, ours = self.libraries(stage), self._ours(stage)
         try:
-            code = code_now(stage.kind, stage.settings)
+            code = code_now(stage.kind, stage.settings, ours)
         except (OSError, SyntaxError) as error:
             return [str(error.filename)]
-        changed = [name for name, _ in sorted(code.items() ^ code_of(stage.kind, stage.settings).items())]
-        versions = self._versions[stage.kind.libraries].items() ^ library_versions(stage.kind.libraries).items()
+        changed = [name for name, _ in sorted(code.items() ^ code_of(stage.kind, stage.settings, ours).items())]
+        versions = self._versions[libraries].items() ^ library_versions(libraries).items()
         return list(dict.fromkeys([*changed, *(name for name, _ in sorted(versions))]))
+
+    def _ours(self, stage: Stage) -> frozenset[str]:
+        """Modules of this project that the user's own code imports."""
+        return frozenset().union(*(code.ours for code in self._user_code[stage.name].values()))
 
     def _now(self, origin: Origin) -> OutsideInput | None:
         try:
@@ -111,3 +145,11 @@ def origins_of(config: PipelineConfig, stages: Iterable[Stage]) -> dict[str, lis
     """Stage -> what it reads from outside the store."""
     places = DataPlaces(config.data_folder, config.benchmark_revisions)
     return {stage.name: list(stage.kind.origins(stage.settings, places)) for stage in stages}
+
+
+def _origins(user: dict[str, UserCode], how: Literal["imports", "reads"]) -> Iterator[Origin]:
+    """What custom files import or read, labelled `sft.method.file: curve`."""
+    for setting, code in user.items():
+        for name, path in sorted((code.modules if how == "imports" else code.reads).items()):
+            fix = "Paths in READS start in the folder of the file that lists them." if how == "reads" else ""
+            yield Origin(f"{setting}.file: {name}", path=path, fix=fix)

@@ -30,6 +30,8 @@ class Planned:
     artifact: Artifact | None = None
     forced: bool = False
     last_seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    """What a user should know of the key."""
 
     def as_json(self) -> dict[str, Any]:
         """The stage as `vcore plan --json` and run records show it."""
@@ -39,6 +41,7 @@ class Planned:
             "reason": self.reason,
             "key": self.key,
             "last_seconds": self.last_seconds,
+            "notes": list(self.notes),
             "folder": str(self.artifact.folder) if self.artifact else None,
         }
 
@@ -56,7 +59,8 @@ def plan_stages(decider: Decider) -> list[Planned]:
     plan: dict[str, Planned] = {}
     for stage in decider.stages:
         if decider.chosen is None or stage.name in decider.chosen:
-            plan[stage.name] = _plan_stage(stage, plan, decider)
+            planned = _plan_stage(stage, plan, decider)
+            plan[stage.name] = dataclasses.replace(planned, notes=tuple(decider.keys.notes(stage)))
     if decider.options.only is not None:
         alone = set(select_stages(decider.stages, decider.options.only))
         missing = [p for p in plan.values() if p.state != "HIT" and p.stage.name not in alone]

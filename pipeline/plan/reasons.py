@@ -32,9 +32,9 @@ def differences(earlier: Preimage, now: Preimage, parts: tuple[str, ...] = PARTS
             elif part == "inputs":
                 out.append(f"input {path.removeprefix('inputs.')} has other content")
             elif part == "outside":
-                out.append(f"{path.removeprefix('outside.')} changed")
+                out.append(f"{path.removeprefix('outside.').removesuffix('.sha256')} changed")
             elif part == "versions":
-                out.append(f"{path.removeprefix('versions.')} {before} → {after}")
+                out.append(f"{path.removeprefix('versions.')} {_short(before)} → {_short(after)}")
             else:
                 out.append(f"{path} {_short(before)} → {_short(after)}")
     return out

@@ -3,11 +3,11 @@
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 import httpx
-from prefect import get_client
+from prefect import get_client, get_run_logger, runtime
 from prefect.exceptions import PrefectException
 
 CANCEL_POLL_S = 3.0
@@ -20,6 +20,23 @@ def start_thread(name: str, run: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True)
     thread.start()
     return thread
+
+
+def tag_flow_run(tags: Sequence[str]) -> None:
+    """Give the flow run that is going on these tags, KIND:VALUE, in place of those of the same kinds that it has.
+
+    A run of a deployment has the deployment's tags, whatever its own parameters say.
+    """
+    kinds = tuple(f"{tag.partition(':')[0]}:" for tag in tags)
+    have = set(runtime.flow_run.tags)
+    wanted = {tag for tag in have if not tag.startswith(kinds)} | set(tags)
+    if wanted == have:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(str(runtime.flow_run.id)), tags=wanted)
+    except SERVER_ERRORS as error:
+        get_run_logger().warning("the server took no tags (%s)", type(error).__name__)
 
 
 class CancelWatch:

@@ -22,7 +22,7 @@ from pipeline.config.schema import load_config
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError, Interrupted, UserError
 from pipeline.plan.decide import Options, parse_triggers
-from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, start_thread
+from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, start_thread, tag_flow_run
 from pipeline.prefect_.internals import stops_as_interrupts
 from pipeline.prefect_.recording import Event, beginning, run_and_tell
 from pipeline.prefect_.view import PrefectView, notifier, show_alerts, show_report
@@ -82,7 +82,7 @@ def vcore(
     stop = session.executor.stopping.set
     worker = start_thread("run", work)
     try:
-        with tags(*session.tags), stops_as_interrupts():
+        with tags(*session.config.tags), stops_as_interrupts():
             state = follow(iter(events.get, None), beginning(session), stop)
     except (Interrupted, ConfigError):
         stop()
@@ -114,6 +114,7 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
     """
     logger = get_run_logger()
     logger.info(begin["title"])
+    tag_flow_run(begin["tags"])
     block = notifier(begin["notify"])
     shown: dict[str, tuple[queue.SimpleQueue[Event], threading.Thread]] = {}
     end: Event = {"status": "killed", "message": "the run was killed"}

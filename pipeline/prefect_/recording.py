@@ -62,7 +62,7 @@ def beginning(session: Session) -> Event:
         "name": config.name,
         "notify": config.execution.notify,
         "folder": str(session.record.folder),
-        "tags": session.tags,
+        "tags": config.tags,
         "parameters": {
             "config": str(session.path),
             "overrides": list(session.overrides),

@@ -1,11 +1,14 @@
 """Putting a pipeline on a schedule: served by this process, or deployed to a work pool that a worker serves."""
 
+import asyncio
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
+from prefect.server.schemas import schedules
 from pydantic import ValidationError
 
 from pipeline.config.schema import PipelineConfig
@@ -17,17 +20,37 @@ ENTRYPOINT = "pipeline/prefect_/flow.py:vcore"
 
 
 def cron_schedule(cron: str, timezone: str) -> CronSchedule:
-    """The schedule. Raises `ConfigError` for a cron line or a time zone that is none."""
+    """The schedule. Raises `ConfigError` for a time zone that is none, and a cron line that is none or names no day
+    there is.
+
+    A line has five fields, or is a name such as @daily. Prefect would take a sixth and a seventh as seconds and year,
+    where other schedulers read seconds first.
+    """
     try:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError) as error:
         fix = "For example Europe/Berlin, or UTC."
         raise ConfigError(f"there is no time zone {timezone!r}", where="--timezone", fix=fix) from error
+    fix = 'Minute, hour, day, month, weekday: --cron "0 2 * * *" is every night at two.'
+    fields = len(cron.split())
+    if fields != 5 and not (fields == 1 and cron.strip().startswith("@")):
+        message = f"{cron!r} has {fields} field{'' if fields == 1 else 's'}, and a cron line has five"
+        raise ConfigError(message, where="--cron", fix=f"{fix} It has no seconds and no year.")
     try:
-        return CronSchedule(cron=cron, timezone=timezone)
+        schedule = CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
-        fix = 'Minute, hour, day, month, weekday: --cron "0 2 * * *" is every night at two.'
         raise ConfigError(f"{cron!r} is no cron line", where="--cron", fix=fix) from error
+    try:
+        next_times(schedule)
+    except ValueError as error:
+        raise ConfigError(f"{cron!r} names no time that ever comes", where="--cron", fix=fix) from error
+    return schedule
+
+
+def next_times(schedule: CronSchedule, count: int = 2) -> list[datetime]:
+    """When a schedule starts runs next, in its own time zone. Raises `ValueError` where it never does."""
+    dates = asyncio.run(schedules.CronSchedule(cron=schedule.cron, timezone=schedule.timezone).get_dates(n=count))
+    return list(dates)
 
 
 def serve(name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None) -> None:
@@ -58,6 +81,6 @@ def _deployment(
         "name": name,
         "schedules": [schedule] if schedule is not None else [],
         "parameters": parameters,
-        "tags": ["vcore", f"config:{config.name}"],
+        "tags": ["vcore", *config.tags],
         "description": f"vcore run {parameters['config']}",
     }

@@ -17,7 +17,7 @@ from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import lease
 from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
 from pipeline.launch.process import Launch, run_process
-from pipeline.plan.code import library_versions
+from pipeline.plan.code import DISTRIBUTION, library_versions, own_version
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
 from pipeline.run.view import View
@@ -177,7 +177,7 @@ class _StageRun:
         outside = self.run.decider.keys.outside[self.stage.name]
         details: dict[str, Any] = {
             "commits": {label: entry.commit for label, entry in outside.items() if entry.commit},
-            "code_digests": {code.file: outside[f"{code.setting}.file"].sha256 for code in self.stage.custom_code},
+            "code_digests": self.run.decider.keys.code_digests(self.stage),
         }
         if self.stage.kind.needs_run:
             details = {
@@ -263,7 +263,7 @@ class _StageRun:
             git=git_state(),
             argv=sys.argv,
             command=self.run.command,
-            versions=library_versions(self.stage.kind.libraries, exact=True),
+            versions={DISTRIBUTION: own_version()} | library_versions(self._libraries, exact=True),
             hardware=hardware(),
             started=started,
             ended=utc_now(),
@@ -271,6 +271,10 @@ class _StageRun:
             proof=result.proof,
             metrics=result.metrics,
         )
+
+    @property
+    def _libraries(self) -> tuple[str, ...]:
+        return self.run.decider.keys.libraries(self.stage)
 
     def _say(self, text: str) -> None:
         self.view.line(f"  {self.stage.name:<15} {text}")

@@ -12,6 +12,7 @@ import datetime
 import itertools
 import json
 import os
+import shlex
 import shutil
 import socket
 import threading
@@ -29,6 +30,8 @@ from pipeline.store.documents import Manifest, utc_now
 from stages.harness.json_files import write_json
 
 LOCK = "lock"
+PARTIAL = ("--only", "--until", "--from", "--force")
+"""Options of `vcore run` that choose stages, each followed by one."""
 
 
 @dataclasses.dataclass
@@ -224,12 +227,26 @@ def read_report(file: Path, **fields: type) -> dict[str, Any]:
 def report_of(run: Path) -> Path:
     """A run's report.json. Raises `ConfigError` where the run has none, and says why and how it gets one."""
     file = run / "report.json"
-    if not file.is_file():
-        record = load_run(run)
-        part, cut = "it ran only a part of the pipeline", f"it did not end (status: {record.status})"
-        why = part if record.status == "done" else cut
-        raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Continue it first: {record.command}")
-    return file
+    if file.is_file():
+        return file
+    record = load_run(run)
+    if os.path.lexists(file):
+        why = f"{file} is a folder or a link to nothing"
+    elif record.status != "done":
+        why = f"it did not end (status: {record.status})"
+    elif any(stage.name == "report" for stage in record.stages):
+        why = "its report.json was removed"
+    else:
+        why = "it ran only a part of the pipeline"
+    others = [folder.name for folder in _folders(run.parent.parent) if (folder / "report.json").is_file()]
+    instead = f" Or name a run that has one, such as {others[-1]}." if others else ""
+    raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Run all of it: {_whole(record.command)}.{instead}")
+
+
+def _whole(command: str) -> str:
+    """The command of a run without the options that made it a part, or compute again what is there now."""
+    words = iter(shlex.split(command))
+    return shlex.join(word for word in words if not (word in PARTIAL and next(words, "") is not None))
 
 
 def outside_of(report: dict[str, Any], home: Path) -> dict[str, Any]:

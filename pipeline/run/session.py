@@ -8,7 +8,8 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.checks import trainer_options
+from rich.markup import escape
+
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
@@ -42,7 +43,9 @@ class Session:
         computed."""
         decider, plan = _planned(path, overrides, options, running=True)
         config, store = decider.config, decider.store
-        trainer_options.check_values(plan, store.home / "cache")
+        for planned in plan:
+            for note in planned.notes:
+                view.line(f"[yellow]{planned.stage.name}: {escape(note)}[/]")
         command = command_line(path, overrides, options)
         with _disk_errors(store.home, "the run's record"):
             record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
@@ -98,12 +101,6 @@ class Session:
         if self.report_folder is not None and self.record.data.moved is None:
             self.record.keep_report(self.report_folder)
             self.record.compare_with_predecessor()
-
-    @property
-    def tags(self) -> list[str]:
-        """What the run is filtered by in Prefect's UI."""
-        model = self.config.model.rsplit("/", 1)[-1]
-        return [f"config:{self.config.name}", f"seed:{self.config.seed}", f"model:{model}"]
 
     def run_remaining(self) -> None:
         """Run every stage that has no outcome yet, without Prefect."""
@@ -162,7 +159,6 @@ def _planned(path: Path, overrides: list[str], options: Options, *, running: boo
     decider = Decider(config, store, options)
     plan = plan_stages(decider)
     preflight(config, plan)
-    trainer_options.check_names(plan)
     return decider, plan
 
 

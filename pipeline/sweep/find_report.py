@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
-from pipeline.run.record import find_run
+from pipeline.run.record import find_run, report_of
 from pipeline.sweep.documents import SweepRecord
 from pipeline.sweep.report.cells import run_of_cell
 from stages.report.documents import REPORT_FILES, DocumentError, Report
@@ -43,10 +43,8 @@ def find_report(home: Path, name: str) -> list[Path]:
     if matching:
         return sweep_report(home, matching[0])
     run = find_run(home, name)
-    if not (run / "report.json").is_file():
-        raise ConfigError(f"run {run.name} has no report: it did not come that far", fix=f"See: vcore show {run.name}")
     try:
-        report = Report.load(run / "report.json")
+        report = Report.load(report_of(run))
     except DocumentError as error:
         raise ConfigError(f"the report of run {run.name} cannot be read: {error}") from error
     for file, text in (("report.csv", as_csv(report)), ("report.tex", as_latex(report))):

@@ -30,7 +30,9 @@ def run(ctx: Context[BaseSettings]) -> Result:
         if (file := gguf_file(settings.source)) is not None:
             proof |= convert(file, ctx.output / "model", settings.chat)
         else:
-            fetch(settings.source, settings.revision, ctx.output / "model")
+            # The commit that the key has, where the orchestrator has resolved the revision.
+            revision = ctx.details.get("commits", {}).get("model", settings.revision)
+            fetch(settings.source, revision, ctx.output / "model")
     model, tokenizer = verify(ctx.output / "model", settings.source, settings.chat)
     facts = {"parameters": model.num_parameters(), "vocabulary": len(tokenizer), "model_type": model.config.model_type}
     return Result(proof={**proof, **facts, "reloads": True}, metrics=metrics)

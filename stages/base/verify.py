@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from evaluation.chat import check_chat_template, pin_date
 from stages.harness.context import StageError
 
 
@@ -13,14 +15,14 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
     """Load the checkpoint with strict weights and check its tokenizer. Nothing is repaired.
 
     Raises:
-        StageError: something does not load, weights are missing, there is no chat template where `chat` asks for one,
-            no end-of-sequence token, or the tokenizer has more entries than the embedding.
+        StageError: something does not load, weights are missing, there is no usable chat template where `chat` asks for
+            one, no end-of-sequence token, or the tokenizer has more entries than the embedding.
     """
     try:
         AutoConfig.from_pretrained(model_folder)
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
         model, loading = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto", output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise StageError(
             f"model {source} does not load: {str(error).strip().splitlines()[0]}",
             "It must be a complete causal language model (config, tokenizer, safetensors) of a type known to this "
@@ -32,12 +34,16 @@ def verify(model_folder: Path, source: str, chat: bool = True) -> tuple[PreTrain
             f"model {source}: {len(missing)} weights are missing or have another shape, first {missing[0]}",
             "Name a complete checkpoint.",
         )
-    if chat and not tokenizer.chat_template:
+    pin_date(tokenizer, None)
+    try:
+        if chat:
+            check_chat_template(tokenizer)
+    except ValueError as error:
         raise StageError(
-            f"model {source} has no chat template",
-            "Add one: set tokenizer.chat_template (for a base model, for example the one of its instruct version) and "
-            "save the tokenizer into a local copy of the checkpoint.",
-        )
+            f"model {source}: {error}",
+            "Set tokenizer.chat_template (for a base model, for example to that of its instruct version) and save the "
+            "tokenizer into a local copy of the checkpoint.",
+        ) from error
     if tokenizer.eos_token_id is None:
         raise StageError(
             f"model {source}: its tokenizer has no end-of-sequence token",

@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluation.benchmarks.base import Benchmark
 from evaluation.grading import Grader
+from evaluation.hub import load_dataset
 from evaluation.loading import load
 from evaluation.records import Problem, RecordError, open_text, read_rows
 from stages.data.settings import DataSettings, SourceSettings
@@ -135,14 +136,9 @@ def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) ->
     seed = seed_of(source, ctx)
     if source.file is None:
         # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
-        streamed = datasets.load_dataset(
-            source.hub,
-            source.hub_config,
-            data_files=source.hub_files or None,
-            split=source.split,
-            revision=_commit(label, ctx),
-            streaming=True,
-        )
+        assert source.hub is not None
+        commit, files = _commit(label, ctx), source.hub_files
+        streamed = load_dataset(source.hub, source.hub_config, source.split, commit, files=files, streaming=True)
         return enumerate(
             streamed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if source.shuffle else streamed, start=1
         )

@@ -2,12 +2,13 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation.chat import TEMPLATE_DATE, chat_template, date_in_template, render
 from evaluation.engines.base import SamplingRequest
-from evaluation.engines.chat import render
 from evaluation.records import Problem, RecordError, read_records
 from stages.data.documents import problems_path
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
@@ -86,7 +87,11 @@ def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Prob
 
 
 def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]], tokenizer: Any) -> list[PlannedPrompt]:
-    """Render every problem of every benchmark, in the order in which the generations are written."""
+    """Render every problem of every benchmark, in the order in which the generations are written.
+
+    Raises:
+        StageError: a problem cannot be asked so.
+    """
     return [
         PlannedPrompt(benchmark, problem, *_prompt(settings, benchmark, problem, tokenizer))
         for benchmark in settings.benchmarks
@@ -94,12 +99,21 @@ def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]],
     ]
 
 
+def prompts_digest(prompts: Iterable[PlannedPrompt]) -> str:
+    """sha256 of the texts of prompts in their order."""
+    return hashlib.sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest()
+
+
 def _prompt(
     settings: GenerateSettings, benchmark: BenchmarkSettings, problem: Problem, tokenizer: Any
 ) -> tuple[str, tuple[int, ...]]:
-    """Text and token ids of one prompt. Raises StageError where a benchmark has no beginning to go on with."""
+    """Text and token ids of one prompt."""
     if benchmark.prompt == "chat":
-        return render(tokenizer, problem.prompt, **settings.prompting(benchmark))
+        try:
+            return render(tokenizer, problem.prompt, **settings.prompting(benchmark))
+        except ValueError as error:
+            fix = "Leave out what the model's chat template does not take (system_prompt, few_shot), or correct it."
+            raise StageError(f"{benchmark.name} {problem.id}: {error}", fix) from error
     beginning = problem.meta.get("completion")
     if not isinstance(beginning, str):
         raise StageError(
@@ -116,13 +130,15 @@ def protocol(
     benchmark: BenchmarkSettings,
     problems: int,
     problems_sha256: str,
-    chat_template: str | None,
+    prompts_sha256: str,
+    tokenizer: Any,
     max_model_len: int,
     engine_version: str,
 ) -> dict[str, Any]:
     """Everything that defines how a benchmark was sampled. Scores compare only where this is equal.
 
-    The seed is not part of it: two seeds are two draws under one protocol.
+    The seed is not part of it: two seeds are two draws under one protocol. The prompts' digest catches what else goes
+    into a prompt: a template that draws lots, say.
     """
     usual = {"own": None, "prompt": "chat", "from_generation_config": False, "min_p": 0.0, "repetition_penalty": 1.0}
     asked = {
@@ -130,13 +146,16 @@ def protocol(
         for name, value in benchmark.identity_settings().items()
         if name not in usual or value != usual[name]
     }
-    template = chat_template if benchmark.prompt == "chat" and chat_template is not None else ""
+    template = (chat_template(tokenizer) or "") if benchmark.prompt == "chat" else ""
+    dated = benchmark.prompt == "chat" and date_in_template(tokenizer)
     return {
         **asked,
         "problems": problems,
         "problems_sha256": problems_sha256,
         **settings.prompting(benchmark),
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+        **({"template_date": settings.template_date or TEMPLATE_DATE} if dated else {}),
+        "prompts_sha256": prompts_sha256,
         "max_model_len": max_model_len,
         "engine": settings.engine,
         "engine_version": engine_version,

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from evaluation.chat import TEMPLATE_DATE, date_in_template
 from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
 from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
 from stages.generate.generation_config import with_generation_config
-from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, protocol, read_problems
+from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, prompts_digest, protocol, read_problems
 from stages.generate.settings import GenerateSettings
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
@@ -37,6 +38,8 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     prompts = plan_prompts(settings, {name: problems for name, (problems, _) in read.items()}, tokenizer)
     fitting = [prompt for prompt in prompts if len(prompt.token_ids) < limit]
     _note_lengths(ctx, prompts, fitting, limit)
+    if date_in_template(tokenizer):
+        ctx.note(f"the chat template asks for the date: it gets {settings.template_date or TEMPLATE_DATE}")
 
     planned = {sample for prompt in fitting for sample in prompt.samples()}
     with _Finished(ctx.state / "samples.jsonl", planned) as finished:
@@ -60,7 +63,8 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     summary["protocol"] = {}
     for benchmark in settings.benchmarks:
         problems, digest = read[benchmark.name]
-        facts = (len(problems), digest, tokenizer.chat_template, limit, version)
+        asked = prompts_digest(prompt for prompt in prompts if prompt.benchmark.name == benchmark.name)
+        facts = (len(problems), digest, asked, tokenizer, limit, version)
         summary["protocol"][benchmark.name] = protocol(settings, benchmark, *facts)
     write_json(ctx.output / "summary.json", summary)
     drawn = finished.expected - resumed
@@ -130,9 +134,8 @@ def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dic
         raise StageError(f"{folder}: no model here (config.json is missing)", _MODEL_FIX)
     try:
         positions = int(AutoConfig.from_pretrained(folder).get_text_config().max_position_embeddings)
-        tokenizer = load_tokenizer(
-            str(folder), chat=any(benchmark.prompt == "chat" for benchmark in settings.benchmarks)
-        )
+        chat = any(benchmark.prompt == "chat" for benchmark in settings.benchmarks)
+        tokenizer = load_tokenizer(str(folder), chat, settings.template_date)
         contract = check_files(folder, tokenizer)
     except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
         raise StageError(f"{folder}: the model does not load: {error}", _MODEL_FIX) from error

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 
 PROMPT_SETS = ("rl", "dev")
 """What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
@@ -133,6 +133,8 @@ class GenerateSettings(StageSettings):
     """For the benchmarks that have none of their own."""
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
+    template_date: TemplateDate = identity(None)
+    """Filled from the pipeline's top-level `template_date`; write it there."""
     max_concurrent: int = execution(256, gt=0)
     """Samples in flight at once."""
     gpu_memory_utilization: float = execution(0.9, gt=0, le=1)

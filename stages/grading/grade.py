@@ -95,7 +95,7 @@ def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings) -> Non
             raise StageError(
                 f"the grader failed on {len(errors)} of {totals[name]} generations of {name}; "
                 f"the first: {errors[0].problem_id}: {errors[0].detail}",
-                "Mend what the message names; score.max_grader_error_share is the share that may fail.",
+                "Put right what the message names; score.max_grader_error_share is the share that may fail.",
             )
 
 

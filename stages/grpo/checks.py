@@ -4,13 +4,13 @@ import dataclasses
 import itertools
 from typing import Any
 
+from evaluation.chat import render
 from evaluation.engines.base import end_token_ids
-from evaluation.engines.chat import render
 from evaluation.grading import Grader
 from evaluation.records import Problem, RecordError, read_records
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import Context, StageError
-from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.checkpoint import load_model_and_tokenizer, make_saveable
 from stages.training.contract import check_contract, check_files, check_same, check_stops
 from stages.training.lora import load_adapter
 
@@ -24,6 +24,8 @@ class Start:
     tokenizer: Any
     contract: dict[str, Any]
     """What the trained checkpoint must hand on unchanged (stages/training/contract.py)."""
+    left_out: dict[str, Any]
+    """What its checkpoint leaves out of the generation config."""
     problems: list[Problem] = dataclasses.field(default_factory=list)
     dev: list[Problem] = dataclasses.field(default_factory=list)
     """Problems that are sampled to choose a checkpoint, and not trained on."""
@@ -38,7 +40,11 @@ class Start:
     def render(self, problem: Problem) -> tuple[str, list[int]]:
         """The prompt of a problem up to where the assistant speaks, as text and as token ids."""
         settings = self.settings
-        text, ids = render(self.tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)
+        try:
+            text, ids = render(self.tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)
+        except ValueError as error:
+            fix = "Leave out what the model's chat template does not take (grpo.system_prompt), or correct it."
+            raise StageError(f"{problem.id}: {error}", fix) from error
         return text, list(ids)
 
 
@@ -77,12 +83,14 @@ def _load(ctx: Context[GrpoSettings]) -> Start:
     continued = settings.lora_start == "sft_adapter"
     base = ctx.inputs["below" if continued else "model"] / "model"
     # What is trained stays float32.
-    model, tokenizer = load_model_and_tokenizer(base, settings.dtype if settings.lora else "float32")
+    dtype = settings.dtype if settings.lora else "float32"
+    model, tokenizer = load_model_and_tokenizer(base, dtype, settings.template_date)
+    left_out = make_saveable(ctx, model, tokenizer)
     contract = check_contract(base, model, tokenizer)
     if continued:  # the merged checkpoint that SFT left is not loaded, and held to the same
         check_same(check_files(ctx.inputs["model"] / "model", tokenizer), contract)
         model = load_adapter(model, ctx.inputs["adapter"] / "adapter")
-    return Start(settings, model, tokenizer, contract)
+    return Start(settings, model, tokenizer, contract, left_out)
 
 
 def _fitting(ctx: Context[GrpoSettings], start: Start, problems: list[Problem], what: str) -> list[Problem]:

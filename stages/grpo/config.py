@@ -8,7 +8,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
-from evaluation.engines.chat import template_options
+from evaluation.chat import template_options
 from stages.grpo.rollout import DEV_PASS_RATE
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import Context, StageError

@@ -4,7 +4,7 @@ import functools
 import math
 import numbers
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from typing import Any
 from evaluation.records import Problem
 from stages.grpo.settings import CustomReward
 from stages.harness.context import StageError
-from stages.training.custom_code import load_custom
+from stages.training.custom_code import NO_DIGESTS, load_custom
 
 RewardFunction = Callable[[list[Problem], list[str], list[str]], list[float]]
 """Problems, completions and finish reasons (`stop` or `length`), equally many -> a reward for each."""
 FIX = "Check `grpo.rewards.custom` (file, function, options); docs/rl.md has a complete example."
 
 
-def load_reward(settings: CustomReward, digest: str | None = None) -> RewardFunction:
+def load_reward(settings: CustomReward, digests: Mapping[str, str] = NO_DIGESTS) -> RewardFunction:
     """Import `settings.file` and take its function, to be called with problems, texts and finish reasons.
 
     Args:
-        digest: sha256 that the file has to have; None compares nothing.
+        digests: file -> the sha256 that it has to have; see `load_custom`.
 
     Raises:
         StageError: the file cannot be imported, or has no such function. The function returned raises it when the
@@ -31,7 +31,9 @@ def load_reward(settings: CustomReward, digest: str | None = None) -> RewardFunc
             that is not a finite number.
     """
     path = Path(settings.file).expanduser()
-    load = functools.partial(load_custom, settings.file, lambda module: getattr(module, settings.function), FIX, digest)
+    load = functools.partial(
+        load_custom, settings.file, lambda module: getattr(module, settings.function), FIX, digests
+    )
     function = _in_time(load, settings.timeout_s, f"{path}: the import")
     where = f"reward {settings.function} of {path}"
     if not callable(function):

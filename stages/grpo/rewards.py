@@ -70,7 +70,7 @@ class Rewards:
         function of the user's own cannot be loaded; called, it raises it for what is no reward.
 
         Args:
-            code_digests: custom file -> the sha256 that it has to have.
+            code_digests: file -> the sha256 that it has to have; see `load_custom`.
         """
         chosen = settings.rewards
         parts: list[tuple[float, TrlReward]] = [(chosen.correct, self.correct), (chosen.format, self.format)]
@@ -81,7 +81,7 @@ class Rewards:
             repetition.__name__ = "repetition"
             parts.append((chosen.repetition, repetition))
         for part in chosen.custom:
-            function = load_reward(part, code_digests.get(part.file))
+            function = load_reward(part, code_digests)
             parts.append((part.weight, self._custom(part.function, function)))
         return [function for _, function in parts], [weight for weight, _ in parts]
 

@@ -1,10 +1,12 @@
 """What is watched in every step: the grader, dev problems, and that vLLM samples from the weights being trained."""
 
+import statistics
 from typing import Any
 
+from evaluation.records import VERDICTS
 from stages.grpo.rewards import Rewards
 from stages.grpo.settings import GrpoSettings
-from stages.grpo.trl_internals import LOGPROB_DIFFERENCES
+from stages.grpo.trl_internals import LOGPROB_DIFFERENCES, ZERO_VARIANCE
 from stages.harness.context import Context, StageError
 from stages.training import distributed
 from stages.training.loop import StageCallback
@@ -49,6 +51,8 @@ class GrpoCallback(StageCallback):
         super().on_log(args, state, control, logs, **kwargs)
         if self.ctx.settings.rollout != "transformers" and "reward" in logs:  # a step that sampled
             self._check_sampler(state.global_step, logs)
+        if len(rollouts_of(state)) >= self.ctx.settings.max_rollouts_without_signal:
+            check_signal(rollouts_of(state))
 
     def _check_sampler(self, step: int, logs: dict[str, float]) -> None:
         for (name, curve), bound in zip(LOGPROB_DIFFERENCES.items(), self.ctx.settings.logprob_bounds, strict=True):
@@ -61,6 +65,39 @@ class GrpoCallback(StageCallback):
                     f"Use the pinned versions. Raise grpo.{name}_logprob_difference only where 16-bit arithmetic "
                     "explains it.",
                 )
+
+
+def rollouts_of(state: Any) -> list[dict[str, float]]:
+    """The logged curves of each rollout so far; a step on completions sampled before has none of its own."""
+    return [entry for entry in state.log_history if "reward" in entry]
+
+
+def check_signal(rollouts: list[dict[str, float]]) -> None:
+    """Raise StageError where no group of any rollout had rewards that differ: nothing was or could be learnt."""
+    if any(entry[ZERO_VARIANCE] < 1 for entry in rollouts):
+        return
+    verdicts = {verdict: round(sum(entry[f"verdicts/{verdict}"] for entry in rollouts)) for verdict in VERDICTS}
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items() if count)
+    cut = statistics.fmean(entry["completions/clipped_ratio"] for entry in rollouts)
+    problem = (
+        f"in all {len(rollouts)} rollouts so far, the completions of each prompt had the same reward ({ZERO_VARIANCE} "
+        f"1.0), so that none had an advantage and the gradient was 0. Verdicts: {counted}; {cut:.0%} of the "
+        "completions were cut at max_completion_length"
+    )
+    if verdicts["correct"] == 0:
+        fix = (
+            "Look at the gold answers (the columns of `data.rl`), at the reward (`vcore doctor --rewards CONFIG`), and "
+            "at how many prompts the checkpoint solves in several samples (`difficulty:` with min_solved, docs/rl.md). "
+            "Easier prompts, longer SFT or a larger max_completion_length make a first success likely"
+        )
+    elif verdicts["correct"] == sum(verdicts.values()):
+        fix = "The checkpoint solves these prompts already: take harder ones (`difficulty:` with below, docs/rl.md)"
+    else:
+        fix = "Keep prompts that are solved in some samples (`difficulty:`, docs/rl.md), or raise grpo.num_generations"
+    raise StageError(
+        problem,
+        f"A higher learning rate cannot help. {fix}; grpo.max_rollouts_without_signal lets a run try for longer.",
+    )
 
 
 def chosen_checkpoint(state: Any, expected: int) -> dict[str, Any]:

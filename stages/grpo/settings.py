@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 from stages.training.settings import LoraSettings, OptimizerSettings
 
 CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
@@ -88,10 +88,12 @@ class GrpoSettings(OptimizerSettings):
     """Use the same as `generate.system_prompt`, or the evaluation sees prompts that training never had."""
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
+    template_date: TemplateDate = identity(None)
+    """Filled from the pipeline's top-level `template_date`; write it there."""
 
     loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = identity("dapo")
-    """How token losses are averaged and clipped: over all tokens of the step (dapo), per completion (grpo), and so on
-    (TRL's names). GSPO is loss_type grpo with importance_sampling_level sequence."""
+    """How token losses are averaged and clipped: over all tokens of the rollout (dapo) or of the optimizer step (bnpo),
+    per completion (grpo), and so on (TRL's names). GSPO is loss_type grpo with importance_sampling_level sequence."""
     beta: float = identity(0.0, ge=0)
     """Weight of the divergence from the starting model (the low-variance estimate); 0 keeps no reference model."""
     use_bias_correction_kl: bool = identity(True)
@@ -158,6 +160,10 @@ class GrpoSettings(OptimizerSettings):
     max_grader_error_share: float = execution(0.01, ge=0, le=1)
     """Stop when the grader itself fails on more of a step's completions, of all processes and rounds, or of a look at
     data.dev."""
+
+    max_rollouts_without_signal: int = execution(10, gt=0)
+    """Stop when none of this many first rollouts has a group whose rewards differ: there is no gradient then, and more
+    rollouts of the same weights would hardly differ."""
 
     gpu_memory_utilization: float = execution(0.3, gt=0, le=1)
     """Share of the GPU's memory that vLLM takes beside the trainer (cuda)."""

@@ -17,7 +17,7 @@ from typing import Any, cast
 import transformers
 from datasets import Dataset
 
-from evaluation.engines.chat import messages_of
+from evaluation.chat import messages_of
 from evaluation.records import VERDICTS, Problem
 from stages.grpo import checks, config, rollout
 from stages.grpo.resampling import FIRST_REWARD, ResamplingTrainer
@@ -92,6 +92,7 @@ def _finish(
 ) -> Result:
     """Save the checkpoint, check it, and sum up the run."""
     settings, state, folder = ctx.settings, trainer.state, ctx.output / "model"
+    rollout.check_signal(rollout.rollouts_of(state))
     extra: dict[str, Any] = {}
     if settings.lora:
         _, token_ids = start.render(start.problems[0])
@@ -104,12 +105,14 @@ def _finish(
     saved = checkpoint.load_model_and_tokenizer(folder, settings.dtype)
     contract.check_same(start.contract, contract.check_contract(folder, *saved))
     extra["contract"] = start.contract
+    if start.left_out:
+        extra["generation_config_left_out"] = start.left_out
     if settings.dev_every is not None:
         extra |= rollout.chosen_checkpoint(state, settings.steps // settings.dev_every)
     history = [entry for entry in state.log_history if "loss" in entry]
     if settings.rollout != "transformers":
         extra |= rollout.check_recorded(settings, history)
-    sampled = [entry for entry in history if "reward" in entry]
+    sampled = rollout.rollouts_of(state)
     if not all(math.isfinite(entry["reward"]) for entry in sampled):
         raise StageError("a reward is not finite", "See the curve in record/metrics.jsonl.")
     seconds = {part: round(statistics.fmean(entry[f"time/{part}"] for entry in history), 4) for part in PARTS}

@@ -90,7 +90,92 @@ class Sampled(NamedTuple):
     tool_images: Any
 
 
-class StageTrainer(GRPOTrainer):  # type: ignore[misc]
+class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
+    """A GRPOTrainer whose optimizer step is the same however its completions are cut into micro-batches.
+
+    TRL takes three means over the micro-batch of one process; here they are over all tokens of the optimizer step: the
+    loss `bnpo`, the quantile of entropy above which tokens are trained on, and the entropy bonus. The load-balancing
+    loss of a mixture of experts stays TRL's, since a forward pass defines it.
+    """
+
+    loss_type: str
+    _buffered_inputs: list[dict[str, Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.loss_type == "bnpo":  # the sum over tokens is dapo's, and so is what divides it, which each step sets
+            self.loss_type = "dapo"
+        self._masks: list[torch.Tensor] = []
+        """Of each micro-batch of the step: the tokens that the entropy bonus acts on, [completions, positions]."""
+        self._chosen = False
+        """Whether `_masks` were chosen by entropy over the whole step."""
+        self._tokens = self._bonus_tokens = torch.tensor(0.0)
+        """Over all micro-batches and processes: the step's tokens, and those of the entropy bonus."""
+        self._entropies: torch.Tensor | None = None
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        if not self.model.training:
+            return inputs
+        parts, rollout = self.current_gradient_accumulation_steps, self.args.steps_per_generation
+        if self._step % parts == 0:
+            first = self._step % rollout
+            self._measure_step(self._buffered_inputs[first : first + parts])
+        if self.args.loss_type == "bnpo":  # TRL divides by `parts` of `rollout` shares of it
+            inputs = {**inputs, "num_items_in_batch": self._tokens * rollout / parts}
+        return inputs
+
+    def _measure_step(self, batches: list[dict[str, Any]]) -> None:
+        """Count the tokens of an optimizer step, and choose those of high entropy where a part of it could not."""
+        masks = [batch["completion_mask"] for batch in batches]
+        several = distributed.world_size() > 1 and self._entropy_bonus_enabled
+        self._chosen = self.top_entropy_quantile < 1 and (len(batches) > 1 or several)
+        self._masks = masks
+        if self._chosen:
+            with torch.no_grad():
+                entropies = torch.cat([self._entropies_of(batch) for batch in batches])
+            chosen = super().get_high_entropy_mask(entropies, torch.cat(masks), 1 - self.top_entropy_quantile)
+            self._masks = list(chosen.split([len(mask) for mask in masks]))
+        self._tokens, self._bonus_tokens = (
+            torch.stack([mask.sum() for mask in counted]).sum().float() for counted in (masks, self._masks)
+        )
+        distributed.sum_tensors([self._tokens, self._bonus_tokens])
+
+    def _entropies_of(self, batch: dict[str, Any]) -> torch.Tensor:
+        ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+        length = batch["completion_ids"].size(1)
+        scored = super()._get_per_token_logps_and_entropies(self.model, ids, mask, length, compute_entropy=True)
+        entropies: torch.Tensor = scored[1]
+        return entropies
+
+    def get_high_entropy_mask(self, entropies: torch.Tensor, mask: torch.Tensor, threshold: float) -> torch.Tensor:
+        """The tokens of one micro-batch that are trained on, [completions, positions], chosen over the whole step."""
+        if self._chosen:
+            return self._masks[self._step % self.current_gradient_accumulation_steps]
+        here: torch.Tensor = super().get_high_entropy_mask(entropies, mask, threshold)
+        return here
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._entropies = result[1]
+        return result
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        coefficient = self.entropy_coef if self._entropy_bonus_enabled else 0.0
+        if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
+            coefficient = 0.0
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        entropies, self._entropies = self._entropies, None
+        parts, processes = self.current_gradient_accumulation_steps, distributed.world_size()
+        if coefficient and parts * processes > 1 and entropies is not None:
+            mask = self._masks[self._step % parts]
+            total = (entropies * mask).sum()
+            of_micro_batch = total / mask.sum().clamp(min=1) / parts
+            loss = loss + coefficient * (of_micro_batch - total * processes / self._bonus_tokens.clamp(min=1))
+        return loss
+
+
+class StageTrainer(WholeStepTrainer):
     """A GRPOTrainer with the parts of a step as public methods, whose seconds it logs as `time/PART` for each step."""
 
     control: Any

@@ -70,7 +70,7 @@ class Context(Generic[S]):
 
     @property
     def code_digests(self) -> dict[str, str]:
-        """Custom file, as the settings name it -> the sha256 that the stage's key stands for."""
+        """File of the user's own that the stage runs or reads -> the sha256 that its key stands for."""
         return dict(self.details.get("code_digests", {}))
 
     @property

@@ -6,6 +6,7 @@ a result (libraries, sources, outside inputs) enters the key by its value.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -177,7 +178,24 @@ class StageDeclaration(Generic[S]):
         return self.package or f"stages.{self.name}"
 
 
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+"""What /proc/cpuinfo says of a CPU that multiplies in bfloat16; without, it is emulated and slower than float32."""
+
+
 def wrong_precision(stage: str, dtype: str) -> Iterable[NeedsGpu]:
-    """The complaint about a 16-bit type on a CPU; none about float32."""
+    """The complaint about a 16-bit type on a CPU; none about float32, or bfloat16 on a CPU that computes in it."""
+    if dtype == "bfloat16" and BFLOAT16_FLAGS & cpu_flags():
+        return
     if dtype != "float32":
-        yield NeedsGpu(f"{stage}.dtype", f"{dtype} is for GPUs", f"Use `--set {stage}.dtype=float32`.")
+        which = f"{dtype} is for GPUs"
+        if dtype == "bfloat16":
+            which += f", and CPUs that compute in it ({' or '.join(sorted(BFLOAT16_FLAGS))}), which this one does not"
+        yield NeedsGpu(f"{stage}.dtype", which, f"Use `--set {stage}.dtype=float32`.")
+
+
+@functools.cache
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What this machine's CPU can do, in the kernel's words; nothing where the kernel does not say."""
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    lines = (line.partition(":")[2] for line in text.splitlines() if line.startswith(("flags", "Features")))
+    return frozenset(next(lines, "").split())

@@ -5,9 +5,10 @@
 defined, so nobody can add a setting without deciding which it is.
 """
 
-from typing import Any
+import datetime
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticUndefined
 
 
@@ -19,6 +20,18 @@ def identity(default: Any = PydanticUndefined, **options: Any) -> Any:
 def execution(default: Any = PydanticUndefined, **options: Any) -> Any:
     """A setting that only changes how the result is computed; it never enters a key."""
     return Field(default, json_schema_extra={"role": "execution"}, **options)
+
+
+def _iso_date(value: Any) -> Any:
+    """As text, where YAML has read a date, and checked."""
+    text = value.isoformat() if isinstance(value, datetime.date) else value
+    if isinstance(text, str):
+        datetime.datetime.fromisoformat(text)
+    return text
+
+
+TemplateDate = Annotated[str | None, BeforeValidator(_iso_date)]
+"""A date, or date and time, in ISO 8601: `2025-01-31`, `2025-01-31T12:00:00`."""
 
 
 class StageSettings(BaseModel):

@@ -8,6 +8,7 @@ from evaluation.benchmarks import get
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load, read_file
 from evaluation.records import Kind, Problem, RecordError, Score
+from evaluation.second_opinion import second_opinion
 from stages.grading.grade import check_grader_errors, check_isolation, check_samples, grade, make_scores
 from stages.score.metrics import benchmark_metrics
 from stages.score.rows import OWN_GOLDS, read_any, read_own_golds
@@ -22,6 +23,7 @@ def score_file(
     data: str | Path | None = None,
     partial: bool = False,
     settings: ScoreSettings | None = None,
+    second: bool = False,
 ) -> Scored:
     """Score a file of generations from anywhere against a benchmark's test split.
 
@@ -30,16 +32,19 @@ def score_file(
         path: one JSON object a line; `stages.score.rows` says in which forms.
         data: folder with local copies of the benchmarks, or this benchmark's own file; None asks the hub.
         partial: whether the file may leave problems out.
+        second: whether to ask for a second opinion, for maths only.
 
     Returns:
         The benchmark's metrics, as in `metrics.json`, and the scores in the order of the file. The metrics have
         besides: `missing`, the number of the test split's problems that the file does not answer (the numbers are over
         the others); `problems_digest` and `pinned_digest` (None where none is known); `ignored_fields`;
         `finish_unknown`, the samples of which nobody said whether they were cut; `sandbox_level` and
-        `sandbox_unprotected` (None and empty where no program ran).
+        `sandbox_unprotected` (None and empty where no program ran); and with `second`, `second_opinion`, as
+        `evaluation.second_opinion` returns it.
 
     Raises:
-        ValueError: unknown benchmark, or one that is generated and so has no fixed test split.
+        ValueError: unknown benchmark, one that is generated and so has no fixed test split, or `second` for another
+            kind than maths.
         evaluation.loading.LoadError: the benchmark's problems cannot be loaded.
         RecordError: a line is no record, repeats a sample or names an unknown problem; problems are missing, or have
             different numbers of samples.
@@ -51,6 +56,8 @@ def score_file(
         kind: Kind = "maths"
     else:
         kind = get(benchmark).kind
+        if second and kind != "maths":
+            raise ValueError(f"{benchmark}: there is a second opinion on maths only; leave --second-opinion out")
         problems = {problem.id: problem for problem in _load(benchmark, data)}
         read = read_any(benchmark, Path(path), problems)
     generations, known = list(read.generations.values()), {benchmark: problems}
@@ -69,6 +76,8 @@ def score_file(
         check_grader_errors(scores, settings)
         metrics = benchmark_metrics(generations, scores, kind, sampling, settings, grader)
         isolation = {"sandbox_level": grader.sandbox_level, "sandbox_unprotected": list(grader.sandbox_unprotected)}
+    if second:
+        metrics["second_opinion"] = second_opinion(generations, scores, workers, settings.maths_timeout_s)
     return metrics | isolation | {
         "missing": len(missing),
         "problems_digest": sampling["problems_digest"],

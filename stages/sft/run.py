@@ -14,7 +14,7 @@ from stages.harness.json_files import write_json
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
-from stages.training.checkpoint import load_model_and_tokenizer, save_checkpoint, whole_model
+from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint, whole_model
 from stages.training.loop import StageCallback, tensorboard, train
 from stages.training.lora import lora_config, merge_adapter
 from stages.training.options import check_options, shared_trainer_options
@@ -56,8 +56,20 @@ OWNED_OPTIONS = {name: owner for owner, names in OWNERS.items() for name in name
 
 
 def check_trainer_options(options: Mapping[str, Any]) -> None:
-    """Check `sft.trainer` against `trl.SFTConfig`; raises StageError for the first option that cannot be used."""
+    """Check `sft.trainer` against `trl.SFTConfig`, in a process that trains nothing: making one sets up devices.
+
+    Raises:
+        StageError: for the first option that cannot be used, or for what SFTConfig itself says of their values.
+    """
     check_options(options, SFTConfig, OWNED_OPTIONS)
+    _make_config({"output_dir": ".", "use_cpu": True, "bf16": False, "report_to": "none", **options})
+
+
+def _make_config(options: Mapping[str, Any]) -> SFTConfig:
+    try:
+        return SFTConfig(**options)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise StageError(f"TRL refuses these options: {error}", "Check `sft.trainer` and `sft.dtype`.") from error
 
 
 def run(ctx: Context[SftSettings]) -> Result:
@@ -68,7 +80,8 @@ def run(ctx: Context[SftSettings]) -> Result:
     rows = read_demonstrations(ctx.inputs["data"] / "sft.jsonl")
     base = ctx.inputs["model"] / "model"
     frozen_dtype = settings.dtype if settings.lora else "float32"  # what is trained stays float32
-    model, tokenizer = load_model_and_tokenizer(base, frozen_dtype)
+    model, tokenizer = load_model_and_tokenizer(base, frozen_dtype, settings.template_date)
+    left_out = make_saveable(ctx, model, tokenizer)
     _check_length(settings.max_length, model)
     callback = StageCallback(ctx, "sft", shown=("loss",))
     trainer = ReweightingTrainer(
@@ -102,7 +115,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         "tokens_per_second": round(callback.tokens_per_second, 1),
         "loss_last": proof["loss_last"],
     }
-    return Result({**proof, **merged}, metrics)
+    return Result({**proof, **merged, **({"generation_config_left_out": left_out} if left_out else {})}, metrics)
 
 
 def read_demonstrations(path: Path) -> list[dict[str, Any]]:
@@ -162,10 +175,7 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
         "shuffle_dataset": False,  # the sampler draws a fresh order each epoch
         **settings.trainer,
     }
-    try:
-        config = SFTConfig(**options)
-    except (ValueError, TypeError) as error:
-        raise StageError(f"TRL refuses these options: {error}", "Check `sft.trainer` and `sft.dtype`.") from error
+    config = _make_config(options)
     if config.n_gpu > 1:
         raise StageError(
             f"one process sees {config.n_gpu} GPUs: torch's DataParallel would split the batch behind the method's "

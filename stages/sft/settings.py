@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.harness.settings import execution, identity
+from stages.harness.settings import TemplateDate, execution, identity
 from stages.sft.method_settings import MethodSettings, VcoreSettings, instead, require_one, with_bfloat16_defaults
 from stages.training.settings import LoraSettings, OptimizerSettings
 
@@ -39,6 +39,8 @@ class SftSettings(OptimizerSettings):
     """Whether the prompt's tokens carry no loss."""
     packing: bool = identity(False)
     """One row per sequence; packing is refused, because a method's weights are a distribution over one trajectory."""
+    template_date: TemplateDate = identity(None)
+    """Filled from the pipeline's top-level `template_date`; write it there."""
     lora: LoraSettings | None = identity(None)
     gradient_checkpointing: bool = execution(False)
     """Recompute activations in the backward pass: less memory, more time."""

@@ -69,7 +69,8 @@ class ReweightingTrainer(TrainerWithOwnState):
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        rows = map(self._without_repeats, epoch_iterator)
+        batches, items = super().get_batch_samples(rows, num_batches, device)
         if batches:
             masks = [batch["labels"][:, 1:] != -100 for batch in batches]
             own = [float(sum(mask.sum() for mask in masks)), float(sum(mask.any(-1).sum() for mask in masks))]
@@ -81,6 +82,19 @@ class ReweightingTrainer(TrainerWithOwnState):
             if self.snapshots.due(window.step, self.state.max_steps):
                 self.snapshots.take(window.step, self.method, self.evaluator)
         return batches, items
+
+    def _without_repeats(self, batch: Batch) -> Batch:
+        """The batch without labels on the rows that fill up an epoch's last one.
+
+        Where the rows do not share out evenly, accelerate has every process take as many, and repeats the epoch's
+        first rows after the last ones. Unlabelled, they carry no loss, and the step is that of a single process.
+        """
+        size, processes = len(batch["labels"]), distributed.world_size()
+        rest = len(self.train_dataset) % (size * processes)
+        last = self.accelerator.gradient_state.end_of_dataloader and not self.args.dataloader_drop_last
+        if processes > 1 and rest and last:
+            batch["labels"][max(0, rest - size * distributed.rank()) :] = -100
+        return batch
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, GenerationConfig, StoppingCriteriaList
 
+from evaluation.chat import chat_template
 from evaluation.engines.base import end_token_ids
 from stages.harness.context import StageError
 
@@ -81,10 +82,10 @@ def _contract(
     if contradictions or wrong:
         problem = f"{folder}: not a checkpoint to go on from: {'; '.join(contradictions + wrong)}"
         raise StageError(problem, "Correct its files, or train it again.")
-    template = tokenizer.chat_template  # a base model may have none, and is sampled without
+    template = chat_template(tokenizer)  # a base model may have none, and is sampled without
     return {
         "tokenizer_sha256": tokenizer_digest(tokenizer),
-        "chat_template_sha256": sha256(template.encode()).hexdigest() if isinstance(template, str) else None,
+        "chat_template_sha256": sha256(template.encode()).hexdigest() if template else None,
         "special_tokens": {name: str(token) for name, token in sorted(tokenizer.special_tokens_map.items())},
         "end_token_ids": ends,
         "pad_token_id": padding,

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
+from stages.harness.context import StageError
+
 
 @functools.cache  # torch sorts what is registered, and cannot sort the same twice
 def load_onto_numbered_cpus() -> None:
@@ -37,15 +39,28 @@ def merged_parameters(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
     peft merges in place and subtracts again, and what is left differs by rounding: the weights below the adapter would
     move with every step, in bfloat16 by much, and a resumed run would go on from others. Relies on peft's names of
-    parameters: `model.prefix` marks the adapter's own, `.base_layer.` the layers that it wraps.
+    parameters (`model.prefix` marks the adapter's own, `.base_layer` the layers that it wraps, `modules_to_save` and
+    `original_module` what is trained whole), and on `parameter_name` for an adapter of a parameter, such as all experts
+    of a layer, of which several may be wrapped around one module.
+
+    Raises:
+        StageError: an adapter that these parameters would leave out, before the first of them.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
-    for name, parameter in model.named_parameters():
-        if model.prefix in name:
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
+    parameters = dict(model.named_parameters())
+    adapted: dict[int, list[LoraLayer]] = {id(parameter): [] for parameter in parameters.values()}
+    for name, layer in layers:
+        parameter = getattr(layer.get_base_layer(), getattr(layer, "parameter_name", "weight"), None)
+        if id(parameter) not in adapted or "default" in layer.lora_variant or not hasattr(layer, "get_delta_weight"):
+            problem = f"the adapter of {name} ({type(layer).__name__}) cannot be added to its weights for the sampler"
+            raise StageError(problem, "Leave it out of lora.targets, or set grpo.rollout: transformers.")
+        adapted[id(parameter)].append(layer)
+    for name, parameter in parameters.items():
+        if model.prefix in name or ".original_module." in name:
             continue
-        layer, _, part = name.partition(".base_layer.")
         data = parameter.data
-        if part == "weight":
-            with torch.no_grad():
-                data = (data + layers[layer].get_delta_weight("default")).to(data.dtype)
-        yield name.removeprefix("base_model.model.").replace(".base_layer", ""), data
+        with torch.no_grad():
+            for layer in adapted[id(parameter)]:
+                data = (data + layer.get_delta_weight("default")).to(data.dtype)
+        plain = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        yield plain.replace(".modules_to_save.default", ""), data

@@ -1,11 +1,15 @@
 """The training loop of a stage: to the last step, with progress, the training curve, stop and resume."""
 
+import json
 import math
 import shutil
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from tensorboardX import SummaryWriter
 from transformers import TrainerCallback, TrainerState
 from transformers.integrations import TensorBoardCallback
@@ -19,15 +23,69 @@ TRAINER_STATE = "trainer_state.json"
 """The file that `transformers.Trainer` writes last into a checkpoint: a checkpoint without it is incomplete."""
 
 
-def find_resumable_checkpoint(folder: Path) -> Path | None:
-    """The latest complete checkpoint in `folder`, or None. Incomplete ones are removed."""
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / TRAINER_STATE).is_file():
-            complete.append(checkpoint)
+SHARDED = ("global_step*", "pytorch_model_fsdp*")
+"""Folders of a checkpoint that DeepSpeed or FSDP wrote; weights and optimizer are in them, in formats of their own."""
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, SafetensorError)
+"""What reading a damaged file of a checkpoint raises."""
+
+
+def find_resumable_checkpoint(folder: Path, note: Callable[[str], None]) -> Path | None:
+    """The latest checkpoint in `folder` whose files are whole, or None. Others are removed: without a word where a kill
+    left them incomplete, with a note where they are damaged."""
+    sound: list[Path] = []
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step_of):
+        damage = _damage(checkpoint, sound)
+        if damage is None:
+            sound.append(checkpoint)
         else:
+            if damage:
+                note(f"{checkpoint.name} is damaged and left out: {damage}")
             shutil.rmtree(checkpoint)
-    return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    return sound[-1] if sound else None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def _damage(checkpoint: Path, sound: list[Path]) -> str | None:
+    """What keeps a run from going on from this checkpoint; None where nothing does, empty where it was never complete.
+
+    Args:
+        sound: the checkpoints before it that are whole. What the Trainer chose as the best so far has to be among them,
+            or it would end with other weights without a word.
+    """
+    if not (checkpoint / TRAINER_STATE).is_file():
+        return ""
+    sharded = any(any(checkpoint.glob(pattern)) for pattern in SHARDED)
+    for pattern in ("rng_state*.pth", *(() if sharded else ("*model*.safetensors", "optimizer.pt", "scheduler.pt"))):
+        if not any(checkpoint.glob(pattern)):
+            return f"{pattern} is missing"
+    for path in sorted(checkpoint.rglob("*")):
+        try:
+            _read_through(path)
+        except UNREADABLE as error:
+            return f"{path.relative_to(checkpoint)}: {error}"
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE))
+    if state.global_step != _step_of(checkpoint):
+        return f"{TRAINER_STATE}: of step {state.global_step}"
+    best = state.best_model_checkpoint
+    return None if best is None or Path(best) in (*sound, checkpoint) else f"{best}, the best so far, is gone"
+
+
+def _read_through(path: Path) -> None:
+    """Raise one of UNREADABLE where a file of a checkpoint is cut, empty or not of its kind."""
+    if path.name == TRAINER_STATE:
+        TrainerState.load_from_json(str(path))
+    elif path.suffix == ".json":
+        json.loads(path.read_bytes())
+    elif path.suffix == ".safetensors":
+        with safe_open(path, framework="pt"):
+            pass
+    elif path.suffix in (".pt", ".pth"):  # torch writes archives with a checksum for each part
+        with zipfile.ZipFile(path) as archive:
+            if part := archive.testzip():
+                raise ValueError(f"{part} is not what was written")
 
 
 def train(ctx: Context[Any], trainer: Any) -> None:
@@ -42,7 +100,14 @@ def train(ctx: Context[Any], trainer: Any) -> None:
     """
     if ctx.main:
         record_config(ctx, trainer.args)
-    checkpoint = find_resumable_checkpoint(Path(trainer.args.output_dir))
+    if trainer.aux_loss_enabled and trainer.args.gradient_accumulation_steps * distributed.world_size() > 1:
+        ctx.note(
+            "the experts' load-balancing loss is of each micro-batch: unlike all else it changes with micro_batch_size "
+            "and the number of processes; `trainer: {router_aux_loss_coef: 0.0}` leaves it out"
+        )
+    # One process looks, and removes what is damaged; all go on from what it found.
+    found = find_resumable_checkpoint(Path(trainer.args.output_dir), ctx.note) if ctx.main else None
+    checkpoint = distributed.gather(found)[0]
     ctx.stops_gracefully = True
     if checkpoint is None:
         trainer.train()

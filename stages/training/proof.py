@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import TrainerState
 
+from evaluation.chat import chat_template
 from stages.harness.context import StageError
 from stages.training.checkpoint import eos_token_ids, load_model_and_tokenizer
 
@@ -49,7 +50,7 @@ def training_proof(
         raise StageError(f"{after}: the saved checkpoint differs from the trained model ({differ[:3]})", fix)
     end, padding = saved_tokenizer.eos_token_id, saved_tokenizer.pad_token_id
     disagreements = {
-        "chat template": saved_tokenizer.chat_template != tokenizer.chat_template,
+        "chat template": chat_template(saved_tokenizer) != chat_template(tokenizer),
         "vocabulary": saved_tokenizer.get_vocab() != tokenizer.get_vocab(),
         "end of sequence": end != saved.config.eos_token_id or end not in eos_token_ids(saved.generation_config),
         "padding": not padding == saved.config.pad_token_id == saved.generation_config.pad_token_id,

@@ -25,7 +25,20 @@ SAME_SET = {
 }  # fmt: skip
 """Functions whose results EvalPlus compares as sets: the tasks ask for elements, not for their order."""
 NOT_NONE = {"check_str", "text_match_three", "text_starta_endb"}
-"""Functions that may return a match object: what counts is whether there is one."""
+"""Functions that may return a match object: what counts is whether there is one, or True or False."""
+ALSO_RIGHT = {
+    "digit_distance_nums": """
+def digit_distance_nums(n1, n2):
+    width = max(len(str(n1)), len(str(n2)))
+    return sum(abs(int(one) - int(other)) for one, other in zip(str(n1).zfill(width), str(n2).zfill(width)))
+""",
+    "surface_Area": """
+def surface_Area(b, h):
+    return round(b**2 + 2 * b * ((b / 2) ** 2 + h**2) ** 0.5)
+""",
+}
+"""Second readings that EvalPlus accepts: the shorter number filled up with zeros; the pyramid's own height, where the
+reference takes that of its sides, rounded."""
 
 
 def _tuple(value: Any) -> Any:
@@ -107,6 +120,8 @@ def _problem(number: int, row: Mapping[str, Any]) -> Problem:
         tests["check"] = "same_set"
     elif entry_point in NOT_NONE:
         tests["check"] = "not_none"
+    elif entry_point in ALSO_RIGHT:
+        tests["also_right"] = ALSO_RIGHT[entry_point]
     return Problem(
         id=f"Mbpp/{task_id}",
         benchmark=NAME,
@@ -122,7 +137,7 @@ BENCHMARK = Benchmark(
     name=NAME,
     kind="code",
     size=SIZE,
-    digest="3700b8212f82",
+    digest="759a485a98f6",
     sources={"test": Source(local="mbppplus/MbppPlus.jsonl.gz", hub="evalplus/mbppplus", hub_split="test")},
     parse=parse,
 )

@@ -1,7 +1,7 @@
 """SVAMP (Patel et al., 2021, arXiv:2103.07191): one-step word problems, varied so that key words alone mislead.
 
-The set is published as one of 1,000, `chal-1` to `chal-1000`. The split is this project's: the first 700 to train on,
-the last 300 to test.
+The set is published as one of 1,000, `chal-1` to `chal-1000`. The split is this project's: 500 to train on, 200
+to choose settings on, and the last 300 to test.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from evaluation.benchmarks.rows import check_set, integer, text
 from evaluation.records import Problem, RecordError
 
 NAME = "svamp"
-SPLITS = {"train": range(1, 701), "test": range(701, 1001)}
+SPLITS = {"train": range(1, 501), "dev": range(501, 701), "test": range(701, 1001)}
 
 
 def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import sys
+from itertools import chain, islice
 
 from evaluation.sandbox.child.cpython_internals import blake2b, encode_basestring_ascii
 
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 OTHER = '["?"]'  # the text of a value of another type
-LONG_TEXT = 2**18  # characters
-EXACT = 2**53  # below it, every whole float is one integer and every integer one float
+LONG, CHARACTERS = 2**14, 16  # parts of a value that is still sent as text; characters of a string that count as a part
+PIECE = 2**12  # parts of a sequence
+EXACT, FLOAT_BITS = 2**53, 1024  # below EXACT, every whole float is one integer and every integer one float
+NAN = float("nan")
+SIZED: tuple[Any, ...] = (str, bytes, int, list, tuple, set, frozenset, dict)
 
 
 def run_program(order: dict[str, Any]) -> str:
@@ -22,7 +26,9 @@ def run_program(order: dict[str, Any]) -> str:
     values, status, detail = [], "done", ""
     try:
         for number, source in enumerate(order["sections"]):
-            exec(compile(source, f"<section {number}>", "exec", dont_inherit=True), module.__dict__)
+            if isinstance(source, str):
+                source = compile(source, f"<section {number}>", "exec", dont_inherit=True)
+            exec(source, module.__dict__)
         for source in order["expressions"]:
             values.append(pack(eval(compile(source, "<test>", "eval", dont_inherit=True), module.__dict__)))
         for arguments in marshal.loads(order["inputs"]):
@@ -42,61 +48,119 @@ def describe(error: BaseException) -> str:
 
 
 def pack(value: Any) -> str:
-    """The text of one value, or a digest where the text is long: HumanEval+ has results of hundreds of megabytes."""
-    text = text_of(value)
-    if len(text) <= LONG_TEXT:
-        return text
-    # What decides is the length of the canonical text, so that of two equal values either both are digests or none.
-    same_for_equals = text_of(value, canonical=True)
-    if len(same_for_equals) <= LONG_TEXT:
-        return text
-    if OTHER in same_for_equals:  # a digest must not make two values equal that are equal to nothing
+    """The text of one value, or a digest of one that is long: MBPP+ has a result of 128 million strings."""
+    if not is_long(value):
+        return text_of(value)
+    try:
+        return f'["h", "{digest(value)}"]'
+    except TypeError:  # a digest must not make two values equal that are equal to nothing
         return OTHER
-    return f'["h", "{blake2b(same_for_equals.encode()).hexdigest()}"]'
 
 
-def text_of(value: Any, canonical: bool = False) -> str:
-    """The text of one value. No method of the value's own class is called, only those of its base.
+def is_long(value: Any) -> bool:
+    """Whether a value has more than LONG parts. Equal values are alike in this; no more than LONG parts are looked
+    at."""
+    parts, number = [value], 0
+    while parts and number <= LONG:
+        part = parts.pop()
+        kind, number = type(part), number + 1
+        base = next((base for base in SIZED if issubclass(kind, base)), None)
+        if base is int:
+            number += max(0, int.bit_length(part) - FLOAT_BITS) // (4 * CHARACTERS)
+        elif base in (str, bytes):
+            number += base.__len__(part) // CHARACTERS
+        elif base is not None:
+            number += base.__len__(part)
+            if number <= LONG:
+                parts += base.__iter__(part)
+                parts += dict.values(part) if base is dict else ()
+    return number > LONG
 
-    `canonical`: one text for equal values, for digests. Numbers as integers where they are whole and small, as floats
-    where they are large and a float is equal; sets and dicts in the order of their items' texts.
-    """
+
+def digest(value: Any) -> str:
+    """A hash that equal values have in common. Long sequences are read piece by piece, and what needs no change is
+    written as it is: both keep time and memory near what making the value took. Raises `TypeError` where a part is of
+    another type."""
+    state = blake2b()
+    base = next((base for base in (list, tuple) if issubclass(type(value), base)), None)
+    parts = iter([value]) if base is None else base.__iter__(value)
+    state.update(str(base).encode())
+    while piece := list(islice(parts, PIECE)):
+        state.update(marshal.dumps(piece if is_plain(piece) else [plain(part) for part in piece], 2))
+    return str(state.hexdigest())
+
+
+def is_plain(values: list[Any]) -> bool:
+    """Whether `plain` would change none of the values; False also where that would take long to say."""
+    kinds = set(map(type, values))
+    if kinds in ({list}, {tuple}):
+        return is_plain(list(chain.from_iterable(values)))
+    if kinds == {int}:
+        return bool(min(values) > -EXACT and max(values) < EXACT)
+    return kinds <= {str, bytes, type(None)}
+
+
+def plain(value: Any) -> Any:
+    """A value that `marshal` writes in one way for all that are equal. Numbers are integers where they are whole and
+    small, floats where they are large and a float is equal; sets and dicts are sorted by what is written. No method of
+    the value's own class is called, only those of its base. Raises `TypeError` for a value of another type."""
+    kind = type(value)
+    if value is None or kind is str:
+        return value
+    if issubclass(kind, int):
+        value = int.__index__(value)
+        return value if -EXACT < value < EXACT or not is_float(value) else float(value)
+    if issubclass(kind, float):
+        value = float.__pos__(value)
+        if value != value:
+            return NAN
+        return int(value) if -EXACT < value < EXACT and value.is_integer() else value
+    if issubclass(kind, complex):
+        value = complex.__pos__(value)
+        return (..., "c", plain(value.real), plain(value.imag)) if value.imag else plain(value.real)
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, bytes):
+        return bytes.__getitem__(value, slice(None))
+    if issubclass(kind, list):
+        return [plain(part) for part in list.__iter__(value)]
+    if issubclass(kind, tuple):
+        return tuple([plain(part) for part in tuple.__iter__(value)])
+    for base in (set, frozenset):
+        if issubclass(kind, base):
+            return (..., "S", *sorted([marshal.dumps(plain(part), 2) for part in base.__iter__(value)]))
+    if issubclass(kind, dict):
+        pairs = [marshal.dumps((plain(key), plain(part)), 2) for key, part in dict.items(value)]
+        return (..., "d", *sorted(pairs))
+    raise TypeError("a value of another type")
+
+
+def text_of(value: Any) -> str:
+    """The text of one value. No method of the value's own class is called, only those of its base."""
     kind = type(value)
     if value is None:
         return "null"
-    if kind is bool and not canonical:
+    if kind is bool:
         return "true" if value else "false"
     if issubclass(kind, int):
-        value = int.__index__(value)
-        if canonical and not -EXACT < value < EXACT and is_float(value):
-            return f'"f{float(value).hex()}"'
-        return f'"i{value:x}"'
+        return f'"i{int.__index__(value):x}"'
     if issubclass(kind, float):
-        if canonical and -EXACT < value < EXACT and float.is_integer(value):
-            return f'"i{float.__int__(value):x}"'
         return f'"f{float.hex(value)}"'
     if issubclass(kind, complex):
         value = complex.__pos__(value)
-        if canonical and not value.imag:
-            return text_of(value.real, True)
         return f'["c", "{value.real.hex()}", "{value.imag.hex()}"]'
     if issubclass(kind, str):
         return str(encode_basestring_ascii("s" + str.__str__(value)))
     for mark, base in (("l", list), ("t", tuple), ("S", set), ("F", frozenset)):
         if issubclass(kind, base):
-            items = [text_of(item, canonical) for item in base.__iter__(value)]
-            if canonical and mark in "SF":
-                mark = "S"
-                items.sort()
-            return f'["{mark}"' + "".join([", " + item for item in items]) + "]"
+            return f'["{mark}"' + "".join([f", {text_of(item)}" for item in base.__iter__(value)]) + "]"
     if issubclass(kind, dict):
-        pairs = [f", {text_of(key, canonical)}, {text_of(item, canonical)}" for key, item in dict.items(value)]
-        return '["d"' + "".join(sorted(pairs) if canonical else pairs) + "]"
+        return '["d"' + "".join([f", {text_of(key)}, {text_of(item)}" for key, item in dict.items(value)]) + "]"
     if issubclass(kind, bytes):
         return f'["b", "{bytes.hex(value)}"]'
     return OTHER
 
 
 def is_float(value: int) -> bool:
-    """Whether there is an equal float: it has 1024 bits, and all ones within 53 of them."""
-    return value.bit_length() <= 1024 and value.bit_length() - (value & -value).bit_length() < 53
+    """Whether there is an equal float: it has FLOAT_BITS at most, and all ones within 53 of them."""
+    return value.bit_length() <= FLOAT_BITS and value.bit_length() - (value & -value).bit_length() < 53

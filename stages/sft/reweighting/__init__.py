@@ -17,7 +17,7 @@ def make_method(
     """The method that the settings describe, in its initial state.
 
     Args:
-        code_digests: custom file -> the sha256 that it has to have.
+        code_digests: file -> the sha256 that it has to have; see `load_custom`.
     """
     match settings:
         case method_settings.UniformSettings():
@@ -33,4 +33,4 @@ def make_method(
         case method_settings.VcoreSettings():
             return Vcore(settings)
         case method_settings.CustomSettings():
-            return load_method(settings, code_digests.get(settings.file))
+            return load_method(settings, code_digests)

@@ -97,7 +97,7 @@ class Method:
 
         Args:
             losses: of each next token in the training forward, [rows, positions - 1], detached, 0 where unsupervised.
-            mask: the supervised ones, the same shape.
+            mask: the supervised ones, the same shape; none in a row that only fills up the last batch of an epoch.
             prepared: this micro-batch's entry from `prepare`.
 
         Returns:

@@ -38,8 +38,12 @@ class IwSft(Method):
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
         if not self.reference:
             self.reference = model.mean_losses_of_all_rows()
-        rows = ([self.reference[row] for row in row_digests(batch)] for batch in window.batches)
-        return [{"reference": torch.tensor(means)} for means in rows]
+        return [{"reference": torch.tensor(self._means(batch))} for batch in window.batches]
+
+    def _means(self, batch: Batch) -> list[float]:
+        """The reference of each row; 0 for one without supervised tokens, which only fills a batch and has none."""
+        rows = zip(row_digests(batch), supervised(batch).any(-1).tolist(), strict=True)
+        return [self.reference[digest] if labelled else 0.0 for digest, labelled in rows]
 
     def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         mean = losses.sum(-1) / mask.sum(-1).clamp(min=1)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +96,68 @@ def test_a_broken_row_is_named(hub: bool, change: dict[str, Any], message: str) 
         mbpp_plus.parse("test", rows(hub, **change))
 
 
+@pytest.fixture(scope="module")
+def grader() -> Iterator[code.CodeGrader]:
+    with Sandbox() as sandbox:
+        yield code.CodeGrader(sandbox, 4.0)
+
+
+DIGITS = "def digit_distance_nums(a, b): return "
+MATCH, NO_MATCH = "return re.match('a', 'a')", "return re.match('a', 'b')"
+
+
 @pytest.mark.parametrize(
     ("check", "gold", "candidate", "verdict"),
     [
         ("same_set", "return [1, 2]", "return (2, 1, 1)", "correct"),
+        ("same_set", "return [1, 2]", "return {1.0, 2}", "correct"),
+        ("same_set", "return [1, 2]", "return filter(None, [0, 2, 1])", "correct"),
+        ("same_set", "return [1, 2]", "return {2: 'a', 1: 'b'}.keys()", "correct"),
         ("same_set", "return [1, 2]", "return [1]", "wrong"),
-        ("same_set", "return [[1]]", "return [[1]]", "correct"),
-        ("not_none", "import re; return re.match('a', 'a')", "return 'found'", "correct"),
-        ("not_none", "import re; return re.match('a', 'a')", "return None", "wrong"),
-        ("not_none", "import re; return re.match('a', 'b')", "return None", "correct"),
+        ("same_set", "return [1, 2]", "return [1, [2]]", "wrong"),
+        ("same_set", "return [1, 2]", "return None", "wrong"),
+        ("same_set", "return [1, 2]", "class A(list): __eq__ = lambda s, o: True; return A()", "wrong"),
+        *(("not_none", MATCH, answer, "correct") for answer in ("True", "'found'", "1", "0", "[]", "re.match('', '')")),
+        *(("not_none", MATCH, answer, "wrong") for answer in ("False", "None", "1 / 0")),
+        *(("not_none", NO_MATCH, answer, "correct") for answer in ("None", "False", "1 == 2", "bool([])")),
+        *(("not_none", NO_MATCH, answer, "wrong") for answer in ("True", "0", "''", "'Not matched!'", "[]")),
     ],
 )
-def test_results_are_compared_as_the_task_asks(check: str, gold: str, candidate: str, verdict: str) -> None:
+def test_results_are_compared_as_the_task_asks(
+    grader: code.CodeGrader, check: str, gold: str, candidate: str, verdict: str
+) -> None:
     tests = {"entry_point": "f", "preamble": "", "typed_inputs": ["l", ["l", "i1"]], "atol": 0.0, "check": check}
-    problem = Problem("1", "test", "code", "?", f"def f(x): {gold}", tests)
-    with Sandbox() as sandbox:
-        assert code.CodeGrader(sandbox, 4.0).grade(problem, f"def f(x): {candidate}")[0] == verdict
+    source = "import re\ndef f(x):\n    {}"
+    candidate = candidate if "return" in candidate else f"return {candidate}"
+    problem = Problem("1", "test", "code", "?", source.format(gold), tests)
+    assert grader.grade(problem, source.format(candidate.replace("; ", "\n    ")))[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "verdict"),
+    [
+        (737, "import re\ndef check_str(s): return bool(re.match('[aeiouAEIOU]', s))", "correct"),
+        (737, "def check_str(s): return s[:1].lower() in {*'aeiou'}", "correct"),
+        (737, "import re\ndef check_str(s): return re.search('^[aeiouAEIOU]', s)", "correct"),
+        (737, "def check_str(s): return s[:1] in {*'aeiou'}", "wrong"),
+        (737, "def check_str(s): return True", "wrong"),
+        (787, "def text_match_three(s): return 'abbb' in s", "correct"),
+        (787, "def text_match_three(s): return 'ab' in s", "wrong"),
+        (794, "import re\ndef text_starta_endb(s): return re.search('a.*b$', s) is not None", "correct"),
+        (794, "def text_starta_endb(s): return s.endswith('b')", "wrong"),
+        (558, f"{DIGITS}sum(abs(int(x) - int(y)) for x, y in zip(str(a), str(b)))", "correct"),
+        (558, f"{DIGITS}a + b and abs(a % 10 - b % 10) + digit_distance_nums(a // 10, b // 10)", "correct"),
+        (558, f"{DIGITS}abs(a - b)", "wrong"),
+        (581, "def surface_Area(b, s): return b * b + 2 * b * s", "correct"),
+        (581, "import math\ndef surface_Area(b, h): return round(b * b + 2 * b * math.hypot(b / 2, h))", "correct"),
+        (581, "def surface_Area(b, h): return b * b + 4 * b * h", "wrong"),
+    ],
+)  # fmt: skip
+def test_real_tasks_take_what_evalplus_takes(
+    benchmark_data: Path, grader: code.CodeGrader, task: int, source: str, verdict: str
+) -> None:
+    [problem] = [p for p in load(mbpp_plus.BENCHMARK, "test", benchmark_data) if p.id == f"Mbpp/{task}"]
+    assert grader.grade(problem, source)[0] == verdict
 
 
 def test_real_files(benchmark_data: Path) -> None:

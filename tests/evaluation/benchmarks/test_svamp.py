@@ -44,6 +44,6 @@ def test_a_broken_set_is_named(rows: list[dict[str, Any]], message: str) -> None
 
 
 def test_real_file(benchmark_data: Path) -> None:
-    train, test = (load(svamp.BENCHMARK, split, benchmark_data) for split in ("train", "test"))
-    assert (len(train), len(test)) == (700, 300)
-    assert not {problem.prompt for problem in train} & {problem.prompt for problem in test}
+    train, dev, test = ({p.prompt for p in load(svamp.BENCHMARK, s, benchmark_data)} for s in svamp.SPLITS)
+    assert (len(train), len(dev), len(test)) == (500, 200, 300)
+    assert len(train | dev | test) == 1000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from evaluation.graders.maths import without_worker
-from evaluation.graders.notation import value
+from evaluation.graders.notation import clean, value
 from evaluation.grading import Grader
 from evaluation.records import Problem
 
@@ -107,7 +107,7 @@ def test_another_answer_in_a_like_notation(grader: Grader, gold: str, answer: st
     ],
 )  # fmt: skip
 def test_value(text: str, number: str | None) -> None:
-    found = value(text)
+    found = value(clean(text))
     assert (found if found is None else float(found)) == (number if number is None else float(number))
 
 

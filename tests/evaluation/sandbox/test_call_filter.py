@@ -13,7 +13,16 @@ REFUSED = {
     "posix_spawn": "os.posix_spawn('/bin/true', ['true'], {})",
     "subprocess": "__import__('subprocess').run(['true'])",
     "socket": "__import__('socket').socket()",
-    "local socket pair": "__import__('socket').socketpair()",
+    "local socket": "__import__('socket').socket(1)",
+    "socket pair of another family": "call(53, 2, 1, 0, (ctypes.c_int * 2)())",
+    "local socket pair, with more in the upper half": "call(53, ctypes.c_long(2**32 + 1), 1, 0, (ctypes.c_int * 2)())",
+    "connect a pair anew": "PAIR[0].connect('x')",
+    "bind a pair": "PAIR[0].bind('\\0x')",
+    "listen on a pair": "PAIR[0].listen()",
+    "send to an address": "PAIR[0].sendto(b'x', 'x')",
+    "send to an address without a lower half": "call(44, PAIR[0].fileno(), b'x', 1, 0, ctypes.c_long(2**32), 2)",
+    "send descriptors": "__import__('socket').send_fds(PAIR[0], [b'x'], [0])",
+    "send many": "call(307, PAIR[0].fileno(), None, 0, 0)",
     "kill": "os.kill(os.getppid(), 9)",
     "kill by pidfd": "os.pidfd_open(os.getppid())",
     "memory file": "os.memfd_create('x')",
@@ -44,7 +53,8 @@ REFUSED = {
 @pytest.mark.parametrize("attack", REFUSED)
 def test_the_filter_refuses(filtered: Sandbox, attack: str) -> None:
     source = (
-        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\ndef call(*arguments):\n"
+        "import ctypes, os, socket\nPAIR = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\ndef call(*arguments):\n"
         "    result = libc.syscall(*arguments)\n    number = ctypes.get_errno()\n"
         "    if result < 0: raise OSError(number, os.strerror(number))\n"
         "    return result\n"
@@ -83,3 +93,15 @@ def test_the_filter_leaves_threads_files_and_abort(filtered: Sandbox) -> None:
     assert value_of(filtered, source, "list(ThreadPoolExecutor(4).map(abs, [-1, -2]))") == [1, 2]
     assert value_of(filtered, source, "tempfile.TemporaryFile().write(b'abc')") == 3
     assert "signal 6" in run(filtered, "import os\ndef f(): os.abort()").detail
+
+
+def test_asyncio_works(filtered: Sandbox) -> None:
+    """Its loop wakes itself by a pair of sockets, without which what waits for a thread would hang."""
+    source = (
+        "import asyncio, time\nasync def g(n):\n    await asyncio.sleep(0.01)\n    return n\n"
+        "async def main():\n    results = await asyncio.gather(g(1), g(2), asyncio.to_thread(time.sleep, 0.01))\n"
+        "    async with asyncio.timeout(1), asyncio.TaskGroup() as group: task = group.create_task(g(3))\n"
+        "    return [*results, task.result(), await asyncio.get_running_loop().run_in_executor(None, abs, -4)]\n"
+        "def f(): return asyncio.run(main())"
+    )
+    assert run(filtered, source, 4.0).values == [[1, 2, None, 3, 4]]

@@ -1,8 +1,12 @@
 """Values come back exactly, and are compared as Python compares them."""
 
+import itertools
+import time
+
 import pytest
 
 from evaluation.sandbox import UNSENDABLE, Job, Level, Sandbox, comparison, values
+from evaluation.sandbox.child import program
 from tests.evaluation.sandbox.cases import run, value_of
 
 
@@ -100,6 +104,42 @@ def test_sets_and_dicts_whose_keys_hash_alike_are_not_built() -> None:
             values.unpack(text)
     powers = {2**n for n in range(2000)}  # honest, though many hash alike
     assert values.unpack(values.write(powers)) == powers
+
+
+def test_what_is_hashed_at_once_has_the_hash_of_what_is_not() -> None:
+    """Equal values whose parts are of one type, which are written as they are, and of several, which are not."""
+    for one, same, other in (
+        ([1, 2, 3], [True, 2.0, 3], [1, 2, "3"]),
+        ([("a", "b")] * 5000, (("a", "b") for _ in range(5000)), [("a", "b")] * 4999 + [("ab", "")]),
+        ([2**60, 5], [2.0**60, 5.0], [2**60 + 1, 5]),
+        ([[1], [], [2, 3]], [[1.0], [], [2, 3]], [[1, 2], [], [3]]),
+        ([{1: "a", "b": {2}}], [{"b": frozenset({2.0}), True: "a"}], [{1: "a", "b": [2]}]),
+        ([{"x", "y"}], [{"y", "x"}], [("S", "x", "y")]),
+        ([1 + 2j, 0.5], [1 + 2j, complex(0.5)], [1 - 2j, 0.5]),
+        ([float("nan"), -0.0], [-float("nan"), 0], [None, 0]),
+        ([None, b"a"], [None, b"a"], [None, "a"]),
+    ):
+        assert program.digest(one) == program.digest(list(same)) != program.digest(other)
+    with pytest.raises(TypeError):
+        program.digest([1, [object()]])
+
+
+@pytest.mark.parametrize("text", ["'x' * 10**7", "[0] * 10**7", "1 << 10**8", "{0: [1] * 10**7}", "[[]] * 10**7"])
+def test_long_values_are_told_at_once(text: str) -> None:
+    value = eval(text)
+    started = time.process_time()
+    assert program.is_long(value)
+    assert time.process_time() - started < 0.02
+
+
+@pytest.mark.slow
+def test_hashing_a_long_result_takes_little_more_than_making_it() -> None:
+    """In Mbpp/255 one has 128 million strings, and the time is the program's."""
+    started = time.process_time()
+    value = list(itertools.combinations_with_replacement(["Dog", "Cat", "Bird", "Fish"], 77))
+    made = time.process_time()
+    program.pack(value)
+    assert time.process_time() - made < 20 * (made - started)
 
 
 def test_long_results_are_compared_by_digest(sandbox: Sandbox) -> None:

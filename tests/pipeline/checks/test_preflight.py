@@ -154,6 +154,16 @@ def reward(problems, completions, finish_reasons, scale=100, *, floor):
     return [0.0 for _ in completions]
 
 async def later(problems, completions, finish_reasons): ...
+def yields(problems, completions, finish_reasons):
+    for _ in completions:
+        yield 0.0
+def sums(problems, completions, finish_reasons):
+    def one():
+        yield 1.0
+    return [sum(one()) for _ in completions]
+short = lambda problems, completions: [0.0]
+right = lambda problems, completions, reasons, scale=1: [0.0]
+lazy = lambda problems, completions, reasons: (yield)
 def few(problems, completions): ...
 def anything(*arguments, **options): ...
 class Class: ...
@@ -172,7 +182,11 @@ if torch:
         ("function: number", "custom.0.function: number of reward.py is no function"),
         ("function: names", "custom.0.function: names of reward.py is no function"),
         ("function: Class", "custom.0.function: Class of reward.py is no function"),
-        ("function: later", "custom.0.function: later of reward.py is no function"),
+        ("function: later", "custom.0.function: later of reward.py is an async function, and nobody would run"),
+        ("function: yields", "custom.0.function: yields of reward.py is a generator, and nobody would run it"),
+        ("function: lazy", "custom.0.function: lazy of reward.py is a generator"),
+        ("function: short", "custom.0: short of reward.py takes 2 arguments, and is called with 3"),
+        ("function: right, options: {size: 2}", "custom.0.options: right of reward.py takes no 'size'"),
         ("function: few", "custom.0: few of reward.py takes 2 arguments, and is called with 3"),
         (
             "function: reward, options: {floor: 0, scal: 500}",
@@ -187,6 +201,8 @@ if torch:
         ("function: reward, options: {floor: 0, scale: 500}", None),
         ("function: anything, options: {x: 1}", None),
         ("function: partial", None),
+        ("function: sums", None),
+        ("function: right, options: {scale: 2}", None),
         ("function: imported, options: {x: 1}", None),
         ("function: nested", None),
     ],
@@ -253,6 +269,10 @@ def test_files_of_ones_own_that_are_missing_or_no_python(tmp_path: Path, overrid
     file = tmp_path / "own.py"
     assert f"{where}: file {file} does not exist" in refused(tmp_path, override.format(file=file))
     file.write_text("\n\ndef reward(:\n")
-    assert f"{where}: {file}:3 is not Python: invalid syntax" in refused(tmp_path, override.format(file=file))
-    file.write_bytes(b"\xff\xfe\x00")
-    assert f"{where}: {file}" in refused(tmp_path, override.format(file=file))
+    message = f"{where}: {file}:3 is not Python: invalid syntax in `def reward(:`"
+    assert message in refused(tmp_path, override.format(file=file))
+    for content in (b"\xff\xfe\x00", b"one = 1\x00\n"):
+        file.write_bytes(content)
+        assert f"{where}: {file} is not Python: " in refused(tmp_path, override.format(file=file)).replace(
+            ":1 is", " is"
+        )

@@ -1,6 +1,10 @@
 """How `vcore` ends: every error is a message and an exit code."""
 
 import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +58,39 @@ def test_the_command_that_continues_is_printed_whatever_ended_the_run(
     error.continue_with = "vcore run small.yaml"
     ended(monkeypatch, error)
     assert "continue with: vcore run small.yaml" in capsys.readouterr().err
+
+
+def vcore(folder: Path, *arguments: str, close: str = "") -> tuple[int, str]:
+    """Exit code and standard error of a command whose output nobody reads: its reader is gone before it begins."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    if close:
+        command = ["sh", "-c", f'exec "$@" {close}', "sh", *command]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("close", ["", ">&-"])
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_reader_that_leaves_takes_no_result_along(tmp_path: Path, as_json: list[str], close: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"problem_id": "1", "completion": "\\\\boxed{4}", "gold": "4"}\n')
+    assert vcore(tmp_path, "score", "maths", str(rows), "--out", "scores.jsonl", *as_json, close=close) == (0, "")
+    assert '"verdict": "correct"' in (tmp_path / "scores.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["--help"], 0), (["runs", "--json"], 0), (["store", "ls"], 2), (["plan", "none.yaml"], 2)]
+)
+def test_a_reader_that_leaves_changes_no_exit_code(tmp_path: Path, arguments: list[str], code: int) -> None:
+    ended, error = vcore(tmp_path, *arguments)
+    assert ended == code
+    assert "Traceback" not in error

@@ -14,7 +14,7 @@ from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
 from stages.generate.plan import protocol
 from stages.generate.settings import COMPLETION_STOPS
-from tests.tiny import make_tiny_model
+from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
 
 def run(*arguments: object) -> str:
@@ -68,10 +68,10 @@ def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tm
     text = shown_prompts(config, 1)[0]["text"]
     examples = "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n"
     assert text.startswith(f"<|im_start|>system\nOwn.<|im_end|>\n{examples}")
-    said = protocol(config.generate, config.benchmarks[0], 2, "", "", 256, "1")
+    said = protocol(config.generate, config.benchmarks[0], 2, "", "", make_tiny_tokenizer(), 256, "1")
     assert (said["system_prompt"], said["few_shot"]) == ("Own.", [("1+1?", "2")])
     plain = config.benchmarks[0].model_copy(update={"system_prompt": None, "few_shot": []})
-    assert protocol(config.generate, plain, 2, "", "", 256, "1")["system_prompt"] == "Default."
+    assert protocol(config.generate, plain, 2, "", "", make_tiny_tokenizer(), 256, "1")["system_prompt"] == "Default."
 
 
 @pytest.mark.parametrize(

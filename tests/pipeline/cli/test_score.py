@@ -83,3 +83,26 @@ def test_a_full_disk_at_the_end_still_prints_the_numbers(generations: Path) -> N
     assert isinstance(result.exception, ConfigError)
     assert "the scores cannot be written" in str(result.exception)
     assert json.loads(result.stdout)["n"] == 3
+
+
+@pytest.mark.slow
+def test_a_second_opinion_is_told_apart_from_the_scores(tmp_path: Path) -> None:
+    answers = ["So \\boxed{3}", "So it is \\boxed{3 dollars}", "So \\boxed{4}"]
+    rows = [{"problem_id": n, "completion": text, "gold": 3} for n, text in enumerate(answers)]
+    file = tmp_path / "generations.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alone = json.loads(run("maths", file, "--json", "--out", tmp_path / "alone.jsonl"))
+    both = json.loads(run("maths", file, "--json", "--second-opinion", "--out", tmp_path / "scores.jsonl"))
+    [row] = both.pop("second_opinion")["rows"]
+    assert both == alone
+    assert (tmp_path / "scores.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+    assert json.loads((tmp_path / "scores.second-opinion.jsonl").read_text()) == row
+    assert (row["problem_id"], row["gold"], row["extracted"]) == ("1", "3", "3 dollars")
+    said = run("maths", file, "--second-opinion")
+    assert "alone: disagrees on 1 of 3 (33.3 % [6.1, 79.2])" in " ".join(said.split())
+    assert "1 (sample 0): gold '3', extracted '3 dollars': correct, second opinion wrong" in said
+
+
+def test_there_is_no_second_opinion_on_programs(generations: Path) -> None:
+    with pytest.raises(ConfigError, match="humaneval: there is a second opinion on maths only"):
+        run("humaneval", generations, "--second-opinion")

@@ -49,6 +49,34 @@ def test_parameters_and_adapters_are_those_of_the_model(tmp_path: Path, folder: 
         assert adapter_parameters(shape, lora) == counted
 
 
+@pytest.mark.parametrize("family", ["MixtralConfig", "Qwen3MoeConfig"])
+def test_adapters_of_experts_are_counted(tmp_path: Path, family: str) -> None:
+    """They are most of a mixture's: peft adapts a layer's experts as one parameter, with a rank for each of them."""
+    import transformers
+    from peft import get_peft_model
+
+    from stages.training.lora import lora_config
+
+    sizes = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 24, "moe_intermediate_size": 24}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_local_experts": 8} if family == "MixtralConfig" else {"num_experts": 8}
+    described = getattr(transformers, family)(**sizes, **experts)
+    described.save_pretrained(tmp_path / "model")
+    lora = LoraSettings(rank=4)
+    model = transformers.AutoModelForCausalLM.from_config(described)
+    adapted = {
+        name: parameter.numel()
+        for name, parameter in get_peft_model(model, lora_config(lora)).named_parameters()
+        if parameter.requires_grad
+    }
+    shape = shape_of(config(tmp_path, f"model={tmp_path / 'model'}"))
+    assert adapter_parameters(shape, lora) == sum(adapted.values())
+    assert sum(count for name, count in adapted.items() if ".experts." in name) > sum(adapted.values()) / 2
+    assert shape.parameters == sum(parameter.numel() for parameter in model.parameters()) - sum(adapted.values())
+    with pytest.raises(ConfigError, match="peft refuses this adapter"):
+        adapter_parameters(shape, LoraSettings(targets=["no_such_module"]))
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_what_a_backward_pass_keeps_is_what_a_real_one_keeps(tmp_path: Path, folder: Path, checkpointing: bool) -> None:
     import torch

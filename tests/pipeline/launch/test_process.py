@@ -69,6 +69,7 @@ def test_success_returns_the_proof_and_shows_progress(tmp_path: Path) -> None:
         ("die", "was killed by SIGKILL"),
         ("exit0", "ended with exit code 0 and no result"),
         ("no_proof", "without a completion proof"),
+        ("half_result", "left a .*result.json that cannot be read\nSee the end of its log: .*stage.log"),
     ],
 )
 def test_every_failure_is_one_message(tmp_path: Path, behaviour: str, message: str) -> None:

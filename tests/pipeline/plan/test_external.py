@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.digests import DigestMemo
@@ -11,8 +12,8 @@ from pipeline.plan.external import resolve
 from pipeline.plan.graph import build_graph
 from pipeline.plan.keys import origins_of
 from stages.harness.declaration import Origin
+from tests.hub_cache import COMMIT, cached
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = """
 name: outside
 seed: 0
@@ -77,8 +78,27 @@ def test_of_a_complete_commit_hash_the_hub_is_not_asked(
     }
 
 
+def test_offline_a_revision_is_what_the_hubs_cache_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    other = "f" * 40
+    cached(tmp_path / "cache", "models", "Qwen/Qwen3-0.6B", tmp_path / "empty")
+    cached(tmp_path / "cache", "datasets", "someone/dataset", tmp_path / "empty", commit=other)
+    assert resolved(tmp_path, "base") == {"model": {"hub": "Qwen/Qwen3-0.6B", "commit": COMMIT}}
+    memo = DigestMemo(tmp_path / "memo.json")
+    assert resolve(origins(tmp_path, "data")[0], memo).commit == other
+    with pytest.raises(ConfigError, match="it is not in the hub's cache") as caught:
+        resolved(tmp_path, "base", "model_revision=v2")
+    assert "hf download Qwen/Qwen3-0.6B --revision v2" in caught.value.fix
+    with pytest.raises(ConfigError, match="needs openai/gsm8k from the hub") as caught:
+        resolve(origins(tmp_path, "data")[1], memo)
+    assert "hf download openai/gsm8k --repo-type dataset" in caught.value.fix
+
+
 def test_the_remedy_is_one_that_this_source_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     memo = DigestMemo(tmp_path / "memo.json")
     said = {}
     for program in ("data", "base"):

@@ -63,7 +63,7 @@ def test_an_edited_file_of_the_users_own_reruns_its_stage(tmp_path: Path, stage:
     assert set(states(plan(tmp_path, override)).values()) == {"HIT"}
     file.write_text("one = 2\n")
     changed = plan(tmp_path, override)[stage]
-    assert (changed.state, changed.reason) == ("RUN", f"{label}.sha256 changed")
+    assert (changed.state, changed.reason) == ("RUN", f"{label} changed")
 
 
 def test_the_seed_reaches_every_stage_that_draws(tmp_path: Path) -> None:

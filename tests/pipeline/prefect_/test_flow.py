@@ -254,5 +254,5 @@ def test_prefect_yaml_deploys_what_vcore_deploy_does(tmp_path: Path, prefect_ser
         assert deployment["entrypoint"].removeprefix(f"{ROOT}/") == ENTRYPOINT
         assert deployment["work_pool_name"] == "vcore"
         assert [s["schedule"]["cron"] for s in deployment["schedules"]] == ["0 2 * * *"]
-        assert {"vcore", "config:demo"} <= set(deployment["tags"])
+        assert set(deployment["tags"]) == {"vcore", "config:demo", "seed:0", "model:make"}
     assert Path(command["parameters"]["config"]) == ROOT / file["parameters"]["config"]

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.launch.environment import free_port
-from pipeline.prefect_.schedule import cron_schedule
+from pipeline.prefect_.schedule import cron_schedule, next_times
 from pipeline.store.store import Store
 from tests.pipeline.helpers import CONFIG
 from tests.prefect_server import query
@@ -26,13 +26,30 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize(
     ("cron", "timezone", "message"),
     [
-        ("every night", "UTC", "--cron: 'every night' is no cron line"),
+        ("every night", "UTC", "--cron: 'every night' has 2 fields"),
         ("0 2 * * *", "Mars/Olympus", "no time zone 'Mars/Olympus'"),
+        ("0 0 2 * * *", "UTC", "--cron: '0 0 2 [*] [*] [*]' has 6 fields, and a cron line has five"),
+        ("0 0 2 * * * 2027", "UTC", "has 7 fields"),
+        ("0 2 * *", "UTC", "has 4 fields"),
+        ("daily", "UTC", "has 1 field, "),
+        ("", "UTC", "has 0 fields, "),
+        ("61 2 * * *", "UTC", "is no cron line"),
+        ("@reboot", "UTC", "is no cron line"),
+        ("0 2 31 2 *", "UTC", "names no time that ever comes"),
     ],
 )
 def test_wrong_schedules(cron: str, timezone: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cron_schedule(cron, timezone)
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours"), [("0 2 * * *", {2}), (" 30  9 * * mon-fri ", {9}), ("@daily", {0}), ("@weekly", {0})]
+)
+def test_schedules_that_can_be_and_when_they_come_next(cron: str, hours: set[int]) -> None:
+    times = next_times(cron_schedule(cron, "Europe/Berlin"))
+    assert {time.hour for time in times} == hours
+    assert len(times) == 2
 
 
 def environment(tmp_path: Path, api: str | None) -> dict[str, str]:
@@ -136,7 +153,7 @@ def test_a_deployment_yields_scheduled_runs_and_a_worker_runs_one(
     ]
     made = command(tmp_path, prefect_server, *words)
     assert made.returncode == 0, made.stderr
-    assert f"vcore/{name} on the work pool {worker}: cron 0 2 * * * (Europe/Berlin)" in made.stdout
+    assert f"vcore/{name} on the work pool {worker}: cron 0 2 * * * (Europe/Berlin), next on " in made.stdout
     (deployment,) = query(f"{prefect_server}/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
     scheduled = {
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
@@ -145,9 +162,11 @@ def test_a_deployment_yields_scheduled_runs_and_a_worker_runs_one(
     assert len(wait_for(lambda: query(f"{prefect_server}/flow_runs/filter", scheduled))) >= 3
 
     for message in ("1 stage: 1 ran, 0 cached", "1 stage: 0 ran, 1 cached; nothing has changed"):
-        run = start_run(prefect_server, name, {"until": "data"})
+        parameters = {"until": "data", "overrides": [*deployment["parameters"]["overrides"], "seed=5"]}
+        run = start_run(prefect_server, name, parameters)
         wait_for(lambda run=run: flow_run(prefect_server, run)["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED"))
         assert flow_run(prefect_server, run)["state"]["message"] == message
+        assert set(flow_run(prefect_server, run)["tags"]) == {"vcore", "config:small", "seed:5", "model:make"}
     assert [program for program, _, _ in Store(tmp_path / "here").artifacts()] == ["data"]
 
 

@@ -52,6 +52,29 @@ def test_a_run_that_was_killed_is_seen_to_be(tmp_path: Path) -> None:
     assert "killed" in shown.output
 
 
+def test_a_run_without_a_report_says_why_and_what_would_bring_one(tmp_path: Path) -> None:
+    parts = "--only score.sft --until sft --force data --from grpo --set seed=1 --rerun-triggers config"
+    part = RunRecord.start(tmp_path / "home", config(tmp_path), f"vcore run 'a b.yaml' {parts}", [])
+    part.end("done")
+    with pytest.raises(ConfigError, match="it ran only a part of the pipeline") as caught:
+        report_of(part.folder)
+    assert caught.value.fix == "Run all of it: vcore run 'a b.yaml' --set seed=1 --rerun-triggers config."
+    whole = start(tmp_path)
+    whole.data.stages = [StageEntry(name="report", key="r", state="ran", seconds=1.0)]
+    whole.end("done")
+    with pytest.raises(ConfigError, match=r"its report.json was removed"):
+        report_of(whole.folder)
+    report = whole.folder / "report.json"
+    for make in (lambda: report.mkdir(), lambda: report.symlink_to("nowhere")):
+        make()
+        with pytest.raises(ConfigError, match="is a folder or a link to nothing"):
+            report_of(whole.folder)
+        report.rmdir() if report.is_dir() else report.unlink()
+    report.write_text("{}")
+    with pytest.raises(ConfigError, match=f"such as {whole.folder.name}"):
+        report_of(part.folder)
+
+
 def test_a_run_lives_until_it_ends(tmp_path: Path) -> None:
     record = start(tmp_path)
     assert statuses(tmp_path) == ["running"]

@@ -23,7 +23,9 @@ from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.harness.context import StageError
 from tests.tiny import (
     make_tiny_model,
+    make_tiny_tokenizer,
     open_stage,
+    read_stage_run,
     run_stage_program,
     stage_environment,
     tiny_demonstrations,
@@ -213,6 +215,40 @@ def test_the_problems_digest_follows_the_lines_used(inputs: dict[str, Path]) -> 
     assert digest != read_problems(inputs["data"], BenchmarkSettings(name="first"))[1]
 
 
+def test_the_date_in_a_prompt_is_pinned_said_and_part_of_the_protocol(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """And so is any other text of the prompts, where the template is the same."""
+    dated = tmp_path / "dated"
+    shutil.copytree(inputs["model"], dated)
+    template = dated / "model" / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y %H:%M:%S.%f') }}\n" + template.read_text())
+
+    def sampled(model: Path, **settings: Any) -> tuple[str, dict[str, Any], list[str]]:
+        benchmarks = [{"name": "first", "problems": 2, "max_new_tokens": 4}]
+        spec = write_spec(
+            tmp_path / "run",
+            "generate",
+            {"engine": "transformers", "benchmarks": benchmarks, **settings},
+            {**inputs, "model": model},
+        )
+        context = open_stage(GenerateSettings, spec)
+        sample.run(context)
+        summary = json.loads((context.output / "summary.json").read_text(encoding="utf-8"))
+        run = read_stage_run(tmp_path / "run", 0, "")
+        prompt = generations(run.output)[0].prompt
+        shutil.rmtree(tmp_path / "run")
+        return prompt, summary["protocol"]["first"], run.notes
+
+    prompt, said, notes = sampled(dated)
+    assert prompt.startswith("26 Jul 2024 00:00:00.000000\n")
+    assert said["template_date"] == "2024-07-26"
+    assert "the chat template asks for the date: it gets 2024-07-26" in notes
+    assert sampled(dated)[:2] == (prompt, said)
+    other, changed, _ = sampled(dated, template_date="2025-02-03")
+    assert other.startswith("03 Feb 2025 ")
+    assert {name for name in said if said[name] != changed[name]} == {"template_date", "prompts_sha256"}
+    assert "template_date" not in sampled(inputs["model"])[1]
+
+
 def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path) -> None:
     asks, not_asks = (
         {"name": name, "from_generation_config": own} for name, own in (("aime24", True), ("amc23", False))
@@ -240,9 +276,10 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
     )
     drawn = with_generation_config(settings, tmp_path).benchmarks[0]
     assert (drawn.repetition_penalty, drawn.min_p, drawn.top_k) == (1.05, 0.1, 20)
+    tokenizer = make_tiny_tokenizer()
     for name, value in (("repetition_penalty", 1.05), ("min_p", 0.1)):
-        assert protocol(settings, drawn, 1, "", "", 256, "1")[name] == value
-        assert name not in protocol(settings, second, 1, "", "", 256, "1")
+        assert protocol(settings, drawn, 1, "", "", tokenizer, 256, "1")[name] == value
+        assert name not in protocol(settings, second, 1, "", "", tokenizer, 256, "1")
     several = GenerateSettings.model_validate({"benchmarks": [{**asks, "samples": 4}]})
     for declared, message in (
         ('{"temperature": 0.6}', "decodes greedily"),

@@ -32,6 +32,22 @@ def test_two_processes_share_a_step(dev_inputs: dict[str, Path], tmp_path: Path,
 
 
 @pytest.mark.slow
+def test_micro_batches_change_no_step_of_two_processes(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Means that TRL takes over one process' micro-batch are over the step of both."""
+    settings = {**BRIEF, "rollout": "transformers", "steps": 2, "loss_type": "bnpo", "top_entropy_quantile": 0.5}
+    settings |= {"entropy_coef": 0.3, "learning_rate": 1e-3, "temperature": 1.3, "trainer": {"optim": "sgd"}}
+    seen = []
+    for size in (None, 2):
+        folder = tmp_path / str(size)
+        spec = write_spec(folder, "grpo", {**settings, "micro_batch_size": size}, grpo_inputs, seed=3)
+        run_two_processes(spec)
+        seen.append([[point[name] for name in ("grad_norm", "reward", "loss")] for point in curve(folder / "output")])
+    whole, split = seen
+    for one, other in zip(whole, split, strict=True):
+        assert other == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rollout", ["vllm", "transformers"])
 def test_processes_draw_their_own_completions_and_resume_to_the_same_bytes(
     grpo_inputs: dict[str, Path], tmp_path: Path, rollout: str

@@ -21,6 +21,7 @@ MakeContext = Callable[..., Context[SftSettings]]
         ({"learning_rate": 1e-4}, "trainer.learning_rate: this option is set by the pipeline"),
         ({"loss_type": "dft"}, "set by the pipeline"),
         ({"neftune_noise_alpha": "much"}, "trainer.neftune_noise_alpha: 'much' does not fit"),
+        ({"optim": "adamm"}, "TRL refuses these options: .*adamm"),
     ],
 )
 def test_trainer_options_are_checked(sft_context: MakeContext, options: dict[str, Any], message: str) -> None:
@@ -33,8 +34,6 @@ def test_trainer_options_are_checked(sft_context: MakeContext, options: dict[str
 def test_trainer_options_reach_trl(sft_context: MakeContext) -> None:
     sft.check_trainer_options({"neftune_noise_alpha": 5.0, "optim": "sgd"})
     assert sft.trainer_config(sft_context(trainer={"optim": "sgd"})).optim == "sgd"
-    with pytest.raises(StageError, match="TRL refuses"):
-        sft.trainer_config(sft_context(trainer={"optim": "adamm"}))
 
 
 def test_every_owned_option_exists_and_every_setting_reaches_the_config(sft_context: MakeContext) -> None:

@@ -147,7 +147,7 @@ def test_a_requested_stop_saves_and_the_next_run_ends_the_same(
         sft.run(stopped)
     assert [
         path.name
-        for path in find_resumable_checkpoint(stopped.state / "checkpoints").iterdir()
+        for path in find_resumable_checkpoint(stopped.state / "checkpoints", print).iterdir()
         if "reweighting" in path.name
     ]  # type: ignore[union-attr]
     again = sft_context("stopped", **steps)

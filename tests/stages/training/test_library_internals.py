@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import transformers
 from peft import get_peft_model
 
+from stages.harness.context import StageError
 from stages.training import library_internals
 from stages.training.checkpoint import load_model_and_tokenizer
 from stages.training.library_internals import load_onto_numbered_cpus, load_weights, merged_parameters
@@ -71,6 +73,64 @@ def test_merged_parameters_are_those_of_a_merged_model_and_leave_the_model_as_it
     layers = [name for name in merged if "q_proj" in name]
     unmerged = {name: below[f"base_model.model.{name.replace('.weight', '.base_layer.weight')}"] for name in layers}
     assert any(not torch.equal(merged[name], unmerged[name]) for name in layers), NAMES
+
+
+SIZES = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 12, "num_hidden_layers": 2}
+SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+EXPERTS = {"moe_intermediate_size": 12, "num_experts": 4, "num_experts_per_tok": 2}
+MIXTURES: dict[str, Any] = {
+    "mixtral": lambda: transformers.MixtralConfig(**SIZES, num_local_experts=4),
+    "qwen3_moe": lambda: transformers.Qwen3MoeConfig(**SIZES, **EXPERTS, decoder_sparse_step=1, head_dim=8),
+    "qwen3_moe, one dense layer": lambda: transformers.Qwen3MoeConfig(**SIZES, **EXPERTS, mlp_only_layers=[0]),
+    "qwen2_moe": lambda: transformers.Qwen2MoeConfig(**SIZES, **EXPERTS, shared_expert_intermediate_size=8),
+    "olmoe": lambda: transformers.OlmoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2),
+    "gpt_oss": lambda: transformers.GptOssConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2, head_dim=8),
+}
+
+
+def adapted_mixture(name: str, **options: Any) -> Any:
+    """A mixture of experts without tied embeddings, with an adapter all of whose matrices are random."""
+    torch.manual_seed(0)
+    config = MIXTURES[name]()
+    config.tie_word_embeddings = False
+    model: Any = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    base = lora_config(LoraSettings(rank=4, targets=options.pop("targets", "all-linear")))
+    adapted: Any = get_peft_model(model, dataclasses.replace(base, **options))
+    with torch.no_grad():
+        for parameter_name, parameter in adapted.named_parameters():
+            if "lora_" in parameter_name or "modules_to_save" in parameter_name:
+                parameter.normal_(std=0.1)
+    return adapted
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in MIXTURES),
+        ("qwen3_moe", {"use_rslora": True}),
+        ("qwen3_moe", {"targets": ["q_proj"], "target_parameters": ["mlp.experts.down_proj"]}),
+        ("mixtral", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"experts": 3}}),
+        ("mixtral", {"targets": ["embed_tokens", "lm_head", "v_proj"]}),
+        ("qwen3_moe", {"targets": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
+    ],
+)
+def test_merged_parameters_hold_every_adapter_of_a_mixture_of_experts(name: str, options: dict[str, Any]) -> None:
+    adapted = adapted_mixture(name, **options)
+    handed = {part: data.clone() for part, data in merged_parameters(adapted)}
+    below = {part: data.clone() for part, data in adapted.get_base_model().named_parameters()}
+    merged = dict(adapted.merge_and_unload().named_parameters())
+    assert handed.keys() == merged.keys(), NAMES
+    for part, expected in merged.items():
+        assert (handed[part] - expected).abs().max() <= 1e-6, (part, NAMES)
+    if name in ("mixtral", "qwen3_moe") and not options:
+        [down, *_] = [part for part in merged if part.endswith("experts.down_proj")]
+        assert not torch.equal(merged[down], below[down.replace("experts.", "experts.base_layer.base_layer.")]), NAMES
+
+
+def test_an_adapter_that_the_sampler_would_not_get_is_named() -> None:
+    adapted = adapted_mixture("mixtral", targets=["q_proj"], use_dora=True)
+    with pytest.raises(StageError, match=r"q_proj \(.*\) cannot be added to its weights"):
+        next(iter(merged_parameters(adapted)))
 
 
 def test_the_names_are_used_nowhere_else_in_the_folder() -> None:

@@ -13,12 +13,12 @@ import torch
 from transformers import TrainerState
 
 from stages.harness.context import StageError
-from stages.training.checkpoint import load_model_and_tokenizer, save_checkpoint
-from stages.training.loop import TRAINER_STATE, StageCallback, find_resumable_checkpoint
+from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint
+from stages.training.loop import StageCallback
 from stages.training.options import record_config
 from stages.training.proof import training_proof
 from stages.training.setup import prepare_torch
-from tests.tiny import make_tiny_model, make_tiny_tokenizer
+from tests.tiny import CHAT_TEMPLATE, make_tiny_model, make_tiny_tokenizer
 
 
 @pytest.fixture
@@ -144,18 +144,6 @@ def test_tokenizers_that_cannot_chat_with_the_model_are_refused(base: Path) -> N
         load_model_and_tokenizer(base, "float32")
 
 
-def test_only_a_complete_checkpoint_is_resumed(tmp_path: Path) -> None:
-    assert find_resumable_checkpoint(tmp_path / "none") is None
-    for step, complete in ((9, True), (10, True), (20, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").touch()
-        if complete:
-            (folder / TRAINER_STATE).touch()
-    assert find_resumable_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert not (tmp_path / "checkpoint-20").exists()
-
-
 class Reported:
     """A stage's context that keeps what it is told."""
 
@@ -209,3 +197,68 @@ def test_a_process_of_several_on_a_cpu_can_load_what_it_saved(tmp_path: Path) ->
     torch.save({"moment": torch.arange(3.0)}, tmp_path / "optimizer.pt")
     loaded = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
     assert loaded["moment"].tolist() == [0.0, 1.0, 2.0]
+
+
+GREEDY = {"temperature": 0.6, "top_p": 0.9, "top_k": 20}
+DRAWN = {"do_sample": True, **GREEDY, "repetition_penalty": 1.05}
+
+
+@pytest.mark.parametrize(
+    ("declared", "left_out"),
+    [
+        ({}, {}),
+        (DRAWN, {}),
+        (GREEDY, GREEDY),
+        ({"do_sample": False, **GREEDY, "repetition_penalty": 1.05}, GREEDY),
+        ({"top_k": 20}, {"top_k": 20}),
+        ({"early_stopping": True}, {"early_stopping": True}),
+        ({"early_stopping": True, "num_beams": 4, "length_penalty": 0.5}, {}),
+        ({**DRAWN, "length_penalty": 0.5}, {"length_penalty": 0.5}),
+        ({"pad_token_id": -1}, {"pad_token_id": -1}),
+        ({"output_scores": True, "max_length": 20}, {"output_scores": True}),
+        ({"use_cache": False, "cache_implementation": "static"}, {"cache_implementation": "static"}),
+        ({"min_p": 0.1, "typical_p": 0.9, "own_note": "x"}, {"min_p": 0.1, "typical_p": 0.9}),
+    ],
+)
+def test_a_generation_config_that_cannot_be_saved_loses_what_has_no_effect_and_is_noted(
+    base: Path, tmp_path: Path, declared: dict[str, Any], left_out: dict[str, Any]
+) -> None:
+    path = base / "generation_config.json"
+    before = json.loads(path.read_text(encoding="utf-8")) | declared
+    path.write_text(json.dumps(before), encoding="utf-8")
+    ctx, notes = Reported(tmp_path), list[str]()
+    ctx.note = notes.append  # type: ignore[attr-defined]
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    assert make_saveable(ctx, model, tokenizer) == left_out  # type: ignore[arg-type]
+    assert all(f"{name} {value}" in notes[0] for name, value in left_out.items())
+    assert bool(notes) == bool(left_out)
+    save_checkpoint(model, tokenizer, tmp_path / "out", "float32")
+    saved = json.loads((tmp_path / "out" / "generation_config.json").read_text(encoding="utf-8"))
+    assert {name: saved.get(name) for name in declared.keys() - left_out.keys()} == {
+        name: declared[name] for name in declared.keys() - left_out.keys()
+    }
+    assert not saved.keys() & (left_out.keys() - {"pad_token_id"})
+
+
+def test_sampling_settings_in_the_models_own_config_do_not_keep_it_from_being_saved(base: Path, tmp_path: Path) -> None:
+    """Where there is no generation config, transformers makes one of them."""
+    (base / "generation_config.json").unlink()
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"temperature": 0.6}), encoding="utf-8")
+    ctx: Any = Reported(tmp_path)
+    ctx.note = list[str]().append
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    assert make_saveable(ctx, model, tokenizer) == {"temperature": 0.6}
+    save_checkpoint(model, tokenizer, tmp_path / "out", "float32")
+
+
+def test_what_could_not_be_saved_is_found_before_the_first_step(base: Path, tmp_path: Path) -> None:
+    ctx: Any = Reported(tmp_path)
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    tokenizer.chat_template = {"default": CHAT_TEMPLATE, "../outside": "x"}
+    with pytest.raises(StageError, match=r"could not be saved: .*outside"):
+        make_saveable(ctx, model, tokenizer)
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    model.config.note = {1, 2}
+    with pytest.raises(StageError, match=r"could not be saved: .*set"):
+        make_saveable(ctx, model, tokenizer)

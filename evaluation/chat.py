@@ -1,0 +1,134 @@
+"""How a problem's prompt becomes the tokens that a model is asked with: the same for evaluation, SFT and RL."""
+
+import datetime
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+TEMPLATE_DATE = "2024-07-26"
+"""The day on which chat templates are rendered where nothing else is said: the one that Llama's write without a clock,
+and so no prompt depends on the day of the run."""
+
+
+def messages_of(
+    prompt: str, system_prompt: str | None, few_shot: Sequence[tuple[str, str]] = ()
+) -> list[dict[str, str]]:
+    """The conversation that asks one problem, after worked examples (question, answer)."""
+    system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    turns = [
+        turn
+        for question, answer in few_shot
+        for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+    ]
+    return [*system, *turns, {"role": "user", "content": prompt}]
+
+
+def template_options(enable_thinking: bool | None) -> dict[str, Any]:
+    """Extra variables of the chat template; None leaves the template's own default."""
+    return {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+
+
+def chat_template(tokenizer: Any) -> str | None:
+    """The template that conversations are rendered with, `default` of several named ones; None where there is none.
+
+    Line breaks are those that rendering and saving give it.
+
+    Raises:
+        ValueError: several, and none of them is named default.
+    """
+    named = tokenizer.chat_template
+    if isinstance(named, dict) and "default" not in named:
+        names = ", ".join(sorted(named))
+        raise ValueError(f"the tokenizer has the chat templates {names}, and none that is named default")
+    template = tokenizer.get_chat_template() if named else ""
+    return template.replace("\r\n", "\n") or None
+
+
+def date_in_template(tokenizer: Any) -> bool:
+    """Whether the chat template asks for the date."""
+    template = chat_template(tokenizer) or ""
+    return "strftime_now" in template or "date_string" in template
+
+
+def pin_date(tokenizer: Any, date: str | None) -> None:
+    """Render this tokenizer's conversations as of one moment, whoever renders them (TRL does, too).
+
+    The template's clock, `strftime_now`, stands still at `date` (ISO 8601, by default `TEMPLATE_DATE`). A date that is
+    given is also the variable `date_string`, by which Llama's templates take one.
+    """
+    moment = datetime.datetime.fromisoformat(date or TEMPLATE_DATE)
+    variables: dict[str, Any] = {"strftime_now": moment.strftime}
+    if date is not None:
+        variables["date_string"] = moment.strftime("%d %b %Y")
+    tokenizer.apply_chat_template = functools.partial(tokenizer.apply_chat_template, **variables)
+
+
+def check_chat_template(tokenizer: Any) -> None:
+    """Check that a conversation rendered up to where the assistant speaks is one that an answer follows.
+
+    Raises:
+        ValueError: there is no template, none that is the default, it fails on a question, leaves the question out, or
+            ends before what it writes between a question and its answer, which the model would have to guess.
+    """
+    if not chat_template(tokenizer):
+        raise ValueError("the tokenizer has no chat template")
+    question, answer = "What is 1+1?", "It is 2."
+    asked = messages_of(question, None)
+    prompt = _rendered(tokenizer, asked, add_generation_prompt=True)
+    _check_content(asked, prompt)
+    try:
+        whole = _rendered(tokenizer, [*asked, {"role": "assistant", "content": answer}])
+        closed = _rendered(tokenizer, asked)
+    except ValueError:  # a template for asking alone
+        return
+    start = _common(closed, whole)
+    header = whole[start : max(whole.rfind(answer), 0)]
+    if header.strip() and _common(prompt, whole) <= start:
+        raise ValueError(
+            f"the chat template ignores add_generation_prompt: a prompt ends without the {header!r} that it writes "
+            "before each answer. In a local copy of the checkpoint, have it end with that, between "
+            "{% if add_generation_prompt %} and {% endif %}"
+        )
+
+
+def render(
+    tokenizer: Any,
+    prompt: str,
+    system_prompt: str | None,
+    enable_thinking: bool | None,
+    few_shot: Sequence[tuple[str, str]] = (),
+) -> tuple[str, tuple[int, ...]]:
+    """The rendered text of a prompt, up to where the assistant speaks, and its token ids.
+
+    Raises:
+        ValueError: the chat template refuses such a conversation, or leaves the system prompt or the problem out.
+    """
+    messages = messages_of(prompt, system_prompt, few_shot)
+    text = _rendered(tokenizer, messages, add_generation_prompt=True, **template_options(enable_thinking))
+    _check_content(messages, text)
+    return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _common(first: str, second: str) -> int:
+    """Characters that two texts begin with alike."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except (jinja2.TemplateError, TypeError, ValueError) as error:
+        turns = ", ".join(message["role"] for message in messages)
+        raise ValueError(f"the chat template refuses a conversation of {turns}: {error}") from error
+    return text
+
+
+def _check_content(messages: list[dict[str, str]], text: str) -> None:
+    """Of answers that are shown as examples, templates may leave out the thinking."""
+    for message in messages:
+        if message["role"] != "assistant" and message["content"].strip() not in text:
+            what = f"the {message['role']} message {message['content'].strip()[:80]!r}"
+            raise ValueError(f"the chat template leaves out {what}")

@@ -1,0 +1,1 @@
+"""Whether two maths answers say the same: read as trees, compared part by part, their expressions by algebra."""

@@ -1,0 +1,302 @@
+"""Maths: whether two answers, read as trees, say the same; algebra is asked only about their leaves."""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from evaluation.graders.answers.nodes import (
+    Clock,
+    Comparison,
+    Dots,
+    Equation,
+    Group,
+    Leaf,
+    Node,
+    Ratio,
+    Region,
+    Residue,
+    Words,
+)
+from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
+from evaluation.graders.answers.regions import as_region, normal
+from evaluation.graders.answers.structure import parse
+from evaluation.graders.notation import squeezed, value, whole_number, without_percent
+
+ROUNDED = 6  # decimals that a number written as a decimal is compared to
+RELATIVE = 1e-6  # numbers further apart than this share of the larger are never equal
+_INFINITE = {"\\infty", "-\\infty", "+\\infty"}
+
+
+class Algebra(Protocol):
+    """What compares expressions."""
+
+    def equal(self, gold: str, answer: str) -> bool:
+        """Whether two expressions are equal."""
+
+    def same_relation(self, gold: tuple[str, str], answer: tuple[str, str]) -> int:
+        """1 where the difference of the second pair is a positive multiple of that of the first, -1 where it is a
+        negative one, else 0."""
+
+
+class NeedsAlgebra(Exception):
+    """Raised by `NoAlgebra`."""
+
+
+class NoAlgebra:
+    """Stands for algebra where only what is plain without it is to be told."""
+
+    def equal(self, gold: str, answer: str) -> bool:
+        """Raises `NeedsAlgebra`."""
+        raise NeedsAlgebra
+
+    def same_relation(self, gold: tuple[str, str], answer: tuple[str, str]) -> int:
+        """Raises `NeedsAlgebra`."""
+        raise NeedsAlgebra
+
+
+class Equality:
+    """Compares cleaned answers. `reason` says of the last comparison why it is false, where it is not plain."""
+
+    def __init__(self, algebra: Algebra) -> None:
+        self._algebra = algebra
+        self.reason = ""
+
+    def __call__(self, gold: str, answer: str) -> bool:
+        """Whether a cleaned answer is the cleaned gold one. Raises what the algebra raises."""
+        self.reason = "an equation between different numbers" if contradicts_itself(answer) else ""
+        return not self.reason and self._same(parse(gold), parse(answer))
+
+    def _same(self, gold: Node, answer: Node) -> bool:
+        if gold == answer:
+            return True
+        if isinstance(gold, Equation) or isinstance(answer, Equation):
+            return self._same_equations(gold, answer)
+        if isinstance(gold, Residue) or isinstance(answer, Residue):
+            return self._same_residues(gold, answer)
+        if isinstance(gold, Clock) or isinstance(answer, Clock):
+            return self._same_times(gold, answer)
+        if isinstance(gold, Ratio) or isinstance(answer, Ratio):
+            return self._same_ratios(gold, answer)
+        if _has_region(gold) or _has_region(answer):
+            regions = as_region(gold), as_region(answer)
+            if regions[0] is not None and regions[1] is not None:
+                return self._same_regions(normal(regions[0]), normal(regions[1]))
+        if isinstance(gold, Comparison) and isinstance(answer, Comparison):
+            return self._same_comparisons(gold, answer)
+        if isinstance(gold, Group) or isinstance(answer, Group):
+            return self._same_groups(gold, answer)
+        if isinstance(gold, Leaf) and isinstance(answer, Leaf):
+            return self._same_leaves(gold.text, answer.text)
+        if isinstance(gold, Words) and isinstance(answer, Leaf):
+            return gold == Words(re.sub(r"[^\w+-]+", "", squeezed(answer.text)).casefold())
+        return False
+
+    def _same_equations(self, gold: Node, answer: Node) -> bool:
+        if not isinstance(gold, Equation):
+            assert isinstance(answer, Equation)
+            return self._same(gold, answer.right)
+        if not isinstance(answer, Equation):
+            return gold.name is not None and self._same(gold.right, answer)
+        if gold.name is not None and gold.name == answer.name:
+            return self._same(gold.right, answer.right)
+        sides = [node.text.split("=") for node in (gold, answer)]
+        if len(sides[0]) != 2 or len(sides[1]) != 2:
+            return "" in (gold.name, answer.name) and self._same(gold.right, answer.right)
+        return self._algebra.same_relation((sides[0][0], sides[0][1]), (sides[1][0], sides[1][1])) != 0
+
+    def _same_comparisons(self, gold: Comparison, answer: Comparison) -> bool:
+        if len(gold.signs) == 1 and len(answer.signs) == 1:
+            (left, right), (other_left, other_right) = gold.sides, answer.sides
+            sign = self._algebra.same_relation((left, right), (other_left, other_right))
+            flipped = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
+            return sign != 0 and answer.signs[0] == (
+                gold.signs[0] if sign > 0 else flipped.get(gold.signs[0], gold.signs[0])
+            )
+        return gold.signs == answer.signs and all(
+            itertools.starmap(self._same_leaves, zip(gold.sides, answer.sides, strict=True))
+        )
+
+    def _same_residues(self, gold: Node, answer: Node) -> bool:
+        if isinstance(gold, Residue) and isinstance(answer, Residue):
+            if gold.modulus != answer.modulus:
+                return False
+            left, right = (_whole(node.value) for node in (gold, answer))
+            if left is not None and right is not None and gold.modulus.isdigit() and int(gold.modulus):
+                return (left - right) % int(gold.modulus) == 0
+            return self._same(gold.value, answer.value)
+        if isinstance(gold, Residue):
+            return not isinstance(gold.value, Equation) and self._same(gold.value, answer)
+        assert isinstance(answer, Residue)
+        return self._same(gold, answer.value)
+
+    def _same_times(self, gold: Node, answer: Node) -> bool:
+        if isinstance(gold, Clock) and isinstance(answer, Clock):
+            if gold.half and answer.half:
+                return gold.seconds == answer.seconds
+            return gold.seconds % 43200 == answer.seconds % 43200  # one of them does not say which half of the day
+        if isinstance(gold, Clock):
+            return False
+        assert isinstance(answer, Clock)
+        hours, seconds = divmod(answer.seconds, 3600)
+        if isinstance(gold, Ratio):  # 10:15 for 2:3
+            return self._same_ratios(gold, Ratio((str(hours), str(seconds // 60))))
+        number = value(gold.text) if isinstance(gold, Leaf) else None
+        return number is not None and seconds == 0 and bool(answer.half) and number in (hours, hours % 12 or 12)
+
+    def _same_ratios(self, gold: Node, answer: Node) -> bool:
+        if isinstance(gold, Ratio) and isinstance(answer, Ratio):
+            if len(gold.parts) != len(answer.parts):
+                return False
+            pairs = list(zip(gold.parts, answer.parts, strict=True))
+            numbers = [(value(one), value(other)) for one, other in pairs]
+            if all(one and other for one, other in numbers):
+                return len({one / other for one, other in numbers if one and other}) == 1
+            return all(
+                self._same_leaves(f"({one[0]}) \\cdot ({other[1]})", f"({one[1]}) \\cdot ({other[0]})")
+                for one, other in itertools.pairwise(pairs)
+            )
+        ratio, other = (gold, answer) if isinstance(gold, Ratio) else (answer, gold)
+        assert isinstance(ratio, Ratio)
+        if len(ratio.parts) != 2 or not isinstance(other, Leaf):
+            return False
+        quotient = f"\\frac{{{ratio.parts[0]}}}{{{ratio.parts[1]}}}"
+        return self._same_leaves(*((quotient, other.text) if ratio is gold else (other.text, quotient)))
+
+    def _same_regions(self, gold: Region, answer: Region) -> bool:
+        if None not in (gold.variable, answer.variable) and gold.variable != answer.variable:
+            return False
+        if gold.holes is not None or answer.holes is not None:
+            if gold.holes is None or answer.holes is None:
+                return False
+            leaves = tuple(map(Leaf, gold.holes)), tuple(map(Leaf, answer.holes))
+            return self._same_in_any_order(*leaves)
+        ends = [
+            [Group("row", (Leaf(p.left), Leaf(p.right)), f"{p.closed_left:d}{p.closed_right:d}") for p in region.pieces]
+            for region in (gold, answer)
+        ]
+        return self._same_in_any_order(*ends)
+
+    def _same_groups(self, gold: Node, answer: Node) -> bool:
+        if not isinstance(gold, Group) or not isinstance(answer, Group):
+            group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
+            assert isinstance(group, Group)
+            if group.kind != "set" or len(group.items) != 1:
+                return False
+            return self._same(*((group.items[0], other) if group is gold else (other, group.items[0])))
+        if gold.name is not None and answer.name is not None and gold.name != answer.name:
+            return False
+        kinds, count = {gold.kind, answer.kind}, len(gold.items)
+        if count != len(answer.items) or kinds in ({"set", "tuple"}, {"set", "row"}):
+            return False
+        if not kinds <= {"set", "list", "tuple", "row"} and len(kinds) > 1:
+            return False
+        if kinds == {"tuple"} and count == 2 and gold.brackets != answer.brackets:
+            return False
+        if kinds == {"list", "tuple"} and count == 2 and "()" not in (gold.brackets, answer.brackets):
+            return False
+        if kinds == {"row"} and gold.brackets != answer.brackets:
+            return False
+        dots = any(isinstance(item, Dots) for item in (*gold.items, *answer.items))
+        if (kinds <= {"set", "list"} or (gold.kind, answer.kind) == ("list", "row")) and not dots:
+            return self._same_in_any_order(gold.items, answer.items)
+        if kinds == {"cases"}:
+            return self._same_in_any_order(gold.items, answer.items)
+        left, right = (_by_name(group) for group in (gold, answer))
+        return all(itertools.starmap(self._same, zip(left, right, strict=True)))
+
+    def _same_in_any_order(self, gold: Sequence[Node], answer: Sequence[Node]) -> bool:
+        """Whether each of one has its own partner in the other. Equal texts are partners at once."""
+        if len(gold) != len(answer):
+            return False
+        others = list(answer)
+        left: list[Node] = []
+        for item in gold:
+            if item in others:
+                others.remove(item)
+            else:
+                left.append(item)
+        partner: dict[int, int] = {}  # of each of `others`
+        known: dict[tuple[int, int], bool] = {}
+
+        def found(one: int, tried: set[int]) -> bool:
+            for place, other in enumerate(others):
+                if place not in tried:
+                    if (one, place) not in known:
+                        known[one, place] = self._same(left[one], other)
+                    if known[one, place]:
+                        tried.add(place)
+                        if place not in partner or found(partner[place], tried):
+                            partner[place] = one
+                            return True
+            return False
+
+        return all(found(one, set()) for one in range(len(left)))
+
+    def _same_leaves(self, gold: str, answer: str) -> bool:
+        if squeezed(gold) == squeezed(answer):
+            return True
+        self.reason = contradiction(gold, answer) or ""
+        if self.reason:
+            return False
+        gold, gold_unit = split_unit(gold, plain=False)
+        number = value(without_percent(gold))
+        answer, unit = split_unit(answer, plain=number is not None)
+        gold, answer = without_base(gold, answer)
+        if squeezed(gold) == squeezed(answer):
+            return True
+        if ("\\circ" in gold_unit) != ("\\circ" in unit) and "\\pi" in gold + answer:
+            angles = (gold, gold_unit), (answer, unit)
+            gold, answer = (
+                f"\\frac{{\\pi \\cdot ({text})}}{{180}}" if "\\circ" in own else text for text, own in angles
+            )
+        percents = [text.rstrip().endswith("%") for text in (gold, answer)]
+        if any(percents):
+            gold, answer = without_percent(gold), without_percent(answer)
+            if self._same_values(gold, answer):
+                return True
+            if all(percents):
+                return False
+            hundredth = [
+                f"\\frac{{{text}}}{{100}}" if is_one else text
+                for text, is_one in zip((gold, answer), percents, strict=True)
+            ]
+            return self._same_values(*hundredth)
+        return self._same_values(gold, answer)
+
+    def _same_values(self, gold: str, answer: str) -> bool:
+        left, right = whole_number(gold), whole_number(answer)
+        if left is not None and right is not None:
+            return left == right
+        one, other = value(gold), value(answer)
+        if one is not None and other is not None:
+            if one == other or "." not in gold + answer:
+                return one == other
+            return (
+                round(one, ROUNDED) == round(other, ROUNDED)
+                and abs(one - other) <= max(abs(one), abs(other)) * RELATIVE
+            )
+        if "\\ldots" in gold + answer:
+            self.reason = "what stands between dots is not compared"
+            return False
+        if (one is not None or other is not None) and _INFINITE & {squeezed(gold), squeezed(answer)}:
+            return False
+        return self._algebra.equal(gold, answer)
+
+
+def _has_region(node: Node) -> bool:
+    return isinstance(node, Region) or (isinstance(node, Group) and any(isinstance(i, Region) for i in node.items))
+
+
+def _whole(node: Node) -> int | None:
+    node = node.right if isinstance(node, Equation) else node
+    number = value(node.text) if isinstance(node, Leaf) else None
+    return int(number) if number is not None and number.denominator == 1 else None
+
+
+def _by_name(group: Group) -> Sequence[Node]:
+    """The items in order; equations like x = 1 in that of their names, without these."""
+    equations = [item for item in group.items if isinstance(item, Equation) and item.name is not None]
+    if group.kind != "list" or len(equations) != len(group.items):
+        return group.items
+    return [item.right for item in sorted(equations, key=lambda item: item.name or "")]

@@ -1,0 +1,205 @@
+"""Maths: a number and its unit, its base; and what is no number although algebra would read one."""
+
+import re
+
+from evaluation.graders.notation import WRAPPED, clean, value, whole_number, without_percent
+
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+_FRACTION = r"\\frac\{\d+\}\{\d+\}"
+_NUMBER = re.compile(
+    rf"[-+]?\s*(?:{_DIGITS}?\s*{_FRACTION}|\d+\s+\d+\s*/\s*\d+|\d+\s*/\s*\d+|{_DIGITS})"
+    r"(?:\s*\\times 10\^\{-?\d+\}|\s*\\?%)?(?![\d.,/]|\s*\\times)"
+)
+_CODES = {"USD": "dollar", "US": "dollar", "EUR": "euro", "GBP": "sterling", "CAD": "", "AUD": "", "INR": "rupee"}
+_CODES |= {"Rs": "rupee", "RMB": "yuan", "CNY": "yuan", "JPY": "yen"}
+_CODE = re.compile(rf"(?:\\text\s*\{{\s*)?({'|'.join(_CODES)})\.?\s*\}}?\s*(?=[-+.\d])")
+_SIGNS = {r"\$": "dollar", r"\textdollar": "dollar", "€": "euro", r"\euro": "euro", r"\texteuro": "euro"}
+_SIGNS |= {"£": "sterling", r"\pounds": "sterling", "₹": "rupee", "₽": "rouble", "₩": "won"}
+_ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{)?\s*(st|nd|rd|th)\s*\}*")
+_EXPONENT = r"\s*\^\s*(?:\{\s*-?[123]\s*\}|-?[123])"
+_CIRCLE = r"\s*\^\s*\\circ(?![A-Za-z])"
+_MARKED = rf"\\text\s*\{{[^{{}}\\\d]*\}}(?:{_EXPONENT})?"
+_TAIL = re.compile(rf"(?:{_CIRCLE})?(?:[^\W\d_]+(?:{_EXPONENT})?|['.\-/(),\s]|{_MARKED}|\\cdot\b)*")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_MARKED_TAIL = re.compile(rf"(?:(?:{_CIRCLE})?(?:\s*(?:/|\\cdot\b|\.)?\s*{_MARKED})+|{_CIRCLE}\s*[CFK]?)\s*$")
+_PART = re.compile(r"\\text\s*\{([^{}]*)\}|\^\s*\{?\s*(-?\d)\s*\}?|(\^\s*\\circ)|(\s*/\s*)?([^\W\d_]+)")
+_COMMAND = re.compile(r"\\(?!text)[a-z]+")
+_PER = re.compile(r"/\s*([^\W\d_]+)")  # km/h
+_WORD = re.compile(r"[^\W\d_]+")
+_UNITS = """
+mm millimeter millimetre 毫米 мм | cm centimeter centimetre 厘米 см | dm decimeter decimetre 分米 |
+m meter metre 米 м | km kilometer kilometre 千米 公里 км | in inch inche | ft foot feet | yd yard | mi mile |
+mg milligram 毫克 | g gram 克 г | kg kilogram 千克 公斤 кг | lb pound | oz ounce | ton tonne 吨 |
+ml milliliter millilitre 毫升 мл | l liter litre 升 л | gallon gal | quart qt | s sec second 秒 с |
+min minute 分钟 мин | h hr hour 小时 ч | day d 天 | week wk 周 | month 月 | year yr 年 | cent ¢ |
+dollar USD usd buck | euro EUR | rupee Rs INR | yuan RMB 元 | circ degree deg 度 | circC celsius Celsius |
+circF fahrenheit Fahrenheit | rad radian | acre | hectare ha | J joule | N newton | W watt | Hz hertz | V volt |
+A amp ampere
+"""
+_CANONICAL = {alias: names.split()[0] for names in _UNITS.replace("\n", " ").split("|") for alias in names.split()}
+_COMPOUND = {
+    "mph": ["mi", "h"],
+    "kph": ["km", "h"],
+    "kmph": ["km", "h"],
+    "kmh": ["km", "h"],
+    "per": [],
+    "a": [],
+    "an": [],
+}
+_DIMENSION = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3}
+_SHORT = re.compile(
+    r"[mcdkµμ]m|[mcdk][lL]|[mkµμ]g|lbs?|ft|in|yds?|mi|oz|hrs?|min|secs?|[mk]ph|km|[ap]m|sq|cu|[kM]?Hz|kJ|kW|qt|pts?|pcs?"
+)
+"""Units of few letters or without vowels, which need no \\text{}; any others may be a product."""
+_CHANGING = re.compile(
+    r"or|and|plus|minus|least|most|not|base|remainder|squared|cubed|factorial|pi|root|sqrt|dozens?|half|halves|mod|modulo|"
+    r"if|when|where|unless|except|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?|"
+    r"(?:hundred|thousand|million|billion|trillion)s?|тыс|млн|млрд|tausend|millionen|milliarden|"
+    r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
+    r".*(?:[万亿十半打多余或和]|千(?![克米瓦])|百(?!分)).*",
+    re.IGNORECASE,
+)
+"""Words beside a number after which it is another number, or more than one."""
+_VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|[Α-Ωα-ω]|\\(?:alpha|beta|gamma|delta|theta|lambda|mu|phi|omega)\b")
+_PLAIN_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b\.?")
+_CONJUNCTION = re.compile(r"\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
+_BASE = re.compile(
+    r"[({]?(-?[0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*(?:\\text\{)?\s*(?:base\s+)?([0-9a-z]+)\s*\}*|([0-9]))"
+)
+_BASES = dict(zip(("two", "three", "four", "five", "six", "seven", "eight", "nine"), "23456789", strict=True))
+_BASES["ten"] = "10"
+
+
+def split_unit(cleaned: str, *, plain: bool) -> tuple[str, str]:
+    """A cleaned answer without its unit, and the unit as it is written; "" where there is none.
+
+    "5 \\text{ cm}^2", "90^\\circ", "12 \\pi \\text{ cm}" have units that are marked as such. With `plain`, the
+    answer is expected to be one number, and then "18 dollars", "5 cm", "USD 18", "12^{th}" and 12元 have one, too; but
+    nothing that may be a factor is one: "5x", "5m", "5 xy". Words after which the number may be another are no unit:
+    "18 or more".
+    """
+    if plain and (ordinal := _ORDINAL.fullmatch(cleaned)) is not None:
+        last = "th" if ordinal[1][-2:] in ("11", "12", "13") else ordinal[1][-1]
+        if ordinal[2] == {"1": "st", "2": "nd", "3": "rd"}.get(last, "th"):
+            return ordinal[1], ordinal[2]
+    code = _CODE.match(cleaned)
+    text = cleaned if code is None else cleaned[code.end() :]
+    number = _NUMBER.match(text)
+    tail = "" if number is None else text[number.end() :]
+    if number is not None and _TAIL.fullmatch(tail) and (not tail.strip() or _is_unit(tail, plain=plain)):
+        return number[0].strip(), tail.strip() or ("" if code is None else code[1])
+    marked = _MARKED_TAIL.search(text)
+    if marked is not None and _TRIGONOMETRIC.search(text) and "\\circ" in marked[0]:
+        return cleaned, ""  # the angle of a function
+    if marked is not None and (rest := text[: marked.start()].strip()) and not rest.endswith(("=", ",", "+", "-")):
+        is_number = re.search(r"\d|\\(?:pi|infty)\b", rest) and not _VARIABLE.search(WRAPPED.sub("", rest))
+        if (canonical_unit(marked[0]) is not None or is_number) and not _changes(marked[0]):
+            return rest, marked[0].strip()
+    return cleaned, ""
+
+
+def _is_unit(tail: str, *, plain: bool) -> bool:
+    within = [word for wrapped in WRAPPED.finditer(tail) for word in _WORD.findall(wrapped[1])]
+    tail = re.sub(_EXPONENT, "", tail)
+    circle = re.match(_CIRCLE, tail)
+    beside = WRAPPED.sub(" ", tail if circle is None else tail[circle.end() :]).replace("\\cdot", " ")
+    if circle is not None and beside.strip() in ("C", "F", "K"):
+        return True
+    words = _WORD.findall(_PER.sub(lambda per: " " if per[1] in _CANONICAL else per[0], beside))
+    if words and (not plain or (beside[0].isalpha() and not _needs_no_space(words[0]))):
+        return False
+    return not any(map(_CHANGING.fullmatch, words + within)) and all(map(_is_word, words))
+
+
+def _is_word(word: str) -> bool:
+    spelt = len(word) > 2 and re.search("[aeiou]", word, re.IGNORECASE) is not None
+    return _needs_no_space(word) or (spelt and word.isascii())
+
+
+def _needs_no_space(word: str) -> bool:
+    return _SHORT.fullmatch(word) is not None or (not word.isascii() and not re.search("[Α-Ωα-ω]", word))
+
+
+def canonical_unit(unit: str) -> tuple[str, ...] | None:
+    """The unit in one spelling, ("cm", "2") for \\text{square centimetres}; None where it is not known."""
+    parts: list[str] = []
+    power = ""
+    for part in _PART.finditer(WRAPPED.sub(r" \1 ", unit).replace("\\cdot", " ")):
+        word = part[5] or ""
+        plain = word if word in _CANONICAL or word in _COMPOUND else word.lower()
+        if part[3]:
+            parts.append("circ")
+        elif part[2]:
+            parts.append(part[2])
+        elif word in ("C", "F") and parts[-1:] == ["circ"]:
+            parts[-1] += word
+        elif plain in _DIMENSION:
+            power = str(_DIMENSION[plain])
+        elif (compound := _COMPOUND.get(plain)) is not None:
+            parts += compound
+        elif (name := _CANONICAL.get(plain) or _CANONICAL.get(plain.removesuffix("s"))) is not None:
+            parts += [name, power] if power else [name]
+            power = ""
+        else:
+            return None
+    if parts[:1] == ["circ"] and parts[1:] in (["circC"], ["circF"]):
+        parts = parts[1:]
+    return (*parts, power) if power else tuple(parts) or None
+
+
+def known_unit(answer: str) -> tuple[str, ...] | None:
+    """The unit or the currency of an answer as it is written, in one spelling; None for one that is not known."""
+    for sign, name in _SIGNS.items():
+        if sign in answer:
+            return (name,)
+    cleaned = clean(answer)
+    if cleaned.endswith("%"):
+        return ("percent",)
+    if (code := _CODE.match(cleaned)) is not None:
+        return (_CODES[code[1]],) if _CODES[code[1]] else None
+    return canonical_unit(unit) if (unit := split_unit(cleaned, plain=True)[1]) else None
+
+
+def contradiction(gold: str, answer: str) -> str | None:
+    """Why one cleaned expression cannot be the gold one, whatever algebra says; None where it may be."""
+    if _apart(answer) and not _apart(gold):
+        return "digits with white space between them are no number"
+    if _base(answer) not in (_base(gold), None if _base(gold) is not None else "10"):
+        return "in another base"
+    number = _NUMBER.match(answer)
+    if number is not None and value(without_percent(gold)) is not None and _changes(answer[number.end() :]):
+        return "words after which it is another number"
+    return None
+
+
+def _changes(tail: str) -> bool:
+    """Whether there are words in what stands beside a number after which it is another."""
+    return any(map(_CHANGING.fullmatch, _WORD.findall(WRAPPED.sub(r" \1 ", _COMMAND.sub(" ", tail)))))
+
+
+def contradicts_itself(cleaned: str) -> bool:
+    """Whether it is an equation between numbers that differ by more than what a rounded value may."""
+    sides = cleaned.split("=") if "=" in cleaned else []
+    numbers = [number for side in sides if (number := value(side.strip())) is not None]
+    return bool(numbers) and max(numbers) - min(numbers) > max(map(abs, numbers)) / 100
+
+
+def _apart(cleaned: str) -> bool:
+    """Whether nothing stands between two numbers but white space and words, as in "1 2" or "3 feet 6 inches"."""
+    text = _PLAIN_WORD.sub(" ", WRAPPED.sub(" ", _CONJUNCTION.sub(",", cleaned)))
+    two_numbers = re.fullmatch(r"[-+\d.,\s]+", text) is not None and re.search(r"\d\s+\d", text) is not None
+    return two_numbers and whole_number(text) is None and value(text) is None
+
+
+def without_base(gold: str, answer: str) -> tuple[str, str]:
+    """Both without the base that a cleaned gold answer is written in, 2516_8; the answer may have left it out."""
+    if (number := _BASE.fullmatch(gold)) is None:
+        return gold, answer
+    same = _BASE.fullmatch(answer)
+    return number[1], answer if same is None else same[1]
+
+
+def _base(cleaned: str) -> str | None:
+    number = _BASE.fullmatch(cleaned)
+    return None if number is None else _BASES.get(number[2], number[2]) if number[2] else number[3]

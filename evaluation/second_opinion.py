@@ -1,0 +1,123 @@
+"""A second opinion on maths: math-verify as its authors drive it, on gold answer and completion as they are.
+
+It finds the answer by its own rules and shares none of ours (boxes, notation, units, equality), only the library that
+both read LaTeX and do algebra with. Where it disagrees, one of the two is wrong, and somebody has to look. It decides
+no score. This module is also the program of the process that runs it.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from typing import Any
+
+from evaluation.graders.maths import MathsWorker
+from evaluation.metrics.estimates import wilson_interval
+from evaluation.records import Generation, Score, Verdict
+
+MEMORY = 4 * 2**30  # bytes of address space of a process
+
+
+class DirectWorker(MathsWorker):
+    """One process that drives math-verify, started when it is first needed. Used by one thread at a time."""
+
+    program = __name__
+
+    def compare(self, gold: str, answer: str) -> tuple[Verdict, str]:
+        """Verdict on a whole completion, with a detail where there is none: `timeout` or `grader_error`."""
+        item = {"gold": gold, "completion": answer.rpartition("</think>")[2], "cpu_s": 2 * self.timeout_s + 5}
+        try:
+            self._start()
+            reply = self._exchange(self.timeout_s, item)
+        except ConnectionError as error:
+            reply = {"error": str(error)}
+        if reply is not None and "error" not in reply:
+            return ("correct" if reply["equal"] else "wrong"), ""
+        self._stop()
+        if reply is None:
+            return "timeout", f"more than {self.timeout_s:g} s"
+        return "grader_error", reply["error"]
+
+
+def second_opinion(
+    generations: Sequence[Generation], scores: Sequence[Score], workers: int, timeout_s: float
+) -> dict[str, Any]:
+    """How often math-verify alone disagrees with the scores on what is right, and where.
+
+    Args:
+        generations: of maths problems.
+        scores: theirs, in the same order.
+        workers: completions judged at once, each in a process of its own.
+        timeout_s: seconds on the clock for one completion.
+
+    Returns:
+        `by` (library and version), `n` (samples with both opinions), `disagreements` with their share `value` and its
+        95 % interval, Wilson's (`low`, `high`; all three None where n is 0), `without_opinion` (samples that
+        math-verify took too long for or whose gold answer it cannot read), and `rows`: of each disagreement
+        problem_id, sample, gold, extracted, verdict and second_verdict.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        drivers = [DirectWorker(timeout_s) for _ in range(workers)]
+        try:
+            chunks = [range(start, len(scores), workers) for start in range(workers)]
+
+            def judge(driver: DirectWorker, places: range) -> list[Verdict]:
+                return [driver.compare(scores[place].gold, generations[place].completion)[0] for place in places]
+
+            verdicts: dict[int, Verdict] = {}
+            for places, found in zip(chunks, pool.map(judge, drivers, chunks), strict=True):
+                verdicts |= dict(zip(places, found, strict=True))
+        finally:
+            for driver in drivers:
+                driver.close()
+    both = [(score, verdicts[n]) for n, score in enumerate(scores) if verdicts[n] in ("correct", "wrong")]
+    rows = [
+        {"problem_id": score.problem_id, "sample": score.sample, "gold": score.gold, "extracted": score.extracted}
+        | {"verdict": score.verdict, "second_verdict": verdict}
+        for score, verdict in both
+        if (score.verdict == "correct") != (verdict == "correct")
+    ]
+    low, high = wilson_interval(len(rows), len(both)) if both else (None, None)
+    return {
+        "by": f"math-verify {version('math-verify')}",
+        "n": len(both),
+        "disagreements": len(rows),
+        "value": len(rows) / len(both) if both else None,
+        "low": low,
+        "high": high,
+        "without_opinion": len(scores) - len(both),
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    """Serve {gold, completion, cpu_s} with {equal} or {error} over the connection whose descriptor is the argument."""
+    from math_verify import parse, verify
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    connection = Connection(int(sys.argv[1]))
+    reply: dict[str, Any] = {"ready": True}
+    while True:
+        connection.send_bytes(json.dumps(reply).encode())
+        try:
+            item = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + item["cpu_s"]) + 1, resource.RLIM_INFINITY))
+        try:
+            # The library's own time limits are alarms whose end reads "not equal"; the caller has one.
+            gold = parse(f"\\boxed{{{item['gold']}}}", parsing_timeout=None)
+            answer = parse(item["completion"], parsing_timeout=None)
+            equal = verify(gold, answer, timeout_seconds=None) if gold else None
+            reply = {"error": "the gold answer cannot be read"} if equal is None else {"equal": bool(equal)}
+        except MemoryError:
+            reply = {"error": "MemoryError"}
+
+
+if __name__ == "__main__":
+    main()
