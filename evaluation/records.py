@@ -18,6 +18,9 @@ from pydantic import ConfigDict, Field, StrictInt, StrictStr, TypeAdapter, Valid
 
 Kind = Literal["maths", "code", "choice"]
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "grader_error"]
+ThoughtEnding = Literal["finished", "forced", "cut", "none"]
+"""Under a thinking budget: the model closed its thoughts itself; the budget closed one; the completion ended inside
+one; there was none."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 Count = Annotated[StrictInt, Field(ge=0)]
 STRICT = ConfigDict(extra="forbid")
@@ -62,6 +65,8 @@ class Generation:
     prompt_tokens: Count
     completion_tokens: Count
     seed: StrictInt | None
+    thinking: ThoughtEnding | None = None
+    """How the thought ended, where a budget limited it."""
 
 
 @with_config(STRICT)
@@ -86,6 +91,7 @@ _EXPECTED = {
     "Count": "a whole number from 0 up",
     "dict[str, Any]": "an object",
     "Kind": f"one of {', '.join(get_args(Kind))}",
+    "ThoughtEnding | None": f"one of {', '.join(get_args(ThoughtEnding))}, or null",
     "Verdict": f"one of {', '.join(VERDICTS)}",
 }
 """The type of a field, as it is written above -> what a message calls it."""

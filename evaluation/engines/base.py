@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from evaluation.chat import check_chat_template, pin_date
+from evaluation.records import ThoughtEnding
 
 
 class EngineUnavailable(RuntimeError):
@@ -31,6 +32,8 @@ class SamplingRequest:
         repetition_penalty: divides positive logits, and multiplies negative ones, of every token so far, those of the
             prompt included, greedy or not; 1 switches it off.
         stop: strings that end the completion; they are not part of it.
+        thinking_budget: tokens after which a thought is ended for the model; None lets it think. Only vLLM can, opened
+            with `EngineOptions.thinking`.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -42,6 +45,7 @@ class SamplingRequest:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    thinking_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_token_ids:
@@ -54,11 +58,15 @@ class SamplingRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """One completion: its text, its number of tokens (the end-of-turn token counts), and `stop` or `length`."""
+    """One completion: its text, its number of tokens (the end-of-turn token counts), and `stop` or `length`.
+
+    `thinking` says how its thoughts ended, where the request had a budget for them.
+    """
 
     text: str
     tokens: int
     finish_reason: str
+    thinking: ThoughtEnding | None = None
 
 
 OnDone = Callable[[int, Sampled], None]
@@ -100,6 +108,7 @@ class EngineOptions:
         tensor_parallel: number of GPUs that share one model (cuda only).
         data_parallel: number of engines, each with its own part of the GPUs or threads.
         cpu_kv_cache_gib: memory for vLLM's key-value cache in GiB (cpu only).
+        thinking: whether requests may have a thinking budget.
     """
 
     device: str
@@ -111,6 +120,7 @@ class EngineOptions:
     tensor_parallel: int = 1
     data_parallel: int = 1
     cpu_kv_cache_gib: int = 1
+    thinking: bool = False
 
 
 def check_room(requests: Sequence[SamplingRequest], max_model_len: int) -> None:
@@ -127,15 +137,15 @@ def text_of(tokenizer: Any, token_ids: Sequence[int], stop: Sequence[str]) -> st
     return text[: min(ends)] if ends else text
 
 
-def load_tokenizer(model: str, chat: bool = True, date: str | None = None) -> Any:
-    """The tokenizer of a checkpoint folder, which renders conversations as of `date` (see `evaluation.chat.pin_date`).
+def load_tokenizer(model: str, chat: bool = True, date: str | None = None, revision: str = "main") -> Any:
+    """The tokenizer of a checkpoint folder or hub id, for conversations as of `date` (see `evaluation.chat.pin_date`).
 
     Raises:
         ValueError: `chat` asks for a chat template, and it has none that can be used.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
     pin_date(tokenizer, date)
     if chat:
         try:

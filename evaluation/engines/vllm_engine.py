@@ -16,6 +16,7 @@ from evaluation.engines.base import (
     load_tokenizer,
     text_of,
 )
+from evaluation.thinking import TAGS, how_thinking_ended, thinking_tokens
 
 _MIN_BATCHED_TOKENS = 16_384
 
@@ -54,6 +55,7 @@ class VLLMEngine:
             max_num_seqs=options.max_concurrent,
             disable_log_stats=True,
             seed=0,  # every request that draws has its own seed
+            reasoning_config=vllm_internals.thinking_between(*TAGS) if options.thinking else None,
             **_device_arguments(model, options),
         )
         self.max_model_len: int = vllm_internals.max_model_len(self._llm)
@@ -72,8 +74,13 @@ class VLLMEngine:
             index, completion = int(output.request_id), output.outputs[0]
             if completion.finish_reason not in ("stop", "length"):
                 raise RuntimeError(f"vLLM ended request {index} with {completion.finish_reason!r}")
-            text = text_of(self.tokenizer, completion.token_ids, requests[index].stop)
-            done[index] = Sampled(text, len(completion.token_ids), completion.finish_reason)
+            request, ids = requests[index], completion.token_ids
+            text, budget = text_of(self.tokenizer, ids, request.stop), request.thinking_budget
+            thinking = None
+            if budget is not None:
+                tags = thinking_tokens(self.tokenizer)
+                thinking = how_thinking_ended(request.prompt_token_ids, ids, tags, budget)
+            done[index] = Sampled(text, len(ids), completion.finish_reason, thinking)
             if on_done is not None:
                 on_done(index, done[index])
         return [done[index] for index in range(len(requests))]
@@ -118,6 +125,7 @@ def _sampling_params(request: SamplingRequest) -> Any:
         max_tokens=request.max_new_tokens,
         seed=None if greedy else request.seed,
         stop=list(request.stop) or None,
+        thinking_token_budget=request.thinking_budget,
         detokenize=bool(request.stop),  # only stop strings need it; texts are decoded the same way for every engine
         output_kind=RequestOutputKind.FINAL_ONLY,
     )

@@ -80,6 +80,19 @@ def cpu_engine_arguments(max_batched_tokens: int, kv_cache_gib: int) -> dict[str
     }
 
 
+# vllm.config.reasoning.ReasoningConfig, which EngineArgs takes; its strings are tokenised by the model's tokenizer.
+# Relied on by thinking budgets. The public way, a reasoning parser, is named after a family of models, and what such a
+# parser forces or counts differs from one to the other. The end is the bare tag: with a phrase before it, vLLM does not
+# see a thought that the model ends itself, and writes the phrase into the answer (vLLM's issue 39697).
+
+
+def thinking_between(start: str, end: str) -> Any:
+    """The `reasoning_config` of a `vllm.LLM` whose requests may limit the thinking between two tags."""
+    from vllm.config.reasoning import ReasoningConfig
+
+    return ReasoningConfig(reasoning_start_str=start, reasoning_end_str=end)
+
+
 # vllm.LLM.llm_engine with model_config, add_request, has_unfinished_requests and step. Relied on by VLLMEngine, which
 # hands over each sample when it is finished, so that a stopped stage keeps it. The public LLM.generate returns when all
 # are finished; the public asynchronous engine needs a process of its own.

@@ -41,7 +41,7 @@ _LISTED_LINE = re.compile(r",\s*(?:\n|\\\\)|(?:\n|\\\\)\s*,")
 _SENTENCE_END = re.compile(r"(?<!resp)[.!?](?!\S)|[。！？]|\n\s*\n")
 # After these a box corrects, concludes from or rewrites the one before it.
 _INFERENCE = re.compile(
-    r"\A\s*[-+*/:^_<>]|\A[^,]*[=≈→⇒]|\\(?:approx|cdot|times|div|to|implies|iff|(?:long)?(?:right|leftright)arrow|dots)"
+    r"\A\s*[-+*:^_<>]|\A[^,]*[=≈→⇒]|\\(?:approx|cdot|times|div|to|implies|iff|(?:long)?(?:right|leftright)arrow|dots)"
     r"|[lc]?dots\b|\.\.|…|≈|→|⇒|所以|因此|从而|故|即|不是"
     r"|\b(?:so|thus|hence|therefore|then|wait|no|not|but|wrong|incorrect|mistake|error|rather|instead|ie|which|gives?|"
     r"giving|gave|actually|however|correct\w*|final\w*|answer is|simplif\w+|equals?|equal to|equivalent\w*|namely|"

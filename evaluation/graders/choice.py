@@ -3,17 +3,17 @@
 import re
 import unicodedata
 
-from evaluation.graders.latex import COMMAND, without_markup
+from evaluation.graders.latex import without_markup
 
 VERSION = "3"  # part of every score's protocol; raise it when the same answer may get another verdict
 
-_WRAPPER = re.compile(r"\\text\b|\*\*")
+_WRAPPER = re.compile(r"\\(?:text|math\w+|operatorname)\b|\*\*")
 _MARKUP = "*_`\"' ,;。、"
 _PREFIX = (
     r"(?:(?:so|thus|hence|therefore)\b,? ?)?(?:(?:the|my) )?(?:(?:final|correct|right|best) )?"
     r"(?:option|choice|answer|letter|选项?|答案)(?:s? (?:is|are)\b|是|为)?:? ?"
 )
-_LETTER = re.compile(rf"(?i:(?:{_PREFIX})*)[(\[\"']?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)
+_LETTER = re.compile(rf"(?i:(?:{_PREFIX})*)[(\[\"']? ?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)
 _LETTERS = r"[(\[]?[A-Z][)\].]*(?:(?:,| or| and| nor)+ [(\[]?[A-Z][)\].]*)*"
 _REMARK = re.compile(
     rf"(?i: is (?:the )?(?:correct|right|best)(?: (?:one|answer|option|choice))?| is the (?:answer|one))[.!]?"
@@ -28,17 +28,17 @@ _ANOTHER = re.compile(
     r"(?:\b(?i:or|and)\b|[,/&+|;])\s*[(\[]?[A-Z][).:\]]|(?<![\w.(])(?:[(\[]?[A-Z][)\]]\s+\w|[A-Z][.:]\s+[a-z\d(])"
 )
 """A second letter with a mark of its own."""
-_SPACE = r"(?:[\s~$]|\\[,;:!() ]|\\q?quad(?![a-z]))*"
+_TEXT = r"\\text\s*\{"
 _OPTION = re.compile(
-    rf"(?:[\s$]|\\[(\[])*(?:(?P<font>(?:{COMMAND})?\{{|\*\*)?\s*"
-    rf"(?:\((?:{COMMAND}\{{)?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))(?(font){_SPACE}(?P<end>\}}|\*\*)?)"
-    rf"|{COMMAND}\{{\s*(?P<three>[A-F])\s*\}}\s*(?:[.:)]|\\q?quad(?![a-z]))){_SPACE}"
-    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|sub\w*)\b)[^\s^_+*/=,;].*)"
-    rf"|(?P<before>[^\s\\].*?){_SPACE}{COMMAND}\{{\s*\((?P<four>[A-F])\)\s*\}}[\s$.]*",
+    rf"[\s$]*+(?:(?P<font>{_TEXT}|\*\*)?\s*(?:\((?:{_TEXT})?(?P<one>[A-F])\}}?\)|(?P<two>[A-F])[).:](?=[\s}}\\$*]))"
+    rf"(?(font)[\s~]*+(?P<end>\}}|\*\*)?)|{_TEXT}\s*(?P<three>[A-F])(?:\s+\}}|\}}\s*[.:)]|\}}\s))[\s~$]*+(?:=\s*)?"
+    r"(?P<rest>(?!\\(?:cup|cap|cdot|times|to|in|le|ge|ne|lor|land|sub\w*)\b)[^\s^_+*/=,;].*)",
     re.DOTALL,
 )
-"""The letter of an option and what it says, as contests for schools write it: \\textbf{(C)}\\ 27."""
-_LETTER_ALONE = re.compile(rf"[\s$]*(?:{COMMAND}\{{|\*\*)?\s*\(?([A-F])\)?\.?\s*(?:\}}|\*\*)?[\s$.]*")
+"""The letter of an option and what it says, as contests for schools write it: \\textbf{(C)}\\ 27, without fonts."""
+_LETTER_AFTER = re.compile(rf"{_TEXT}\s*\(([A-F])\)\s*\}}[\s$.]*\Z")
+_LETTER_ALONE = re.compile(rf"[\s$]*+(?:{_TEXT}|\*\*)?\s*\(?(?:{_TEXT})?([A-F])\}}?\)?\.?\s*+(?:\}}|\*\*)?[\s$.]*")
+_SINGLE_LETTER = re.compile(r"(?<![A-Za-z])[A-F](?![A-Za-z])")
 
 
 def letter(answer: str | None) -> str | None:
@@ -78,13 +78,19 @@ def without_letters(gold: str, answer: str) -> tuple[str, str]:
 
 def _lettered(answer: str) -> tuple[str | None, str]:
     """The letter of an option, if the answer has one, and what else it says."""
-    if (alone := _LETTER_ALONE.fullmatch(answer)) is not None:
-        return alone[1], ""
-    if (option := _OPTION.fullmatch(answer)) is None:
+    if _SINGLE_LETTER.search(answer) is None:
         return None, answer
-    font = "" if option["end"] else option["font"] or ""
-    named = option["one"] or option["two"] or option["three"] or option["four"]
-    return named, option["before"] or font + option["rest"]
+    plain = without_markup(answer)
+    if (alone := _LETTER_ALONE.fullmatch(plain)) is not None:
+        return alone[1], ""
+    if (after := _LETTER_AFTER.search(plain)) is not None:
+        named, text = after[1], plain[: after.start()].rstrip(" ~\\")
+    elif (option := _OPTION.fullmatch(plain)) is not None:
+        named = option["one"] or option["two"] or option["three"]
+        text = ("" if option["end"] else option["font"] or "") + option["rest"].rstrip()
+    else:
+        return None, answer
+    return (named, text) if _is_text(_plain(text)) else (None, answer)
 
 
 def _plain(answer: str) -> str:

@@ -38,6 +38,7 @@ _SQUARE_ROOT = re.compile(r"√\s*(?:(\d+(?:\.\d+)?|[A-Za-z])|\(([^()]*)\)|\{([^
 _CURRENCY = re.compile(r"(?<!\\)\\\$|\$|[€£¥￥₹₽₩](?=\s*[-\d.])|(?<=\d)\s*[€£¥￥₹₽₩]")
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!\s*|\\,|\\:|\\;|\\ )(?=\d{3}(?!\d))")
 _CHOOSE = re.compile(r"\{\s*([^{}]*?)\s*\\(choose|over)\b\s*([^{}]*?)\s*\}")
+_ROMAN = re.compile(r"\{\s*\\rm\b\s*([^{}]*)\}|\\rm\s*\{([^{}]*)\}")
 _NOT = re.compile(r"\\not\s*(=|\\in\b)")
 _LETTER = r"[^\W\d_]"
 _WITHOUT_LETTERS = re.compile(r"\\text\s*\{((?:(?!" + _LETTER + r")[^{}\\])*)\}")
@@ -86,6 +87,7 @@ def clean(answer: str) -> str:
     text = _GROUPING.sub("", _CURRENCY.sub("", text)) if "\\" in text or "$" in text or not text.isascii() else text
     if "\\" in text or "{" in text:
         text = _CHOOSE.sub(lambda pair: f"\\{_CHOSEN[pair[2]]}{{{pair[1]}}}{{{pair[3]}}}", text)
+        text = _ROMAN.sub(lambda words: f"\\text{{{words[1] or words[2] or ''}}}", text)
         text = without_markup(_NOT.sub(lambda sign: "\\ne " if sign[1] == "=" else "\\notin ", text))
         text = _SYMBOL_IN_WORDS.sub(r" \1", _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)))
         text = _NUMBER_IN_WORDS.sub(r"\1\\text{ \2}", text)

@@ -1,28 +1,31 @@
-"""Starting a child process, reading what it writes, and ending it."""
+"""Child processes: each serves one program after the other (see `child/main.py`). Telling them, reading what comes of
+it, and ending them."""
 
 import contextlib
 import marshal
 import os
 import py_compile
 import select
-import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from evaluation.sandbox.result import MAX_RESULT, SandboxError
 
-KILL_WAIT_S = 1.0  # for a child to end its own processes after SIGTERM; more than it ever needs
+
+class _Server(subprocess.Popen[bytes]):
+    stdin: IO[bytes]
+    stdout: IO[bytes]
 
 
 class Children:
-    """The children of one sandbox, whose private folder is `folder`. Safe to use from several threads."""
+    """The children of one sandbox, whose private folder is `folder`; as many as there are threads that run programs at
+    once. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
-        # Compiled once: that takes as long as all else that a child does before it runs the program.
         compiled = folder / "sandbox" / "child"
         for source in Path(__file__).with_name("child").glob("*.py"):
             py_compile.compile(str(source), str(compiled / f"{source.stem}.pyc"), doraise=True)
@@ -30,48 +33,70 @@ class Children:
         # would ignore the fixed hash seed: the environment is ours, and -s -S -P keep paths out all the same.
         self._command = [os.path.realpath(sys.executable), "-s", "-S", "-P", "-B", str(compiled / "start.pyc")]
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._idle: list[_Server] = []
+        self._busy: set[_Server] = set()
         self._closed = False
 
     def run(self, order: dict[str, Any], work: Path, deadline: float) -> tuple[bytes, bool]:
-        """Have a child carry out an order in an empty folder. What it wrote, and whether it ended by the deadline, on
-        the monotonic clock. Nothing of it is left afterwards. Raises `SandboxError` after `close`."""
+        """Have a child carry out an order in an empty folder. What was written, and whether it ended by the deadline,
+        on the monotonic clock. Nothing of it is left afterwards. Raises `SandboxError` after `close`."""
         (work / "order").write_bytes(marshal.dumps(order, 4))
-        read_end, write_end = os.pipe()
+        os.mkfifo(work / "result")
+        results = os.open(work / "result", os.O_RDONLY | os.O_NONBLOCK)
+        server = self._take()
         try:
-            with open(work / "order", "rb") as stdin:
-                process = subprocess.Popen(
-                    [*self._command, str(write_end)],
-                    stdin=stdin,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    env={"PYTHONHASHSEED": "0"},
-                    cwd=work,
-                    pass_fds=(write_end,),
-                    start_new_session=True,
-                )
+            self._tell(server, bytes(work))
+            return _read(results, deadline)
         finally:
-            os.close(write_end)
-        try:
-            with self._lock:
-                self._running.add(process)
-                if self._closed:
-                    raise SandboxError("the sandbox is closed")
-            return _read(read_end, deadline)
-        finally:
-            os.close(read_end)
-            with self._lock:  # before it is reaped: close() must not signal a number that may be another's by then
-                self._running.discard(process)
-            _end(process)
+            os.close(results)
+            self._tell(server, b".")
+            self._give_back(server)
 
     def close(self) -> None:
-        """End the children that run, and refuse to start any more."""
+        """End the children and what they run, and refuse to start any more."""
         with self._lock:
             self._closed = True
-            for process in self._running:
-                # Its thread sees the end of its output, and reaps it; process.terminate() might reap it here.
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
+            for server in self._busy:
+                server.stdin.close()  # its thread sees the end of its output
+        for server in self._idle:
+            server.__exit__(None, None, None)
+
+    def _take(self) -> _Server:
+        with self._lock:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            while self._idle and self._idle[-1].poll() is not None:  # killed by somebody
+                self._idle.pop().__exit__(None, None, None)
+            server = self._idle.pop() if self._idle else self._start()
+            self._busy.add(server)
+        return server
+
+    def _start(self) -> _Server:
+        return _Server(
+            self._command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PYTHONHASHSEED": "0"},
+            start_new_session=True,
+        )
+
+    def _tell(self, server: _Server, text: bytes) -> None:
+        with self._lock, contextlib.suppress(BrokenPipeError):  # one that has ended is found by `_give_back`
+            if not self._closed:
+                server.stdin.write(text)
+
+    def _give_back(self, server: _Server) -> None:
+        """Wait until nothing of the program is left, and keep the child for another one if it lives."""
+        alive = bool(server.stdout.read(1))
+        with self._lock:
+            self._busy.discard(server)
+            alive = alive and not self._closed
+            if alive:
+                self._idle.append(server)
+        if not alive:
+            server.__exit__(None, None, None)
 
 
 def _read(descriptor: int, deadline: float) -> tuple[bytes, bool]:
@@ -91,17 +116,3 @@ def _read(descriptor: int, deadline: float) -> tuple[bytes, bool]:
         if last.endswith(b"\n") and last[:-1].rpartition(b"\n")[2].startswith(b"end "):
             break
     return bytes(data), True
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a child, which ends its own (see `child/main.py`), then what is left of its process group, and reap it."""
-    # Not reaped before its group is gone: until then the number of the group cannot become another's. So neither
-    # process.terminate(), which reaps a child that has ended; and no pidfd, which some container runtimes lack.
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(process.pid, signal.SIGTERM)
-        deadline, running = time.monotonic() + KILL_WAIT_S, os.WEXITED | os.WNOWAIT | os.WNOHANG
-        while os.waitid(os.P_PID, process.pid, running) is None and time.monotonic() < deadline:
-            time.sleep(0.0005)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

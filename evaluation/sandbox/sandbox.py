@@ -179,7 +179,6 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             "filter": seccomp.program(shared_files=not isolated) if self._call_filter else None,
             "rules": landlock.ruleset(readable, writable) if means.file_rules else None,
             "token": token,
-            "caller": os.getpid(),
             "sections": [s.replace("\r\n", "\n") if isinstance(s, str) else s for s in job.sections if s],
             "expressions": list(job.expressions),
             "entry_point": job.entry_point,

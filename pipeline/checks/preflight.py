@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
@@ -23,6 +25,8 @@ from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, gguf_file
 
+SPLIT = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+"""Values of accelerate's `distributed_type` that split a model between processes."""
 SET_UP = "Install the pinned set: make setup, then vcore doctor."
 
 
@@ -56,7 +60,8 @@ def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
 
 def _check_launches(config: PipelineConfig) -> None:
     """What `execution:` says of single stages can be done, for each stage it names."""
-    kinds = {stage.name: stage.kind for stage in build_graph(config)}
+    graph = build_graph(config)
+    kinds = {stage.name: stage.kind for stage in graph} | {stage.program: stage.kind for stage in graph}
     for section in ("launch", "time_limit_s"):
         for name in getattr(config.execution, section):
             if name not in kinds:
@@ -70,9 +75,23 @@ def _check_launches(config: PipelineConfig) -> None:
             raise ConfigError(f"{name} is one process{can}", where=where, fix="Use kind: local or slurm.")
         if launch.config is not None and not Path(launch.config).expanduser().is_file():
             raise ConfigError(f"file {launch.config} does not exist", where=f"{where}.config")
+        if launch.config is not None and not kinds[name].splits_model and (how := _distributed(launch.config)) in SPLIT:
+            message = f"{name} needs whole weights in each process, and {launch.config} splits them ({how})"
+            raise ConfigError(message, where=f"{where}.config", fix="Use configs/accelerate/ddp.yaml or torchrun.")
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
             fix = "Start the run on a node of the cluster."
             raise ConfigError("there is no sbatch on this machine", where=where, fix=fix)
+
+
+def _distributed(file: str) -> str:
+    """The `distributed_type` of one of accelerate's files."""
+    try:
+        config = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+        return str(config["distributed_type"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        fix = "Write it with `accelerate config`, or see configs/accelerate/."
+        message = f"{file} is no configuration of accelerate's with a distributed_type ({type(error).__name__})"
+        raise ConfigError(message, where="execution.launch", fix=fix) from error
 
 
 def _check_gpus(config: PipelineConfig, here: list[Stage], device: dict[str, str]) -> None:

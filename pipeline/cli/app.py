@@ -1,5 +1,6 @@
 """The `vcore` command. Parses arguments, prints results; the work is elsewhere."""
 
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -58,7 +59,10 @@ def main() -> NoReturn:
     --debug."""
     outlive_readers()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here it is an error like any other
     except UserError as error:
         _fail(error)
     except Exception as error:  # noqa: BLE001 - the last resort, which has --debug

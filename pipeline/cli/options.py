@@ -31,6 +31,10 @@ Only = Annotated[str | None, option("--only", "Run this stage alone; what it nee
 Until = Annotated[str | None, option("--until", "Run this stage and what it needs, and stop there.", metavar="STAGE")]
 _TRIGGERS = "What makes a stage rerun, of config,inputs,code,versions; what differs only otherwise is accepted."
 Triggers = Annotated[str | None, option("--rerun-triggers", f"{_TRIGGERS} Default: all.", metavar="LIST")]
+ShowPrompt = Annotated[
+    int,
+    option("--show-prompt", "Print N prompts of each benchmark as a model gets them, and run nothing.", metavar="N"),
+]
 AsJson = Annotated[bool, option("--json", "Print JSON for a script.")]
 Home = Annotated[Path, option("--home", "Folder of the store and the runs.", envvar="VCORE_HOME")]
 

@@ -24,14 +24,16 @@ err = Console(highlight=False, stderr=True)
 
 class _Stream(io.FileIO):
     """A standard stream whose reader may leave, as in `vcore score ... | head -1`: the rest goes nowhere, and the
-    command does what it would have done."""
+    command does what it would have done. What else ends it, such as a full disk, is raised once."""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except OSError as error:
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self.fileno())
+            if not isinstance(error, BrokenPipeError):
+                raise
             return super().write(data)
 
 
@@ -136,3 +138,7 @@ def print_results(folder: Path) -> None:
         table.add_row(name, first["metric"], str(first["n"]), *values)
     out.print()
     out.print(table)
+    for result in results:
+        if thoughts := result.get("thinking"):
+            counts = ", ".join(f"{ending} {count}" for ending, count in thoughts.items())
+            out.print(f"thoughts of {result['checkpoint']} on {result['benchmark']}: {counts}")

@@ -13,6 +13,7 @@ from pipeline.cli.options import (
     Home,
     Only,
     Overrides,
+    ShowPrompt,
     Triggers,
     Until,
     argument,
@@ -29,6 +30,7 @@ from pipeline.cli.printing import (
     show,
     warn_of_unreadable_runs,
 )
+from pipeline.config.schema import load_config
 from pipeline.core.signals import stop_on_signals
 
 COLOURS = {"HIT": "cyan", "RUN": "green", "RESUME": "yellow", "WAIT": "magenta"}
@@ -72,9 +74,15 @@ def plan(
     estimated: Annotated[
         bool, option("--estimate", "Say what memory each GPU stage needs, from the model's config alone, instead.")
     ] = False,
+    show_prompt: ShowPrompt = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do and why: HIT, RUN, RESUME or WAIT for every stage."""
+    if show_prompt:
+        from pipeline.cli.prompts import print_prompts
+
+        print_prompts(load_config(config, overrides or []), show_prompt, as_json)
+        return
     if estimated:
         from pipeline.cli.estimate import print_estimate
 

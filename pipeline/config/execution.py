@@ -45,10 +45,10 @@ class ExecutionSettings(StageSettings):
     gpus: int | None = execution(None, gt=0)
     """GPUs that a stage leases while it runs; runs on one machine wait for each other. None: all visible ones."""
     launch: dict[str, LaunchSettings] = execution({})
-    """Stage -> how its process is started; a stage that is not named starts as one local process."""
+    """Stage (`generate.sft`), or all of a kind (`generate`) -> how its process is started; else one local one."""
     time_limit_s: dict[str, float] = execution({})
-    """Stage -> seconds after which it is asked to stop and the run fails. Its state is kept: a run with a higher limit
-    continues."""
+    """Stage, or all of a kind, each -> seconds after which it is asked to stop and the run fails. Its state is kept: a
+    run with a higher limit continues."""
     retries: int = execution(2, ge=0, le=10)
     """How often a stage is tried again after a failure that may pass: no memory left (with half the micro-batch), the
     hub or the network not answering. No other failure is tried again."""
@@ -67,7 +67,11 @@ class ExecutionSettings(StageSettings):
 
     def launch_of(self, stage: str) -> LaunchSettings:
         """How the process of a stage is started."""
-        return self.launch.get(stage, LaunchSettings())
+        return self.launch.get(stage) or self.launch.get(stage.partition(".")[0]) or LaunchSettings()
+
+    def time_limit_of(self, stage: str) -> float | None:
+        """Seconds that a stage may take; None: as long as it needs."""
+        return self.time_limit_s.get(stage) or self.time_limit_s.get(stage.partition(".")[0])
 
     @model_validator(mode="after")
     def _limits(self) -> ExecutionSettings:

@@ -86,6 +86,11 @@ class PipelineConfig(StageSettings):
                     raise ValueError(
                         f"data.sft.{index}.columns.completion: an SFT source needs the column with the demonstration"
                     )
+        for index, benchmark in enumerate(self.benchmarks):
+            budget, limit = self.generate.budget(benchmark), benchmark.max_new_tokens
+            if budget is not None and budget >= limit:
+                room = f"{limit} leaves no room for an answer after generate.thinking_budget {budget}"
+                raise ValueError(f"benchmarks.{index}.max_new_tokens: {room}")
         _rl_fits_together(self)
         return self
 

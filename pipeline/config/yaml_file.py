@@ -1,6 +1,7 @@
 """Reading a pipeline's YAML: `extends`, `--set` overrides, and the line every value came from."""
 
 import dataclasses
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ def _read_chain(path: Path, seen: list[Path]) -> Document:
         raise ConfigError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
     except UnicodeDecodeError as error:
         raise ConfigError("not a text file in UTF-8", where=str(path)) from error
+    except ValueError as error:
+        raise ConfigError(f"a date that does not exist: {error}", where=str(path)) from error
     if not isinstance(parsed, CommentedMap):
         raise ConfigError("a pipeline is a YAML mapping with sections such as data, sft, grpo", where=str(path))
     document = Document({}, {(): str(path)})
@@ -86,6 +89,8 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
     for plain_type in (int, float, str):
         if isinstance(node, plain_type):
             return plain_type(node)
+    if isinstance(node, datetime.date):  # written as text here too; a date with a time is one
+        return node.isoformat()
     where = places.get(path, str(file))
     raise ConfigError(
         f"a value of type {type(node).__name__}, which no setting takes", where=where, fix="Write a number or a text."
@@ -132,6 +137,11 @@ def _apply(document: Document, override: str) -> None:
         value = _plain(YAML(typ="rt").load(text), (), Path("--set"), {})
     except MarkedYAMLError as error:
         raise ConfigError(f"the value is not valid YAML: {error.problem}", where=where) from error
+    except ValueError as error:
+        raise ConfigError(f"a date that does not exist: {error}", where=where) from error
+    except ConfigError as error:  # of a tag or a type
+        error.where = where
+        raise
     path: Location = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
     node: Any = document.values
     for depth, part in enumerate(path[:-1]):

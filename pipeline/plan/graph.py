@@ -162,7 +162,13 @@ def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
         for name in sets
     ]
     settings = config.generate.model_copy(
-        update={"benchmarks": sampled, "system_prompt": None, "enable_thinking": None, **_dated(config)}
+        update={
+            "benchmarks": sampled,
+            "system_prompt": None,
+            "enable_thinking": None,
+            "thinking_budget": None,  # RL has none
+            **_dated(config),
+        }
     )
     generate = Stage("generate.prompts", GENERATE, settings, {"data": data, "model": Input(checkpoint, ("model",))})
     difficulty = config.difficulty.model_copy(update={"scoring": config.score})

@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -24,8 +25,8 @@ from stages.harness.declaration import CustomCode
 
 READS = "READS"
 """The name under which a module lists the files that it reads, relative to itself."""
-READING = ("open", "read_text", "read_bytes", "load", "loadtxt", "read_csv", "read_json", "from_pretrained")
-"""Names of functions that read files."""
+READING = re.compile(r"open|read_\w+|load(?!s$|_state_dict$)\w*|from_(pretrained|file)|genfromtxt|fromfile|memmap|CDLL")
+"""Names of functions that read files, as a rule."""
 OURS = ("pipeline", "stages", "evaluation")
 SUFFIXES = (
     *importlib.machinery.EXTENSION_SUFFIXES,
@@ -126,7 +127,7 @@ def _read(file: Path, module: str, where: str, mark: tuple[int, int, int]) -> Pa
     parents = {".".join(name.split(".")[: i + 1]) for name in absolute for i in range(name.count(".") + 1)}
     imported = {*imported_modules(tree, module, is_package=is_package), *parents}
     listed = _listed(tree, file, where)
-    silent = listed is None and any(function in READING for function, _ in calls)
+    silent = listed is None and any(READING.fullmatch(function) for function, _ in calls)
     return tuple(sorted(imported)), None if silent else tuple(listed or ())
 
 

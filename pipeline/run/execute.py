@@ -206,7 +206,7 @@ class _StageRun:
             locks=(lock,),
             grace_s=execution.stop_grace_s,
             settings=execution.launch_of(self.stage.name),
-            time_limit_s=execution.time_limit_s.get(self.stage.name),
+            time_limit_s=execution.time_limit_of(self.stage.name),
             stopping=self.run.stopping,
         )
 

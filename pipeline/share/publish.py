@@ -12,7 +12,8 @@ from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError
 from pipeline.run.record import find_run, load_run, outside_of, read_report, report_of
 from pipeline.store.documents import Manifest
-from stages.base.settings import MAKE
+from stages.base.settings import MAKE, BaseSettings
+from stages.data.settings import DataSettings
 from stages.grpo.settings import GrpoSettings
 from stages.harness.json_files import write_json
 from stages.harness.settings import StageSettings, role_of
@@ -23,6 +24,8 @@ RECORD = "vcore"
 """Folder of the repository that holds the record."""
 TRAINING: dict[str, type[StageSettings]] = {"sft": SftSettings, "grpo": GrpoSettings}
 """Stages that train on the user's data, in order -> their settings."""
+FILLED_IN = ("source", "revision", "chat")
+"""Fields of `base` that follow from the rest of a config."""
 REPO_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
@@ -178,21 +181,27 @@ def _training(checkpoint: str) -> list[str]:
 
 def _settings(config: dict[str, Any], checkpoint: str) -> str:
     """The settings that a checkpoint depends on, as YAML that a config takes: none that are null or of the machine."""
+    trained = _training(checkpoint)
+    made = {"base": BaseSettings} if config["model"] == MAKE else {}
+    sections: dict[str, type[StageSettings]] = {**({"data": DataSettings} if trained else {}), **made}
     chosen: dict[str, Any] = {}
-    for name in _training(checkpoint):
-        fields, section = TRAINING[name], config.get(name) or {}
+    for name, fields in (sections | {name: TRAINING[name] for name in trained}).items():
+        section = config.get(name) or {}
         counted = (f for f in section if f not in fields.model_fields or role_of(fields, f) == "identity")
-        chosen[name] = {f: section[f] for f in counted if section[f] is not None and section[f] not in ({}, [])}
-    if "method" in chosen.get("sft", {}):
-        method = chosen["sft"]["method"]  # with its preset, which is none of the identity: its values are
-        chosen["sft"]["method"] = {f: Path(v).name if f == "file" else v for f, v in method.items() if v is not None}
-    if custom := chosen.get("grpo", {}).get("rewards", {}).get("custom"):
-        functions = [part | {"file": Path(part["file"]).name} for part in custom]
-        chosen["grpo"]["rewards"] = chosen["grpo"]["rewards"] | {"custom": functions}
-    if not chosen:
-        return ""
+        # A method with its preset, which is none of the identity: its values are.
+        chosen[name] = _shown({f: section[f] for f in counted if f not in FILLED_IN})
     chosen = {name: section for name, section in chosen.items() if section}
-    return str(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100))
+    return str(yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=100)) if chosen else ""
+
+
+def _shown(value: Any) -> Any:
+    """A value without what is null or empty in it, and of files the name alone."""
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    shown = {f: Path(v).name if f == "file" else _shown(v) for f, v in value.items() if v is not None}
+    return {f: v for f, v in shown.items() if v not in ({}, [])}
 
 
 def _bounds(result: dict[str, Any]) -> str:

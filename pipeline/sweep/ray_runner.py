@@ -108,7 +108,7 @@ def _run_command(
         # Then each cell has a server of its own, and SQLite takes only one: least of all on a shared disk.
         own.setdefault("PREFECT_HOME", str(Path(log).with_suffix(".prefect")))
     if not keep_gpus:
-        own.pop("CUDA_VISIBLE_DEVICES", None)  # Ray empties it for tasks that ask for no GPU
+        own.pop("CUDA_VISIBLE_DEVICES", None)  # older versions of Ray empty it for tasks that ask for no GPU
     with open(log, "w", encoding="utf-8") as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.launch.commands", str(os.getpid()), *command],

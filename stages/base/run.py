@@ -81,7 +81,7 @@ def _held_out_accuracy(ctx: Context[BaseSettings], model: Any, tokenizer: PreTra
         raise StageError(
             f"the made base model predicts {measured:.1%} of the tokens of held-out worked problems, "
             f"below {least:.1%}: it has not learnt to copy operands, and no later stage will teach it",
-            "Raise base.steps, or try another seed.",
+            "Raise base.steps, or try another seed; `base.min_accuracy` sets the bound.",
         )
     ctx.note(f"predicts {measured:.2%} of the tokens of held-out worked problems")
     return measured

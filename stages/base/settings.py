@@ -67,7 +67,7 @@ class BaseSettings(StageSettings):
         if self.head_dim % 2:
             raise ValueError("head_dim: rotary embeddings need an even number")
         if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps: {self.warmup_steps} leave nothing of {self.steps} steps")
+            raise ValueError(f"warmup_steps: {self.warmup_steps} leave nothing of {self.steps} steps; lower them")
         if self.corpus == "train_data" and self.min_accuracy is not None:
             raise ValueError("min_accuracy: only the corpus word_problems has held-out problems to measure it on")
         return self

@@ -26,6 +26,7 @@ class PlannedPrompt:
     problem: Problem
     text: str
     token_ids: tuple[int, ...]
+    thinking_budget: int | None = None
 
     def samples(self) -> Iterator[SampleId]:
         """The ids of the problem's samples, in order."""
@@ -52,6 +53,7 @@ class PlannedPrompt:
             min_p=self.benchmark.min_p,
             repetition_penalty=self.benchmark.repetition_penalty,
             stop=tuple(self.benchmark.stop),
+            thinking_budget=self.thinking_budget,
         )
 
 
@@ -93,7 +95,7 @@ def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]],
         StageError: a problem cannot be asked so.
     """
     return [
-        PlannedPrompt(benchmark, problem, *_prompt(settings, benchmark, problem, tokenizer))
+        PlannedPrompt(benchmark, problem, *_prompt(settings, benchmark, problem, tokenizer), settings.budget(benchmark))
         for benchmark in settings.benchmarks
         for problem in problems[benchmark.name]
     ]
@@ -153,6 +155,7 @@ def protocol(
         "problems": problems,
         "problems_sha256": problems_sha256,
         **settings.prompting(benchmark),
+        **({} if (budget := settings.budget(benchmark)) is None else {"thinking_budget": budget}),
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         **({"template_date": settings.template_date or TEMPLATE_DATE} if dated else {}),
         "prompts_sha256": prompts_sha256,

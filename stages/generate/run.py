@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,12 +13,15 @@ from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled
 from evaluation.engines.base import load_tokenizer
 from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
+from evaluation.thinking import thinking_tokens
 from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, prompts_digest, protocol, read_problems
 from stages.generate.settings import GenerateSettings
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
 
+WAITING_S = 5.0
+"""Seconds without a finished sample after which progress says how long it has been waiting."""
 PROMPT_TOO_LONG = "prompt_too_long"
 _MODEL_FIX = (
     "Point `model:` at a complete Hugging Face checkpoint (config.json, safetensors, tokenizer, chat template)."
@@ -144,6 +148,11 @@ def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dic
             f"max_model_len: {settings.max_model_len} is more than the model's {positions} positions",
             "Lower it, or leave it out.",
         )
+    if settings.thinking_budget is not None:
+        try:
+            thinking_tokens(tokenizer)
+        except ValueError as error:
+            raise StageError(f"thinking_budget: {error}", "Leave generate.thinking_budget out.") from error
     return tokenizer, settings.max_model_len or positions, contract
 
 
@@ -177,6 +186,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
+        thinking=settings.thinking_budget is not None,
     )
     try:
         return open_engine(settings.engine, folder, options)
@@ -196,21 +206,35 @@ def _sample_missing(
     """Submit every missing sample at once, those that may become longest first. Returns the completion tokens drawn."""
     missing = [(prompt, sample) for prompt in prompts for sample in prompt.samples() if sample not in finished.samples]
     missing.sort(key=lambda item: (-item[0].benchmark.max_new_tokens, -len(item[0].token_ids)))
-    started = time.monotonic()
+    longest = max((prompt.benchmark.max_new_tokens for prompt, _ in missing), default=0)
+    started = last = time.monotonic()
     tokens = 0
+    over = threading.Event()
 
     def keep(index: int, sampled: Sampled) -> None:
-        nonlocal tokens
+        nonlocal tokens, last
         finished.add(missing[index][1], sampled)
-        tokens += sampled.tokens
-        rate = tokens / max(time.monotonic() - started, 1e-9)
+        tokens, last = tokens + sampled.tokens, time.monotonic()
+        rate = tokens / max(last - started, 1e-9)
         ctx.progress(len(finished.samples), finished.expected, "sampling", tokens_per_s=round(rate))
 
-    ctx.progress(len(finished.samples), finished.expected, "sampling")
+    def show_waiting() -> None:
+        """Say every few seconds that it goes on: the first completions, the longest, may take minutes to end."""
+        while not over.wait(WAITING_S):
+            waited, done = time.monotonic() - last, len(finished.samples)
+            if waited >= WAITING_S:
+                ctx.progress(done, finished.expected, "sampling", up_to_tokens=longest, waiting_s=round(waited))
+
+    ctx.progress(len(finished.samples), finished.expected, "sampling", up_to_tokens=longest)
+    waiting = threading.Thread(target=show_waiting, daemon=True)
+    waiting.start()
     try:
         engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
     except ReplicaLost as error:
         raise StageError(str(error), "Run again: samples that were drawn are kept.") from error
+    finally:
+        over.set()
+        waiting.join()
     return tokens
 
 
@@ -226,6 +250,7 @@ def _generation(prompt: PlannedPrompt, sample: int, seed: int, samples: dict[Sam
         prompt_tokens=len(prompt.token_ids),
         completion_tokens=sampled.tokens,
         seed=prompt.seed(sample, seed),
+        thinking=sampled.thinking,
     )
 
 

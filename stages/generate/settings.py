@@ -133,6 +133,9 @@ class GenerateSettings(StageSettings):
     """For the benchmarks that have none of their own."""
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set (Qwen3). None leaves the template's default."""
+    thinking_budget: int | None = identity(None, ge=0)
+    """Tokens after which vLLM ends a thought (`<think>` ... `</think>`) for the model, which then answers; chat prompts
+    only. None lets it think."""
     template_date: TemplateDate = identity(None)
     """Filled from the pipeline's top-level `template_date`; write it there."""
     max_concurrent: int = execution(256, gt=0)
@@ -146,6 +149,10 @@ class GenerateSettings(StageSettings):
     threads."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
+
+    def budget(self, benchmark: BenchmarkSettings) -> int | None:
+        """The thinking budget of a benchmark's samples, in tokens."""
+        return self.thinking_budget if benchmark.prompt == "chat" else None
 
     def prompting(self, benchmark: BenchmarkSettings) -> dict[str, Any]:
         """What a benchmark's problems are asked with: its own settings, or these where it has none."""
@@ -161,4 +168,12 @@ class GenerateSettings(StageSettings):
         names = [benchmark.name for benchmark in self.benchmarks]
         if len(set(names)) < len(names):
             raise ValueError("benchmarks: a benchmark is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _thinking_can_be_ended(self) -> Self:
+        if self.thinking_budget is not None and self.engine != "vllm":
+            raise ValueError(f"thinking_budget: only the engine vllm can end a thought, not {self.engine}")
+        if self.thinking_budget is not None and self.enable_thinking is False:
+            raise ValueError("thinking_budget: enable_thinking is false, so there is no thought to limit")
         return self

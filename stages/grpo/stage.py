@@ -42,6 +42,7 @@ STAGE = declare.StageDeclaration(
     origins=_origins,
     uses_gpu=True,
     several_processes=True,
+    splits_model=True,
     makes_checkpoint=True,
     trainer_config="GRPOConfig",
     batch=lambda s: declare.Batch(s.completions_per_step, s.micro_batch_size, "completions", "grpo.prompts_per_step"),

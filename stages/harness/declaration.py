@@ -156,6 +156,8 @@ class StageDeclaration(Generic[S]):
     """Whether it computes on a GPU where there is one, and leases it."""
     several_processes: bool = False
     """Whether torchrun or accelerate may share its work out over processes."""
+    splits_model: bool = False
+    """Whether FSDP or DeepSpeed may share its model out over these."""
     makes_checkpoint: bool = False
     """Whether its artifact holds a checkpoint, in `model/`."""
     needs_run: bool = False

@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from evaluation.harness import child_processes
 from stages.harness.context import Context, Result, S, StageError, StageStopped, is_main_process
+from stages.harness.disk import full_disk, release, reserve
 from stages.harness.documents import ErrorDocument, Spec, StageResult
 from stages.harness.transient import transient_cause
 
@@ -77,21 +78,25 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
     context.state.mkdir(parents=True, exist_ok=True)
     _install_stop_handler(context)
     try:
+        reserve(spec_path.parent)
         result = run(context)
+        release(spec_path.parent)
+        if is_main_process():
+            StageResult(proof=result.proof, metrics=result.metrics).write(context.output / "record" / "result.json")
     except StageStopped:
         context.note("stopped on request; state is saved")
         (spec_path.parent / f"{STOPPED}.{os.environ.get('RANK', '0')}").touch()
         raise SystemExit(EXIT_STOPPED) from None
-    except StageError as error:
-        _write_error(spec_path, error.message, error.fix, transient_cause(error))
-        print(f"error: {error.message}\n{error.fix}", file=sys.stderr)
-        raise SystemExit(EXIT_FAILED) from None
     except Exception as error:
-        traceback.print_exc()
-        _write_error(spec_path, f"{type(error).__name__}: {error}".strip(), "", transient_cause(error))
+        release(spec_path.parent)
+        known = full_disk(error, spec_path.parent) or (error if isinstance(error, StageError) else None)
+        shown = known or StageError(f"{type(error).__name__}: {error}".strip())
+        _write_error(spec_path, shown.message, shown.fix, transient_cause(error))  # before the log, which may be full
+        if known is None:
+            traceback.print_exc()
+        else:
+            print(f"error: {known.message}\n{known.fix}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from error
-    if is_main_process():
-        StageResult(proof=result.proof, metrics=result.metrics).write(context.output / "record" / "result.json")
 
 
 def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:

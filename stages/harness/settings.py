@@ -8,7 +8,7 @@ defined, so nobody can add a setting without deciding which it is.
 import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticUndefined
 
 
@@ -22,15 +22,15 @@ def execution(default: Any = PydanticUndefined, **options: Any) -> Any:
     return Field(default, json_schema_extra={"role": "execution"}, **options)
 
 
-def _iso_date(value: Any) -> Any:
-    """As text, where YAML has read a date, and checked."""
-    text = value.isoformat() if isinstance(value, datetime.date) else value
-    if isinstance(text, str):
+def _iso_date(text: str) -> str:
+    try:
         datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no date, such as 2025-01-31 or 2025-01-31T12:00:00") from error
     return text
 
 
-TemplateDate = Annotated[str | None, BeforeValidator(_iso_date)]
+TemplateDate = Annotated[str, AfterValidator(_iso_date)] | None
 """A date, or date and time, in ISO 8601: `2025-01-31`, `2025-01-31T12:00:00`."""
 
 

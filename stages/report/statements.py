@@ -84,6 +84,9 @@ def _of_benchmark(benchmark: str, results: list[BenchmarkResult]) -> Iterator[st
     if truncated := _shares(results, lambda r: r.truncated):
         cut = f"cut at the token limit were {truncated} of the completions"
         yield f"{benchmark}: {cut}; the score is of what fits the limit."
+    if forced := _shares(results, lambda r: r.thinking.get("forced", 0)):
+        ended = f"the thinking budget ended the thought of {forced} of the completions"
+        yield f"{benchmark}: {ended}; the score is of what fits the budget."
     if unanswered := _shares(results, lambda r: r.no_answer):
         none = f"no answer could be found in {unanswered} of the completions"
         yield f"{benchmark}: {none}; the score is of the format as well."

@@ -26,7 +26,10 @@ def view(report: Report) -> dict[str, Any]:
         "title": report.title,
         "report": report,
         "results": _results(report),
-        "pass_at": [_pass_at(result) for result in report.results if result.pass_at],
+        "notes": [
+            *(_pass_at(result) for result in report.results if result.pass_at),
+            *(_thinking(result) for result in report.results if result.thinking),
+        ],
         "comparisons": _comparisons(report),
         "verdicts": _verdicts(report),
         "stages": _stages(report, spent.seconds),
@@ -71,6 +74,13 @@ def _pass_at(result: BenchmarkResult) -> str:
         estimates[f"maj@{result.k}"] = result.majority
     values = (f"{name} {percent(e['value'])} {interval(e['low'], e['high'])}" for name, e in estimates.items())
     return f"{result.benchmark}, {result.checkpoint}: {', '.join(values)}"
+
+
+def _thinking(result: BenchmarkResult) -> str:
+    """How thoughts ended under a budget, as shares of all samples."""
+    budget = result.protocol_details.get("sampling", {}).get("thinking_budget")
+    shares = ", ".join(f"{ending} {percent(count / result.samples)}" for ending, count in result.thinking.items())
+    return f"{result.benchmark}, {result.checkpoint}: thoughts of at most {budget} tokens: {shares}"
 
 
 def _comparisons(report: Report) -> Table:

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from evaluation.grading import Grader, fingerprint, grader_version
 from evaluation.metrics import load_metric
-from evaluation.records import VERDICTS, Generation, Kind, Score
+from evaluation.records import VERDICTS, Generation, Kind, Score, ThoughtEnding
 from evaluation.voting import pool_votes
 from stages.score.settings import ScoreSettings
 
@@ -24,7 +24,8 @@ def benchmark_metrics(
     `value`, `low` and `high` are shares with a 95 % interval over `n` problems of `k` samples each: `accuracy` (maths)
     or `pass@1` (code) of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With
     several samples, `pass_at` holds the unbiased pass@k for the powers of two below the number of samples and for that
-    number, and `majority` the accuracy of their vote (not for code).
+    number, and `majority` the accuracy of their vote (not for code). Under a thinking budget, `thinking` counts the
+    samples by how their thought ended.
 
     Args:
         generations: of one benchmark.
@@ -52,6 +53,8 @@ def benchmark_metrics(
         "protocol": fingerprint(protocol),
         "protocol_details": protocol,
     }
+    if thoughts := Counter(generation.thinking for generation in generations if generation.thinking is not None):
+        entry["thinking"] = {ending: thoughts[ending] for ending in get_args(ThoughtEnding)}
     if k > 1:
         metric = load_metric("pass_at_k")
         entry["pass_at"] = {}

@@ -71,11 +71,12 @@ def _contract(
     declared, end, padding = generation.eos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ends = end_token_ids(tokenizer, generation)
     contradictions = []
-    if None not in (declared, end) and end not in ([declared] if isinstance(declared, int) else declared):
+    if None not in (declared, end) and end not in ([declared] if isinstance(declared, int) else list(declared)):
         contradictions.append(
-            f"generation_config.json ends on {declared}, the tokenizer on {end} ({tokenizer.eos_token})"
+            f"generation_config.json ends on {declared!r}, the tokenizer on {end} ({tokenizer.eos_token})"
         )
-    if outside := [index for index in [*ends, padding] if index is not None and not 0 <= index < rows]:
+    ids = [index for index in [*ends, padding] if index is not None]
+    if outside := [index for index in ids if not (isinstance(index, int) and 0 <= index < rows)]:
         contradictions.append(f"the ids {outside} of end or padding lie outside the {rows} embeddings")
     if (folder / ADAPTER).is_file():
         contradictions.append(f"{ADAPTER} lies beside complete weights: it is not known whether the adapter is merged")

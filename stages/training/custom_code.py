@@ -77,7 +77,12 @@ def _refuse_unplanned(path: Path, before: set[str], digests: Mapping[str, str]) 
     installed += [site.getusersitepackages(), str(Path(__file__).parents[2])]
     for name in sorted(sys.modules.keys() - before):
         file = getattr(sys.modules[name], "__file__", None)
-        if file is None or name.partition(".")[0] in before or os.path.realpath(file) in digests:
+        if (
+            file is None
+            or not os.path.isabs(file)
+            or name.partition(".")[0] in before
+            or os.path.realpath(file) in digests
+        ):
             continue
         if not any(Path(file).resolve().is_relative_to(Path(folder).resolve()) for folder in installed):
             raise StageError(

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Protocol
 
 from evaluation.graders.answers.nodes import (
@@ -20,11 +21,11 @@ from evaluation.graders.answers.nodes import (
 )
 from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
 from evaluation.graders.answers.regions import as_region, normal
-from evaluation.graders.answers.structure import parse
+from evaluation.graders.answers.structure import as_list, parse
 from evaluation.graders.notation import squeezed, value, whole_number, without_percent
 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
-RELATIVE = 1e-6  # numbers further apart than this share of the larger are never equal
+RELATIVE = Fraction(1, 10**6)  # numbers further apart than this share of the larger are never equal
 _INFINITE = {"\\infty", "-\\infty", "+\\infty"}
 
 
@@ -65,7 +66,10 @@ class Equality:
     def __call__(self, gold: str, answer: str) -> bool:
         """Whether a cleaned answer is the cleaned gold one. Raises what the algebra raises."""
         self.reason = "an equation between different numbers" if contradicts_itself(answer) else ""
-        return not self.reason and self._same(parse(gold), parse(answer))
+        one, other = parse(gold), parse(answer)
+        if isinstance(one, Group) != isinstance(other, Group):
+            one, other = as_list(one), as_list(other)
+        return not self.reason and self._same(one, other)
 
     def _same(self, gold: Node, answer: Node) -> bool:
         if gold == answer:
@@ -120,6 +124,9 @@ class Equality:
     def _same_residues(self, gold: Node, answer: Node) -> bool:
         if isinstance(gold, Residue) and isinstance(answer, Residue):
             if gold.modulus != answer.modulus:
+                return False
+            variables = {node.value.name for node in (gold, answer) if isinstance(node.value, Equation)}
+            if len(variables - {"", None}) > 1:
                 return False
             left, right = (_whole(node.value) for node in (gold, answer))
             if left is not None and right is not None and gold.modulus.isdigit() and int(gold.modulus):
@@ -184,7 +191,7 @@ class Equality:
             if group.kind != "set" or len(group.items) != 1:
                 return False
             return self._same(*((group.items[0], other) if group is gold else (other, group.items[0])))
-        if gold.name is not None and answer.name is not None and gold.name != answer.name:
+        if any(one.name is not None and _names(other) - {one.name} for one, other in ((gold, answer), (answer, gold))):
             return False
         kinds, count = {gold.kind, answer.kind}, len(gold.items)
         if count != len(answer.items) or kinds in ({"set", "tuple"}, {"set", "row"}):
@@ -253,10 +260,10 @@ class Equality:
         percents = [text.rstrip().endswith("%") for text in (gold, answer)]
         if any(percents):
             gold, answer = without_percent(gold), without_percent(answer)
-            if self._same_values(gold, answer):
-                return True
             if all(percents):
-                return False
+                return self._same_values(gold, answer)
+            if None not in (value(gold), value(answer)) and self._same_values(gold, answer):
+                return True
             hundredth = [
                 f"\\frac{{{text}}}{{100}}" if is_one else text
                 for text, is_one in zip((gold, answer), percents, strict=True)
@@ -286,6 +293,12 @@ class Equality:
 
 def _has_region(node: Node) -> bool:
     return isinstance(node, Region) or (isinstance(node, Group) and any(isinstance(i, Region) for i in node.items))
+
+
+def _names(group: Group) -> set[str]:
+    """What the items of a group are said to be values of."""
+    names = {group.name, *(item.name for item in group.items if isinstance(item, Equation))}
+    return {name for name in names if name is not None}
 
 
 def _whole(node: Node) -> int | None:

@@ -133,7 +133,7 @@ def split(text: str, separators: set[str]) -> list[tuple[str, str]]:
 
 def both_signs(text: str) -> list[str]:
     """A text with \\pm as the texts that it stands for; several \\pm are independent, \\mp goes with its \\pm."""
-    signs = re.findall(r"\\[pm][mp]\b", text)
+    signs = re.findall(r"\\(?:pm|mp)(?![A-Za-z])", text)
     if not signs:
         return [text]
     if "\\mp" in signs or len(signs) == 1 or len(signs) > 4:

@@ -109,7 +109,8 @@ def _is_unit(tail: str, *, plain: bool) -> bool:
     words = _WORD.findall(_PER.sub(lambda per: " " if per[1] in _CANONICAL else per[0], beside))
     if words and (not plain or (beside[0].isalpha() and not _needs_no_space(words[0]))):
         return False
-    return not any(map(_CHANGING.fullmatch, words + within)) and all(map(_is_word, words))
+    is_marked = circle is not None or bool(words or within)
+    return is_marked and not any(map(_CHANGING.fullmatch, words + within)) and all(map(_is_word, words))
 
 
 def _is_word(word: str) -> bool:
@@ -180,9 +181,9 @@ def _changes(tail: str) -> bool:
 
 def contradicts_itself(cleaned: str) -> bool:
     """Whether it is an equation between numbers that differ by more than what a rounded value may."""
-    sides = cleaned.split("=") if "=" in cleaned else []
+    sides = re.split(r"=|\\approx\b", cleaned)
     numbers = [number for side in sides if (number := value(side.strip())) is not None]
-    return bool(numbers) and max(numbers) - min(numbers) > max(map(abs, numbers)) / 100
+    return len(numbers) > 1 and max(numbers) - min(numbers) > max(map(abs, numbers)) / 100
 
 
 def _apart(cleaned: str) -> bool:
@@ -193,11 +194,10 @@ def _apart(cleaned: str) -> bool:
 
 
 def without_base(gold: str, answer: str) -> tuple[str, str]:
-    """Both without the base that a cleaned gold answer is written in, 2516_8; the answer may have left it out."""
-    if (number := _BASE.fullmatch(gold)) is None:
-        return gold, answer
-    same = _BASE.fullmatch(answer)
-    return number[1], answer if same is None else same[1]
+    """Both without the base that a cleaned gold answer is written in, 2516_8; the answer may have left it out. Ten is
+    the base of a gold answer that names none."""
+    one, other = _BASE.fullmatch(gold), _BASE.fullmatch(answer)
+    return gold if one is None else one[1], answer if other is None else other[1]
 
 
 def _base(cleaned: str) -> str | None:

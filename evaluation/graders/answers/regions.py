@@ -1,7 +1,7 @@
 """Maths: inequalities, intervals and unions of them as one thing, a region of the real line."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from evaluation.graders.answers.nodes import Comparison, Equation, Group, Leaf, Node, Piece, Region, both_signs, split
@@ -76,14 +76,17 @@ def joined(items: Sequence[tuple[str, Node]]) -> Node:
     names = {node.name for node in nodes if isinstance(node, Equation)}
     if len(names) == 1 and isinstance(first, Equation) and all(isinstance(n, Equation | Leaf | Group) for n in nodes):
         values = [node.right if isinstance(node, Equation) else node for node in nodes]
-        flat = [one for node in values for one in (node.items if _is_list(node) else (node,))]  # type: ignore[union-attr]
-        return Group("list", tuple(flat), joined=how, name=first.name)
-    flat = [one for node in nodes for one in (node.items if _is_list(node) else (node,))]  # type: ignore[union-attr]
-    return Group("list", tuple(flat), joined=how)
+        return Group("list", tuple(flat(values)), joined=how, name=first.name)
+    return Group("list", tuple(flat(nodes)), joined=how)
 
 
-def _is_list(node: Node) -> bool:
-    return isinstance(node, Group) and node.kind == "list" and node.name is None
+def flat(nodes: Iterable[Node]) -> Iterator[Node]:
+    """The nodes, of lists (\\pm 2) among them what is in them."""
+    for node in nodes:
+        if isinstance(node, Group) and node.kind == "list" and node.name is None:
+            yield from node.items
+        else:
+            yield node
 
 
 def as_region(node: Node) -> Region | None:

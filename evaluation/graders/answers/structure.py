@@ -3,6 +3,7 @@ the expressions that algebra compares."""
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from evaluation.graders.answers.nodes import (
     Clock,
@@ -20,7 +21,7 @@ from evaluation.graders.answers.nodes import (
     closing,
     split,
 )
-from evaluation.graders.answers.regions import comparison, joined, united
+from evaluation.graders.answers.regions import VARIABLE, as_region, comparison, flat, joined, united
 from evaluation.graders.notation import number_form, squeezed, value
 
 _DEEPEST = 8  # brackets within brackets; no answer has as many
@@ -29,7 +30,6 @@ _NAME = re.compile(
     r"(?!\d)(?!.*\\(?:frac|sqrt|sin|cos|tan|cot|sec|csc|log|ln|cdot|times|pm|mp|text\s*\{\s*(?:or|and)|binom|int|sum))"
     r"[^-+*/^=<>\\\d]*(?:\\[A-Za-z]+[^-+*/^=<>\\\d]*|(?<=[A-Za-z_{(,])\d+[^-+*/^=<>\\\d]*)*"
 )
-_VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'?")
 _CLOCK = re.compile(
     r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?(?:h\b)?\s*(?:(?:\\text\s*\{)?\s*([ap])\s*\.?\s*m\.?\s*\}?)?\.?",
     re.IGNORECASE,
@@ -48,7 +48,7 @@ _BUILDER = re.compile(
     r"\\\{\s*(?P<variable>[^\\{}|:,]+?)\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:)(?P<condition>.*)\\\}",
     re.DOTALL,
 )
-_MEMBER = re.compile(r"(?P<variable>[^\\{}|:,=<>]+?)\s*\\in\b\s*(?P<set>.*)", re.DOTALL)
+_MEMBER = re.compile(rf"(?P<variable>{VARIABLE.pattern}|\([A-Za-z, ]+\))\s*\\in\b\s*(?P<set>.*)", re.DOTALL)
 _REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\text\s*\{\s*all real numbers\s*\}|all real numbers", re.IGNORECASE)
 _REVERSED = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
 _PLAIN_WORDS = re.compile(
@@ -92,7 +92,10 @@ def parse(cleaned: str, depth: int = 0) -> Node:
     if (equation := _equation(text, part)) is not None:
         return equation
     if (member := _MEMBER.fullmatch(text)) is not None:
-        return part(member["set"])
+        node = part(member["set"])
+        is_interval = isinstance(node, Region) or (isinstance(node, Group) and node.kind == "tuple")
+        region = as_region(node) if is_interval else None
+        return node if region is None else replace(region, variable=squeezed(member["variable"]))
     if "\\pm" in text or "\\mp" in text:
         return Group("list", tuple(map(part, both_signs(text))))
     if (group := _group(text, part)) is not None:
@@ -118,6 +121,12 @@ def _one(text: str) -> Node:
             return Group("list" if is_set else "row", tuple(named))
         return _words(words)
     return Leaf(number_form(text))
+
+
+def as_list(node: Node) -> Node:
+    """A number with commas in it, 12,345, as the list that it may be as well."""
+    parts = node.text.split(",") if isinstance(node, Leaf) and value(node.text) is not None else []
+    return Group("list", tuple(map(Leaf, parts))) if len(parts) > 1 else node
 
 
 def _words(text: str) -> Words:
@@ -184,7 +193,8 @@ def _group(text: str, part: Callable[[str], Node]) -> Group | None:
     inner = text[opening.end() : end.start()]
     parts = [item for _, item in split(inner, {",", ";"})]
     if opening[0] == "\\{":
-        return Group("set", tuple(map(part, filter(None, parts)))) if end[0] == "\\}" else None
+        within = map(part, filter(None, parts))
+        return Group("set", tuple(flat(within))) if end[0] == "\\}" else None
     if len(parts) < 2 or not all(parts):
         return None
     brackets = "()" if opening[0] == "\\langle" else opening[0] + end[0]
@@ -195,11 +205,12 @@ def _equation(text: str, part: Callable[[str], Node]) -> Equation | None:
     sides = [side for _, side in split(text.replace("\\approx", "=").replace("\\Rightarrow", "="), {"="})]
     if len(sides) < 2:
         return None
+    sides = sides[1:] if len(sides) > 2 and not sides[0] else sides
     left, right = sides[0], sides[-1]
     if "\\approx" in text:  # the exact value stands before it
         right = re.split(r"\\approx", text)[0].split("=")[-1].strip() or right
         left = left if "=" in text else ""
-    if not _is_name(left) and len(sides) == 2 and _VARIABLE.fullmatch(right):
+    if not _is_name(left) and len(sides) == 2 and VARIABLE.fullmatch(right):
         left, right = right, left
     names = [_squeezed_name(left)] if _is_name(left) else []
     return Equation(left, part(right), text, names[0] if names else None)

@@ -4,8 +4,7 @@ import ctypes
 import os
 import resource
 import sys
-
-from evaluation.sandbox.child.cpython_internals import SIGKILL
+from signal import SIGKILL
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -112,9 +111,10 @@ def adopt_orphans() -> None:
     check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "child_subreaper")
 
 
-def refuse_tracing() -> None:
-    """Let no process of the same user trace this one or write to its memory; those forked from it inherit that."""
-    check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+def set_traceable(allowed: bool) -> None:
+    """Whether processes of the same user may trace this one and write to its memory; those forked from it inherit
+    that."""
+    check(libc.prctl(PR_SET_DUMPABLE, int(allowed), 0, 0, 0), "dumpable")
 
 
 def die_with_parent() -> None:

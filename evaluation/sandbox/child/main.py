@@ -1,50 +1,93 @@
-"""The processes of a child: one that stays outside, one that watches, one that runs the program.
+"""The processes of a child: one that serves, and for each program one that stays outside, one that watches, one that
+runs it.
 
-The outermost process stays outside the process namespace and lives as long as the next one, or until SIGTERM. The
-second is the first process of that namespace, so whatever the program left behind ends with it; it says how the program
-ended. Only the third runs code of the program, and it can reach neither of the others. Each dies with the one before
-it, and the first with its caller.
+The server lives as long as the sandbox, so that Python starts once and not for every program; it forks, and holds
+nothing of any program. The next process stays outside the process namespace until the caller has read enough. The third
+is the first process of that namespace, so whatever the program left behind ends with it; it says how the program ended.
+Only the fourth runs code of the program, and it can reach none of the others. Each dies with the one before it, and the
+server when its caller ends.
 
-Lines written to the descriptor named on the command line: `ready` once all limits hold (or what went wrong); TOKEN and
-[status, detail, number of values] as JSON, then a line for each value; `end SIGNAL EXITCODE CPU_SECONDS`. The token
+Lines written to the named pipe `result` of a program's folder: `ready` once all limits hold (or what went wrong); TOKEN
+and [status, detail, number of values] as JSON, then a line for each value; `end SIGNAL EXITCODE CPU_SECONDS`. The token
 tells a result from what a program writes there by accident; it need not be secret from one that looks for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
-import sys
+import time
+from signal import SIG_IGN, SIGKILL, SIGTERM, signal
 
 from evaluation.sandbox.child import isolation
-from evaluation.sandbox.child.cpython_internals import SIG_IGN, SIGKILL, SIGTERM, signal
 from evaluation.sandbox.child.program import run_program
 
-TYPE_CHECKING = False  # the name that type checkers know; typing itself takes long to import
+TYPE_CHECKING = False  # the name that type checkers know
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+KILL_WAIT_S = 1.0  # for a process to end its own after SIGTERM; more than it ever needs
+PRELOADED = "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "typing"
+"""Modules that many programs import, loaded once. None keeps a state that programs could have in common."""
 
-def main() -> None:
-    """The outermost process: isolate what follows, fork, and wait."""
-    channel = int(sys.argv[1])
-    order = marshal.loads(sys.stdin.buffer.read())
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
+
+def serve() -> None:
+    """Run a program for each folder that comes by standard input, until the next byte comes; then end what is left of
+    it, and write a byte. The end of the input ends that, too."""
+    for name in PRELOADED:
+        __import__(name)
+    isolation.set_traceable(False)
+    server = os.getpid()
+    while folder := os.read(0, 4096).decode():
+        channel = os.open(f"{folder}/result", os.O_WRONLY | os.O_NONBLOCK)  # which fails where nobody reads any more
+        os.set_blocking(channel, True)
+        pid = os.fork()
+        if pid == 0:
+            stay_outside(folder, channel, server)
+        os.close(channel)
+        os.read(0, 1)
+        end(pid)
+        os.write(1, b".")
+
+
+def end(pid: int) -> None:
+    """End a process that stays outside, which ends its own, then what is left of its process group, and reap it."""
+    # Not reaped before its group is gone: until then the number of the group cannot become another's. And no pidfd,
+    # which some container runtimes lack.
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, SIGTERM)
+        deadline, running = time.monotonic() + KILL_WAIT_S, os.WEXITED | os.WNOWAIT | os.WNOHANG
+        while os.waitid(os.P_PID, pid, running) is None and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        os.killpg(pid, SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def stay_outside(folder: str, channel: int, server: int) -> NoReturn:
+    """The process that isolates what follows, forks, and waits."""
     try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+        with open(f"{folder}/order", "rb") as file:
+            order = marshal.load(file)
+        os.chdir(folder)
         if order["level"] == "namespaces":
+            isolation.set_traceable(True)  # or only root could map its users
             isolation.enter_namespaces(order["work"], order["roots"], order["own_user"])
         else:
             isolation.adopt_orphans()  # see `end_all`
-        isolation.refuse_tracing()
+        isolation.set_traceable(False)
         isolation.die_with_parent()
-        if os.getppid() != order["caller"]:  # it ended before it was watched
-            return
+        if os.getppid() != server:  # it ended before it was watched
+            os._exit(1)
         pid = os.fork()
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
-        return
+        os._exit(1)
     if pid == 0:
         watch(channel, order)
     # Ending by a signal would leave the child to process 1, which in a container may be a program that reaps none.
@@ -52,6 +95,7 @@ def main() -> None:
     os.waitpid(pid, 0)
     signal(SIGTERM, SIG_IGN)  # the number may be another's by now
     end_all()
+    os._exit(0)
 
 
 def end_all() -> None:
@@ -81,7 +125,7 @@ def children() -> list[int]:
 
 
 def watch(channel: int, order: dict[str, Any]) -> NoReturn:
-    """The second process: fork the program's, and say how it ended."""
+    """The process that watches: fork the program's, and say how it ended."""
     try:
         isolation.die_with_parent()
         pid = os.fork()
@@ -98,7 +142,7 @@ def watch(channel: int, order: dict[str, Any]) -> NoReturn:
 
 
 def confine(channel: int, order: dict[str, Any]) -> NoReturn:
-    """The third process: give up everything, run the program, send the result."""
+    """The process of the program: give up everything, run the program, send the result."""
     try:
         # Signals to its own group must not reach the outermost process. Without namespaces, the group's end is its end.
         if order["level"] == "namespaces":

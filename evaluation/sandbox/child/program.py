@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import marshal
 import sys
+from hashlib import blake2b
 from itertools import chain, islice
+from json.encoder import encode_basestring_ascii
 
-from evaluation.sandbox.child.cpython_internals import blake2b, encode_basestring_ascii
-
-TYPE_CHECKING = False  # the name that type checkers know; typing itself takes long to import
+TYPE_CHECKING = False  # the name that type checkers know
 if TYPE_CHECKING:
     from typing import Any
 

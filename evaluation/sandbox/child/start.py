@@ -1,4 +1,4 @@
-"""The script that a child begins with: loads the other modules of this folder, compiled and by path, and runs `main`.
+"""The script that a child begins with: loads the other modules of this folder, compiled and by path, and serves.
 
 `sys.path` names the standard library alone and `sys.modules` none of these, so a program can neither import them nor
 have another module taken for one of them.
@@ -10,11 +10,11 @@ import sys
 PACKAGE, HEADER_BYTES = "evaluation.sandbox.child", 16  # of a .pyc file; the code follows
 
 package = sys.modules[PACKAGE] = type(sys)(PACKAGE)
-for name in ("cpython_internals", "isolation", "program", "main"):  # each after those that it imports
+for name in ("isolation", "program", "main"):  # each after those that it imports
     module = sys.modules[f"{PACKAGE}.{name}"] = type(sys)(name)
     setattr(package, name, module)
     with open(f"{__file__.rpartition('/')[0]}/{name}.pyc", "rb") as file:
         exec(marshal.loads(file.read()[HEADER_BYTES:]), module.__dict__)
 for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
     del sys.modules[name]
-module.main()
+module.serve()

@@ -1,5 +1,6 @@
 """Multiple choice: options with letters, the thousand of many, and which letter a box names."""
 
+import time
 from typing import Any
 
 import pytest
@@ -83,7 +84,10 @@ def test_the_text_of_an_option_may_name_letters(text: str) -> None:
     [
         "\\textbf{(C)}\\ 27", "\\textbf{(C) } 27", "(C) 27", "C) 27", "C. 27", "\\mathrm{(C)}~27", "\\text{C: }27",
         "\\textbf{(C)}\\quad27", "**(C)** 27", "(\\textbf{C})\\ 27", "\\textbf{(C)}27", "{(C)}\\;27",
-        "\\mathrm{(C) \\ } 27", "\\text{C} \\quad 27", "\\text{C}. \\ 27", "27\\textbf{ (C)}", "27 \\ \\textbf{(C)}",
+        "\\mathrm{(C) \\ } 27", "\\text{C} \\quad 27", "\\text{C}. \\ 27", "27\\textbf{ (C)}", "(C)\\ =\\ 27",
+        "\\textbf{\\underline{(C)}}\\ 27",
+        "\\textcolor{red}{(C)}\\ 27", "\\textbf{(C)}\\enspace 27", "\\text{C } 27", "\\boldsymbol{(C)}\\ 27",
+        "27 \\ \\textbf{(C)}",
     ],
 )  # fmt: skip
 def test_a_maths_answer_with_an_options_letter_is_compared_as_what_the_gold_answer_is(answer: str) -> None:
@@ -101,6 +105,24 @@ def test_a_maths_answer_with_an_options_letter_is_compared_as_what_the_gold_answ
 )
 def test_a_letter_that_is_no_options_stays(answer: str) -> None:
     assert without_letters("27", answer) == ("27", answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["(A) or (B)", "(A), (B)", "\\textbf{(A)}\\ 27\\ \\textbf{(B)}\\ 28", "(A) 27 (B) 28", "(A)(B)", "A. 27; B. 28"],
+)
+def test_two_letters_in_maths_are_no_option(answer: str) -> None:
+    assert without_letters("A", answer) == ("A", answer)
+    assert without_letters("27", answer) == ("27", answer)
+
+
+def test_reading_letters_is_linear_in_the_length() -> None:
+    started = time.process_time()
+    for unit in (" ", "A, B, ", "A and ", "\\ ", "\\text{", "B. (C", "option ", "$", "so, ", ")", "~", "{"):
+        for before in ("", "A", "(A) 27 ", "A. ", "27 "):
+            letter(f"{before}{unit * 20_000}x")
+            without_letters("27", f"{before}{unit * 20_000}x")
+    assert time.process_time() - started < 20
 
 
 def test_verdicts() -> None:

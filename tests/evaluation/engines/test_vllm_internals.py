@@ -29,6 +29,8 @@ facts = {
     "engine_has": [n for n in ("add_request", "has_unfinished_requests", "step") if hasattr(vllm.LLMEngine, n)],
     "add_request": list(inspect.signature(vllm.LLMEngine.add_request).parameters)[1:4],
     "model_config": "self.model_config = " in inspect.getsource(vllm.LLMEngine.__init__),
+    "thinking": vllm_internals.thinking_between("<a>", "</a>").reasoning_end_str,
+    "budget": "thinking_token_budget" in inspect.signature(vllm.SamplingParams.from_optional).parameters,
     "final_only": hasattr(RequestOutputKind, "FINAL_ONLY"),
     "head_sizes": list(CPUAttentionBackend.get_supported_head_sizes()),
 }
@@ -75,6 +77,12 @@ def test_the_engine_of_an_llm_can_be_stepped(installed: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_output_of_a_request_can_be_asked_for_at_its_end_alone(installed: dict[str, Any]) -> None:
     assert installed["final_only"], f"vllm.sampling_params.RequestOutputKind has no FINAL_ONLY; {MOVED}"
+
+
+@pytest.mark.slow
+def test_a_request_may_have_a_thinking_budget(installed: dict[str, Any]) -> None:
+    assert installed["thinking"] == "</a>", f"vllm.config.reasoning.ReasoningConfig is another; {MOVED}"
+    assert installed["budget"], f"vllm.SamplingParams has no thinking_token_budget; {MOVED}"
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def repeating() -> Rows:
             else [rf"{start}\dot{{{block[0]}}}{block[1:-1]}\dot{{{block[-1]}}}"]
         )
         wrong = [
-            start + block,
+            (start + block)[:7],
             start.rstrip("."),
             "0",
             rf"{start}\overline{{{block}1}}",
@@ -99,7 +99,7 @@ def repeating() -> Rows:
         yield (
             rf"{start}\overline{{{block}}}",
             [gold, f"{over}/{under}"],
-            ["0", start + block, fraction(Fraction(over + 1, under))],
+            ["0", (start + block)[:7], fraction(Fraction(over + 1, under))],
         )
 
 

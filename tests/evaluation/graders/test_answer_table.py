@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from evaluation.grading import Grader
 from evaluation.records import Problem
 from tests.evaluation.graders import number_rules, quantity_rules, structure_rules
@@ -22,6 +24,7 @@ def emphasised(place: int) -> str:
     return number_rules.EMPHASIS[place % len(number_rules.EMPHASIS)]
 
 
+@pytest.mark.slow
 def test_the_grader_is_right_on_nearly_all_of_the_table_and_never_credits_a_wrong_answer(capsys: Any) -> None:
     cells = [
         (kind, gold, answer, verdict)

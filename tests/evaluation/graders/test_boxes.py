@@ -18,9 +18,11 @@ from evaluation.graders.boxes import answer_of
         "The least is \\boxed{4} and the greatest is \\boxed{9}.", "(a) \\boxed{4} (b) \\boxed{9}",
         "(a) \\boxed{4}\n(b) \\boxed{9}", "- $\\boxed{4}$\n- $\\boxed{9}$", "* $x = \\boxed{4}$\n* $y = \\boxed{9}$",
         "**\\boxed{4}** and **\\boxed{9}**", "\\boxed{4} cm and \\boxed{9} cm", "\\boxed 4 and \\boxed 9",
-        "\\fbox{4} and \\fbox{9}", "\\\\boxed{4}, \\\\boxed{9}", "x=\\boxed{4}, \\\\ y=\\boxed{9}",
+        "\\fbox{4} and \\fbox{9}", "\\boxed{4}/\\boxed{9}", "\\\\boxed{4}, \\\\boxed{9}",
+        "x=\\boxed{4}, \\\\ y=\\boxed{9}",
         "解为 $x=\\boxed{4}$ 或 $x=\\boxed{9}$。", "\\boxed{4}、\\boxed{9}", "\\{\\boxed{4}, \\boxed{9}\\}",
-        "The roots are $\\boxed{4}$ (twice) and $\\boxed{9}$.", "First \\boxed{1}. No. \\boxed{4} and \\boxed{9}",
+        "The roots are $\\boxed{4}$ (twice) and $\\boxed{9}$.",
+        "First \\boxed{1}. No. \\boxed{4} and \\boxed{9}",
     ],
 )  # fmt: skip
 def test_boxes_that_one_sentence_lists_are_one_answer(text: str) -> None:

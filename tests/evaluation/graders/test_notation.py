@@ -63,6 +63,9 @@ def judge(grader: Grader, gold: str, answer: str) -> str:
         (r"15\mbox{ cm}^2", r"15\text{ cm}^2"), (r"288 \pi", r"288\pi \text{ cubic inches}"), ("y = 2x + 3", "y=2x+3"),
         ("3R^2", "3R^2"), ("52_8", "52_8"), ("f(x)=2 x", "2x"), ("60", r"60 \text{ mph}"), (r"\frac{11}{2}", "5.5"),
         (r"11\sqrt2", r"11\sqrt{2}"), (r"3 \pm 2 \sqrt{2}", r"3+2\sqrt2, 3-2\sqrt2"),
+        ("60,120", "60, 120"), (r"60^\circ, 120^\circ", "60,120"), (r"\pm 2", r"\{\pm2\}"), ("5", "(2+i)(2-i)"),
+        ("18", r"18\,{\rm m}"), (r"30^\circ", r"\frac{\pi}{6}"), (r"\frac{1}{3}", "0.333333"),
+        ("f(x)=2x", "f(x) = x+x"),
         (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty,2)\cup(3,+\infty)"),
     ],
 )  # fmt: skip
@@ -92,6 +95,11 @@ def test_the_gold_answer_in_another_notation(grader: Grader, gold: str, answer: 
         ("18", "18.5 dollars"), ("18", "1.8 dollars"), ("18", "18 - x dollars"), ("5", "5 - 3 apples"),
         ("5", "5/6 apples"), ("3", r"3\frac{1}{2}"), ("3", "3 1/2 cups"), ("20", "0.2"), (r"20\%", "0.02"),
         ("5", "15 cm"), ("100", "10^{-2}"), ("10", "10^{2}"), ("2", "2^{nd}x"), ("3", "3!"), ("5", r"\text{not } 5"),
+        ("-x^5+1", "-x^5+1_3"), (r"\frac{7}{2}", r"\frac{7}{2_3}"), ("[-3,-1]", "[-3,-1-]"), ("27", "27-"),
+        (r"x \in [-2,7]", r"y \in [-2,7]"), (r"x \in [-2,7]", r"x+1 \in [-2,7]"), ("k=6", "=2k=6"),
+        ("f(x)=x,f(x)=-x", "f(x)=x,g(x)=-x"), ("a=2,a=3", "t=2,a=3"), (r"s^2 \le 8r^2", r"s^2 \ldots \le 8r^2"),
+        (r"23a+39b", r"23a+39b\%"), (r"x\equiv 3 \pmod 7", r"y\equiv 3 \pmod 7"), ("x", "X"), ("x", "x+10^{-20}"),
+        (r"90^\circ", r"90\%"), (r"2 \text{ euros}", r"2 \text{ cents}"), (r"45^\circ 30'", r"45^\circ"),
         ("5", r"5 \text{ or } x"), ("18", "18 / 2 eggs"), ("1", "1<x"), ("52_8", "52_{16}"), ("7", "7 i"),
     ],
 )  # fmt: skip

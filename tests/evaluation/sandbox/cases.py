@@ -50,8 +50,8 @@ def gone(pids: set[int], within_s: float = 5.0) -> bool:
 
 
 class Spy(threading.Thread):
-    """Collects the sandbox's processes that descend from `caller` while it is active, orphans included that were seen
-    before."""
+    """Collects the processes that the sandbox's servers start while it is active, orphans included that were seen
+    before; the servers, children of `caller`, stay."""
 
     def __enter__(self) -> "Spy":
         self.caller, self.seen, self.stop = os.getpid(), set[int](), threading.Event()
@@ -60,11 +60,12 @@ class Spy(threading.Thread):
 
     def run(self) -> None:
         while not self.stop.wait(0.01):
-            family = {self.caller} | self.seen
             processes = sandbox_processes()
+            servers = {pid for pid, parent in processes.items() if parent == self.caller}
+            family = servers | self.seen
             while more := {pid for pid, parent in processes.items() if parent in family} - family:
                 family |= more
-            self.seen |= family & processes.keys()
+            self.seen |= (family - servers) & processes.keys()
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()

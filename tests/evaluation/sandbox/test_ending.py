@@ -73,8 +73,52 @@ def test_a_run_leaves_no_process_nor_folder_nor_descriptor(sandbox: Sandbox) -> 
         run(sandbox, source, 0.1)
     assert set(folder.iterdir()) == files
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    with pytest.raises(ChildProcessError):  # nothing waits to be reaped
-        os.waitpid(-1, os.WNOHANG)
+    servers = {pid for pid, parent in sandbox_processes().items() if parent == os.getpid()}
+    assert os.waitpid(-1, os.WNOHANG) == (0, 0)  # nothing waits to be reaped
+    assert not [pid for pid, parent in sandbox_processes().items() if parent in servers]
+
+
+def test_servers_are_as_many_as_threads_and_end_with_the_sandbox() -> None:
+    before = sandbox_processes().keys()
+    with Sandbox() as sandbox:
+        for _ in range(3):
+            run(sandbox, "def f(): return 1")
+        assert len(sandbox_processes().keys() - before) == 1
+    assert gone(sandbox_processes().keys() - before)
+
+
+def test_a_server_that_is_killed_is_replaced() -> None:
+    before = sandbox_processes().keys()
+    with Sandbox() as sandbox:
+        [server] = sandbox_processes().keys() - before
+        os.kill(server, signal.SIGKILL)
+        while server in sandbox_processes():
+            time.sleep(0.01)
+        assert run(sandbox, "def f(): return 1").values == [1]
+
+
+def test_nothing_passes_from_one_program_to_the_next(sandbox: Sandbox) -> None:
+    """Each is forked from a server that has run no program."""
+    spoil = (
+        "import builtins, math, os, random, re, signal, sys, typing\nbuiltins.left = math.left = re.left = 1\n"
+        "sys.modules['typing'] = sys.modules['left'] = math\nsys.path.append('/left')\nos.environ['left'] = '1'\n"
+        "random.seed(1)\nsys.setrecursionlimit(333)\nsignal.signal(2, signal.SIG_IGN)\nopen('left', 'w').close()\n"
+        "def f(): return 1"
+    )
+    look = (
+        "import builtins, math, os, random, re, signal, sys, typing\ndef f(): return [hasattr(builtins, 'left'), "
+        "hasattr(math, 'left'), hasattr(re, 'left'), typing.__name__, 'left' in sys.modules, '/left' in sys.path, "
+        "'left' in os.environ, sys.getrecursionlimit(), signal.getsignal(2) == signal.SIG_IGN, os.path.exists('left')]"
+    )
+    expected = [False, False, False, "typing", False, False, False, 1000, False, False]
+    for _ in range(2):
+        assert run(sandbox, spoil).values == [1]
+        assert run(sandbox, look).values == [expected]
+
+
+def test_programs_draw_their_own_random_numbers(sandbox: Sandbox) -> None:
+    draw = "import random, uuid, tempfile\ndef f(): return [random.random(), uuid.uuid4().hex]"
+    assert run(sandbox, draw).values != run(sandbox, draw).values
 
 
 def test_programs_end_when_their_caller_is_killed(isolated: Sandbox, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from stages.harness.context import Context, Result
-from stages.training.checkpoint import load_model_and_tokenizer, save_checkpoint
+from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint
 from stages.training.loop import StageCallback, train
 from stages.training.options import shared_trainer_options
 from stages.training.proof import training_proof
@@ -24,6 +24,7 @@ def run(ctx: Context[DpoSettings]) -> Result:
     pairs = read_rows(Path(settings.file).expanduser())
     before, after = ctx.inputs["model"] / "model", ctx.output / "model"
     model, tokenizer = load_model_and_tokenizer(before, "float32")
+    make_saveable(ctx, model, tokenizer)
     micro_batch = settings.micro_batch_size or settings.batch_size
     arguments = DPOConfig(
         **shared_trainer_options(ctx, logging_steps=1, checkpoint_steps=settings.checkpoint_steps),

@@ -87,6 +87,11 @@ def test_a_reader_that_leaves_takes_no_result_along(tmp_path: Path, as_json: lis
     assert '"verdict": "correct"' in (tmp_path / "scores.jsonl").read_text()
 
 
+def test_results_that_cannot_be_written_are_one_error(tmp_path: Path) -> None:
+    code, error = vcore(tmp_path, "runs", "--json", close=">/dev/full")
+    assert (code, error) == (1, "error: No space left on device\nCheck the disk and the permissions.\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["--help"], 0), (["runs", "--json"], 0), (["store", "ls"], 2), (["plan", "none.yaml"], 2)]
 )

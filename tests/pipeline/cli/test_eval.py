@@ -1,6 +1,7 @@
 """`vcore eval`: the config it makes, what `--show-prompt` prints, and arguments that are wrong."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.cli.eval import eval_config, shown_prompts, write_config
+from pipeline.cli.eval import eval_config, write_config
+from pipeline.cli.prompts import shown_prompts
 from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
 from stages.generate.plan import protocol
@@ -17,8 +19,8 @@ from stages.generate.settings import COMPLETION_STOPS
 from tests.tiny import make_tiny_model, make_tiny_tokenizer
 
 
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+def run(*arguments: object, command: str = "eval") -> str:
+    result = CliRunner().invoke(app, [command, *map(str, arguments)])
     if result.exception is not None:
         raise result.exception
     return result.output
@@ -55,6 +57,24 @@ def test_show_prompt_prints_what_is_sent_in_text_and_tokens(model: Path, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_plan_shows_the_prompts_of_its_config_as_of_its_date(model: Path, tmp_path: Path) -> None:
+    dated = tmp_path / "model"
+    shutil.copytree(model, dated)
+    template = dated / "chat_template.jinja"
+    template.write_text("{{ strftime_now('%d %b %Y') }} " + template.read_text())
+    config = tmp_path / "plan.yaml"
+    config.write_text(
+        f"name: plan\nseed: 0\nmodel: {dated}\ntemplate_date: 2025-02-03\nbenchmarks:\n"
+        "- {name: word_problems, problems: 2}\n"
+    )
+    shown = json.loads(run(config, "--show-prompt", 1, "--json", command="plan"))
+    assert [row["text"][:12] for row in shown] == ["03 Feb 2025 "]
+    usual = run(config, "--show-prompt", 1, "--set", "template_date=null", command="plan")
+    assert "26 Jul 2024 <|im_start|>user" in usual
+    with pytest.raises(ConfigError, match="has yet to be made"):
+        run(config, "--show-prompt", 1, "--set", "model=make", command="plan")
+
+
 def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tmp_path: Path) -> None:
     benchmark = {
         "name": "word_problems",
@@ -82,6 +102,10 @@ def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tm
             "^--benchmarks: .*no benchmark 'word_problem'; did you mean 'word_problems'",
         ),
         (("--benchmarks", "aime24", "--engine", "none"), "^--engine: .*Input should be 'vllm' or 'transformers'"),
+        (("--benchmarks", "aime24", "--engine", "transformers", "--thinking-budget", 8), "^--thinking-budget: .*only"),
+        (("--benchmarks", "aime24", "--max-new-tokens", 8, "--thinking-budget", 8), "^--max-new-tokens: .*no room"),
+        (("--benchmarks", "aime24", "--set", "template_date=26.7.2024"), "^--set template_date=26.7.2024: "),
+        (("--benchmarks", "aime24", "--set", "generate.template_date=2024-07-26"), "write it there"),
         (("--benchmarks", "aime24", "--samples", 4), "^--samples: .*greedy samples of a problem would all be the same"),
         (("--benchmarks", "aime24", "--samples", 0, "--temperature", -1), "^--samples: [^\\n]*\\n--temperature: "),
         (("--benchmarks", "word_problems"), "^--problems: .*is generated; say how many problems"),

@@ -81,6 +81,10 @@ def test_tags_are_refused_and_never_executed(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"the YAML tag .* is not allowed") as caught:
             read(file, [])
         assert f"{file}:2" in str(caught.value)
+        for override in (f"seed={value}", f"sft.method={{power: {value}}}", f"a=[{value}]"):
+            with pytest.raises(ConfigError, match=r"the YAML tag .* is not allowed") as caught:
+                read(write(tmp_path, "good.yaml", "name: x\n"), [override])
+            assert caught.value.where == f"--set {override}"
 
 
 def test_an_override_without_a_value_drops_nothing_silently(tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ def test_an_edit_of_what_a_custom_file_imports_or_reads_reruns_its_stage(
         ("def reward():\n    return json.loads(Path('t.json').read_text())", True),
         ("READS = ['own.py']\ntable = open('own.py').read()", False),
         ("READS = []\nlog = open('log', 'w')", False),
-        ("import json", False),
+        ("import json\ndef reward(texts):\n    return [json.loads(text) for text in texts]", False),
+        ("import numpy\ntable = numpy.load('t.npy')", True),
+        ("import pandas as pd\ndef weights():\n    return pd.read_parquet('w.parquet')", True),
+        ("model = AutoModel.from_pretrained('judge')", True),
     ],
 )
 def test_files_that_are_read_and_not_listed_are_noted(tmp_path: Path, source: str, noted: bool) -> None:

@@ -24,6 +24,7 @@ from stages.harness import documents
 from stages.harness.documents import Spec, StageResult
 from tests.pipeline.helpers import config, make, plan
 
+ACCELERATE = Path(__file__).resolve().parents[3] / "configs" / "accelerate"
 FAST = ("execution.retry_delay_s=0.0",)
 
 
@@ -131,10 +132,22 @@ def test_limits_launch_and_gpus_reach_the_launcher(tmp_path: Path, monkeypatch: 
             r"execution\.time_limit_s\.sgt: this pipeline has no stage 'sgt'; did you mean 'sft'",
         ),
         (
+            "execution.time_limit_s={generate: 60.0, generate.sfd: 60.0}",
+            "no stage 'generate.sfd'; did you mean 'generate.sft'",
+        ),
+        (
             "execution.launch={score.sft: {kind: torchrun, processes: 2}}",
             "score.sft is one process; sft and grpo can be several",
         ),
         ("execution.launch={sft: {kind: accelerate, config: none.yaml}}", "file none.yaml does not exist"),
+        (
+            f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE / 'fsdp2.yaml'}}}}}",
+            r"sft needs whole weights in each process, and .*fsdp2.yaml splits them \(FSDP\)",
+        ),
+        (
+            f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE.parent / 'demo.yaml'}}}}}",
+            "demo.yaml is no configuration of accelerate's",
+        ),
         ("execution.launch={sft: {kind: slurm}}", "there is no sbatch on this machine"),
     ],
 )
@@ -145,6 +158,17 @@ def test_impossible_launches_are_refused_before_anything_starts(
     settings = config(tmp_path, override)
     with pytest.raises(ConfigError, match=message):
         preflight(settings, make_plan(settings, Store(settings.home_folder)))
+
+
+def test_a_kind_of_stage_stands_for_all_of_its_stages(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path,
+        "execution.time_limit_s={generate: 60.0, generate.sft: 90.0}",
+        "execution.launch={score: {kind: slurm, sbatch: [--time=1]}}",
+    ).execution
+    limits = {name: settings.time_limit_of(name) for name in ("generate.base", "generate.sft", "sft")}
+    assert limits == {"generate.base": 60.0, "generate.sft": 90.0, "sft": None}
+    assert [settings.launch_of(name).kind for name in ("score.base", "score.sft", "sft")] == ["slurm", "slurm", "local"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.cli.app import main
-from pipeline.config.schema import PipelineConfig
+from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, StageFailed
 from pipeline.run.session import Session
+from pipeline.share import publish
 from pipeline.share.publish import assemble, card, upload
 from pipeline.share.reproduce import compare, pinned, read_record
 from stages.sft.settings import SftSettings
@@ -153,6 +154,18 @@ def test_the_card_says_how_tokens_were_weighed_and_on_which_data(tmp_path: Path)
     assert "file: focal.py" in own
     assert "someone/secret" not in own
     assert "method" not in card({**REPORT, "config": settings}, "base", "me/model", None)
+
+
+def test_the_settings_of_a_card_are_those_of_a_config_again(tmp_path: Path) -> None:
+    given = config(tmp_path, "sft.lora={rank: 4}", "base.steps=50", "data.sft.0.rows=7")
+    text = publish._settings(given.model_dump(mode="json"), "grpo")
+    (tmp_path / "again.yaml").write_text(
+        f"name: again\nseed: 0\nbenchmarks: [{{name: word_problems, problems: 2}}]\n{text}"
+    )
+    again = load_config(tmp_path / "again.yaml")
+    for name in ("data", "base", "sft", "grpo"):
+        assert getattr(again, name).identity_settings() == getattr(given, name).identity_settings()
+    assert "base" not in publish._settings({**given.model_dump(mode="json"), "model": "someone/model"}, "sft")
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_error(

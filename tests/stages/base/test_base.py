@@ -4,6 +4,7 @@ in silence."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from stages.base.make import corpus
 from stages.base.make.tokenizer import END, MARKS, train_tokenizer
-from tests.tiny import make_tiny_model, run_stage_program
+from tests.tiny import CHAT_TEMPLATE, make_tiny_model, run_stage_program
 
 SMALL = {"steps": 25, "warmup_steps": 5, "batch_size": 8, "min_accuracy": 0.0}
 
@@ -69,15 +70,32 @@ def test_a_made_model_is_complete_and_the_same_bytes_again(tmp_path: Path) -> No
 def test_a_model_that_has_not_learnt_fails_its_own_check(tmp_path: Path) -> None:
     code, _, error = run(tmp_path / "a", {**SMALL, "min_accuracy": 0.99})
     assert code == 1
-    assert "%" in error["message"] or "accuracy" in error["message"]
-    assert error["fix"]
+    assert "below 99.0%" in error["message"]
+    assert error["fix"] == "Raise base.steps, or try another seed; `base.min_accuracy` sets the bound."
+
+
+def name_templates(*names: str) -> Callable[[Path], None]:
+    """Puts the checkpoint's template into a folder of named ones."""
+
+    def move(folder: Path) -> None:
+        (folder / "additional_chat_templates").mkdir()
+        for name in names:
+            (folder / "additional_chat_templates" / f"{name}.jinja").write_text(CHAT_TEMPLATE)
+        (folder / "chat_template.jinja").unlink()
+
+    return move
 
 
 @pytest.mark.slow
 def test_a_given_checkpoint_is_taken_whole(tmp_path: Path) -> None:
+    """With templates beside the default, and a generation config that transformers would not save."""
     source = make_tiny_model(tmp_path / "source")
+    name_templates("default", "tool_use")(source)
+    (source / "generation_config.json").write_text('{"eos_token_id": 2, "temperature": 0.6}')
     code, output, error = run(tmp_path / "a", {"source": str(source)})
     assert code == 0, error
+    for name in ("generation_config.json", "additional_chat_templates/tool_use.jinja"):
+        assert (output / "model" / name).read_bytes() == (source / name).read_bytes()
     assert (output / "model" / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
@@ -90,8 +108,17 @@ def test_a_given_checkpoint_is_taken_whole(tmp_path: Path) -> None:
         (lambda folder: (folder / "chat_template.jinja").unlink(), "chat template"),
         (lambda folder: (folder / "config.json").write_text('{"model_type": "no_such_model"}'), "does not load"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer"),
+        (lambda folder: (folder / "generation_config.json").write_text("[]"), "does not load"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "qwen3", "vocab_size": ""}'),
+            "vocab_size",
+        ),
+        (name_templates("tool_use"), "chat templates tool_use, and none that is named default"),
     ],
-    ids=["weights missing", "weights damaged", "no chat template", "unknown architecture", "no tokenizer"],
+    ids=[
+        *("weights missing", "weights damaged", "no chat template", "unknown architecture", "no tokenizer"),
+        *("no generation config", "text for a number", "no default template"),
+    ],
 )
 def test_a_checkpoint_that_cannot_be_used_is_one_clear_error(tmp_path: Path, damage: Any, message: str) -> None:
     source = make_tiny_model(tmp_path / "source")

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from evaluation.engines import Sampled
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
 from stages.generate.generation_config import with_generation_config
-from stages.generate.plan import protocol, read_problems, sample_seed
+from stages.generate.plan import plan_prompts, protocol, read_problems, sample_seed
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.harness.context import StageError
 from tests.tiny import (
@@ -165,6 +166,30 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], message
         BenchmarkSettings.model_validate({"name": "first", **change})
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"engine": "transformers"}, "only the engine vllm can end a thought, not transformers"),
+        ({"enable_thinking": False}, "enable_thinking is false"),
+        ({"thinking_budget": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_thinking_budget_that_cannot_be_kept_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GenerateSettings.model_validate({"thinking_budget": 8, **change})
+
+
+def test_a_thinking_budget_is_part_of_chat_prompts_and_their_protocol() -> None:
+    chat, program = ({"name": name, "prompt": name, "stop": []} for name in ("chat", "completion"))
+    settings = GenerateSettings.model_validate({"benchmarks": [chat, program], "thinking_budget": 8})
+    asked = Problem("p", "chat", "code", "Double.", "", meta={"completion": "def f(x):"})
+    tokenizer = make_tiny_tokenizer()
+    prompts = plan_prompts(settings, {"chat": [asked], "completion": [asked]}, tokenizer)
+    assert [prompt.request(0, 0).thinking_budget for prompt in prompts] == [8, None]
+    said = [protocol(settings, benchmark, 1, "", "", tokenizer, 256, "1") for benchmark in settings.benchmarks]
+    assert [of_benchmark.get("thinking_budget") for of_benchmark in said] == [8, None]
+
+
 def test_a_benchmark_stands_once() -> None:
     with pytest.raises(ValidationError, match="listed twice"):
         GenerateSettings.model_validate({"benchmarks": [{"name": "first"}, {"name": "first", "split": "dev"}]})
@@ -187,6 +212,7 @@ def test_bad_inputs_are_named(inputs: dict[str, Path], tmp_path: Path) -> None:
     assert "there are no problems of third" in fails(inputs, benchmarks=[{"name": "third"}])
     assert "8 problems, 9 wanted" in fails(inputs, benchmarks=[{"name": "first", "problems": 9}])
     assert "config.json is missing" in fails({**inputs, "model": tmp_path})
+    assert "no tokens of their own for <think>" in fails(inputs, engine="vllm", thinking_budget=8)
     assert "300 is more than the model's 256 positions" in fails(inputs, max_model_len=300)
     broken = tmp_path / "broken"
     shutil.copytree(inputs["model"], broken)
@@ -297,3 +323,27 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
         with_generation_config(settings, tmp_path / "nothing")
     with pytest.raises(ValueError, match="leave out temperature"):
         BenchmarkSettings.model_validate({**asks, "temperature": 0.6})
+
+
+def test_progress_moves_while_the_longest_samples_are_not_done(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def generate(self, requests: Any, on_done: Any) -> None:
+            time.sleep(0.5)
+            for index in range(len(requests)):
+                on_done(index, Sampled("3", 2, "stop"))
+
+    monkeypatch.setattr(sample, "WAITING_S", 0.05)
+    ctx = open_stage(GenerateSettings, write_spec(tmp_path, "generate", {"benchmarks": BENCHMARKS[:1]}, inputs))
+    problems, _ = read_problems(inputs["data"], ctx.settings.benchmarks[0])
+    prompts = plan_prompts(ctx.settings, {"first": problems}, make_tiny_tokenizer())
+    planned = {one for prompt in prompts for one in prompt.samples()}
+    with sample._Finished(ctx.state / "samples.jsonl", planned) as finished:
+        sample._sample_missing(ctx, Slow(), prompts, finished)  # type: ignore[arg-type]
+    shown = read_stage_run(tmp_path, 0, "").events
+    assert [(event["step"], event["metrics"]) for event in shown][:2] == [
+        (0, {"up_to_tokens": 12}),
+        (0, {"up_to_tokens": 12, "waiting_s": 0}),
+    ]
+    assert shown[-1]["step"] == len(planned)

@@ -75,6 +75,7 @@ def scored(
     benchmark: str = "toy",
     truncated: int = 0,
     split: str = "test",
+    thinking: dict[str, int] | None = None,
 ) -> dict[str, Path]:
     """The generate and score artifacts of a checkpoint, with verdicts of each sample of each problem; 9 tokens each."""
     generate = artifact(folder, f"generate.{checkpoint}", {"output_tokens_per_s": 9000.0})
@@ -92,7 +93,7 @@ def scored(
     estimate = mean_estimate([[float(verdict == "correct") for verdict in of_problem] for of_problem in verdicts])
     counts = {name: sum(verdict == name for _, _, verdict in samples) for name in VERDICTS}
     k = len(verdicts[0])
-    entry = {
+    entry: dict[str, Any] = {
         "metric": f"avg@{k}" if k > 1 else "accuracy",
         "value": estimate.value,
         "low": estimate.low,
@@ -106,6 +107,9 @@ def scored(
         "protocol": protocol,
         "protocol_details": {"sampling": {"temperature": 0.0, "split": split, "problems_sha256": "e" * 64}},
     }
+    if thinking is not None:
+        entry["thinking"] = thinking
+        entry["protocol_details"]["sampling"]["thinking_budget"] = 512
     if k > 1:
         entry["pass_at"] = {
             "1": {"value": 0.5, "low": 0.4, "high": 0.6},

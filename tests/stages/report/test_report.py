@@ -12,7 +12,17 @@ import pytest
 
 from evaluation.metrics.estimates import wilson_interval
 from evaluation.statistics import paired_difference
-from tests.stages.report.artifacts import HOSTILE, change_manifest, complete, data, report_of, run, scored
+from tests.stages.report.artifacts import (
+    HOSTILE,
+    artifact,
+    change_manifest,
+    complete,
+    data,
+    first_right,
+    report_of,
+    run,
+    scored,
+)
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -168,6 +178,19 @@ def test_several_samples_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_how_thoughts_ended_under_a_budget(tmp_path: Path) -> None:
+    inputs = {"data": data(tmp_path, 20), "base": artifact(tmp_path, "base")}
+    thinking = {"finished": 11, "forced": 6, "cut": 1, "none": 2}
+    report = report_of(tmp_path, inputs | scored(tmp_path, "base", first_right(9), thinking=thinking))
+    assert report["results"][0]["thinking"] == thinking
+    line = "toy, base: thoughts of at most 512 tokens: finished 55.0 %, forced 30.0 %, cut 5.0 %, none 10.0 %"
+    caveat = "toy: the thinking budget ended the thought of 30.0 % (base) of the completions"
+    for form in ("report.md", "report.html"):
+        text = (tmp_path / "out" / form).read_text()
+        assert line in text
+        assert caveat in text
+
+
 def test_without_rl_and_without_transcripts(tmp_path: Path) -> None:
     inputs = {name: path for name, path in complete(tmp_path).items() if "grpo" not in name}
     report = report_of(tmp_path, inputs, transcripts=0)

@@ -42,6 +42,8 @@ class Inputs:
             generation(cut, "and then", finish_reason="length"),
             generation(silent, f"\\boxed{{{silent.gold}}}", prompt="?\n<think>\n"),  # a thought that never ended
         ]
+        endings = ("forced", "finished", "cut", "cut")
+        self.generations = [dataclasses.replace(g, thinking=e) for g, e in zip(self.generations, endings, strict=True)]
         for problem in self.code:
             self.generations += [
                 generation(problem, f"```python\n{problem.gold}\n```", 0),
@@ -104,8 +106,10 @@ def test_every_generation_gets_a_verdict_and_every_benchmark_its_numbers(inputs:
     assert words["low"] < 0.25 < words["high"]
     assert words["verdicts"] == {"correct": 1, "wrong": 1, "no_answer": 2, "timeout": 0, "grader_error": 0}
     assert (words["truncated"], words["no_answer"], words["prompt_too_long"]) == (1, 2, 0)
+    assert words["thinking"] == {"finished": 1, "forced": 1, "cut": 2, "none": 0}
     assert words["protocol_details"]["sampling"] == inputs.protocol["word_problems"]
     code = metrics["tiny_code"]
+    assert "thinking" not in code
     assert (code["metric"], code["value"], code["n"], code["k"]) == ("avg@2", 0.5, 3, 2)
     assert {k: v["value"] for k, v in code["pass_at"].items()} == {"1": 0.5, "2": 1.0}
     assert len(code["protocol"]) == 12 != code["protocol"] != words["protocol"]

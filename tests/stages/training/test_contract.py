@@ -52,6 +52,10 @@ def test_saving_and_loading_keep_the_contract(checkpoint: Path, tmp_path: Path) 
             lambda folder: edit(folder / "generation_config.json", eos_token_id=7),
             "generation_config.json ends on 7, the tokenizer on 2",
         ),
+        (
+            lambda folder: edit(folder / "generation_config.json", eos_token_id="2"),
+            r"ends on '2', the tokenizer on 2.*\['2'\] of end or padding lie outside",
+        ),
         (lambda folder: edit(folder / "generation_config.json", pad_token_id=7), "generation_config.json pads with 7"),
         (
             lambda folder: edit(folder / "generation_config.json", eos_token_id=[2, 9999]),
