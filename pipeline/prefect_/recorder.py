@@ -20,7 +20,7 @@ from pipeline.prefect_.recording import EVENTS, Event
 from pipeline.prefect_.server import ServerUnavailable, home_server, prepare_environment
 
 POLL_SECONDS = 0.1
-LEAVE_S = 15.0
+LEAVE_S = 8.0
 """How long it may outlive a run that was killed."""
 
 

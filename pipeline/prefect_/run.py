@@ -112,13 +112,12 @@ class _Recorder:
         """
         with contextlib.suppress(OSError):  # of what `write` could not write, and said so
             self._file.close()
+        starting = not self._answered.is_set()
+        if starting and ready_s:
+            self._say("waiting for Prefect's server, which is still starting, to take the record of this run")
+        self._failed |= starting and not ready_s
         try:
-            if not self._answered.is_set():
-                self._failed = not ready_s
-                if ready_s:
-                    self._say("waiting for Prefect's server, which is still starting, to take the record of this run")
-                self.wait_until_ready(ready_s)
-            self._process.wait(END_S if self._answered.is_set() else 0)
+            self._process.wait(ready_s if starting else END_S)
         except subprocess.TimeoutExpired:
             self._fail("the server does not answer in time")
         finally:

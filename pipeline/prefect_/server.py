@@ -25,10 +25,12 @@ UNUSABLE = re.compile(
 )
 """What a server says of a database that no server will ever open, in contrast to a full disk or a missing right."""
 LEASE, LOCK = "lease", "server.lock"
-ANSWER_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 POLL_SECONDS = 0.1
+MOST_SILENT = 2
+"""How often a server that had answered may not answer: the lock of one that was killed is free by then."""
 _leases: list[TextIO] = []
 
 
@@ -109,19 +111,22 @@ def home_server(home: Path, *, own: bool) -> str:
             server = _start_embedded(home, lock)
         if server is None:
             raise ServerUnavailable(f"the home's server does not start, see {log}")
+        write_holder(lock, f"{read_holder(lock)} ready")
         return server.address
 
 
 def _other_server(lock: TextIO, home: Path) -> str | None:
     """The address of the server that holds the home's lock; None where the lock was free, and is ours now."""
     deadline = time.monotonic() + START_TIMEOUT_S
+    silent = 0
     while not try_lock(lock):
-        host, _, address = read_holder(lock).partition(" ")
+        host, address, ready = (*read_holder(lock).split(" "), "", "", "")[:3]
         if host not in ("", socket.gethostname()):
             raise ServerUnavailable(f"the server of {home} runs on {host}")
         if address and health(address) == 200:
             return address
-        if time.monotonic() > deadline:
+        silent += bool(ready)
+        if silent == MOST_SILENT or time.monotonic() > deadline:
             raise ServerUnavailable(f"the server of {home} does not answer")
         time.sleep(POLL_SECONDS)
     return None

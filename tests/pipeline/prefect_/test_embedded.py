@@ -66,6 +66,19 @@ def test_after_a_server_that_was_killed_the_next_run_starts_one(tmp_path: Path) 
     kill(second)
 
 
+def test_a_server_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
+    first = join(tmp_path)
+    address(first)
+    (server,) = [pid for pid, kind in wait_until_all_ended(tmp_path, 0).items() if kind == "server"]
+    os.kill(server, signal.SIGSTOP)
+    second = join(tmp_path)
+    assert second.wait(30) == 1
+    assert address(second) == ""
+    os.kill(server, signal.SIGKILL)
+    kill(first)
+    kill(second)
+
+
 @pytest.mark.parametrize("damage", [b"no database" * 1000, b""])
 def test_a_damaged_database_is_set_aside_unless_others_use_the_home(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "prefect.db").write_bytes(damage)
