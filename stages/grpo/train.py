@@ -81,7 +81,7 @@ def _make_trainer(
 
 def _dataset(problems: list[Problem], first: int, settings: GrpoSettings) -> Dataset:
     """The rows that TRL samples from; `problem` is the index by which the rewards find a row's problem."""
-    prompts = [messages_of(problem.prompt, settings.system_prompt) for problem in problems]
+    prompts = [messages_of(problem.prompt, settings.system_prompt, context=problem.context) for problem in problems]
     return Dataset.from_list(
         [{"prompt": prompt, "problem": index} for index, prompt in enumerate(prompts, start=first)]
     )
