@@ -75,7 +75,7 @@ def run(ctx: Context[SftSettings]) -> Result:
     """Fine-tune `inputs["model"]` on `inputs["data"]`, save the checkpoint to `model/`, and prove it."""
     settings = ctx.settings
     prepare_torch(ctx)
-    check_trainer_options(settings.trainer)
+    check_options(settings.trainer, SFTConfig, OWNED_OPTIONS)
     rows = read_demonstrations(ctx.inputs["data"] / "sft.jsonl")
     base = ctx.inputs["model"] / "model"
     frozen_dtype = settings.dtype if settings.lora else "float32"  # what is trained stays float32
