@@ -9,10 +9,10 @@ from typing import Any
 from datasets import Dataset
 
 from evaluation.chat import messages_of, rendered_prompt
+from evaluation.records import RecordError, read_rows
 from stages.harness.context import StageError
 from stages.sft.rendering import LostText, Rendered, render
 from stages.sft.settings import SftSettings
-from stages.training.rows import read_rows
 
 BATCH = 512
 """Rows that are tokenised at once."""
@@ -20,7 +20,10 @@ BATCH = 512
 
 def read_demonstrations(path: Path) -> list[dict[str, Any]]:
     """The rows of an `sft.jsonl`: `prompt` and `completion`, each a list of messages with `role` and `content`."""
-    rows = read_rows(path) if path.is_file() else []
+    try:
+        rows = [row for _, row in read_rows(path)] if path.is_file() else []
+    except RecordError as error:
+        raise StageError(str(error), "Run the data stage again, or correct the file.") from error
     if not rows:
         raise StageError(f"{path}: no demonstrations to train on", "Check `data.sft` in the config.")
     for number, row in enumerate(rows, start=1):

@@ -76,6 +76,8 @@ def render(tokenizer: Any, turns: Sequence[Turn], answer: Turn, enable_thinking:
         if whole != written and not missing and not more:
             return Rendered(asked, written)
     plain = rendered(tokenizer, [*turns, {"role": "assistant", "content": PROBE}], **options)
+    if PROBE not in plain:
+        raise LostText("changes or leaves out what the assistant says", "Use one that writes it as it is.", lost)
     body = _body(tokenizer, asked, asked[common(asked, plain) :], answer, lost)
     return Rendered(asked, body + plain.partition(PROBE)[2], own=False, lost=lost)
 

@@ -1,5 +1,6 @@
 """Whatever a program does, it ends, and nothing of it is left."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -159,6 +160,25 @@ def test_closing_ends_what_runs_in_other_threads() -> None:
     assert gone(spy.seen)
     with pytest.raises((SandboxError, FileNotFoundError)):
         run(sandbox, "def f(): return 1")
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.01, 0.1])
+def test_closing_ends_what_only_begins(wait_s: float) -> None:
+    """Also where a server has not yet read what it should run."""
+    sandbox = Sandbox()
+
+    def work() -> None:
+        with contextlib.suppress(SandboxError, FileNotFoundError):
+            run(sandbox, "import time\ndef f(): time.sleep(1000)", 100.0)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(wait_s)
+    sandbox.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_many_threads(sandbox: Sandbox) -> None:

@@ -117,6 +117,12 @@ def test_a_template_that_strips_thoughts_loses_nothing() -> None:
         (template(opening="[THINK]"), "no thought", "ends its prompt with [THINK], and demonstrations do not begin so"),
         (template(opening="<think>\n\n</think>\n\n"), "thought in the content", "with a thought that is over"),
         (template(opening="<think>\n\n</think>\n\n"), "thought apart", "with a thought that is over"),
+        (template("m.content if m.role == 'user' else ''"), "no thought", "changes or leaves out what the assistant"),
+        (
+            template("m.content if m.role == 'user' else m.content | upper"),
+            "thought in the content",
+            "changes or leaves",
+        ),
         (template("m.reasoning if m.reasoning else m.content"), "thought apart", "leaves out reasoning_content"),
     ],
 )
