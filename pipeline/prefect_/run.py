@@ -22,8 +22,8 @@ from pipeline.prefect_.server import health
 from pipeline.run.session import Session
 
 READY_S = 60.0
-"""How long a run waits for the server where it has to: for `execution.notify`, and when it has ended before the server
-was there. A new database takes ten seconds, and more on a busy machine."""
+"""How long a run waits for recorder and server where it has to: for `execution.notify`, and when it has ended before
+they were there. A new database takes ten seconds, and more on a busy machine."""
 END_S = 10.0
 """How long the recorder may take for what is left when the run has ended."""
 
@@ -114,7 +114,7 @@ class _Recorder:
             self._file.close()
         starting = not self._answered.is_set()
         if starting and ready_s:
-            self._say("waiting for Prefect's server, which is still starting, to take the record of this run")
+            self._say("waiting for Prefect to take the record of this run")
         self._failed |= starting and not ready_s
         try:
             self._process.wait(ready_s if starting else END_S)
