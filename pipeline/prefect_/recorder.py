@@ -5,6 +5,7 @@ stdout it answers with lines of JSON: `ready` when there is a server, or why it 
 is on stderr.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -34,8 +35,11 @@ def main(folder: Path, parent: int) -> None:
     prepare_environment(Path(begin["home"]))
     try:
         state = _show(events, begin, parent)
-        if state.is_failed() and state.data is not None:  # not a run that failed, but what showed it
-            state.result(raise_on_failure=True)
+        from prefect.exceptions import FailedRun
+
+        with contextlib.suppress(FailedRun):  # of a run that failed; what failed to show it is raised as it was
+            if state.is_failed():
+                state.result(raise_on_failure=True)
     except ServerUnavailable as error:
         _answer(error=str(error))
         raise SystemExit(1) from error

@@ -154,6 +154,31 @@ def test_a_server_that_fails_costs_a_run_nothing_but_its_record_there(
     assert len(list((home / "store" / "chain").iterdir())) == 4
 
 
+def test_a_run_that_fails_is_shown_as_failed_and_nothing_is_said_of_prefect(
+    tmp_path: Path, prefect_server: str
+) -> None:
+    config = tmp_path / "fails.yaml"
+    config.write_text(
+        f"""{{name: fails, seed: 0, model: make, home: {tmp_path / "home"},
+        benchmarks: [{{name: word_problems, problems: 4, max_new_tokens: 32}}],
+        data: {{sft: [{{task: word_problems, rows: 8}}]}}, base: {{steps: 21, min_accuracy: 1.0}}}}"""
+    )
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path / "prefect")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(config), "--until", "base"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "it has not learnt to copy operands" in done.stderr
+    assert "Prefect" not in done.stderr, done.stderr
+    [run] = runs(prefect_server, "vcore/fails")
+    assert run["state_type"] == "FAILED"
+    assert "it has not learnt to copy operands" in run["state"]["message"]
+
+
 def test_a_server_that_is_killed_ends_no_stage(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with running_server(tmp_path / "server") as (api, server):
