@@ -14,16 +14,27 @@ and so no prompt depends on the day of the run."""
 
 
 def messages_of(
-    prompt: str, system_prompt: str | None, few_shot: Sequence[tuple[str, str]] = ()
+    prompt: str,
+    system_prompt: str | None,
+    few_shot: Sequence[tuple[str, str]] = (),
+    context: Sequence[dict[str, str]] = (),
 ) -> list[dict[str, str]]:
-    """The conversation that asks one problem, after worked examples (question, answer)."""
+    """The conversation that asks one problem, after worked examples (question, answer) and the problem's own `context`.
+
+    Raises:
+        ValueError: the context begins with a system message, and there is a `system_prompt` as well.
+    """
     system = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+    if context and context[0]["role"] == "system":
+        if system:
+            raise ValueError("the problem brings a system message of its own: leave out system_prompt")
+        system, context = [context[0]], context[1:]
     turns = [
         turn
         for question, answer in few_shot
         for turn in ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
     ]
-    return [*system, *turns, {"role": "user", "content": prompt}]
+    return [*system, *turns, *context, {"role": "user", "content": prompt}]
 
 
 def template_options(enable_thinking: bool | None) -> dict[str, Any]:
@@ -77,16 +88,16 @@ def check_chat_template(tokenizer: Any) -> None:
         raise ValueError("the tokenizer has no chat template")
     question, answer = "What is 1+1?", "It is 2."
     asked = messages_of(question, None)
-    prompt = _rendered(tokenizer, asked, add_generation_prompt=True)
+    prompt = rendered(tokenizer, asked, add_generation_prompt=True)
     _check_content(asked, prompt)
     try:
-        whole = _rendered(tokenizer, [*asked, {"role": "assistant", "content": answer}])
-        closed = _rendered(tokenizer, asked)
+        whole = rendered(tokenizer, [*asked, {"role": "assistant", "content": answer}])
+        closed = rendered(tokenizer, asked)
     except ValueError:  # a template for asking alone
         return
-    start = _common(closed, whole)
+    start = common(closed, whole)
     header = whole[start : max(whole.rfind(answer), 0)]
-    if header.strip() and _common(prompt, whole) <= start:
+    if header.strip() and common(prompt, whole) <= start:
         raise ValueError(
             f"the chat template ignores add_generation_prompt: a prompt ends without the {header!r} that it writes "
             "before each answer. In a local copy of the checkpoint, have it end with that, between "
@@ -100,33 +111,40 @@ def render(
     system_prompt: str | None,
     enable_thinking: bool | None,
     few_shot: Sequence[tuple[str, str]] = (),
+    context: Sequence[dict[str, str]] = (),
 ) -> tuple[str, tuple[int, ...]]:
     """The rendered text of a prompt, up to where the assistant speaks, and its token ids.
 
     Raises:
         ValueError: the chat template refuses such a conversation, or leaves the system prompt or the problem out.
     """
-    messages = messages_of(prompt, system_prompt, few_shot)
-    text = _rendered(tokenizer, messages, add_generation_prompt=True, **template_options(enable_thinking))
-    _check_content(messages, text)
+    text = rendered_prompt(tokenizer, messages_of(prompt, system_prompt, few_shot, context), enable_thinking)
     return text, tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _common(first: str, second: str) -> int:
+def rendered_prompt(tokenizer: Any, messages: Sequence[dict[str, str]], enable_thinking: bool | None) -> str:
+    """The text of a conversation up to where the assistant speaks. Raises `ValueError` as `render` does."""
+    text = rendered(tokenizer, messages, add_generation_prompt=True, **template_options(enable_thinking))
+    _check_content(messages, text)
+    return text
+
+
+def common(first: str, second: str) -> int:
     """Characters that two texts begin with alike."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> str:
+    """A conversation as text. Raises `ValueError` where the chat template refuses it."""
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         turns = ", ".join(message["role"] for message in messages)
         raise ValueError(f"the chat template refuses a conversation of {turns}: {error}") from error
     return text
 
 
-def _check_content(messages: list[dict[str, str]], text: str) -> None:
+def _check_content(messages: Sequence[dict[str, str]], text: str) -> None:
     """Of answers that are shown as examples, templates may leave out the thinking."""
     for message in messages:
         if message["role"] != "assistant" and message["content"].strip() not in text:

@@ -5,7 +5,9 @@ from typing import Any
 
 from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, text
-from evaluation.records import Kind, Problem, RecordError, read_rows
+from evaluation.conversations import Turn, is_conversation, request_of
+from evaluation.loading import read_file
+from evaluation.records import Kind, Problem, RecordError
 
 COLUMNS = (
     "prompt and gold, and where you like id; "
@@ -15,10 +17,10 @@ COLUMNS = (
 
 
 def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list[Problem]:
-    """The problems of a .jsonl or .jsonl.gz file, as the benchmark `name`.
+    """The problems of a local file (.jsonl, .json or .parquet), as the benchmark `name`.
 
     Args:
-        path: the file, with `COLUMNS`.
+        path: the file, with `COLUMNS`; a prompt is text, or a list of messages that ends with the user's.
         name: of the benchmark.
         kind: how answers are graded. `gold` is the answer for maths, its letter for choice, the reference program for
             code.
@@ -31,16 +33,20 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
     """
     template = template or (maths_prompt("{prompt}") if kind == "maths" else "{prompt}")
     problems = []
-    for number, row in read_rows(path):
+    for number, row in read_file(path):
         where = f"{path}:{number}"
-        question = text(row, ("prompt",), where)
+        context: list[Turn] = []
+        if is_conversation(row.get("prompt")):
+            context, question = request_of(row["prompt"], f"{where}: prompt")
+        else:
+            question = text(row, ("prompt",), where)
         gold = row.get("gold")
         is_number = isinstance(gold, int | float) and not isinstance(gold, bool)
         answer = str(gold) if is_number else text(row, ("gold",), where)
         tests = program_tests(row.get("tests"), where) if kind == "code" else {}
         meta = {"completion": text(row, ("beginning",), where)} if row.get("beginning") is not None else {}
         prompt = template.replace("{prompt}", question)
-        problems.append(Problem(str(row.get("id", number)), name, kind, prompt, answer, tests, meta))
+        problems.append(Problem(str(row.get("id", number)), name, kind, prompt, answer, tests, meta, context))
     if not problems:
         raise RecordError(f"{path}: no problems")
     return check_set(problems, len(problems), str(path))

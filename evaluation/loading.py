@@ -37,7 +37,7 @@ def read_source(
         path = Path(data_dir).expanduser() / source.local
         if not path.is_file():
             raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
-        yield from read_file(path)
+        yield from (row for _, row in read_file(path))
         return
     from datasets.exceptions import DatasetsError
 
@@ -51,38 +51,65 @@ def read_source(
     yield from rows
 
 
-def read_file(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a benchmark's own file: one JSON array where it is called .json or .json.gz, else one object a line.
+def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(number, row) of each row: of a .parquet table, of one array in a .json file, else of the lines of a .jsonl file.
+
+    The number is the line of a .jsonl file, else counted from 1. The file is read itself: a cache that knows it by path
+    and time of change (`datasets` has one) gives the old rows of a file that was replaced by one of the same time.
 
     Raises:
-        RecordError: it is damaged or holds something else.
+        RecordError: the file is damaged, or holds something else.
         OSError: it cannot be read.
     """
-    if not path.name.removesuffix(".gz").endswith(".json"):
-        return (row for _, row in read_rows(path))
+    if path.suffix == ".parquet":
+        return enumerate(_table(path), start=1)
+    if path.name.removesuffix(".gz").endswith(".json"):
+        return enumerate(_array(path), start=1)
+    return read_rows(path)
+
+
+def _table(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except pyarrow.ArrowException as error:
+        raise RecordError(f"{path}: not a Parquet table: {error}") from error
+
+
+def _array(path: Path) -> list[dict[str, Any]]:
     try:
         with open_text(path) as file:
             rows = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: not JSON: {error}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(f"{path}: damaged: {error}") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise RecordError(f"{path}: not a JSON array of objects")
-    return iter(rows)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: not a JSON array: {error}; one object a line is a .jsonl file") from error
+    if not isinstance(rows, list):
+        raise RecordError(
+            f"{path}: expected a JSON array of objects, found {type(rows).__name__}; one object a line is a .jsonl file"
+        )
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}: row {number}: expected a JSON object, found {type(row).__name__}")
+    return rows
 
 
 def digest(problems: Iterable[Problem]) -> str:
     """Twelve hexadecimal digits of all that decides a prompt or a verdict, problem by problem in their order.
 
-    That is id, kind, prompt, gold answer, tests, and the beginning that a completion prompt sends: the same tasks with
-    other test inputs (HumanEval+ and its small edition) are another set. HumanEval+, seven megabytes of inputs, takes
-    half a second.
+    That is id, kind, prompt, turns before it, gold answer, tests, and the beginning that a completion prompt sends: the
+    same tasks with other test inputs (HumanEval+ and its small edition) are another set. HumanEval+, seven megabytes of
+    inputs, takes half a second.
     """
     sha256 = hashlib.sha256()
     for p in problems:
         # Only the tests' own names are sorted: the order of a dict among the inputs is part of the input.
-        content = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
+        content: list[Any] = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
+        content += [p.context] if p.context else []
         sha256.update(json.dumps(content).encode() + b"\n")
     return sha256.hexdigest()[:12]
 

@@ -46,6 +46,8 @@ class Problem:
     """What a code grader needs (see `evaluation.graders.code`); empty for other kinds."""
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What a benchmark keeps for itself. `completion` is the beginning that a completion prompt sends."""
+    context: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    """The turns before `prompt`: a system message and earlier turns, each with role and content."""
 
 
 @with_config(STRICT)
@@ -90,6 +92,7 @@ _EXPECTED = {
     "StrictInt | None": "a whole number or null",
     "Count": "a whole number from 0 up",
     "dict[str, Any]": "an object",
+    "list[dict[str, str]]": "a list of messages",
     "Kind": f"one of {', '.join(get_args(Kind))}",
     "ThoughtEnding | None": f"one of {', '.join(get_args(ThoughtEnding))}, or null",
     "Verdict": f"one of {', '.join(VERDICTS)}",

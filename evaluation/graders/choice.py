@@ -7,7 +7,7 @@ from evaluation.graders.latex import without_markup
 
 VERSION = "3"  # part of every score's protocol; raise it when the same answer may get another verdict
 
-_WRAPPER = re.compile(r"\\(?:text|math\w+|operatorname)\b|\*\*")
+_WRAPPER = re.compile(r"\\(?:text|math\w+|operatorname)\b")
 _MARKUP = "*_`\"' ,;。、"
 _PREFIX = (
     r"(?:(?:so|thus|hence|therefore)\b,? ?)?(?:(?:the|my) )?(?:(?:final|correct|right|best) |正确的?)?"
@@ -94,7 +94,8 @@ def _lettered(answer: str) -> tuple[str | None, str]:
 
 
 def _plain(answer: str) -> str:
-    text = _WRAPPER.sub(" ", without_markup(answer)).translate(str.maketrans("", "", "{}$\\"))
+    plain = _WRAPPER.sub(" ", without_markup(answer)) if "\\" in answer else answer
+    text = plain.replace("**", " ").translate(str.maketrans("", "", "{}$\\"))
     return " ".join(unicodedata.normalize("NFKC", text).split()).strip(_MARKUP)
 
 

@@ -3,12 +3,16 @@ one name for each command that has several."""
 
 import re
 
-_TEXT = "text textbf textit textsl textsc textsf texttt textrm textup textmd textnormal emph mbox hbox mathrm"
+_TEXT = (
+    "text textbf textit textsl textsc textsf texttt textrm textup textmd textnormal textsuperscript emph mbox hbox "
+    "mathrm"
+)
 TEXT = frozenset(_TEXT.split())
 """Commands whose argument is words; all are written \\text."""
 _FONTS = (
     "boldsymbol bm pmb mathbf mathit mathsf mathtt mathnormal symbf symbfit underline uline underbar ensuremath boxed "
-    "fbox framebox mathop mathord mathrel mathbin mathopen mathclose mathinner smash mathstrut bf rm it sf tt sl sc em "
+    "fbox framebox bold uuline uwave hl mathbfit mathcal "
+    "mathop mathord mathrel mathbin mathopen mathclose mathinner smash mathstrut bf rm it sf tt sl sc em "
     "bfseries itshape rmfamily sffamily ttfamily upshape mdseries boldmath unboldmath displaystyle textstyle "
     "scriptstyle scriptscriptstyle tiny scriptsize footnotesize small normalsize large Large LARGE huge Huge limits "
     "nolimits left right middle"
@@ -19,6 +23,7 @@ FONTS = frozenset(_FONTS.split()) | {
 """Commands that are left out, but not what they stand before."""
 COLOURS = {"textcolor": 1, "color": 1, "colorbox": 1, "fcolorbox": 2, "hspace": 1, "vspace": 1, "phantom": 1}
 COLOURS |= {"hphantom": 1, "vphantom": 1, "label": 1, "tag": 1, "cellcolor": 1, "mspace": 1, "fontsize": 2}
+COLOURS |= {"style": 1, "class": 1, "cssId": 1, "enclose": 1, "bbox": 0, "makebox": 0}
 """Commands that are left out with so many arguments, but not what follows these."""
 COMMAND = rf"\\(?:{'|'.join(sorted(TEXT | FONTS))})(?![A-Za-z])\s*"
 """A pattern for one command of words or of fonts, and the space after it."""
@@ -77,6 +82,8 @@ def without_markup(text: str) -> str:
         place = token.end()
         name, part = token[1] or token[2], token[0]
         if name is not None and (name in FONTS or name in COLOURS):
+            if name in ("bbox", "framebox", "makebox") and (option := _OPTION.match(text, place)) is not None:
+                place = option.end()
             for _ in range(COLOURS.get(name, 0)):
                 place = _after_argument(text, place)
             if name in ("left", "right", "middle") and text[place : place + 1] == ".":

@@ -40,12 +40,13 @@ _CURRENCY = re.compile(r"(?<!\\)\\\$|\$|[€£¥￥₹₽₩](?=\s*[-\d.])|(?<=\
 _GROUPING = re.compile(r"(?<=\d)(?:\{,\}|,\s*\\!\s*|\\,|\\:|\\;|\\ )(?=\d{3}(?!\d))")
 _CHOOSE = re.compile(r"\{\s*([^{}]*?)\s*\\(choose|over)\b\s*([^{}]*?)\s*\}")
 _ROMAN = re.compile(r"\{\s*\\rm\b\s*([^{}]*)\}|\\rm\s*\{([^{}]*)\}")
+_DISPLAY = re.compile(r"\\(?:begin|end)\s*\{(?:equation|displaymath|math|multline)\*?\}")
 _NOT = re.compile(r"\\not\s*(=|\\in\b)")
 _LETTER = r"[^\W\d_]"
 _WITHOUT_LETTERS = re.compile(r"\\text\s*\{((?:(?!" + _LETTER + r")[^{}\\])*)\}")
 _NUMBER_IN_WORDS = re.compile(rf"\\text\s*\{{\s*([-+]?\d[\d.,/]*)(?![\d:])\s*((?={_LETTER}|°)[^{{}}\d]*)\}}")
 _SYMBOL_IN_WORDS = re.compile(r"\\text\s*\{([ie])\}")
-_BOLD = re.compile(r"\*\*(.*)\*\*", re.DOTALL)
+_BOLD = re.compile(r"(\*{1,3}|_{1,2}|`+)(.+)\1", re.DOTALL)
 WRAPPED = re.compile(r"\\text\s*\{([^{}]*)\}")
 """Words in maths; the group is what stands in it."""
 _DEGREE = re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ\b")
@@ -81,13 +82,16 @@ def clean(answer: str) -> str:
     ½, \\dfrac12 and \\nicefrac{1}{2} are \\frac{1}{2}, 0.\\overline{3} is \\frac{1}{3}, 62.5 percent is 62.5\\%, all
     words in maths are in \\text{}.
     """
-    text = _POWER.sub(lambda power: f"^{{{power[0].translate(_RAISED)}}}", answer.translate(_SYMBOLS))
+    text = _POWER.sub(
+        lambda power: f"^{{{power[0].translate(_RAISED)}}}", unicodedata.normalize("NFC", answer).translate(_SYMBOLS)
+    )
     text = _DOTS.sub(r"\\ldots ", text)
     text = _INDEX.sub(lambda index: f"_{{{index[0].translate(_LOWERED)}}}", text)
     text = _SQUARE_ROOT.sub(lambda root: f"\\sqrt{{{root[1] or root[2] or root[3]}}}", text)
     text = _GROUPING.sub("", _CURRENCY.sub("", text)) if "\\" in text or "$" in text or not text.isascii() else text
     if "\\" in text or "{" in text:
         text = _CHOOSE.sub(lambda pair: f"\\{_CHOSEN[pair[2]]}{{{pair[1]}}}{{{pair[3]}}}", text)
+        text = _DISPLAY.sub(" ", text)
         text = _ROMAN.sub(lambda words: f"\\text{{{words[1] or words[2] or ''}}}", text)
         text = without_markup(_NOT.sub(lambda sign: "\\ne " if sign[1] == "=" else "\\notin ", text))
         text = _SYMBOL_IN_WORDS.sub(r" \1", _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)))
@@ -202,5 +206,5 @@ def _without_marks(text: str) -> str:
 
 def _without_bold(text: str) -> str:
     while (bold := _BOLD.fullmatch(text)) is not None:
-        text = _without_marks(bold[1])
+        text = _without_marks(bold[2])
     return text

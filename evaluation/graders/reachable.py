@@ -80,13 +80,13 @@ def _needed(tree: ast.Module, names: Collection[str]) -> set[ast.stmt]:
     definitions = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     defined = {name for node, _, stores in statements if isinstance(node, definitions) for name in stores}
     statements = [(node, loads, stores - defined if _is_call(node) else stores) for node, loads, stores in statements]
-    reached: set[str] = set()
-    new = {name for _, _, stores in statements for name in stores if name in names}
-    needed = {node for node in tree.body if _always_needed(node)}
+    reached, needed = set[str](), {node for node in tree.body if _always_needed(node)}
+    new = {name for node, loads, stores in statements for name in (loads if node in needed else stores & set(names))}
     while new:
         reached |= new
-        needed |= {node for node, _, stores in statements if stores & reached and not _is_main_block(node)}
-        new = {name for node, loads, _ in statements if node in needed for name in loads} - reached
+        added = {n for n, _, stores in statements if stores & new and n not in needed and not _is_main_block(n)}
+        needed |= added
+        new = {name for node, loads, _ in statements if node in added for name in loads} - reached
     return needed
 
 

@@ -20,6 +20,15 @@ class _Server(subprocess.Popen[bytes]):
     stdin: IO[bytes]
     stdout: IO[bytes]
 
+    def tell(self, text: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # one that has ended is found by its missing answer
+            self.stdin.write(text)
+
+    def end(self) -> None:
+        """End it while it runs no program. Not by the end of its input, of which another process may hold a copy."""
+        self.kill()
+        self.__exit__(None, None, None)
+
 
 class Children:
     """The children of one sandbox, whose private folder is `folder`; as many as there are threads that run programs at
@@ -43,32 +52,34 @@ class Children:
         (work / "order").write_bytes(marshal.dumps(order, 4))
         os.mkfifo(work / "result")
         results = os.open(work / "result", os.O_RDONLY | os.O_NONBLOCK)
-        server = self._take()
         try:
-            self._tell(server, bytes(work))
-            return _read(results, deadline)
+            server = self._begin(work)
+            try:
+                return _read(results, server.stdout, deadline)
+            finally:
+                self._finish(server)
         finally:
             os.close(results)
-            self._tell(server, b".")
-            self._give_back(server)
 
     def close(self) -> None:
         """End the children and what they run, and refuse to start any more."""
         with self._lock:
-            self._closed = True
             for server in self._busy:
-                server.stdin.close()  # its thread sees the end of its output
+                server.tell(b".")  # its thread sees the end of its output
+            self._closed = True
         for server in self._idle:
-            server.__exit__(None, None, None)
+            server.end()
 
-    def _take(self) -> _Server:
+    def _begin(self, work: Path) -> _Server:
+        """A child that has been told to carry out the order in the folder."""
         with self._lock:
             if self._closed:
                 raise SandboxError("the sandbox is closed")
             while self._idle and self._idle[-1].poll() is not None:  # killed by somebody
-                self._idle.pop().__exit__(None, None, None)
+                self._idle.pop().end()
             server = self._idle.pop() if self._idle else self._start()
             self._busy.add(server)
+            server.tell(bytes(work) + b"\n")
         return server
 
     def _start(self) -> _Server:
@@ -82,13 +93,11 @@ class Children:
             start_new_session=True,
         )
 
-    def _tell(self, server: _Server, text: bytes) -> None:
-        with self._lock, contextlib.suppress(BrokenPipeError):  # one that has ended is found by `_give_back`
-            if not self._closed:
-                server.stdin.write(text)
-
-    def _give_back(self, server: _Server) -> None:
+    def _finish(self, server: _Server) -> None:
         """Wait until nothing of the program is left, and keep the child for another one if it lives."""
+        with self._lock:
+            if not self._closed:  # or it has been told
+                server.tell(b".")
         alive = bool(server.stdout.read(1))
         with self._lock:
             self._busy.discard(server)
@@ -96,19 +105,23 @@ class Children:
             if alive:
                 self._idle.append(server)
         if not alive:
-            server.__exit__(None, None, None)
+            server.end()
 
 
-def _read(descriptor: int, deadline: float) -> tuple[bytes, bool]:
-    """Everything up to the closing line, the end of the stream or MAX_RESULT; or up to the deadline, with False."""
+def _read(descriptor: int, server: IO[bytes], deadline: float) -> tuple[bytes, bool]:
+    """Everything up to the closing line, the end of the stream or of the server, or MAX_RESULT; or up to the deadline,
+    with False."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
+    poll.register(server, 0)  # its end is told all the same
     data = bytearray()
     while len(data) < MAX_RESULT:
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0 or not poll.poll(remaining_s * 1000):
             return bytes(data), False
-        part = os.read(descriptor, 1 << 16)
+        part = b""
+        with contextlib.suppress(BlockingIOError):
+            part = os.read(descriptor, 1 << 16)
         if not part:
             break
         data += part

@@ -75,6 +75,9 @@ def plan(
         bool, option("--estimate", "Say what memory each GPU stage needs, from the model's config alone, instead.")
     ] = False,
     show_prompt: ShowPrompt = 0,
+    show_row: Annotated[
+        int | None, option("--show-row", "Print row N of the demonstrations as SFT gets it, instead.", metavar="N")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do and why: HIT, RUN, RESUME or WAIT for every stage."""
@@ -82,6 +85,11 @@ def plan(
         from pipeline.cli.prompts import print_prompts
 
         print_prompts(load_config(config, overrides or []), show_prompt, as_json)
+        return
+    if show_row is not None:
+        from pipeline.cli.rows import print_row
+
+        print_row(config, overrides or [], show_row, as_json)
         return
     if estimated:
         from pipeline.cli.estimate import print_estimate

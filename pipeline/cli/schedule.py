@@ -67,7 +67,7 @@ def _prepared(
     Every path in the parameters is made absolute, since the flow runs in another folder.
     """
     settings = load_config(path, overrides)
-    from pipeline.prefect_.run import prepare_environment
+    from pipeline.prefect_.server import prepare_environment
 
     prepare_environment(settings.home_folder)
     from pipeline.prefect_.schedule import cron_schedule

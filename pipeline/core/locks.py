@@ -35,9 +35,9 @@ def try_lock(file: TextIO, *, shared: bool = False) -> bool:
     return True
 
 
-def wait_for_lock(file: TextIO) -> None:
+def wait_for_lock(file: TextIO, *, shared: bool = False) -> None:
     """Take the lock as soon as it is free."""
-    fcntl.flock(file, fcntl.LOCK_EX)
+    fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
 def unlock(file: TextIO) -> None:

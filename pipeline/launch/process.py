@@ -18,6 +18,7 @@ from pipeline.core.errors import Interrupted, StageFailed
 from pipeline.core.processes import MARK, kill_all, new_mark
 from pipeline.launch import slurm
 from pipeline.launch.commands import launch_command
+from stages.harness.disk import FREE_SOME, RESERVED_BYTES
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
 
@@ -196,7 +197,10 @@ def _failure(launch: Launch, code: int) -> StageFailed:
         message = f"was killed by {signal.Signals(-code).name}"
     else:
         message = f"ended with exit code {code} and no result"
-    return StageFailed(launch.stage, message, fix=f"See the end of its log: {log}", log=log)
+    fix = f"See the end of its log: {log}"
+    if shutil.disk_usage(launch.work).free < RESERVED_BYTES:  # some libraries end the process where they cannot write
+        message, fix = f"{message}: no room is left below {launch.work}", f"{FREE_SOME}. {fix}"
+    return StageFailed(launch.stage, message, fix=fix, log=log)
 
 
 class _Tail:

@@ -54,7 +54,8 @@ def _hub_commit(origin: Origin) -> str:
         raise ConfigError(message, where=origin.label, fix=fix) from error
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
         message = f"needs {origin.hub} from the hub, which does not answer ({type(error).__name__})"
-        raise ConfigError(message, where=origin.label, fix=origin.fix) from error
+        cached = "HF_HUB_OFFLINE=1 takes what the hub's cache has."
+        raise ConfigError(message, where=origin.label, fix=f"{origin.fix} {cached}") from error
     if commit is None:
         message = f"the hub names no commit for {origin.hub} at {origin.revision}"
         raise ConfigError(message, where=origin.label, fix=origin.fix)

@@ -83,7 +83,8 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     if config.sft is not None:
         stages += evaluations
         inputs = {"data": Input("data", ("sft.jsonl",)), "model": Input(checkpoint, ("model",))}
-        stages.append(Stage("sft", SFT, config.sft.model_copy(update=_dated(config)), inputs))
+        details = {"asked_with": _asked_with(config)}
+        stages.append(Stage("sft", SFT, config.sft.model_copy(update=_dated(config)), inputs, details))
         checkpoint = "sft"
         evaluations = _evaluate(config, checkpoint)
 
@@ -119,6 +120,15 @@ def _needs_chat(config: PipelineConfig) -> bool:
 def _dated(config: PipelineConfig) -> dict[str, Any]:
     """The setting of all stages that render conversations."""
     return {"template_date": config.template_date}
+
+
+def _asked_with(config: PipelineConfig) -> dict[str, dict[str, Any]]:
+    """Who asks the trained model -> the system prompt and the thinking it asks with."""
+    chats = [benchmark for benchmark in config.benchmarks if benchmark.prompt == "chat"]
+    asking = {f"evaluation ({benchmark.name})": config.generate.prompting(benchmark) for benchmark in chats}
+    if config.grpo is not None:
+        asking["grpo"] = config.grpo.model_dump()
+    return {who: {name: said[name] for name in ("system_prompt", "enable_thinking")} for who, said in asking.items()}
 
 
 def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:

@@ -1,11 +1,8 @@
-"""Talking to the Prefect server beside the stages, without ever waiting for it: a server that hangs or restarts delays
-no stage."""
+"""Talking to the Prefect server."""
 
 import contextlib
 import contextvars
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
@@ -13,14 +10,12 @@ import httpx
 from prefect import get_client, get_run_logger, runtime
 from prefect.exceptions import PrefectException
 
-QUIET_AFTER_FAILURE_S = 60.0
-WAITING_CALLS = 16
 CANCEL_POLL_S = 3.0
 SERVER_ERRORS = (httpx.HTTPError, PrefectException, OSError)
 """What a call to a server that is gone, or is not itself, ends in."""
 
 
-def _start_thread(name: str, run: Callable[[], object]) -> threading.Thread:
+def start_thread(name: str, run: Callable[[], object]) -> threading.Thread:
     """Start a daemon thread in this context, in which Prefect keeps its server and the run that artifacts belong to."""
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True)
     thread.start()
@@ -44,57 +39,20 @@ def tag_flow_run(tags: Sequence[str]) -> None:
         get_run_logger().warning("the server took no tags (%s)", type(error).__name__)
 
 
-class BackgroundCalls:
-    """Calls to the server, one after the other in a thread of its own.
-
-    What the server cannot take in time is left out: none of it is a result. After a failure it is left alone for a
-    while.
-    """
-
-    def __init__(self) -> None:
-        self._logger = get_run_logger()
-        self._calls: queue.Queue[Callable[[], object] | None] = queue.Queue(WAITING_CALLS)
-        self._quiet_until = 0.0
-        self._thread = _start_thread("server-calls", self._work)
-
-    def submit(self, call: Callable[[], object]) -> None:
-        """Have `call` made soon, or never where the server does not keep up."""
-        with contextlib.suppress(queue.Full):
-            self._calls.put_nowait(call)
-
-    def close(self, seconds: float) -> None:
-        """Wait for the calls that are left, for at most so long."""
-        with contextlib.suppress(queue.Full):
-            self._calls.put(None, timeout=seconds)
-            self._thread.join(seconds)
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            if time.monotonic() < self._quiet_until:
-                continue
-            try:
-                call()
-            except SERVER_ERRORS as error:
-                self._quiet_until = time.monotonic() + QUIET_AFTER_FAILURE_S
-                name = type(error).__name__
-                self._logger.warning("the server takes no artifacts (%s); tried again in a minute", name)
-
-
 class CancelWatch:
-    """Notices that a flow run is cancelled in the UI and stops its stages.
+    """Notices that a flow run is cancelled in the UI, and calls `stop`.
 
     A worker ends its flow runs itself; a run at a terminal has no worker.
     """
 
-    def __init__(self, flow_run: UUID | str, stopping: threading.Event) -> None:
-        self._flow_run, self._stopping = UUID(str(flow_run)), stopping
+    def __init__(self, flow_run: UUID | str, stop: Callable[[], None]) -> None:
+        self._flow_run, self._stop = UUID(str(flow_run)), stop
         self._over = threading.Event()
-        self.cancelled = False
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Set `stopping` as soon as somebody cancels the run."""
-        _start_thread("cancel-watch", self._watch)
+        """Watch the run meanwhile."""
+        start_thread("cancel-watch", self._watch)
         try:
             yield
         finally:
@@ -108,6 +66,5 @@ class CancelWatch:
                 except SERVER_ERRORS:
                     continue  # a server that is away for a while cancels nothing
                 if state is not None and (state.is_cancelling() or state.is_cancelled()):
-                    self.cancelled = True
-                    self._stopping.set()
+                    self._stop()
                     return

@@ -1,30 +1,35 @@
-"""The Prefect flow: the pipeline's stages as tasks, in running order.
+"""The Prefect flow: the pipeline's stages as tasks.
 
-Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed (every task has
-NO_CACHE, and what runs is a process of its own). The same flow is what `vcore run` runs, what `vcore serve` runs on a
-schedule, and what a worker runs for `vcore deploy`: a retry, from wherever, continues where the last attempt ended.
+Prefect gives states, logs, schedules and a UI; the artifact store alone decides what is computed, and a run waits for
+no server. So the flow follows a run by what the run tells (recording.py): that of `vcore run` in a process of its own
+(recorder.py); that of `vcore serve`, or of a worker for `vcore deploy`, beside a thread that runs the stages. A retry,
+from wherever, continues where the last attempt ended.
 """
 
 import functools
-from collections.abc import Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import Flow, flow, get_run_logger, runtime, tags, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.config.schema import load_config
 from pipeline.core.digests import digest
-from pipeline.core.errors import Interrupted, UserError
+from pipeline.core.errors import ConfigError, Interrupted, UserError
 from pipeline.plan.decide import Options, parse_triggers
-from pipeline.plan.graph import Stage
-from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, tag_flow_run
+from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, start_thread, tag_flow_run
 from pipeline.prefect_.internals import stops_as_interrupts
+from pipeline.prefect_.recording import Event, beginning, run_and_tell
 from pipeline.prefect_.view import PrefectView, notifier, show_alerts, show_report
+from pipeline.run.documents import RunRecordDocument
 from pipeline.run.session import Session
 from pipeline.run.view import View
+from stages.harness.documents import EVENT
 
 
 def run_name() -> str:
@@ -62,66 +67,102 @@ def vcore(
     """
     options = Options(tuple(force), start, only, until, parse_triggers(triggers))
     session = Session.prepare(Path(config), list(overrides), options, View())
-    with session.recorded(), stops_as_interrupts():
-        return run_as_flow(session, [])
+    events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with session.recorded():
+                run_and_tell(session, events.put)
+        except BaseException as error:  # noqa: BLE001 - raised on by the flow
+            errors.append(error)
+        finally:
+            events.put(None)
+
+    stop = session.executor.stopping.set
+    worker = start_thread("run", work)
+    try:
+        with tags(*session.config.tags), stops_as_interrupts():
+            state = follow(iter(events.get, None), beginning(session), stop)
+    except (Interrupted, ConfigError):
+        stop()
+        raise
+    finally:
+        worker.join()
+    if errors and not state.is_cancelled():
+        raise errors[0]
+    return state
 
 
-def flow_of(session: Session, errors: list[BaseException]) -> Flow[..., State[Any]]:
-    """The same flow around a session that is prepared, and recorded, by the caller.
-
-    Args:
-        errors: gets what ended a stage, for the caller: Prefect hands on a state instead.
-    """
+def flow_of(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> Flow[..., State[Any]]:
+    """The same flow for a run in another process, to be called with the parameters in `begin`."""
 
     @functools.wraps(vcore.fn)
-    def prepared(*args: Any, **kwargs: Any) -> State[Any]:
-        return run_as_flow(session, errors)
+    def followed(*args: Any, **kwargs: Any) -> State[Any]:
+        return follow(events, begin, stop)
 
-    return _flow(prepared)
+    return _flow(followed)
 
 
-def run_as_flow(session: Session, errors: list[BaseException]) -> State[Any]:
-    """Run the stages of a prepared session as tasks, in order; returns the state that the flow ends in."""
+def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> State[Any]:
+    """Show a run's stages as tasks as its events come, until its last one; returns the state that the flow ends in.
+
+    Args:
+        events: of one run (recording.py). Where they end without `end`, the run was killed.
+        begin: from `beginning`.
+        stop: is called when the flow run is cancelled in the UI.
+    """
     logger = get_run_logger()
-    logger.info("%s: %s", session.record.data.id, session.record.data.command)
-    tag_flow_run(session.config.tags)
-    watch = CancelWatch(runtime.flow_run.id, session.executor.stopping)
+    logger.info(begin["title"])
+    tag_flow_run(begin["tags"])
+    block = notifier(begin["notify"])
+    shown: dict[str, tuple[queue.SimpleQueue[Event], threading.Thread]] = {}
+    end: Event = {"status": "killed", "message": "the run was killed"}
+    watch = CancelWatch(runtime.flow_run.id, stop)
+    with watch.watching():
+        for event in events:
+            if event["kind"] == "end":
+                end = event["value"]
+            elif event["kind"] == "begin":
+                own: queue.SimpleQueue[Event] = queue.SimpleQueue()
+                shown[event["stage"]] = own, start_thread("task", functools.partial(_as_task, event["stage"], own))
+            else:
+                shown[event["stage"]][0].put(event)
+        for own, thread in shown.values():
+            own.put({"kind": "failed", "value": end["message"]})  # read only where a stage was left without an end
+            thread.join()
+    if end["status"] == "interrupted":
+        return Cancelled(message="cancelled; what was computed is kept, and the next run continues")
+    if end["status"] != "done":
+        return (Failed if end["status"] == "failed" else Crashed)(message=end["message"])
     try:
-        with tags(*session.config.tags):
-            block = notifier(session.config.execution.notify)  # not found out when all is done
-            with watch.watching():
-                session.run_stages(lambda stage: _as_task(session, stage, errors))
-            session.finish()
-    except Interrupted:
-        if watch.cancelled:
-            return Cancelled(message="cancelled; what was computed is kept, and the next run continues")
-        raise
-    try:
-        if session.report_folder is not None:
-            show_report(session.config.name, session.report_folder, session.record.folder / "report.html")
-        show_alerts(session.config, session.record, block)
+        if end["report"] is not None:
+            show_report(begin["name"], Path(end["report"]), Path(begin["folder"]) / "report.html")
+        show_alerts(begin["name"], begin["notify"], RunRecordDocument.model_validate(end["record"]), block)
     except SERVER_ERRORS as error:
-        logger.warning("the server took no report (%s); it is in %s", type(error).__name__, session.record.folder)
-    return Completed(message=session.summary(), name="Cached" if session.nothing_ran else "Completed")
+        logger.warning("the server took no report (%s); it is in %s", type(error).__name__, begin["folder"])
+    return Completed(message=end["message"], name="Cached" if end["cached"] else "Completed")
 
 
-def _as_task(session: Session, stage: Stage, errors: list[BaseException]) -> None:
-    """Run one stage as a task. Raises what ended it, where it failed."""
-    ended_by: list[BaseException] = []
+def _as_task(stage: str, events: queue.SimpleQueue[Event]) -> None:
+    """Show one stage as a task, until its last event."""
 
-    @task(name=stage.name, task_run_name=stage.name, cache_policy=NO_CACHE, persist_result=False, retries=0)
+    @task(name=stage, task_run_name=stage, cache_policy=NO_CACHE, persist_result=False, retries=0)
     def run_stage() -> State[Any]:
-        try:
-            outcome = session.run_stage(stage, PrefectView(session.executor.view, stage.name))
-        except BaseException as error:
-            ended_by.append(error)
-            errors.append(error)
-            raise
-        name = "Cached" if outcome.state == "cached" else "Completed"
-        return Completed(name=name, message=f"{outcome.state} {outcome.artifact.key[:12]}", data=outcome.as_json())
+        view = PrefectView(stage)
+        while True:
+            event = events.get()
+            kind, value = event["kind"], event["value"]
+            if kind == "done":
+                name = "Cached" if value["state"] == "cached" else "Completed"
+                return Completed(name=name, message=f"{value['state']} {value['key'][:12]}", data=value)
+            if kind == "failed":
+                return Failed(message=value)
+            if kind == "line":
+                view.line(value)
+            elif kind == "event":
+                view.event(stage, EVENT.validate_python(value))
+            else:
+                getattr(view, kind)(stage, value)
 
-    state = run_stage(return_state=True)
-    if ended_by:
-        raise ended_by[0]
-    if not state.is_completed():  # Prefect's own failure
-        state.result(raise_on_failure=True)
+    run_stage(return_state=True)

@@ -11,9 +11,9 @@ from pipeline.core.errors import Interrupted
 
 
 def server_application() -> Any:
-    """Prefect's server as an ASGI application, for one run.
+    """Prefect's server as an ASGI application, for the runs of one home.
 
-    `create_app` is not documented. `ephemeral` leaves out the services that only a server for many runs needs, and
+    `create_app` is not documented. `ephemeral` leaves out the services that only a server with schedules needs, and
     `final` keeps the application from being made again by its own workers. The embedded server relies on it.
     """
     from prefect.server.api.server import create_app

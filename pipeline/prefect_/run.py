@@ -1,101 +1,145 @@
-"""Running a session as a Prefect flow, on the server that is set up, or on an embedded one.
+"""Running a session and having Prefect show it.
 
-The flow itself is in pipeline/prefect_/flow.py. Without PREFECT_API_URL an embedded server with SQLite below
-HOME/prefect is used (pipeline/prefect_/server.py).
+The run computes here and waits for no server. A recorder, a process of its own (recorder.py), reads what the run tells
+from a file beside the run's record, and shows it as a Prefect flow. Whatever becomes of server or recorder, the run
+goes on, and says once that Prefect does not have it.
 """
 
+import contextlib
+import json
 import os
-from pathlib import Path
-from typing import Any
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 
-from pipeline.core.errors import ConfigError, UserError
-from pipeline.prefect_.internals import stops_as_interrupts, without_heartbeat
-from pipeline.prefect_.server import health, start_embedded_server
+from rich.markup import escape
+
+from pipeline.core.errors import ConfigError
+from pipeline.launch.environment import python_path
+from pipeline.prefect_.recording import EVENTS, Event, beginning, run_and_tell
+from pipeline.prefect_.server import health
 from pipeline.run.session import Session
 
-
-def prepare_environment(home: Path) -> None:
-    """Settings Prefect reads at import: quiet console, no analytics, and a home of its own unless a server or a home is
-    given."""
-    defaults = {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-        "PREFECT_CLI_COLORS": "false",
-    }
-    if "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" not in os.environ:
-        defaults["PREFECT_HOME"] = str(home.resolve() / "prefect")
-        defaults["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
-        defaults["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
-        defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"  # of 5: an embedded server that does not answer at once was killed
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+READY_S = 60.0
+"""How long a run waits for recorder and server where it has to: for `execution.notify`, and when it has ended before
+they were there. A new database takes ten seconds, and more on a busy machine."""
+END_S = 10.0
+"""How long the recorder may take for what is left when the run has ended."""
 
 
 def run(session: Session) -> None:
-    """Make or find every stage: as a Prefect flow, or, when all is cached and no server is set up to record it,
-    without."""
-    with session.recorded():
-        if session.nothing_to_do and "PREFECT_API_URL" not in os.environ:
-            session.run_remaining()
-        else:
-            run_flow(session)
-        session.finish()
+    """Make or find every stage; shown by Prefect, unless all is cached and no server is set up to record it.
 
-
-def run_flow(session: Session) -> None:
-    """Run a prepared session as a Prefect flow. Raises the session's own `UserError` when a stage fails or the run is
-    stopped.
-
-    Without PREFECT_API_URL an embedded server records the run. If the server, ours or another, is gone in the middle of
-    a run, or ours cannot be started, the run says so and goes on without it: the store alone decides what is computed.
-    A server that is named and does not answer from the start is a `ConfigError`.
+    Raises the session's own `UserError` when a stage fails or the run is stopped, and `ConfigError` where the server
+    that PREFECT_API_URL names does not answer from the start.
     """
-    prepare_environment(session.store.home)
-    from prefect.settings import PREFECT_API_URL, get_current_settings
-
-    say = session.executor.view.line
-    address, home = get_current_settings().api.url, get_current_settings().home
-    settings: dict[Any, Any] = {}
-    if address is not None:  # by the environment, or by a profile in a PREFECT_HOME that is set
-        if health(address) is None:
+    address = os.environ.get("PREFECT_API_URL")
+    with session.recorded():
+        if address is None and session.nothing_to_do:
+            session.run_remaining()
+            session.finish()
+            return
+        if address is not None and health(address) is None:
             fix = "Start it (prefect server start), or unset PREFECT_API_URL for a server of the run's own."
             raise ConfigError(f"the Prefect server at {address} does not answer", where="PREFECT_API_URL", fix=fix)
+        with _recorder(session) as recorder:
+            run_and_tell(session, recorder.write)
+
+
+@contextlib.contextmanager
+def _recorder(session: Session) -> Iterator["_Recorder"]:
+    recorder = _Recorder(session)
+    try:
+        if session.config.execution.notify is not None:
+            recorder.wait_until_ready(READY_S)
+        yield recorder
+    except BaseException:
+        recorder.close(ready_s=0)
+        raise
     else:
-        server = start_embedded_server(home, say, own=home == session.store.home / "prefect")
-        address, settings = (server.address, {PREFECT_API_URL: server.address}) if server is not None else (None, {})
-    if address is not None:
+        recorder.close(READY_S)
+
+
+class _Recorder:
+    """The recorder's process, and the file through which it is told."""
+
+    def __init__(self, session: Session) -> None:
+        self._say, folder = session.executor.view.line, session.record.folder
+        self._path = folder / EVENTS
+        self._lock = threading.Lock()
+        self._failed = False
+        self._answers: dict[str, str] = {}
+        self._answered = threading.Event()
+        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 - closed in close()
+        with open(folder / "prefect.log", "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipeline.prefect_.recorder", str(folder), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": python_path()},
+                start_new_session=True,  # a terminal's Ctrl-C is for the run, which tells how it ended
+            )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        self.write({**beginning(session), "home": str(session.store.home.resolve())})
+
+    def write(self, event: Event) -> None:
+        """Tell the recorder, which may be behind, or gone. Called by several threads."""
+        with self._lock:
+            try:
+                if not self._failed:
+                    self._file.write(json.dumps(event) + "\n")
+                    self._file.flush()
+            except OSError as error:  # never half a line, and then another
+                self._fail(error.strerror or str(error))
+            if self._process.poll() is not None:
+                self._check_end()
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Wait for the server. Raises `ConfigError` where it has no notification block of the name that is set."""
+        self._answered.wait(seconds)
+        if "config_error" in self._answers:
+            self._failed = True  # and the error says it
+            raise ConfigError(self._answers["config_error"], where="execution.notify", fix=self._answers["fix"])
+
+    def close(self, ready_s: float) -> None:
+        """Wait for the recorder's end, not for long, and say so where Prefect has not got all.
+
+        Args:
+            ready_s: how long to wait for a server that is not there yet; 0: a run that failed before is not shown.
+        """
+        with contextlib.suppress(OSError):  # of what `write` could not write, and said so
+            self._file.close()
+        starting = not self._answered.is_set()
+        if starting and ready_s:
+            self._say("waiting for Prefect to take the record of this run")
+        self._failed |= starting and not ready_s
         try:
-            _run_recorded(session, settings)
-        except UserError:
-            raise
-        except Exception as error:
-            if health(address) is not None:
-                raise
-            say(f"[yellow]the Prefect server is gone ({type(error).__name__}); the run goes on without its record[/]")
-    session.run_remaining()
+            self._process.wait(ready_s if starting else END_S)
+        except subprocess.TimeoutExpired:
+            self._fail("the server does not answer in time")
+        finally:
+            self._process.kill()
+            self._process.wait()
+        self._check_end()
+        if not self._failed:
+            self._path.unlink(missing_ok=True)
 
+    def _check_end(self) -> None:
+        if self._process.returncode != 0:
+            self._listener.join(END_S)
+            self._fail(self._answers.get("error", "its recorder ended"))
 
-def _run_recorded(session: Session, settings: dict[Any, Any]) -> None:
-    from prefect import tags
-    from prefect.settings import temporary_settings
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers |= json.loads(line)
+            self._answered.set()
+        self._answered.set()
 
-    from pipeline.prefect_.flow import flow_of
-
-    errors: list[BaseException] = []
-    options = session.options
-    parameters = {
-        "config": str(session.path),
-        "overrides": list(session.overrides),
-        "force": list(options.force),
-        "start": options.start,
-        "only": options.only,
-        "until": options.until,
-        "triggers": ",".join(options.triggers),
-    }
-    with temporary_settings({**settings, **without_heartbeat()}), tags(*session.config.tags), stops_as_interrupts():
-        state = flow_of(session, errors)(**parameters, return_state=True)
-    if errors:
-        raise errors[0]
-    if not state.is_completed():
-        state.result(raise_on_failure=True)
+    def _fail(self, reason: str) -> None:
+        if not self._failed:
+            self._failed = True
+            self._say(f"[yellow]Prefect does not have all of this run ({escape(reason)}); the run itself goes on[/]")

@@ -1,9 +1,10 @@
-"""Prefect servers in processes of their own: an embedded one that records a run, and one with UI for `vcore serve`."""
+"""Prefect servers in processes of their own: one for all runs of a home, and one with UI for `vcore serve`."""
 
-import atexit
 import contextlib
 import dataclasses
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,16 +12,48 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from evaluation.harness.child_processes import wait_or_kill
 from pipeline.core.errors import ConfigError
+from pipeline.core.locks import open_lock, read_holder, try_lock, wait_for_lock, write_holder
 from pipeline.launch.environment import free_port, python_path
 
 DATABASE = ("prefect.db", "prefect.db-wal", "prefect.db-shm")
-ANSWER_TIMEOUT_S = 10.0
+UNUSABLE = re.compile(
+    r"not a database|malformed|already exists|no such (table|column)|duplicate column|locate revision"
+)
+"""What a server says of a database that no server will ever open, in contrast to a full disk or a missing right."""
+LEASE, LOCK = "lease", "server.lock"
+ANSWER_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 POLL_SECONDS = 0.1
+MOST_SILENT = 2
+"""How often a server that had answered may not answer: the lock of one that was killed is free by then."""
+_leases: list[TextIO] = []
+
+
+class ServerUnavailable(Exception):
+    """The home has no Prefect server, and none can be started: why."""
+
+
+def prepare_environment(home: Path) -> None:
+    """Settings Prefect reads at import: quiet console, no analytics, and a home of its own unless a server or a home is
+    given."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_CLI_COLORS": "false",
+    }
+    if "PREFECT_API_URL" not in os.environ and "PREFECT_HOME" not in os.environ:
+        defaults["PREFECT_HOME"] = str(home.resolve() / "prefect")
+        defaults["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
+        defaults["PREFECT_CLIENT_MAX_RETRIES"] = "2"  # of 5: an embedded server that does not answer at once was killed
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,34 +74,84 @@ class Server:
         wait_or_kill(self.process, STOP_TIMEOUT_S)
 
 
-def start_embedded_server(home: Path, say: Callable[[str], None], *, own: bool) -> Server | None:
-    """Start a server on a free port with Prefect's home in `home`, or say that it does not start and return None.
-
-    It ends when this process does, after what Prefect still has to send at exit, and however this process ends.
-    A database of our `own` that a killed server left unusable is set aside, and the server tried once more.
-    """
+def take_lease(home: Path) -> None:
+    """Keep the server of Prefect's home in `home` from ending, until this process ends."""
     home.mkdir(parents=True, exist_ok=True)
-    server = _start_embedded(home)
-    if server is None and own and (home / DATABASE[0]).is_file():
-        aside = home / f"damaged-{time.time_ns()}"
-        aside.mkdir()
-        for name in DATABASE:
-            if (home / name).is_file():
-                os.rename(home / name, aside / name)
-        say(f"[yellow]the embedded Prefect server did not start; its database is set aside in {aside}[/]")
-        server = _start_embedded(home)
-    if server is None:
-        log = f"(log: {home / 'server.log'})"
-        say(f"[yellow]the embedded Prefect server does not start {log}; this run is not recorded there[/]")
-        return None
-    atexit.register(server.stop)
-    return server
+    _leases.append(open_lock(home / LEASE))
+    wait_for_lock(_leases[-1], shared=True)  # a server that is about to end holds it alone
 
 
-def _start_embedded(home: Path) -> Server | None:
+def home_server(home: Path, *, own: bool) -> str:
+    """The API address of the one server of a home: that which another run or `vcore serve` has started, else a new one.
+
+    The server holds the lock of the home as long as it lives, and ends by itself when nobody holds a lease any more:
+    the kernel frees both, however a process ends.
+
+    Args:
+        own: whether this project made the home: then a database that no server can open is set aside, and a new one
+            begun.
+
+    Raises:
+        ServerUnavailable: none starts, it does not answer, or it is another machine's.
+    """
+    take_lease(home)
+    with open_lock(home / LOCK) as lock:
+        address = _other_server(lock, home)
+        if address is not None:
+            return address
+        log = home / "server.log"
+        said = log.stat().st_size if log.is_file() else 0
+        server = _start_embedded(home, lock)
+        if server is None and own and UNUSABLE.search(_text_from(log, said)) and _alone():
+            aside = home / f"damaged-{time.time_ns()}"
+            aside.mkdir()
+            for name in DATABASE:
+                if (home / name).is_file():
+                    os.rename(home / name, aside / name)
+            server = _start_embedded(home, lock)
+        if server is None:
+            raise ServerUnavailable(f"the home's server does not start, see {log}")
+        write_holder(lock, f"{read_holder(lock)} ready")
+        return server.address
+
+
+def _other_server(lock: TextIO, home: Path) -> str | None:
+    """The address of the server that holds the home's lock; None where the lock was free, and is ours now."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    silent = 0
+    while not try_lock(lock):
+        host, address, ready = (*read_holder(lock).split(" "), "", "", "")[:3]
+        if host not in ("", socket.gethostname()):
+            raise ServerUnavailable(f"the server of {home} runs on {host}")
+        if address and health(address) == 200:
+            return address
+        silent += bool(ready)
+        if silent == MOST_SILENT or time.monotonic() > deadline:
+            raise ServerUnavailable(f"the server of {home} does not answer")
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+def _alone() -> bool:
+    """Whether nobody else uses the home."""
+    if try_lock(_leases[-1]):
+        return True
+    wait_for_lock(_leases[-1], shared=True)
+    return False
+
+
+def _text_from(file: Path, offset: int) -> str:
+    with open(file, "rb") as handle:
+        handle.seek(offset)
+        return handle.read().decode(errors="replace")
+
+
+def _start_embedded(home: Path, lock: TextIO) -> Server | None:
     port = free_port()
-    command = [sys.executable, "-P", "-m", "pipeline.prefect_.embedded", str(port), str(os.getpid())]
-    return _start(command, port, {"PREFECT_HOME": str(home), "PYTHONPATH": python_path()}, home / "server.log")
+    write_holder(lock, f"{socket.gethostname()} http://127.0.0.1:{port}/api")
+    command = [sys.executable, "-P", "-m", "pipeline.prefect_.embedded", str(port), str(home / LEASE)]
+    environment = {"PREFECT_HOME": str(home), "PYTHONPATH": python_path()}
+    return _start(command, port, environment, home / "server.log", (lock.fileno(),))
 
 
 @contextlib.contextmanager
@@ -91,7 +174,11 @@ def running_server(port: int, say: Callable[[str], None]) -> Iterator[str]:
         fix = f"If it is your server: PREFECT_API_URL={address}; else another --port."
         raise ConfigError(f"something answers at {address} already", where="--port", fix=fix)
     folder = get_current_settings().home
-    folder.mkdir(parents=True, exist_ok=True)
+    take_lease(folder)
+    lock = open_lock(folder / LOCK)  # with it, runs in this home use this server
+    with contextlib.suppress(ServerUnavailable):
+        if _other_server(lock, folder) is None:
+            write_holder(lock, f"{socket.gethostname()} {address}")
     log = folder / "server.log"
     say(f"starting a Prefect server with its UI at http://127.0.0.1:{port} (database and log in {folder})")
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -107,15 +194,19 @@ def running_server(port: int, say: Callable[[str], None]) -> Iterator[str]:
             yield address
     finally:
         server.stop()
+        lock.close()
 
 
-def _start(command: list[str], port: int, environment: dict[str, str], log: Path) -> Server | None:
+def _start(
+    command: list[str], port: int, environment: dict[str, str], log: Path, locks: tuple[int, ...] = ()
+) -> Server | None:
     """Start a server in a session of its own and wait until it answers; None where it ends instead, or takes too long.
 
     Args:
         command: serves Prefect's API on `port`.
         environment: what is added to this process's own.
         log: gets all its output.
+        locks: descriptors that it keeps open.
     """
     with open(log, "ab") as output:
         process = subprocess.Popen(
@@ -125,6 +216,7 @@ def _start(command: list[str], port: int, environment: dict[str, str], log: Path
             stderr=output,
             env={**os.environ, **environment},
             start_new_session=True,
+            pass_fds=locks,
         )
     server = Server(f"http://127.0.0.1:{port}/api", process)
     deadline = time.monotonic() + START_TIMEOUT_S

@@ -1,10 +1,12 @@
 """What a run shows in Prefect's UI beside its states: log lines, a bar per stage, the report, and alerts."""
 
 import base64
+import contextlib
 import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,17 +24,15 @@ from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from rich.text import Text
 
-from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.prefect_.client import SERVER_ERRORS, BackgroundCalls
+from pipeline.prefect_.client import SERVER_ERRORS
+from pipeline.run.documents import RunRecordDocument
 from pipeline.run.drift import alert_text
-from pipeline.run.record import RunRecord
 from pipeline.run.view import View
 from stages.harness.documents import Note, Progress
 
 LOG_EVERY_S = 15.0
 BAR_EVERY_S = 3.0
-CLOSE_S = 10.0
 NEW_LINES, LAST_LINES, MOST_BYTES, MOST_CHARACTERS = 10, 30, 65536, 300
 MOST_PICTURES = 12
 INK = "#808080"
@@ -40,33 +40,31 @@ INK = "#808080"
 
 
 class PrefectView(View):
-    """Shows a stage where `inner` shows it, and in Prefect: lines as log lines, progress as a bar, and what the stage
-    itself prints.
+    """Shows a stage in Prefect: lines as log lines, progress as a bar, and what the stage itself prints.
 
     Of both only so much reaches Prefect's log as one can read there; the complete output is in the file that the first
-    line names. The end of it is logged where the stage fails.
+    line names. The end of it is logged where the stage fails. A bar that the server does not take is left out.
     """
 
-    def __init__(self, inner: View, stage: str) -> None:
-        self.inner, self.stage = inner, stage
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
         self._logger = get_run_logger()
-        self._calls = BackgroundCalls()
         self._bar: UUID | None = None
         self._output = StageOutput(None)
         self._logged = self._drawn = 0.0
 
     def line(self, text: str) -> None:
-        self.inner.line(text)
         self._logger.info(Text.from_markup(text).plain.strip())
 
     def started(self, stage: str, log: str) -> None:
-        self.inner.started(stage, log)
         self._logger.info("%s started; its complete output: %s", stage, log)
         self._output = StageOutput(Path(log))
-        self._calls.submit(self._make_bar)
+        with self._bar_is_optional():
+            made = create_progress_artifact(0.0, key=f"progress-{slug(stage)}", description=f"{stage}: starting")
+            assert isinstance(made, UUID)  # called without an event loop, it is no coroutine
+            self._bar = made
 
     def event(self, stage: str, event: Note | Progress) -> None:
-        self.inner.event(stage, event)
         if isinstance(event, Note):
             self._logger.warning(event.message)
             return
@@ -85,26 +83,25 @@ class PrefectView(View):
             self._draw(100.0 * event.step / event.total, f"{stage}: {text}")
 
     def ended(self, stage: str, text: str) -> None:
-        self.inner.ended(stage, text)
         plain = Text.from_markup(text).plain.strip()
         self._logger.info("%s %s", stage, plain)
         if plain.startswith("failed") and (printed := self._output.last_lines()):
             self._logger.error("%s printed last:\n%s", stage, printed)
         if plain.startswith("done"):
             self._draw(100.0, f"{stage}: {plain}")
-        self._calls.close(CLOSE_S)
-
-    def _make_bar(self) -> None:
-        made = create_progress_artifact(0.0, key=f"progress-{slug(self.stage)}", description=f"{self.stage}: starting")
-        assert isinstance(made, UUID)  # called without an event loop, it is no coroutine
-        self._bar = made
 
     def _draw(self, percent: float, text: str) -> None:
-        def draw() -> None:
+        with self._bar_is_optional():
             if self._bar is not None:
                 update_progress_artifact(self._bar, percent, description=text)
 
-        self._calls.submit(draw)
+    @contextlib.contextmanager
+    def _bar_is_optional(self) -> Iterator[None]:
+        try:
+            yield
+        except SERVER_ERRORS as error:
+            self._bar = None
+            self._logger.warning("the server takes no bar (%s)", type(error).__name__)
 
 
 class StageOutput:
@@ -185,26 +182,26 @@ def notifier(name: str | None) -> NotificationBlock | None:
     fix = "Make it in the UI (Blocks), and name it as TYPE/NAME."
     try:
         block = Block.load(name)
-    except (ValueError, *SERVER_ERRORS) as error:
+    except ValueError as error:
         raise ConfigError(f"no notification block {name}: {error}", where="execution.notify", fix=fix) from error
     if not isinstance(block, NotificationBlock):
         raise ConfigError(f"{name} is a {type(block).__name__}, which cannot notify", where="execution.notify", fix=fix)
     return block
 
 
-def show_alerts(config: PipelineConfig, record: RunRecord, block: NotificationBlock | None) -> None:
+def show_alerts(name: str, notify: str | None, record: RunRecordDocument, block: NotificationBlock | None) -> None:
     """Say that scores have left their predecessor's intervals: by a flagged artifact, a warning in the log, and the
     notification block, where one is set up. A notification that cannot be sent is a warning: the run is done."""
-    moved = record.data.moved or []
+    moved = record.moved or []
     if not moved:
         return
-    text = alert_text(config.name, record.data)
+    text = alert_text(name, record)
     get_run_logger().warning(text)
     flag = f"FLAGGED: {len(moved)} scores left their predecessor's interval"
-    create_markdown_artifact(text, key=f"{slug(config.name)}-alert", description=flag)
+    create_markdown_artifact(text, key=f"{slug(name)}-alert", description=flag)
     if block is not None:
         send: Any = block.notify  # a coroutine only inside an event loop
         try:
-            send(text, subject=f"vcore: scores of {config.name} moved")
+            send(text, subject=f"vcore: scores of {name} moved")
         except Exception as error:  # noqa: BLE001 - whatever the service's client raises
-            get_run_logger().warning("%s was not told: %s: %s", config.execution.notify, type(error).__name__, error)
+            get_run_logger().warning("%s was not told: %s: %s", notify, type(error).__name__, error)

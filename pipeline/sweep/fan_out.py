@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.core.errors import EXIT_INTERRUPTED, Interrupted
 from pipeline.launch.environment import python_path
 from pipeline.plan.decide import Options
-from pipeline.prefect_.server import Server, start_embedded_server
+from pipeline.prefect_.server import take_lease
 from pipeline.run.session import command_line
 from pipeline.sweep.documents import SweepRecord
 from pipeline.sweep.ray_runner import RayCells, RayProcess
@@ -79,8 +79,9 @@ def run_cells(
         Interrupted: when asked to stop.
     """
     # Cells of a cluster run on other nodes, from which a server of this one cannot be reached (ray_runner.py).
-    own_server = record_in_prefect and ray is None and "PREFECT_API_URL" not in os.environ
-    cells = _Cells(sweep, record, home, say, ray, _server(home, say) if own_server else None)
+    if record_in_prefect and ray is None and "PREFECT_API_URL" not in os.environ:
+        take_lease(home.resolve() / "prefect")  # between two cells, too, the server of the home stays
+    cells = _Cells(sweep, record, home, say, ray)
     waiting = list(enumerate(sweep.cells))
     running: list[_Running] = []
     failed: list[str] = []
@@ -110,13 +111,6 @@ def run_cells(
     return failed
 
 
-def _server(home: Path, say: Callable[[str], None]) -> Server | None:
-    from pipeline.prefect_.run import prepare_environment
-
-    prepare_environment(home)
-    return start_embedded_server(home.resolve() / "prefect", say, own=True)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Cells:
     """Starts the cells of a sweep, and notes how they end."""
@@ -126,15 +120,12 @@ class _Cells:
     home: Path
     say: Callable[[str], None]
     ray: RayCells | None
-    server: Server | None
 
     def start(self, number: int, cell: Cell) -> _Running:
         log = self.record.folder(self.home) / f"{cell.name}.log"
         sets = [word for override in cell.overrides for word in ("--set", override)]
         command = [sys.executable, "-P", "-m", "pipeline", "run", str(self.sweep.config), *sets, "--json"]
         environment = {"PYTHONPATH": python_path()}
-        if self.server is not None and self.server.alive:  # a server that was killed records nothing more
-            environment["PREFECT_API_URL"] = self.server.address
         # By its command, and by not being there yet, the run of this cell is told from those of earlier sweeps.
         entry = self.record.cells[number]
         entry.status, entry.command = "running", command_line(self.sweep.config, list(cell.overrides), Options())

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from evaluation.benchmarks import get, names
 from stages.data.questions import Question, words
@@ -46,18 +46,20 @@ class ReportedQuestions:
             if ngram is not None and (name not in names() or get(name).generate is None):
                 self._runs |= {run: (name, id) for run, id in _own_runs(problems, ngram).items()}
 
-    def find(self, training: Mapping[str, Question]) -> list[Hit]:
-        """Every training question (by the id of its row) that equals a problem, case, punctuation and spacing aside, or
-        shares a run of words with one."""
-        hits = []
-        for row, asked in training.items():
-            if asked in self._equal:
-                hits.append(Hit(row, *self._equal[asked]))
-            elif self._ngram is not None:
-                shared = next((run for run in _runs(words(asked), self._ngram) if run in self._runs), None)
-                if shared is not None:
-                    hits.append(Hit(row, *self._runs[shared], " ".join(shared)))
-        return hits
+    def find(self, training: Mapping[str, Sequence[Question]]) -> list[Hit]:
+        """Every row (by its id) with a question that equals a problem, case, punctuation and spacing aside, or shares a
+        run of words with one."""
+        found = ((row, next(filter(None, map(self._place, questions)), None)) for row, questions in training.items())
+        return [Hit(row, *hit) for row, hit in found if hit is not None]
+
+    def _place(self, asked: Question) -> tuple[str, str, str] | None:
+        """Benchmark, problem and shared run of words (empty where equal) of a question that is to be found."""
+        if asked in self._equal:
+            return (*self._equal[asked], "")
+        if self._ngram is None:
+            return None
+        shared = next((run for run in _runs(words(asked), self._ngram) if run in self._runs), None)
+        return None if shared is None else (*self._runs[shared], " ".join(shared))
 
 
 def _runs(spoken: Question, length: int) -> Iterator[Question]:

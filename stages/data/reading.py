@@ -1,12 +1,8 @@
 """Reading sources: the problems of our tasks, and the rows of files and hub datasets, chosen and checked one by one."""
 
 import dataclasses
-import gzip
 import itertools
-import json
-import math
 import random
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +10,11 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark
 from evaluation.grading import Grader
 from evaluation.hub import load_dataset
-from evaluation.loading import load
-from evaluation.records import Problem, RecordError, open_text, read_rows
+from evaluation.loading import load, read_file
+from evaluation.records import Problem, RecordError
 from stages.data.settings import DataSettings, SourceSettings
+from stages.data.turns import answers_of, gold_of
+from stages.data.values import value_of
 from stages.harness.context import Context, StageError
 
 Numbered = tuple[int, Mapping[str, Any]]
@@ -70,7 +68,7 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
     try:
         taken = list(itertools.islice(_kept(_all_rows(source, label, ctx), source, label, ctx, passed), source.rows))
     except RecordError as error:
-        raise StageError(f"{label}: {error}", "Mend or remove that line.") from error
+        raise StageError(f"{label}: {error}", "Correct or remove that line.") from error
     except (OSError, ValueError, DatasetsError) as error:
         raise StageError(
             f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset."
@@ -85,34 +83,6 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
         fix = f"Look at {label}.where and {label}.verified."
         raise StageError(f"{label}: {name} has no rows that are kept: {reason}", fix)
     return taken
-
-
-def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setting: str = "columns") -> Any:
-    """A row's value; `StageError` where it has no such column."""
-    if column not in row:
-        raise StageError(
-            f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}",
-            f"Set {label}.{setting}.",
-        )
-    return row[column]
-
-
-def text_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
-    """A row's text or number, as text with \\n line ends; `StageError` where it is anything else, or empty."""
-    value = value_of(row, column, label, number)
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise StageError(
-            f"{label}: row {number}: column {column!r} is {value!r:.200}, expected text", "Mend or remove that row."
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:  # half of a pair of escapes, "\ud83d": JSON has it, no file can
-        raise StageError(
-            f"{label}: row {number}: column {column!r} is no valid text: {error.reason}", "Mend or remove that row."
-        ) from None
-    return value.replace("\r\n", "\n")
 
 
 @dataclasses.dataclass
@@ -131,8 +101,6 @@ def _commit(label: str, ctx: Context[DataSettings]) -> str | None:
 
 def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> Iterable[Numbered]:
     """Every row, in the source's order or drawn at random."""
-    import datasets
-
     seed = seed_of(source, ctx)
     if source.file is None:
         # Streamed: of a dataset of fifty gigabytes only what is needed is fetched.
@@ -142,14 +110,7 @@ def _all_rows(source: SourceSettings, label: str, ctx: Context[DataSettings]) ->
         return enumerate(
             streamed.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if source.shuffle else streamed, start=1
         )
-    path = Path(source.file).expanduser()
-    if path.suffix == ".parquet":
-        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
-        numbers: Iterable[int] = range(len(table))
-        if source.shuffle:
-            numbers = _shuffled(range(len(table)), seed)
-        return ((number + 1, table[number]) for number in numbers)
-    rows = enumerate(_array(path), start=1) if path.name.removesuffix(".gz").endswith(".json") else read_rows(path)
+    rows = read_file(Path(source.file).expanduser())
     return _shuffled(list(rows), seed) if source.shuffle else rows
 
 
@@ -160,23 +121,6 @@ def _shuffled(rows: Sequence[Any], seed: int) -> Iterator[Any]:
     return (rows[place] for place in order)
 
 
-def _array(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that is one JSON array of objects."""
-    try:
-        with open_text(path) as file:
-            rows = json.load(file)
-    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordError(f"{path}: not a JSON array: {error}; one object a line is a .jsonl file") from error
-    if not isinstance(rows, list):
-        raise RecordError(
-            f"{path}: expected a JSON array of objects, found {type(rows).__name__}; one object a line is a .jsonl file"
-        )
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise RecordError(f"{path}: row {number}: expected a JSON object, found {type(row).__name__}")
-    return rows
-
-
 def _kept(
     rows: Iterable[Numbered], source: SourceSettings, label: str, ctx: Context[DataSettings], passed: _Passed
 ) -> Iterator[Numbered]:
@@ -185,16 +129,14 @@ def _kept(
     if not source.verified:
         yield from passing
         return
-    columns = source.columns
-    assert columns.answer is not None  # checked by SourceSettings
-    assert columns.completion is not None
+    assert source.columns.answer is not None  # checked by SourceSettings
     failed = 0
     with Grader(ctx.machine.threads) as grader:
         while batch := list(itertools.islice(passing, VERIFY_BATCH)):
             items = []
             for number, row in batch:
-                gold = text_of(row, columns.answer, label, number)
-                completion = text_of(row, columns.completion, label, number)
+                gold = gold_of(row, source.columns.answer, label, number)
+                completion = answers_of(row, source, label, number)[-1][1]["content"]
                 items.append((Problem(str(number), "data", "maths", "", gold), completion, "stop"))
             for entry, graded in zip(batch, grader.grade(items), strict=True):
                 if graded.verdict == "correct":

@@ -8,15 +8,20 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from evaluation.benchmarks import get
+from evaluation.conversations import Turn
 from evaluation.records import Kind, Problem, RecordError
 from stages.data.programs import tests_of
 from stages.data.questions import Question, question
-from stages.data.reading import load_task, read, seed_of, text_of, value_of
+from stages.data.reading import load_task, read, seed_of
 from stages.data.settings import DataSettings, SourceSettings
+from stages.data.turns import answers_of, gold_of, request_in
+from stages.data.values import value_of
 from stages.harness.context import Context, StageError
 
 Row = dict[str, Any]
 T = TypeVar("T", Row, Problem)
+Questions = tuple[Question, ...]
+"""What each message of the user asks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +30,12 @@ class TrainingRow(Generic[T]):
 
     id: str
     content: T
-    question: Question
+    questions: Questions
 
 
 def labelled(section: str, sources: Sequence[SourceSettings]) -> Iterator[tuple[str, SourceSettings, str]]:
     """What the rows of each source are called by. Two files of one name in different folders, or two splits of one
-    dataset, are told
-    apart: ids would else mean two rows."""
+    dataset, are told apart: ids would else mean two rows."""
     times: Counter[str] = Counter()
     for index, source in enumerate(sources):
         name = source.task or Path(source.file or source.hub or "").name
@@ -50,26 +54,32 @@ def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[D
             )
         completions = task.demonstrate(problems, seed_of(source, ctx))
         return [
-            _demonstration(f"{name}/{p.id}", name, p.prompt, completion, question(p.prompt))
+            _demonstration(f"{name}/{p.id}", name, [_turn("user", p.prompt)], _turn("assistant", completion))
             for p, completion in zip(problems, completions, strict=True)
         ]
-    columns, rows = source.columns, []
-    if columns.completion is None:
-        raise StageError(f"{label}: columns.completion is not set", "Name the column with the demonstration.")
+    rows = []
     for number, row in read(source, label, ctx):
-        asked, completion = text_of(row, columns.prompt, label, number), text_of(row, columns.completion, label, number)
-        rows.append(_demonstration(f"{name}:{number}", name, _prompt(source, asked, []), completion, question(asked)))
+        answers = answers_of(row, source, label, number)
+        for nth, (turns, answer) in enumerate(answers, start=1):
+            id = f"{name}:{number}" if len(answers) == 1 else f"{name}:{number}.{nth}"
+            worded = _worded(source, turns, [], f"{label}: row {number}")
+            rows.append(_demonstration(id, name, worded, answer, _questions(turns)))
     return rows
 
 
-def _demonstration(id: str, source: str, prompt: str, completion: str, asked: Question) -> TrainingRow[Row]:
-    content = {
-        "id": id,
-        "source": source,
-        "prompt": [{"role": "user", "content": prompt}],
-        "completion": [{"role": "assistant", "content": completion}],
-    }
-    return TrainingRow(id, content, asked)
+def _turn(role: str, content: str) -> Turn:
+    return {"role": role, "content": content}
+
+
+def _demonstration(
+    id: str, source: str, prompt: list[Turn], answer: Turn, asked: Questions | None = None
+) -> TrainingRow[Row]:
+    content = {"id": id, "source": source, "prompt": prompt, "completion": [answer]}
+    return TrainingRow(id, content, _questions(prompt) if asked is None else asked)
+
+
+def _questions(turns: Sequence[Turn]) -> Questions:
+    return tuple(question(turn["content"]) for turn in turns if turn["role"] == "user")
 
 
 def rl_problems(
@@ -77,19 +87,18 @@ def rl_problems(
 ) -> list[TrainingRow[Problem]]:
     """The RL problems of one source. Raises `StageError`, with the row's number where one row is the reason."""
     if source.task is not None:
-        return [TrainingRow(p.id, p, question(p.prompt)) for p in _task_problems(source, label, ctx)]
+        return [TrainingRow(p.id, p, (question(p.prompt),)) for p in _task_problems(source, label, ctx)]
     columns = source.columns
     if columns.answer is None:
         raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
     kind: Kind = "maths" if columns.tests is None else "code"
     problems = []
     for number, row in read(source, label, ctx):
-        asked, gold = text_of(row, columns.prompt, label, number), text_of(row, columns.answer, label, number)
+        turns, gold = request_in(row, source, label, number), gold_of(row, columns.answer, label, number)
         tests = _tests(row, source, gold, label, number)
-        prompt = _prompt(source, asked, tests.get("asserts", []))
-        problems.append(
-            TrainingRow(id := f"{name}:{number}", Problem(id, name, kind, prompt, gold, tests), question(asked))
-        )
+        *context, asked = _worded(source, turns, tests.get("asserts", []), f"{label}: row {number}")
+        problem = Problem(f"{name}:{number}", name, kind, asked["content"], gold, tests, context=context)
+        problems.append(TrainingRow(problem.id, problem, _questions(turns)))
     return problems
 
 
@@ -118,13 +127,17 @@ def _tests(row: Mapping[str, Any], source: SourceSettings, program: str, label: 
     try:
         return tests_of(value_of(row, columns.tests, label, number), program, setup, f"{label}: row {number}")
     except RecordError as error:
-        raise StageError(str(error), "Mend or remove that row; docs/own.md shows both forms of tests.") from None
+        raise StageError(str(error), "Correct or remove that row; docs/own.md shows both forms of tests.") from None
 
 
-def _prompt(source: SourceSettings, asked: str, asserts: Sequence[str]) -> str:
-    """The user message: the prompt in the source's template, in one pass, since a prompt may hold a {tests} of its
+def _worded(source: SourceSettings, turns: list[Turn], asserts: Sequence[str], where: str) -> list[Turn]:
+    """The turns, with what the user says in the source's template: in one pass, since it may hold a {tests} of its
     own."""
     if source.template is None:
-        return asked
-    values = {"{prompt}": asked} | ({"{tests}": "\n".join(asserts)} if source.columns.tests is not None else {})
-    return re.sub("|".join(map(re.escape, values)), lambda place: values[place[0]], source.template)
+        return turns
+    said = [turn["content"] for turn in turns if turn["role"] == "user"]
+    if len(said) > 1:
+        raise StageError(f"{where}: the user speaks {len(said)} times, a template words one message", "Leave it out.")
+    values = {"{prompt}": said[0]} | ({"{tests}": "\n".join(asserts)} if source.columns.tests is not None else {})
+    worded = re.sub("|".join(map(re.escape, values)), lambda place: values[place[0]], source.template)
+    return [_turn("user", worded) if turn["role"] == "user" else turn for turn in turns]

@@ -55,7 +55,7 @@ def run(ctx: Context[DataSettings]) -> Result:
     overlap = [*hits["sft"], *hits["rl"]]
     if overlap and _leave_out(overlap, len(sft) + len(rl), ctx):
         sft, rl = _rest(sft, hits["sft"], "data.sft"), _rest(rl, hits["rl"], "data.rl")
-    _check_dev(dev, {*(row.question for row in sft), *(row.question for row in rl)}, reported)
+    _check_dev(dev, {asked for rows in (sft, rl) for row in rows for asked in row.questions}, reported)
 
     folder = ctx.output / "benchmarks"
     folder.mkdir()
@@ -125,7 +125,7 @@ def _questions(problems: list[Problem], source: BenchmarkSource) -> dict[str, Qu
 
 
 def _find(reported: ReportedQuestions, rows: Iterable[TrainingRow[T]]) -> list[Hit]:
-    return reported.find({row.id: row.question for row in rows})
+    return reported.find({row.id: row.questions for row in rows})
 
 
 def _leave_out(overlap: list[Hit], rows: int, ctx: Context[DataSettings]) -> bool:
@@ -160,7 +160,7 @@ def _rest(rows: list[TrainingRow[T]], overlap: list[Hit], section: str) -> list[
 def _check_dev(dev: list[TrainingRow[Problem]], trained: set[Question], reported: ReportedQuestions) -> None:
     """Choosing by what was trained on, or by what is reported, would show in the result. Raises `StageError` where that
     is so."""
-    seen = [problem.id for problem in dev if problem.question in trained]
+    seen = [problem.id for problem in dev if trained.intersection(problem.questions)]
     if seen:
         message = f"{len(seen)} problems of data.dev are training prompts too: {seen[0]}"
         raise StageError(message, "Take other rows, or another split.")

@@ -8,16 +8,27 @@ from pydantic import model_validator
 from stages.generate.settings import CustomProblems
 from stages.harness.settings import StageSettings, execution, identity
 
-FILES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 """Endings of files that rows are read from."""
 
 
 class Columns(StageSettings):
-    """Names of the columns of a dataset that is not one of our tasks."""
+    """Names of the columns of a dataset that is not one of our tasks.
+
+    `reward_model.ground_truth` is a value inside an object, `generations.0` an item of a list.
+    """
 
     prompt: str = identity("prompt")
+    """What is asked: text, or a list of messages that ends with the user's."""
     completion: str | None = identity("completion")
-    """Column with the demonstration (SFT)."""
+    """The demonstration (SFT): text, or a list of messages."""
+    messages: str | None = identity(None)
+    """Whole conversations, in place of `prompt` and `completion`: a list of messages with role and content, or from and
+    value. Where the usual two columns are not there, `messages`, `conversations` or `conversation` is found."""
+    system: str | None = identity(None)
+    """The system message, where a column of its own holds it; empty in rows that have none."""
+    reasoning: str | None = identity(None)
+    """What was thought before the `completion` (SFT), where a column of its own holds it."""
     answer: str | None = identity(None)
     """Column with the gold answer (RL): for maths the answer, for code the reference program."""
     tests: str | None = identity(None)
@@ -26,9 +37,15 @@ class Columns(StageSettings):
     """Column with code that runs before a list of asserts: text, or a list of lines."""
 
     @model_validator(mode="after")
-    def _setup_is_for_tests(self) -> Self:
+    def _consistent(self) -> Self:
         if self.setup is not None and self.tests is None:
             raise ValueError("setup: runs before the asserts of a column of tests; name that too")
+        if self.messages is not None and (self.prompt, self.completion, self.reasoning) != (
+            "prompt",
+            "completion",
+            None,
+        ):
+            raise ValueError("messages: holds whole conversations; leave out prompt, completion and reasoning")
         return self
 
 
@@ -56,6 +73,9 @@ class SourceSettings(StageSettings):
     streamed, each out of the next so many that are held (`SHUFFLE_BUFFER` in stages/data/reading.py)."""
     where: dict[str, str | int | bool] = identity({})
     """Keep only rows whose columns have these values (file or hub)."""
+    turns: Literal["all", "last"] = identity("all")
+    """Which answers of a conversation of several turns are learnt (SFT): each, as a row of its own that ends with it,
+    or only the last."""
     template: str | None = identity(None)
     """What the user message says, with {prompt} for the prompt column (and {tests} for a list of asserts): give RL and
     SFT rows the words the evaluation uses."""
@@ -72,8 +92,8 @@ class SourceSettings(StageSettings):
             raise ValueError("hub_config and hub_files: are for a dataset on the hub")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
-        if self.file is not None and not self.file.endswith(FILES):
-            raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(FILES)}; turn it into one of these")
+        if self.file is not None and not self.file.endswith(ENDINGS):
+            raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(ENDINGS)}; turn it into one of these")
         if self.shuffle and self.rows is None:
             raise ValueError("shuffle: draws `rows` of the source at random; say how many")
         if self.template is not None and "{prompt}" not in self.template:

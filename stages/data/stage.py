@@ -62,7 +62,7 @@ def programs(settings: DataSettings) -> Iterable[str]:
 STAGE = StageDeclaration(
     name="data",
     settings=DataSettings,
-    libraries=("datasets", "math-verify"),
+    libraries=("datasets", "math-verify", "latex2sympy2_extended", "sympy"),
     loads=lambda s: [*modules(tasks(s)), *programs(s)],
     origins=_origins,
 )

@@ -112,7 +112,7 @@ def _prompt(
     """Text and token ids of one prompt."""
     if benchmark.prompt == "chat":
         try:
-            return render(tokenizer, problem.prompt, **settings.prompting(benchmark))
+            return render(tokenizer, problem.prompt, **settings.prompting(benchmark), context=problem.context)
         except ValueError as error:
             fix = "Leave out what the model's chat template does not take (system_prompt, few_shot), or correct it."
             raise StageError(f"{benchmark.name} {problem.id}: {error}", fix) from error

@@ -29,8 +29,8 @@ class CustomProblems(StageSettings):
     """A benchmark of your own: a local file of problems. See docs/own.md."""
 
     file: str = execution()
-    """A .jsonl or .jsonl.gz file with `prompt` and `gold`. Its path is execution: its content enters the key of the
-    data."""
+    """A .jsonl, .json (either with .gz) or .parquet file with `prompt` and `gold`. Its path is execution: its content
+    enters the key of the data."""
     kind: Literal["maths", "code", "choice"] = identity("maths")
     """How answers are graded."""
     template: str | None = identity(None)

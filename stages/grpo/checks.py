@@ -39,9 +39,9 @@ class Start:
 
     def render(self, problem: Problem) -> tuple[str, list[int]]:
         """The prompt of a problem up to where the assistant speaks, as text and as token ids."""
-        settings = self.settings
+        system, thinking = self.settings.system_prompt, self.settings.enable_thinking
         try:
-            text, ids = render(self.tokenizer, problem.prompt, settings.system_prompt, settings.enable_thinking)
+            text, ids = render(self.tokenizer, problem.prompt, system, thinking, context=problem.context)
         except ValueError as error:
             fix = "Leave out what the model's chat template does not take (grpo.system_prompt), or correct it."
             raise StageError(f"{problem.id}: {error}", fix) from error

@@ -37,7 +37,7 @@ def _needs_gpu(settings: GrpoSettings) -> Iterator[declare.NeedsGpu]:
 STAGE = declare.StageDeclaration(
     name="grpo",
     settings=GrpoSettings,
-    libraries=(*LIBRARIES, "vllm", "math-verify"),
+    libraries=(*LIBRARIES, "vllm", "math-verify", "latex2sympy2_extended", "sympy"),
     sources=("evaluation/graders", "evaluation/sandbox"),
     origins=_origins,
     uses_gpu=True,

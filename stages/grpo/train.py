@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import transformers
 from datasets import Dataset
+from trl import GRPOConfig
 
 from evaluation.chat import messages_of
 from evaluation.records import VERDICTS, Problem
@@ -25,13 +26,13 @@ from stages.grpo.rewards import Rewards, make_grader, make_reader
 from stages.grpo.settings import GrpoSettings
 from stages.grpo.trl_internals import PARTS, StageTrainer, configure_engine
 from stages.harness.context import Context, Result, StageError
-from stages.training import checkpoint, contract, distributed, loop, lora, proof, setup
+from stages.training import checkpoint, contract, distributed, loop, lora, options, proof, setup
 
 
 def train(ctx: Context[GrpoSettings]) -> Result:
     """Train `inputs["model"]` on the prompts of `inputs["data"]`, save the checkpoint to `model/`, and prove it."""
     settings = ctx.settings
-    config.check_trainer_options(settings.trainer)
+    options.check_options(settings.trainer, GRPOConfig, config.OWNED_OPTIONS)
     if settings.rollout == "vllm":
         configure_engine(ctx)
     setup.prepare_torch(ctx)
@@ -81,7 +82,7 @@ def _make_trainer(
 
 def _dataset(problems: list[Problem], first: int, settings: GrpoSettings) -> Dataset:
     """The rows that TRL samples from; `problem` is the index by which the rewards find a row's problem."""
-    prompts = [messages_of(problem.prompt, settings.system_prompt) for problem in problems]
+    prompts = [messages_of(problem.prompt, settings.system_prompt, context=problem.context) for problem in problems]
     return Dataset.from_list(
         [{"prompt": prompt, "problem": index} for index, prompt in enumerate(prompts, start=first)]
     )

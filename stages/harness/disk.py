@@ -14,6 +14,7 @@ NO_ROOM = (
     ". unexpected pos ",
 )
 """What libraries say of a write that found no room; most raise an error of their own, which names no file."""
+FREE_SOME = "Free some disk space, or choose another `home:`"
 RESERVE = "error.reserve"
 RESERVED_BYTES = 16384
 """Enough for the error itself, which has to be written to the same disk."""
@@ -28,8 +29,7 @@ def full_disk(error: BaseException, work: Path) -> StageError | None:
             where = f"{file} cannot be written" if file else f"a file, most likely below {work}, cannot be written"
             return StageError(
                 f"{where}: {seen} (free there: {_free(Path(file) if file else work)})",
-                "Free some disk space, or choose another `home:`, and run the same command again: what was saved "
-                "before is kept.",
+                f"{FREE_SOME}, and run the same command again: what was saved before is kept.",
             )
         seen = seen.__cause__ or seen.__context__
     return None

@@ -98,4 +98,4 @@ def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
     parse = get(benchmark).parse
     if parse is None:
         raise LoadError(f"{benchmark} is generated: it has no file")
-    return parse("test", read_file(path))
+    return parse("test", (row for _, row in read_file(path)))

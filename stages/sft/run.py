@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -11,6 +10,7 @@ from trl import SFTConfig
 
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
+from stages.sft.encoding import encoded, read_demonstrations, template_origin
 from stages.sft.reweighting import make_method
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
@@ -19,7 +19,6 @@ from stages.training.loop import StageCallback, tensorboard, train
 from stages.training.lora import lora_config, merge_adapter
 from stages.training.options import check_options, shared_trainer_options
 from stages.training.proof import training_proof
-from stages.training.rows import read_rows
 from stages.training.setup import prepare_torch
 
 SAME_NAMES = (
@@ -76,13 +75,14 @@ def run(ctx: Context[SftSettings]) -> Result:
     """Fine-tune `inputs["model"]` on `inputs["data"]`, save the checkpoint to `model/`, and prove it."""
     settings = ctx.settings
     prepare_torch(ctx)
-    check_trainer_options(settings.trainer)
+    check_options(settings.trainer, SFTConfig, OWNED_OPTIONS)
     rows = read_demonstrations(ctx.inputs["data"] / "sft.jsonl")
     base = ctx.inputs["model"] / "model"
     frozen_dtype = settings.dtype if settings.lora else "float32"  # what is trained stays float32
     model, tokenizer = load_model_and_tokenizer(base, frozen_dtype, settings.template_date)
     left_out = make_saveable(ctx, model, tokenizer)
     _check_length(settings.max_length, model)
+    template = template_origin(base, settings.trainer)
     callback = StageCallback(ctx, "sft", shown=("loss",))
     trainer = ReweightingTrainer(
         model=model,
@@ -92,6 +92,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         peft_config=lora_config(settings.lora),
         callbacks=[callback, *tensorboard(ctx)],
         method=make_method(settings.method, tokenizer, ctx.seed, ctx.code_digests),
+        encode=lambda tokenizer: encoded(rows, tokenizer, settings, template, ctx.note, ctx.details.get("asked_with")),
         note=ctx.note,
     )
     dataset = trainer.train_dataset
@@ -116,26 +117,6 @@ def run(ctx: Context[SftSettings]) -> Result:
         "loss_last": proof["loss_last"],
     }
     return Result({**proof, **merged, **({"generation_config_left_out": left_out} if left_out else {})}, metrics)
-
-
-def read_demonstrations(path: Path) -> list[dict[str, Any]]:
-    """The rows of an `sft.jsonl`: `prompt` and `completion`, each a list of messages with `role` and `content`."""
-    rows = read_rows(path) if path.is_file() else []
-    if not rows:
-        raise StageError(f"{path}: no demonstrations to train on", "Check `data.sft` in the config.")
-    for number, row in enumerate(rows, start=1):
-        for field in ("prompt", "completion"):
-            messages = row.get(field)
-            if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
-                raise StageError(
-                    f"{path}:{number}: {field!r} must be a list of messages with role and content",
-                    "Check the columns in `data.sft`.",
-                )
-    return rows
-
-
-def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and all(isinstance(message.get(field), str) for field in ("role", "content"))
 
 
 def _check_length(max_length: int, model: Any) -> None:

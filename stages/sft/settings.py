@@ -35,6 +35,11 @@ class SftSettings(OptimizerSettings):
     dtype: Literal["float32", "bfloat16"] = identity("float32")
     """bfloat16: mixed precision (trained weights stay float32, a frozen base under LoRA is bfloat16), and a bfloat16
     checkpoint."""
+    system_prompt: str | None = identity(None)
+    """Before rows that have no system message. Use the same as `generate.system_prompt`, or the evaluation sees prompts
+    that training never had."""
+    enable_thinking: bool | None = identity(None)
+    """Passed to the chat template where set, as `generate.enable_thinking` is; None leaves the template's default."""
     completion_only_loss: bool = identity(True)
     """Whether the prompt's tokens carry no loss."""
     packing: bool = identity(False)

@@ -14,6 +14,7 @@ from stages.harness.declaration import (
 )
 from stages.sft.method_settings import CustomSettings
 from stages.sft.settings import SftSettings
+from stages.training import LIBRARIES
 
 
 def _origins(settings: SftSettings, places: DataPlaces) -> Iterator[Origin]:
@@ -40,7 +41,7 @@ def _custom_code(settings: SftSettings) -> Iterator[CustomCode]:
 STAGE = StageDeclaration(
     name="sft",
     settings=SftSettings,
-    libraries=("torch", "transformers", "trl", "peft", "accelerate", "tokenizers", "safetensors", "datasets"),
+    libraries=LIBRARIES,
     origins=_origins,
     uses_gpu=True,
     several_processes=True,

@@ -34,7 +34,15 @@ METHOD_TENSORS = "reweighting.safetensors"
 class ReweightingTrainer(TrainerWithOwnState):
     """SFTTrainer whose token losses are weighted by `method`; uniform weights train bit for bit as SFTTrainer does."""
 
-    def __init__(self, *args: Any, method: Method, note: Callable[[str], None] = print, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        method: Method,
+        note: Callable[[str], None] = print,
+        encode: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.encode = encode
         super().__init__(*args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise StageError(

@@ -53,11 +53,21 @@ def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor], Tensor | 
 
 
 class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with further files in each checkpoint.
+    """SFTTrainer with rows that are tokenised here, and with further files in each checkpoint.
 
     Relies on two private methods of transformers.Trainer: `_save_optimizer_and_scheduler`, called for each checkpoint
-    before the trainer_state.json that marks it as complete, and `_load_from_checkpoint`, called first on a resume.
+    before the trainer_state.json that marks it as complete, and `_load_from_checkpoint`, called first on a resume. And
+    on SFTTrainer's `_prepare_dataset`, called in its constructor with the tokenizer as TRL's options have made it,
+    which takes rows with `input_ids` and `completion_mask` as tokenised.
     """
+
+    encode: Callable[[Any], Any] | None = None
+    """Makes the tokenised rows with the tokenizer; set before the constructor runs. None leaves it to TRL."""
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.encode is not None:
+            dataset = self.encode(processing_class)
+        return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
 
     def write_own_state(self, folder: Path) -> None:
         """Add files to the checkpoint `folder`; called in the main process only."""

@@ -100,7 +100,8 @@ def train(ctx: Context[Any], trainer: Any) -> None:
     """
     if ctx.main:
         record_config(ctx, trainer.args)
-    if trainer.aux_loss_enabled and trainer.args.gradient_accumulation_steps * distributed.world_size() > 1:
+    parts = trainer.args.gradient_accumulation_steps * distributed.world_size()
+    if parts > 1 and getattr(trainer, "aux_loss_enabled", False):
         ctx.note(
             "the experts' load-balancing loss is of each micro-batch: unlike all else it changes with micro_batch_size "
             "and the number of processes; `trainer: {router_aux_loss_coef: 0.0}` leaves it out"

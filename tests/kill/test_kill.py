@@ -43,7 +43,7 @@ def start(home: Path, flow: bool, two: bool = False) -> subprocess.Popen[bytes]:
 
 
 def processes(home: Path) -> dict[int, str]:
-    """Every live process of a run: orchestrator, stage and Prefect server, by the home that their command or
+    """Every live process of a run: orchestrator, stage, recorder and Prefect server, by the home that their command or
     environment names."""
     living = {}
     for entry in Path("/proc").iterdir():
@@ -54,13 +54,8 @@ def processes(home: Path) -> dict[int, str]:
             environment = (entry / "environ").read_bytes().decode(errors="replace")
         except OSError:
             continue  # it ended meanwhile
-        kind = (
-            "server"
-            if "pipeline.prefect_.embedded" in words
-            else "stage"
-            if "tests.kill.chain" in words
-            else "orchestrator"
-        )
+        known = {"prefect_.embedded": "server", "prefect_.recorder": "recorder", "tests.kill.chain": "stage"}
+        kind = next((kind for program, kind in known.items() if program in words), "orchestrator")
         if str(home) in words or (kind == "server" and f"PREFECT_HOME={home}" in environment):
             living[int(entry.name)] = kind
     return living
@@ -92,7 +87,7 @@ def one_history(
 ) -> None:
     draw = random.Random(seed)
     for _ in range(draw.randint(1, 3)):
-        target = draw.choice(("orchestrator", "stage", "group", *(["server"] if flow else [])))
+        target = draw.choice(("orchestrator", "stage", "group", *(["server", "recorder"] if flow else [])))
         number = draw.choice(SIGNALS)
         moment = draw.uniform(0.2, UNDISTURBED_S[flow])
         run = start(home, flow, draw.random() < 0.5)

@@ -245,12 +245,12 @@ class Equality:
     def _same_leaves(self, gold: str, answer: str) -> bool:
         if squeezed(gold) == squeezed(answer):
             return True
-        self.reason = contradiction(gold, answer) or ""
-        if self.reason:
-            return False
         gold, gold_unit = split_unit(gold, plain=False)
         number = value(without_percent(gold))
         answer, unit = split_unit(answer, plain=number is not None)
+        self.reason = contradiction(gold, answer) or ""
+        if self.reason:
+            return False
         gold, answer = without_base(gold, answer)
         if squeezed(gold) == squeezed(answer):
             return True

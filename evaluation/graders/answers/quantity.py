@@ -74,10 +74,10 @@ _BASES["ten"] = "10"
 def split_unit(cleaned: str, *, plain: bool) -> tuple[str, str]:
     """A cleaned answer without its unit, and the unit as it is written; "" where there is none.
 
-    "5 \\text{ cm}^2", "90^\\circ", "12 \\pi \\text{ cm}" have units that are marked as such. With `plain`, the
-    answer is expected to be one number, and then "18 dollars", "5 cm", "USD 18", "12^{th}" and 12元 have one, too; but
-    nothing that may be a factor is one: "5x", "5m", "5 xy". Words after which the number may be another are no unit:
-    "18 or more".
+    "5 \\text{ cm}^2", "90^\\circ", "12 \\pi \\text{ cm}" have units that are marked as such, and so have "18 dollars",
+    "5 cm" and 12元. With `plain`, the answer is expected to be one number, and then 5cm, 5kg and "12^{th}" have one,
+    too. Nothing that may be a factor is a unit: "5x", "5m", "5 xy". Words after which the number may be another are no
+    unit: "18 or more".
     """
     if plain and (ordinal := _ORDINAL.fullmatch(cleaned)) is not None:
         last = "th" if ordinal[1][-2:] in ("11", "12", "13") else ordinal[1][-1]
@@ -107,15 +107,23 @@ def _is_unit(tail: str, *, plain: bool) -> bool:
     if circle is not None and beside.strip() in ("C", "F", "K"):
         return True
     words = _WORD.findall(_PER.sub(lambda per: " " if per[1] in _CANONICAL else per[0], beside))
-    if words and (not plain or (beside[0].isalpha() and not _needs_no_space(words[0]))):
+    if words and beside[0].isalpha() and not (_needs_no_space(words[0]) and (plain or not words[0].isascii())):
         return False
-    is_marked = circle is not None or bool(words or within)
+    if not plain and not all(map(_is_no_product, words)):
+        return False
+    is_marked = (circle is not None or bool(words or within)) and not beside.rstrip().endswith("-")
     return is_marked and not any(map(_CHANGING.fullmatch, words + within)) and all(map(_is_word, words))
 
 
 def _is_word(word: str) -> bool:
     spelt = len(word) > 2 and re.search("[aeiou]", word, re.IGNORECASE) is not None
     return _needs_no_space(word) or (spelt and word.isascii())
+
+
+def _is_no_product(word: str) -> bool:
+    """Whether a word of a gold answer is none of variables: cm and eggs, but not m, xy or abc."""
+    known = len(word) > 1 and (word in _CANONICAL or word in _COMPOUND)
+    return known or not word.isascii() or (len(word) > 2 and re.search(".[aeiou]", word) is not None)
 
 
 def _needs_no_space(word: str) -> bool:

@@ -126,6 +126,7 @@ def union(regions: Sequence[Region]) -> Region | None:
 
 def _intersection(regions: Sequence[Region]) -> Region | None:
     """What is in all of them, where that can be told without ordering their bounds."""
+    regions = [normal(region) for region in regions]
     if all(region.holes is not None for region in regions):
         return Region(holes=tuple(hole for region in regions for hole in region.holes or ()))
     pieces = [piece for region in regions for piece in region.pieces]

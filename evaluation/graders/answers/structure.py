@@ -42,7 +42,7 @@ _MODULO = re.compile(
 )
 _ENVIRONMENT = re.compile(
     r"(?P<open>\\?[{(\[|]?)\s*\\begin\{(?P<name>[pbvBV]?(?:small)?matrix|array|cases|"
-    r"align(?:ed)?|gather(?:ed)?|split|equation|displaymath)\*?\}"
+    r"align(?:ed)?|gather(?:ed)?|split)\*?\}"
     r"(?:\s*\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\*?\}\s*(?P<close>\\?[})\]|]?)",
     re.DOTALL,
 )
@@ -86,10 +86,10 @@ def parse(cleaned: str, depth: int = 0) -> Node:
     items = _split_list(text)
     if len(items) > 1:
         return joined([(joint, part(item)) for joint, item in items])
-    if (builder := _BUILDER.fullmatch(text)) is not None and isinstance(node := part(builder["condition"]), Region):
-        return node
     if (region := united(text, part)) is not None:
         return region
+    if (builder := _BUILDER.fullmatch(text)) is not None and isinstance(node := part(builder["condition"]), Region):
+        return node
     if (compared := comparison(text)) is not None:
         return compared
     if (equation := _equation(text, part)) is not None:

@@ -15,6 +15,7 @@ tells a result from what a program writes there by accident; it need not be secr
 from __future__ import annotations
 
 import contextlib
+import gc
 import marshal
 import os
 import time
@@ -33,20 +34,23 @@ PRELOADED = "bisect", "collections", "copy", "functools", "heapq", "itertools", 
 
 
 def serve() -> None:
-    """Run a program for each folder that comes by standard input, until the next byte comes; then end what is left of
-    it, and write a byte. The end of the input ends that, too."""
+    """Run a program for each folder, a line of standard input, until another byte comes; then end what is left of it,
+    and write a byte. The end of the input ends that, too."""
     for name in PRELOADED:
         __import__(name)
+    gc.freeze()  # what is here is left alone by the collections of programs: pages that stay as they are are not copied
     isolation.set_traceable(False)
     server = os.getpid()
-    while folder := os.read(0, 4096).decode():
+    orders = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - as long as the process
+    while folder := orders.readline().decode().rstrip("\n"):
         channel = os.open(f"{folder}/result", os.O_WRONLY | os.O_NONBLOCK)  # which fails where nobody reads any more
         os.set_blocking(channel, True)
+        os.unlink(f"{folder}/result")  # or a program that can name it could read it
         pid = os.fork()
         if pid == 0:
             stay_outside(folder, channel, server)
         os.close(channel)
-        os.read(0, 1)
+        orders.read(1)
         end(pid)
         os.write(1, b".")
 

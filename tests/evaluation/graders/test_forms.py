@@ -119,3 +119,10 @@ def test_a_program_that_needs_all_of_itself_is_run_as_it_is(source: str) -> None
     assert forms(source, {"f"}) == (source,)
     assert len(forms(f"import math\n{RIGHT}", {"f"})) == 1  # nothing but imports that are not needed: no second run
     assert len(forms(f"{RIGHT}print(f(1))\n", {"f"})) == 2
+
+
+def test_long_chains_of_needs_take_no_time() -> None:
+    chain = "".join(f"def f{n}(): return f{n + 1}()\n" for n in range(1999))
+    started = time.process_time()
+    forms(chain + "print(f0())\n", {"f0"})
+    assert time.process_time() - started < 4  # about 1 s on a free core

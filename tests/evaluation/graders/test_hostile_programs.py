@@ -57,6 +57,30 @@ HOSTILE = {
         "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
     ),
     "surrogates": "def f(x): return '\\ud800'",
+    "patched hashes": (
+        "import hashlib, marshal\nmarshal.dumps = lambda *a: b''\nhashlib.blake2b = None\ndef f(x): return [0] * 10**5"
+    ),
+    "its module replaced": (
+        "import sys, types\nsys.modules['program'] = types.SimpleNamespace(f=lambda x: 2 * x)\ndef f(x): return 0"
+    ),
+    "the result's pipe by its name": (
+        "import os\nfor name in os.listdir('.') + ['result', '/tmp/result']:\n"
+        "    try: print(os.read(os.open(name, os.O_RDONLY | os.O_NONBLOCK), 99))\n    except OSError: pass\n"
+        "def f(x): return 0"
+    ),
+    "sockets over every descriptor": (
+        "import os, socket\na, b = socket.socketpair()\nfor fd in range(3, 64):\n"
+        "    if fd not in (a.fileno(), b.fileno()): os.dup2(a.fileno(), fd)\ndef f(x): return 0"
+    ),
+    "an answer for each of two runs": (
+        "runs = []\ndef g(): runs.append(1)\ng()\ndef f(x):\n"
+        "    if runs and x == 10: raise SystemExit\n    return 6 if runs else 20"
+    ),
+    "a thread that goes on": (
+        "import threading, os, time\ndef g():\n    while True:\n        for fd in range(3, 20):\n"
+        '            try: os.write(fd, b\'["done", "", 2]\\n"i6"\\n"i14"\\n\')\n            except OSError: pass\n'
+        "threading.Thread(target=g, daemon=True).start()\ndef f(x): return 0"
+    ),
     "raises a class of its own": "class E(BaseException):\n    def __str__(s): raise s\ndef f(x): raise E",
 }
 

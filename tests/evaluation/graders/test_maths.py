@@ -90,7 +90,7 @@ def test_what_hangs_is_a_timeout_and_costs_one_item() -> None:
     with Grader(workers=2, maths_timeout_s=1.0) as grader:
         judge(grader, "1/2", "0.25")  # start a worker outside the measurement
         items = [(problem("1/2"), f"\\boxed{{{answer}}}", "stop") for answer in hostile]
-        items += [(problem("1/2"), f"\\boxed{{\\frac{{{i}}}{{{2 * i}}}}}", "stop") for i in range(2, 30)]
+        items += [(problem("1/2"), f"\\boxed{{\\frac{{\\sqrt{{{i * i}}}}}{{{2 * i}}}}}", "stop") for i in range(2, 30)]
         started = time.monotonic()
         graded = grader.grade(items)
         assert time.monotonic() - started < 60

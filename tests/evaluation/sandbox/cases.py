@@ -40,6 +40,11 @@ def sandbox_processes() -> dict[int, int]:
     return parents
 
 
+def servers(caller: int) -> set[int]:
+    """Those of them that the caller started, which start the others."""
+    return {pid for pid, parent in sandbox_processes().items() if parent == caller}
+
+
 def gone(pids: set[int], within_s: float = 5.0) -> bool:
     deadline = time.monotonic() + within_s
     while pids & sandbox_processes().keys():
@@ -60,12 +65,11 @@ class Spy(threading.Thread):
 
     def run(self) -> None:
         while not self.stop.wait(0.01):
-            processes = sandbox_processes()
-            servers = {pid for pid, parent in processes.items() if parent == self.caller}
-            family = servers | self.seen
+            processes, started = sandbox_processes(), servers(self.caller)
+            family = started | self.seen
             while more := {pid for pid, parent in processes.items() if parent in family} - family:
                 family |= more
-            self.seen |= (family - servers) & processes.keys()
+            self.seen |= (family - started) & processes.keys()
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()

@@ -1,5 +1,6 @@
 """Whatever a program does, it ends, and nothing of it is left."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from evaluation.sandbox import (
     Sandbox,
     SandboxError,
 )
-from tests.evaluation.sandbox.cases import LEAVE_THE_SESSION, Spy, gone, run, sandbox_processes, value_of
+from tests.evaluation.sandbox.cases import LEAVE_THE_SESSION, Spy, gone, run, sandbox_processes, servers, value_of
 
 
 @pytest.mark.slow
@@ -73,24 +74,23 @@ def test_a_run_leaves_no_process_nor_folder_nor_descriptor(sandbox: Sandbox) -> 
         run(sandbox, source, 0.1)
     assert set(folder.iterdir()) == files
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    servers = {pid for pid, parent in sandbox_processes().items() if parent == os.getpid()}
     assert os.waitpid(-1, os.WNOHANG) == (0, 0)  # nothing waits to be reaped
-    assert not [pid for pid, parent in sandbox_processes().items() if parent in servers]
+    assert not [pid for server in servers(os.getpid()) for pid in servers(server)]
 
 
 def test_servers_are_as_many_as_threads_and_end_with_the_sandbox() -> None:
-    before = sandbox_processes().keys()
+    before = servers(os.getpid())
     with Sandbox() as sandbox:
         for _ in range(3):
             run(sandbox, "def f(): return 1")
-        assert len(sandbox_processes().keys() - before) == 1
-    assert gone(sandbox_processes().keys() - before)
+        [server] = servers(os.getpid()) - before
+    assert gone({server})
 
 
 def test_a_server_that_is_killed_is_replaced() -> None:
-    before = sandbox_processes().keys()
+    before = servers(os.getpid())
     with Sandbox() as sandbox:
-        [server] = sandbox_processes().keys() - before
+        [server] = servers(os.getpid()) - before
         os.kill(server, signal.SIGKILL)
         while server in sandbox_processes():
             time.sleep(0.01)
@@ -160,6 +160,25 @@ def test_closing_ends_what_runs_in_other_threads() -> None:
     assert gone(spy.seen)
     with pytest.raises((SandboxError, FileNotFoundError)):
         run(sandbox, "def f(): return 1")
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.01, 0.1])
+def test_closing_ends_what_only_begins(wait_s: float) -> None:
+    """Also where a server has not yet read what it should run."""
+    sandbox = Sandbox()
+
+    def work() -> None:
+        with contextlib.suppress(SandboxError, FileNotFoundError):
+            run(sandbox, "import time\ndef f(): time.sleep(1000)", 100.0)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(wait_s)
+    sandbox.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_many_threads(sandbox: Sandbox) -> None:

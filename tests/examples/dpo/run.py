@@ -7,12 +7,12 @@ from pathlib import Path
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
+from evaluation.records import read_rows
 from stages.harness.context import Context, Result
 from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint
 from stages.training.loop import StageCallback, train
 from stages.training.options import shared_trainer_options
 from stages.training.proof import training_proof
-from stages.training.rows import read_rows
 from stages.training.setup import prepare_torch
 from tests.examples.dpo.settings import DpoSettings
 
@@ -21,7 +21,7 @@ def run(ctx: Context[DpoSettings]) -> Result:
     """Train `inputs["model"]` on the pairs of `settings.file` and save the checkpoint to `model/`."""
     settings = ctx.settings
     prepare_torch(ctx)
-    pairs = read_rows(Path(settings.file).expanduser())
+    pairs = [row for _, row in read_rows(Path(settings.file).expanduser())]
     before, after = ctx.inputs["model"] / "model", ctx.output / "model"
     model, tokenizer = load_model_and_tokenizer(before, "float32")
     make_saveable(ctx, model, tokenizer)

@@ -3,10 +3,13 @@ away."""
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -63,7 +66,7 @@ def test_cancelling_a_run_at_a_terminal_stops_it_and_leaves_it_resumable(
     before = {run["id"] for run in runs(prefect_server, "vcore/chain")}
     process = chain(home, prefect_server, "--slow", *words)
     wait_for(lambda: begun(home))
-    (run,) = [run["id"] for run in runs(prefect_server, "vcore/chain") if run["id"] not in before]
+    (run,) = wait_for(lambda: {run["id"] for run in runs(prefect_server, "vcore/chain")} - before)
     query(f"{prefect_server}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
     assert process.wait(60) == 130, home.with_suffix(".log").read_text()
     assert (
@@ -75,7 +78,108 @@ def test_cancelling_a_run_at_a_terminal_stops_it_and_leaves_it_resumable(
     assert "resuming from step" in home.with_suffix(".log").read_text()
 
 
-def test_a_server_that_goes_away_ends_no_stage(tmp_path: Path) -> None:
+class Fault:
+    """A proxy before a real server, which from some moment on answers every request but those for its health with a
+    fault: a status code, or `hang`, or `close`."""
+
+    def __init__(self, api: str) -> None:
+        self.now = ""
+        fault, upstream = self, int(api.split(":")[2].removesuffix("/api"))
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                head = self.request.recv(65536)
+                if b"/health" not in head and fault.now:
+                    if fault.now == "hang":
+                        over.wait()
+                    elif fault.now.startswith("5"):
+                        self.request.sendall(f"HTTP/1.1 {fault.now}\r\nContent-Length: 0\r\n\r\n".encode())
+                    return
+                with socket.create_connection(("127.0.0.1", upstream)) as server:
+                    server.sendall(head)
+                    back = threading.Thread(target=pump, args=(server, self.request), daemon=True)
+                    back.start()
+                    pump(self.request, server)
+                    back.join()
+
+        over = threading.Event()
+        tunnels: list[socket.socket] = []
+        self._tunnels = tunnels
+
+        def pump(source: socket.socket, target: socket.socket) -> None:
+            tunnels.append(source)
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    target.sendall(data)
+            for end in (source, target):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.api = f"http://127.0.0.1:{self._server.server_address[1]}/api"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def begin(self, fault: str) -> None:
+        self.now = fault
+        for tunnel in self._tunnels:
+            with contextlib.suppress(OSError):
+                tunnel.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.parametrize("fault", ["500", "503 x\r\nRetry-After: 3600", "hang", "close"])
+@pytest.mark.parametrize("moment", ["start", "middle"])
+def test_a_server_that_fails_costs_a_run_nothing_but_its_record_there(
+    tmp_path: Path, prefect_server: str, fault: str, moment: str
+) -> None:
+    home, proxy = tmp_path / "home", Fault(prefect_server)
+    before = len(runs(prefect_server, "vcore/chain"))
+    if moment == "start":
+        proxy.begin(fault)
+    process = chain(home, proxy.api)
+    if moment == "middle":
+        wait_for(lambda: len(runs(prefect_server, "vcore/chain")) > before)
+        proxy.begin(fault)
+    wait_for(lambda: process.poll() is not None, 60)
+    proxy.close()
+    log = home.with_suffix(".log").read_text()
+    assert process.returncode == 0, log
+    assert log.count("Prefect does not have all of this run") == 1, log
+    assert "Traceback" not in log
+    assert " ERROR " not in log
+    assert len(list((home / "store" / "chain").iterdir())) == 4
+
+
+def test_a_run_that_fails_is_shown_as_failed_and_nothing_is_said_of_prefect(
+    tmp_path: Path, prefect_server: str
+) -> None:
+    config = tmp_path / "fails.yaml"
+    config.write_text(
+        f"""{{name: fails, seed: 0, model: make, home: {tmp_path / "home"},
+        benchmarks: [{{name: word_problems, problems: 4, max_new_tokens: 32}}],
+        data: {{sft: [{{task: word_problems, rows: 8}}]}}, base: {{steps: 21, min_accuracy: 1.0}}}}"""
+    )
+    environment = {**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path / "prefect")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "run", str(config), "--until", "base"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "it has not learnt to copy operands" in done.stderr
+    assert "Prefect" not in done.stderr, done.stderr
+    [run] = runs(prefect_server, "vcore/fails")
+    assert run["state_type"] == "FAILED"
+    assert "it has not learnt to copy operands" in run["state"]["message"]
+
+
+def test_a_server_that_is_killed_ends_no_stage(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with running_server(tmp_path / "server") as (api, server):
         process = chain(home, api, "--slow")
@@ -83,7 +187,8 @@ def test_a_server_that_goes_away_ends_no_stage(tmp_path: Path) -> None:
         os.killpg(server.pid, signal.SIGKILL)
         assert process.wait(300) == 0, home.with_suffix(".log").read_text()
     log = home.with_suffix(".log").read_text()
-    assert "the run goes on without its record" in log
+    assert log.count("Prefect does not have all of this run") == 1, log
+    assert "Traceback" not in log
     assert "asked to stop" not in log
     assert len(list((home / "store" / "chain").iterdir())) == 4
 
@@ -129,12 +234,11 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
     moved = MovedScore(
         benchmark="aime24", checkpoint="sft", before=0.5, low=0.4, high=0.6, after=0.2, protocol_changed=False
     )
-    record: Any = SimpleNamespace(data=SimpleNamespace(id="now", predecessor="before", moved=[moved]))
-    config: Any = SimpleNamespace(name="nightly", execution=SimpleNamespace(notify="custom-webhook/vcore-test"))
+    record: Any = SimpleNamespace(id="now", predecessor="before", moved=[moved])
 
     @flow
     def alerts_flow(name: str) -> None:
-        show_alerts(config, record, notifier(name))
+        show_alerts("nightly", name, record, notifier(name))
 
     with temporary_settings({PREFECT_API_URL: prefect_server}):
         block = CustomWebhookNotificationBlock(

@@ -17,7 +17,6 @@ FULL = """
 import os, sys
 from pathlib import Path
 from pipeline.cli import app as cli
-from pipeline.prefect_ import run as flow
 from pipeline.run import execute
 from pipeline.store.store import Store
 from stages.harness.documents import StageResult
@@ -61,7 +60,7 @@ if when == "record":
     fill()
 execute.run_process = run_process
 Store.remember = remember_on_a_full_disk
-flow.run_flow = lambda session: session.run_remaining()  # Prefect's database is larger than this disk
+os.environ["PREFECT_HOME"] = str(tmp / "prefect")  # its database is larger than this disk
 sys.argv = ["vcore", "run", str(tmp / "small.yaml"), "--set", f"home={home}", "--set", "execution.min_free_gib=0.0"]
 try:
     cli.main()

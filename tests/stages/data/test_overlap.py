@@ -22,7 +22,7 @@ from tests.stages.data.test_data import jsonl, made, refused
 def find(training: dict[str, str], benchmark: str, problems: list[str], ngram: int | None = 13) -> list[Hit]:
     questions = {str(number): question(prompt) for number, prompt in enumerate(problems)}
     return ReportedQuestions({benchmark: questions}, ngram).find(
-        {name: question(prompt) for name, prompt in training.items()}
+        {name: [question(prompt)] for name, prompt in training.items()}
     )
 
 

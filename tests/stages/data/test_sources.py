@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,26 @@ def test_tables_and_streams_are_drawn_from_by_the_seed(
     assert numbers(tmp_path / "again", **source, shuffle=True, rows=10) == ten
     assert numbers(tmp_path / "other", **source, shuffle=True, rows=10, seed=1) != ten
     assert numbers(tmp_path / "first", **source, rows=3) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".json", ".jsonl"])
+def test_a_file_replaced_by_one_of_the_same_time_and_size_is_read_anew(tmp_path: Path, ending: str) -> None:
+    """Archives and `cp -p` keep times; a cache that goes by them gives the rows of the file that is gone."""
+    import datasets
+
+    path = tmp_path / f"mine{ending}"
+
+    def replace_by(number: int) -> tuple[int, list[int]]:
+        rows = datasets.Dataset.from_list([{"question": f"What is {number} + 0?", "result": number}])
+        if ending == ".parquet":
+            rows.to_parquet(str(path))
+        else:
+            rows.to_json(str(path), lines=ending == ".jsonl")
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+        return path.stat().st_size, numbers(tmp_path / str(number), file=str(path))
+
+    size, first = replace_by(3)
+    assert (first, replace_by(4)) == ([3], (size, [4]))
 
 
 def test_problems_of_a_task_are_drawn(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.grading import Graded, Grader
@@ -169,6 +169,7 @@ def test_repetition_penalty_is_the_share_of_repeated_ngrams(ids: list[int], pena
     assert repetition(completion_ids=[ids]) == [pytest.approx(penalty)]
 
 
+@settings(deadline=None)  # the first example loads the tokenizer
 @given(tokens=st.lists(st.integers(3, 6), max_size=40), finished=st.booleans(), buffer=st.integers(1, 30))
 def test_penalties_are_exactly_what_their_formulas_say(tokens: list[int], finished: bool, buffer: int) -> None:
     """TRL computes both; these are the formulas by which the project computed them itself before."""

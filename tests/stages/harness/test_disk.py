@@ -115,6 +115,30 @@ def test_a_stage_that_fills_the_disk_still_says_so(tmp_path: Path, disk: Path) -
     assert error["fix"].startswith("Free some disk space, or choose another `home:`")
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from pipeline.launch.process import _failure
+
+disk = Path(sys.argv[1])
+with open(disk / "filler", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        print(_failure(SimpleNamespace(stage="sft", work=disk, log=disk / "stage.log"), -6))
+"""
+
+
+def test_a_process_that_a_library_ended_on_a_full_disk_is_understood(tmp_path: Path, disk: Path) -> None:
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    words = shlex.join([sys.executable, str(tmp_path / "killed.py"), str(disk)])
+    ended = in_namespace(f"mount -t tmpfs -o size=100k none {disk}; PYTHONPATH={ROOT} {words}")
+    assert ended.stdout.startswith(f"stage sft: was killed by SIGABRT: no room is left below {disk}\nFree some disk")
+
+
 def test_other_errors_are_not_of_the_disk(tmp_path: Path) -> None:
     for error in (OSError(13, "Permission denied"), StageError("grpo.steps: too few"), RuntimeError("shape mismatch")):
         assert full_disk(error, tmp_path) is None

@@ -1,4 +1,4 @@
-"""The trainer's hooks: equal to plain TRL where they must be, and independent of how a batch is split."""
+"""The trainer's options, and its hooks: equal to plain TRL where they must be, independent of how a batch is split."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from stages.harness.context import Context, StageError
+from stages.sft.encoding import read_demonstrations
 from stages.sft.reweighting import make_method
-from stages.sft.run import read_demonstrations, trainer_config
+from stages.sft.run import OWNED_OPTIONS, check_trainer_options, run, trainer_config
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
 from stages.training.checkpoint import load_model_and_tokenizer
@@ -218,3 +219,40 @@ def test_sharded_training_is_refused(sft_context: MakeContext, monkeypatch: pyte
     monkeypatch.setattr(SFTTrainer, "__init__", as_under_fsdp)
     with pytest.raises(StageError, match="FSDP and DeepSpeed split"):
         train(sft_context())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rat": 1e-4}, "trainer.learning_rat: SFTConfig has no such option"),
+        ({"learning_rate": 1e-4}, "trainer.learning_rate: this option is set by the pipeline"),
+        ({"loss_type": "dft"}, "set by the pipeline"),
+        ({"neftune_noise_alpha": "much"}, "trainer.neftune_noise_alpha: 'much' does not fit"),
+        ({"optim": "adamm"}, "TRL refuses these options: .*adamm"),
+    ],
+)
+def test_trainer_options_are_checked(sft_context: MakeContext, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(StageError, match=message):
+        check_trainer_options(options)
+    with pytest.raises(StageError, match=message):
+        run(sft_context(trainer=options))
+
+
+def test_trainer_options_reach_trl(sft_context: MakeContext) -> None:
+    check_trainer_options({"neftune_noise_alpha": 5.0, "optim": "sgd"})
+    assert trainer_config(sft_context(trainer={"optim": "sgd"})).optim == "sgd"
+
+
+def test_every_owned_option_exists_and_every_setting_reaches_the_config(sft_context: MakeContext) -> None:
+    config = trainer_config(
+        sft_context(schedule="linear", warmup_steps=2, weight_decay=0.1, adam_beta2=0.98, max_grad_norm=0.5)
+    )
+    assert [name for name in OWNED_OPTIONS if not hasattr(config, name)] == []
+    assert (config.lr_scheduler_type, config.warmup_steps, config.weight_decay) == ("linear", 2, 0.1)
+    assert (config.adam_beta2, config.max_grad_norm, config.bf16, config.max_steps, config.max_length) == (
+        0.98,
+        0.5,
+        False,
+        3,
+        128,
+    )

@@ -19,7 +19,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from stages.harness.context import Context
 from stages.sft import trl_internals
-from stages.sft.run import read_demonstrations, trainer_config
+from stages.sft.encoding import read_demonstrations
+from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import TrainerWithOwnState, attention_set_to, log_probs_times, token_log_probs
 from stages.training.checkpoint import load_model_and_tokenizer
@@ -30,6 +31,9 @@ FUSED_HEAD = "read trl.trainer.utils.add_fused_lm_head again, then token_log_pro
 LOSS = "read trl.SFTTrainer.compute_loss again, then log_probs_times and ReweightingTrainer.compute_loss"
 CHECKPOINT = (
     "read transformers.Trainer._save_checkpoint and .train again, then TrainerWithOwnState and stages/training/loop.py"
+)
+ROWS = (
+    "read trl.SFTTrainer._prepare_dataset again, then TrainerWithOwnState._prepare_dataset and stages/sft/encoding.py"
 )
 STEP = "read transformers.Trainer's training loop again, then the head of stages/sft/trainer.py"
 ATTENTION = "read transformers' guide to AttentionInterface again, then attention_set_to"
@@ -129,6 +133,23 @@ def test_a_step_calls_its_hooks_in_order_and_checkpoints_are_marked_last(sft_con
     assert again.calls == ["read checkpoint-1", *step, "write, incomplete"], CHECKPOINT
 
 
+def test_rows_that_are_tokenised_here_are_cut_and_labelled_by_trl_and_no_more(sft_context: MakeContext) -> None:
+    Recorder.encode = staticmethod(  # type: ignore[assignment]
+        lambda tokenizer: Dataset.from_list(
+            [
+                {"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]},
+                {"input_ids": list(range(5, 205)), "completion_mask": [0] * 10 + [1] * 190},
+            ]
+        )
+    )
+    try:
+        rows = make_trainer(sft_context()).train_dataset
+    finally:
+        Recorder.encode = None
+    assert (rows[0]["input_ids"], rows[0]["labels"]) == ([5, 6, 7], [-100, 6, 7]), ROWS
+    assert (len(rows[1]["input_ids"]), rows[1]["labels"][9:12]) == (128, [-100, 15, 16]), ROWS
+
+
 @pytest.mark.parametrize("name", ["_save_optimizer_and_scheduler", "_load_from_checkpoint"])
 def test_the_trainers_private_methods_take_what_the_overrides_pass_on(name: str) -> None:
     ours, theirs = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (TrainerWithOwnState, SFTTrainer))
@@ -168,7 +189,8 @@ def test_the_names_are_used_nowhere_else_in_the_stage() -> None:
         "_DropoutNd",
         "_metrics[",
     )
-    names += ("_prepare_inputs", "_optimizer_and_scheduler", "_load_from_checkpoint", "_supports_attention_backend")
+    names += ("_prepare_inputs", "_prepare_dataset", "_optimizer_and_scheduler", "_load_from_checkpoint")
+    names += ("_supports_attention_backend",)
     sources = Path(trl_internals.__file__).parent.rglob("*.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "trl_internals.py"}
     assert [(file, name) for file, text in texts.items() for name in names if name in text] == [], "use trl_internals"

@@ -12,13 +12,14 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from stages.harness.context import Context, StageError
+from stages.sft.encoding import read_demonstrations
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Window
 from stages.sft.reweighting.diagnostics import rank_agreement
 from stages.sft.reweighting.direction import ProbeDirection
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.vcore import Vcore
-from stages.sft.run import read_demonstrations, trainer_config
+from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
 from stages.training.checkpoint import load_model_and_tokenizer
 from stages.training.setup import prepare_torch

@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def resume(
-    tmp_path: Path, *, done: int, planned_then: int, planned_now: int, best: int | None = None
+    tmp_path: Path, *, done: int, planned_then: int, planned_now: int, best: int | None = None, **trainer_has: Any
 ) -> tuple[list[str], Any]:
     chosen = None if best is None else str(tmp_path / "checkpoints" / f"checkpoint-{best}")
     for step in {best or done, done}:
@@ -54,9 +54,10 @@ def resume(
             output_dir=str(tmp_path / "checkpoints"),
             max_steps=planned_now,
             load_best_model_at_end=best is not None,
+            gradient_accumulation_steps=trainer_has.pop("gradient_accumulation_steps", 1),
             to_dict=dict,
         ),
-        aux_loss_enabled=False,
+        **trainer_has,
         state=None,
         _load_from_checkpoint=loaded.append,
     )
@@ -69,6 +70,14 @@ def test_a_complete_run_says_that_no_step_is_left(tmp_path: Path) -> None:
     notes, state = resume(tmp_path, done=8, planned_then=8, planned_now=8)
     assert notes == ["resuming from step 8 of 8: no step is left to train, its result is saved"]
     assert state.global_step == 8
+
+
+def test_a_mixture_of_experts_in_parts_says_what_depends_on_them(tmp_path: Path) -> None:
+    run = {"done": 8, "planned_then": 8, "planned_now": 8, "gradient_accumulation_steps": 2}
+    said, *_ = resume(tmp_path / "mixture", **run, aux_loss_enabled=True)[0]
+    assert "load-balancing loss" in said
+    assert "router_aux_loss_coef: 0.0" in said
+    assert len(resume(tmp_path / "dense", **run, aux_loss_enabled=False)[0]) == 1
 
 
 def test_of_a_complete_run_the_chosen_checkpoint_is_the_result(tmp_path: Path) -> None:

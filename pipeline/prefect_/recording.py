@@ -1,0 +1,111 @@
+"""What a run says about itself to those who show it. A run tells, and never waits for who listens.
+
+Events are small JSON objects: `kind` says what happened, `stage` to which stage (None: to the run). The methods of a
+View are kinds with their argument as `value`; around them stand `begin`, and `done` (its outcome) or `failed` (why).
+The run's last event is `end`. Before all comes what `beginning` returns.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.core.errors import Interrupted
+from pipeline.core.signals import asked_to_stop
+from pipeline.plan.graph import Stage
+from pipeline.run.session import Session
+from pipeline.run.view import View
+from stages.harness.documents import Note, Progress
+
+EVENTS = "events.jsonl"
+"""In the run's folder, as long as Prefect has not got all of it."""
+PROGRESS_EVERY_S = 1.0
+Event = dict[str, Any]
+Write = Callable[[Event], None]
+
+
+class RecordedView(View):
+    """Shows a stage where `inner` shows it, and writes the same down."""
+
+    def __init__(self, inner: View, stage: str, write: Write) -> None:
+        self.inner, self.stage, self._write = inner, stage, write
+        self._last = 0.0
+
+    def tell(self, kind: str, value: Any = None) -> None:
+        """Write one event of this stage down."""
+        self._write({"stage": self.stage, "kind": kind, "value": value})
+
+    def line(self, text: str) -> None:
+        self.inner.line(text)
+        self.tell("line", text)
+
+    def started(self, stage: str, log: str) -> None:
+        self.inner.started(stage, log)
+        self.tell("started", log)
+
+    def event(self, stage: str, event: Note | Progress) -> None:
+        self.inner.event(stage, event)
+        over = isinstance(event, Note) or event.step == event.total
+        if over or time.monotonic() - self._last >= PROGRESS_EVERY_S:
+            self._last = time.monotonic()
+            self.tell("event", event.model_dump(mode="json"))
+
+    def ended(self, stage: str, text: str) -> None:
+        self.inner.ended(stage, text)
+        self.tell("ended", text)
+
+
+def beginning(session: Session) -> Event:
+    """What a flow has to know of a run beforehand, as JSON."""
+    data, config, options = session.record.data, session.config, session.options
+    return {
+        "title": f"{data.id}: {data.command}",
+        "name": config.name,
+        "notify": config.execution.notify,
+        "folder": str(session.record.folder),
+        "tags": config.tags,
+        "parameters": {
+            "config": str(session.path),
+            "overrides": list(session.overrides),
+            "force": list(options.force),
+            "start": options.start,
+            "only": options.only,
+            "until": options.until,
+            "triggers": ",".join(options.triggers),
+        },
+    }
+
+
+def run_and_tell(session: Session, write: Write) -> None:
+    """Run every stage of a session and finish it, and write down what happens. Raises what ends the run."""
+
+    def run_stage(stage: Stage) -> None:
+        view = RecordedView(session.executor.view, stage.name, write)
+        view.tell("begin")
+        try:
+            outcome = session.run_stage(stage, view)
+        except BaseException as error:
+            view.tell("failed", _reason(error))
+            raise
+        view.tell("done", outcome.as_json())
+
+    end: Event = {"stage": None, "kind": "end"}
+    try:
+        session.run_stages(run_stage)
+        session.finish()
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt) or asked_to_stop()
+        write({**end, "value": {"status": "interrupted" if stopped else "failed", "message": _reason(error)}})
+        raise
+    report = session.report_folder
+    value = {
+        "status": "done",
+        "message": session.summary(),
+        "cached": session.nothing_ran,
+        "report": str(report) if report is not None else None,
+        "record": session.record.data.to_json(),
+    }
+    write({**end, "value": value})
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

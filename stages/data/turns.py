@@ -1,0 +1,139 @@
+"""The conversation in a row: what is asked and what is answered, from columns of text or of messages."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from evaluation.conversations import Turn, is_conversation, turns_of
+from evaluation.records import RecordError
+from stages.data.settings import Columns, SourceSettings
+from stages.data.values import text_of, value_of
+from stages.harness.context import StageError
+
+WHOLE = ("messages", "conversations", "conversation")
+"""Columns that hold whole conversations in the data sets of most people."""
+
+
+def answers_of(
+    row: Mapping[str, Any], source: SourceSettings, label: str, number: int
+) -> list[tuple[list[Turn], Turn]]:
+    """For each answer that an SFT row demonstrates, the turns before it and the answer itself.
+
+    Raises:
+        StageError: a column is not there or holds something else; the message names it and the row.
+    """
+    columns = source.columns
+    column = _whole(columns, row, ("prompt", "completion"))
+    if column is not None:
+        turns, asked = _messages(row, column, label, number), 0
+    else:
+        turns = _asked(row, columns, label, number)
+        asked = len(turns)
+        turns += _answer(row, columns, label, number)
+    turns = [*_system(row, turns, columns, label, number), *turns]
+    roles = [turn["role"] for turn in turns]
+    answers = [at for at, role in enumerate(roles) if role == "assistant" and at >= asked and "user" in roles[:at]]
+    if not answers:
+        raise StageError(
+            f"{label}: row {number}: no assistant answers a user in it, there is {' '.join(roles)}",
+            "Correct or remove that row.",
+        )
+    return [(turns[:at], turns[at]) for at in (answers if source.turns == "all" else answers[-1:])]
+
+
+def request_in(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> list[Turn]:
+    """What an RL row asks: turns that end with the user's. Of a whole conversation, its last answer is left out.
+
+    Raises:
+        StageError: a column is not there or holds something else; the message names it and the row.
+    """
+    columns = source.columns
+    column = _whole(columns, row, ("prompt",))
+    if column is None:
+        turns = _asked(row, columns, label, number)
+    else:
+        turns = _messages(row, column, label, number)
+        turns = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        if not turns or turns[-1]["role"] != "user":
+            raise StageError(f"{label}: row {number}: column {column!r} asks nothing", "Correct or remove that row.")
+    return [*_system(row, turns, columns, label, number), *turns]
+
+
+def gold_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str:
+    """A row's gold answer as text, also where it is the only item of a list, or of a list as JSON text (`["5"]`)."""
+    text = text_of(row, column, label, number)
+    if text.startswith('["') and text.endswith('"]'):
+        try:
+            items = json.loads(text)
+        except ValueError:
+            return text
+        return text_of({column: items}, column, label, number)
+    return text
+
+
+def _whole(columns: Columns, row: Mapping[str, Any], needed: tuple[str, ...]) -> str | None:
+    """The column with whole conversations, if there is one: as the settings say, or else where the usual columns are
+    not there and exactly one column has such a name."""
+    if columns.messages is not None or columns.prompt == columns.completion:
+        return columns.messages or columns.prompt
+    usual = (columns.prompt, columns.completion) == ("prompt", "completion")
+    found = [name for name in WHOLE if name in row]
+    return found[0] if usual and len(found) == 1 and not all(name in row for name in needed) else None
+
+
+def _messages(row: Mapping[str, Any], column: str, label: str, number: int) -> list[Turn]:
+    try:
+        turns = turns_of(value_of(row, column, label, number), f"{label}: row {number}: column {column!r}")
+        if row.get("tools") not in (None, [], "", "[]"):
+            raise RecordError(f"{label}: row {number} offers tools to the model; calls of tools are not trained on")
+    except RecordError as error:
+        raise StageError(str(error), "Correct or remove that row, or set columns (docs/data.md).") from None
+    return turns
+
+
+def _asked(row: Mapping[str, Any], columns: Columns, label: str, number: int) -> list[Turn]:
+    value = value_of(row, columns.prompt, label, number)
+    if not is_conversation(value):
+        return [{"role": "user", "content": text_of(row, columns.prompt, label, number)}]
+    turns = _messages(row, columns.prompt, label, number)
+    if turns[-1]["role"] != "user":
+        raise StageError(
+            f"{label}: row {number}: the last message of {columns.prompt!r} is the {turns[-1]['role']}'s, and a prompt "
+            "ends with the user's",
+            f"Where every row is so, it holds whole conversations: set columns.messages: {columns.prompt}.",
+        )
+    return turns
+
+
+def _answer(row: Mapping[str, Any], columns: Columns, label: str, number: int) -> list[Turn]:
+    if columns.completion is None:
+        raise StageError(f"{label}: columns.completion is not set", "Name the column with the demonstration.")
+    if is_conversation(value_of(row, columns.completion, label, number)):
+        if columns.reasoning is not None:
+            raise StageError(
+                f"{label}: row {number}: columns.reasoning is for text, {columns.completion!r} is a list of messages",
+                f"Leave out {label}.columns.reasoning.",
+            )
+        turns = _messages(row, columns.completion, label, number)
+        if turns[0]["role"] != "assistant":
+            raise StageError(
+                f"{label}: row {number}: the first message of {columns.completion!r} is the {turns[0]['role']}'s, and "
+                "a completion begins with the assistant's",
+                f"Where every row is so, it holds whole conversations: set columns.messages: {columns.completion}.",
+            )
+        return turns
+    turn = {"role": "assistant", "content": text_of(row, columns.completion, label, number)}
+    if columns.reasoning is not None:
+        turn["reasoning_content"] = text_of(row, columns.reasoning, label, number)
+    return [turn]
+
+
+def _system(row: Mapping[str, Any], turns: list[Turn], columns: Columns, label: str, number: int) -> list[Turn]:
+    if columns.system is None or not value_of(row, columns.system, label, number):
+        return []
+    if turns[0]["role"] == "system":
+        raise StageError(
+            f"{label}: row {number} has a system message in the conversation and one in {columns.system!r}",
+            f"Leave out {label}.columns.system.",
+        )
+    return [{"role": "system", "content": text_of(row, columns.system, label, number)}]
