@@ -16,6 +16,7 @@ from pipeline.plan.planning import Planned
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
+from stages.harness import declaration
 from tests.examples.dpo.settings import DpoSettings
 from tests.examples.dpo.stage import STAGE as DPO
 from tests.tiny import make_tiny_model
@@ -77,7 +78,8 @@ def test_a_stage_of_ones_own_is_trained_cached_and_rerun_by_what_it_depends_on(t
     assert trained.program == "dpo"
 
 
-def test_a_stage_of_ones_own_is_checked_before_anything_starts(tmp_path: Path) -> None:
+def test_a_stage_of_ones_own_is_checked_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declaration, "cpu_flags", frozenset)  # a CPU that computes in float32 alone
     make_tiny_model(tmp_path / "model")
     settings = config(tmp_path)
 
