@@ -14,6 +14,7 @@ _PREFIX = (
     r"(?:option|choice|answer|letter|选项?|答案)(?:s? (?:is|are)\b|是|为)?:? ?"
 )
 _LETTER = re.compile(rf"(?i:(?:{_PREFIX})*)[(\[\"']? ?(?P<letter>[A-Za-z])(?P<rest>[^A-Za-z].*)?", re.DOTALL)
+_PLAIN_LETTER = re.compile(r"(?:\\text(?:bf|it|rm)?\{)?(\()?(?P<letter>[A-Za-z])(?(1)\))\}?")
 _LETTERS = r"[(\[]?[A-Z][)\].]*(?:(?:,| or| and| nor)+ [(\[]?[A-Z][)\].]*)*"
 _REMARK = re.compile(
     rf"(?i: is (?:the )?(?:correct|right|best)(?: (?:one|answer|option|choice))?| is the (?:answer|one))[.!]?"
@@ -51,6 +52,8 @@ def letter(answer: str | None) -> str | None:
     """
     if answer is None:
         return None
+    if (plain := _PLAIN_LETTER.fullmatch(answer)) is not None:  # nearly every answer, and the rest takes its time
+        return plain["letter"].upper()
     match = _LETTER.fullmatch(_plain(answer))
     if match is None:
         return None
