@@ -232,7 +232,7 @@ def test_rows_that_do_not_fit_are_counted_and_left_out(sft_context: MakeContext,
         ([], "no demonstrations"),
         ([{"id": "x", "prompt": [{"role": "user", "content": "a"}]}], "1: 'completion' must be"),
         ([*tiny_demonstrations(1), {"prompt": "text", "completion": "text"}], "2: 'prompt' must be"),
-        (["text"], "1: not a JSON object"),
+        (["text"], "1: expected a JSON object"),
     ],
 )
 def test_bad_demonstrations_are_named(sft_context: MakeContext, tmp_path: Path, rows: list[Any], message: str) -> None:
