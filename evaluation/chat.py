@@ -138,7 +138,7 @@ def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any)
     """A conversation as text. Raises `ValueError` where the chat template refuses it."""
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
+    except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
         turns = ", ".join(message["role"] for message in messages)
         raise ValueError(f"the chat template refuses a conversation of {turns}: {error}") from error
     return text

@@ -19,6 +19,7 @@ _ROLES = {
 _FORMS = (("role", "content"), ("from", "value"))
 """Keys of role and text: of messages as templates take them, and as ShareGPT has them."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_WEIGHTS = ("weight", "train", "loss_mask", "loss")
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 
 
@@ -84,10 +85,14 @@ def _turn(message: Mapping[str, Any], where: str) -> Turn:
     if role is None or calls:
         what = f"has {', '.join(calls)}" if calls else f"has the role {said!r}"
         raise RecordError(f"{where} {what}: calls of tools are not trained on; there are system, user and assistant")
-    if message.get("train") is False or message.get("weight") not in (None, 1):
+    if any(message.get(name) not in (None, 1) for name in _WEIGHTS):
         raise RecordError(f"{where} has a weight of its own; remove the turns that are not to be learnt")
     content, thought = _text(message.get(text_key), where)
-    thoughts = [thought, *(message[name] for name in _REASONING if message.get(name))]
+    said_apart = {name: message[name] for name in _REASONING if message.get(name)}
+    for name, value in said_apart.items():
+        if not isinstance(value, str | bool):  # `thinking: true` says how the message came about
+            raise RecordError(f"{where} has the {name} {value!r:.80}, expected text")
+    thoughts = [thought, *said_apart.values()]
     reasoning = list(dict.fromkeys(text for text in thoughts if isinstance(text, str) and text.strip()))
     if len(reasoning) > 1 or (reasoning and role != "assistant"):
         raise RecordError(

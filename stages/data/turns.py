@@ -38,6 +38,11 @@ def answers_of(
             f"{label}: row {number}: no assistant answers a user in it, there is {' '.join(roles)}",
             "Correct or remove that row.",
         )
+    if any("reasoning_content" in turns[at] and "</think>" in turns[at]["content"] for at in answers):
+        raise StageError(
+            f"{label}: row {number}: an answer has a thought before </think> and another one in a place of its own",
+            "Keep one of the two.",
+        )
     return [(turns[:at], turns[at]) for at in (answers if source.turns == "all" else answers[-1:])]
 
 

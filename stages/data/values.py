@@ -32,7 +32,7 @@ def text_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str
     value = value_of(row, column, label, number)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
         value = str(value)
     where, fix = f"{label}: row {number}: column {column!r}", "Correct or remove that row."
     if not isinstance(value, str) or not value.strip():

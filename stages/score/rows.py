@@ -77,7 +77,10 @@ def read_own_golds(path: Path) -> tuple[ReadRows, dict[str, Problem]]:
     problems: dict[str, Problem] = {}
     for number, row in read_rows(path):
         where = f"{path}:{number}"
-        name, gold = _id(row.get("problem_id"), where), _gold(row.get("gold"), where)
+        if not {"problem_id", "gold"} <= row.keys():
+            needed = "a row needs problem_id, completion and gold"
+            raise RecordError(f"{where}: {needed}; this one has {', '.join(sorted(row))}")
+        name, gold = _id(row["problem_id"], where), _gold(row["gold"], where)
         known = problems.setdefault(name, Problem(name, OWN_GOLDS, "maths", "", gold))
         if known.gold != gold:
             raise RecordError(f"{where}: the gold answer of {name} is {gold!r} here and {known.gold!r} before")
@@ -128,6 +131,6 @@ def _finish_reason(value: Any, where: str) -> str:
 def _gold(value: Any, where: str) -> str:
     if isinstance(value, str) and value.strip():
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
         return format(Decimal(repr(value)), "f")  # 1e22 as digits, which every grader reads
     raise RecordError(f"{where}: gold is {value!r:.80}, not text or a number")

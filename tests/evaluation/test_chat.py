@@ -165,6 +165,8 @@ def test_what_a_template_refuses_or_leaves_out_is_said() -> None:
         asked(silent, "Be brief.")
     with pytest.raises(ValueError, match="refuses a conversation of user: Expected"):
         asked(tokenizer_with(CHAT_TEMPLATE + "{% if %}"))
+    with pytest.raises(ValueError, match="refuses a conversation of user: division"):
+        asked(tokenizer_with("{{ 1 / 0 }}"))
 
 
 def test_trl_renders_as_of_the_same_date() -> None:

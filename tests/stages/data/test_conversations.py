@@ -204,6 +204,13 @@ def test_an_rl_prompt_in_the_form_of(tmp_path: Path, name: str) -> None:
     assert (problem.prompt, problem.gold, problem.context) == (ASKED, "5", [])
 
 
+def test_a_gold_answer_may_be_a_number_too_large_for_a_float(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "rl.jsonl", [{"prompt": "a", "answer": 10**400}])
+    output = made(tmp_path, rl=[{"file": file, "columns": {"answer": "answer"}}])
+    (problem,) = read_records(output / "rl.jsonl", Problem)
+    assert problem.gold == str(10**400)
+
+
 def test_turns_before_a_problem_are_kept_with_it(tmp_path: Path) -> None:
     row = {"prompt": [SYSTEM, USER, ASSISTANT, SECOND[0]], "answer": "6"}
     source = {"file": jsonl(tmp_path / "rl.jsonl", [row]), "columns": {"answer": "answer"}}
@@ -290,7 +297,24 @@ def test_a_benchmarks_problem_in_an_earlier_turn_is_overlap(tmp_path: Path) -> N
             "a part of the type 'image_url'",
         ),
         ({"messages": [USER, {**ASSISTANT, "weight": 0}]}, {}, "message 2 has a weight of its own"),
+        ({"messages": [USER, {**ASSISTANT, "loss_mask": 0}]}, {}, "message 2 has a weight of its own"),
         ({"messages": [USER, {"role": "assistant", "content": " "}]}, {}, "message 2 of the assistant has no text"),
+        (
+            {"messages": [USER, {**ASSISTANT, "reasoning_content": ["a", "b"]}]},
+            {},
+            "message 2 has the reasoning_content ['a', 'b'], expected text",
+        ),
+        ({"messages": [USER, {**ASSISTANT, "thinking": 5}]}, {}, "message 2 has the thinking 5, expected text"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": "<think>a</think>b", "reasoning_content": "c"}]},
+            {},
+            "a thought before </think> and another one",
+        ),
+        (
+            {"prompt": "a", "thought": "b", "completion": "<think>c</think>d"},
+            {"reasoning": "thought"},
+            "a thought before </think> and another one",
+        ),
         ({"messages": [USER]}, {}, "row 1: no assistant answers a user in it, there is user"),
         ({"messages": [ASSISTANT]}, {}, "no assistant answers a user in it, there is assistant"),
         ({"messages": [{**SYSTEM, "content": None}]}, {}, "no message has text"),

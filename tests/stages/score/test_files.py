@@ -160,6 +160,15 @@ def test_rows_with_their_own_gold(tmp_path: Path) -> None:
     ):
         with pytest.raises(RecordError, match=message):
             score_file("maths", write_jsonl_at(tmp_path / "g.jsonl", [rows[0] | change, rows[1]]))
+    for lacking in ({"id": "a", "completion": "", "gold": "1"}, {"problem_id": "a", "completion": ""}):
+        with pytest.raises(RecordError, match=r"g.jsonl:1: a row needs problem_id, completion and gold; this one has"):
+            score_file("maths", write_jsonl_at(tmp_path / "g.jsonl", [lacking]))
+
+
+def test_a_gold_may_be_a_number_too_large_for_a_float(tmp_path: Path) -> None:
+    row = {"problem_id": "a", "completion": f"\\boxed{{{10**400}}}", "gold": 10**400}
+    metrics, _ = score_file("maths", write_jsonl_at(tmp_path / "g.jsonl", [row]))
+    assert metrics["value"] == 1.0
 
 
 def test_evalplus_samples(tmp_path: Path) -> None:
