@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 
+from evaluation.graders.reachable import syntax_tree
 from evaluation.sandbox.comparison import Expected
 from evaluation.sandbox.values import write
 
@@ -28,7 +29,7 @@ class Assert:
 def take_apart(statement: str, entry_point: str) -> Assert:
     """The parts of an assert that calls `entry_point`. Raises `ReferenceFailed` for one that cannot be taken apart."""
     try:
-        body = ast.parse(statement.strip()).body
+        body = syntax_tree(statement.strip()).body
     except SyntaxError as error:
         raise ReferenceFailed(f"not an assert: {statement!r}: {error}") from error
     if len(body) != 1 or not isinstance(body[0], ast.Assert):

@@ -6,6 +6,7 @@ before it is tested.
 
 import ast
 import dis
+import threading
 import warnings
 from collections.abc import Collection, Iterator
 from types import CodeType
@@ -16,11 +17,23 @@ MOST_STATEMENTS = 2000  # a text with more at its top level, each of which takes
 _LOADS = {"LOAD_NAME", "LOAD_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS"}
 
 
+_PARSING = threading.Lock()
+
+
+def syntax_tree(source: str) -> ast.Module:
+    """The syntax tree of a text, in one thread at a time. Raises one of `UNPARSABLE` where it is no program.
+
+    CPython counts how deep it is in a tree once for all threads: where another one parses in between, it raises
+    SystemError (gh-106905; seen in 3.11.7).
+    """
+    with _PARSING, warnings.catch_warnings(action="ignore"):  # a program's odd escapes are its own affair
+        return ast.parse(source)
+
+
 def parse(source: str) -> ast.Module | None:
     """The program's syntax tree; None where the text is no program."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # a program's odd escapes are its own affair
-            return ast.parse(source)
+        return syntax_tree(source)
     except UNPARSABLE:
         return None
 
@@ -28,8 +41,7 @@ def parse(source: str) -> ast.Module | None:
 def syntax_error_line(source: str) -> int | None:
     """Number, from 0, of the line where a text stops being a program (0 where there is none); None where it is one."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            ast.parse(source)
+        syntax_tree(source)
     except SyntaxError as error:
         return (error.lineno or 1) - 1
     except UNPARSABLE:

@@ -1,10 +1,13 @@
 """Programs as models write them: what stands around the function neither fails a right one nor saves a wrong one."""
 
+import gc
+import sys
+import threading
 import time
 
 import pytest
 
-from evaluation.graders.reachable import forms
+from evaluation.graders.reachable import forms, syntax_tree
 from evaluation.grading import Grader
 from tests.evaluation.graders.cases import DOUBLE, judge
 
@@ -126,3 +129,34 @@ def test_long_chains_of_needs_take_no_time() -> None:
     started = time.process_time()
     forms(chain + "print(f0())\n", {"f0"})
     assert time.process_time() - started < 4  # about 1 s on a free core
+
+
+def test_threads_that_parse_at_once_do_not_count_each_others_depth() -> None:
+    numbers = ", ".join(map(str, range(300)))
+    source, failed = f"assert f(({numbers},)) == ({numbers},)", []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                syntax_tree(source)
+            except SystemError as error:
+                failed.append(error)
+
+    def give_way(phase: str, info: dict[str, int]) -> None:  # as any callback in Python lets another thread run
+        sum(range(300))
+
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    try:
+        sys.setswitchinterval(1e-6)
+        gc.set_threshold(50, 2, 2)
+        gc.callbacks.append(give_way)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.callbacks.remove(give_way)
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+    assert not failed
