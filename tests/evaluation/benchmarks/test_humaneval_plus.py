@@ -91,6 +91,7 @@ def test_a_broken_row_is_named(hub: bool, change: dict[str, Any], message: str) 
         humaneval_plus.parse("test", rows(hub, **change))
 
 
+@pytest.mark.slow
 def test_real_files(benchmark_data: Path) -> None:
     problems = load(humaneval_plus.BENCHMARK, "test", benchmark_data)
     assert len(problems) == 164

@@ -160,6 +160,7 @@ def test_real_tasks_take_what_evalplus_takes(
     assert grader.grade(problem, source)[0] == verdict
 
 
+@pytest.mark.slow
 def test_real_files(benchmark_data: Path) -> None:
     problems = load(mbpp_plus.BENCHMARK, "test", benchmark_data)
     with gzip.open(benchmark_data / "mbppplus" / "MbppPlus-OriginFmt.jsonl.gz", "rt") as file:  # the hub's form
