@@ -5,21 +5,15 @@ both read LaTeX and do algebra with. Where it disagrees, one of the two is wrong
 no score. This module is also the program of the process that runs it.
 """
 
-import json
-import resource
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from multiprocessing.connection import Connection
 from typing import Any
 
 from evaluation.graders.maths import MathsWorker
+from evaluation.graders.serving import serve
 from evaluation.metrics.estimates import wilson_interval
 from evaluation.records import Generation, Score, Verdict
-
-MEMORY = 4 * 2**30  # bytes of address space of a process
 
 
 class DirectWorker(MathsWorker):
@@ -29,18 +23,7 @@ class DirectWorker(MathsWorker):
 
     def compare(self, gold: str, answer: str) -> tuple[Verdict, str]:
         """Verdict on a whole completion, with a detail where there is none: `timeout` or `grader_error`."""
-        item = {"gold": gold, "completion": answer.rpartition("</think>")[2], "cpu_s": 2 * self.timeout_s + 5}
-        try:
-            self._start()
-            reply = self._exchange(self.timeout_s, item)
-        except ConnectionError as error:
-            reply = {"error": str(error)}
-        if reply is not None and "error" not in reply:
-            return ("correct" if reply["equal"] else "wrong"), ""
-        self._stop()
-        if reply is None:
-            return "timeout", f"more than {self.timeout_s:g} s"
-        return "grader_error", reply["error"]
+        return self._judged({"gold": gold, "completion": answer.rpartition("</think>")[2]})
 
 
 def second_opinion(
@@ -95,28 +78,18 @@ def second_opinion(
 
 
 def main() -> None:
-    """Serve {gold, completion, cpu_s} with {equal} or {error} over the connection whose descriptor is the argument."""
+    """Serve {gold, completion} with {equal, detail} or {error} (see `evaluation.graders.serving`)."""
     from math_verify import parse, verify
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    connection = Connection(int(sys.argv[1]))
-    reply: dict[str, Any] = {"ready": True}
-    while True:
-        connection.send_bytes(json.dumps(reply).encode())
-        try:
-            item = json.loads(connection.recv_bytes())
-        except EOFError:
-            return
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + item["cpu_s"]) + 1, resource.RLIM_INFINITY))
-        try:
-            # The library's own time limits are alarms whose end reads "not equal"; the caller has one.
-            gold = parse(f"\\boxed{{{item['gold']}}}", parsing_timeout=None)
-            answer = parse(item["completion"], parsing_timeout=None)
-            equal = verify(gold, answer, timeout_seconds=None) if gold else None
-            reply = {"error": "the gold answer cannot be read"} if equal is None else {"equal": bool(equal)}
-        except MemoryError:
-            reply = {"error": "MemoryError"}
+    def judge(item: dict[str, Any]) -> dict[str, Any]:
+        # The library's own time limits are alarms whose end reads "not equal"; the caller has one.
+        gold = parse(f"\\boxed{{{item['gold']}}}", parsing_timeout=None)
+        if not gold:
+            return {"error": "the gold answer cannot be read"}
+        answer = parse(item["completion"], parsing_timeout=None)
+        return {"equal": bool(verify(gold, answer, timeout_seconds=None)), "detail": ""}
+
+    serve(judge)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,6 @@ _NAMES = {
 }
 _CALLED = {name: canonical for canonical, names in _NAMES.items() for name in names.split()}
 _TOKEN = re.compile(r"\\(?:([A-Za-z]+)\*?|(.))|([{}^_])|\s+|.", re.DOTALL)
-_BLANKS = re.compile(r"\s*")
 _OPENING = re.compile(r"\s*\{")
 _OPTION = re.compile(r"\s*\[[^\]]*\]")
 
@@ -103,7 +102,8 @@ def without_markup(text: str) -> str:
                 if (takes_argument and text[place : place + 1].isalpha()) or part[:1] == "^":
                     parts.append(" ")
             elif name == "!":
-                place = _BLANKS.match(text, place).end()  # type: ignore[union-attr]
+                while text[place : place + 1].isspace():
+                    place += 1
         elif part == "{":
             kept.append(takes_argument)
             parts.append(part if takes_argument else "")

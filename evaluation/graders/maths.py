@@ -68,10 +68,13 @@ class MathsWorker:
 
     def compare(self, gold: str, answer: str) -> tuple[Verdict, str]:
         """Verdict on one pair, with a detail where it is not plain. Never raises for what an answer does."""
-        gold, answer = clean(gold), clean(answer)
+        return self._judged({"gold": clean(gold), "answer": clean(answer)})
+
+    def _judged(self, item: dict[str, object]) -> tuple[Verdict, str]:
+        """The process' verdict on an item."""
         try:
             self._start()
-            reply = self._exchange(self.timeout_s, {"gold": gold, "answer": answer, "cpu_s": 2 * self.timeout_s + 5})
+            reply = self._exchange(self.timeout_s, {**item, "cpu_s": 2 * self.timeout_s + 5})
         except ConnectionError as error:
             reply = {"error": str(error)}
         if reply is not None and "error" not in reply:

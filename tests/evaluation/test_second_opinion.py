@@ -6,7 +6,7 @@ from evaluation.metrics.estimates import wilson_interval
 from evaluation.records import Generation, Score, Verdict
 from evaluation.second_opinion import second_opinion
 
-COMPLETIONS = {
+COMPLETIONS: dict[str, tuple[str, str, Verdict]] = {
     "a": ("12", "So \\boxed{12}.", "correct"),
     "b": ("\\frac12", "<think>\\boxed{3}</think>So \\boxed{2/4}.", "correct"),
     "c": ("12", "So \\boxed{13}.", "wrong"),
@@ -25,7 +25,7 @@ def records(completions: dict[str, tuple[str, str, Verdict]]) -> tuple[list[Gene
 
 @pytest.mark.slow
 def test_it_names_where_it_disagrees_and_counts_what_it_cannot_judge() -> None:
-    found = second_opinion(*records(COMPLETIONS), workers=2, timeout_s=3.0)  # type: ignore[arg-type]
+    found = second_opinion(*records(COMPLETIONS), workers=2, timeout_s=3.0)
     assert [(row["problem_id"], row["verdict"], row["second_verdict"]) for row in found["rows"]] == [
         ("d", "correct", "wrong"),
         ("e", "no_answer", "correct"),
@@ -37,5 +37,5 @@ def test_it_names_where_it_disagrees_and_counts_what_it_cannot_judge() -> None:
 @pytest.mark.slow
 def test_nothing_is_claimed_where_it_judges_nothing() -> None:
     one = {"g": COMPLETIONS["g"]}
-    found = second_opinion(*records(one), workers=1, timeout_s=60.0)  # type: ignore[arg-type]
+    found = second_opinion(*records(one), workers=1, timeout_s=60.0)
     assert (found["n"], found["value"], found["low"], found["without_opinion"]) == (0, None, None, 1)

@@ -46,11 +46,11 @@ class Sympy:
     def same_relation(self, gold: tuple[str, str], answer: tuple[str, str]) -> int:
         """1 where the difference of the second pair is a positive multiple of that of the first, -1 where it is a
         negative one, else 0."""
-        sides = [_read(side, True) for side in (*gold, *answer)]
-        if not all(isinstance(side, Expr) for side in sides):
+        sides = [side for text in (*gold, *answer) if isinstance(side := _read(text, True), Expr)]
+        if len(sides) < 4:
             return 0
         left, right, other_left, other_right = sides
-        quotient = simplify((other_left - other_right) / (left - right))  # type: ignore[operator]
+        quotient = simplify((other_left - other_right) / (left - right))
         if not quotient.is_number or not quotient.is_comparable or quotient.is_zero:
             return 0
         return 1 if quotient > 0 else -1

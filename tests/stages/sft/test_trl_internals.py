@@ -133,19 +133,15 @@ def test_a_step_calls_its_hooks_in_order_and_checkpoints_are_marked_last(sft_con
     assert again.calls == ["read checkpoint-1", *step, "write, incomplete"], CHECKPOINT
 
 
-def test_rows_that_are_tokenised_here_are_cut_and_labelled_by_trl_and_no_more(sft_context: MakeContext) -> None:
-    Recorder.encode = staticmethod(  # type: ignore[assignment]
-        lambda tokenizer: Dataset.from_list(
-            [
-                {"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]},
-                {"input_ids": list(range(5, 205)), "completion_mask": [0] * 10 + [1] * 190},
-            ]
-        )
-    )
-    try:
-        rows = make_trainer(sft_context()).train_dataset
-    finally:
-        Recorder.encode = None
+def test_rows_that_are_tokenised_here_are_cut_and_labelled_by_trl_and_no_more(
+    sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = [
+        {"input_ids": [5, 6, 7], "completion_mask": [0, 1, 1]},
+        {"input_ids": list(range(5, 205)), "completion_mask": [0] * 10 + [1] * 190},
+    ]
+    monkeypatch.setattr(Recorder, "encode", staticmethod(lambda tokenizer: Dataset.from_list(encoded)))
+    rows = make_trainer(sft_context()).train_dataset
     assert (rows[0]["input_ids"], rows[0]["labels"]) == ([5, 6, 7], [-100, 6, 7]), ROWS
     assert (len(rows[1]["input_ids"]), rows[1]["labels"][9:12]) == (128, [-100, 15, 16]), ROWS
 
