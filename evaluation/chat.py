@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 TEMPLATE_DATE = "2024-07-26"
 """The day on which chat templates are rendered where nothing else is said: the one that Llama's write without a clock,
 and so no prompt depends on the day of the run."""
@@ -136,6 +134,8 @@ def common(first: str, second: str) -> int:
 
 def rendered(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> str:
     """A conversation as text. Raises `ValueError` where the chat template refuses it."""
+    import jinja2  # 20 ms, which every command would pay
+
     try:
         text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
@@ -85,6 +83,8 @@ def _check_launches(config: PipelineConfig) -> None:
 
 def _distributed(file: str) -> str:
     """The `distributed_type` of one of accelerate's files."""
+    import yaml
+
     try:
         config = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
         return str(config["distributed_type"])
