@@ -54,7 +54,6 @@ _PERCENT_WORD = re.compile(r"\s*(?:\\text\{\s*per ?cent(?:age)?\s*\}|\bper ?cent
 _ARGUMENT = r"(?:\{\s*([^{}]*?)\s*\}|([0-9a-zA-Z]|\\(?:pi|theta|alpha|beta)\b))"
 _SHORT_FRACTION = re.compile(r"\\(frac|binom)\s*" + _ARGUMENT + r"\s*" + _ARGUMENT)
 _SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
-_FLAT_FRACTION = re.compile(r"\{\s*(\d+)\s*\}\s*/\s*\{\s*(\d+)\s*\}")
 _REPEATING = re.compile(
     r"(?<![\d.])(\d+)\.(\d*)(?:\\(?:overline|bar|widebar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
     r"|\\dot\s*\{?\s*(\d)\s*\}?(?:(\d*)\\dot\s*\{?\s*(\d)\s*\}?)?)(?!\d)"

@@ -61,8 +61,8 @@ def convert(file: Path, model: Path, chat: bool) -> dict[str, Any]:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    # Its readers look metadata up as they need it, and say what is missing as Python does.
-    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+    # Its readers take metadata as they need it; what a file does not have is a KeyError, of a tokenizer an AttributeError.
+    except (ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise StageError(f"model {file}: transformers cannot read it: {_line(error)}", INSTEAD) from error
     missing = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
     if missing or network.num_parameters() != elements:

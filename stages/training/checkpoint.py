@@ -83,7 +83,7 @@ def make_saveable(ctx: Context[Any], model: Any, tokenizer: Any) -> dict[str, An
             for part in (model.config, model.generation_config, tokenizer):
                 part.save_pretrained(folder)
             again = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (*UNLOADABLE, AttributeError, NotImplementedError) as error:
+        except UNLOADABLE as error:
             raise StageError(
                 f"the trained checkpoint could not be saved: {error}", "Correct the files of the model it starts from."
             ) from error

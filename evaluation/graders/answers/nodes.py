@@ -104,7 +104,6 @@ _JOIN = (
     r"(?<![A-Za-z\\])(?P<plain>and|or)(?![A-Za-z])|\\lor\b|\\land\b"
 )
 _TOKEN = re.compile(rf"{_JOIN}|\\(?:[A-Za-z]+|.)|[^\\]", re.DOTALL)
-INFINITIES = ("-\\infty", "\\infty")
 
 
 def closing(text: str) -> int:
