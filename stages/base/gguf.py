@@ -61,7 +61,7 @@ def convert(file: Path, model: Path, chat: bool) -> dict[str, Any]:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    # Its readers take metadata as they need it; what a file does not have is a KeyError, of a tokenizer an AttributeError.
+    # Its readers take what they need: what is not there is a KeyError, in a tokenizer an AttributeError.
     except (ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise StageError(f"model {file}: transformers cannot read it: {_line(error)}", INSTEAD) from error
     missing = sorted(map(str, [*loading["missing_keys"], *loading["mismatched_keys"]]))
