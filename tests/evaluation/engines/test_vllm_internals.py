@@ -39,10 +39,9 @@ vllm_internals.draw_one_number_a_token()
 from vllm.v1.sample.ops import topk_topp_sampler as ops_of_the_sampler
 sampler = SimpleNamespace(logprobs_mode="raw_logprobs", use_fp64_gumbel=False)
 logits = torch.tensor([0.5, 0.0, 0.3, 0.2]).log().repeat(4000, 1)
-draw = lambda seeds: ops_of_the_sampler.TopKTopPSampler.forward_cpu(
-    sampler, logits[: len(seeds)], {row: torch.Generator().manual_seed(seed) for row, seed in enumerate(seeds)}, None, None
-)[0].tolist()
-facts["drawn"] = [draw(range(4000)), draw(range(3999, -1, -1))]
+forward = ops_of_the_sampler.TopKTopPSampler.forward_cpu
+generators = [{row: torch.Generator().manual_seed(abs(row - other)) for row in range(4000)} for other in (0, 3999)]
+facts["drawn"] = [forward(sampler, logits, of_rows, None, None)[0].tolist() for of_rows in generators]
 del ops_of_the_sampler.sample_with_exponential_noise
 try:
     vllm_internals.draw_one_number_a_token()
