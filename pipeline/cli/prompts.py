@@ -43,7 +43,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
         problems = {
             b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
             if b.own is not None
-            else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed)[:count]
+            else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed, where=b.where)[:count]
             for b in config.benchmarks
         }
         settings = config.generate.model_copy(update={"benchmarks": config.benchmarks})
