@@ -72,7 +72,7 @@ def plan(
     until: Until = None,
     triggers: Triggers = None,
     estimated: Annotated[
-        bool, option("--estimate", "Say what memory each GPU stage needs, from the model's config alone, instead.")
+        bool, option("--estimate", "Say what time and memory each stage needs, instead; on a CPU it measures first.")
     ] = False,
     show_prompt: ShowPrompt = 0,
     show_row: Annotated[
@@ -94,7 +94,7 @@ def plan(
     if estimated:
         from pipeline.cli.estimate import print_estimate
 
-        print_estimate(config, overrides or [], as_json)
+        print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
         return
     from pipeline.run.session import plan_only
 

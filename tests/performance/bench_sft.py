@@ -23,7 +23,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from trl import SFTTrainer
 
-from stages.sft.method_settings import VcoreSettings
+from pipeline.estimate.time import extra_passes
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.diagnostics import rank_agreement
 from stages.sft.reweighting.utility import Derivatives
@@ -61,11 +61,8 @@ MODES: dict[str, dict[str, Any]] = {
 def floor(settings: SftSettings) -> float:
     """The least a step of these settings can cost relative to plain SFT, in forward passes."""
     forward_and_backward = (2 if settings.lora else 3) + (1 if settings.gradient_checkpointing else 0)
-    method = settings.method
-    if not isinstance(method, VcoreSettings):
-        return 1.0
-    extra = {"finite_difference": 1, "central_difference": 2, "jvp": 2 if settings.lora else 3}[method.utility]
-    return (forward_and_backward * (1 + max(method.probe_fraction, 1 / BATCH)) + extra) / forward_and_backward
+    forwards, probes = extra_passes(settings)
+    return 1 + probes + forwards / forward_and_backward
 
 
 def make_model(folder: Path) -> None:
