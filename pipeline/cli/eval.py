@@ -105,7 +105,7 @@ def naming_arguments(path: Path) -> Iterator[None]:
 def _argument(setting: str) -> str:
     """The argument of `vcore eval` that a setting came from."""
     first, last = setting.partition(".")[0], setting.rpartition(".")[2]
-    if first == "benchmarks" and last in ("problems", "samples", "temperature", "max_new_tokens"):
+    if first == "benchmarks" and last in ("problems", "samples", "temperature", "max_new_tokens", "prompt"):
         return f"--{last.replace('_', '-')}"
     if last == "thinking_budget":
         return "--thinking-budget"
