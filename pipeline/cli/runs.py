@@ -146,7 +146,8 @@ def show_run(
     if record.error:
         show(f"[red]{escape(record.error)}[/]")
     for stage in record.stages:
-        show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {stage.folder}")
+        memory = f"{stage.peak_memory_gib:.1f} GiB" if stage.peak_memory_gib else ""
+        show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {memory:>9}  {stage.folder}")
     if (folder / "report.json").is_file():
         print_results(folder)
         show(f"\nReport: {folder / 'report.html'}")
