@@ -20,6 +20,8 @@ OTHER_METRICS = {
 }
 """Word in a metric's name -> why it is another one."""
 SHOTS = re.compile(r"(\d+|zero)[- ]?shots?", re.IGNORECASE)
+ASIDE = re.compile(r"\([^()]*(?:shot|cot|pass@|acc|exact|greedy|avg|test)[^()]*\)")
+"""What a data set's name has in brackets about how it was measured; of others, `HumanEval (Java)`, it is part."""
 
 
 class CardError(ValueError):
@@ -257,7 +259,7 @@ def find_benchmark(datasets: Iterable[str], config: str | None = None) -> str:
 
 def _plain(name: str) -> str:
     """`HumanEval+ (0-shot)` -> `humanevalplus`, `AIME_2024` -> `aime24`"""
-    text = SHOTS.sub("", re.sub(r"\(.*?\)", "", name.lower())).replace("+", "plus")
+    text = SHOTS.sub("", ASIDE.sub("", name.lower())).replace("+", "plus")
     return re.sub(r"[^a-z0-9]", "", re.sub(r"20(\d\d)(?!\d)", r"\1", text))
 
 

@@ -76,9 +76,10 @@ def verify(
     asked = {"prompt": prompt, "samples": samples, "temperature": temperature, "problems": problems}
     asked = {name: value for name, value in (asked | {"max_new_tokens": max_new_tokens}).items() if value is not None}
     scores = _existing_scores(home, model)
-    if scores is not None and asked:
-        name = next(iter(asked)).replace("_", "-")
-        raise ConfigError("nothing is sampled for scores that exist", where=f"--{name}", fix="Leave it out.")
+    shown = [] if few_shot is None or few_shot.isdecimal() else ["few_shot"]  # a number also says what was published
+    for name in [*asked, *shown] if scores is not None else []:
+        where = f"--{name.replace('_', '-')}"
+        raise ConfigError("nothing is sampled for scores that exist", where=where, fix="Leave it out.")
     claims, refused = _claims(model, benchmark, published, few_shot, scores)
     sizes = [published_size(claim, n_published) for claim in claims]
     if scores is None:
@@ -238,5 +239,5 @@ def _what_would_decide(r: Reproduction) -> Iterator[str]:
         yield f"no number of problems here would decide, the published number having an error of its own{both}"
     if r.if_agreeing is not None:
         verdict, most = r.if_agreeing
-        yield f"{verdict}, if at most {most} of the {r.n} problems were solved by one of the two runs alone"
-    yield f"reproduced from --tolerance {math.ceil(1000 * r.smallest_tolerance) / 10:g} on"
+        yield f"it would be {verdict} if at most {most} of the {r.n} problems were solved by one of the two runs alone"
+    yield f"it would be reproduced from --tolerance {math.ceil(1000 * r.smallest_tolerance) / 10:g} on"

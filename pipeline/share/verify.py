@@ -110,14 +110,14 @@ def verify(claim: Claim, n_published: int, tolerance: float, measured: Measured,
     if n != n_published:
         differences.append(f"{n} problems here, {n_published} there")
     unknown = ["the wording of the prompt", "how it was sampled", "the limit of tokens", "the number format"]
+    if claim.few_shot is None:
+        unknown.append("how many worked examples were shown")
     if sampling is None:
         return Verified(claim, result, "not known, a scores file tells no protocol", tuple(differences), tuple(unknown))
     shown = len(sampling["few_shot"])
-    if claim.few_shot is None:
-        unknown.append("how many worked examples were shown")
-    elif claim.few_shot != shown:
-        differences.append(f"{shown} worked examples here, {claim.few_shot} there")
-    elif shown:
+    if claim.few_shot not in (None, shown):
+        differences.append(f"{shown}-shot here, {claim.few_shot}-shot there")
+    elif shown and claim.few_shot is not None:
         unknown.append("which worked examples were shown")
     differences += _weights(scores, sampling["dtype"])
     entry = json.loads((scores / "metrics.json").read_text(encoding="utf-8"))[claim.benchmark]
@@ -130,10 +130,10 @@ def verify(claim: Claim, n_published: int, tolerance: float, measured: Measured,
 
 
 def _here(sampling: dict[str, Any], shown: int) -> str:
-    """`chat prompt, no worked examples, greedy, at most 512 tokens, vllm in float32`"""
+    """`5-shot chat prompt, greedy, at most 512 tokens, vllm in float32`"""
     draw = "greedy" if sampling["temperature"] == 0 else f"temperature {sampling['temperature']:g}"
     drawn = f"{draw}, {sampling['samples']} samples a problem" if sampling["samples"] > 1 else draw
-    asked = f"{sampling.get('prompt', 'chat')} prompt, {shown or 'no'} worked examples"
+    asked = f"{shown}-shot {sampling.get('prompt', 'chat')} prompt"
     return f"{asked}, {drawn}, at most {sampling['max_new_tokens']} tokens, {sampling['engine']} in {sampling['dtype']}"
 
 

@@ -40,6 +40,7 @@ def card(folder: Path, *results: dict[str, Any]) -> Path:
         ("gsm8k", "gsm8k"),
         ("GSM8K (5-shot)", "gsm8k"),
         ("GSM8K 8-shot", "gsm8k"),
+        ("HumanEval (pass@1, greedy)", "humaneval"),
         ("openai_humaneval", "humaneval"),
         ("HumanEval", "humaneval"),
         ("HumanEval+", "humaneval_plus"),
@@ -72,7 +73,9 @@ def test_the_configuration_tells_benchmarks_of_one_data_set_apart() -> None:
         find_benchmark([hub])
 
 
-@pytest.mark.parametrize("dataset", ["cais/mmlu", "MATH", "someone/gsm8k", "gsm8k_platinum", "", "(5-shot)"])
+@pytest.mark.parametrize(
+    "dataset", ["cais/mmlu", "MATH", "someone/gsm8k", "gsm8k_platinum", "HumanEval (Java)", "", "(5-shot)"]
+)
 def test_another_data_set_is_none_of_ours(dataset: str) -> None:
     with pytest.raises(ValueError, match="is no benchmark here"):
         find_benchmark([dataset])

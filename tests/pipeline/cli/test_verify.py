@@ -64,7 +64,7 @@ def test_the_exit_code_is_the_verdict(tmp_path: Path, published: str, code: int,
     assert found == code, said
     assert f"gsm8k: {verdict} (tolerance: 1 points)" in said
     assert f"published {published} % of 1,319 (--published {published})" in said
-    assert "here      1.365 % of 1,319: chat prompt, no worked examples, greedy, at most 256 tokens" in said
+    assert "here      1.365 % of 1,319: 0-shot chat prompt, greedy, at most 256 tokens" in said
     if code == 3:
         assert "problems of each would" in said or "problems here would decide" in said
         assert "from --tolerance" in said
@@ -77,7 +77,7 @@ def test_what_is_known_of_the_protocols_is_said(tmp_path: Path) -> None:
     (known,) = [line for line in said.splitlines() if "known to differ" in line]
     for difference in (
         "1000 problems here, 1319 there",
-        "1 worked examples here, 5 there",
+        "1-shot here, 5-shot there",
         "of a GGUF file that has them in Q4_1, Q8_0;",
         "computed in float32 here, the weights are stored in bfloat16",
         "7 of 1000 completions were cut at 256 tokens here",
@@ -119,6 +119,7 @@ def test_a_file_that_was_graded_here_is_enough(tmp_path: Path) -> None:
         (("--published", "61.6", "--benchmark", "humaneval"), "--benchmark: humaneval: .* has gsm8k"),
         (("--published", "61.6", "--tolerance", "0"), "--tolerance: 0 is not between"),
         (("--published", "61.6", "--samples", "4"), "--samples: nothing is sampled"),
+        (("--published", "61.6", "--few-shot", "mine.yaml"), "--few-shot: nothing is sampled"),
     ],
 )
 def test_wrong_arguments_about_scores(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -188,9 +189,9 @@ def test_a_model_is_run_by_its_card(tmp_path: Path) -> None:
     (model / "README.md").write_text(f"---\nmodel-index: [{{name: m, results: [{row}]}}]\n---\n")
     command = [sys.executable, "-m", "pipeline", "verify", str(model), "--home", str(tmp_path / "home")]
     options = ["--engine", "transformers", "--max-new-tokens", "8", "--json"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=600)
     assert done.returncode == 1, done.stderr
     assert "checking word_problems: 90 % of 12" in done.stderr
     (one,) = json.loads(done.stdout)["results"]
     assert (one["result"]["measured"], one["result"]["n"]) == (0.0, 12)
-    assert "1 worked examples, greedy, at most 8 tokens, transformers in float32" in one["here"]
+    assert "1-shot chat prompt, greedy, at most 8 tokens, transformers in float32" in one["here"]
