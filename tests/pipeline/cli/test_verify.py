@@ -136,6 +136,15 @@ def test_several_benchmarks_or_one_without_a_size_need_a_word_more(tmp_path: Pat
         run(tmp_path / "scores.jsonl", "--published", 50, "--benchmark", "word_problems")
 
 
+def test_an_example_that_is_none_is_found_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "examples.yaml"
+    file.write_text("- question: 1+1?\n  answer: 2\n")
+    (tmp_path / "config.json").write_text("{}")
+    asked = ("--benchmark", "word_problems", "--published", 50, "--n-published", 9, "--few-shot", file)
+    with pytest.raises(ConfigError, match=r"^--few-shot: .*answer: Input should be a valid string"):
+        run(tmp_path, *asked, "--home", tmp_path / "home")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
