@@ -1,15 +1,24 @@
 # make demo   the complete demo pipeline    make test   all tests    make test-fast   the quick ones    make check   lint and types
+# make real   the pipeline on a pretrained model and real benchmarks; VCORE_ARGS="--set ..." goes to `vcore run`
 # Each of them completes the set-up first where it is missing.
 # MACHINE=cpu|cuda chooses the pinned list (default: cuda where nvidia-smi finds a GPU); PYTHON=... names the interpreter for .venv
 MACHINE ?= auto
 PYTEST_ARGS ?=
+VCORE_ARGS ?=
+MODELS = $(or $(VCORE_HOME),.vcore)/models
 export PYTHON TORCH_INDEX
 
-.PHONY: demo test test-fast check bench lock clean setup
+.PHONY: demo real test test-fast check bench lock clean setup
 .NOTPARALLEL:
 
 demo: setup
 	.venv/bin/vcore run configs/demo.yaml
+
+# The data first, planned as if the model were made: what is missing is said before anything is fetched.
+real: setup
+	.venv/bin/vcore plan configs/smollm2-135m.yaml $(VCORE_ARGS) --set model=make --until data >/dev/null
+	.venv/bin/python tools/fetch_model.py "$(MODELS)"
+	.venv/bin/vcore run configs/smollm2-135m.yaml --set model="$(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf" $(VCORE_ARGS)
 
 test: setup
 	.venv/bin/python -m pytest $(PYTEST_ARGS)

@@ -121,6 +121,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     revision: str | None = None,
+    where: Mapping[str, Any] | None = None,
 ) -> list[Problem]:
     """The problems of one split, always in the same order.
 
@@ -132,9 +133,11 @@ def load(
             read have to be complete all the same.
         seed: seed of generated problems; without effect on others.
         revision: commit of the hub's data set; None takes the source's own.
+        where: only problems whose `meta` has these values, `{"level": 1}`; without effect on generated ones.
 
     Raises:
-        LoadError: no such split, a generated benchmark without `limit`, or a source that cannot be read.
+        LoadError: no such split, a generated benchmark without `limit`, no problem that `where` asks for, or a source
+            that cannot be read.
         RecordError: a row or the whole set is not as it should be.
     """
     if split not in benchmark.splits:
@@ -144,4 +147,18 @@ def load(
             raise LoadError(f"{benchmark.name} is generated: say how many problems")
         return benchmark.generate(split, limit, seed)
     assert benchmark.parse is not None  # Benchmark holds exactly one of the two
-    return benchmark.parse(split, read_source(benchmark.sources[split], split, data_dir, revision))[:limit]
+    problems = benchmark.parse(split, read_source(benchmark.sources[split], split, data_dir, revision))
+    for name, value in (where or {}).items():
+        problems = _having(name, value, problems)
+    return problems[:limit]
+
+
+def _having(name: str, value: Any, problems: list[Problem]) -> list[Problem]:
+    """The problems with this value in `meta`, at least one. Raises `LoadError`."""
+    # As JSON, in which 1 is not true.
+    has = [json.dumps(problem.meta.get(name)) for problem in problems]
+    kept = [problem for problem, found in zip(problems, has, strict=True) if found == json.dumps(value)]
+    if not kept:
+        there = ", ".join(f"{found:.40}" for found in sorted(set(has) - {"null"})[:10]) or "no such entry"
+        raise LoadError(f"where: no problem has {name} {json.dumps(value)}; there is {there}")
+    return kept

@@ -87,7 +87,7 @@ def plan(
         print_prompts(load_config(config, overrides or []), show_prompt, as_json)
         return
     if show_row is not None:
-        from pipeline.cli.rows import print_row
+        from pipeline.cli.prompts import print_row
 
         print_row(config, overrides or [], show_row, as_json)
         return

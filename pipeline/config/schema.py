@@ -145,6 +145,9 @@ def _each_benchmark_once(config: PipelineConfig) -> None:
     for index, name in enumerate(listed):
         if name in listed[:index]:
             raise ValueError(f"benchmarks.{index}.name: benchmark {name!r} is listed twice")
+        if config.benchmarks[index].where and (name not in names() or get(name).generate is not None):
+            why = "is for benchmarks of real data that are read by name; this one has the problems that you choose"
+            raise ValueError(f"benchmarks.{index}.where: {why}")
         if config.benchmarks[index].own is not None:
             if name in names() or name in PROMPT_SETS or not OWN_NAME.match(name):
                 why = "is taken, or no name (letters, digits, _ . -), for a benchmark of yours"

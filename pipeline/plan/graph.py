@@ -58,7 +58,9 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     data = config.data.model_copy(
         update={
             "benchmarks": [
-                BenchmarkSource(name=b.name, own=b.own, split=b.split, problems=b.problems, seed=b.problem_seed)
+                BenchmarkSource(
+                    name=b.name, own=b.own, split=b.split, where=b.where, problems=b.problems, seed=b.problem_seed
+                )
                 for b in config.benchmarks
             ]
         }

@@ -35,12 +35,12 @@ def load_task(
     ctx: Context[DataSettings],
     *,
     shuffle: bool = False,
+    where: Mapping[str, Any] | None = None,
 ) -> list[Problem]:
-    """`n` problems of a task of ours: the first ones, or with `shuffle` any. Raises `StageError`."""
+    """`n` problems of a task of ours: the first that `where` keeps, or with `shuffle` any. Raises `StageError`."""
+    limit, commit = None if shuffle else n, _commit(label, ctx)
     try:
-        problems = load(
-            benchmark, split, ctx.machine.data_dir, None if shuffle else n, seed, revision=_commit(label, ctx)
-        )
+        problems = load(benchmark, split, ctx.machine.data_dir, limit, seed, revision=commit, where=where)
     except (ValueError, OSError) as error:  # RecordError, LoadError, and generated problems that do not turn up
         raise StageError(
             f"{label}: {error}", "Check the file, or data_dir; the expected columns are in docs/data.md."

@@ -103,7 +103,8 @@ def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Prob
             raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
         return _enough(problems, source, label)
     benchmark = get(source.name)
-    problems = _enough(load_task(benchmark, source.split, source.problems, source.seed, label, ctx), source, label)
+    loaded = load_task(benchmark, source.split, source.problems, source.seed, label, ctx, where=source.where)
+    problems = _enough(loaded, source, label)
     complete = source.split == "test" and len(problems) == benchmark.size
     if complete and benchmark.digest not in (None, digest(problems)):
         ctx.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")

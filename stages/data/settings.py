@@ -111,6 +111,8 @@ class BenchmarkSource(StageSettings):
     name: str = identity()
     own: CustomProblems | None = identity(None)
     split: Literal["test", "dev"] = identity("test")
+    where: dict[str, str | int | bool] = identity({})
+    """Only problems of which the benchmark notes these values (`meta` in its module)."""
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""
     seed: int = identity(0)

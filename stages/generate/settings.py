@@ -51,6 +51,8 @@ class BenchmarkSettings(StageSettings):
     own: CustomProblems | None = identity(None)
     """Where the problems are, for a name that is no benchmark of ours."""
     split: Literal["test", "dev"] = identity("test")
+    where: dict[str, str | int | bool] = identity({})
+    """Only problems of which the benchmark notes these values (`meta` in its module): {level: 1} of math500."""
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""
     problem_seed: int = identity(0, ge=0)

@@ -1,6 +1,7 @@
 """Reading problems: local files, the hub's library on local files, generated ones."""
 
 import dataclasses
+import functools
 import gzip
 import json
 import subprocess
@@ -32,6 +33,29 @@ def test_a_limit_does_not_hide_an_incomplete_file(tmp_path: Path) -> None:
     write(tmp_path / "aime24" / "aime24.jsonl", aime_rows()[:20])
     with pytest.raises(RecordError, match="20 problems"):
         load(get("aime24"), "test", tmp_path, limit=2)
+
+
+def test_problems_are_chosen_by_what_the_benchmark_notes_of_them(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"algebra/{n}", "problem": f"{n}?", "answer": "1", "subject": "Algebra", "level": n % 5 + 1}
+        for n in range(500)
+    ]
+    write(tmp_path / "math500" / "math500.jsonl.gz", []).write_bytes(
+        gzip.compress("\n".join(map(json.dumps, rows)).encode())
+    )
+    choose = functools.partial(load, get("math500"), "test", tmp_path)
+    easy = choose(limit=3, where={"level": 1, "subject": "Algebra"})
+    assert [problem.id for problem in easy] == ["algebra/0", "algebra/5", "algebra/10"]
+    assert len(choose(where={"level": 5})) == 100
+    for where, message in (
+        ({"level": 6}, "no problem has level 6; there is 1, 2, 3, 4, 5"),
+        ({"level": True}, "no problem has level true"),
+        ({"level": "1"}, 'no problem has level "1"; there is 1, 2'),
+        ({"levle": 1}, "no problem has levle 1; there is no such entry"),
+        ({"level": 1, "subject": "Geometry"}, 'no problem has subject "Geometry"; there is "Algebra"'),
+    ):
+        with pytest.raises(LoadError, match=message):
+            choose(where=where)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

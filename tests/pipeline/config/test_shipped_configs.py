@@ -24,6 +24,8 @@ def gpu_box_with_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H200, 143771 MiB"] * 4)
     monkeypatch.setattr(external, "_hub_commit", lambda origin: "0" * 40)
     (tmp_path / "big_math.jsonl").write_text("")
+    (tmp_path / ".vcore" / "models").mkdir(parents=True)
+    (tmp_path / ".vcore" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf").write_text("")
     monkeypatch.chdir(tmp_path)
 
 

@@ -77,14 +77,19 @@ def in_namespace(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(autouse=True)
-def _may_mount(tmp_path: Path) -> None:
+def skip_unless_mountable(folder: Path) -> None:
+    """Skip the test where a namespace's file system cannot be mounted over `folder`."""
     try:
-        tried = in_namespace(f"mount -t tmpfs -o size=1m none {tmp_path}")
+        tried = in_namespace(f"mount -t tmpfs -o size=1m none {shlex.quote(str(folder))}")
     except FileNotFoundError:
         pytest.skip("there is no `unshare` here: full and read-only disks were not tried")
     if tried.returncode != 0:
         pytest.skip(f"mounting is not permitted here ({tried.stderr.strip()}): full and read-only disks were not tried")
+
+
+@pytest.fixture(autouse=True)
+def _may_mount(tmp_path: Path) -> None:
+    skip_unless_mountable(tmp_path)
 
 
 @pytest.mark.parametrize(

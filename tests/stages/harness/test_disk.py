@@ -12,7 +12,7 @@ import pytest
 from pipeline.plan.code import ROOT
 from stages.harness.context import StageError
 from stages.harness.disk import full_disk
-from tests.pipeline.run.test_disk import in_namespace
+from tests.pipeline.run.test_disk import in_namespace, skip_unless_mountable
 from tests.tiny import write_spec
 
 WRITES = """
@@ -78,12 +78,7 @@ def disk(tmp_path: Path) -> Path:
     """A folder over which a small disk can be mounted in a namespace."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    try:
-        tried = in_namespace(f"mount -t tmpfs -o size=1m none {folder}")
-    except FileNotFoundError:
-        pytest.skip("there is no `unshare` here: full disks were not tried")
-    if tried.returncode != 0:
-        pytest.skip(f"mounting is not permitted here ({tried.stderr.strip()}): full disks were not tried")
+    skip_unless_mountable(folder)
     return folder
 
 

@@ -14,6 +14,7 @@ from stages.sft import trainer
 from stages.sft.reweighting.base import Batch, row_digests
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer, dealt_by_length
+from stages.training.dealing import deal
 from tests.stages.sft.conftest import sft_context, sft_inputs
 from tests.stages.sft.test_trainer import METHODS, train
 from tests.tiny import tiny_demonstrations, write_jsonl
@@ -58,6 +59,20 @@ def test_rows_of_like_length_are_padded_together_and_none_is_lost(multiple: int)
         padding = batch["attention_mask"] == 0
         assert (batch["input_ids"][padding] == PAD).all()
         assert (batch["labels"][padding] == -100).all()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "dealt"),
+    [
+        ([(9, 2), (1, 8), (9, 7), (1, 3)], [([2, 0], (9, 7)), ([1, 3], (1, 8))]),  # by prompt
+        ([(2, 1), (1, 99), (3, 90), (3, 2)], [([1, 2], (3, 99)), ([3, 0], (3, 2))]),  # by completion
+        ([(4, 0), (4, 0), (2, 0)], [([0, 1], (4, 1)), ([2], (2, 1))]),  # completions masked out as a whole
+    ],
+)
+def test_prompts_and_completions_are_dealt_so_that_the_fewest_positions_are_left(
+    lengths: list[tuple[int, ...]], dealt: list[Any]
+) -> None:
+    assert deal(lengths, 2) == dealt
 
 
 def test_a_step_of_one_micro_batch_stays_as_it_is() -> None:
