@@ -127,8 +127,19 @@ def _newcombe(before: Sequence[float], after: Sequence[float], confidence: float
 
 
 def _hybrid(before: float, after: float, n: int, confidence: float, phi: float) -> tuple[float, float]:
-    """Interval of `after` - `before`, two shares of n with correlation `phi`, from their Wilson intervals."""
-    (l1, u1), (l2, u2) = wilson_interval(after * n, n, confidence), wilson_interval(before * n, n, confidence)
+    intervals = (wilson_interval(share * n, n, confidence) for share in (before, after))
+    return hybrid_interval(before, next(intervals), after, next(intervals), phi)
+
+
+def hybrid_interval(
+    before: float, before_interval: tuple[float, float], after: float, after_interval: tuple[float, float], phi: float
+) -> tuple[float, float]:
+    """Interval of `after` - `before`, two shares with correlation `phi`, from the interval of each.
+
+    Newcombe's (1998) hybrid score interval where those are Wilson's: his method 10, for independent shares (phi = 0)
+    as for paired ones.
+    """
+    (l1, u1), (l2, u2) = after_interval, before_interval
     low = (after - l1) ** 2 - 2 * phi * (after - l1) * (u2 - before) + (u2 - before) ** 2
     high = (u1 - after) ** 2 - 2 * phi * (u1 - after) * (before - l2) + (before - l2) ** 2
     return after - before - math.sqrt(max(0.0, low)), after - before + math.sqrt(max(0.0, high))

@@ -47,6 +47,8 @@ class VLLMEngine:
         self.tokenizer = load_tokenizer(model, chat=False)  # tokens come rendered
         import vllm
 
+        if options.device == "cpu":
+            vllm_internals.draw_one_number_a_token()
         self.version: str = vllm.__version__
         self._llm: Any = vllm.LLM(
             model=model,

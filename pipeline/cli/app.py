@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli import doctor, publish, runs, schedule, scores, store
+from pipeline.cli import doctor, publish, runs, schedule, scores, store, verify
 from pipeline.cli import eval as evaluation
 from pipeline.cli import sweep as sweeps
 from pipeline.cli.options import option
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": sweeps.report,
     "push": publish.push,
     "reproduce": publish.reproduce,
+    "verify": verify.verify,
     "serve": schedule.serve,
     "deploy": schedule.deploy,
 }

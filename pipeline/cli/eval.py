@@ -103,10 +103,12 @@ def naming_arguments(path: Path) -> Iterator[None]:
 
 
 def _argument(setting: str) -> str:
-    """The argument of `vcore eval` that a setting came from."""
+    """The argument of `vcore eval` or `vcore verify` that a setting came from."""
     first, last = setting.partition(".")[0], setting.rpartition(".")[2]
-    if first == "benchmarks" and last in ("problems", "samples", "temperature", "max_new_tokens"):
+    if first == "benchmarks" and last in ("problems", "samples", "temperature", "max_new_tokens", "prompt"):
         return f"--{last.replace('_', '-')}"
+    if ".few_shot" in setting:
+        return "--few-shot"
     if last == "thinking_budget":
         return "--thinking-budget"
     return {"model": "MODEL", "data_dir": "--data", "generate": "--engine"}.get(first, f"--{first or 'benchmarks'}")

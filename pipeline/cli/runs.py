@@ -72,7 +72,7 @@ def plan(
     until: Until = None,
     triggers: Triggers = None,
     estimated: Annotated[
-        bool, option("--estimate", "Say what memory each GPU stage needs, from the model's config alone, instead.")
+        bool, option("--estimate", "Say what time and memory each stage needs, instead; on a CPU it measures first.")
     ] = False,
     show_prompt: ShowPrompt = 0,
     show_row: Annotated[
@@ -87,14 +87,14 @@ def plan(
         print_prompts(load_config(config, overrides or []), show_prompt, as_json)
         return
     if show_row is not None:
-        from pipeline.cli.rows import print_row
+        from pipeline.cli.prompts import print_row
 
         print_row(config, overrides or [], show_row, as_json)
         return
     if estimated:
         from pipeline.cli.estimate import print_estimate
 
-        print_estimate(config, overrides or [], as_json)
+        print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
         return
     from pipeline.run.session import plan_only
 
@@ -146,7 +146,8 @@ def show_run(
     if record.error:
         show(f"[red]{escape(record.error)}[/]")
     for stage in record.stages:
-        show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {stage.folder}")
+        memory = f"{stage.peak_memory_gib:.1f} GiB" if stage.peak_memory_gib else ""
+        show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {memory:>9}  {stage.folder}")
     if (folder / "report.json").is_file():
         print_results(folder)
         show(f"\nReport: {folder / 'report.html'}")

@@ -30,7 +30,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare two scores on the same problems: the difference B - A, its 95 % interval, and whether there is one."""
-    old, new = _read_scores(home, before), _read_scores(home, after)
+    old, new = read_scores(home, before)[1], read_scores(home, after)[1]
     common = [name for name in old if name in new]
     if not common:
         raise ConfigError(f"no benchmark in common: {before} has {', '.join(old)}; {after} has {', '.join(new)}")
@@ -151,11 +151,12 @@ def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
         show(f"  fields that were not looked at: {escape(', '.join(metrics['ignored_fields']))}")
 
 
-def _read_scores(home: Path, name: str) -> dict[str, Measured]:
-    """The scores that a word on the command line means; `ConfigError` where it means none."""
+def read_scores(home: Path, name: str) -> tuple[Path, dict[str, Measured]]:
+    """The file or folder that a word on the command line means, and its scores; `ConfigError` where it means none."""
     path = Path(name).expanduser()
+    path = path if path.exists() else _score_folder(home, name)
     try:
-        return read_measured(path if path.exists() else _score_folder(home, name))
+        return path, read_measured(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: the scores cannot be read: {error}") from error
 

@@ -83,7 +83,8 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
         table.add_row("adopted", escape(f"{adopted.at} from {adopted.source}: {'; '.join(adopted.differences)}"))
     commit = f", commit {manifest.git.commit}" if manifest.git.commit else ""
     changes = " and changes" if manifest.git.dirty else ""
-    table.add_row("made", f"{manifest.started}, {manifest.seconds:.1f} s{commit}{changes}")
+    memory = f", at most {manifest.peak_memory_gib:.1f} GiB of memory" if manifest.peak_memory_gib else ""
+    table.add_row("made", f"{manifest.started}, {manifest.seconds:.1f} s{memory}{commit}{changes}")
     for name, source in manifest.inputs.items():
         table.add_row("input", f"{name}: {source.stage} {source.key[:12]}")
     table.add_row("settings", escape(json.dumps(manifest.preimage.settings, ensure_ascii=False)))

@@ -6,6 +6,7 @@ from pathlib import Path
 EXIT_OK = 0
 EXIT_STAGE_FAILED = 1
 EXIT_CONFIG = 2
+EXIT_UNDECIDED = 3
 EXIT_INTERRUPTED = 130
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from stages.base.settings import MAKE
+from stages.base.settings import MAKE, gguf_file
 from stages.training.settings import LoraSettings
 
 ATTENTION = "vcore_shapes"
@@ -22,12 +22,15 @@ class Shape:
     """A model without storage.
 
     Attributes:
+        model: on the meta device.
+        described: transformers' config of it.
         text: the config of its language model.
         parameters: all of them, tied ones once.
         kv_bytes: bytes of key and value of one token over all layers, in 16-bit types.
     """
 
     model: Any
+    described: Any
     text: Any
     parameters: int
     kv_bytes: int
@@ -40,11 +43,13 @@ def shape_of(config: PipelineConfig) -> Shape:
 
     from stages.base.make.pretrain import model_config
 
+    file, place = gguf_file(config.model), Path(config.model).expanduser()
+    where = {"revision": config.model_revision} if file is None else {"gguf_file": file.name}
     try:
         described: Any = (
             model_config(config.base, config.base.vocab_size)
             if config.model == MAKE
-            else AutoConfig.from_pretrained(Path(config.model).expanduser(), revision=config.model_revision)
+            else AutoConfig.from_pretrained(place if file is None else file.parent, **where)
         )
     except (OSError, ValueError) as error:
         message = f"the config of {config.model} cannot be had: {str(error).splitlines()[0]}"
@@ -57,7 +62,7 @@ def shape_of(config: PipelineConfig) -> Shape:
     kv_heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Shape(model, text, parameters, 2 * text.num_hidden_layers * kv_heads * width * 2)
+    return Shape(model, described, text, parameters, 2 * text.num_hidden_layers * kv_heads * width * 2)
 
 
 def adapter_parameters(shape: Shape, lora: LoraSettings) -> int:

@@ -8,6 +8,7 @@ from evaluation.benchmarks import get
 from pipeline.estimate.shape import Shape
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
+from stages.sft.method_settings import VcoreSettings
 from stages.sft.settings import SftSettings
 
 Sampling = GenerateSettings | GrpoSettings
@@ -35,6 +36,16 @@ GPUS = {
     "L40S": Gpu(362, 0.864, 45),
     "4090": Gpu(165, 1.008, 24),
 }
+
+
+def extra_passes(sft: SftSettings) -> tuple[float, float]:
+    """What a method does beside plain SFT, for each token of a step: forward passes, and whole forward and backward
+    passes of a probe batch. A method of the user's own counts as plain."""
+    method = sft.method
+    if not isinstance(method, VcoreSettings):
+        return 0.0, 0.0
+    forwards = {"finite_difference": 1, "central_difference": 2, "jvp": 2 if sft.lora else 3}[method.utility]
+    return forwards, max(method.probe_fraction, 1 / sft.batch_size)
 
 
 def sft_times(shape: Shape, sft: SftSettings) -> tuple[str, ...]:

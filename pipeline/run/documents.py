@@ -24,6 +24,7 @@ class StageEntry(Document):
     key: str
     state: str  # `ran` or `cached`
     seconds: float = 0.0  # of its computation, whenever that was
+    peak_memory_gib: float = 0.0  # the most resident memory that its largest process had; 0 where not known
     accepted: str = ""  # what differs from what was asked for, where `--rerun-triggers` let it pass
     folder: str = ""  # of its artifact
 

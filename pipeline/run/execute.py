@@ -40,7 +40,9 @@ class StageOutcome:
 
     def as_json(self) -> dict[str, Any]:
         """The outcome as run records and reports list it."""
+        memory = self.artifact.manifest.peak_memory_gib
         row = {"name": self.stage, "key": self.artifact.key, "state": self.state, "seconds": round(self.seconds, 2)}
+        row |= {"peak_memory_gib": memory}
         return row | ({"accepted": self.accepted} if self.accepted else {})
 
 
@@ -268,6 +270,7 @@ class _StageRun:
             started=started,
             ended=utc_now(),
             seconds=round(seconds, 3),
+            peak_memory_gib=result.peak_memory_gib,
             proof=result.proof,
             metrics=result.metrics,
         )

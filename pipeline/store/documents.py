@@ -132,6 +132,8 @@ class ManifestDraft(Document):
     ended: str = ""
     seconds: float
     """How long the computation took."""
+    peak_memory_gib: float = 0.0
+    """The most resident memory that the largest of its processes had, in GiB; 0 where that is not known."""
     proof: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     adopted: Adopted | None = None

@@ -81,6 +81,8 @@ class StageResult(Document):
     """Shows that the work was done; a result without a proof counts as a failure."""
     metrics: dict[str, Any] = {}
     """What goes to the manifest and the report."""
+    peak_memory_gib: float = 0.0
+    """The most resident memory that the largest of its processes had, in GiB; 0 where that is not known."""
 
 
 class ErrorDocument(Document):

@@ -16,6 +16,8 @@ the error is that of whichever failed first, and torchrun then stops the others.
 import atexit
 import json
 import os
+import re
+import resource
 import signal
 import sys
 import traceback
@@ -82,7 +84,8 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         result = run(context)
         release(spec_path.parent)
         if is_main_process():
-            StageResult(proof=result.proof, metrics=result.metrics).write(context.output / "record" / "result.json")
+            ended = StageResult(proof=result.proof, metrics=result.metrics, peak_memory_gib=peak_memory_gib())
+            ended.write(context.output / "record" / "result.json")
     except StageStopped:
         context.note("stopped on request; state is saved")
         (spec_path.parent / f"{STOPPED}.{os.environ.get('RANK', '0')}").touch()
@@ -97,6 +100,16 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         else:
             print(f"error: {known.message}\n{known.fix}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from error
+
+
+def peak_memory_gib() -> float:
+    """The most resident memory so far of this process, or of the largest of those it started that have ended, in GiB.
+
+    Of itself a process knows it from /proc: `ru_maxrss` begins with what the process that started it had.
+    """
+    own = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text("ascii"))
+    started = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return round(max(int(own[1]) if own else 0, started) / 2**20, 3)
 
 
 def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:

@@ -124,6 +124,7 @@ def _stages(report: Report, total_seconds: float) -> Table:
             stage.state,
             f"{stage.seconds:.1f}",
             percent(stage.seconds / total_seconds) if total_seconds else NONE,
+            f"{stage.peak_memory_gib:.1f}" if stage.peak_memory_gib else NONE,
             hours(stage.cost.gpu_hours),
             tokens(stage.cost.trained or stage.cost.sampled),
             f"{rate:,.0f}" if rate else NONE,
@@ -134,7 +135,7 @@ def _stages(report: Report, total_seconds: float) -> Table:
         ]
 
     columns = [Column("stage"), Column("state"), Column("seconds", "number"), Column("share", "number", page_only=True)]
-    columns += [Column(title, "number") for title in ("GPU hours", "tokens", "tokens/s")]
+    columns += [Column(title, "number") for title in ("peak GiB", "GPU hours", "tokens", "tokens/s")]
     columns += [Column("key", "code"), Column("content", "code"), Column("made from", "free"), Column("commit", "code")]
     return Table(columns, [row(stage) for stage in report.stages])
 

@@ -2,8 +2,8 @@
 
 One optimizer step of `transformers.Trainer` calls, in this order: `get_batch_samples` (once, with all micro-batches),
 then for each of them `training_step` -> `compute_loss` -> backward, and after the last one clipping and the optimizer.
-So extra evaluations run in the first, weights are applied in `compute_loss`, and the factor of the whole step at the
-end of the last `training_step`.
+So rows are dealt to micro-batches by length and extra evaluations run in the first, weights are applied in
+`compute_loss`, and the factor of the whole step at the end of the last `training_step`.
 """
 
 from collections import defaultdict
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import pad
 
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json, write_json
@@ -24,6 +25,7 @@ from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import TrainerWithOwnState, log_probs_times
 from stages.training import distributed
+from stages.training.dealing import deal
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
@@ -31,8 +33,34 @@ METHOD_STATE = "reweighting.json"
 METHOD_TENSORS = "reweighting.safetensors"
 
 
+def dealt_by_length(batches: list[Batch], pad_token: int, multiple: int | None = None) -> list[Batch]:
+    """The rows of one optimizer step, the longest first, in micro-batches of the same sizes with little padding.
+
+    The step's loss is a sum over its rows, so that only rounding depends on which of them are padded together.
+
+    Args:
+        batches: the micro-batches as drawn, padded on the right; each entry is [rows, positions].
+        pad_token: what `input_ids` are padded with.
+        multiple: of which the numbers of positions are.
+    """
+    if len(batches) == 1:
+        return batches
+    width = max(batch["labels"].shape[1] for batch in batches)
+    padding = {"input_ids": pad_token, "labels": -100, "attention_mask": 0}
+    rows = {
+        name: torch.cat([pad(batch[name], (0, width - batch[name].shape[1]), value=value) for batch in batches])
+        for name, value in padding.items()
+    }
+    lengths = [(length,) for length in rows["attention_mask"].sum(-1).tolist()]
+    dealt = deal(lengths, len(batches[0]["labels"]), multiple)
+    return [{name: value[part, :width] for name, value in rows.items()} for part, [width] in dealt]
+
+
 class ReweightingTrainer(TrainerWithOwnState):
-    """SFTTrainer whose token losses are weighted by `method`; uniform weights train bit for bit as SFTTrainer does."""
+    """SFTTrainer whose token losses are weighted by `method`, with a step's rows dealt to its micro-batches by length.
+
+    Uniform weights train bit for bit as SFTTrainer does on the same micro-batches.
+    """
 
     def __init__(
         self,
@@ -80,6 +108,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         rows = map(self._without_repeats, epoch_iterator)
         batches, items = super().get_batch_samples(rows, num_batches, device)
         if batches:
+            batches = dealt_by_length(batches, self.data_collator.pad_token_id, self.args.pad_to_multiple_of)
             masks = [batch["labels"][:, 1:] != -100 for batch in batches]
             own = [float(sum(mask.sum() for mask in masks)), float(sum(mask.any(-1).sum() for mask in masks))]
             tokens, trajectories = self.evaluator.sum_over_ranks(own)

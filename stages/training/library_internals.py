@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import trl.trainer.utils
 from peft.tuners.lora import LoraLayer
 
 from stages.harness.context import StageError
@@ -24,6 +25,16 @@ def load_onto_numbered_cpus() -> None:
     torch.serialization.register_package(
         0, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
     )
+
+
+def score_labelled_positions_only() -> None:
+    """Let TRL's fused output layer compute log-probabilities of labelled positions alone on a CPU, as on a GPU.
+
+    Without Triton it computes them at every position, prompts and padding included, so that tensors keep their shapes
+    for devices that compile for each shape; torch on a CPU does not. With a large vocabulary that is much of a step.
+    Relies on `trl.trainer.utils._use_triton`, which that module reads for this choice alone.
+    """
+    trl.trainer.utils._use_triton = lambda device: True
 
 
 def load_weights(trainer: Any, checkpoint: str) -> None:

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from stages.harness.context import Context, StageError
-from stages.training.library_internals import load_onto_numbered_cpus
+from stages.training.library_internals import load_onto_numbered_cpus, score_labelled_positions_only
 
 
 def prepare_torch(ctx: Context[Any]) -> None:
@@ -25,6 +25,7 @@ def prepare_torch(ctx: Context[Any]) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time and changes no result
     transformers.utils.logging.disable_progress_bar()
     load_onto_numbered_cpus()
+    score_labelled_positions_only()
     if ctx.machine.device == "cuda" and not torch.cuda.is_available():
         fix = "Set `execution: {device: cpu}`, or repair the CUDA set-up."
         raise StageError("the run asks for a CUDA device, and torch sees none", fix)

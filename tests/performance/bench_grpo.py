@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -110,6 +111,81 @@ def test_parts_of_a_step(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
     together = sum(parts.values())
     rest = f"{1000 * (step - together):>7.1f} ms {1 - together / step:>6.1%}"
     print(f"  {'the rest':<27} {rest}; step / parts = {step / together:.2f}")
+
+
+LENGTHS = {
+    "8 to 248, evenly": [8 + 240 * number // 127 for number in range(128)],
+    "32, one in ten 512": [512 if number % 10 == 0 else 32 for number in range(128)],
+    "all 128": [128] * 128,
+}
+
+
+def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) -> tuple[float, int]:
+    """CPU seconds of a rollout's two optimizer steps on completions of these lengths, which cost nothing to sample, and
+    the positions that the model computed."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from stages.grpo.trl_internals import StageTrainer
+    from stages.training.checkpoint import load_model_and_tokenizer
+    from tests.performance.bench_sft import Clock
+
+    draw = random.Random(0)
+    ids = [[draw.randrange(10, 250) for _ in range(length)] for length in draw.sample(lengths, len(lengths))]
+
+    class Given(GRPOTrainer if stock else StageTrainer):  # type: ignore[misc]
+        """Takes the completions above for those of its model."""
+
+        def _generate(self, prompts: list[Any]) -> Any:
+            asked = [self.processing_class(prompt[-1]["content"])["input_ids"] for prompt in prompts]
+            return asked, ids, None, [[{"role": "assistant", "content": ""}]] * len(ids), None, {}, None, []
+
+    model, tokenizer = load_model_and_tokenizer(base, "float32")
+    positions: list[int] = []
+    model.register_forward_pre_hook(
+        lambda _, args, kwargs: positions.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    clock = Clock()
+    arguments = GRPOConfig(
+        output_dir=str(folder),
+        max_steps=4,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=8,
+        steps_per_generation=16,  # so that TRL computes log-probabilities before the first step, as it does with vLLM
+        num_generations=8,
+        max_completion_length=512,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        save_strategy="no",
+        logging_steps=100,
+    )
+    Given(
+        model=model,
+        args=arguments,
+        reward_funcs=[lambda completion_ids, **_: [float(sum(completion) % 2) for completion in completion_ids]],
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "Add 2 and 2."}]}] * 48),
+        processing_class=tokenizer,
+        callbacks=[clock],
+    ).train()
+    return min(last - first for first, last in zip(clock.ends[1::2], clock.ends[3::2], strict=False)), sum(positions)
+
+
+def test_completions_of_real_lengths(tmp_path: Path) -> None:
+    """What a rollout trains on, beside TRL's own GRPOTrainer."""
+    from tests.performance.bench_sft import make_model
+
+    make_model(tmp_path / "base")
+    for name, lengths in LENGTHS.items():
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        positions = {}
+        for index in range(2):
+            for stock in seconds:
+                folder = tmp_path / f"{name}-{index}-{stock}"
+                step, positions[stock] = train_on_lengths(folder, tmp_path / "base", lengths, stock)
+                seconds[stock].append(step)
+        ratio = min(seconds[False]) / min(seconds[True])
+        print(f"\n  {name}: {positions[True]} positions by TRL, {positions[False]} here; time {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Window:
     """
 
     batches: Sequence[Batch]
+    """Those with the longest rows first."""
     step: int
     """Optimizer steps done before this one."""
     tokens: int

@@ -70,8 +70,12 @@ class ModelEvaluator:
         return {digest: mean for part in distributed.gather(means) for digest, mean in part.items()}
 
     def _batches(self, rows: Sequence[int]) -> Iterator[Batch]:
-        for start in range(0, len(rows), self.micro_batch_size):
-            yield self.collate([self.dataset[row] for row in rows[start : start + self.micro_batch_size]])
+        """Micro-batches of these rows of the training set, as many at a time as a step has by length: less padding."""
+        for start in range(0, len(rows), self.batch_size):
+            some = [self.dataset[row] for row in rows[start : start + self.batch_size]]
+            some.sort(key=lambda row: len(row["input_ids"]), reverse=True)
+            for first in range(0, len(some), self.micro_batch_size):
+                yield self.collate(some[first : first + self.micro_batch_size])
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         rows = self.probe_rows(fraction, step, at_least=part[1])[part[0] :: part[1]]

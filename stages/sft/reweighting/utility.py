@@ -129,9 +129,10 @@ class Differences:
             ends = zip(plus, minus, strict=True)
             prepared = [{"change": (after - before) / 2, "middle": (after + before) / 2} for after, before in ends]
             if model.has_dropout():  # training losses are no middle to compare with: one batch of clean ones must do
-                prepared[0]["base"] = model.losses(batches[0])
-                for later in prepared[1:]:
-                    del later["middle"]
+                chosen = len(batches) // 2  # of middle length
+                prepared[chosen]["base"] = model.losses(batches[chosen])
+                for other in [*prepared[:chosen], *prepared[chosen + 1 :]]:
+                    del other["middle"]
             return prepared
         if model.has_dropout():
             return [{"change": model.losses(batch) - far} for batch, far in zip(batches, minus, strict=True)]

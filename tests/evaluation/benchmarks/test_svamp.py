@@ -43,6 +43,32 @@ def test_a_broken_set_is_named(rows: list[dict[str, Any]], message: str) -> None
         svamp.parse("test", rows)
 
 
+@pytest.mark.parametrize(
+    ("equation", "steps"),
+    [
+        ("( 8.0 - 3.0 )", ["8 - 3 = 5"]),
+        ("( 1.0 - ( 12.0 / 48.0 ) )", ["12 / 48 = 0.25", "1 - 0.25 = 0.75"]),
+        ("( ( 893835.0 + 644997.0 ) * 2.0 )", ["893835 + 644997 = 1538832", "1538832 * 2 = 3077664"]),
+        ("7.0", []),
+    ],
+)
+def test_an_equation_is_taken_one_operation_at_a_time(equation: str, steps: list[str]) -> None:
+    assert svamp.steps(equation) == steps
+
+
+@pytest.mark.parametrize("equation", ["", "( 1.0 / 0.0 )", "( 2.0 ** 9.0 )", "x + 1", "( 1.0", "'a' * 3"])
+def test_what_is_no_equation_is_named(equation: str) -> None:
+    with pytest.raises(RecordError, match="cannot be computed"):
+        svamp.steps(equation)
+
+
+def test_demonstrations_end_in_the_answer_that_their_steps_give(benchmark_data: Path) -> None:
+    problems = load(svamp.BENCHMARK, "train", benchmark_data)
+    for problem, text in zip(problems, svamp.demonstrate(problems, 0), strict=True):
+        *_, last, box = text.split("\n")
+        assert (last.split(" = ")[1], box) == (problem.gold, f"\\boxed{{{problem.gold}}}")
+
+
 def test_real_file(benchmark_data: Path) -> None:
     train, dev, test = ({p.prompt for p in load(svamp.BENCHMARK, s, benchmark_data)} for s in svamp.SPLITS)
     assert (len(train), len(dev), len(test)) == (500, 200, 300)

@@ -14,9 +14,10 @@ from evaluation.engines import vllm_internals
 
 PROGRAM = """
 import inspect, json
+from types import SimpleNamespace
 from evaluation.engines import EngineUnavailable, vllm_internals
 vllm_internals.prepare_environment(1)
-import vllm
+import torch, vllm
 import vllm._custom_ops as ops
 from vllm.model_executor.layers import utils
 from vllm.sampling_params import RequestOutputKind
@@ -34,6 +35,18 @@ facts = {
     "final_only": hasattr(RequestOutputKind, "FINAL_ONLY"),
     "head_sizes": list(CPUAttentionBackend.get_supported_head_sizes()),
 }
+vllm_internals.draw_one_number_a_token()
+from vllm.v1.sample.ops import topk_topp_sampler as ops_of_the_sampler
+sampler = SimpleNamespace(logprobs_mode="raw_logprobs", use_fp64_gumbel=False)
+logits = torch.tensor([0.5, 0.0, 0.3, 0.2]).log().repeat(4000, 1)
+forward = ops_of_the_sampler.TopKTopPSampler.forward_cpu
+generators = [{row: torch.Generator().manual_seed(abs(row - other)) for row in range(4000)} for other in (0, 3999)]
+facts["drawn"] = [forward(sampler, logits, of_rows, None, None)[0].tolist() for of_rows in generators]
+del ops_of_the_sampler.sample_with_exponential_noise
+try:
+    vllm_internals.draw_one_number_a_token()
+except EngineUnavailable as error:
+    facts["without_function"] = str(error)
 vllm_internals.keep_weights_loadable()
 facts["switched_off"] = ops._supports_onednn is False
 del ops._supports_onednn
@@ -80,6 +93,16 @@ def test_the_output_of_a_request_can_be_asked_for_at_its_end_alone(installed: di
 
 
 @pytest.mark.slow
+def test_a_token_is_drawn_from_one_number_of_its_request(installed: dict[str, Any]) -> None:
+    drawn, backwards = installed["drawn"]
+    assert drawn == backwards[::-1], "the draw depends on the request's seed alone"
+    shares = [drawn.count(token) / len(drawn) for token in range(4)]
+    assert shares[1] == 0, "a token without probability was drawn"
+    for share, expected in zip(shares, (0.5, 0.0, 0.3, 0.2), strict=True):  # four standard errors
+        assert abs(share - expected) <= 4 * (expected * (1 - expected) / len(drawn)) ** 0.5, MOVED
+    assert "no sample_with_exponential_noise any more" in installed["without_function"]
+
+
 def test_a_request_may_have_a_thinking_budget(installed: dict[str, Any]) -> None:
     assert installed["thinking"] == "</a>", f"vllm.config.reasoning.ReasoningConfig is another; {MOVED}"
     assert installed["budget"], f"vllm.SamplingParams has no thinking_token_budget; {MOVED}"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import rows
+from pipeline.cli import prompts
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
 from stages.sft.settings import SftSettings
@@ -38,7 +38,7 @@ def command(*arguments: object) -> str:
 
 
 def shown(folder: Path, number: int, **settings: Any) -> dict[str, Any]:
-    return rows._shown(folder / "sft.jsonl", number, str(folder / "model"), SftSettings(**settings))
+    return prompts._shown_row(folder / "sft.jsonl", number, str(folder / "model"), SftSettings(**settings))
 
 
 def test_a_row_is_shown_with_what_is_supervised(folder: Path) -> None:

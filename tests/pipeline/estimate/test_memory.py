@@ -278,6 +278,7 @@ def test_the_command(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
 
     config(tmp_path)  # writes small.yaml
     command = ["plan", str(tmp_path / "small.yaml"), "--estimate", "--set", f"model={folder}"]
+    command += ["--set", "execution.device=cuda"]
 
     def stages(*more: str) -> dict[str, Any]:
         return {

@@ -48,7 +48,7 @@ def run_sft(
         work = how.work
         (work / "out" / "model").mkdir(parents=True)
         (work / "out" / "model" / "weights").write_text("trained")
-        return StageResult(proof={"steps": 4})
+        return StageResult(proof={"steps": 4}, peak_memory_gib=1.25)
 
     monkeypatch.setattr(execute, "run_process", run_process)
     executor = Executor(Decider(settings, Store(settings.home_folder), Options(force=("sft",))), View(), command="")
@@ -56,6 +56,7 @@ def run_sft(
         outcome = executor.ensure(stage)
         if stage.name == "sft":
             assert outcome.state == "ran"
+            assert outcome.artifact.manifest.peak_memory_gib == outcome.as_json()["peak_memory_gib"] == 1.25
             break
     return attempts
 

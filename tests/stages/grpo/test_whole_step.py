@@ -1,4 +1,4 @@
-"""An optimizer step is the same however its completions are cut into micro-batches."""
+"""An optimizer step is the same however its completions are cut into micro-batches, and as in TRL's order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from stages.grpo import checks
+from stages.grpo import checks, trl_internals
 from stages.grpo.rewards import Rewards, make_grader, make_reader
 from stages.grpo.rollout import GrpoCallback
 from stages.grpo.settings import GrpoSettings
@@ -35,6 +35,19 @@ LOSSES: dict[str, dict[str, Any]] = {
     "cispo": {"loss_type": "cispo", "epsilon_high": 5.0},
     "luspo": {"loss_type": "luspo", "importance_sampling_level": "sequence"},
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    "cispo, by sequence": {
+        "loss_type": "cispo",
+        "epsilon_high": 5.0,
+        "importance_sampling_level": "sequence",
+        "beta": 0.0,
+    },
+    "sapo, adapter": {"loss_type": "sapo", "lora": {"rank": 4}, "beta": 0.1},
+    "gspo, adapter": {
+        "loss_type": "dr_grpo",
+        "importance_sampling_level": "sequence",
+        "lora": {"rank": 4},
+        "beta": 0.0,
+    },
     "bnpo, reused": {"loss_type": "bnpo", "num_iterations": 2, "steps": 4},
     "bnpo, truncated left out": {"loss_type": "bnpo", "mask_truncated_completions": True},
     "quantile": {"top_entropy_quantile": 0.3},
@@ -53,18 +66,28 @@ class Gradients(TrainerCallback):  # type: ignore[misc]
         self.steps: list[torch.Tensor] = []
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self.steps.append(torch.cat([parameter.grad.double().flatten() for parameter in model.parameters()]))
+        self.steps.append(
+            torch.cat(
+                [parameter.grad.double().flatten() for parameter in model.parameters() if parameter.requires_grad]
+            )
+        )
 
 
-def gradients(inputs: dict[str, Path], folder: Path, micro_batch_size: int | None, **settings: Any) -> list[Any]:
-    """The gradient and the loss of each step of a short run."""
+def gradients(
+    inputs: dict[str, Path], folder: Path, micro_batch_size: int | None, **settings: Any
+) -> tuple[list[Any], int]:
+    """The gradient and the loss of each step of a short run, and the positions that training put through the model."""
     values = {**STEP, **settings, "micro_batch_size": micro_batch_size}
     values["trainer"] = {"optim": "sgd", **values.get("trainer", {})}
     ctx = open_stage(GrpoSettings, write_spec(folder, "grpo", values, inputs, seed=3))
     setup.prepare_torch(ctx)
     start = checks.checked_start(ctx)
     start.model.double()  # in float32 rounding alone is that much
-    seen = Gradients()
+    seen, positions = Gradients(), list[int]()
+    start.model.register_forward_pre_hook(
+        lambda _, args, kwargs: positions.append(kwargs["input_ids"].numel() if "labels" in kwargs else 0),
+        with_kwargs=True,
+    )
     with make_grader(ctx.settings) as grader:
         rewards = Rewards(start.problems, grader, make_reader(start.tokenizer, start.eos_token_ids))
         trainer = _make_trainer(ctx, start, rewards, GrpoCallback(ctx, rewards))
@@ -72,15 +95,27 @@ def gradients(inputs: dict[str, Path], folder: Path, micro_batch_size: int | Non
         setup.prepare_torch(ctx)
         trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return list(zip(seen.steps, losses, strict=True))
+    return list(zip(seen.steps, losses, strict=True)), sum(positions)
+
+
+def in_trls_order(lengths: list[Any], size: int, multiple: int | None) -> list[Any]:
+    """Micro-batches as TRL has them: completions as they come, all padded to the longest."""
+    widths = [max(part) for part in zip(*lengths, strict=True)]
+    return [(list(range(first, first + size)), widths) for first in range(0, len(lengths), size)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
-def test_micro_batches_change_no_step(grpo_inputs: dict[str, Path], tmp_path: Path, name: str) -> None:
-    whole = gradients(grpo_inputs, tmp_path / "whole", None, **LOSSES[name])
+def test_micro_batches_change_no_step(
+    grpo_inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trl_internals, "deal", in_trls_order)
+        whole, positions = gradients(grpo_inputs, tmp_path / "whole", None, **LOSSES[name])
     for size in (4, 1):
-        split = gradients(grpo_inputs, tmp_path / str(size), size, **LOSSES[name])
+        split, fewer = gradients(grpo_inputs, tmp_path / str(size), size, **LOSSES[name])
+        assert 0 < fewer < positions
+        positions = fewer
         for (one, loss), (other, other_loss) in zip(whole, split, strict=True):
             assert one.norm() > 1e-3
             assert (one - other).norm() <= 1e-6 * one.norm()

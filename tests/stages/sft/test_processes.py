@@ -60,11 +60,12 @@ def test_two_processes_give_the_update_of_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rows", "micro"), [(9, None), (11, 1)])
+@pytest.mark.parametrize(("rows", "batch", "micro"), [(9, 4, None), (21, 8, 2)])
 def test_two_processes_give_the_weights_of_one_whatever_the_number_of_rows(
-    sft_inputs: dict[str, Path], tmp_path: Path, rows: int, micro: int | None
+    sft_inputs: dict[str, Path], tmp_path: Path, rows: int, batch: int, micro: int | None
 ) -> None:
-    """Every method, over two epochs whose last batch is short: of 9 rows by four, the second process has none of it."""
+    """Every method, over two epochs whose last batch is short: of 9 rows by four, the second process has none of it.
+    Of 21 by eight, each process deals its own four to micro-batches of two."""
     from safetensors.torch import load_file
 
     from stages.sft.settings import SftSettings
@@ -72,7 +73,7 @@ def test_two_processes_give_the_weights_of_one_whatever_the_number_of_rows(
 
     write_jsonl(tmp_path / "data" / "sft.jsonl", tiny_demonstrations(rows))
     inputs = {**sft_inputs, "data": tmp_path / "data"}
-    settings = {**BRIEF, "batch_size": 4, "max_steps": None, "epochs": 2.0}
+    settings = {**BRIEF, "batch_size": batch, "max_steps": None, "epochs": 2.0}
     folders = {name: tmp_path / name for name in METHODS}
     for name, folder in folders.items():
         write_spec(folder, "sft", {**settings, "method": METHODS[name], "micro_batch_size": micro}, inputs)

@@ -18,7 +18,7 @@ from stages.sft.encoding import read_demonstrations
 from stages.sft.reweighting import make_method
 from stages.sft.run import OWNED_OPTIONS, check_trainer_options, run, trainer_config
 from stages.sft.settings import SftSettings
-from stages.sft.trainer import ReweightingTrainer
+from stages.sft.trainer import ReweightingTrainer, dealt_by_length
 from stages.training.checkpoint import load_model_and_tokenizer
 from stages.training.lora import lora_config
 from stages.training.setup import prepare_torch
@@ -61,7 +61,7 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
     rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
     method = (
         {"method": make_method(context.settings.method, tokenizer, context.seed)}
-        if trainer_class is ReweightingTrainer
+        if issubclass(trainer_class, ReweightingTrainer)
         else {}
     )
     trainer = trainer_class(
@@ -74,6 +74,14 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
     )
     trainer.train()
     return trainer
+
+
+class DealtByLength(SFTTrainer):  # type: ignore[misc]
+    """Plain TRL on the micro-batches that a ReweightingTrainer makes of the same rows."""
+
+    def get_batch_samples(self, *args: Any) -> Any:
+        batches, items = super().get_batch_samples(*args)
+        return dealt_by_length(batches, self.data_collator.pad_token_id), items
 
 
 def weights(trainer: Any) -> dict[str, torch.Tensor]:
@@ -103,14 +111,14 @@ def test_uniform_weights_train_bit_for_bit_as_plain_trl(
     sft_context: MakeContext, method: dict[str, Any], lora: dict[str, Any] | None
 ) -> None:
     common = {"lora": lora, "micro_batch_size": 4, "max_steps": 4}
-    plain = train(sft_context("plain", **common), SFTTrainer)
+    plain = train(sft_context("plain", **common), DealtByLength)
     ours = train(sft_context("ours", method=method, **common))
     assert_identical(weights(plain), weights(ours))
     assert losses(plain) == losses(ours)
 
 
 def test_dft_is_trls_dft_bit_for_bit(sft_context: MakeContext) -> None:
-    theirs = train(sft_context("theirs", micro_batch_size=4), SFTTrainer, loss_type="dft")
+    theirs = train(sft_context("theirs", micro_batch_size=4), DealtByLength, loss_type="dft")
     ours = train(sft_context("ours", micro_batch_size=4, method={"name": "dft"}))
     assert_identical(weights(theirs), weights(ours))
 

@@ -5,24 +5,57 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from peft import get_peft_model
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+from trl.trainer import utils
 
 from stages.harness.context import StageError
 from stages.training import library_internals
 from stages.training.checkpoint import load_model_and_tokenizer
-from stages.training.library_internals import load_onto_numbered_cpus, load_weights, merged_parameters
+from stages.training.library_internals import (
+    load_onto_numbered_cpus,
+    load_weights,
+    merged_parameters,
+    score_labelled_positions_only,
+)
 from stages.training.lora import lora_config
 from stages.training.settings import LoraSettings
 from tests.tiny import make_tiny_model
 
+HEAD = "read trl.trainer.utils.add_fused_lm_head again, then score_labelled_positions_only"
 RESUME = "read how transformers.Trainer.train begins a resume again, then load_weights and stages/training/loop.py"
 DEVICES = "read torch.serialization.register_package again, then load_onto_numbered_cpus"
 NAMES = "read how peft names and merges LoRA layers again (peft.tuners.lora.layer), then merged_parameters"
+
+
+def test_the_output_layer_computes_labelled_positions_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utils, "_use_triton", lambda device: False)
+    model, _ = load_model_and_tokenizer(make_tiny_model(tmp_path / "model"), "float32")
+    utils.add_fused_lm_head(model)
+    computed: list[int] = []
+    apply = ChunkedLogProbFunction.apply
+    counted = SimpleNamespace(apply=lambda hidden, *rest: computed.append(len(hidden)) or apply(hidden, *rest))
+    monkeypatch.setattr(utils, "_ChunkedLogProbFunction", counted)
+    ids = torch.arange(10, 30).reshape(2, 10)
+    labels = ids.masked_fill(torch.arange(10) < torch.tensor([[6], [9]]), -100)
+
+    def gradient() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        model(input_ids=ids, labels=labels, fused_lm_head=True).loss.backward()
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+    everywhere = gradient()
+    score_labelled_positions_only()
+    labelled = gradient()
+    assert computed == [2 * 9, 4 + 1], HEAD
+    for name, expected in everywhere.items():
+        torch.testing.assert_close(labelled[name], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_torch_loads_onto_a_numbered_cpu_only_with_our_deserializer(tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Time, memory and disk on a CPU: the counting on given speeds, and the whole command on this machine's own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import estimate
+from pipeline.cli.app import app
+from pipeline.estimate.cpu import SAMPLES, TRAINS, Cost, CpuEstimate
+from pipeline.estimate.lengths import Counter
+from pipeline.estimate.measure import Measured, Seconds
+from pipeline.estimate.shape import shape_of
+from pipeline.plan.planning import make_plan
+from pipeline.store.documents import Manifest
+from pipeline.store.store import Artifact, Store
+from stages.harness.stopwatch import Stopwatch
+from tests.pipeline.helpers import config
+from tests.tiny import make_tiny_model, write_jsonl
+
+TRAINING = Measured(
+    {"step_s": Seconds(0.003, 0.002), "forward_s": Seconds(0.001, 0.001), "optimizer_s": Seconds(0.5, 0.5)},
+    {"rest_gib": 1.0, "token_gib": 0.001, "others": 0.0},
+    peak_gib=2.0,
+)
+SAMPLING = Measured(
+    {"load_s": Seconds(10, 10), "prompt_s": Seconds(0.001, 0.001), "token_s": Seconds(0.01, 0.01)},
+    {"engine_gib": 1.5, "others": 0.0},
+    peak_gib=2.5,
+)
+
+
+def costs(tmp_path: Path, *overrides: str, asked: list[Any] | None = None) -> dict[str, Cost]:
+    """The estimate of the small pipeline on a machine of the speeds above; `asked` gets what was to be measured."""
+
+    def measure(program: str, kind: dict[str, Any], size: dict[str, Any]) -> Measured:
+        if asked is not None:
+            asked.append((program, kind | size))
+        return {TRAINS: TRAINING, SAMPLES: SAMPLING}[program]
+
+    settings = config(tmp_path, *overrides)
+    plan = make_plan(settings, Store(settings.home_folder))
+    found = CpuEstimate(settings, plan, shape_of(settings), measure).costs()
+    return {cost.planned.stage.name: cost for cost in found}
+
+
+def test_sft_takes_its_steps_its_rows_and_its_method(tmp_path: Path) -> None:
+    plain = costs(tmp_path, "sft.method={name: uniform}")["sft"]
+    tokens = 4 * 32 * 256  # max_steps, batch_size, max_length
+    assert plain.total == Seconds(pytest.approx(tokens * 0.003 + 2), pytest.approx(tokens * 0.002 + 2))
+    assert plain.at_most, "no row was looked at: each is taken to be as long as it may be"
+    assert plain.memory_gib == pytest.approx(1 + 0.001 * 32 * 256)
+    default = costs(tmp_path)["sft"]
+    assert default.total.quiet == pytest.approx(tokens * (0.002 * 9 / 8 + 0.001) + 2), "a probe, and a forward pass"
+    parts = costs(tmp_path, "sft.micro_batch_size=4")["sft"]
+    assert parts.memory_gib == pytest.approx(1 + 0.001 * 4 * 256)
+    epochs = costs(tmp_path, "sft.max_steps=null", "sft.epochs=2", "sft.method={name: uniform}")["sft"]
+    assert epochs.total.quiet == pytest.approx(2 * 64 * 256 * 0.002 + 4 * 0.5), "64 rows, two steps an epoch"
+
+
+def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
+    grpo = costs(tmp_path, "grpo.beta=0.1")["grpo"]
+    completions = 2 * 16 * 8
+    assert grpo.times["generate"].quiet == pytest.approx(completions * (150 * 0.001 + 64 * 0.01))
+    assert grpo.times["train"].quiet == pytest.approx(completions * 214 * (0.002 + 2 * 0.001) + 2 * 0.5)
+    assert grpo.memory_gib == pytest.approx(1 + 0.001 * 128 * 214 + 1.5), "the engine is in the trainer's process"
+    alone = costs(tmp_path, "grpo.rollout=vllm_server", "grpo.server_url=http://other:8000")["grpo"]
+    assert list(alone.times) == ["train"]
+
+
+def test_an_evaluation_loads_reads_and_samples(tmp_path: Path) -> None:
+    asked: list[Any] = []
+    generate = costs(tmp_path, "benchmarks.0.samples=3", "benchmarks.0.temperature=1.0", asked=asked)["generate.base"]
+    assert generate.total.quiet == pytest.approx(10 + 60 * (150 * 0.001 + 64 * 0.01))
+    assert generate.at_most
+    assert generate.memory_gib == 2.5
+    settings = next(settings for program, settings in asked if program == SAMPLES)
+    assert settings["at_once"] == 60
+
+
+def artifact(folder: Path) -> Artifact:
+    return Artifact(folder, Manifest.model_construct(key="", files=[]))
+
+
+def test_texts_are_counted_with_the_tokenizer_once_it_is_there(tmp_path: Path) -> None:
+    user = {"role": "user", "content": "two and two"}
+    rows = [{"prompt": [user], "completion": [{"role": "assistant", "content": "4" * size}]} for size in (30, 60)]
+    write_jsonl(tmp_path / "sft.jsonl", rows)
+    texts = Counter(artifact(tmp_path), None).texts("sft.jsonl")
+    assert texts is not None
+    assert (texts.number, texts.prompt, texts.completion) == (2, pytest.approx(11 / 3), 15.0)
+    assert texts.longest == pytest.approx(11 / 3 + 20)
+    base = artifact(tmp_path / "base")
+    make_tiny_model(base.folder / "model")
+    exact = Counter(artifact(tmp_path), base).texts("sft.jsonl")
+    assert exact is not None
+    assert exact.completion == 46, "a digit is a token, and so is the end of the turn"
+    assert exact.prompt > len("two and two") / 3 + 4, "with the template's tokens"
+    assert Counter(None, base).texts("sft.jsonl") is None
+    assert Counter(artifact(tmp_path), base).texts("rl.jsonl") is None
+
+
+def test_what_does_not_fit_is_said_and_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = psutil.virtual_memory()._replace(available=2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: there)
+    asked: list[Any] = []
+    found = costs(tmp_path, "model=make", asked=asked)
+    assert [program for program, _ in asked] == [TRAINS], "only the base model, whose size is checked elsewhere"
+    for name in ("sft", "grpo", "generate.sft"):
+        assert "of memory" in found[name].note
+        assert found[name].memory_gib is not None
+        assert not found[name].times
+
+
+def test_a_busy_machine_is_told_from_a_slow_one() -> None:
+    watch = Stopwatch(threads=2)
+    watch.seconds, watch.others, watch._cores = 8.0, 0.75, 4
+    assert watch.each(2) == [4.0, 2.0], "one core was left of the two that it can use"
+    watch.others = 0.25
+    assert watch.each() == [8.0, 8.0], "three are more than it can use"
+
+
+@pytest.mark.slow
+def test_the_command_measures_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config(tmp_path)  # writes small.yaml
+    command = ["plan", str(tmp_path / "small.yaml"), "--estimate", "--set", f"home={tmp_path / 'home'}"]
+    done = CliRunner().invoke(app, [*command, "--set", "sft.dtype=float32", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    stages = {stage["stage"]: stage for stage in found["stages"]}
+    timed = {name for name, stage in stages.items() if stage["seconds"] > 0}
+    assert timed == {"base", "sft", "grpo", "generate.base", "generate.sft", "generate.grpo"}
+    assert found["total"]["seconds"] == pytest.approx(sum(stage["seconds"] for stage in stages.values()))
+    assert found["total"]["seconds"] < 600, "it is a matter of seconds"
+    assert all(stage["plus_minus"] >= estimate.UNCERTAIN for stage in stages.values() if stage["seconds"])
+    assert set(stages["grpo"]["parts"]) == {"generate", "train"}
+    assert 0.3 < stages["sft"]["memory_gib"] < stages["grpo"]["memory_gib"] < found["memory_gib"]
+    assert 0 < found["disk_gib"] < found["disk_free_gib"]
+    assert set(found["measured"]) == {"training in float32", "sampling in float32"}
