@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,3 +24,15 @@ def _no_request_to_stop_is_left_over() -> Iterator[None]:
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
     signals._received.clear()
+
+
+@pytest.fixture(scope="session")
+def benchmark_data() -> Path:
+    """Folder with local copies of the benchmarks; nothing of them is part of the project."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "benchmarks"
+    folder = Path(os.environ.get("VCORE_TEST_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(
+            f"NOT TESTED ON REAL DATA: no folder {folder}; set VCORE_TEST_DATA to local copies of the benchmarks"
+        )
+    return folder

@@ -7,17 +7,18 @@ or two sections at once; what a stage needs stands in its declaration (stages/*/
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
+from pipeline.checks.disk import check_disk
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
 from pipeline.checks.trainer_options import check_trainer_options
 from pipeline.config.schema import PipelineConfig
-from pipeline.core.errors import ConfigError, StoreError
+from pipeline.core.errors import ConfigError
 from pipeline.launch.machine import stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
@@ -28,7 +29,7 @@ SPLIT = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 SET_UP = "Install the pinned set: make setup, then vcore doctor."
 
 
-def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
+def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     """Raise `ConfigError` for what a stage that has to run would trip over later."""
     stages = [planned.stage for planned in plan if planned.state != "HIT"]
     if not stages:
@@ -38,21 +39,13 @@ def preflight(config: PipelineConfig, plan: Iterable[Planned]) -> None:
     _check_launches(config)
     _check_gpus(config, here, device)
     _check_libraries(stages)
-    for stage in stages:
-        for need in stage.kind.needs_gpu(stage.settings) if device[stage.name] == "cpu" else ():
-            raise ConfigError(f"{need.message}, and this run is on the CPU", where=need.setting, fix=need.fix)
+    _check_what_needs_gpus([stage for stage in stages if device[stage.name] == "cpu"])
     check_custom_code(stages)
     check_batches(config, stages)
     check_lengths(stages, model_length(config))
     check_memory(config, [stage for stage in here if device[stage.name] == "cpu"])
     _check_heads(config, [stage for stage in stages if device[stage.name] == "cpu"])
-    free = shutil.disk_usage(config.home_folder.resolve()).free / 2**30
-    if free < config.execution.min_free_gib:
-        raise StoreError(
-            f"{free:.1f} GiB free below {config.home_folder}, {config.execution.min_free_gib:g} GiB wanted",
-            where="execution.min_free_gib",
-            fix="Free some space, choose another `home:`, or lower execution.min_free_gib.",
-        )
+    check_disk(config, plan)
     check_trainer_options(stages, config.home_folder / "cache")
 
 
@@ -113,6 +106,17 @@ def _check_gpus(config: PipelineConfig, here: list[Stage], device: dict[str, str
             where=f"{stage.program}.{field}",
             fix=f"At most {there} in all.",
         )
+
+
+def _check_what_needs_gpus(on_cpu: list[Stage]) -> None:
+    """All at once, so that one command puts it right."""
+    needs = [need for stage in on_cpu for need in stage.kind.needs_gpu(stage.settings)]
+    settings = {need.setting: need.instead for need in needs}
+    if needs:
+        message = "; ".join(dict.fromkeys(need.message for need in needs))
+        sets = " ".join(f"--set {setting}={instead}" for setting, instead in settings.items())
+        where = ", ".join(settings)
+        raise ConfigError(f"{message}, and this run is on the CPU", where=where, fix=f"Use `{sets}`.")
 
 
 def _check_libraries(stages: list[Stage]) -> None:

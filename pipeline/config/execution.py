@@ -63,7 +63,7 @@ class ExecutionSettings(StageSettings):
     stop_grace_s: float = execution(60.0, gt=0)
     """Seconds a stopped stage has to save its state before it is killed."""
     min_free_gib: float = execution(2.0, ge=0)
-    """Refuse to start with less free disk than this below `home`."""
+    """Refuse to start with less free disk than this below `home`, beside what checkpoints take. 0: whatever is free."""
 
     def launch_of(self, stage: str) -> LaunchSettings:
         """How the process of a stage is started."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.base.settings import MAKE, BaseSettings, gguf_file
-from stages.harness.declaration import DataPlaces, Origin, StageDeclaration
+from stages.harness.declaration import DataPlaces, Disk, Origin, StageDeclaration
 
 LOCAL_MODEL = "Set model to a local checkpoint folder, or `make`."
 EXISTING_MODEL = "Name a folder with a checkpoint, a .gguf file, a hub id such as Qwen/Qwen3-0.6B, or `make`."
@@ -36,4 +36,5 @@ STAGE = StageDeclaration(
     origins=_origins,
     uses_gpu=True,
     makes_checkpoint=True,
+    disk=lambda s: Disk(4),
 )

@@ -29,8 +29,8 @@ def _vllm(settings: GrpoSettings) -> declare.Vllm | None:
 
 def _needs_gpu(settings: GrpoSettings) -> Iterator[declare.NeedsGpu]:
     if settings.sleep or settings.rollout == "vllm_server":
-        where = f"grpo.{'sleep' if settings.sleep else 'rollout'}"
-        yield declare.NeedsGpu(where, "needs a GPU", "Leave it out here.")
+        where, instead = ("sleep", "false") if settings.sleep else ("rollout", "vllm")
+        yield declare.NeedsGpu(f"grpo.{where}", "needs a GPU", instead)
     yield from declare.wrong_precision("grpo", settings.dtype)
 
 
@@ -50,6 +50,7 @@ STAGE = declare.StageDeclaration(
     completions=lambda s: [declare.Completion("grpo.max_completion_length", s.max_completion_length, s.max_model_len)],
     vllm=_vllm,
     needs_gpu=_needs_gpu,
+    disk=lambda s: declare.training_disk(s, s.steps),
     modules=lambda s: [("grpo.trackers", tracker) for tracker in s.trackers],
     custom_code=_custom_code,
 )

@@ -7,6 +7,7 @@ a result (libraries, sources, outside inputs) enters the key by its value.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -99,7 +100,17 @@ class NeedsGpu:
 
     setting: str
     message: str
-    fix: str
+    instead: str
+    """A value of it that a CPU can serve."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """Bytes that a stage writes for each parameter of its model."""
+
+    checkpoint: int
+    state: int = 0
+    """What lies beside it meanwhile, at most, to resume from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +183,8 @@ class StageDeclaration(Generic[S]):
     """Settings that cannot be served on a CPU."""
     modules: Callable[[S], Iterable[tuple[str, str]]] = _nothing
     """(setting, module) for what has to be installed because a setting asks for it."""
+    disk: Callable[[S], Disk | None] = _none
+    """For a stage that makes a checkpoint."""
     custom_code: Callable[[S], Iterable[CustomCode]] = _nothing
 
     @property
@@ -192,7 +205,18 @@ def wrong_precision(stage: str, dtype: str) -> Iterable[NeedsGpu]:
         which = f"{dtype} is for GPUs"
         if dtype == "bfloat16":
             which += f", and CPUs that compute in it ({' or '.join(sorted(BFLOAT16_FLAGS))}), which this one does not"
-        yield NeedsGpu(f"{stage}.dtype", which, f"Use `--set {stage}.dtype=float32`.")
+        yield NeedsGpu(f"{stage}.dtype", which, "float32")
+
+
+def training_disk(settings: Any, steps: int | None) -> Disk:
+    """What training writes: two states, and a third while it is saved, each of weights and Adam's moments in float32.
+
+    Args:
+        settings: with dtype, lora and checkpoint_steps. Adapters and their moments are small, and left out.
+        steps: optimizer steps, None where they depend on the data.
+    """
+    states = 3 if steps is None else min(3, math.ceil(steps / settings.checkpoint_steps))
+    return Disk(4 if settings.dtype == "float32" else 2, 0 if settings.lora is not None else 12 * states)
 
 
 @functools.cache

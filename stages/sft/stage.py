@@ -10,6 +10,7 @@ from stages.harness.declaration import (
     DataPlaces,
     Origin,
     StageDeclaration,
+    training_disk,
     wrong_precision,
 )
 from stages.sft.method_settings import CustomSettings
@@ -50,6 +51,7 @@ STAGE = StageDeclaration(
     batch=lambda s: Batch(s.batch_size, s.micro_batch_size, "rows", "sft.batch_size"),
     contexts=lambda s: [Context("sft.max_length", s.max_length)],
     needs_gpu=lambda s: wrong_precision("sft", s.dtype),
+    disk=lambda s: training_disk(s, s.max_steps),
     modules=lambda s: [("sft.trackers", tracker) for tracker in s.trackers],
     custom_code=_custom_code,
 )

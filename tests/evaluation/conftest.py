@@ -1,24 +1,10 @@
 """Fixtures of the evaluation's tests."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from evaluation.grading import Grader
-
-
-@pytest.fixture(scope="session")
-def benchmark_data() -> Path:
-    """Folder with local copies of the benchmarks; nothing of them is part of the project."""
-    beside = Path(__file__).resolve().parents[3] / "shared" / "benchmarks"
-    folder = Path(os.environ.get("VCORE_TEST_DATA", beside))
-    if not folder.is_dir():
-        pytest.skip(
-            f"NOT TESTED ON REAL DATA: no folder {folder}; set VCORE_TEST_DATA to local copies of the benchmarks"
-        )
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from evaluation.loading import load
 from evaluation.records import Problem, read_records
 from stages.data.overlap import Hit, ReportedQuestions
 from stages.data.questions import question, spoken
-from tests.evaluation.conftest import benchmark_data  # noqa: F401
 from tests.stages.data.test_data import jsonl, made, refused
 
 
@@ -98,7 +97,7 @@ def test_a_multiple_choice_question_keeps_its_options() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in names() if get(name).kind != "choice"])
-def test_every_task_of_ours_is_asked_without_its_instruction(name: str, benchmark_data: Path) -> None:  # noqa: F811
+def test_every_task_of_ours_is_asked_without_its_instruction(name: str, benchmark_data: Path) -> None:
     """A new way of asking has to be made known to `stages.data.questions`: its last words would else end every
     question."""
     problems = load(get(name), "test", benchmark_data, limit=None if get(name).generate is None else 100)
@@ -111,7 +110,7 @@ def test_every_task_of_ours_is_asked_without_its_instruction(name: str, benchmar
     assert all(questions)
 
 
-def test_bare_questions_of_real_benchmarks_in_a_users_file_are_refused(tmp_path: Path, benchmark_data: Path) -> None:  # noqa: F811
+def test_bare_questions_of_real_benchmarks_in_a_users_file_are_refused(tmp_path: Path, benchmark_data: Path) -> None:
     asked = {
         "math500": "Compute $99^2 + 99 + 1$ in your head.",
         "mbpp": "Write a python function to find the volume of a triangular prism.",

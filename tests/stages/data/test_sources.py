@@ -15,7 +15,6 @@ from pipeline.plan.code import code_of
 from stages.data.reading import load_task
 from stages.data.settings import Columns, DataSettings, SourceSettings
 from stages.data.stage import STAGE
-from tests.evaluation.conftest import benchmark_data  # noqa: F401
 from tests.stages.data.test_data import jsonl, made, refused
 from tests.tiny import open_stage, write_spec
 
@@ -183,7 +182,7 @@ def test_tests_that_cannot_be_run_are_one_clear_error(tmp_path: Path, changes: d
 )
 def test_the_files_of_mbpp_are_rl_sources(
     tmp_path: Path,
-    benchmark_data: Path,  # noqa: F811
+    benchmark_data: Path,
     task: str,
     file: str,
     columns: dict[str, str],
@@ -198,7 +197,7 @@ def test_the_files_of_mbpp_are_rl_sources(
     assert all(made_of[problem.gold] == problem.tests for problem in load(get(task), "test", benchmark_data))
 
 
-def test_training_on_the_file_of_mbpp_leaves_its_test_problems_out(tmp_path: Path, benchmark_data: Path) -> None:  # noqa: F811
+def test_training_on_the_file_of_mbpp_leaves_its_test_problems_out(tmp_path: Path, benchmark_data: Path) -> None:
     source = {"file": str(benchmark_data / "mbpp" / "mbpp.jsonl.gz"), "columns": MBPP}
     output = made(tmp_path, benchmark_data, rl=[source], benchmarks=[{"name": "mbpp"}], on_overlap="drop")
     rows = {int(problem.id.rpartition(":")[2]) for problem in read_records(output / "rl.jsonl", Problem)}
