@@ -81,12 +81,12 @@ def examples(claim: Claim, asked: str | None, data: Path | None) -> list[dict[st
         raise ConfigError(message, where="--few-shot", fix="Name a YAML file with a list of {question, answer}.")
     try:
         problems = load(found, "train", data, limit=count)
+        answers = found.demonstrate(problems, 0)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the examples cannot be read: {error}", where="--few-shot") from error
     if len(problems) < count:
         message = f"{claim.benchmark} has {len(problems):,} training problems, {count:,} are asked for"
         raise ConfigError(message, where="--few-shot", fix="Ask for fewer.")
-    answers = found.demonstrate(problems, 0)
     return [{"question": p.prompt, "answer": answer} for p, answer in zip(problems, answers, strict=True)]
 
 
