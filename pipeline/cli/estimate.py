@@ -123,10 +123,13 @@ def _print_cpu_estimate(path: Path, overrides: list[str], options: Options, as_j
     without = f"; not counted: {', '.join(left)}" if left else ""
     without += f"; {cached} cached" if cached else ""
     now = f" on a quiet machine, {_duration(total.now)} as busy as now" if busy else ""
-    whole = _quiet({"": total}, any(cost.at_most for cost in costs))
+    known = estimate.measured or not left
+    whole = _quiet({"": total}, any(cost.at_most for cost in costs)) if known else "nothing was measured"
     show(f"\nAll that is to run: [bold]{whole}[/]{now}{escape(without)}")
     _compare("Memory", max((cost.memory_gib or 0.0 for cost in costs), default=0.0), there, "there are")
     _compare("Disk", disk, free, "free are")
+    if not estimate.measured:
+        return
     for name, measured in estimate.measured.items():
         show(f"Measured, {name}: {_speeds(measured)}")
     spread = f"± {UNCERTAIN:.0%} for what one measurement leaves out (lengths, how stages begin and end)"

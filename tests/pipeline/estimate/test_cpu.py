@@ -119,6 +119,20 @@ def test_what_does_not_fit_is_said_and_not_measured(tmp_path: Path, monkeypatch:
         assert not found[name].times
 
 
+def test_a_model_too_large_to_measure_takes_no_time_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_tiny_model(tmp_path / "model", hidden_size=128)
+    there = psutil.virtual_memory()._replace(available=2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: there)
+    config(tmp_path)  # writes small.yaml
+    sets = [word for override in (f"model={model}", f"home={tmp_path / 'home'}") for word in ("--set", override)]
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "small.yaml"), "--estimate", *sets])
+    assert done.exit_code == 0, done.output
+    assert "All that is to run: nothing was measured; not counted: data, base" in done.stdout
+    assert "±" not in done.stdout
+
+
 def test_a_busy_machine_is_told_from_a_slow_one() -> None:
     watch = Stopwatch(threads=2)
     watch.seconds, watch.others, watch._cores = 8.0, 0.75, 4
