@@ -13,7 +13,7 @@ from typing import Any
 from evaluation.engines import EngineOptions, SamplingRequest, open_engine, vllm_internals
 
 BUDGETS = (0, 1, 7, 20)
-NEW_TOKENS, SEEDS = 40, 12
+NEW_TOKENS, SEEDS = 40, 40
 
 
 def main(model: str) -> dict[str, Any]:
