@@ -159,6 +159,8 @@ def _having(name: str, value: Any, problems: list[Problem]) -> list[Problem]:
     has = [json.dumps(problem.meta.get(name)) for problem in problems]
     kept = [problem for problem, found in zip(problems, has, strict=True) if found == json.dumps(value)]
     if not kept:
-        there = ", ".join(f"{found:.40}" for found in sorted(set(has) - {"null"})[:10]) or "no such entry"
-        raise LoadError(f"where: no problem has {name} {json.dumps(value)}; there is {there}")
+        values = sorted({f"{found:.40}" for found in has} - {"null"})[:10]
+        entries = sorted({entry for problem in problems for entry in problem.meta})
+        there = f"there is {', '.join(values)}" if values else f"they note {', '.join(entries) or 'nothing'}"
+        raise LoadError(f"where: no problem has {name} {json.dumps(value)}; {there}")
     return kept

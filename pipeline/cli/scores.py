@@ -147,6 +147,8 @@ def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
             show(escape(f"    {row['problem_id']} (sample {row['sample']}): {answers}: {verdicts}"))
         if (more := len(second["rows"]) - MOST_ROWS) > 0:
             out.print(f"    and {more} more, with --out or --json")
+    if metrics["left_out"]:
+        out.print(f"  rows left out, whose prompts {benchmark} does not have: {metrics['left_out']}")
     if metrics["ignored_fields"]:
         show(f"  fields that were not looked at: {escape(', '.join(metrics['ignored_fields']))}")
 

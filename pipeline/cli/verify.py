@@ -58,7 +58,7 @@ def verify(
     temperature: Annotated[float | None, option("--temperature", "Default: 0, greedy.")] = None,
     max_new_tokens: Annotated[int | None, option("--max-new-tokens", "Limit of a completion (default: 8192).")] = None,
     problems: Annotated[int | None, option("--problems", "Only the first so many of each benchmark.")] = None,
-    engine: Annotated[str, option("--engine", "vllm or transformers.")] = "vllm",
+    engine: Annotated[str | None, option("--engine", "vllm (default) or transformers.")] = None,
     data: Annotated[
         Path | None, option("--data", "Folder with local copies of the benchmarks.", envvar="VCORE_DATA_DIR")
     ] = None,
@@ -76,8 +76,9 @@ def verify(
     asked = {"prompt": prompt, "samples": samples, "temperature": temperature, "problems": problems}
     asked = {name: value for name, value in (asked | {"max_new_tokens": max_new_tokens}).items() if value is not None}
     scores = _existing_scores(home, model)
-    shown = [] if few_shot is None or few_shot.isdecimal() else ["few_shot"]  # a number also says what was published
-    for name in [*asked, *shown] if scores is not None else []:
+    shown = few_shot is not None and not few_shot.isdecimal()  # a number also says what was published
+    others = {"few_shot": shown, "engine": engine, "set": overrides}
+    for name in [*asked, *(name for name, value in others.items() if value)] if scores is not None else []:
         where = f"--{name.replace('_', '-')}"
         raise ConfigError("nothing is sampled for scores that exist", where=where, fix="Leave it out.")
     claims, refused = _claims(model, benchmark, published, few_shot, scores)
@@ -85,7 +86,7 @@ def verify(
     if scores is None:
         for claim, size in zip(claims, sizes, strict=True):
             err.print(f"checking {claim.benchmark}: {_of(claim.value, size)} ({escape(claim.said)})", soft_wrap=True)
-        scores = _measure(model, claims, sizes, few_shot, asked, engine, data, overrides or [], home)
+        scores = _measure(model, claims, sizes, few_shot, asked, engine or "vllm", data, overrides or [], home)
     path, measured = scores
     verified = [
         verify_claim(claim, size, tolerance / 100, measured[claim.benchmark], path)

@@ -29,6 +29,11 @@ Training = SftSettings | GrpoSettings
 TRAINS, SAMPLES = "stages.training.speed", "stages.generate.speed"
 LIBRARIES_GIB = 1.0
 """Of a process that trains or samples: from experience, for the check that a measurement fits."""
+HEAP = 1.6
+"""What the heap of a training grows to over its steps, whose micro-batches differ in length, for what one of them
+needs: from two runs of a model of 135 million parameters."""
+MEASURED_CACHE_GIB = 1
+"""Of vLLM's cache while it is measured."""
 DOCUMENT_TOKENS = 90
 """Of a worked problem that a made model reads, on average (docs/results)."""
 KEPT_CHECKPOINTS = 3
@@ -155,10 +160,11 @@ class CpuEstimate:
         peak = self._peak(speed, at_once * (prompt + grpo.max_completion_length), 0)
         times, at_most = {"train": train}, "rl" not in self.ended
         if grpo.rollout != "vllm_server":
-            engine = self._sampling(grpo.rollout, grpo.dtype, grpo.cpu_kv_cache_gib, prompt, samples)
+            engine = self._sampling(grpo.rollout, grpo.dtype, prompt, samples)
             rollout = engine.times["prompt_s"] * prompt + engine.times["token_s"] * completion
             times = {"generate": rollout * (samples * rollouts), **times}
-            peak += engine.numbers["engine_gib"] if grpo.rollout == "vllm" else 0.0
+            cache = grpo.cpu_kv_cache_gib - MEASURED_CACHE_GIB
+            peak += engine.numbers["engine_gib"] + cache if grpo.rollout == "vllm" else 0.0
         bound = "at most " if at_most else ""
         note = (
             f"{rollouts} rollouts of {samples} completions of {bound}{completion:.0f} tokens, prompts of {prompt:.0f}"
@@ -186,14 +192,13 @@ class CpuEstimate:
         if not samples:
             return Cost(planned, note="not estimated: the number of problems is known when the data stage has run")
         at_once = min(samples, settings.max_concurrent)
-        speed = self._sampling(
-            settings.engine, settings.dtype, settings.cpu_kv_cache_gib, prompts / samples, int(at_once)
-        )
+        speed = self._sampling(settings.engine, settings.dtype, prompts / samples, int(at_once))
+        cache = settings.cpu_kv_cache_gib - MEASURED_CACHE_GIB if settings.engine == "vllm" else 0
         time = speed.times["load_s"] + speed.times["prompt_s"] * prompts + speed.times["token_s"] * new
         bound = "at most " if at_most else ""
         note = f"{samples:,.0f} samples of {bound}{new / samples:.0f} tokens, prompts of {prompts / samples:.0f}"
         note += f" (without {', '.join(unknown)}, whose size is not known yet)" if unknown else ""
-        return Cost(planned, {"generate": time}, at_most, speed.peak_gib, note=note)
+        return Cost(planned, {"generate": time}, at_most, speed.peak_gib + cache, note=note)
 
     def _training(self, settings: Training, rows: int, length: float, scored: float) -> Measured:
         found = self.measure(
@@ -208,8 +213,8 @@ class CpuEstimate:
         self.measured[f"training in {settings.dtype}"] = found
         return found
 
-    def _sampling(self, engine: str, dtype: str, cache_gib: int, prompt: float, at_once: int) -> Measured:
-        kind = {"engine": engine, "dtype": dtype, "cpu_kv_cache_gib": cache_gib}
+    def _sampling(self, engine: str, dtype: str, prompt: float, at_once: int) -> Measured:
+        kind = {"engine": engine, "dtype": dtype}
         found = self.measure(SAMPLES, kind, {"prompt_tokens": max(1, round(prompt)), "at_once": at_once})
         self.measured[f"sampling in {dtype}"] = found
         return found
@@ -219,7 +224,7 @@ class CpuEstimate:
 
     def _peak(self, speed: Measured, tokens: float, beside: float) -> float:
         """GiB while activations are kept, or while a method keeps `beside` bytes and no activations."""
-        return speed.numbers["rest_gib"] + max(speed.numbers["token_gib"] * tokens, beside / 2**30)
+        return speed.numbers["rest_gib"] + max(HEAP * speed.numbers["token_gib"] * tokens, beside / 2**30)
 
     def _disk(self, settings: Training, steps: int) -> tuple[float, float]:
         """Bytes of the checkpoint that stays, and of those that a resume would need."""

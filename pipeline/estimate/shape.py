@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, gguf_file
+from stages.harness.context import StageError
 from stages.training.settings import LoraSettings
 
 ATTENTION = "vcore_shapes"
@@ -41,17 +42,18 @@ def shape_of(config: PipelineConfig) -> Shape:
     import torch
     from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
+    from stages.base.gguf import config_of
     from stages.base.make.pretrain import model_config
 
-    file, place = gguf_file(config.model), Path(config.model).expanduser()
-    where = {"revision": config.model_revision} if file is None else {"gguf_file": file.name}
+    file = gguf_file(config.model)
     try:
-        described: Any = (
-            model_config(config.base, config.base.vocab_size)
-            if config.model == MAKE
-            else AutoConfig.from_pretrained(place if file is None else file.parent, **where)
-        )
-    except (OSError, ValueError) as error:
+        if config.model == MAKE:
+            described: Any = model_config(config.base, config.base.vocab_size)
+        elif file is not None:
+            described = config_of(file)
+        else:
+            described = AutoConfig.from_pretrained(Path(config.model).expanduser(), revision=config.model_revision)
+    except (OSError, ValueError, StageError) as error:
         message = f"the config of {config.model} cannot be had: {str(error).splitlines()[0]}"
         fix = "Only config.json is needed: put it into a folder and name that with --set model=FOLDER."
         raise ConfigError(message, where="model", fix=fix) from error

@@ -81,9 +81,12 @@ def examples(claim: Claim, asked: str | None, data: Path | None) -> list[dict[st
         raise ConfigError(message, where="--few-shot", fix="Name a YAML file with a list of {question, answer}.")
     try:
         problems = load(found, "train", data, limit=count)
+        answers = found.demonstrate(problems, 0)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the examples cannot be read: {error}", where="--few-shot") from error
-    answers = found.demonstrate(problems, 0)
+    if len(problems) < count:
+        message = f"{claim.benchmark} has {len(problems):,} training problems, {count:,} are asked for"
+        raise ConfigError(message, where="--few-shot", fix="Ask for fewer.")
     return [{"question": p.prompt, "answer": answer} for p, answer in zip(problems, answers, strict=True)]
 
 
@@ -101,14 +104,18 @@ def verify(claim: Claim, n_published: int, tolerance: float, measured: Measured,
     for score in measured.scores:
         problems.setdefault(score.problem_id, []).append(float(score.verdict == "correct"))
     n = len(problems)
+    sampling = measured.details.get("sampling")
+    split = sampling["split"] if sampling is not None else "test"
+    same_problems = n == n_published and split == "test"
     try:
-        result = reproduction(claim.value, n_published, list(problems.values()), tolerance, n == n_published)
+        result = reproduction(claim.value, n_published, list(problems.values()), tolerance, same_problems)
     except ValueError as error:
         raise ConfigError(f"{scores}: {error}") from error
-    sampling = measured.details.get("sampling")
     differences = list(claim.differences)
     if n != n_published:
         differences.append(f"{n} problems here, {n_published} there")
+    if split != "test":
+        differences.append(f"problems of the {split} split here")
     unknown = ["the wording of the prompt", "how it was sampled", "the limit of tokens", "the number format"]
     if claim.few_shot is None:
         unknown.append("how many worked examples were shown")

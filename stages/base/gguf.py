@@ -38,7 +38,7 @@ def convert(file: Path, model: Path, chat: bool) -> dict[str, Any]:
             be read rightly, without an end token or (if `chat`) a template; or the disk is too small.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     fields, tensors = _read(file)
     architecture = str(fields["general.architecture"])
@@ -51,9 +51,7 @@ def convert(file: Path, model: Path, chat: bool) -> dict[str, Any]:
     where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:
         tokenizer = _tokenizer(file, fields)
-        config = AutoConfig.from_pretrained(**where)
-        if (width := fields.get(f"{architecture}.attention.key_length")) is not None and hasattr(config, "head_dim"):
-            config.head_dim = width
+        config = _config(file, fields)
         network, loading = AutoModelForCausalLM.from_pretrained(
             **where,
             config=config,
@@ -80,6 +78,21 @@ def convert(file: Path, model: Path, chat: bool) -> dict[str, Any]:
     types = Counter(name for _, name in tensors.values())
     tied = "output.weight" not in tensors
     return {"architecture": architecture, "quantization": dict(sorted(types.items())), "tied": tied}
+
+
+def config_of(file: Path) -> Any:
+    """transformers' config of the model in a GGUF file. Raises StageError where the file is damaged."""
+    return _config(file, _read(file)[0])
+
+
+def _config(file: Path, fields: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    width = fields.get(f"{fields['general.architecture']}.attention.key_length")
+    if width is not None and hasattr(config, "head_dim"):
+        config.head_dim = width
+    return config
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:

@@ -52,7 +52,11 @@ def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[D
             raise StageError(
                 f"{label}: {task.name} has no demonstrations", "Use another task, or a file with a completion column."
             )
-        completions = task.demonstrate(problems, seed_of(source, ctx))
+        try:
+            completions = task.demonstrate(problems, seed_of(source, ctx))
+        except RecordError as error:
+            fix = "Correct that row of the task's file; docs/data.md has its columns."
+            raise StageError(f"{label}: {error}", fix) from None
         return [
             _demonstration(f"{name}/{p.id}", name, [_turn("user", p.prompt)], _turn("assistant", completion))
             for p, completion in zip(problems, completions, strict=True)

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ class PlannedPrompt:
     problem: Problem
     text: str
     token_ids: tuple[int, ...]
+    first_draw: int = 0
+    """How many samples of this prompt earlier problems of the benchmark have, which are other draws than these."""
     thinking_budget: int | None = None
 
     def samples(self) -> Iterator[SampleId]:
@@ -35,11 +39,8 @@ class PlannedPrompt:
 
     def seed(self, sample: int, seed: int) -> int | None:
         """The seed of one sample; None where decoding is greedy and draws nothing."""
-        return (
-            None
-            if self.benchmark.temperature == 0
-            else sample_seed(seed, (self.benchmark.name, self.problem.id, sample))
-        )
+        drawn = self.benchmark.temperature > 0
+        return sample_seed(seed, self.token_ids, self.first_draw + sample) if drawn else None
 
     def request(self, sample: int, seed: int) -> SamplingRequest:
         """What the engine is asked for."""
@@ -57,11 +58,13 @@ class PlannedPrompt:
         )
 
 
-def sample_seed(seed: int, sample: SampleId) -> int:
-    """A 32-bit seed that depends on the pipeline's seed and on the sample's id only, so that neither order nor a resume
-    changes it."""
-    name = "\0".join(map(str, (seed, *sample)))
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+def sample_seed(seed: int, token_ids: tuple[int, ...], draw: int) -> int:
+    """A 32-bit seed that depends on the pipeline's seed, the prompt's tokens and the number of the draw alone.
+
+    Neither order nor a resume changes it, and benchmarks that ask the same get the same.
+    """
+    asked = f"{seed}\0{draw}\0".encode() + array("q", token_ids).tobytes()
+    return int.from_bytes(hashlib.sha256(asked).digest()[:4], "big")
 
 
 def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Problem], str]:
@@ -94,11 +97,27 @@ def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]],
     Raises:
         StageError: a problem cannot be asked so.
     """
-    return [
-        PlannedPrompt(benchmark, problem, *_prompt(settings, benchmark, problem, tokenizer), settings.budget(benchmark))
-        for benchmark in settings.benchmarks
-        for problem in problems[benchmark.name]
-    ]
+    prompts = []
+    for benchmark in settings.benchmarks:
+        draws: Counter[str] = Counter()
+        for problem in problems[benchmark.name]:
+            text, token_ids = _prompt(settings, benchmark, problem, tokenizer)
+            prompts.append(PlannedPrompt(benchmark, problem, text, token_ids, draws[text], settings.budget(benchmark)))
+            draws[text] += benchmark.samples
+    return prompts
+
+
+def drawn_as(prompts: Iterable[PlannedPrompt], seed: int) -> dict[SampleId, SampleId]:
+    """Each sample -> the first one that asks the engine for just the same (prompt, limits, way to draw, seed).
+
+    Benchmarks share prompts, as HumanEval and HumanEval+ do: such a completion is sampled once and is that of both.
+    """
+    first: dict[SamplingRequest, SampleId] = {}
+    return {
+        sample: first.setdefault(prompt.request(sample[2], seed), sample)
+        for prompt in prompts
+        for sample in prompt.samples()
+    }
 
 
 def prompts_digest(prompts: Iterable[PlannedPrompt]) -> str:

@@ -15,7 +15,15 @@ from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
 from evaluation.thinking import thinking_tokens
 from stages.generate.generation_config import with_generation_config
-from stages.generate.plan import PlannedPrompt, SampleId, plan_prompts, prompts_digest, protocol, read_problems
+from stages.generate.plan import (
+    PlannedPrompt,
+    SampleId,
+    drawn_as,
+    plan_prompts,
+    prompts_digest,
+    protocol,
+    read_problems,
+)
 from stages.generate.settings import GenerateSettings
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
@@ -45,7 +53,10 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     if date_in_template(tokenizer):
         ctx.note(f"the chat template asks for the date: it gets {settings.template_date or TEMPLATE_DATE}")
 
-    planned = {sample for prompt in fitting for sample in prompt.samples()}
+    source = drawn_as(fitting, ctx.seed)
+    planned = set(source.values())
+    if shared := len(source) - len(planned):
+        ctx.note(f"{shared} of {len(source)} samples ask for just what an earlier one asks, and share its completion")
     with _Finished(ctx.state / "samples.jsonl", planned) as finished:
         resumed = len(finished.samples)
         if resumed:
@@ -58,9 +69,9 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         engine.close()
 
     generations = [
-        _generation(prompt, sample, ctx.seed, finished.samples)
+        _generation(prompt, sample[2], ctx.seed, finished.samples.get(source.get(sample, sample)))
         for prompt in prompts
-        for sample in range(prompt.benchmark.samples)
+        for sample in prompt.samples()
     ]
     write_jsonl(ctx.output / "generations.jsonl", generations)
     summary: dict[str, Any] = {name: _summary(name, generations) for name in read}
@@ -71,7 +82,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         facts = (len(problems), digest, asked, tokenizer, limit, version)
         summary["protocol"][benchmark.name] = protocol(settings, benchmark, *facts)
     write_json(ctx.output / "summary.json", summary)
-    drawn = finished.expected - resumed
+    drawn = len(finished.planned) - resumed
     truncated = sum(summary[name]["truncated"] for name in read)
     return Result(
         proof={**_proof(ctx.output / "generations.jsonl", prompts), "contract": contract},
@@ -89,10 +100,10 @@ def run(ctx: Context[GenerateSettings]) -> Result:
 
 
 class _Finished:
-    """The samples that are done, each written to `path` as it comes, so that a killed run loses none of them."""
+    """Those of the `planned` samples that are done, each written to `path` as it comes: a killed run loses none."""
 
     def __init__(self, path: Path, planned: set[SampleId]) -> None:
-        self.expected = len(planned)
+        self.planned = planned
         self.samples: dict[SampleId, Sampled] = {}
         complete = []
         if path.exists():
@@ -109,7 +120,7 @@ class _Finished:
     @property
     def missing(self) -> int:
         """How many samples are still to be drawn."""
-        return self.expected - len(self.samples)
+        return len(self.planned) - len(self.samples)
 
     def add(self, sample: SampleId, sampled: Sampled) -> None:
         """Keep one sample, on disk first."""
@@ -204,7 +215,8 @@ def _sample_missing(
     ctx: Context[GenerateSettings], engine: Engine, prompts: list[PlannedPrompt], finished: _Finished
 ) -> int:
     """Submit every missing sample at once, those that may become longest first. Returns the completion tokens drawn."""
-    missing = [(prompt, sample) for prompt in prompts for sample in prompt.samples() if sample not in finished.samples]
+    left = finished.planned - finished.samples.keys()
+    missing = [(prompt, sample) for prompt in prompts for sample in prompt.samples() if sample in left]
     missing.sort(key=lambda item: (-item[0].benchmark.max_new_tokens, -len(item[0].token_ids)))
     longest = max((prompt.benchmark.max_new_tokens for prompt, _ in missing), default=0)
     started = last = time.monotonic()
@@ -216,16 +228,16 @@ def _sample_missing(
         finished.add(missing[index][1], sampled)
         tokens, last = tokens + sampled.tokens, time.monotonic()
         rate = tokens / max(last - started, 1e-9)
-        ctx.progress(len(finished.samples), finished.expected, "sampling", tokens_per_s=round(rate))
+        ctx.progress(len(finished.samples), len(finished.planned), "sampling", tokens_per_s=round(rate))
 
     def show_waiting() -> None:
         """Say every few seconds that it goes on: the first completions, the longest, may take minutes to end."""
         while not over.wait(WAITING_S):
             waited, done = time.monotonic() - last, len(finished.samples)
             if waited >= WAITING_S:
-                ctx.progress(done, finished.expected, "sampling", up_to_tokens=longest, waiting_s=round(waited))
+                ctx.progress(done, len(finished.planned), "sampling", up_to_tokens=longest, waiting_s=round(waited))
 
-    ctx.progress(len(finished.samples), finished.expected, "sampling", up_to_tokens=longest)
+    ctx.progress(len(finished.samples), len(finished.planned), "sampling", up_to_tokens=longest)
     waiting = threading.Thread(target=show_waiting, daemon=True)
     waiting.start()
     try:
@@ -238,8 +250,8 @@ def _sample_missing(
     return tokens
 
 
-def _generation(prompt: PlannedPrompt, sample: int, seed: int, samples: dict[SampleId, Sampled]) -> Generation:
-    sampled = samples.get((prompt.benchmark.name, prompt.problem.id, sample), Sampled("", 0, PROMPT_TOO_LONG))
+def _generation(prompt: PlannedPrompt, sample: int, seed: int, sampled: Sampled | None) -> Generation:
+    sampled = sampled or Sampled("", 0, PROMPT_TOO_LONG)
     return Generation(
         benchmark=prompt.benchmark.name,
         problem_id=prompt.problem.id,

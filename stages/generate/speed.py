@@ -31,7 +31,6 @@ class SamplingSpeed(StageSettings):
     prompt_tokens: int = execution(gt=0)
     at_once: int = execution(gt=0)
     """Completions at once; at most `MOST` are tried."""
-    cpu_kv_cache_gib: int = execution(1, gt=0)
 
 
 def run(ctx: Context[SamplingSpeed]) -> Result:
@@ -58,7 +57,6 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
             max_model_len=length,
             threads=ctx.machine.threads,
             max_concurrent=MOST,
-            cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
         )
         engine = open_engine(settings.engine, folder, options)
     draw = random.Random(0)

@@ -31,13 +31,14 @@ def score_file(
         benchmark: its name, or `maths` for rows that bring their own `gold`.
         path: one JSON object a line; `stages.score.rows` says in which forms.
         data: folder with local copies of the benchmarks, or this benchmark's own file; None asks the hub.
-        partial: whether the file may leave problems out.
+        partial: whether the file may leave problems out, and hold rows of a benchmark that shares some of the prompts.
         second: whether to ask for a second opinion, for maths only.
 
     Returns:
         The benchmark's metrics, as in `metrics.json`, and the scores in the order of the file. The metrics have
         besides: `missing`, the number of the test split's problems that the file does not answer (the numbers are over
         the others); `problems_digest` and `pinned_digest` (None where none is known); `ignored_fields`;
+        `left_out`, the rows of another benchmark whose prompts this one does not have;
         `finish_unknown`, the samples of which nobody said whether they were cut; `sandbox_level` and
         `sandbox_unprotected` (None and empty where no program ran); and with `second`, `second_opinion`, as
         `evaluation.second_opinion` returns it.
@@ -59,7 +60,7 @@ def score_file(
         if second and kind != "maths":
             raise ValueError(f"{benchmark}: there is a second opinion on maths only; leave --second-opinion out")
         problems = {problem.id: problem for problem in _load(benchmark, data)}
-        read = read_any(benchmark, Path(path), problems)
+        read = read_any(benchmark, Path(path), problems, partial)
     generations, known = list(read.generations.values()), {benchmark: problems}
     answered = check_samples(path, read.generations, known)[benchmark]
     missing = [name for name in problems if name not in answered]
@@ -80,6 +81,7 @@ def score_file(
         metrics["second_opinion"] = second_opinion(generations, scores, workers, settings.maths_timeout_s)
     return metrics | isolation | {
         "missing": len(missing),
+        "left_out": read.left_out,
         "problems_digest": sampling["problems_digest"],
         "pinned_digest": None if benchmark == OWN_GOLDS else get(benchmark).digest,
         "ignored_fields": list(read.ignored),

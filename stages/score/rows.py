@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -32,35 +32,51 @@ _PREFIXES = {"humaneval": "HumanEval/", "humaneval_plus": "HumanEval/", "mbpp_pl
 
 @dataclasses.dataclass(frozen=True)
 class ReadRows:
-    """The generations of a file by their lines, and the names of fields that were not looked at."""
+    """The generations of a file by their lines, the names of fields that were not looked at, and how many rows of
+    another benchmark were left out."""
 
     generations: dict[int, Generation]
     ignored: tuple[str, ...]
+    left_out: int = 0
 
 
-def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> ReadRows:
+def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem], partial: bool = False) -> ReadRows:
     """The rows of a file: complete records, or what of them is known.
 
     A row needs `problem_id` and `completion`; or, as evalplus writes it, `task_id` with `solution` (a whole program) or
     `completion` (what goes on with the beginning that the benchmark gives). Rows of a problem without a `sample` are
-    its samples in their order. Fields that a generation does not have are left out.
+    its samples in their order. Fields that a generation does not have are left out. A file that names another benchmark
+    throughout is read as this one's where the prompts are the same, whatever the ids.
 
     Args:
-        problems: the benchmark's, by id; they have the beginnings.
+        problems: the benchmark's, by id; they have the prompts and the beginnings.
+        partial: whether rows of another benchmark whose prompts this one does not have are left out.
 
     Raises:
-        RecordError: for a row that is none of these or of another benchmark (its line is named), and a file without
-            any.
+        RecordError: for a row that is none of these or has another benchmark's prompt (its line is named), and a file
+            without any.
     """
     generations: dict[int, Generation] = {}
     ignored: set[str] = set()
     counts: Counter[str] = Counter()
-    for number, row in read_rows(path):
+    read = [(number, row, _named(benchmark, row, problems, f"{path}:{number}")) for number, row in read_rows(path)]
+    names = {named.setdefault("benchmark", benchmark) for _, _, named in read}
+    answered: dict[Any, str] = {}
+    if len(names) == 1 and names != {benchmark}:
+        answered = _by_prompt((row.get("prompt") for _, row, _ in read), problems)
+    for number, row, named in read:
         where = f"{path}:{number}"
-        named = _named(benchmark, row, problems, where)
+        if named["benchmark"] != benchmark:
+            if row.get("prompt") not in answered:
+                if partial and answered:
+                    continue
+                other = f"{where}: a generation of {named['benchmark']}, not of {benchmark}"
+                if len(names) > 1:
+                    raise RecordError(f"{other}; leave one benchmark's rows in the file")
+                hint = "; --partial leaves such rows out" if answered else ""
+                raise RecordError(f"{other}, which has no problem with this prompt{hint}")
+            named |= {"benchmark": benchmark, "problem_id": answered[row["prompt"]]}
         problem_id = named["problem_id"]
-        if named.setdefault("benchmark", benchmark) != benchmark:
-            raise RecordError(f"{where}: a generation of {named['benchmark']}, not of {benchmark}")
         named["finish_reason"] = _finish_reason(named.get("finish_reason"), where)
         unsaid = {"sample": counts[problem_id], "prompt": "", "prompt_tokens": 0, "completion_tokens": 0, "seed": None}
         known = {name: value for name, value in named.items() if name in FIELDS}
@@ -69,7 +85,27 @@ def read_any(benchmark: str, path: Path, problems: Mapping[str, Problem]) -> Rea
         ignored |= named.keys() - FIELDS
     if not generations:
         raise RecordError(f"{path}: no generations")
-    return ReadRows(generations, tuple(sorted(ignored)))
+    return ReadRows(generations, tuple(sorted(ignored)), len(read) - len(generations))
+
+
+def _by_prompt(prompts: Iterable[Any], problems: Mapping[str, Problem]) -> dict[Any, str]:
+    """A prompt as it was sent -> the id of the problem that it asks.
+
+    It is the beginning of a program that the problem gives, or it holds the user message, after any examples. What
+    stands around that, such as the chat template, has to be the same in all prompts: 12+2 does not ask 2+2.
+    """
+    beginnings = {problem.meta.get("completion"): name for name, problem in problems.items()}
+    messages = {text: name for name, problem in problems.items() if (text := problem.prompt.strip())}
+    found: dict[str, tuple[str, tuple[str, str]]] = {}
+    for sent in {prompt for prompt in prompts if isinstance(prompt, str) and prompt}:
+        if sent in beginnings:
+            found[sent] = beginnings[sent], ("", "")
+        elif held := [text for text in messages if text in sent]:
+            last = max(held, key=lambda text: (sent.rindex(text) + len(text), len(text)))
+            before, _, after = sent.rpartition(last)
+            found[sent] = messages[last], (before.rstrip(), after.lstrip())
+    usual = Counter(around for _, around in found.values()).most_common(1)
+    return {sent: name for sent, (name, around) in found.items() if around == usual[0][0]}
 
 
 def read_own_golds(path: Path) -> tuple[ReadRows, dict[str, Problem]]:

@@ -51,7 +51,7 @@ def test_problems_are_chosen_by_what_the_benchmark_notes_of_them(tmp_path: Path)
         ({"level": 6}, "no problem has level 6; there is 1, 2, 3, 4, 5"),
         ({"level": True}, "no problem has level true"),
         ({"level": "1"}, 'no problem has level "1"; there is 1, 2'),
-        ({"levle": 1}, "no problem has levle 1; there is no such entry"),
+        ({"levle": 1}, "no problem has levle 1; they note level, subject"),
         ({"level": 1, "subject": "Geometry"}, 'no problem has subject "Geometry"; there is "Algebra"'),
     ):
         with pytest.raises(LoadError, match=message):

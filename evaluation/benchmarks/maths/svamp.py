@@ -5,6 +5,7 @@ to choose settings on, and the last 300 to test.
 """
 
 import ast
+import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -48,34 +49,49 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 
 
 def demonstrate(problems: list[Problem], seed: int) -> list[str]:
-    """The data set's own equations, one operation a line, ending in the boxed answer."""
-    return ["\n".join([*steps(problem.meta["equation"]), f"\\boxed{{{problem.gold}}}"]) for problem in problems]
-
-
-def steps(equation: str) -> list[str]:
-    """`( ( 8.0 + 3.0 ) - 2.0 )` as `8 + 3 = 11` and `11 - 2 = 9`.
+    """The data set's own equations, one operation a line, ending in the boxed answer.
 
     Raises:
-        RecordError: something else than numbers, the four operations and brackets, or a division by 0.
+        RecordError: a problem has no equation, one that cannot be computed, or one that does not give its answer.
+    """
+    return [_demonstration(problem) for problem in problems]
+
+
+def _demonstration(problem: Problem) -> str:
+    where = f"{NAME}, {problem.id}"
+    if not (equation := problem.meta["equation"]):
+        raise RecordError(f"{where}: there is no Equation to demonstrate with")
+    try:
+        lines, value = steps(equation)
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError) as error:
+        raise RecordError(f"{where}: the equation {equation!r:.80} cannot be computed: {error!s:.80}") from error
+    if not math.isclose(value, float(problem.gold)):
+        raise RecordError(f"{where}: the equation {equation!r:.80} gives {value:.15g}, the answer is {problem.gold}")
+    return "\n".join([*lines, f"\\boxed{{{problem.gold}}}"])
+
+
+def steps(equation: str) -> tuple[list[str], float]:
+    """`( ( 8.0 + 3.0 ) - 2.0 )` as `8 + 3 = 11` and `11 - 2 = 9`, and its value.
+
+    Raises:
+        SyntaxError, ValueError, ArithmeticError, RecursionError: something else than numbers, the four operations and
+            brackets, a division by 0, or more than can be computed.
     """
     lines: list[str] = []
 
     def value_of(node: ast.expr) -> float:
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            return node.value
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+            return float(node.value)
         if not isinstance(node, ast.BinOp) or type(node.op) not in OPERATIONS:
             raise ValueError(ast.unparse(node))
         sign, compute = OPERATIONS[type(node.op)]
         left, right = value_of(node.left), value_of(node.right)
-        value = compute(left, right)
+        value = float(compute(left, right))
         lines.append(f"{left:.15g} {sign} {right:.15g} = {value:.15g}")
-        return float(value)
+        return value
 
-    try:
-        value_of(ast.parse(equation, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError) as error:
-        raise RecordError(f"{NAME}: the equation {equation!r} cannot be computed: {error}") from error
-    return lines
+    value = value_of(ast.parse(equation.strip(), mode="eval").body)
+    return lines, value
 
 
 BENCHMARK = Benchmark(

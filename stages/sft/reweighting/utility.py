@@ -24,6 +24,11 @@ LARGEST_SERVO_FACTOR = 4.0
 LARGEST_BEND = 1.0
 """Largest RMS of the losses' even change (curvature) relative to the odd one (slope), for central differences. Beyond
 it a longer step changes the losses less, not more, and a servo on the change alone would run away."""
+LARGEST_ROUNDING_BEND = 2 * math.sqrt(3)
+"""Up to this, the even change may be rounding of the three losses a, b and c: (a + b) / 2 - c is then sqrt(3) times
+(a - b) / 2 in RMS, whatever the step. Twice that leaves room for what two RMS of few tokens scatter."""
+CURVATURE_MEMORY = 0.9
+"""What is left of a curvature after each window that shows none, so that the step may grow by a ninth."""
 LARGEST_RELATIVE_RADIUS = 0.1
 """Largest step relative to the norm of the trained parameters; reached only where the losses hardly respond at all."""
 DROPOUT_STREAM = 2
@@ -48,6 +53,13 @@ class Derivatives:
     def measure(self, batch: Batch, model: Evaluator, direction: Direction) -> Tensor:
         """Utilities of a batch along a direction, from evaluations of its own, without a change of state."""
         return model.utilities(batch, direction)
+
+    def state(self) -> dict[str, float | None]:
+        """What later windows depend on."""
+        return {}
+
+    def restore(self, state: dict[str, float | None]) -> None:
+        """Take back what `state` gave."""
 
 
 @dataclasses.dataclass
@@ -77,6 +89,10 @@ class LossChange:
         return math.sqrt(self.squared / self.measured) if self.measured else 0.0
 
     @property
+    def even_rms(self) -> float:
+        return math.sqrt(self.even_squared / self.measured) if self.measured else 0.0
+
+    @property
     def bend(self) -> float:
         return math.sqrt(self.even_squared / self.odd_squared) if self.odd_squared else 0.0
 
@@ -89,6 +105,10 @@ class Differences:
         self.central = settings.utility == "central_difference"
         self.radius: float | None = None
         """Length of the step along the direction, |eps g|, as the servo last left it; None before any measurement."""
+        self.rounding: float | None = None
+        """The smallest even change seen, RMS in nats: an upper bound of what rounding makes of it."""
+        self.curvature = 0.0
+        """RMS of the even change for each squared unit of radius, as last seen."""
         self.step = 0.0
         self._change = LossChange()
 
@@ -162,9 +182,26 @@ class Differences:
         if change.measured == 0:
             return 1.0 / largest
         factor = self.settings.target_rms / change.rms if change.rms else largest
-        if change.bend:
-            factor = min(factor, LARGEST_BEND / change.bend)
+        if longest := self._longest_unbent(change):
+            assert self.radius is not None  # what bends was measured over some step
+            factor = min(factor, longest / self.radius)
         return min(largest, max(1.0 / largest, factor))
+
+    def _longest_unbent(self, change: LossChange) -> float | None:
+        """The radius at which the losses bend by `LARGEST_BEND`, or None where they are not known to bend.
+
+        Slope times radius and curvature times its square are the odd and the even change, but for rounding. Were that
+        taken for curvature, it would shorten the step, of which then still less stands out, until the utilities are
+        nothing but rounding. So what may be rounding counts for nothing, and curvature seen before fades slowly.
+        """
+        if change.bend == 0 or self.radius is None:
+            return None
+        even = change.even_rms
+        if change.bend <= LARGEST_ROUNDING_BEND:
+            self.rounding = even if self.rounding is None else min(even, self.rounding)
+            even = math.sqrt(even**2 - self.rounding**2)
+        self.curvature = max(even / self.radius**2, CURVATURE_MEMORY * self.curvature)
+        return LARGEST_BEND * change.rms / self.radius / self.curvature if self.curvature else None
 
     def _present_step(self, direction: Direction) -> float:
         return self.settings.epsilon or (self.radius or FIRST_RADIUS) / norm(direction)
@@ -183,6 +220,12 @@ class Differences:
             before = here - model.losses(batch)
         with model.perturbed(direction, step):
             return before, model.losses(batch) - here
+
+    def state(self) -> dict[str, float | None]:
+        return {"radius": self.radius, "rounding": self.rounding, "curvature": self.curvature}
+
+    def restore(self, state: dict[str, float | None]) -> None:
+        self.radius, self.rounding, self.curvature = state["radius"], state["rounding"], state["curvature"] or 0.0
 
 
 Measurement = Derivatives | Differences

@@ -97,12 +97,10 @@ class Vcore(Method):
         return (self._distribution(utility, mask).q * mask.sum(-1, keepdim=True)).float()
 
     def state(self) -> dict[str, Any]:
-        radius = self.measurement.radius if isinstance(self.measurement, Differences) else None
-        return {"radius": radius, "probes": self.probe.steps}
+        return {"measurement": self.measurement.state(), "probes": self.probe.steps}
 
     def restore(self, state: dict[str, Any]) -> None:
-        if isinstance(self.measurement, Differences):
-            self.measurement.radius = state["radius"]
+        self.measurement.restore(state["measurement"])
         self.probe.steps = state["probes"]
 
     def tensors(self) -> Direction:

@@ -7,7 +7,7 @@ import pytest
 
 from evaluation.benchmarks.maths import svamp
 from evaluation.loading import load
-from evaluation.records import RecordError
+from evaluation.records import Problem, RecordError
 
 
 @pytest.fixture
@@ -53,13 +53,46 @@ def test_a_broken_set_is_named(rows: list[dict[str, Any]], message: str) -> None
     ],
 )
 def test_an_equation_is_taken_one_operation_at_a_time(equation: str, steps: list[str]) -> None:
-    assert svamp.steps(equation) == steps
+    assert svamp.steps(equation)[0] == steps
 
 
-@pytest.mark.parametrize("equation", ["", "( 1.0 / 0.0 )", "( 2.0 ** 9.0 )", "x + 1", "( 1.0", "'a' * 3"])
-def test_what_is_no_equation_is_named(equation: str) -> None:
-    with pytest.raises(RecordError, match="cannot be computed"):
-        svamp.steps(equation)
+def problem(equation: str, answer: str = "5") -> Problem:
+    return Problem(
+        id="chal-0007", benchmark="svamp", kind="maths", prompt="?", gold=answer, meta={"equation": equation}
+    )
+
+
+@pytest.mark.parametrize(
+    ("equation", "message"),
+    [
+        ("", "there is no Equation"),
+        *(
+            (equation, "the equation .* cannot be computed")
+            for equation in (
+                "( 1.0 / 0.0 )",
+                "( 2.0 ** 9.0 )",
+                "x + 1",
+                "( 1.0",
+                "'a' * 3",
+                "True + 4",
+                "\0",
+                "()",
+                "5,",
+            )
+        ),
+        ("1" * 400 + " - 5", "cannot be computed: int too large"),
+        ("1" + " + 1" * 9999, "cannot be computed: maximum recursion depth"),
+        ("( 2.0 + 4.0 )", r"gives 6, the answer is 5"),
+        ("7.0", "gives 7, the answer is 5"),
+        ("( 1e308 * 10.0 )", "gives inf"),
+        ("( 1e999 - 1e999 )", "gives nan"),
+    ],
+)
+def test_an_equation_that_does_not_give_the_answer_is_named_with_its_problem(equation: str, message: str) -> None:
+    assert svamp.demonstrate([problem(" 3 + 2")], 0) == ["3 + 2 = 5\n\\boxed{5}"]
+    with pytest.raises(RecordError, match=f"svamp, chal-0007: .*{message}") as raised:
+        svamp.demonstrate([problem(equation)], 0)
+    assert len(str(raised.value)) < 250
 
 
 def test_demonstrations_end_in_the_answer_that_their_steps_give(benchmark_data: Path) -> None:

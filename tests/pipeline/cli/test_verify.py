@@ -1,5 +1,6 @@
 """`vcore verify`: numbers that come back and numbers that do not, of scores that exist and of a model."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evaluation.benchmarks.maths import gsm8k
 from evaluation.published.card import Claim
 from evaluation.records import Score, write_jsonl
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
 from pipeline.share.verify import examples
 from tests.tiny import make_tiny_model
+
+SPLITS = ("test", "dev")
 
 
 def run(*arguments: object, command: str = "verify") -> tuple[int, str]:
@@ -43,7 +47,7 @@ def artifact(home: Path, right: int, n: int, *, model: dict[str, Any] | None = N
     (base / "model").mkdir()
     (base / "model" / "config.json").write_text(json.dumps({"dtype": "bfloat16"}))
     write_jsonl(score / "scores.jsonl", scores(right, n))
-    usual = {"few_shot": [], "temperature": 0.0, "samples": 1, "max_new_tokens": 256}
+    usual = {"split": "test", "few_shot": [], "temperature": 0.0, "samples": 1, "max_new_tokens": 256}
     protocol = usual | {"engine": "vllm", "dtype": "float32"} | sampling
     entry = {"protocol": "p", "protocol_details": {"sampling": protocol}, "truncated": 7, "verdicts": {}}
     (score / "metrics.json").write_text(json.dumps({"gsm8k": entry}))
@@ -86,6 +90,14 @@ def test_what_is_known_of_the_protocols_is_said(tmp_path: Path) -> None:
     assert "temperature 0.6, at most" in said
 
 
+def test_a_score_of_the_dev_split_is_not_of_the_published_problems(tmp_path: Path) -> None:
+    """As many problems are not the same ones: no paired claim is made of them."""
+    said = {split: run(artifact(tmp_path / split, 18, 1319, split=split), "--published", 2.4)[1] for split in SPLITS}
+    assert "problems of the dev split here" in said["dev"]
+    assert "split" not in said["test"]
+    assert [split for split in SPLITS if "solved by one of the two runs alone" in said[split]] == ["test"]
+
+
 def test_weights_copied_from_a_converted_checkpoint_are_known_as_such(tmp_path: Path) -> None:
     converted = (
         artifact(tmp_path / "first", 0, 3, model={"quantization": {"Q4_K": 1}}).parents[1] / "base" / "k" / "model"
@@ -120,6 +132,9 @@ def test_a_file_that_was_graded_here_is_enough(tmp_path: Path) -> None:
         (("--published", "61.6", "--tolerance", "0"), "--tolerance: 0 is not between"),
         (("--published", "61.6", "--samples", "4"), "--samples: nothing is sampled"),
         (("--published", "61.6", "--few-shot", "mine.yaml"), "--few-shot: nothing is sampled"),
+        (("--published", "61.6", "--temperature", "0"), "--temperature: nothing is sampled"),
+        (("--published", "61.6", "--engine", "vllm"), "--engine: nothing is sampled"),
+        (("--published", "61.6", "--set", "generate.dtype=float32"), "--set: nothing is sampled"),
     ],
 )
 def test_wrong_arguments_about_scores(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -186,6 +201,17 @@ def test_examples_are_the_first_training_problems_or_those_of_a_file(tmp_path: P
         file.write_text(text)
         with pytest.raises(ConfigError, match="--few-shot"):
             examples(claim, str(file), None)
+
+
+def test_more_examples_than_there_are_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gsm8k, "SIZES", {"train": 2, "test": 1})
+    (tmp_path / "gsm8k").mkdir()
+    with gzip.open(tmp_path / "gsm8k" / "train.jsonl.gz", "wt") as file:
+        file.write('{"question": "1+1?", "answer": "Add.\\n#### 2"}\n' * 2)
+    claim = Claim("gsm8k", 0.5, "")
+    assert len(examples(claim, "2", tmp_path)) == 2
+    with pytest.raises(ConfigError, match="--few-shot: gsm8k has 2 training problems, 10,000 are asked for"):
+        examples(claim, "10000", tmp_path)
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli import estimate
 from pipeline.cli.app import app
-from pipeline.estimate.cpu import SAMPLES, TRAINS, Cost, CpuEstimate
+from pipeline.core.errors import ConfigError
+from pipeline.estimate.cpu import HEAP, SAMPLES, TRAINS, Cost, CpuEstimate
 from pipeline.estimate.lengths import Counter
 from pipeline.estimate.measure import Measured, Seconds
 from pipeline.estimate.shape import shape_of
@@ -19,6 +20,7 @@ from pipeline.store.documents import Manifest
 from pipeline.store.store import Artifact, Store
 from stages.harness.stopwatch import Stopwatch
 from tests.pipeline.helpers import config
+from tests.stages.base.test_gguf import write_gguf
 from tests.tiny import make_tiny_model, write_jsonl
 
 TRAINING = Measured(
@@ -52,11 +54,11 @@ def test_sft_takes_its_steps_its_rows_and_its_method(tmp_path: Path) -> None:
     tokens = 4 * 32 * 256  # max_steps, batch_size, max_length
     assert plain.total == Seconds(pytest.approx(tokens * 0.003 + 2), pytest.approx(tokens * 0.002 + 2))
     assert plain.at_most, "no row was looked at: each is taken to be as long as it may be"
-    assert plain.memory_gib == pytest.approx(1 + 0.001 * 32 * 256)
+    assert plain.memory_gib == pytest.approx(1 + HEAP * 0.001 * 32 * 256)
     default = costs(tmp_path)["sft"]
     assert default.total.quiet == pytest.approx(tokens * (0.002 * 9 / 8 + 0.001) + 2), "a probe, and a forward pass"
     parts = costs(tmp_path, "sft.micro_batch_size=4")["sft"]
-    assert parts.memory_gib == pytest.approx(1 + 0.001 * 4 * 256)
+    assert parts.memory_gib == pytest.approx(1 + HEAP * 0.001 * 4 * 256)
     epochs = costs(tmp_path, "sft.max_steps=null", "sft.epochs=2", "sft.method={name: uniform}")["sft"]
     assert epochs.total.quiet == pytest.approx(2 * 64 * 256 * 0.002 + 4 * 0.5), "64 rows, two steps an epoch"
 
@@ -66,7 +68,9 @@ def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
     completions = 2 * 16 * 8
     assert grpo.times["generate"].quiet == pytest.approx(completions * (150 * 0.001 + 64 * 0.01))
     assert grpo.times["train"].quiet == pytest.approx(completions * 214 * (0.002 + 2 * 0.001) + 2 * 0.5)
-    assert grpo.memory_gib == pytest.approx(1 + 0.001 * 128 * 214 + 1.5), "the engine is in the trainer's process"
+    assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 214 + 1.5), (
+        "the engine is in the trainer's process"
+    )
     alone = costs(tmp_path, "grpo.rollout=vllm_server", "grpo.server_url=http://other:8000")["grpo"]
     assert list(alone.times) == ["train"]
 
@@ -121,6 +125,18 @@ def test_a_busy_machine_is_told_from_a_slow_one() -> None:
     assert watch.each(2) == [4.0, 2.0], "one core was left of the two that it can use"
     watch.others = 0.25
     assert watch.each() == [8.0, 8.0], "three are more than it can use"
+
+
+def test_the_shape_of_a_gguf_file_is_that_of_its_checkpoint(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    source = make_tiny_model(tmp_path / "source", hidden_size=16)  # heads wider than the hidden size shared out
+    file = write_gguf(source, tmp_path / "model.gguf")
+    shape = shape_of(config(tmp_path, f"model={file}"))
+    assert shape.parameters == AutoModelForCausalLM.from_pretrained(source).num_parameters()
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ConfigError, match="damaged"):
+        shape_of(config(tmp_path, f"model={file}"))
 
 
 @pytest.mark.slow

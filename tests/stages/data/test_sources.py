@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from evaluation.benchmarks import Benchmark, Source, get
+from evaluation.benchmarks.maths import svamp
 from evaluation.loading import load
 from evaluation.records import Problem, read_records
 from pipeline.plan.code import code_of
 from stages.data.reading import load_task
+from stages.data.rows import demonstrations
 from stages.data.settings import Columns, DataSettings, SourceSettings
 from stages.data.stage import STAGE
+from stages.harness.context import StageError
 from tests.stages.data.test_data import jsonl, made, refused
 from tests.tiny import open_stage, write_spec
 
@@ -93,6 +96,18 @@ def test_a_file_replaced_by_one_of_the_same_time_and_size_is_read_anew(tmp_path:
 
     size, first = replace_by(3)
     assert (first, replace_by(4)) == ([3], (size, [4]))
+
+
+def test_a_task_that_cannot_be_demonstrated_with_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svamp, "SPLITS", {"train": range(1, 2)})
+    (tmp_path / "svamp").mkdir()
+    jsonl(tmp_path / "svamp" / "svamp.jsonl", [{"ID": "chal-1", "Body": "Ann has 3.", "Question": "?", "Answer": 3}])
+    context = open_stage(DataSettings, write_spec(tmp_path, "data", {}, {}))
+    context.machine = context.machine.model_copy(update={"data_dir": str(tmp_path)})
+    with pytest.raises(StageError, match=r"^data\.sft\.0: svamp, chal-0001: there is no Equation"):
+        demonstrations(SourceSettings(task="svamp"), "svamp", "data.sft.0", context)
 
 
 def test_problems_of_a_task_are_drawn(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -19,17 +18,16 @@ from evaluation.engines import Sampled
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
 from stages.generate.generation_config import with_generation_config
-from stages.generate.plan import plan_prompts, protocol, read_problems, sample_seed
+from stages.generate.plan import plan_prompts, protocol, read_problems
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.harness.context import StageError
+from tests.stages.generate.conftest import problem
 from tests.tiny import (
-    make_tiny_model,
     make_tiny_tokenizer,
     open_stage,
     read_stage_run,
     run_stage_program,
     stage_environment,
-    tiny_demonstrations,
     write_jsonl,
     write_spec,
 )
@@ -38,25 +36,6 @@ BENCHMARKS: list[dict[str, Any]] = [
     {"name": "first", "max_new_tokens": 12},
     {"name": "second", "samples": 3, "temperature": 1.0, "max_new_tokens": 30, "problems": 6},
 ]
-
-
-def problem(benchmark: str, number: int, prompt: str) -> dict[str, Any]:
-    return dataclasses.asdict(Problem(f"{benchmark}-{number}", benchmark, "maths", prompt, "3"))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two benchmarks of eight problems; the third problem's prompt is longer than the model's 256 positions."""
-    folder = tmp_path_factory.mktemp("generate_inputs")
-    make_tiny_model(folder / "base" / "model", hidden_size=128)
-    prompts = [row["prompt"][0]["content"] for row in tiny_demonstrations(8)]
-    prompts[2] *= 20
-    for name in ("first", "second"):
-        write_jsonl(
-            folder / "data" / "benchmarks" / f"{name}.jsonl",
-            [problem(name, i, prompt) for i, prompt in enumerate(prompts)],
-        )
-    return {"data": folder / "data", "model": folder / "base"}
 
 
 def generations(output: Path) -> list[Generation]:
@@ -142,13 +121,6 @@ def test_a_killed_program_keeps_its_samples_and_draws_only_the_missing(inputs: d
     assert metrics["resumed_samples"] == lines
     for name in ("generations.jsonl", "summary.json"):
         assert (resumed.output / name).read_bytes() == (straight.output / name).read_bytes()
-
-
-def test_a_seed_belongs_to_the_sample_alone() -> None:
-    seeds = {sample_seed(seed, (name, "p", k)) for seed in (0, 1) for name in ("a", "b") for k in range(10)}
-    assert len(seeds) == 40
-    assert sample_seed(0, ("a", "p", 0)) == 3689567962
-    assert all(0 <= seed < 2**32 for seed in seeds)
 
 
 @pytest.mark.parametrize(

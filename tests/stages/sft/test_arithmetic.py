@@ -11,7 +11,7 @@ import torch
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Window
-from stages.sft.reweighting.utility import Differences
+from stages.sft.reweighting.utility import LARGEST_SERVO_FACTOR, Differences, LossChange
 from stages.sft.reweighting.variance import variance_ratio
 from stages.sft.reweighting.vcore import Vcore
 
@@ -64,13 +64,22 @@ def test_the_servo_steers_to_its_target_by_at_most_four(rms: float, factor: floa
     assert outcome.metrics["loss_change_rms"] == pytest.approx(rms)
 
 
-def test_the_servo_shortens_a_step_along_which_the_losses_bend() -> None:
-    """The odd change is far below its target, but the even one is twice as large: a longer step only bends more."""
-    losses, mask = torch.ones(2, 5), torch.ones(2, 5, dtype=torch.bool)
-    method, measurement = made({"utility": "central_difference", "target_rms": 0.3}, mask)
-    method.weigh(losses, mask, {"change": torch.full((2, 5), 0.05), "middle": losses + 0.1})
-    assert method.finish(OneProcess()).metrics["loss_change_bend"] == pytest.approx(2.0)  # type: ignore[arg-type]
-    assert measurement.radius == pytest.approx(0.05)
+@pytest.mark.parametrize("rounding", [0.0, 0.02])
+@pytest.mark.parametrize("curvature", [0.0, 0.5, 20.0])
+@pytest.mark.parametrize("start", [1e-6, 1e-3, 0.3, 1e3])
+def test_the_servo_finds_its_step_from_anywhere_above_rounding_and_below_curvature(
+    start: float, curvature: float, rounding: float
+) -> None:
+    """Losses with slope 1, curvature, and rounding errors: odd^2 = r^2 + e^2 / 2, even^2 = (c r^2)^2 + 3 e^2 / 2."""
+    measurement = Differences(VcoreSettings(utility="central_difference", target_rms=0.3))
+    radius = start
+    for _ in range(40):
+        odd = radius**2 + rounding**2 / 2
+        even = (curvature * radius**2) ** 2 + 1.5 * rounding**2
+        measurement.radius = radius
+        radius *= measurement._servo_factor(LossChange(odd, 1, odd, even), largest=LARGEST_SERVO_FACTOR)
+    ideal = min(0.3, 1 / curvature if curvature else math.inf)
+    assert ideal / 2 < radius < 2 * ideal
 
 
 def test_a_change_that_is_not_finite_is_neutral_and_shrinks_the_step() -> None:
