@@ -6,7 +6,7 @@ Which one runs is the caller's choice and never changes silently: an engine that
 from pathlib import Path
 from typing import Literal
 
-from evaluation.engines.base import Engine, EngineOptions, EngineUnavailable, OnDone, Sampled, SamplingRequest
+from evaluation.engines.base import Engine, EngineOptions, EngineUnavailable, InFlight, OnDone, Sampled, SamplingRequest
 
 EngineName = Literal["vllm", "transformers"]
 
@@ -15,6 +15,7 @@ __all__ = [
     "EngineName",
     "EngineOptions",
     "EngineUnavailable",
+    "InFlight",
     "OnDone",
     "Sampled",
     "SamplingRequest",

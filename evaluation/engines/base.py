@@ -69,6 +69,14 @@ class Sampled:
     thinking: ThoughtEnding | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class InFlight:
+    """Completions that have begun and are not handed over yet, and how many tokens they have so far, together."""
+
+    running: int
+    tokens: int
+
+
 OnDone = Callable[[int, Sampled], None]
 """Called with the index of a request and its sample as soon as it is finished, in any order."""
 
@@ -87,6 +95,10 @@ class Engine(Protocol):
         Raises:
             ValueError: a prompt fills the context.
         """
+        ...
+
+    def in_flight(self) -> InFlight:
+        """What is being sampled just now. Asked from another thread than the one that is in `generate`."""
         ...
 
     def close(self) -> None:

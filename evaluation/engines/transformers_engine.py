@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor
 
 from evaluation.engines.base import (
     EngineOptions,
+    InFlight,
     OnDone,
     Sampled,
     SamplingRequest,
@@ -45,6 +46,7 @@ class TransformersEngine:
         # tokens. The protocol says how to sample, in every engine; the checkpoint says only what ends a completion.
         self._model.generation_config = GenerationConfig()
         self._device = options.device
+        self._watch = _Watch()
         self._max_concurrent = options.max_concurrent
         self.max_model_len: int = options.max_model_len or int(
             self._model.config.get_text_config().max_position_embeddings
@@ -64,6 +66,14 @@ class TransformersEngine:
                     if on_done is not None:
                         on_done(index, sampled)
         return [done[index] for index in range(len(requests))]
+
+    def in_flight(self) -> InFlight:
+        """See `Engine.in_flight`. Completions of one batch are handed over together."""
+        drawn = self._watch.drawn
+        if drawn is None:
+            return InFlight(0, 0)
+        ended = torch.isin(drawn, torch.tensor(self._eos_token_ids, device=drawn.device)).cumsum(dim=1)
+        return InFlight(len(drawn), int((ended == 0).sum()))
 
     def close(self) -> None:
         """Drop the model and give cached GPU memory back."""
@@ -91,6 +101,7 @@ class TransformersEngine:
             processors.append(_SeededDraw(batch))
         # Rows with shorter prompts may go on longer than the context allows the longest one; `_finish` cuts each row.
         shortest = min(len(request.prompt_token_ids) for request in batch)
+        self._watch.prompt_length = longest
         output = self._model.generate(
             input_ids=ids.to(self._device),
             attention_mask=mask.to(self._device),
@@ -102,8 +113,12 @@ class TransformersEngine:
                 disable_compile=True,
             ),
             logits_processor=processors,
-            stopping_criteria=[_StopStrings(self.tokenizer, longest, first.stop)] if first.stop else [],
+            stopping_criteria=[
+                self._watch,
+                *([_StopStrings(self.tokenizer, longest, first.stop)] if first.stop else []),
+            ],
         )
+        self._watch.drawn = None
         rows = output[:, longest:].tolist()
         return [self._finish(request, row) for request, row in zip(batch, rows, strict=True)]
 
@@ -165,6 +180,17 @@ class _SeededDraw(LogitsProcessor):  # type: ignore[misc]
         noise = -exponential.log().to(logits.device)  # -log(Exp(1)) is Gumbel noise
         drawn = (logits + noise).argmax(dim=1, keepdim=True)
         return torch.full_like(scores, float("-inf")).scatter(1, drawn, 0.0)
+
+
+class _Watch(StoppingCriteria):  # type: ignore[misc]
+    """Ends nothing; `drawn` are the completions' tokens so far, (rows, steps), while a batch is sampled."""
+
+    prompt_length = 0
+    drawn: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        self.drawn = input_ids[:, self.prompt_length :]
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class _StopStrings(StoppingCriteria):  # type: ignore[misc]

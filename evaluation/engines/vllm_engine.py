@@ -9,6 +9,7 @@ from evaluation.engines import vllm_internals
 from evaluation.engines.base import (
     EngineOptions,
     EngineUnavailable,
+    InFlight,
     OnDone,
     Sampled,
     SamplingRequest,
@@ -86,6 +87,10 @@ class VLLMEngine:
             if on_done is not None:
                 on_done(index, done[index])
         return [done[index] for index in range(len(requests))]
+
+    def in_flight(self) -> InFlight:
+        """See `Engine.in_flight`."""
+        return vllm_internals.in_flight(self._llm)
 
     def close(self) -> None:
         """Drop the engine; on CUDA, memory is certain to be free only when the process ends."""

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from evaluation.engines.base import EngineUnavailable
+from evaluation.engines.base import EngineUnavailable, InFlight
 
 ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",
@@ -144,3 +144,15 @@ def finished_outputs(llm: Any, requests: Iterable[tuple[str, Any, Any]]) -> Iter
         engine.add_request(*request)
     while engine.has_unfinished_requests():
         yield from (output for output in engine.step() if output.finished)
+
+
+# LLMEngine.output_processor.request_states, where each unfinished request's detokenizer has its tokens, in whichever
+# process the model is. Relied on by the progress of a long sampling: outputs come at the end of a request alone, and
+# the scheduler's statistics count no tokens and stay in the model's process.
+
+
+def in_flight(llm: Any) -> InFlight:
+    """The requests of a `vllm.LLM` that have tokens and are not finished. Takes milliseconds, from any thread."""
+    states = llm.llm_engine.output_processor.request_states.copy().values()
+    tokens = [state.detokenizer.num_output_tokens() for state in states]
+    return InFlight(sum(map(bool, tokens)), sum(tokens))

@@ -16,6 +16,7 @@ from typing import Any, cast
 from evaluation.engines.base import (
     EngineOptions,
     EngineUnavailable,
+    InFlight,
     OnDone,
     Sampled,
     SamplingRequest,
@@ -44,6 +45,7 @@ class ReplicatedEngine:
         self.name = name
         self.tokenizer = load_tokenizer(model, chat=False)
         share = dataclasses.replace(options, data_parallel=1, threads=max(1, options.threads // options.data_parallel))
+        self._in_flight: dict[int, InFlight] = {}
         self._replicas = [_start(environment) for environment in _environments(options, share.threads)]
         try:
             for _, connection in self._replicas:
@@ -61,19 +63,29 @@ class ReplicatedEngine:
         for index, (_, connection) in enumerate(self._replicas):
             connection.send(list(requests[index::count]))
         done: dict[int, Sampled] = {}
+        self._in_flight = dict.fromkeys(range(count), InFlight(0, 0))
         working = {connection: index for index, (_, connection) in enumerate(self._replicas)}
         while working:
             for connection in cast(list[Connection], wait(list(working))):
                 replica = working[connection]
                 answer = self._answer(replica)
+                if isinstance(answer, InFlight):
+                    self._in_flight[replica] = answer
+                    continue
                 if answer is None:
                     del working[connection]
+                    self._in_flight[replica] = InFlight(0, 0)
                     continue
                 place, sampled = answer
                 done[replica + place * count] = sampled
                 if on_done is not None:
                     on_done(replica + place * count, sampled)
         return [done[index] for index in range(len(requests))]
+
+    def in_flight(self) -> InFlight:
+        """See `Engine.in_flight`; as of the replicas' last messages, up to two seconds ago."""
+        told = list(self._in_flight.values())
+        return InFlight(sum(one.running for one in told), sum(one.tokens for one in told))
 
     def close(self) -> None:
         """End the replicas: each ends when its connection closes, and is killed where it does not."""

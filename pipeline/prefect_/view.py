@@ -70,12 +70,12 @@ class PrefectView(View):
             return
         now = time.monotonic()
         done = event.total and event.step == event.total
-        text = f"{event.phase} {event.count}"
+        rounded = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in event.metrics.items()}
+        metrics = "  ".join(f"{name} {value}" for name, value in rounded.items())
+        text = f"{event.phase} {event.count}  {metrics}".rstrip()
         if now - self._logged >= LOG_EVERY_S or done:
             self._logged = now
-            rounded = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in event.metrics.items()}
-            metrics = "  ".join(f"{name} {value}" for name, value in rounded.items())
-            self._logger.info(f"{text}  {metrics}".rstrip())
+            self._logger.info(text)
             if printed := self._output.new_lines():
                 self._logger.info("%s prints:\n%s", stage, printed)
         if event.total and (now - self._drawn >= BAR_EVERY_S or done):

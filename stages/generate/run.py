@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self, TextIO
 from evaluation.chat import TEMPLATE_DATE, date_in_template
 from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
+from evaluation.harness.pace import Pace
 from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
 from evaluation.thinking import thinking_tokens
@@ -28,8 +28,6 @@ from stages.generate.settings import GenerateSettings
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
 
-WAITING_S = 5.0
-"""Seconds without a finished sample after which progress says how long it has been waiting."""
 PROMPT_TOO_LONG = "prompt_too_long"
 _MODEL_FIX = (
     "Point `model:` at a complete Hugging Face checkpoint (config.json, safetensors, tokenizer, chat template)."
@@ -218,36 +216,22 @@ def _sample_missing(
     left = finished.planned - finished.samples.keys()
     missing = [(prompt, sample) for prompt in prompts for sample in prompt.samples() if sample in left]
     missing.sort(key=lambda item: (-item[0].benchmark.max_new_tokens, -len(item[0].token_ids)))
-    longest = max((prompt.benchmark.max_new_tokens for prompt, _ in missing), default=0)
-    started = last = time.monotonic()
-    tokens = 0
-    over = threading.Event()
+    limits = [min(p.benchmark.max_new_tokens, engine.max_model_len - len(p.token_ids)) for p, _ in missing]
+    before = len(finished.samples)
+
+    def show(done: int, figures: dict[str, int | str]) -> None:
+        ctx.progress(before + done, len(finished.planned), "sampling", **figures)
 
     def keep(index: int, sampled: Sampled) -> None:
-        nonlocal tokens, last
         finished.add(missing[index][1], sampled)
-        tokens, last = tokens + sampled.tokens, time.monotonic()
-        rate = tokens / max(last - started, 1e-9)
-        ctx.progress(len(finished.samples), len(finished.planned), "sampling", tokens_per_s=round(rate))
+        pace.add(index, sampled)
 
-    def show_waiting() -> None:
-        """Say every few seconds that it goes on: the first completions, the longest, may take minutes to end."""
-        while not over.wait(WAITING_S):
-            waited, done = time.monotonic() - last, len(finished.samples)
-            if waited >= WAITING_S:
-                ctx.progress(done, len(finished.planned), "sampling", up_to_tokens=longest, waiting_s=round(waited))
-
-    ctx.progress(len(finished.samples), len(finished.planned), "sampling", up_to_tokens=longest)
-    waiting = threading.Thread(target=show_waiting, daemon=True)
-    waiting.start()
-    try:
-        engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
-    except ReplicaLost as error:
-        raise StageError(str(error), "Run again: samples that were drawn are kept.") from error
-    finally:
-        over.set()
-        waiting.join()
-    return tokens
+    with Pace(show, engine, limits) as pace:
+        try:
+            engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
+        except ReplicaLost as error:
+            raise StageError(str(error), "Run again: samples that were drawn are kept.") from error
+    return pace.tokens
 
 
 def _generation(prompt: PlannedPrompt, sample: int, seed: int, sampled: Sampled | None) -> Generation:

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from evaluation.engines import (
     Engine,
     EngineOptions,
     EngineUnavailable,
+    InFlight,
     SamplingRequest,
     open_engine,
     vllm_engine,
@@ -145,6 +147,9 @@ def test_vllm_draws_do_not_depend_on_order_or_company(vllm: dict[str, Any]) -> N
 def test_vllm_hands_samples_over_and_keeps_limits(vllm: dict[str, Any], plain: Engine) -> None:
     assert sorted(vllm["told"]) == list(range(len(PROMPTS)))
     assert vllm["stopped"][0]["finish_reason"] == "stop"
+    first, last = vllm["in_flight"]  # when the completion of 8 tokens has ended, and when that of 24 has
+    assert (first["running"], last) == (1, {"running": 0, "tokens": 0})
+    assert first["tokens"] in (8, 9)
     assert vllm["greedy"][0]["text"].startswith(vllm["stopped"][0]["text"])
     assert len(vllm["stopped"][0]["text"]) <= 5
     assert vllm["fills_the_context"][0]["finish_reason"] == "length"
@@ -196,6 +201,26 @@ def test_transformers_top_k_of_one_is_greedy(plain: Engine) -> None:
     greedy = greedy_requests(plain)
     narrow = [dataclasses.replace(request, temperature=1.0, top_k=1, seed=3) for request in greedy]
     assert plain.generate(narrow) == plain.generate(greedy)
+
+
+def test_transformers_tells_what_is_in_flight(plain: Engine) -> None:
+    seen: list[InFlight] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.001):
+            seen.append(plain.in_flight())
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    sampled = plain.generate([dataclasses.replace(one, max_new_tokens=100) for one in greedy_requests(plain)])
+    over.set()
+    looking.join()
+    flying = [one for one in seen if one.running]
+    assert {one.running for one in flying} == {len(PROMPTS)}
+    assert [one.tokens for one in flying] == sorted(one.tokens for one in flying)
+    assert 0 < flying[-1].tokens <= sum(one.tokens for one in sampled)
+    assert plain.in_flight() == InFlight(0, 0)
 
 
 def test_transformers_stops_at_a_string_and_at_the_context(plain: Engine) -> None:

@@ -21,6 +21,8 @@ import torch, vllm
 import vllm._custom_ops as ops
 from vllm.model_executor.layers import utils
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 facts = {
     "environment": [name for name in vllm_internals.ENVIRONMENT if name in vllm.envs.environment_variables],
@@ -33,6 +35,9 @@ facts = {
     "thinking": vllm_internals.thinking_between("<a>", "</a>").reasoning_end_str,
     "budget": "thinking_token_budget" in inspect.signature(vllm.SamplingParams.from_optional).parameters,
     "final_only": hasattr(RequestOutputKind, "FINAL_ONLY"),
+    "output_processor": "self.output_processor = OutputProcessor(" in inspect.getsource(vllm.LLMEngine.__init__),
+    "states": "self.request_states: dict" in inspect.getsource(OutputProcessor.__init__),
+    "tokens": IncrementalDetokenizer().num_output_tokens(),
     "head_sizes": list(CPUAttentionBackend.get_supported_head_sizes()),
 }
 vllm_internals.draw_one_number_a_token()
@@ -90,6 +95,13 @@ def test_the_engine_of_an_llm_can_be_stepped(installed: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_output_of_a_request_can_be_asked_for_at_its_end_alone(installed: dict[str, Any]) -> None:
     assert installed["final_only"], f"vllm.sampling_params.RequestOutputKind has no FINAL_ONLY; {MOVED}"
+
+
+@pytest.mark.slow
+def test_the_tokens_of_unfinished_requests_can_be_counted(installed: dict[str, Any]) -> None:
+    assert installed["output_processor"], f"vllm.LLMEngine has no output_processor; {MOVED}"
+    assert installed["states"], f"vllm.v1.engine.output_processor has no request_states; {MOVED}"
+    assert installed["tokens"] == 0, f"vllm.v1.engine.detokenizer counts no tokens; {MOVED}"
 
 
 @pytest.mark.slow

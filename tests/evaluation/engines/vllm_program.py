@@ -32,6 +32,10 @@ def main(model: str, changed: str) -> dict[str, Any]:
     }
     stop = found["greedy"][0]["text"][5:7]
     found["stopped"] = as_json(engine.generate([dataclasses.replace(greedy[0], stop=(stop,))]))
+    flying: list[Any] = []
+    lengths = [dataclasses.replace(greedy[0], max_new_tokens=n) for n in (24, 8)]
+    engine.generate(lengths, lambda *done: flying.append(dataclasses.asdict(engine.in_flight())))
+    found["in_flight"] = flying
     found["fills_the_context"] = as_json(engine.generate([SamplingRequest(greedy[0].prompt_token_ids * 10, 10_000)]))
     try:
         engine.generate([SamplingRequest((5,) * engine.max_model_len, 1)])

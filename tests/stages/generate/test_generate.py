@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from evaluation.engines import Sampled
+from evaluation.engines import InFlight, Sampled
+from evaluation.harness import pace
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
 from stages.generate.generation_config import with_generation_config
@@ -297,25 +299,36 @@ def test_the_checkpoints_own_sampling_only_where_it_is_asked_for(tmp_path: Path)
         BenchmarkSettings.model_validate({**asks, "temperature": 0.6})
 
 
-def test_progress_moves_while_the_longest_samples_are_not_done(
+def test_progress_tells_what_is_in_flight_and_ends_with_every_sample(
     tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow:
+        max_model_len = 256
+        told = threading.Event()
+
+        def in_flight(self) -> InFlight:
+            return InFlight(3, 21)
+
         def generate(self, requests: Any, on_done: Any) -> None:
-            time.sleep(0.5)
+            assert self.told.wait(30)
             for index in range(len(requests)):
                 on_done(index, Sampled("3", 2, "stop"))
 
-    monkeypatch.setattr(sample, "WAITING_S", 0.05)
+    def tell(step: int, total: int, phase: str, **metrics: Any) -> None:
+        shown.append((step, total, phase, metrics))
+        if len(shown) == 3:
+            Slow.told.set()
+
+    shown: list[Any] = []
+    monkeypatch.setattr(pace, "EVERY_S", 0.01)
     ctx = open_stage(GenerateSettings, write_spec(tmp_path, "generate", {"benchmarks": BENCHMARKS[:1]}, inputs))
+    monkeypatch.setattr(ctx, "progress", tell)
     problems, _ = read_problems(inputs["data"], ctx.settings.benchmarks[0])
-    prompts = plan_prompts(ctx.settings, {"first": problems}, make_tiny_tokenizer())
+    prompts = plan_prompts(ctx.settings, {"first": problems[:2]}, make_tiny_tokenizer())
     planned = {one for prompt in prompts for one in prompt.samples()}
     with sample._Finished(ctx.state / "samples.jsonl", planned) as finished:
-        sample._sample_missing(ctx, Slow(), prompts, finished)  # type: ignore[arg-type]
-    shown = read_stage_run(tmp_path, 0, "").events
-    assert [(event["step"], event["metrics"]) for event in shown][:2] == [
-        (0, {"up_to_tokens": 12}),
-        (0, {"up_to_tokens": 12, "waiting_s": 0}),
-    ]
-    assert shown[-1]["step"] == len(planned)
+        assert sample._sample_missing(ctx, Slow(), prompts, finished) == 4  # type: ignore[arg-type]
+    assert [(step, total, phase) for step, total, phase, _ in shown[:3]] == [(0, 2, "sampling")] * 3
+    assert shown[1][3].keys() >= {"tokens", "running", "waiting", "tokens_per_s"}
+    assert (shown[1][3]["tokens"], shown[1][3]["running"]) == (21, 3)
+    assert shown[-1][:2] == (2, 2)
