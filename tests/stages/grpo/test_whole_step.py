@@ -112,6 +112,8 @@ def test_micro_batches_change_no_step(
     with monkeypatch.context() as patch:
         patch.setattr(trl_internals, "deal", in_trls_order)
         whole, positions = gradients(grpo_inputs, tmp_path / "whole", None, **LOSSES[name])
+    if "top_entropy_quantile" in LOSSES[name]:  # with micro-batches, a pass before the step finds its threshold
+        positions *= 2
     for size in (4, 1):
         split, fewer = gradients(grpo_inputs, tmp_path / str(size), size, **LOSSES[name])
         assert 0 < fewer < positions
