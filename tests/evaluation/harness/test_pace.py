@@ -28,8 +28,8 @@ def test_figures_count_finished_and_unfinished_completions(monkeypatch: pytest.M
     clock = [100.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
     shown: list[tuple[int, dict[str, Any]]] = []
-    engine = Flying()
-    watched = pace.Pace(lambda done, figures: shown.append((done, figures)), engine, [100] * 4)  # type: ignore[arg-type]
+    engine: Any = Flying()
+    watched = pace.Pace(lambda done, figures: shown.append((done, figures)), engine, [100] * 4)
     watched.report()
     assert shown.pop() == (0, {"tokens": 0, "running": 0, "waiting": 4, "tokens_per_s": 0})
     clock[0], engine.now = 110.0, InFlight(2, 40)
@@ -52,8 +52,8 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) ->
     clock = [0.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
     shown: list[Any] = []
-    engine = Flying()
-    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [10**6])  # type: ignore[arg-type]
+    engine: Any = Flying()
+    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [10**6])
     tokens = 0
     for rate in (100, 10):
         for _ in range(60):

@@ -76,7 +76,9 @@ def test_what_is_still_to_be_made_counts_and_the_largest_state_beside_it(tmp_pat
 def test_what_an_interrupted_attempt_has_written_is_there_already(tmp_path: Path) -> None:
     make(tmp_path, until="score.base")
     planned: dict[str, Planned] = plan(tmp_path)
-    planned["base"].artifact.manifest.proof["parameters"] = 1000  # type: ignore[union-attr]
+    base = planned["base"].artifact
+    assert base is not None
+    base.manifest.proof["parameters"] = 1000
     before = disk.checkpoint_bytes(config(tmp_path), list(planned.values()))
     state = tmp_path / "home" / "work" / "sft" / str(planned["sft"].key) / "state"
     state.mkdir(parents=True)

@@ -314,6 +314,8 @@ def test_progress_tells_what_is_in_flight_and_ends_with_every_sample(
             for index in range(len(requests)):
                 on_done(index, Sampled("3", 2, "stop"))
 
+    slow: Any = Slow()
+
     def tell(step: int, total: int, phase: str, **metrics: Any) -> None:
         shown.append((step, total, phase, metrics))
         if len(shown) == 3:
@@ -327,7 +329,7 @@ def test_progress_tells_what_is_in_flight_and_ends_with_every_sample(
     prompts = plan_prompts(ctx.settings, {"first": problems[:2]}, make_tiny_tokenizer())
     planned = {one for prompt in prompts for one in prompt.samples()}
     with sample._Finished(ctx.state / "samples.jsonl", planned) as finished:
-        assert sample._sample_missing(ctx, Slow(), prompts, finished) == 4  # type: ignore[arg-type]
+        assert sample._sample_missing(ctx, slow, prompts, finished) == 4
     assert [(step, total, phase) for step, total, phase, _ in shown[:3]] == [(0, 2, "sampling")] * 3
     assert shown[1][3].keys() >= {"tokens", "running", "waiting", "tokens_per_s"}
     assert (shown[1][3]["tokens"], shown[1][3]["running"]) == (21, 3)
