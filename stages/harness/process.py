@@ -50,10 +50,10 @@ def run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> No
             raise
         code = end.code if isinstance(end.code, int) else EXIT_FAILED
     if "RANK" in os.environ:
-        _leave(code)
+        leave(code)
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
     """End one of several processes without taking Python's interpreter apart.
 
     A thread of gloo lets go of its last collective's tensors a moment after everybody has got them. If that moment
