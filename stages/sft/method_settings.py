@@ -95,17 +95,24 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """The paper's formulas as printed, and what its released code computes."""
-BFLOAT16_DEFAULTS: dict[str, Any] = {"utility": "central_difference", "target_rms": 0.3}
-"""Defaults where `sft.dtype` is bfloat16, in which only larger loss changes stand out from rounding."""
+BFLOAT16_TARGET_RMS = 0.3
+"""Default of `target_rms` where `sft.dtype` is bfloat16, in which only larger loss changes stand out from rounding."""
 
 
 def with_bfloat16_defaults(method: Any) -> Any:
-    """A `vcore` method as it is written, with `BFLOAT16_DEFAULTS` added; others, presets and jvp stay as they are."""
-    if not isinstance(method, dict) or method.get("name") != "vcore":
+    """A `vcore` method as it is written, without a preset, with its defaults under bfloat16.
+
+    Those are exact utilities: a small step along a direction is lost where it moves weights by less than half the
+    distance between two numbers of bfloat16, and is magnified where they lie halfway. Who sets a step means differences
+    of losses, and gets the more exact ones.
+    """
+    if not isinstance(method, dict) or method.get("name") != "vcore" or "preset" in method:
         return method
-    if "preset" in method or method.get("utility") == "jvp":
+    step = method.get("epsilon") or method.get("target_rms")
+    method = {"utility": "central_difference" if step else "jvp", **method}
+    if method["utility"] == "jvp" or method.get("epsilon"):
         return method
-    return {**BFLOAT16_DEFAULTS, **({"target_rms": None} if method.get("epsilon") else {}), **method}
+    return {"target_rms": BFLOAT16_TARGET_RMS, **method}
 
 
 VarianceControlName = Literal["none", "trajectories", "tokens", "loss_ratio", "loss_ratio_per_trajectory"]
@@ -115,7 +122,7 @@ class VcoreSettings(StageSettings):
     """VCORE (arXiv 2510.27462): more weight on tokens whose loss falls along the gradient of a separate probe batch.
 
     Defaults depend on what is given. What a config leaves out is filled in by the first of these that has a value:
-    1. `BFLOAT16_DEFAULTS` under `sft.dtype: bfloat16`, but not with a preset or with jvp;
+    1. what `with_bfloat16_defaults` says, under `sft.dtype: bfloat16`;
     2. the values of a `preset` (`PRESETS`), but for another step or sharpness beside one that is given;
     3. None for `kl` beside a temperature, and for `target_rms` beside an epsilon or with jvp;
     4. the defaults below. A run's config.json holds the values as filled in.
@@ -127,7 +134,7 @@ class VcoreSettings(StageSettings):
 
     utility: Literal["finite_difference", "central_difference", "jvp"] = identity("finite_difference")
     """How s_t = <g, grad l_t> is measured: l(theta) - l(theta - eps g) as in the paper, the more exact l(theta + eps g)
-    - l(theta - eps g) (the default with bfloat16), or `jvp`: forward-mode differentiation, exact and without a step."""
+    - l(theta - eps g), or `jvp`: forward-mode differentiation, exact and without a step (the default with bfloat16)."""
     target_rms: float | None = identity(0.03, gt=0)
     """Root mean square in nats that the step steers the loss change to (bfloat16: 0.3). None: use `epsilon`."""
     epsilon: float | None = identity(None, gt=0)

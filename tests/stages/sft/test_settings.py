@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -70,13 +71,22 @@ def test_contradictions_are_refused(values: dict[str, object], message: str) -> 
         make(**values)
 
 
-def test_bfloat16_measures_larger_changes_unless_the_config_says_otherwise() -> None:
-    method = make(dtype="bfloat16").method
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({}, ("jvp", None, None)),
+        ({"kl": 0.1}, ("jvp", None, None)),
+        ({"target_rms": 0.1}, ("central_difference", 0.1, None)),
+        ({"epsilon": 1e-2}, ("central_difference", None, 1e-2)),
+        ({"utility": "central_difference"}, ("central_difference", 0.3, None)),
+        ({"utility": "finite_difference"}, ("finite_difference", 0.3, None)),
+        ({"utility": "finite_difference", "epsilon": 1e-2}, ("finite_difference", None, 1e-2)),
+    ],
+)
+def test_bfloat16_is_exact_or_measures_larger_changes(given: dict[str, Any], used: tuple[object, ...]) -> None:
+    method = make(dtype="bfloat16", method={"name": "vcore", **given}).method
     assert isinstance(method, VcoreSettings)
-    assert (method.utility, method.target_rms) == ("central_difference", 0.3)
-    chosen = make(dtype="bfloat16", method={"name": "vcore", "utility": "finite_difference", "epsilon": 1e-2}).method
-    assert isinstance(chosen, VcoreSettings)
-    assert (chosen.utility, chosen.target_rms, chosen.epsilon) == ("finite_difference", None, 1e-2)
+    assert (method.utility, method.target_rms, method.epsilon) == used
 
 
 def test_the_identity_is_the_effective_batch_and_not_how_it_is_split() -> None:
