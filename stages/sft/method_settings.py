@@ -106,7 +106,7 @@ def with_bfloat16_defaults(method: Any) -> Any:
     distance between two numbers of bfloat16, and is magnified where they lie halfway. Who sets a step means differences
     of losses, and gets the more exact ones.
     """
-    if not isinstance(method, dict) or method.get("name") != "vcore" or "preset" in method:
+    if not isinstance(method, dict) or method.get("name") != "vcore" or method.get("preset"):
         return method
     step = method.get("epsilon") or method.get("target_rms")
     method = {"utility": "central_difference" if step else "jvp", **method}

@@ -75,7 +75,7 @@ def test_contradictions_are_refused(values: dict[str, object], message: str) -> 
     ("given", "used"),
     [
         ({}, ("jvp", None, None)),
-        ({"kl": 0.1}, ("jvp", None, None)),
+        ({"kl": 0.1, "preset": None}, ("jvp", None, None)),
         ({"target_rms": 0.1}, ("central_difference", 0.1, None)),
         ({"epsilon": 1e-2}, ("central_difference", None, 1e-2)),
         ({"utility": "central_difference"}, ("central_difference", 0.3, None)),
