@@ -25,6 +25,7 @@ from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, StageFailed
 from pipeline.launch.machine import cores, gpus, hardware
 from pipeline.plan.external import hub_is_offline
 from stages.harness.context import StageError
+from stages.harness.declaration import BFLOAT16_FLAGS, cpu_flags
 
 Level = Literal["ok", "warn", "fail"]
 SETUP = "Run `make setup` (the pinned set, requirements/README.md)."
@@ -174,7 +175,8 @@ def _machine() -> list[Finding]:
     cpu = Finding("cpu", "ok", f"{cores()} cores, {facts.memory_gib} GiB, {facts.cpu}")
     if facts.memory_gib < 6:
         cpu = dataclasses.replace(cpu, level="warn", advice="The demo needs about 6 GiB.")
-    return [cpu, Finding("gpu", "ok", "; ".join(gpus()) or "none: everything runs on the CPU, in float32")]
+    types = "float32 or bfloat16" if BFLOAT16_FLAGS & cpu_flags() else "float32"
+    return [cpu, Finding("gpu", "ok", "; ".join(gpus()) or f"none: everything runs on the CPU, in {types}")]
 
 
 def _disk(home: Path) -> Finding:

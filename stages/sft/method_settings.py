@@ -108,8 +108,11 @@ def with_bfloat16_defaults(method: Any) -> Any:
     """
     if not isinstance(method, dict) or method.get("name") != "vcore" or method.get("preset"):
         return method
-    step = method.get("epsilon") or method.get("target_rms")
-    method = {"utility": "central_difference" if step else "jvp", **method}
+    if method.get("utility_dropout") == "independent":  # of finite differences only
+        utility = "finite_difference"
+    else:
+        utility = "central_difference" if method.get("epsilon") or method.get("target_rms") else "jvp"
+    method = {"utility": utility, **method}
     if method["utility"] == "jvp" or method.get("epsilon"):
         return method
     return {"target_rms": BFLOAT16_TARGET_RMS, **method}
@@ -123,7 +126,8 @@ class VcoreSettings(StageSettings):
 
     Defaults depend on what is given. What a config leaves out is filled in by the first of these that has a value:
     1. what `with_bfloat16_defaults` says, under `sft.dtype: bfloat16`;
-    2. the values of a `preset` (`PRESETS`), but for another step or sharpness beside one that is given;
+    2. the values of a `preset` (`PRESETS`), but for another step or sharpness beside one that is given, and what
+       belongs to its finite differences beside another `utility`;
     3. None for `kl` beside a temperature, and for `target_rms` beside an epsilon or with jvp;
     4. the defaults below. A run's config.json holds the values as filled in.
     """
@@ -136,7 +140,7 @@ class VcoreSettings(StageSettings):
     """How s_t = <g, grad l_t> is measured: l(theta) - l(theta - eps g) as in the paper, the more exact l(theta + eps g)
     - l(theta - eps g), or `jvp`: forward-mode differentiation, exact and without a step (the default with bfloat16)."""
     target_rms: float | None = identity(0.03, gt=0)
-    """Root mean square in nats that the step steers the loss change to (bfloat16: 0.3). None: use `epsilon`."""
+    """Root mean square in nats that the step steers the loss change to (bfloat16: 0.3). None: `epsilon`, or `jvp`."""
     epsilon: float | None = identity(None, gt=0)
     """A fixed step along the (clipped) direction, as in the paper, instead of `target_rms`."""
     utility_dropout: Literal["off", "independent"] = identity("off")
@@ -191,6 +195,10 @@ class VcoreSettings(StageSettings):
             return values
         if isinstance(preset := values.get("preset"), str) and preset in PRESETS:
             filled = PRESETS[preset]
+            if values.get("utility", filled["utility"]) != filled["utility"]:
+                filled = {name: value for name, value in filled.items() if name != "utility_dropout"}
+                if values["utility"] == "jvp":
+                    filled = {name: value for name, value in filled.items() if name not in ("epsilon", "target_rms")}
             for group in (("kl", "temperature", "inverse_temperature"), ("epsilon", "target_rms")):
                 if any(values.get(name) is not None for name in group):
                     filled = {name: value for name, value in filled.items() if name not in group}

@@ -77,8 +77,8 @@ class SftSettings(OptimizerSettings):
         if isinstance(method, VcoreSettings) and method.unmeasurable == "stop" and (method.epsilon or 1.0) < resolution:
             raise ValueError(
                 f"epsilon {method.epsilon} is below what {self.dtype} resolves ({resolution:.1e}): the loss changes "
-                "would be rounding; leave it out (the step is then steered by target_rms), use utility jvp, or set "
-                "unmeasurable: warn"
+                "would be rounding; set it to null or leave it out (utilities are then exact, or their step is "
+                "steered by target_rms), or set unmeasurable: warn"
             )
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")

@@ -100,3 +100,20 @@ def attention_set_to(model: Any, name: str, forward: Callable[..., Any]) -> Iter
         yield
     finally:
         model.set_attn_implementation(usual)
+
+
+def attention_can_be_set(model: Any) -> bool:
+    """Whether `attention_set_to` works for the model. Relies on `_supports_sdpa`, for which there is no public name."""
+    return bool(model.is_backend_compatible() and model._supports_sdpa)
+
+
+@contextmanager
+def eager_experts(model: Any) -> Iterator[None]:
+    """Within: a mixture of experts loops over them, because torch's grouped product has no forward mode. Others stay
+    as they are."""
+    usual = model.get_experts_implementation()
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(usual)

@@ -14,12 +14,19 @@ from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, supervised
-from stages.sft.trl_internals import SCALED_LOGITS, attention_set_to, sdpa_attention_forward
+from stages.sft.trl_internals import (
+    SCALED_LOGITS,
+    attention_can_be_set,
+    attention_set_to,
+    eager_experts,
+    sdpa_attention_forward,
+)
 
 QUERY_BLOCK = 128
 """Queries whose attention probabilities exist at once while the tangent is computed."""
 TOKEN_CHUNK = 512
 """Tokens whose logits exist at once."""
+INSTEAD = "Set sft.method.utility to central_difference or finite_difference, which need nothing of the model."
 
 
 class ForwardMode:
@@ -46,26 +53,29 @@ class ForwardMode:
             reason = f"the head of {name} is a {type(self.head).__name__} with a bias or an adapter"
         elif scaled := [option for option in SCALED_LOGITS if getattr(config, option, None) not in (None, 1.0)]:
             reason = f"{name} scales its logits ({scaled[0]})"
-        elif not self.language_model.is_backend_compatible():
+        elif not attention_can_be_set(self.language_model):
             reason = f"the attention of {name} cannot be replaced, and its kernels have no forward mode"
         if reason:
-            fix = "Use utility central_difference or finite_difference, which need nothing of the model."
-            raise StageError(f"utility jvp: {reason}", fix)
+            raise StageError(f"utility jvp: {reason}", INSTEAD)
 
     def utilities(self, inputs: Batch, direction: Direction) -> Tensor:
         """d l_t / d eps for the supervised next tokens of `inputs`, [rows, positions - 1], float32, 0 elsewhere.
 
-        To be called in the modes and the autocast in which the losses are meant.
+        To be called in the modes and the autocast in which the losses are meant. StageError for a model with another
+        operation that has no forward mode.
         """
         mask = supervised(inputs)
         arguments = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
         attention = attention_set_to(self.language_model, "sdpa_with_forward_mode", attention_with_forward_mode)
-        with torch.no_grad(), attention, fwAD.dual_level():
+        with torch.no_grad(), attention, eager_experts(self.language_model), fwAD.dual_level():
             duals = {
                 name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[position])
                 for name, position in self._backbone_positions.items()
             }
-            out = torch.func.functional_call(self.backbone, duals, kwargs=arguments)
+            try:
+                out = torch.func.functional_call(self.backbone, duals, kwargs=arguments)
+            except NotImplementedError as error:
+                raise StageError(f"utility jvp: {str(error).splitlines()[0]}", INSTEAD) from error
             hidden, hidden_tangent = fwAD.unpack_dual(out.last_hidden_state[:, :-1][mask])
         with torch.no_grad():
             weight_tangent = None if self._head_position is None else direction[self._head_position]

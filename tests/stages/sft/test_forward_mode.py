@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen3 import modeling_qwen3
 from trl.trainer.utils import add_fused_lm_head
@@ -43,6 +50,12 @@ def llama() -> Any:
     )
 
 
+def mixture_of_experts() -> Any:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    config = Qwen3MoeConfig(**SHAPE, **experts, num_key_value_heads=2, max_position_embeddings=512)
+    return Qwen3MoeForCausalLM(config)
+
+
 def with_lora(model: Any) -> Any:
     adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
     for name, parameter in adapted.named_parameters():
@@ -56,6 +69,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "untied, one group": lambda: qwen3(tied=False, kv_heads=4),
     "llama": llama,
     "lora": lambda: with_lora(qwen3()),
+    "mixture of experts": mixture_of_experts,
 }
 
 
@@ -122,7 +136,9 @@ def all_in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize(
+    "name", sorted(MODELS.keys() - {"mixture of experts"})
+)  # torch's grouped product has no float64
 def test_float64_utilities_are_the_token_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = prepared(MODELS[name], torch.float64), batch_of()
     with all_in_double(monkeypatch):
@@ -144,7 +160,7 @@ def test_float32_utilities_are_the_token_gradients(name: str) -> None:
     assert (measured[batch["labels"][:, 1:] == -100] == 0).all()
 
 
-@pytest.mark.parametrize("name", ["tied embeddings, grouped queries", "lora"])
+@pytest.mark.parametrize("name", ["tied embeddings, grouped queries", "lora", "mixture of experts"])
 def test_bfloat16_autocast_keeps_the_ranks(name: str) -> None:
     model, batch = prepared(MODELS[name]), batch_of((60, 50))
     direction = direction_for(model)
@@ -181,16 +197,17 @@ def by_difference(
     return losses
 
 
-def test_the_pass_leaves_no_trace() -> None:
-    model, batch = prepared(qwen3), batch_of()
+@pytest.mark.parametrize("make", [qwen3, mixture_of_experts])
+def test_the_pass_leaves_no_trace(make: Callable[[], Any]) -> None:
+    model, batch = prepared(make), batch_of()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    attention = model.config._attn_implementation
+    attention, experts = model.config._attn_implementation, model.get_experts_implementation()
     direction = direction_for(model)
     model.zero_grad()
     ForwardMode(model, trained(model)).utilities(batch, direction)
     with pytest.raises(IndexError):
         ForwardMode(model, trained(model)).utilities({**batch, "input_ids": batch["input_ids"] + 100}, direction)
-    assert model.config._attn_implementation == attention
+    assert (model.config._attn_implementation, model.get_experts_implementation()) == (attention, experts)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     model(**batch, fused_lm_head=True, use_cache=False).loss.backward()  # still trains
@@ -204,6 +221,18 @@ def test_models_that_cannot_be_differentiated_are_refused() -> None:
         with pytest.raises(StageError, match=message) as caught:
             ForwardMode(model, trained(model))
         assert "central_difference" in caught.value.fix
+
+
+def test_an_operation_without_forward_mode_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never_eager(self: Any, implementation: Any) -> None:
+        """As of a model whose experts cannot be set."""
+
+    model, batch = prepared(mixture_of_experts), batch_of()
+    direction = direction_for(model)
+    monkeypatch.setattr(type(model), "set_experts_implementation", never_eager)
+    with pytest.raises(StageError, match=r"utility jvp: .*_grouped_mm") as caught:
+        ForwardMode(model, trained(model)).utilities(batch, direction)
+    assert "central_difference" in caught.value.fix
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -81,6 +81,7 @@ def test_contradictions_are_refused(values: dict[str, object], message: str) -> 
         ({"utility": "central_difference"}, ("central_difference", 0.3, None)),
         ({"utility": "finite_difference"}, ("finite_difference", 0.3, None)),
         ({"utility": "finite_difference", "epsilon": 1e-2}, ("finite_difference", None, 1e-2)),
+        ({"utility_dropout": "independent"}, ("finite_difference", 0.3, None)),
     ],
 )
 def test_bfloat16_is_exact_or_measures_larger_changes(given: dict[str, Any], used: tuple[object, ...]) -> None:
@@ -111,6 +112,11 @@ def test_presets_fill_what_is_not_given() -> None:
         "loss_ratio_per_trajectory",
         "tokens",
     )
+    exact = vcore(preset="official", utility="jvp")
+    assert (exact.epsilon, exact.target_rms, exact.utility_dropout) == (None, None, "off")
+    assert (exact.temperature, exact.probe_fraction) == (official.temperature, official.probe_fraction)
+    central = vcore(preset="official", utility="central_difference")
+    assert (central.epsilon, central.utility_dropout) == (official.epsilon, "off")
     other = vcore(preset="paper", kl=0.1, target_rms=0.05)
     assert (other.kl, other.temperature, other.target_rms, other.epsilon) == (0.1, None, 0.05, None)
     assert make(dtype="bfloat16", method={"name": "vcore", "preset": "official"}).method == official

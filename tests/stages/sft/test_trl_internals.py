@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset
 from torch.nn.modules import dropout
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssPreTrainedModel
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -22,7 +23,13 @@ from stages.sft import trl_internals
 from stages.sft.encoding import read_demonstrations
 from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
-from stages.sft.trl_internals import TrainerWithOwnState, attention_set_to, log_probs_times, token_log_probs
+from stages.sft.trl_internals import (
+    TrainerWithOwnState,
+    attention_can_be_set,
+    attention_set_to,
+    log_probs_times,
+    token_log_probs,
+)
 from stages.training.checkpoint import load_model_and_tokenizer
 from stages.training.setup import prepare_torch
 
@@ -166,7 +173,8 @@ def test_a_registered_attention_is_used_with_sdpas_masks_and_given_up_again() ->
     assert seen == 2 * [(2, 1, torch.bool, (2, 10, 2, 8), None)], ATTENTION
     token_log_probs(model, batch)
     assert len(seen) == 2, f"{ATTENTION}: the attention of before did not come back"
-    assert model.is_backend_compatible(), ATTENTION
+    assert attention_can_be_set(model), ATTENTION
+    assert GptOssPreTrainedModel._supports_sdpa is False, ATTENTION
 
 
 def test_every_module_that_drops_activations_is_known() -> None:
@@ -181,6 +189,7 @@ def test_the_names_are_used_nowhere_else_in_the_stage() -> None:
         ".log_probs",
         ".label_mask",
         "_attn_implementation",
+        "_supports_sdpa",
         "sdpa_mask",
         "_DropoutNd",
         "_metrics[",
