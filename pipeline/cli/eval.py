@@ -11,7 +11,6 @@ import typer
 
 from pipeline.cli.options import AsJson, Home, Overrides, ShowPrompt, option
 from pipeline.cli.printing import print_run
-from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
 from pipeline.core.signals import stop_on_signals
 
@@ -48,7 +47,7 @@ def evaluate(
     path = write_config(eval_config(model, chosen, engine, seed, home, data, thinking_budget), home)
     with naming_arguments(path):
         if show_prompt:
-            print_prompts(load_config(path, overrides or []), show_prompt, as_json)
+            print_prompts(path, overrides or [], show_prompt, as_json)
             return
         stop_on_signals()
         with View() as view:

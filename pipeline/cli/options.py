@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.core.errors import ConfigError
+
 if TYPE_CHECKING:
     from pipeline.plan.decide import Options
 
@@ -37,6 +39,12 @@ ShowPrompt = Annotated[
 ]
 AsJson = Annotated[bool, option("--json", "Print JSON for a script.")]
 Home = Annotated[Path, option("--home", "Folder of the store and the runs.", envvar="VCORE_HOME")]
+
+
+def only_one(given: list[str]) -> None:
+    """Raises `ConfigError` where several options are given of which each prints something else."""
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} exclude each other", fix=f"One at a time: {given[0]}")
 
 
 def options(

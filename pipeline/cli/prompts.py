@@ -7,16 +7,17 @@ from typing import Any
 from rich.markup import escape
 
 from pipeline.cli.printing import out, print_json
-from pipeline.config.schema import PipelineConfig
+from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Options
 from pipeline.run.session import plan_only
-from stages.base.settings import MAKE
+from stages.base.settings import MAKE, gguf_file
 
 
-def print_prompts(config: PipelineConfig, count: int, as_json: bool) -> None:
+def print_prompts(path: Path, overrides: list[str], count: int, as_json: bool) -> None:
     """Print the first prompts of each benchmark of a config."""
-    prompts = shown_prompts(config, count)
+    config = load_config(path, overrides)
+    prompts = shown_prompts(config, count, _with_tokenizer(path, overrides, config.model))
     if as_json:
         print_json(prompts)
         return
@@ -26,13 +27,31 @@ def print_prompts(config: PipelineConfig, count: int, as_json: bool) -> None:
         sys.stdout.write(f"{prompt['text']}\n{prompt['token_ids']}\n{prompt['tokens']}\n\n")
 
 
-def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
+def _with_tokenizer(path: Path, overrides: list[str], model: str) -> str:
+    """A checkpoint that has the model's tokenizer: `model` itself, or what the base stage made where that makes one.
+
+    Raises `ConfigError` where the base stage has not made it yet.
+    """
+    if model != MAKE and gguf_file(model) is None:
+        return model
+    _, _, planned = plan_only(path, overrides, Options())
+    base = next((p.artifact for p in planned if p.stage.name == "base"), None)
+    if base is None:
+        message = "the model has yet to be made, and has no tokenizer"
+        raise ConfigError(message, where="model", fix=f"vcore run {path} --until base")
+    return str(base.folder / "model")
+
+
+def shown_prompts(config: PipelineConfig, count: int, model: str) -> list[dict[str, Any]]:
     """The first prompts of each benchmark exactly as the engine gets them: text, token ids and the tokens' own texts.
 
-    Raises `ConfigError` where problems or tokenizer cannot be read, or the tokenizer has no chat template.
+    Args:
+        count: prompts of each benchmark.
+        model: the checkpoint or hub id whose tokenizer and chat template are used.
+
+    Raises:
+        ConfigError: problems or tokenizer cannot be read, or the tokenizer has no chat template.
     """
-    if config.model == MAKE:
-        raise ConfigError("the model has yet to be made, and has no tokenizer", where="model", fix="Run --until base.")
     from evaluation.benchmarks import get
     from evaluation.custom_problems import read_custom
     from evaluation.engines.base import load_tokenizer
@@ -41,7 +60,7 @@ def shown_prompts(config: PipelineConfig, count: int) -> list[dict[str, Any]]:
 
     try:
         chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
-        tokenizer = load_tokenizer(config.model, chat, config.template_date, config.model_revision)
+        tokenizer = load_tokenizer(model, chat, config.template_date, config.model_revision)
         problems = {
             b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
             if b.own is not None

@@ -17,6 +17,7 @@ from pipeline.cli.options import (
     Triggers,
     Until,
     argument,
+    only_one,
     option,
     options,
 )
@@ -30,7 +31,6 @@ from pipeline.cli.printing import (
     show,
     warn_of_unreadable_runs,
 )
-from pipeline.config.schema import load_config
 from pipeline.core.signals import stop_on_signals
 
 COLOURS = {"HIT": "cyan", "RUN": "green", "RESUME": "yellow", "WAIT": "magenta"}
@@ -81,10 +81,12 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do and why: HIT, RUN, RESUME or WAIT for every stage."""
+    instead = {"--show-prompt": show_prompt > 0, "--show-row": show_row is not None, "--estimate": estimated}
+    only_one([flag for flag, given in instead.items() if given])
     if show_prompt:
         from pipeline.cli.prompts import print_prompts
 
-        print_prompts(load_config(config, overrides or []), show_prompt, as_json)
+        print_prompts(config, overrides or [], show_prompt, as_json)
         return
     if show_row is not None:
         from pipeline.cli.prompts import print_row

@@ -78,6 +78,9 @@ def score(
     from stages.harness.context import StageError
     from stages.score.files import score_file
 
+    if not generations.is_file():  # before a benchmark is asked for, maybe of the hub
+        what = "is a folder" if generations.is_dir() else "does not exist"
+        raise ConfigError(f"{generations} {what}", where="GENERATIONS.jsonl", fix="Name a file of generations.")
     if out_file is not None:
         _check_writable(out_file, [path for path in (generations, data) if path is not None])
     try:

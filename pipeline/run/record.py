@@ -198,7 +198,10 @@ def _folders(home: Path) -> list[Path]:
 def find_run(home: Path, name: str) -> Path:
     """The folder of a run, by its id or an unambiguous beginning of it, or `latest`."""
     folders = _folders(home)
-    if name == "latest" and folders:
+    if not folders:
+        fix = "Name the home folder of earlier runs (--home, VCORE_HOME), or begin: vcore run CONFIG"
+        raise ConfigError(f"no run is recorded in {home / 'runs'}", fix=fix)
+    if name == "latest":
         return folders[-1]
     exact = [folder for folder in folders if folder.name == name]
     matching = exact or [folder for folder in folders if folder.name.startswith(name)]

@@ -17,9 +17,9 @@ def _origins(settings: BaseSettings, places: DataPlaces) -> Iterator[Origin]:
     if (file := gguf_file(settings.source)) is not None:
         yield Origin("model", path=file, what=f"model file {file}", fix=EXISTING_MODEL)
     elif folder.exists() or looks_like_path(settings.source):
-        yield Origin(
-            "model", path=folder, holds="config.json", what=f"model folder {settings.source}", fix=EXISTING_MODEL
-        )
+        several = sorted(folder.glob("*.gguf"))
+        fix = f"It holds {len(several)} GGUF files: name one, such as {several[0]}." if several else EXISTING_MODEL
+        yield Origin("model", path=folder, holds="config.json", what=f"model folder {settings.source}", fix=fix)
     else:
         yield Origin("model", hub=settings.source, hub_kind="model", revision=settings.revision, fix=LOCAL_MODEL)
 

@@ -276,3 +276,11 @@ def test_files_of_ones_own_that_are_missing_or_no_python(tmp_path: Path, overrid
         assert f"{where}: {file} is not Python: " in refused(tmp_path, override.format(file=file)).replace(
             ":1 is", " is"
         )
+
+
+def test_a_folder_with_several_gguf_files_is_asked_which(tmp_path: Path) -> None:
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).touch()
+    said = refused(tmp_path, f"model={tmp_path}")
+    assert "holds no config.json" in said
+    assert f"It holds 2 GGUF files: name one, such as {tmp_path / 'a.gguf'}." in said

@@ -71,8 +71,31 @@ def test_a_plan_shows_the_prompts_of_its_config_as_of_its_date(model: Path, tmp_
     assert [row["text"][:12] for row in shown] == ["03 Feb 2025 "]
     usual = run(config, "--show-prompt", 1, "--set", "template_date=null", command="plan")
     assert "26 Jul 2024 <|im_start|>user" in usual
+
+
+@pytest.mark.slow
+def test_a_plan_shows_the_prompts_of_a_model_that_the_base_stage_made(tmp_path: Path) -> None:
+    config = tmp_path / "plan.yaml"
+    config.write_text(
+        f"name: plan\nseed: 0\nmodel: make\nhome: {tmp_path / 'home'}\n"
+        "base: {steps: 20, warmup_steps: 0, min_accuracy: 0, hidden_size: 32, heads: 2}\n"
+        "generate: {engine: transformers}\n"
+        "benchmarks:\n- {name: word_problems, problems: 2, max_new_tokens: 64}\n"
+    )
+    arguments = (config, "--show-prompt", 1, "--json")
     with pytest.raises(ConfigError, match="has yet to be made"):
-        run(config, "--show-prompt", 1, "--set", "model=make", command="plan")
+        run(*arguments, command="plan")
+    subprocess.run([sys.executable, "-m", "pipeline", "run", config, "--until", "base"], check=True, timeout=300)
+    [shown] = json.loads(run(*arguments, command="plan"))
+    assert shown["benchmark"] == "word_problems"
+    assert len(shown["token_ids"]) == len(shown["tokens"]) > 10
+
+
+def test_options_that_print_something_else_instead_exclude_each_other(model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "plan.yaml"
+    config.write_text(f"name: plan\nseed: 0\nmodel: {model}\nbenchmarks:\n- {{name: word_problems, problems: 2}}\n")
+    with pytest.raises(ConfigError, match="--show-prompt and --estimate exclude each other"):
+        run(config, "--show-prompt", 1, "--estimate", command="plan")
 
 
 def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tmp_path: Path) -> None:
@@ -85,7 +108,7 @@ def test_a_benchmark_may_have_its_own_system_prompt_and_examples(model: Path, tm
     values = eval_config(str(model), [benchmark], "transformers", 0, tmp_path, None)
     values["generate"]["system_prompt"] = "Default."
     config = load_config(write_config(values, tmp_path))
-    text = shown_prompts(config, 1)[0]["text"]
+    text = shown_prompts(config, 1, str(model))[0]["text"]
     examples = "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n<|im_start|>user\n"
     assert text.startswith(f"<|im_start|>system\nOwn.<|im_end|>\n{examples}")
     said = protocol(config.generate, config.benchmarks[0], 2, "", "", make_tiny_tokenizer(), 256, "1")

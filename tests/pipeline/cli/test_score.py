@@ -106,3 +106,11 @@ def test_a_second_opinion_is_told_apart_from_the_scores(tmp_path: Path) -> None:
 def test_there_is_no_second_opinion_on_programs(generations: Path) -> None:
     with pytest.raises(ConfigError, match="humaneval: there is a second opinion on maths only"):
         run("humaneval", generations, "--second-opinion")
+
+
+def test_a_file_that_is_not_there_is_said_before_the_benchmark_is_asked_for(tmp_path: Path) -> None:
+    """Of the hub, if there is no local copy: a minute of attempts where it cannot be reached."""
+    with pytest.raises(ConfigError, match=r"none\.jsonl does not exist"):
+        run("gsm8k", tmp_path / "none.jsonl")
+    with pytest.raises(ConfigError, match="is a folder"):
+        run("gsm8k", tmp_path)
