@@ -22,6 +22,7 @@ LAYERS = (
     "pipeline.checks",
     "pipeline.estimate",
     "pipeline.run",
+    "pipeline.history",
     "pipeline.prefect_",
     "pipeline.sweep",
     "pipeline.share",

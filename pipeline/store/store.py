@@ -28,6 +28,7 @@ from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import StoreError
 from pipeline.core.locks import open_lock, read_holder, this_process, try_lock, write_holder
 from pipeline.store.documents import FileEntry, LatestEntry, Manifest, ManifestDraft
+from pipeline.store.scores import SCORES, write_summary
 
 FOLDERS = ("store", "work", "locks", "latest", "trash", "runs", "cache")
 LOCK_POLL_SECONDS = 0.1
@@ -173,6 +174,8 @@ class Store:
         """Make a folder below `work/` the artifact: hash and flush every file of it, then `place` it."""
         for leftover in (folder / "manifest.json", *folder.glob(".manifest.json.*")):
             leftover.unlink(missing_ok=True)  # of an attempt that was killed while it published
+        if program == "score" and (folder / SCORES).is_file():
+            write_summary(folder, self.memo.sha256(folder / SCORES))
         files: list[FileEntry] = []
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             _flush(file)

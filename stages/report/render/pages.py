@@ -18,15 +18,19 @@ def render_pages(templates: Path, variables: Mapping[str, Any], folder: Path) ->
         templates: folder with report.md.j2 and report.html.j2, which may use the templates beside this module.
         variables: what the two show.
     """
-    for name, autoescape in (("report.md", False), ("report.html", True)):
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader([templates, SHARED]),
-            autoescape=autoescape,
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters.update(fence=fence, inline=inline)
-        text = environment.get_template(f"{name}.j2").render(variables)
-        (folder / name).write_text(text, encoding="utf-8")
+    for name in ("report.md", "report.html"):
+        (folder / name).write_text(render(templates, f"{name}.j2", variables), encoding="utf-8")
+
+
+def render(templates: Path, name: str, variables: Mapping[str, Any]) -> str:
+    """The text of one template in the folder `templates`; in a page, `NAME.html.j2`, every value is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([templates, SHARED]),
+        autoescape=name.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(fence=fence, inline=inline)
+    return environment.get_template(name).render(variables)

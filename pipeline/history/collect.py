@@ -1,0 +1,171 @@
+"""Reads a pipeline's history from the records of its runs and the score artifacts that they name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from evaluation.comparison import differences
+from evaluation.statistics import paired_interval
+from pipeline.core.errors import ConfigError, StoreError
+from pipeline.history.documents import Change, History, Point, RecordedMeasurement, Series
+from pipeline.run.documents import RunRecordDocument
+from pipeline.run.record import list_runs, unreadable_runs
+from pipeline.store.scores import Outcomes, load_outcomes
+from pipeline.store.store import Store
+
+_METRICS = TypeAdapter(dict[str, RecordedMeasurement])
+
+
+@dataclasses.dataclass
+class _Scored:
+    """What a score artifact holds, or what a report still says of it (without outcomes)."""
+
+    measured: dict[str, RecordedMeasurement]
+    outcomes: dict[str, Outcomes]
+    trouble: str = ""
+
+
+def collect(home: Path, name: str, benchmark: str | None = None) -> History:
+    """The history of the pipeline `name` in `home`, of all benchmarks or of one.
+
+    A score is read from its artifact, which is checked by its digests; where that is gone or damaged, from the report
+    beside the run's record, and then nothing is compared problem by problem. Each run is compared with its reference:
+    the first run of the same seed under the same protocol.
+
+    Raises:
+        ConfigError: there is no run of this name, none with a score, or none of this benchmark.
+    """
+    every = list_runs(home)
+    records = [record for record in every if record.name == name]
+    if not records:
+        names = sorted({record.name for record in every})
+        fix = f"There are runs of {', '.join(names[:10])}." if names else "List runs with: vcore runs"
+        raise ConfigError(f"there is no run of {name!r} in {home / 'runs'}", fix=fix)
+    reader = _Reader(home)
+    points: dict[tuple[str, str], list[tuple[Point, RecordedMeasurement, Outcomes | None]]] = {}
+    trouble = [f"{file}: cannot be read and is passed over" for file in unreadable_runs(home)]
+    for record in records:
+        seed = _seed(home / "runs" / record.id)
+        for stage in record.stages:
+            program, _, checkpoint = stage.name.partition(".")
+            if program != "score":
+                continue
+            scored = reader.scored(record, checkpoint, stage.key)
+            if scored.trouble:
+                trouble.append(f"run {record.id}, score.{checkpoint}: {scored.trouble}")
+            for measured_on, m in scored.measured.items():
+                point = Point(
+                    run=record.id,
+                    started=record.started,
+                    status=record.status,
+                    seed=seed,
+                    key=stage.key,
+                    **{name: getattr(m, name) for name in ("metric", "value", "low", "high", "n", "k", "protocol")},
+                )
+                points.setdefault((measured_on, checkpoint), []).append((point, m, scored.outcomes.get(measured_on)))
+    reader.store.memo.save()
+    if not points:
+        raise ConfigError(f"no run of {name!r} has a score", fix="Run it: vcore run CONFIG")
+    known = list(dict.fromkeys(measured_on for measured_on, _ in points))
+    if benchmark is not None and benchmark not in known:
+        raise ConfigError(f"no run of {name!r} measured {benchmark!r}", where="--benchmark", fix=", ".join(known))
+    series = [
+        Series(benchmark=measured_on, checkpoint=checkpoint, points=_related(of_series))
+        for (measured_on, checkpoint), of_series in points.items()
+        if benchmark in (None, measured_on)
+    ]
+    series.sort(key=lambda one: known.index(one.benchmark))  # stable: checkpoints stay in the order of training
+    return History(name=name, home=str(home), runs=len(records), series=series, trouble=trouble)
+
+
+class _Reader:
+    """Reads each score artifact once: of many runs it is the same."""
+
+    def __init__(self, home: Path) -> None:
+        self.store = Store.existing(home)
+        self._read: dict[str, _Scored] = {}
+
+    def scored(self, record: RunRecordDocument, checkpoint: str, key: str) -> _Scored:
+        if key not in self._read:
+            self._read[key] = self._artifact(key)
+        found = self._read[key]
+        if found.measured:
+            return found
+        reported = _reported(self.store.home / "runs" / record.id / "report.json", checkpoint)
+        instead = "its numbers are those of the run's report" if reported else "its numbers are lost"
+        return _Scored(reported, {}, f"{found.trouble}; {instead}")
+
+    def _artifact(self, key: str) -> _Scored:
+        found = self.store.find("score", key)
+        if found.artifact is None:
+            return _Scored({}, {}, found.damage or "its artifact is gone from the store")
+        try:
+            measured = _METRICS.validate_json((found.artifact.folder / "metrics.json").read_bytes())
+            return _Scored(measured, load_outcomes(found.artifact))
+        except (OSError, ValidationError) as error:
+            return _Scored({}, {}, f"metrics.json cannot be read ({type(error).__name__})")
+        except StoreError as error:
+            return _Scored({}, {}, error.message)
+
+
+def _reported(file: Path, checkpoint: str) -> dict[str, RecordedMeasurement]:
+    """Benchmark -> the score of a checkpoint in a run's report.json; empty where there is none that can be read."""
+    try:
+        results = json.loads(file.read_bytes())["results"]
+        of_checkpoint = {r["benchmark"]: r for r in results if r["checkpoint"] == checkpoint}
+        return _METRICS.validate_python(of_checkpoint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _seed(run: Path) -> int | None:
+    try:
+        seed: Any = json.loads((run / "config.json").read_bytes())["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return seed if isinstance(seed, int) else None
+
+
+def _related(points: list[tuple[Point, RecordedMeasurement, Outcomes | None]]) -> list[Point]:
+    """The points, each with what its protocol changed and how it stands to its reference."""
+    before: dict[int | None, RecordedMeasurement] = {}
+    references: dict[tuple[int | None, str], tuple[str, Outcomes | None]] = {}
+    known: dict[tuple[str, str], Change] = {}
+    related = []
+    for point, measured, outcomes in points:
+        update: dict[str, Any] = {}
+        earlier = before.get(point.seed)
+        if earlier is not None and earlier.protocol != measured.protocol:
+            update["protocol_change"] = differences(earlier.protocol_details, measured.protocol_details)
+        before[point.seed] = measured
+        reference = references.setdefault((point.seed, point.protocol), (point.run, outcomes))
+        if reference[0] != point.run:
+            pair = (reference[0], point.key)
+            change = known.get(pair) or _change(*reference, outcomes)
+            if isinstance(change, Change):
+                known[pair] = update["change"] = change
+            else:
+                update["why_no_change"] = change
+        related.append(point.model_copy(update=update))
+    return related
+
+
+def _change(reference: str, old: Outcomes | None, new: Outcomes | None) -> Change | str:
+    """`new` against `old`, problem by problem; or why they cannot be compared."""
+    if old is None or new is None:
+        return "problem by problem nothing is known of one of the two"
+    before, after = old.shares(), new.shares()
+    if old.problems != new.problems:
+        first, second = dict(zip(old.problems, before, strict=True)), dict(zip(new.problems, after, strict=True))
+        if first.keys() != second.keys():
+            return f"not of the same problems: {len(first.keys() ^ second.keys())} are in one only"
+        after = [second[problem] for problem in first]
+    difference, low, high = paired_interval(before, after)
+    pairs = list(zip(before, after, strict=True))
+    improved, worsened = sum(now > was for was, now in pairs), sum(now < was for was, now in pairs)
+    return Change(reference=reference, difference=difference, low=low, high=high, improved=improved, worsened=worsened)
