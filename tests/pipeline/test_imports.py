@@ -4,7 +4,10 @@ import subprocess
 import sys
 
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "evaluate", "prefect", "matplotlib", "numpy")
-SKIP = (*(f"pipeline.prefect_.{name}" for name in ("flow", "view", "client", "schedule")), "pipeline.sweep.report")
+SKIP = (
+    *(f"pipeline.prefect_.{name}" for name in ("flow", "view", "client", "clock", "schedule")),
+    "pipeline.sweep.report",
+)
 """What runs inside Prefect, or draws a report: imported when that is wanted."""
 
 
