@@ -1,5 +1,6 @@
 """`vcore serve` and `vcore deploy`: a pipeline on a schedule."""
 
+import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +85,8 @@ def _prepared(
 def _when(schedule: Any) -> str:
     if schedule is None:
         return "on demand"
-    from pipeline.prefect_.schedule import next_times
+    from pipeline.prefect_.clock import at_clock_changes, next_times
 
-    times = " and ".join(f"{time:%a %d %b %Y %H:%M}" for time in next_times(schedule))
-    return f"cron {schedule.cron} ({schedule.timezone}), next on {times}"
+    *times, last = [f"{time:%a %d %b %Y %H:%M}" for time in next_times(schedule)]
+    next_on = f"cron {schedule.cron} ({schedule.timezone}), next on {', '.join(times)} and {last}"
+    return ". ".join([next_on, *at_clock_changes(schedule, datetime.datetime.now(datetime.UTC))])

@@ -1,21 +1,21 @@
 """Putting a pipeline on a schedule: served by this process, or deployed to a work pool that a worker serves."""
 
-import asyncio
-from datetime import datetime
+import re
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.server.schemas import schedules
 from pydantic import ValidationError
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.plan.code import ROOT
+from pipeline.prefect_.clock import next_times
 from pipeline.prefect_.flow import vcore
 
+RANDOM = re.compile(r"\b[rh]\b", re.IGNORECASE)
 ENTRYPOINT = "pipeline/prefect_/flow.py:vcore"
 
 
@@ -24,7 +24,8 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
     there is.
 
     A line has five fields, or is a name such as @daily. Prefect would take a sixth and a seventh as seconds and year,
-    where other schedulers read seconds first.
+    where other schedulers read seconds first; and R, a random time, which it draws anew whenever it looks at the
+    schedule: several runs a night.
     """
     try:
         ZoneInfo(timezone)
@@ -36,6 +37,9 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
     if fields != 5 and not (fields == 1 and cron.strip().startswith("@")):
         message = f"{cron!r} has {fields} field{'' if fields == 1 else 's'}, and a cron line has five"
         raise ConfigError(message, where="--cron", fix=f"{fix} It has no seconds and no year.")
+    if RANDOM.search(cron):
+        message = f"{cron!r} has a random time, which is drawn again whenever the schedule is read"
+        raise ConfigError(message, where="--cron", fix=fix)
     try:
         schedule = CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
@@ -45,12 +49,6 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
     except ValueError as error:
         raise ConfigError(f"{cron!r} names no time that ever comes", where="--cron", fix=fix) from error
     return schedule
-
-
-def next_times(schedule: CronSchedule, count: int = 2) -> list[datetime]:
-    """When a schedule starts runs next, in its own time zone. Raises `ValueError` where it never does."""
-    dates = asyncio.run(schedules.CronSchedule(cron=schedule.cron, timezone=schedule.timezone).get_dates(n=count))
-    return list(dates)
 
 
 def serve(name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None) -> None:

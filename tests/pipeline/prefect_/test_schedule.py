@@ -15,7 +15,8 @@ import pytest
 
 from pipeline.core.errors import ConfigError
 from pipeline.launch.environment import free_port
-from pipeline.prefect_.schedule import cron_schedule, next_times
+from pipeline.prefect_.clock import next_times
+from pipeline.prefect_.schedule import cron_schedule
 from pipeline.store.store import Store
 from tests.pipeline.helpers import CONFIG
 from tests.prefect_server import query
@@ -36,6 +37,9 @@ ROOT = Path(__file__).resolve().parents[3]
         ("61 2 * * *", "UTC", "is no cron line"),
         ("@reboot", "UTC", "is no cron line"),
         ("0 2 31 2 *", "UTC", "names no time that ever comes"),
+        ("R(0-5) 2 * * *", "UTC", "has a random time, which is drawn again"),
+        ("0 r/2 * * *", "UTC", "has a random time"),
+        ("H 2 * * *", "UTC", "has a random time"),
     ],
 )
 def test_wrong_schedules(cron: str, timezone: str, message: str) -> None:
@@ -44,12 +48,13 @@ def test_wrong_schedules(cron: str, timezone: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cron", "hours"), [("0 2 * * *", {2}), (" 30  9 * * mon-fri ", {9}), ("@daily", {0}), ("@weekly", {0})]
+    ("cron", "hours"),
+    [("0 2 * * *", {2}), (" 30  9 * * mon-fri ", {9}), ("@daily", {0}), ("@weekly", {0}), ("0 2 * mar thu", {2})],
 )
 def test_schedules_that_can_be_and_when_they_come_next(cron: str, hours: set[int]) -> None:
     times = next_times(cron_schedule(cron, "Europe/Berlin"))
     assert {time.hour for time in times} == hours
-    assert len(times) == 2
+    assert len(times) == 3
 
 
 def environment(tmp_path: Path, api: str | None) -> dict[str, str]:
