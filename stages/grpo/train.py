@@ -5,7 +5,7 @@ them, and takes each reward's distance from its group's mean as the advantage. W
 
 - the reward: rewards.py, with functions of a user's own in custom.py;
 - what is checked before the first step: checks.py, and in every step: rollout.py;
-- TRL's trainer, where a step's seconds go, and its private names: trl_internals.py; its options: config.py;
+- TRL's trainer, where a step's seconds go, and its private names: trl_internals/; its options: config.py;
 - which groups are replaced: resampling.py.
 """
 

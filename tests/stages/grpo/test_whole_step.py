@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from stages.grpo import checks, trl_internals
+from stages.grpo import checks
 from stages.grpo.rewards import Rewards, make_grader, make_reader
 from stages.grpo.rollout import GrpoCallback
 from stages.grpo.settings import GrpoSettings
 from stages.grpo.train import _make_trainer
+from stages.grpo.trl_internals import whole_step
 from stages.training import setup
 from tests.tiny import open_stage, write_spec
 
@@ -110,7 +111,7 @@ def test_micro_batches_change_no_step(
     grpo_inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trl_internals, "deal", in_trls_order)
+        patch.setattr(whole_step, "deal", in_trls_order)
         whole, positions = gradients(grpo_inputs, tmp_path / "whole", None, **LOSSES[name])
     if "top_entropy_quantile" in LOSSES[name]:  # with micro-batches, a pass before the step finds its threshold
         positions *= 2

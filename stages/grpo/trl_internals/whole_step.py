@@ -1,0 +1,138 @@
+"""A GRPOTrainer whose optimizer step is the same however its completions are cut into micro-batches."""
+
+import functools
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from trl import GRPOTrainer
+
+from stages.training import distributed
+from stages.training.dealing import deal
+
+
+class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
+    """A GRPOTrainer whose optimizer step is the same however its completions are cut into micro-batches.
+
+    TRL takes three means over the micro-batch of one process; here they are over all tokens of the optimizer step: the
+    loss `bnpo`, the quantile of entropy above which tokens are trained on, and the entropy bonus. The load-balancing
+    loss of a mixture of experts stays TRL's, since a forward pass defines it.
+
+    So the completions of a step are dealt to its micro-batches by length. TRL pads all of a rollout to the longest.
+    """
+
+    loss_type: str
+    _buffered_inputs: list[dict[str, Any]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.loss_type == "bnpo":  # the sum over tokens is dapo's, and so is what divides it, which each step sets
+            self.loss_type = "dapo"
+        self._in_use: list[dict[str, Any]] | None = None
+        """Micro-batches of the rollout in use; TRL's `_buffered_inputs` as long as it has not sampled anew."""
+        self._masks: list[torch.Tensor] = []
+        """Of each micro-batch of the step: the tokens that the entropy bonus acts on, [completions, positions]."""
+        self._chosen = False
+        """Whether `_masks` were chosen by entropy over the whole step."""
+        self._tokens = self._bonus_tokens = torch.tensor(0.0)
+        """Over all micro-batches and processes: the step's tokens, and those of the entropy bonus."""
+        self._entropies: torch.Tensor | None = None
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        if not self.model.training:
+            return inputs
+        parts, rollout = self.current_gradient_accumulation_steps, self.args.steps_per_generation
+        if self._buffered_inputs is not self._in_use:
+            steps = [self._buffered_inputs[first : first + parts] for first in range(0, rollout, parts)]
+            self._buffered_inputs = self._in_use = [batch for step in steps for batch in self._dealt(step)]
+        first = self._step % rollout
+        if self._step % parts == 0:
+            self._measure_step(self._buffered_inputs[first : first + parts])
+        inputs = self._buffered_inputs[first]
+        if self.args.loss_type == "bnpo":  # TRL divides by `parts` of `rollout` shares of it
+            inputs = {**inputs, "num_items_in_batch": self._tokens * rollout / parts}
+        return inputs
+
+    def _deal(self, prompts: torch.Tensor, completions: torch.Tensor, size: int) -> Any:
+        """What `deal` makes of these masks, each [completions, positions]; a completion masked as a whole is empty."""
+        lengths = zip(prompts.sum(1).tolist(), completions.sum(1).tolist(), strict=True)
+        return deal(list(lengths), size, self.pad_to_multiple_of)
+
+    def _dealt(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The micro-batches of an optimizer step, with its completions sorted by length and little padding."""
+        values = {name: [batch[name] for batch in batches] for name in batches[0]}
+        rows = {name: torch.cat(parts) if parts[0].ndim else parts[0] for name, parts in values.items()}
+        width = rows["completion_ids"].shape[1:]
+
+        def cut(name: str, value: torch.Tensor, part: list[int], prompt: int, completion: int) -> torch.Tensor:
+            if name.startswith("prompt_"):
+                return value[part, -prompt:]
+            return value[part, :completion] if value.shape[1:] == width else value[part] if value.ndim else value
+
+        dealt = self._deal(rows["prompt_mask"], rows["completion_mask"], len(batches[0]["prompt_ids"]))
+        return [{name: cut(name, value, part, *widths) for name, value in rows.items()} for part, widths in dealt]
+
+    def _measure_step(self, batches: list[dict[str, Any]]) -> None:
+        """Count the tokens of an optimizer step, and choose those of high entropy where a part of it could not."""
+        masks = [batch["completion_mask"] for batch in batches]
+        several = distributed.world_size() > 1 and self._entropy_bonus_enabled
+        self._chosen = self.top_entropy_quantile < 1 and (len(batches) > 1 or several)
+        self._masks = masks
+        if self._chosen:
+            with torch.no_grad():
+                entropies = [self._entropies_of(batch).flatten() for batch in batches]
+            of_all = torch.cat([mask.flatten() for mask in masks])
+            chosen = super().get_high_entropy_mask(torch.cat(entropies), of_all, 1 - self.top_entropy_quantile)
+            parts = chosen.split([mask.numel() for mask in masks])
+            self._masks = [part.view_as(mask) for part, mask in zip(parts, masks, strict=True)]
+        self._tokens, self._bonus_tokens = (
+            torch.stack([mask.sum() for mask in counted]).sum().float() for counted in (masks, self._masks)
+        )
+        distributed.sum_tensors([self._tokens, self._bonus_tokens])
+
+    def _entropies_of(self, batch: dict[str, Any]) -> torch.Tensor:
+        ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
+        length = batch["completion_ids"].size(1)
+        scored = super()._get_per_token_logps_and_entropies(self.model, ids, mask, length, compute_entropy=True)
+        entropies: torch.Tensor = scored[1]
+        return entropies
+
+    def get_high_entropy_mask(self, entropies: torch.Tensor, mask: torch.Tensor, threshold: float) -> torch.Tensor:
+        """The tokens of one micro-batch that are trained on, [completions, positions], chosen over the whole step."""
+        if self._chosen:
+            return self._masks[self._step % self.current_gradient_accumulation_steps]
+        here: torch.Tensor = super().get_high_entropy_mask(entropies, mask, threshold)
+        return here
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, ids: Any, mask: Any, logits_to_keep: int, batch_size: Any = None, **options: Any
+    ) -> Any:
+        score = functools.partial(super()._get_per_token_logps_and_entropies, model)
+        if batch_size is None:  # a micro-batch of the loss
+            result = score(ids, mask, logits_to_keep, **options)
+            self._entropies = result[1]
+            return result
+        start = ids.size(1) - logits_to_keep  # all completions of a rollout, of which TRL keeps this alone
+        dealt = self._deal(mask[:, :start], mask[:, start:], batch_size)
+        parts = []
+        for rows, (prompt, completion) in dealt:
+            here = slice(start - prompt, start + completion)
+            logps = score(ids[rows, here], mask[rows, here], completion, **options)[0]
+            parts.append(pad(logps, (0, logits_to_keep - completion)))
+        order = torch.tensor([row for rows, _ in dealt for row in rows], device=ids.device)
+        return torch.cat(parts)[order.argsort()], None, None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        coefficient = self.entropy_coef if self._entropy_bonus_enabled else 0.0
+        if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
+            coefficient = 0.0
+        loss: torch.Tensor = super()._compute_loss(model, inputs)
+        entropies, self._entropies = self._entropies, None
+        parts, processes = self.current_gradient_accumulation_steps, distributed.world_size()
+        if coefficient and parts * processes > 1 and entropies is not None:
+            mask = self._masks[self._step % parts]
+            total = (entropies * mask).sum()
+            of_micro_batch = total / mask.sum().clamp(min=1) / parts
+            loss = loss + coefficient * (of_micro_batch - total * processes / self._bonus_tokens.clamp(min=1))
+        return loss
