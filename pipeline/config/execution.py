@@ -40,10 +40,11 @@ class ExecutionSettings(StageSettings):
     threads: int | None = execution(None, gt=0)
     """CPU threads of one stage process. None: all cores, shared out where several stages run at once."""
     stages_at_once: int = execution(1, gt=0)
-    """How many stages of a run may run at the same time, such as an evaluation beside the next training. On GPUs it
-    needs `gpus` too, since a stage leases all of them otherwise."""
+    """How many stages of a run may run at the same time, such as an evaluation beside the next training. On GPUs those
+    that are free at once: each stage leases its own."""
     gpus: int | None = execution(None, gt=0)
-    """GPUs that a stage leases while it runs; runs on one machine wait for each other. None: all visible ones."""
+    """The most GPUs that a stage may lease; None: all visible ones. It leases what it computes on: one for each process
+    of a training, tensor_parallel x data_parallel for an evaluation. Runs on one machine wait for each other."""
     launch: dict[str, LaunchSettings] = execution({})
     """Stage (`generate.sft`), or all of a kind (`generate`) -> how its process is started; else one local one."""
     time_limit_s: dict[str, float] = execution({})

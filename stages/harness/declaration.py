@@ -187,6 +187,12 @@ class StageDeclaration(Generic[S]):
     """For a stage that makes a checkpoint."""
     custom_code: Callable[[S], Iterable[CustomCode]] = _nothing
 
+    def gpus(self, settings: S, processes: int) -> int:
+        """How many GPUs it computes on at once, started as `processes` processes: one for each, else its engines'."""
+        vllm = self.vllm(settings)
+        engines = vllm.tensor_parallel * vllm.data_parallel if vllm is not None and vllm.engine else 1
+        return processes if self.several_processes else engines
+
     @property
     def program(self) -> str:
         """The package that runs it."""
