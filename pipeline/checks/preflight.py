@@ -70,18 +70,48 @@ def _check_launches(config: PipelineConfig) -> None:
         if launch.config is not None and not kinds[name].splits_model and (how := _distributed(launch.config)) in SPLIT:
             message = f"{name} needs whole weights in each process, and {launch.config} splits them ({how})"
             raise ConfigError(message, where=f"{where}.config", fix="Use configs/accelerate/ddp.yaml or torchrun.")
+        if launch.config is not None and zeros_at_load(launch.config):
+            _check_reference(graph, name, launch.config)
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
             fix = "Start the run on a node of the cluster."
             raise ConfigError("there is no sbatch on this machine", where=where, fix=fix)
 
 
+def _check_reference(graph: list[Stage], name: str, file: str) -> None:
+    """A reference model is loaded when torch.distributed is up: all processes but the first then leave it at zero, and
+    TRL hands nothing on from the first."""
+    for stage in graph:
+        if name in (stage.name, stage.program) and stage.kind.loads_reference(stage.settings):
+            raise ConfigError(
+                f"{name} loads a reference model (beta above 0), of which fsdp_cpu_ram_efficient_loading leaves "
+                "zeros in all processes but the first",
+                where=f"execution.launch.{name}.config",
+                fix=f"Write fsdp_cpu_ram_efficient_loading: false into {file}, as in configs/accelerate/fsdp2.yaml.",
+            )
+
+
+def zeros_at_load(file: str) -> bool:
+    """Whether a file of accelerate's has transformers load weights in the first process alone, as it does by default
+    under FSDP."""
+    config = _accelerate_config(file)
+    efficient = (config.get("fsdp_config") or {}).get("fsdp_cpu_ram_efficient_loading", True)
+    return config["distributed_type"] == "FSDP" and str(efficient).lower() == "true"
+
+
 def _distributed(file: str) -> str:
     """The `distributed_type` of one of accelerate's files."""
+    return str(_accelerate_config(file)["distributed_type"])
+
+
+def _accelerate_config(file: str) -> dict[str, Any]:
+    """One of accelerate's files; it has at least a `distributed_type`."""
     import yaml
 
     try:
-        config = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-        return str(config["distributed_type"])
+        config: dict[str, Any] = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+        if not isinstance(config["distributed_type"], str):
+            raise TypeError
+        return config
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         fix = "Write it with `accelerate config`, or see configs/accelerate/."
         message = f"{file} is no configuration of accelerate's with a distributed_type ({type(error).__name__})"

@@ -61,8 +61,9 @@ class ExecutionSettings(StageSettings):
     notify: str | None = execution(None)
     """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its
     predecessor's interval."""
-    stop_grace_s: float = execution(60.0, gt=0)
-    """Seconds a stopped stage has to save its state before it is killed."""
+    stop_grace_s: float | None = execution(None, gt=0)
+    """Seconds a stopped stage has to save its state before it is killed. None: a minute, or longer where its last steps
+    (in RL those of a whole rollout) and writing its checkpoint take longer."""
     min_free_gib: float = execution(2.0, ge=0)
     """Refuse to start with less free disk than this below `home`, beside what checkpoints take. 0: whatever is free."""
 

@@ -207,6 +207,8 @@ class _StageRun:
             environment=stage_environment(machine.device, machine.threads_given, hub=hub),
             locks=(lock,),
             grace_s=execution.stop_grace_s,
+            steps_to_a_stop=self.stage.kind.steps_to_a_stop(self.stage.settings),
+            saved_bytes=self._saved_bytes,
             settings=execution.launch_of(self.stage.name),
             time_limit_s=execution.time_limit_of(self.stage.name),
             stopping=self.run.stopping,
@@ -232,7 +234,7 @@ class _StageRun:
                 return self._attempt(spec, launch)
             except StageFailed as error:
                 size = self._smaller_batch(spec, launch) if error.cause == "memory" else None
-                if size is None and error.cause != "network":
+                if size is None and error.cause not in ("network", "engine"):
                     raise
                 if size is not None:
                     spec = spec.model_copy(update={"settings": {**spec.settings, "micro_batch_size": size}})
@@ -274,6 +276,13 @@ class _StageRun:
             proof=result.proof,
             metrics=result.metrics,
         )
+
+    @property
+    def _saved_bytes(self) -> int:
+        """Of one state that the stage saves, by the size of the model it starts from."""
+        disk, base = self.stage.kind.disk(self.stage.settings), self.run.outcomes.get("base")
+        values = base.artifact.manifest.proof.get("parameters", 0) if base is not None else 0
+        return disk.saved * values if disk is not None and isinstance(values, int) else 0
 
     @property
     def _runs_here(self) -> bool:

@@ -77,6 +77,11 @@ def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytes
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
+def test_an_engine_that_died_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = run_sft(tmp_path, monkeypatch, [failure("engine")])
+    assert [attempt["micro"] for attempt in attempts] == [None, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("failures", "overrides", "tries"),
@@ -220,6 +225,23 @@ def test_engines_need_the_gpus_of_a_stage(
 ) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H200, 143771 MiB"] * 2)
     settings = config(tmp_path, "grpo={max_completion_length: 64}", *overrides)
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
+        preflight(settings, make_plan(settings, Store(settings.home_folder)))
+
+
+@pytest.mark.parametrize(
+    ("file", "beta", "message"),
+    [
+        ("fsdp_config: {fsdp_version: 2}", 0.02, "fsdp_cpu_ram_efficient_loading leaves zeros"),
+        ("fsdp_config: {fsdp_version: 2}", 0.0, None),
+        ("fsdp_config: {fsdp_version: 2, fsdp_cpu_ram_efficient_loading: false}", 0.02, None),
+    ],
+)
+def test_a_reference_model_of_zeros_is_refused(tmp_path: Path, file: str, beta: float, message: str | None) -> None:
+    path = tmp_path / "fsdp.yaml"
+    path.write_text(f"distributed_type: FSDP\n{file}\n")
+    launch = f"execution.launch={{grpo: {{kind: accelerate, processes: 2, config: {path}}}}}"
+    settings = config(tmp_path, launch, f"grpo.beta={beta}")
     with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         preflight(settings, make_plan(settings, Store(settings.home_folder)))
 
