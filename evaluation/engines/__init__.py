@@ -6,12 +6,22 @@ Which one runs is the caller's choice and never changes silently: an engine that
 from pathlib import Path
 from typing import Literal
 
-from evaluation.engines.base import Engine, EngineOptions, EngineUnavailable, InFlight, OnDone, Sampled, SamplingRequest
+from evaluation.engines.base import (
+    Engine,
+    EngineLost,
+    EngineOptions,
+    EngineUnavailable,
+    InFlight,
+    OnDone,
+    Sampled,
+    SamplingRequest,
+)
 
 EngineName = Literal["vllm", "transformers"]
 
 __all__ = [
     "Engine",
+    "EngineLost",
     "EngineName",
     "EngineOptions",
     "EngineUnavailable",

@@ -17,6 +17,10 @@ class EngineUnavailable(RuntimeError):
     """The chosen engine is not installed or cannot run here; the message names what to install or set."""
 
 
+class EngineLost(RuntimeError):
+    """The process that computes for an engine ended before its work was done; what was handed over is valid."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingRequest:
     """One completion to sample.

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from evaluation.engines.base import EngineUnavailable, InFlight
+from evaluation.engines.base import EngineLost, EngineUnavailable, InFlight
 
 ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",
@@ -129,7 +129,8 @@ def thinking_between(start: str, end: str) -> Any:
 
 # vllm.LLM.llm_engine with model_config, add_request, has_unfinished_requests and step. Relied on by VLLMEngine, which
 # hands over each sample when it is finished, so that a stopped stage keeps it. The public LLM.generate returns when all
-# are finished; the public asynchronous engine needs a process of its own.
+# are finished; the public asynchronous engine needs a process of its own. On a GPU the model is in another process, and
+# EngineDeadError says that this has ended.
 
 
 def max_model_len(llm: Any) -> int:
@@ -138,12 +139,20 @@ def max_model_len(llm: Any) -> int:
 
 
 def finished_outputs(llm: Any, requests: Iterable[tuple[str, Any, Any]]) -> Iterator[Any]:
-    """Submit (id, prompt, sampling parameters) to a `vllm.LLM`; yield each `RequestOutput` when it is finished."""
+    """Submit (id, prompt, sampling parameters) to a `vllm.LLM`; yield each `RequestOutput` when it is finished.
+
+    Raises `EngineLost` where the process of the engine has ended.
+    """
+    from vllm.v1.engine.exceptions import EngineDeadError
+
     engine = llm.llm_engine
-    for request in requests:
-        engine.add_request(*request)
-    while engine.has_unfinished_requests():
-        yield from (output for output in engine.step() if output.finished)
+    try:
+        for request in requests:
+            engine.add_request(*request)
+        while engine.has_unfinished_requests():
+            yield from (output for output in engine.step() if output.finished)
+    except EngineDeadError as error:
+        raise EngineLost("vLLM's process died while it sampled; its messages are in the stage's log") from error
 
 
 # LLMEngine.output_processor.request_states, where each unfinished request's detokenizer has its tokens, in whichever

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, cast
 
 from evaluation.engines.base import (
+    EngineLost,
     EngineOptions,
     EngineUnavailable,
     InFlight,
@@ -29,7 +30,7 @@ CLOSES_WITHIN_S = 20.0
 """How long a replica may take to end before it is killed; one that gives back a GPU's memory takes seconds."""
 
 
-class ReplicaLost(RuntimeError):
+class ReplicaLost(EngineLost):
     """A replica ended before its work was done."""
 
 

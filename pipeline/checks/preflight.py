@@ -19,7 +19,7 @@ from pipeline.checks.sizes import check_batches, check_lengths, check_memory
 from pipeline.checks.trainer_options import check_trainer_options
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.launch.machine import stage_device, visible_gpus
+from pipeline.launch.machine import leased_gpus, stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, gguf_file
@@ -38,6 +38,7 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     here = [stage for stage in stages if config.execution.launch_of(stage.name).kind != "slurm"]
     _check_launches(config)
     _check_gpus(config, here, device)
+    _check_engines(config, stages)
     _check_libraries(stages)
     _check_what_needs_gpus([stage for stage in stages if device[stage.name] == "cpu"])
     check_custom_code(stages)
@@ -69,18 +70,48 @@ def _check_launches(config: PipelineConfig) -> None:
         if launch.config is not None and not kinds[name].splits_model and (how := _distributed(launch.config)) in SPLIT:
             message = f"{name} needs whole weights in each process, and {launch.config} splits them ({how})"
             raise ConfigError(message, where=f"{where}.config", fix="Use configs/accelerate/ddp.yaml or torchrun.")
+        if launch.config is not None and zeros_at_load(launch.config):
+            _check_reference(graph, name, launch.config)
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
             fix = "Start the run on a node of the cluster."
             raise ConfigError("there is no sbatch on this machine", where=where, fix=fix)
 
 
+def _check_reference(graph: list[Stage], name: str, file: str) -> None:
+    """A reference model is loaded when torch.distributed is up: all processes but the first then leave it at zero, and
+    TRL hands nothing on from the first."""
+    for stage in graph:
+        if name in (stage.name, stage.program) and stage.kind.loads_reference(stage.settings):
+            raise ConfigError(
+                f"{name} loads a reference model (beta above 0), of which fsdp_cpu_ram_efficient_loading leaves "
+                "zeros in all processes but the first",
+                where=f"execution.launch.{name}.config",
+                fix=f"Write fsdp_cpu_ram_efficient_loading: false into {file}, as in configs/accelerate/fsdp2.yaml.",
+            )
+
+
+def zeros_at_load(file: str) -> bool:
+    """Whether a file of accelerate's has transformers load weights in the first process alone, as it does by default
+    under FSDP."""
+    config = _accelerate_config(file)
+    efficient = (config.get("fsdp_config") or {}).get("fsdp_cpu_ram_efficient_loading", True)
+    return config["distributed_type"] == "FSDP" and str(efficient).lower() == "true"
+
+
 def _distributed(file: str) -> str:
     """The `distributed_type` of one of accelerate's files."""
+    return str(_accelerate_config(file)["distributed_type"])
+
+
+def _accelerate_config(file: str) -> dict[str, Any]:
+    """One of accelerate's files; it has at least a `distributed_type`."""
     import yaml
 
     try:
-        config = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-        return str(config["distributed_type"])
+        config: dict[str, Any] = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
+        if not isinstance(config["distributed_type"], str):
+            raise TypeError
+        return config
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         fix = "Write it with `accelerate config`, or see configs/accelerate/."
         message = f"{file} is no configuration of accelerate's with a distributed_type ({type(error).__name__})"
@@ -96,15 +127,28 @@ def _check_gpus(config: PipelineConfig, here: list[Stage], device: dict[str, str
         raise ConfigError(message, where="execution.gpus", fix=f"At most {visible}.")
     there = asked or visible
     for stage in on_gpu:
-        vllm = stage.kind.vllm(stage.settings)
-        if vllm is None or not vllm.engine or vllm.tensor_parallel * vllm.data_parallel <= there:
+        needed, vllm = leased_gpus(config.execution, stage), stage.kind.vllm(stage.settings)
+        if needed <= there:
             continue
-        needed = vllm.tensor_parallel * vllm.data_parallel
-        field = "data_parallel" if vllm.data_parallel > 1 else "tensor_parallel"
+        if stage.kind.several_processes or vllm is None:
+            what, where = f"{needed} processes need {needed} GPUs", f"execution.launch.{stage.name}.processes"
+        else:
+            what = f"{vllm.data_parallel} engines of {vllm.tensor_parallel} GPUs need {needed}"
+            where = f"{stage.program}.{'data_parallel' if vllm.data_parallel > 1 else 'tensor_parallel'}"
+        raise ConfigError(f"{what}, and a stage has {there}", where=where, fix=f"At most {there} in all.")
+
+
+def _check_engines(config: PipelineConfig, stages: list[Stage]) -> None:
+    """An engine that samples inside a training shares the training's processes, and so takes a number of them."""
+    for stage in stages:
+        vllm, processes = stage.kind.vllm(stage.settings), config.execution.launch_of(stage.name).processes
+        if vllm is None or not vllm.engine or not stage.kind.several_processes or processes % vllm.tensor_parallel == 0:
+            continue
         raise ConfigError(
-            f"{vllm.data_parallel} engines of {vllm.tensor_parallel} GPUs need {needed}, and a stage has {there}",
-            where=f"{stage.program}.{field}",
-            fix=f"At most {there} in all.",
+            f"an engine of {vllm.tensor_parallel} GPUs takes as many training processes, and {stage.name} has "
+            f"{processes}",
+            where=f"{stage.program}.tensor_parallel",
+            fix=f"Set execution.launch.{stage.name}.processes to a multiple of it, or leave it out.",
         )
 
 

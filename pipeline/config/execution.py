@@ -40,10 +40,11 @@ class ExecutionSettings(StageSettings):
     threads: int | None = execution(None, gt=0)
     """CPU threads of one stage process. None: all cores, shared out where several stages run at once."""
     stages_at_once: int = execution(1, gt=0)
-    """How many stages of a run may run at the same time, such as an evaluation beside the next training. On GPUs it
-    needs `gpus` too, since a stage leases all of them otherwise."""
+    """How many stages of a run may run at the same time, such as an evaluation beside the next training. On GPUs those
+    that are free at once: each stage leases its own."""
     gpus: int | None = execution(None, gt=0)
-    """GPUs that a stage leases while it runs; runs on one machine wait for each other. None: all visible ones."""
+    """The most GPUs that a stage may lease; None: all visible ones. It leases what it computes on: one for each process
+    of a training, tensor_parallel x data_parallel for an evaluation. Runs on one machine wait for each other."""
     launch: dict[str, LaunchSettings] = execution({})
     """Stage (`generate.sft`), or all of a kind (`generate`) -> how its process is started; else one local one."""
     time_limit_s: dict[str, float] = execution({})
@@ -60,8 +61,9 @@ class ExecutionSettings(StageSettings):
     notify: str | None = execution(None)
     """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its
     predecessor's interval."""
-    stop_grace_s: float = execution(60.0, gt=0)
-    """Seconds a stopped stage has to save its state before it is killed."""
+    stop_grace_s: float | None = execution(None, gt=0)
+    """Seconds a stopped stage has to save its state before it is killed. None: a minute, or longer where its last steps
+    (in RL those of a whole rollout) and writing its checkpoint take longer."""
     min_free_gib: float = execution(2.0, ge=0)
     """Refuse to start with less free disk than this below `home`, beside what checkpoints take. 0: whatever is free."""
 

@@ -73,6 +73,17 @@ def stage_device(execution: ExecutionSettings, stage: Stage) -> str:
     return device(execution) if stage.kind.uses_gpu or gpus() else "cpu"
 
 
+def leased_gpus(execution: ExecutionSettings, stage: Stage) -> int:
+    """GPUs of this machine that a stage takes for itself while it runs; 0 on the CPU, and for a job on another machine.
+
+    Raises `ConfigError` as `stage_device` does.
+    """
+    launch = execution.launch_of(stage.name)
+    if launch.kind == "slurm" or not stage.kind.uses_gpu or stage_device(execution, stage) == "cpu":
+        return 0
+    return stage.kind.gpus(stage.settings, launch.processes)
+
+
 def asks_for_gpus(sbatch: list[str]) -> bool:
     """Whether options of sbatch ask for GPUs. Where a partition gives them unasked, `device: cuda` has to say so."""
     return re.search(r"(^|\s)(-G|--gpus|(--gres|--tres-per-\w+)[=\s]\S*gpu)", " ".join(sbatch)) is not None

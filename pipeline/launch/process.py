@@ -18,11 +18,15 @@ from pipeline.core.errors import Interrupted, StageFailed
 from pipeline.core.processes import MARK, kill_all, new_mark
 from pipeline.launch import slurm
 from pipeline.launch.commands import launch_command
+from pipeline.launch.grace import Grace
 from stages.harness.disk import FREE_SOME, RESERVED_BYTES
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
 
 POLL_SECONDS = 0.1
+NO_LIMIT_S = 7 * 86400
+FAILED_S = 60.0
+"""How long the other processes of a stage have to end by themselves when one of them has failed."""
 OnEvent = Callable[[Note | Progress], None]
 
 
@@ -39,8 +43,13 @@ class Launch:
     environment: dict[str, str]
     locks: tuple[int, ...]
     """File descriptors that the process inherits, so that an orphan keeps its locks."""
-    grace_s: float
-    """Seconds that a stopped stage has to save its state before it is killed."""
+    grace_s: float | None
+    """Seconds that a stopped stage has to save its state before it is killed; None: as many as its steps and its state
+    take (pipeline/launch/grace.py)."""
+    steps_to_a_stop: int = 1
+    """Steps that may pass before it can stop."""
+    saved_bytes: int = 0
+    """Of the state that it saves; 0 where that is not known."""
     settings: LaunchSettings = dataclasses.field(default_factory=LaunchSettings)
     time_limit_s: float | None = None
     """Seconds that the stage may run; what a Slurm job waits in the queue does not count."""
@@ -51,14 +60,18 @@ class Launch:
     def log(self) -> Path:
         return self.work / "stage.log"
 
+    def grace(self) -> Grace:
+        """How long it may take to stop, before anything has been seen of it."""
+        return Grace(self.grace_s, self.steps_to_a_stop, self.saved_bytes)
+
 
 def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
     """Run a stage's program to its end and return its result. All its output goes to its log.
 
     When this function is left by an exception (Ctrl-C, SIGTERM, a cancelled run), `stopping` is set, or the time limit
-    is reached, the stage is asked to stop, has `grace_s` seconds to save its state, and is then killed with all it
-    started. A job that an earlier run left in `work`, because the machine that followed it went down, is ended first in
-    the same way.
+    is reached, the stage is asked to stop, has the seconds of its grace to save its state, and is then killed with all
+    it started. A job that an earlier run left in `work`, because the machine that followed it went down, is ended first
+    in the same way.
 
     Raises:
         StageFailed: it ended without a result, or at its time limit.
@@ -69,13 +82,18 @@ def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
     _prepare(launch, spec)
     mark = new_mark()
     process = _start(launch, mark)
-    events = _Tail(launch.work / "events.jsonl")
+    events, grace = _Tail(launch.work / "events.jsonl"), launch.grace()
+
+    def tell(event: Note | Progress) -> None:
+        grace.see(event)
+        on_event(event)
+
     try:
-        _follow(process, launch, events, on_event)
+        _follow(process, launch, events, tell)
     except BaseException:
-        on_event(Note(message=f"asked to stop; it has {launch.grace_s:.0f} s to save its state"))
+        on_event(Note(message=f"asked to stop; it has {grace.seconds:.0f} s to save its state"))
         process.terminate()
-        wait_or_kill(process, launch.grace_s)
+        wait_or_kill(process, grace.seconds)
         raise
     finally:
         survivors = kill_all(process.pid, mark)
@@ -94,9 +112,11 @@ def _end_earlier_job(launch: Launch, on_event: OnEvent) -> None:
     file = launch.work / slurm.JOB
     if not file.is_file():
         return
-    grace = f"it has {launch.grace_s:.0f} s to save its state"
-    on_event(Note(message=f"ends the Slurm job of an earlier run; {grace}"))
-    job = slurm.end_job(launch.work, launch.grace_s)
+    grace = launch.grace()
+    for event in _Tail(launch.work / "events.jsonl").read():
+        grace.see(event)
+    on_event(Note(message=f"ends the Slurm job of an earlier run; it has {grace.seconds:.0f} s to save its state"))
+    job = slurm.end_job(launch.work, grace.seconds)
     if job is not None:
         raise StageFailed(
             launch.stage,
@@ -119,9 +139,10 @@ def _prepare(launch: Launch, spec: Spec) -> None:
 
 
 def _start(launch: Launch, mark: str) -> subprocess.Popen[bytes]:
-    # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint that may
-    # take `grace_s`.
-    shutdown = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(launch.grace_s) - 1))}
+    # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint. What they
+    # may take is not known yet, so it is left to `run_process` to end them.
+    limit = NO_LIMIT_S if launch.grace_s is None else max(1, int(launch.grace_s) - 1)
+    shutdown = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(limit)}
     with open(launch.log, "ab") as output:
         return subprocess.Popen(
             launch_command(launch.settings, launch.program, launch.work / "spec.json"),
@@ -137,7 +158,13 @@ def _start(launch: Launch, mark: str) -> subprocess.Popen[bytes]:
 def _follow(process: subprocess.Popen[bytes], launch: Launch, events: _Tail, on_event: OnEvent) -> None:
     """Report what the stage says until its process ends. Raises where it has to be stopped."""
     started = time.monotonic() if launch.settings.kind != "slurm" else None
+    failed: float | None = None
     while process.poll() is None:
+        if failed is None and launch.settings.processes > 1 and (launch.work / "error.json").is_file():
+            failed = time.monotonic()
+        if failed is not None and time.monotonic() > failed + FAILED_S:  # peers that wait for the one that failed
+            wait_or_kill(process, 0)
+            return
         for event in events.read():
             on_event(event)
         if launch.stopping.is_set():

@@ -15,7 +15,7 @@ from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import lease
-from pipeline.launch.machine import cores, git_state, hardware, stage_device, visible_gpus
+from pipeline.launch.machine import cores, git_state, hardware, leased_gpus, stage_device, visible_gpus
 from pipeline.launch.process import Launch, run_process
 from pipeline.plan.code import DISTRIBUTION, library_versions, own_version
 from pipeline.plan.decide import Decider, Decision
@@ -207,6 +207,8 @@ class _StageRun:
             environment=stage_environment(machine.device, machine.threads_given, hub=hub),
             locks=(lock,),
             grace_s=execution.stop_grace_s,
+            steps_to_a_stop=self.stage.kind.steps_to_a_stop(self.stage.settings),
+            saved_bytes=self._saved_bytes,
             settings=execution.launch_of(self.stage.name),
             time_limit_s=execution.time_limit_of(self.stage.name),
             stopping=self.run.stopping,
@@ -215,11 +217,10 @@ class _StageRun:
     @contextlib.contextmanager
     def _with_gpus(self, machine: Machine, launch: Launch) -> Iterator[Launch]:
         """The launch with the GPUs that the stage takes for itself, where it computes on any of this machine."""
-        if machine.device != "cuda" or launch.settings.kind == "slurm" or not self.stage.kind.uses_gpu:
+        visible, count = visible_gpus(), leased_gpus(self.run.config.execution, self.stage)
+        if not count:
             yield launch
             return
-        visible = visible_gpus()
-        count = self.run.config.execution.gpus or len(visible)
         with lease(visible, count, f"{self.run.config.name} {self.stage.name}", self._waits_for, self._give_up) as held:
             environment = {**launch.environment, "CUDA_VISIBLE_DEVICES": ",".join(held.gpus)}
             yield dataclasses.replace(launch, environment=environment, locks=(*launch.locks, *held.descriptors))
@@ -233,7 +234,7 @@ class _StageRun:
                 return self._attempt(spec, launch)
             except StageFailed as error:
                 size = self._smaller_batch(spec, launch) if error.cause == "memory" else None
-                if size is None and error.cause != "network":
+                if size is None and error.cause not in ("network", "engine"):
                     raise
                 if size is not None:
                     spec = spec.model_copy(update={"settings": {**spec.settings, "micro_batch_size": size}})
@@ -267,6 +268,7 @@ class _StageRun:
             command=self.run.command,
             versions={DISTRIBUTION: own_version()} | library_versions(self._libraries, exact=True),
             hardware=hardware(),
+            gpus=leased_gpus(self.run.config.execution, self.stage) if self._runs_here else None,
             started=started,
             ended=utc_now(),
             seconds=round(seconds, 3),
@@ -274,6 +276,17 @@ class _StageRun:
             proof=result.proof,
             metrics=result.metrics,
         )
+
+    @property
+    def _saved_bytes(self) -> int:
+        """Of one state that the stage saves, by the size of the model it starts from."""
+        disk, base = self.stage.kind.disk(self.stage.settings), self.run.outcomes.get("base")
+        values = base.artifact.manifest.proof.get("parameters", 0) if base is not None else 0
+        return disk.saved * values if disk is not None and isinstance(values, int) else 0
+
+    @property
+    def _runs_here(self) -> bool:
+        return self.run.config.execution.launch_of(self.stage.name).kind != "slurm"
 
     @property
     def _libraries(self) -> tuple[str, ...]:

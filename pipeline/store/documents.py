@@ -128,6 +128,8 @@ class ManifestDraft(Document):
     versions: dict[str, str] = {}
     """Library -> exact version, build tags included."""
     hardware: Hardware = Hardware()
+    gpus: int | None = None
+    """How many of the machine's GPUs the stage leased; None of a job on another machine, and of older artifacts."""
     started: str = ""
     ended: str = ""
     seconds: float

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from evaluation.chat import TEMPLATE_DATE, date_in_template
-from evaluation.engines import Engine, EngineOptions, EngineUnavailable, Sampled, open_engine
+from evaluation.engines import Engine, EngineLost, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
 from evaluation.harness.pace import Pace
-from evaluation.harness.replicas import ReplicaLost
 from evaluation.records import Generation, read_records, write_jsonl
 from evaluation.thinking import thinking_tokens
 from stages.generate.generation_config import with_generation_config
@@ -229,8 +228,10 @@ def _sample_missing(
     with Pace(show, engine, limits) as pace:
         try:
             engine.generate([prompt.request(sample[2], ctx.seed) for prompt, sample in missing], keep)
-        except ReplicaLost as error:
-            raise StageError(str(error), "Run again: samples that were drawn are kept.") from error
+        except EngineLost as error:
+            memory = "Where its messages say that memory was short, lower generate.gpu_memory_utilization or"
+            fix = f"Run again: samples that were drawn are kept. {memory} generate.max_concurrent."
+            raise StageError(str(error), fix) from error
     return pace.tokens
 
 

@@ -12,6 +12,9 @@ from stages.training import distributed
 from stages.training.loop import StageCallback
 
 DEV_PASS_RATE = "dev_pass_rate"
+TF32_RATIO = 30
+"""How far above its bound a log-probability difference may be for TF32 in vLLM's attention to explain it: simulated
+on tiny models, up to four times; weights of another step differ by hundreds of times."""
 """Share of right completions of the problems in `data.dev`."""
 
 
@@ -61,10 +64,21 @@ class GrpoCallback(StageCallback):
             if bound is not None and not logs[curve] <= bound:
                 raise StageError(
                     f"step {step}: the {name} log-probability difference of sampled tokens between vLLM and the "
-                    f"trainer is {logs[curve]:.3g}, above {bound:g}: vLLM does not hold the weights that are trained",
-                    f"Use the pinned versions. Raise grpo.{name}_logprob_difference only where 16-bit arithmetic "
-                    "explains it.",
+                    f"trainer is {logs[curve]:.3g}, above {bound:g}: vLLM does not hold the weights that are trained, "
+                    "or computes otherwise",
+                    f"{self._likely_cause(logs[curve], bound)}Use the pinned versions. Raise "
+                    f"grpo.{name}_logprob_difference only where 16-bit arithmetic explains it.",
                 )
+
+    def _likely_cause(self, difference: float, bound: float) -> str:
+        """What explains a difference that is not far above its bound: other weights differ by far more."""
+        float32_on_cuda = self.ctx.machine.device == "cuda" and self.ctx.settings.dtype == "float32"
+        if float32_on_cuda and difference <= TF32_RATIO * bound:
+            return (
+                "In float32 on a GPU the likely cause is TF32: vLLM's attention is Triton's, which is exact only with "
+                "TRITON_F32_DEFAULT=ieee in the environment (a stage's has it; an engine started elsewhere may not). "
+            )
+        return ""
 
 
 def rollouts_of(state: Any) -> list[dict[str, float]]:

@@ -53,4 +53,6 @@ STAGE = declare.StageDeclaration(
     disk=lambda s: declare.training_disk(s, s.steps),
     modules=lambda s: [("grpo.trackers", tracker) for tracker in s.trackers],
     custom_code=_custom_code,
+    steps_to_a_stop=lambda s: s.steps_per_rollout,
+    loads_reference=lambda s: s.beta > 0 and s.lora is None,
 )

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import transformers
 from datasets import Dataset
+from transformers.integrations.fsdp import is_fsdp_enabled
 from trl import GRPOConfig
 
 from evaluation.chat import messages_of
@@ -27,6 +28,7 @@ from stages.grpo.settings import GrpoSettings
 from stages.grpo.trl_internals import PARTS, StageTrainer, configure_engine
 from stages.harness.context import Context, Result, StageError
 from stages.training import checkpoint, contract, distributed, loop, lora, options, proof, setup
+from stages.training.library_internals import load_reference_on_the_cpu
 
 
 def train(ctx: Context[GrpoSettings]) -> Result:
@@ -59,6 +61,8 @@ def _make_trainer(
     """The trainer, and with it vLLM's engine. Raises StageError where one of them cannot be built."""
     settings = ctx.settings
     functions, weights = rewards.parts(settings, ctx.code_digests)
+    if is_fsdp_enabled():
+        load_reference_on_the_cpu()
     trainer_class: Any = StageTrainer
     if settings.resampling_rounds:
         trainer_class = functools.partial(ResamplingTrainer, rounds=settings.resampling_rounds, seed=ctx.seed)

@@ -111,6 +111,8 @@ class Disk:
     checkpoint: int
     state: int = 0
     """What lies beside it meanwhile, at most, to resume from."""
+    saved: int = 0
+    """One saved state of these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +188,16 @@ class StageDeclaration(Generic[S]):
     disk: Callable[[S], Disk | None] = _none
     """For a stage that makes a checkpoint."""
     custom_code: Callable[[S], Iterable[CustomCode]] = _nothing
+    steps_to_a_stop: Callable[[S], int] = lambda settings: 1
+    """How many steps may pass before it can save its state and stop."""
+    loads_reference: Callable[[S], bool] = lambda settings: False
+    """Whether it holds a second, frozen model beside the one it trains."""
+
+    def gpus(self, settings: S, processes: int) -> int:
+        """How many GPUs it computes on at once, started as `processes` processes: one for each, else its engines'."""
+        vllm = self.vllm(settings)
+        engines = vllm.tensor_parallel * vllm.data_parallel if vllm is not None and vllm.engine else 1
+        return processes if self.several_processes else engines
 
     @property
     def program(self) -> str:
@@ -216,7 +228,8 @@ def training_disk(settings: Any, steps: int | None) -> Disk:
         steps: optimizer steps, None where they depend on the data.
     """
     states = 3 if steps is None else min(3, math.ceil(steps / settings.checkpoint_steps))
-    return Disk(4 if settings.dtype == "float32" else 2, 0 if settings.lora is not None else 12 * states)
+    checkpoint = 4 if settings.dtype == "float32" else 2
+    return Disk(checkpoint) if settings.lora is not None else Disk(checkpoint, 12 * states, 12)
 
 
 @functools.cache

@@ -92,7 +92,7 @@ class ErrorDocument(Document):
     fix: str
     """What to do about it; empty for an unforeseen error."""
     cause: str = ""
-    """`memory` or `network` for a failure that another attempt may not meet, else empty."""
+    """`memory`, `network` or `engine` (it died) for a failure that another attempt may not meet, else empty."""
 
 
 class Note(Document):

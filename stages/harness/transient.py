@@ -1,5 +1,5 @@
 """Whether a failure is transient, so that another attempt may not meet it: memory that ran out, a host that does not
-answer. The library that raised an error and its words say so, not its name alone."""
+answer, an engine's process that died. The library that raised an error and its words say so, not its name alone."""
 
 from types import TracebackType
 
@@ -26,12 +26,14 @@ TRANSIENT_ANSWERS = (429, 500, 502, 503, 504)
 
 
 def transient_cause(error: BaseException) -> str:
-    """`memory` or `network` for a transient failure, else empty. Looks at what caused the error, too."""
+    """`memory`, `network` or `engine` for a transient failure, else empty. Looks at what caused the error, too."""
     seen: BaseException | None = error
     while seen is not None:
         names = {kind.__name__ for kind in type(seen).__mro__}
         if names & {"OutOfMemoryError", "MemoryError"} or any(words in str(seen) for words in NO_MEMORY):
             return "memory"
+        if "EngineLost" in names:
+            return "engine"
         if _from_a_host(seen):
             return "network"
         seen = seen.__cause__ or seen.__context__

@@ -109,7 +109,9 @@ def _stage(name: str, folder: Path, state: str, execution: dict[str, Any]) -> Re
             raise ValueError(f"{path}: a row has no step")
         preimage = {part: manifest["preimage"][part] for part in ("outside", "settings")}
         stage = ReportedStage.model_validate({**manifest, **preimage, "name": name, "state": state, "curve": curve})
-        cost = stage_cost(name, stage.seconds, stage.metrics, len(stage.hardware.gpu), curve, execution)
+        cost = stage_cost(
+            name, stage.seconds, stage.metrics, len(stage.hardware.gpu), manifest.get("gpus"), curve, execution
+        )
         return stage.model_copy(update={"cost": cost})
     except _DAMAGE as error:
         raise _damaged(name, folder, error) from error

@@ -12,6 +12,7 @@ def stage_cost(
     seconds: float,
     metrics: Mapping[str, Any],
     gpus: int,
+    leased: int | None,
     curve: Sequence[Mapping[str, Any]],
     execution: Mapping[str, Any],
 ) -> Cost:
@@ -20,13 +21,14 @@ def stage_cost(
     Args:
         name: of the stage, `generate.sft`.
         metrics: of its manifest.
-        gpus: that the machine had. How many the stage held, only `execution.gpus` says; else all.
+        gpus: that the machine had.
+        leased: how many of them the stage held, by its manifest; where that does not say, `execution.gpus`, else all.
         curve: the rows of its training curve.
         execution: that section of the pipeline's config.
     """
     kind = name.partition(".")[0]
     there = gpus if execution.get("device") != "cpu" and declares(kind, "uses_gpu") else 0
-    held = min(there, execution.get("gpus") or there)
+    held = min(there, execution.get("gpus") or there) if leased is None else leased
     counted = [row["num_tokens"] for row in curve if "num_tokens" in row]  # TRL's own count, from the start of training
     trained = counted[-1] if counted else metrics.get("tokens", 0) if kind == "base" else 0
     sampled = metrics.get("output_tokens", 0) if kind == "generate" else 0

@@ -5,6 +5,7 @@ new version has changed it.
 """
 
 import functools
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,16 @@ def score_labelled_positions_only() -> None:
     Relies on `trl.trainer.utils._use_triton`, which that module reads for this choice alone.
     """
     trl.trainer.utils._use_triton = lambda device: True
+
+
+def load_reference_on_the_cpu() -> None:
+    """Let TRL load GRPO's reference model onto the CPU, from where FSDP takes each process' share.
+
+    TRL does so for DDP and DeepSpeed; under FSDP it leaves `device_map="auto"`, which spreads the model over every GPU
+    it sees before FSDP shards it. Relies on GRPOTrainer loading it by the name `create_model_from_path` of its module.
+    """
+    trainer = importlib.import_module("trl.trainer.grpo_trainer")
+    trainer.create_model_from_path = functools.partial(trl.trainer.utils.create_model_from_path, device_map=None)
 
 
 def load_weights(trainer: Any, checkpoint: str) -> None:

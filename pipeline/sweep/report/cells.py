@@ -54,7 +54,7 @@ class MeasuredCell:
         if manifest is None:
             return Cost(seconds=seconds)
         gpus, execution = len(manifest.hardware.gpu), self.config.get("execution", {})
-        return stage_cost(stage, seconds, manifest.metrics, gpus, self.curve(stage), execution)
+        return stage_cost(stage, seconds, manifest.metrics, gpus, manifest.gpus, self.curve(stage), execution)
 
     def scores(self, place: Place) -> Measured | None:
         """The verdicts behind a result; None where the artifact with them is no longer in the store."""

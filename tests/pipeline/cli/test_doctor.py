@@ -130,3 +130,19 @@ def test_rendering_shows_advice_only_where_something_is_wrong() -> None:
     assert "unused" not in text
     assert "FAIL  torch            [2.12], needs ==2.13.0" in text
     assert "Run `make setup`" in text
+
+
+def test_what_triton_compiles_with_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU machine of a slim image everything imports, and the first step of training fails."""
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(doctor.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    finding = doctor.triton_kernels([])
+    assert (finding.level, finding.found.partition(",")[0]) == ("fail", f"no C compiler and no {tmp_path}/Python.h")
+    assert "apt install gcc python3-dev" in finding.advice
+    (tmp_path / "Python.h").touch()
+    (tmp_path / "gcc").touch(mode=0o755)
+    assert doctor.triton_kernels([Finding("torch", "ok", "imports, CPU 2.13.0")]).level == "ok"
+    monkeypatch.setattr(doctor, "KERNEL", "raise RuntimeError('Failed to find C compiler')")
+    finding = doctor.triton_kernels([Finding("torch", "ok", "imports, CUDA 2.13.0")])
+    assert finding.found == "a kernel does not compile: RuntimeError: Failed to find C compiler"

@@ -14,7 +14,9 @@ import pytest
 
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
+from pipeline.launch import grace
 from pipeline.launch.environment import stage_environment
+from pipeline.launch.grace import Grace
 from pipeline.launch.process import Launch, run_process
 from pipeline.store.store import Store
 from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
@@ -262,3 +264,48 @@ def test_a_killed_orchestrator_takes_torchrun_along(tmp_path: Path) -> None:
     while left() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left()
+
+
+@pytest.mark.parametrize(("device", "set_to"), [("cuda", "ieee"), ("cpu", None)])
+def test_float32_on_a_gpu_is_float32_in_tritons_products_too(device: str, set_to: str | None) -> None:
+    assert stage_environment(device, 1, hub=False).get("TRITON_F32_DEFAULT") == set_to
+
+
+def progress(step: int, time: float, phase: str = "grpo") -> Progress:
+    return Progress(phase=phase, step=step, total=800, time=time)
+
+
+def test_the_time_to_save_follows_the_last_rollout_and_the_size_of_a_state() -> None:
+    stops = Grace(None, steps=4, saved_bytes=48_000_000_000)
+    assert stops.seconds == 240.0, "nothing but the state is known"
+    for step, time_s in enumerate((0, 2700, 2760, 2820, 2880, 6000, 6060, 6120, 6180)):
+        stops.see(progress(step, time_s))
+    assert stops.seconds == 240.0 + 2 * (3120 + 3 * 60)
+    stops.see(progress(8, 9000))
+    assert stops.seconds == 240.0 + 2 * (3120 + 3 * 60), "the step it is at is not over"
+    stops.see(progress(0, 9000, phase="saving"))
+    assert Grace(None, saved_bytes=5).seconds == 60.0
+    assert Grace(5.0, saved_bytes=48_000_000_000).seconds == 5.0, "what the config says"
+
+
+def test_a_stage_that_takes_longer_than_a_minute_to_stop_is_given_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grace, "LEAST_S", 0.1)
+    monkeypatch.setattr(grace, "MARGIN", 10.0)
+
+    def interrupt(event: Note | Progress) -> None:
+        if isinstance(event, Progress) and event.step >= 3:
+            raise KeyboardInterrupt
+
+    notes: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        launch(
+            tmp_path,
+            "resume",
+            on_event=lambda event: notes.append(event.message) if isinstance(event, Note) else interrupt(event),
+            grace_s=None,
+            steps=50,
+        )
+    assert any("asked to stop" in note for note in notes)
+    assert (tmp_path / "w" / "stopped.0").is_file(), "it was not killed"

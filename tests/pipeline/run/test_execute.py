@@ -77,6 +77,11 @@ def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytes
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
+def test_an_engine_that_died_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = run_sft(tmp_path, monkeypatch, [failure("engine")])
+    assert [attempt["micro"] for attempt in attempts] == [None, None]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("failures", "overrides", "tries"),
@@ -117,12 +122,28 @@ def test_limits_launch_and_gpus_reach_the_launcher(tmp_path: Path, monkeypatch: 
         [],
         "execution.time_limit_s={sft: 60.0}",
         "execution.launch={sft: {kind: torchrun, processes: 2}}",
-        "execution.gpus=1",
     )
     assert attempt["time_limit_s"] == 60.0
     assert attempt["settings"].processes == 2
-    assert attempt["environment"]["CUDA_VISIBLE_DEVICES"] == "3"
-    assert len(attempt["locks"]) == 2, "the key's lock and the GPU's"
+    assert attempt["environment"]["CUDA_VISIBLE_DEVICES"] == "3,5"
+    assert len(attempt["locks"]) == 3, "the key's lock and the GPUs'"
+
+
+def test_a_stage_leases_what_it_computes_on_and_leaves_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCORE_GPU_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.setattr(machine, "gpus", lambda: ["a GPU"] * 8)
+    (attempt,) = run_sft(tmp_path, monkeypatch, [])
+    assert attempt["environment"]["CUDA_VISIBLE_DEVICES"] == "0", "one process that saw more would refuse to train"
+    launch = "execution.launch={grpo: {kind: torchrun, processes: 4}, base: {kind: slurm, sbatch: [--gres=gpu:1]}}"
+    settings = config(tmp_path, launch, "generate.tensor_parallel=2", "generate.data_parallel=3")
+    leased = {stage.name: machine.leased_gpus(settings.execution, stage) for stage in build_graph(settings)}
+    assert leased == {
+        **dict.fromkeys(("data", "base", "score.base", "score.sft", "score.grpo", "report"), 0),
+        **dict.fromkeys(("generate.base", "generate.sft", "generate.grpo"), 6),
+        **{"sft": 1, "grpo": 4},
+    }
 
 
 @pytest.mark.parametrize(
@@ -193,7 +214,9 @@ def test_settings_that_contradict_themselves(tmp_path: Path, override: str, mess
             r"generate.data_parallel: 2 engines of 2 GPUs need 4",
         ),
         (["generate.data_parallel=2", "execution.gpus=1"], r"need 2, and a stage has 1"),
-        (["grpo.tensor_parallel=3"], r"grpo.tensor_parallel: 1 engines of 3 GPUs"),
+        (["execution.launch={sft: {kind: torchrun, processes: 3}}", "sft.batch_size=3"], r"3 processes need 3 GPUs"),
+        (["grpo.tensor_parallel=2"], r"grpo.tensor_parallel: an engine of 2 GPUs .* has 1"),
+        (["grpo.tensor_parallel=2", "execution.launch={grpo: {kind: torchrun, processes: 2}}"], None),
         (["generate.data_parallel=2"], None),
     ],
 )
@@ -202,6 +225,23 @@ def test_engines_need_the_gpus_of_a_stage(
 ) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H200, 143771 MiB"] * 2)
     settings = config(tmp_path, "grpo={max_completion_length: 64}", *overrides)
+    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
+        preflight(settings, make_plan(settings, Store(settings.home_folder)))
+
+
+@pytest.mark.parametrize(
+    ("file", "beta", "message"),
+    [
+        ("fsdp_config: {fsdp_version: 2}", 0.02, "fsdp_cpu_ram_efficient_loading leaves zeros"),
+        ("fsdp_config: {fsdp_version: 2}", 0.0, None),
+        ("fsdp_config: {fsdp_version: 2, fsdp_cpu_ram_efficient_loading: false}", 0.02, None),
+    ],
+)
+def test_a_reference_model_of_zeros_is_refused(tmp_path: Path, file: str, beta: float, message: str | None) -> None:
+    path = tmp_path / "fsdp.yaml"
+    path.write_text(f"distributed_type: FSDP\n{file}\n")
+    launch = f"execution.launch={{grpo: {{kind: accelerate, processes: 2, config: {path}}}}}"
+    settings = config(tmp_path, launch, f"grpo.beta={beta}")
     with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         preflight(settings, make_plan(settings, Store(settings.home_folder)))
 

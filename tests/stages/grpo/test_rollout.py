@@ -10,7 +10,8 @@ import pytest
 
 from evaluation.records import VERDICTS
 from stages.grpo.rollout import GrpoCallback, check_signal
-from stages.grpo.trl_internals import ZERO_VARIANCE
+from stages.grpo.settings import GrpoSettings
+from stages.grpo.trl_internals import LOGPROB_DIFFERENCES, ZERO_VARIANCE
 from stages.harness.context import StageError
 from stages.training import distributed
 from tests.stages.grpo.runs import BRIEF, curve
@@ -88,3 +89,15 @@ def test_rl_in_which_nothing_is_rewarded_stops_and_says_why(
     assert run.error is not None
     assert run.error["message"].startswith(f"in all {done} rollouts so far, the completions of each prompt had")
     assert len(curve(run.output)) == done
+
+
+@pytest.mark.parametrize(
+    ("device", "difference", "named"), [("cuda", 4e-3, True), ("cuda", 0.5, False), ("cpu", 4e-3, False)]
+)
+def test_a_difference_that_tf32_explains_says_so(device: str, difference: float, named: bool) -> None:
+    ctx: Any = SimpleNamespace(machine=SimpleNamespace(device=device), settings=GrpoSettings())
+    callback = GrpoCallback(ctx, SimpleNamespace())  # type: ignore[arg-type]
+    logs = dict.fromkeys(LOGPROB_DIFFERENCES.values(), difference)
+    with pytest.raises(StageError, match=r"above 0\.001") as stopped:
+        callback._check_sampler(3, logs)
+    assert ("TRITON_F32_DEFAULT=ieee" in stopped.value.fix) == named

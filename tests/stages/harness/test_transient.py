@@ -11,6 +11,8 @@ import pytest
 import requests
 import urllib3
 
+from evaluation.engines import EngineLost
+from evaluation.harness.replicas import ReplicaLost
 from stages.harness.transient import transient_cause
 
 
@@ -26,6 +28,8 @@ def answer(status: int) -> Exception:
         (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), "memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (EngineLost("vLLM's process died"), "engine"),
+        (ReplicaLost("replica 1 of 2 ended"), "engine"),
         (httpx.ReadTimeout("slow"), "network"),
         (requests.exceptions.ConnectionError("no route"), "network"),
         (urllib3.exceptions.ProtocolError("cut off"), "network"),

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import get_peft_model
 from transformers import TrainerState
 
 from stages.harness.context import StageError
 from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint
 from stages.training.loop import StageCallback
+from stages.training.lora import COMPARED_TOKENS, lora_config, merge_adapter
 from stages.training.options import record_config
 from stages.training.proof import training_proof
+from stages.training.settings import LoraSettings
 from stages.training.setup import prepare_torch
 from tests.tiny import CHAT_TEMPLATE, make_tiny_model, make_tiny_tokenizer
 
@@ -262,3 +265,19 @@ def test_what_could_not_be_saved_is_found_before_the_first_step(base: Path, tmp_
     model.config.note = {1, 2}
     with pytest.raises(StageError, match=r"could not be saved: .*set"):
         make_saveable(ctx, model, tokenizer)
+
+
+def test_a_merge_is_checked_on_the_cpu_and_on_few_tokens(base: Path, tmp_path: Path) -> None:
+    """A row may have tens of thousands of tokens, whose logits and attention no GPU holds in float32."""
+    model, _ = load_model_and_tokenizer(base, "bfloat16")
+    adapted: Any = get_peft_model(model, lora_config(LoraSettings(rank=2)))
+    lengths: list[int] = []
+    adapted.get_input_embeddings().register_forward_hook(lambda module, given, output: lengths.append(len(given[0][0])))
+    moved: list[Any] = []
+    to = adapted.to
+    adapted.to = lambda *place, **options: moved.append(place) or to(*place, **options)
+    merged, difference = merge_adapter(adapted, [5] * 5000, tmp_path / "adapter")
+    assert lengths == [COMPARED_TOKENS] * 2
+    assert ("cpu",) in moved
+    assert difference < 1e-6
+    assert merged.dtype == torch.float32
