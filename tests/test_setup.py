@@ -43,8 +43,9 @@ def test_cpu_list_leaves_out_what_breaks_beside_a_cpu_torch() -> None:
 
 @pytest.mark.parametrize("machine", ["cpu", "cuda"])
 def test_pins_satisfy_the_project(machine: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in [*project["dependencies"], *project["optional-dependencies"][machine]]:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, engines = declared["project"], declared["project"]["optional-dependencies"] | declared["dependency-groups"]
+    for text in [*project["dependencies"], *engines[machine]]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins(machine)[canonicalize_name(requirement.name)], prereleases=True), (
             text

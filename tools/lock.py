@@ -23,10 +23,11 @@ LEFT_OUT = {"cpu": {"torchvision", "torchaudio", "torchcodec", "triton", "opencv
 
 def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
     """name -> version of every package that a machine needs, as pip resolves it, less what is left out."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, engines = declared["project"], declared["project"]["optional-dependencies"] | declared["dependency-groups"]
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "-qq", "--report", "-"]
     command += ["-c", str(constraints)] if constraints else []
-    command += [*project["dependencies"], *project["optional-dependencies"][machine]]
+    command += [*project["dependencies"], *engines[machine]]
     resolution = subprocess.run(command, capture_output=True, text=True)
     if resolution.returncode:
         sys.exit(f"lock: pip cannot resolve the {machine} set:\n{resolution.stderr}")

@@ -19,14 +19,15 @@ from pipeline.checks.sizes import check_batches, check_lengths, check_memory
 from pipeline.checks.trainer_options import check_trainer_options
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.shipped import how_to_install, shipped
 from pipeline.launch.machine import leased_gpus, stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, gguf_file
 
+FSDP2 = "configs/accelerate/fsdp2.yaml"
 SPLIT = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 """Values of accelerate's `distributed_type` that split a model between processes."""
-SET_UP = "Install the pinned set: make setup, then vcore doctor."
 
 
 def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
@@ -69,7 +70,8 @@ def _check_launches(config: PipelineConfig) -> None:
             raise ConfigError(f"file {launch.config} does not exist", where=f"{where}.config")
         if launch.config is not None and not kinds[name].splits_model and (how := _distributed(launch.config)) in SPLIT:
             message = f"{name} needs whole weights in each process, and {launch.config} splits them ({how})"
-            raise ConfigError(message, where=f"{where}.config", fix="Use configs/accelerate/ddp.yaml or torchrun.")
+            fix = f"Use {shipped('configs/accelerate/ddp.yaml')} or torchrun."
+            raise ConfigError(message, where=f"{where}.config", fix=fix)
         if launch.config is not None and zeros_at_load(launch.config):
             _check_reference(graph, name, launch.config)
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
@@ -86,7 +88,7 @@ def _check_reference(graph: list[Stage], name: str, file: str) -> None:
                 f"{name} loads a reference model (beta above 0), of which fsdp_cpu_ram_efficient_loading leaves "
                 "zeros in all processes but the first",
                 where=f"execution.launch.{name}.config",
-                fix=f"Write fsdp_cpu_ram_efficient_loading: false into {file}, as in configs/accelerate/fsdp2.yaml.",
+                fix=f"Write fsdp_cpu_ram_efficient_loading: false into {file}, as {shipped(FSDP2)} does.",
             )
 
 
@@ -113,7 +115,7 @@ def _accelerate_config(file: str) -> dict[str, Any]:
             raise TypeError
         return config
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        fix = "Write it with `accelerate config`, or see configs/accelerate/."
+        fix = f"Write it with `accelerate config`, or see {shipped('configs/accelerate')}."
         message = f"{file} is no configuration of accelerate's with a distributed_type ({type(error).__name__})"
         raise ConfigError(message, where="execution.launch", fix=fix) from error
 
@@ -168,14 +170,14 @@ def _check_libraries(stages: list[Stage]) -> None:
         vllm = stage.kind.vllm(stage.settings)
         if vllm is not None and importlib.util.find_spec("vllm") is None:
             instead = f"choose `--set {vllm.setting}=transformers` (slower at scale)"
-            fix = f"Install the pinned set (make setup), or {instead}."
+            fix = f"Install the pinned set ({how_to_install()}), or {instead}."
             raise ConfigError("vLLM is not installed", where=vllm.setting, fix=fix)
         for setting, module in stage.kind.modules(stage.settings):
             if importlib.util.find_spec(module) is None:
                 fix = f"pip install {module}, or leave it out."
                 raise ConfigError(f"{module} is not installed", where=setting, fix=fix)
         if "torch" in stage.kind.libraries and importlib.util.find_spec("torch") is None:
-            raise ConfigError("torch is not installed", fix=SET_UP)
+            raise ConfigError("torch is not installed", fix=f"{how_to_install()}, then vcore doctor.")
 
 
 def _model_settings(config: PipelineConfig) -> dict[str, Any]:

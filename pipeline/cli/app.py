@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.cli import doctor, publish, runs, schedule, scores, store, verify
+from pipeline.cli import configs, doctor, publish, runs, schedule, scores, store, verify
 from pipeline.cli import eval as evaluation
 from pipeline.cli import sweep as sweeps
 from pipeline.cli.options import option
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # `main` says what is wrong
 )
 app.add_typer(store.app, name="store")
+app.add_typer(configs.app, name="config")
 _debug = False
 
 
@@ -36,6 +37,8 @@ def _options(debug: Annotated[bool, option("--debug", "Show the traceback of an 
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": configs.init,
+    "demo": configs.demo,
     "run": runs.run,
     "plan": runs.plan,
     "doctor": doctor.doctor,

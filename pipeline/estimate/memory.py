@@ -16,6 +16,7 @@ import yaml
 from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
+from pipeline.core.shipped import shipped
 from pipeline.estimate.shape import Shape, adapter_parameters, saved_bytes, shape_of
 from pipeline.estimate.time import BYTES, rl_times, sampling_times, sft_times
 from pipeline.launch.machine import gpus
@@ -121,7 +122,7 @@ def _accelerate_kind(file: str) -> str:
     try:
         config = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        fix = "See configs/accelerate/."
+        fix = f"See {shipped('configs/accelerate')}."
         raise ConfigError(f"{file} cannot be read: {error}", where="execution.launch", fix=fix) from error
     distributed = config.get("distributed_type", "NO")
     stage = config.get("deepspeed_config", {}).get("zero_stage")

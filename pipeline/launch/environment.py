@@ -3,7 +3,7 @@
 import os
 import socket
 
-from pipeline.plan.code import ROOT
+from pipeline.core.shipped import ROOT
 
 
 def stage_environment(device: str, threads: int | None, *, hub: bool) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
-from pipeline.plan.code import ROOT
+from pipeline.core.shipped import ROOT
 from pipeline.plan.graph import Stage
 from pipeline.store.documents import GitState, Hardware
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
+from pipeline.core.shipped import DISTRIBUTION, ROOT
 from stages.harness.declaration import StageDeclaration
 
-ROOT = Path(__file__).resolve().parents[2]
-DISTRIBUTION = "vcore-pipeline"
 CARRIERS = ("harness", "stage.py", "catalogue.py")
 """Folders and files that carry a stage and compute nothing: what they say of a result enters the key by its value."""
 SETTING = ("identity", "execution")

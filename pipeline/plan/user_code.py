@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
-from pipeline.plan.code import ROOT, imported_modules, mark
+from pipeline.core.shipped import ROOT
+from pipeline.plan.code import imported_modules, mark
 from stages.harness.declaration import CustomCode
 
 READS = "READS"

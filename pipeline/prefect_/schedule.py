@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.plan.code import ROOT
+from pipeline.core.shipped import ROOT
 from pipeline.prefect_.clock import next_times
 from pipeline.prefect_.flow import vcore
 

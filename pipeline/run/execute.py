@@ -13,11 +13,12 @@ from rich.markup import escape
 
 from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
+from pipeline.core.shipped import DISTRIBUTION
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import lease
 from pipeline.launch.machine import cores, git_state, hardware, leased_gpus, stage_device, visible_gpus
 from pipeline.launch.process import Launch, run_process
-from pipeline.plan.code import DISTRIBUTION, library_versions, own_version
+from pipeline.plan.code import library_versions, own_version
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
 from pipeline.run.view import View

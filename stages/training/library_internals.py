@@ -44,7 +44,7 @@ def load_reference_on_the_cpu() -> None:
     TRL does so for DDP and DeepSpeed; under FSDP it leaves `device_map="auto"`, which spreads the model over every GPU
     it sees before FSDP shards it. Relies on GRPOTrainer loading it by the name `create_model_from_path` of its module.
     """
-    trainer = importlib.import_module("trl.trainer.grpo_trainer")
+    trainer: Any = importlib.import_module("trl.trainer.grpo_trainer")
     trainer.create_model_from_path = functools.partial(trl.trainer.utils.create_model_from_path, device_map=None)
 
 

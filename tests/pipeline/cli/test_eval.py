@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.cli.eval import eval_config, write_config
-from pipeline.cli.prompts import shown_prompts
+from pipeline.cli.planning.prompts import shown_prompts
 from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
 from stages.generate.plan import protocol

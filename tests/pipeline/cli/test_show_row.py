@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import prompts
 from pipeline.cli.app import app
+from pipeline.cli.planning import prompts
 from pipeline.core.errors import ConfigError
 from stages.sft.settings import SftSettings
 from tests.tiny import make_tiny_model, tiny_demonstrations, write_jsonl

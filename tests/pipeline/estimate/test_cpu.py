@@ -8,8 +8,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import estimate
 from pipeline.cli.app import app
+from pipeline.cli.planning import estimate
 from pipeline.core.errors import ConfigError
 from pipeline.estimate.cpu import HEAP, SAMPLES, TRAINS, Cost, CpuEstimate
 from pipeline.estimate.lengths import Counter

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan.code import ROOT
+from pipeline.core.shipped import ROOT
 from pipeline.store.store import Store
 from tests.pipeline.helpers import config, make
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan.code import ROOT
+from pipeline.core.shipped import ROOT
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.plan.code import ROOT
+from pipeline.core.shipped import ROOT
 from stages.harness.context import StageError
 from stages.harness.disk import full_disk
 from tests.pipeline.run.test_disk import in_namespace, skip_unless_mountable
