@@ -1,0 +1,1 @@
+"""Whether a score may pass: tests against a margin, levels over benchmarks and nights, verdicts."""
