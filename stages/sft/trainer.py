@@ -22,6 +22,7 @@ from stages.harness.json_files import read_json, write_json
 from stages.sft.reweighting.base import Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
+from stages.sft.reweighting.sums import Sums
 from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import TrainerWithOwnState, log_probs_times
 from stages.training import distributed
@@ -86,7 +87,7 @@ class ReweightingTrainer(TrainerWithOwnState):
 
     def _start_window(self, tokens: int) -> None:
         self._window_tokens = tokens
-        self._loss_sums = {"uniform_loss": 0.0, "weighted_loss": 0.0}
+        self._losses = Sums(2)
         self._concentration = Concentration()
 
     @cached_property
@@ -141,8 +142,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         def factors_of(losses: Tensor, mask: Tensor) -> Tensor | None:
             factors = self.method.weigh(losses, mask, prepared)
             weighted = losses if factors is None else losses * factors
-            self._loss_sums["uniform_loss"] += losses.double().sum().item()
-            self._loss_sums["weighted_loss"] += weighted.double().sum().item()
+            self._losses.add(losses.double().sum(), weighted.double().sum())
             if factors is not None:
                 self._concentration.add(factors, mask)
             return factors
@@ -158,8 +158,8 @@ class ReweightingTrainer(TrainerWithOwnState):
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
                         parameter.grad.mul_(outcome.scale)
-            sums = self.evaluator.sum_over_ranks(list(self._loss_sums.values()))
-            losses = {name: value / self._window_tokens for name, value in zip(self._loss_sums, sums, strict=True)}
+            names, sums = ("uniform_loss", "weighted_loss"), self._losses.over_ranks(self.evaluator)
+            losses = {name: value / self._window_tokens for name, value in zip(names, sums, strict=True)}
             for name, value in {**losses, **self._concentration.metrics(self.evaluator), **outcome.metrics}.items():
                 self._unlogged[name].append(value)
             for line in outcome.notes:

@@ -120,9 +120,13 @@ LENGTHS = {
 }
 
 
-def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) -> tuple[float, int]:
+def train_on_lengths(
+    folder: Path, base: Path, lengths: list[int], stock: bool, equal: int = 0, all_rows: bool = False
+) -> tuple[float, int]:
     """CPU seconds of a rollout's two optimizer steps on completions of these lengths, which cost nothing to sample, and
-    the positions that the model computed."""
+    the positions that the model computed. The first `equal` groups have equal rewards; with `all_rows` they go through
+    the model all the same."""
+    import torch
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -130,6 +134,7 @@ def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) 
     from stages.training.checkpoint import load_model_and_tokenizer
     from tests.performance.bench_sft import Clock
 
+    torch.set_num_threads(1)
     draw = random.Random(0)
     ids = [[draw.randrange(10, 250) for _ in range(length)] for length in draw.sample(lengths, len(lengths))]
 
@@ -139,6 +144,12 @@ def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) 
         def _generate(self, prompts: list[Any]) -> Any:
             asked = [self.processing_class(prompt[-1]["content"])["input_ids"] for prompt in prompts]
             return asked, ids, None, [[{"role": "assistant", "content": ""}]] * len(ids), None, {}, None, []
+
+        def _trained_on(self, advantages: Any, mask: Any) -> Any:
+            return list(range(len(mask))) if all_rows else super()._trained_on(advantages, mask)
+
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [0.1 if row < 8 * equal else row % 2 for row, _ in enumerate(completion_ids)]
 
     model, tokenizer = load_model_and_tokenizer(base, "float32")
     positions: list[int] = []
@@ -163,7 +174,7 @@ def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) 
     Given(
         model=model,
         args=arguments,
-        reward_funcs=[lambda completion_ids, **_: [float(sum(completion) % 2) for completion in completion_ids]],
+        reward_funcs=[reward],
         train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "Add 2 and 2."}]}] * 48),
         processing_class=tokenizer,
         callbacks=[clock],
@@ -186,6 +197,23 @@ def test_completions_of_real_lengths(tmp_path: Path) -> None:
                 seconds[stock].append(step)
         ratio = min(seconds[False]) / min(seconds[True])
         print(f"\n  {name}: {positions[True]} positions by TRL, {positions[False]} here; time {ratio:.2f}")
+
+
+def test_groups_of_equal_rewards(tmp_path: Path) -> None:
+    """What is left of a rollout's training where some of its 16 groups have no advantage."""
+    from tests.performance.bench_sft import make_model
+
+    make_model(tmp_path / "base")
+    for equal in (4, 8, 12):
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for index in range(2):
+            for all_rows in seconds:
+                folder = tmp_path / f"{equal}-{index}-{all_rows}"
+                lengths = LENGTHS["8 to 248, evenly"]
+                step, _ = train_on_lengths(folder, tmp_path / "base", lengths, False, equal, all_rows)
+                seconds[all_rows].append(step)
+        ratios = [one / other for one, other in zip(seconds[False], seconds[True], strict=True)]
+        print(f"\n  {equal} of 16 groups equal: time {min(ratios):.2f} to {max(ratios):.2f} of all completions'")
 
 
 if __name__ == "__main__":

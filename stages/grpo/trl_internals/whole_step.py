@@ -10,6 +10,9 @@ from trl import GRPOTrainer
 from stages.training import distributed
 from stages.training.dealing import deal
 
+MEANS_OF_COMPLETIONS = ("grpo", "sapo", "dr_grpo", "luspo")
+"""Losses of TRL's that are divided by the completions of a micro-batch; all others by a number that it is given."""
+
 
 class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     """A GRPOTrainer whose optimizer step is the same however its completions are cut into micro-batches.
@@ -18,7 +21,8 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     loss `bnpo`, the quantile of entropy above which tokens are trained on, and the entropy bonus. The load-balancing
     loss of a mixture of experts stays TRL's, since a forward pass defines it.
 
-    So the completions of a step are dealt to its micro-batches by length. TRL pads all of a rollout to the longest.
+    So the completions of a step are dealt to its micro-batches by length. TRL pads all of a rollout to the longest. And
+    those that move no weight are left out of forward and backward pass, where that changes nothing: see `_trained_on`.
     """
 
     loss_type: str
@@ -34,8 +38,8 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         """Of each micro-batch of the step: the tokens that the entropy bonus acts on, [completions, positions]."""
         self._chosen = False
         """Whether `_masks` were chosen by entropy over the whole step."""
-        self._tokens = self._bonus_tokens = torch.tensor(0.0)
-        """Over all micro-batches and processes: the step's tokens, and those of the entropy bonus."""
+        self._bonus_tokens = torch.tensor(0.0)
+        """Tokens of the entropy bonus, over all micro-batches and processes."""
         self._entropies: torch.Tensor | None = None
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -47,12 +51,10 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             steps = [self._buffered_inputs[first : first + parts] for first in range(0, rollout, parts)]
             self._buffered_inputs = self._in_use = [batch for step in steps for batch in self._dealt(step)]
         first = self._step % rollout
-        if self._step % parts == 0:
-            self._measure_step(self._buffered_inputs[first : first + parts])
-        inputs = self._buffered_inputs[first]
-        if self.args.loss_type == "bnpo":  # TRL divides by `parts` of `rollout` shares of it
-            inputs = {**inputs, "num_items_in_batch": self._tokens * rollout / parts}
-        return inputs
+        if self._step % parts == 0 and (self._entropy_bonus_enabled or self.top_entropy_quantile < 1):
+            self._measure_entropy(self._buffered_inputs[first : first + parts])
+        dealt: dict[str, Any] = self._buffered_inputs[first]
+        return dealt
 
     def _deal(self, prompts: torch.Tensor, completions: torch.Tensor, size: int) -> Any:
         """What `deal` makes of these masks, each [completions, positions]; a completion masked as a whole is empty."""
@@ -60,21 +62,59 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         return deal(list(lengths), size, self.pad_to_multiple_of)
 
     def _dealt(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The micro-batches of an optimizer step, with its completions sorted by length and little padding."""
+        """The micro-batches of an optimizer step: those of `_trained_on`, sorted by length, with little padding.
+
+        There are as many as before. What is left over is empty, and comes first: processes share their gradients in
+        the last one.
+        """
         values = {name: [batch[name] for batch in batches] for name in batches[0]}
         rows = {name: torch.cat(parts) if parts[0].ndim else parts[0] for name, parts in values.items()}
-        width = rows["completion_ids"].shape[1:]
+        prompts, completions = rows["prompt_mask"], rows["completion_mask"]
+        if self.args.loss_type == "bnpo":
+            tokens = completions.sum().float()
+            distributed.sum_tensors([tokens])  # TRL divides by one share of `steps_per_generation`, for each batch
+            rows["num_items_in_batch"] = tokens * self.args.steps_per_generation / len(batches)
 
         def cut(name: str, value: torch.Tensor, part: list[int], prompt: int, completion: int) -> torch.Tensor:
             if name.startswith("prompt_"):
                 return value[part, -prompt:]
-            return value[part, :completion] if value.shape[1:] == width else value[part] if value.ndim else value
+            if value.shape[1:] == completions.shape[1:]:
+                return value[part, :completion]
+            return value[part] if value.ndim else value
 
-        dealt = self._deal(rows["prompt_mask"], rows["completion_mask"], len(batches[0]["prompt_ids"]))
-        return [{name: cut(name, value, part, *widths) for name, value in rows.items()} for part, widths in dealt]
+        trained = self._trained_on(rows["advantages"], completions)
+        dealt = [
+            ([trained[row] for row in part], widths)
+            for part, widths in self._deal(prompts[trained], completions[trained], len(batches[0]["prompt_ids"]))
+        ]
+        empty: list[dict[str, Any]] = [{} for _ in batches[len(dealt) :]]
+        return empty + [
+            {name: cut(name, value, part, *widths) for name, value in rows.items()} for part, widths in dealt
+        ]
 
-    def _measure_step(self, batches: list[dict[str, Any]]) -> None:
-        """Count the tokens of an optimizer step, and choose those of high entropy where a part of it could not."""
+    def _trained_on(self, advantages: torch.Tensor, mask: torch.Tensor) -> list[int]:
+        """Numbers of the completions of a step, [completions], that go through the model; as many in each process.
+
+        A completion without an advantage, or without a token in `mask`, has a gradient of 0 in every loss. All go
+        through the model where it has another one: with `beta`, an entropy bonus or the load-balancing loss of experts;
+        where its entropies help to choose tokens; and under FSDP and DeepSpeed, for which it was not tried. What
+        divides a loss counts all completions, whoever goes through the model.
+
+        A process that has fewer fills up with its shortest others: metrics are gathered from equally many. One
+        completion goes through the model in any case, and leaves a gradient of 0 where no gradient at all would be
+        another step.
+        """
+        others = self.beta != 0 or self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
+        if others or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return list(range(len(mask)))
+        lengths = mask.sum(1).tolist()
+        moves = ((advantages != 0) & mask.any(1)).tolist()
+        most = max(1, *distributed.gather(sum(moves)))
+        order = sorted(range(len(mask)), key=lambda row: (not moves[row], lengths[row]))
+        return sorted(order[:most])
+
+    def _measure_entropy(self, batches: list[dict[str, Any]]) -> None:
+        """Choose the tokens of high entropy over an optimizer step, and count those that the entropy bonus acts on."""
         masks = [batch["completion_mask"] for batch in batches]
         several = distributed.world_size() > 1 and self._entropy_bonus_enabled
         self._chosen = self.top_entropy_quantile < 1 and (len(batches) > 1 or several)
@@ -86,10 +126,8 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             chosen = super().get_high_entropy_mask(torch.cat(entropies), of_all, 1 - self.top_entropy_quantile)
             parts = chosen.split([mask.numel() for mask in masks])
             self._masks = [part.view_as(mask) for part, mask in zip(parts, masks, strict=True)]
-        self._tokens, self._bonus_tokens = (
-            torch.stack([mask.sum() for mask in counted]).sum().float() for counted in (masks, self._masks)
-        )
-        distributed.sum_tensors([self._tokens, self._bonus_tokens])
+        self._bonus_tokens = torch.stack([mask.sum() for mask in self._masks]).sum().float()
+        distributed.sum_tensors([self._bonus_tokens])
 
     def _entropies_of(self, batch: dict[str, Any]) -> torch.Tensor:
         ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
@@ -124,10 +162,14 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         return torch.cat(parts)[order.argsort()], None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if not inputs:
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         coefficient = self.entropy_coef if self._entropy_bonus_enabled else 0.0
         if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
             coefficient = 0.0
         loss: torch.Tensor = super()._compute_loss(model, inputs)
+        if self.loss_type in MEANS_OF_COMPLETIONS:
+            loss = loss * (len(inputs["prompt_ids"]) / self.args.per_device_train_batch_size)
         entropies, self._entropies = self._entropies, None
         parts, processes = self.current_gradient_accumulation_steps, distributed.world_size()
         if coefficient and parts * processes > 1 and entropies is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Direction, Evaluator, Window, supervised
+from stages.sft.reweighting.sums import Sums
 from stages.sft.reweighting.utility import Differences, Measurement
 
 CHECKED_ROWS = 8
@@ -86,25 +87,27 @@ class Concentration:
     """How far the weights of one optimizer step are from uniform, whatever the method."""
 
     def __init__(self) -> None:
-        self._sums = dict.fromkeys(("kl", "ess", "top_share"), 0.0)
-        self._rows = 0
+        self._sums = Sums(4)
 
     def add(self, factors: Tensor, mask: Tensor) -> None:
         """Add one micro-batch; both [rows, positions - 1]."""
         weights = factors.double() * mask
-        rows = weights.sum(-1) > 0
-        q = weights[rows] / weights[rows].sum(-1, keepdim=True)
-        counts = mask[rows].sum(-1)
-        self._rows += int(rows.sum())
-        self._sums["kl"] += (torch.special.xlogy(q, q).sum(-1) + counts.double().log()).clamp(min=0).sum().item()
-        self._sums["ess"] += (1.0 / (q.square().sum(-1) * counts)).sum().item()
+        total = weights.sum(-1, keepdim=True)
+        rows = total.squeeze(-1) > 0
+        q = torch.where(total > 0, weights / total.where(total > 0, torch.ones_like(total)), 0.0)
+        counts = mask.sum(-1).clamp(min=1)
+        kl = (torch.special.xlogy(q, q).sum(-1) + counts.double().log()).clamp(min=0)
+        ess = 1.0 / (q.square().sum(-1) * counts)
         ordered = q.sort(-1, descending=True).values
         top = (TOP_SHARE * counts).ceil().clamp(min=1)
         within = torch.arange(q.shape[-1], device=q.device) < top.unsqueeze(-1)
-        self._sums["top_share"] += (ordered * within).sum().item()
+        of_rows = (kl, ess, (ordered * within).sum(-1))
+        self._sums.add(rows.sum(), *(torch.where(rows, values, 0.0).sum() for values in of_rows))
 
     def metrics(self, model: Evaluator) -> dict[str, float]:
         """Means over trajectories: `kl` from uniform in nats, `ess` the effective share of tokens, `top_share` the
         share of weight on the heaviest 1 % of tokens (at least one)."""
-        *sums, rows = model.sum_over_ranks([*self._sums.values(), float(self._rows)])
-        return {name: value / rows for name, value in zip(self._sums, sums, strict=True)} if rows else {}
+        rows, *sums = self._sums.over_ranks(model)
+        return (
+            {name: value / rows for name, value in zip(("kl", "ess", "top_share"), sums, strict=True)} if rows else {}
+        )

@@ -1,7 +1,8 @@
 """Token weights as Gibbs distributions: q proportional to exp(utility / temperature), one distribution per trajectory.
 
 It maximises the expected utility under a bound on KL(q || uniform) (VCORE, arXiv 2510.27462); the temperature is the
-bound's multiplier. A utility that is not finite counts as its row's mean. Everything is computed in float64.
+bound's multiplier. A utility that is not finite counts as its row's mean. Everything is computed in float64, and
+nothing looks at a value: an accelerator that has to answer stops, so loops have a fixed length.
 """
 
 import dataclasses
@@ -9,6 +10,13 @@ import math
 
 import torch
 from torch import Tensor
+
+SEARCH_STEPS = 32
+"""Evaluations in the search for a row's temperature; tests/stages/sft/test_gibbs.py has rows that need most of them."""
+LARGEST_FACTOR = 16.0
+"""By which one of them may raise the inverse temperature, or lower it where no lower bound is known yet."""
+FREE_LOOKS = ("cpu",)
+"""Devices on which a loop may end early, since looking at a value costs nothing there. The result is the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,25 +62,35 @@ def weights_within_kl(utility: Tensor, mask: Tensor, kl: float) -> TokenWeights:
     reachable = 0.999 * (count.clamp(min=1).double() / ties).log()
     target = reachable.clamp(max=kl)
 
-    low = torch.zeros_like(spread)
-    high = torch.full_like(spread, max(1e-6, math.sqrt(2 * kl)))  # KL is about beta^2 / 2 for scores of unit variance
-    for _ in range(64):
-        short = live & (_tilt(scores, mask, high).kl < target)
-        if not short.any():
-            break
-        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
-    beta = 0.5 * (low + high)
-    for _ in range(60):  # a safeguarded Newton search; a few steps are usual, 60 halvings would also do
+    beta = _beta_of_kl(scores, mask, target, live, guess=max(1e-6, math.sqrt(2 * kl)))
+    return _tilt(scores, mask, torch.where(live, beta, torch.zeros_like(beta)))
+
+
+def _beta_of_kl(scores: Tensor, mask: Tensor, target: Tensor, live: Tensor, guess: float) -> Tensor:
+    """The inverse temperature of each row at which its KL is `target`, [rows]; anything where `live` is false.
+
+    Newton's method for sqrt(2 KL), which is about the inverse temperature for scores of unit variance, where it stays
+    within the bounds known so far, and bisection of their logarithms elsewhere. A row that has arrived stays.
+    """
+    beta = torch.full_like(target, guess)
+    low, high = torch.zeros_like(beta), torch.full_like(beta, math.inf)
+    root = (2 * target).sqrt()
+    for _ in range(SEARCH_STEPS):
         tilted = _tilt(scores, mask, beta)
-        if not (live & ((tilted.kl - target).abs() > 1e-12 + 1e-9 * target)).any():
+        arrived = ~live | ((tilted.kl - target).abs() <= 1e-12 + 1e-9 * target)
+        if beta.device.type in FREE_LOOKS and bool(arrived.all()):
             break
         below = tilted.kl < target
         low, high = torch.where(below, beta, low), torch.where(below, high, beta)
         first = (tilted.q * scores).sum(-1)
-        slope = beta * ((tilted.q * scores.square()).sum(-1) - first.square())  # d KL / d beta
-        newton = beta - (tilted.kl - target) / slope.clamp(min=1e-300)
-        beta = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
-    return _tilt(scores, mask, torch.where(live, beta, torch.zeros_like(beta)))
+        variance = (tilted.q * scores.square()).sum(-1) - first.square()
+        size = (2 * tilted.kl).sqrt()
+        newton = beta - (size - root) * size / (beta * variance).clamp(min=1e-300)  # d KL / d beta = beta * variance
+        top = torch.minimum(high, LARGEST_FACTOR * beta)
+        bottom = torch.where(low > 0, low, top / LARGEST_FACTOR**2)
+        middle = torch.where(high.isfinite(), (bottom * high).sqrt(), top)
+        beta = beta.where(arrived, torch.where((newton > low) & (newton < top), newton, middle))
+    return beta
 
 
 def capped(weights: TokenWeights, mask: Tensor, largest: float) -> TokenWeights:
@@ -80,17 +98,16 @@ def capped(weights: TokenWeights, mask: Tensor, largest: float) -> TokenWeights:
     tokens, in proportion to their weights."""
     count = mask.sum(-1, keepdim=True)
     limit = torch.where(count > 0, largest / count.clamp(min=1).double(), 1.0)
-    q = weights.q
-    free = q.clamp(min=1e-200)  # the excess must have somewhere to go, even where all other weights are nothing
-    full = torch.zeros_like(mask)
-    for _ in range(mask.shape[-1]):
-        over = mask & ~full & (q > limit)
-        if not over.any():
-            break
-        full = full | over
-        rest = (1.0 - (limit * full).sum(-1, keepdim=True)).clamp(min=0.0)
-        others = free.masked_fill(full | ~mask, 0.0)
-        q = torch.where(full, limit, others * rest / others.sum(-1, keepdim=True).clamp(min=1e-300))
+    free = weights.q.clamp(min=1e-200) * mask  # the excess must have somewhere to go, even where others are nothing
+    ordered, order = free.sort(-1, descending=True)
+    others = ordered.flip(-1).cumsum(-1).flip(-1)  # of a token and all that weigh less
+    before = torch.arange(mask.shape[-1], device=mask.device)
+    raised = (1.0 - limit * before) / others.clamp(min=1e-300)  # what these are multiplied by if all before are cut
+    fits = ordered * raised <= limit  # for one token and so for all after it
+    cut = (~fits & (before < count)).cumprod(-1).sum(-1, keepdim=True)
+    factor = raised.gather(-1, cut.clamp(max=mask.shape[-1] - 1)).clamp(min=0.0)
+    full = torch.zeros_like(mask).scatter(-1, order, before < cut)
+    q = torch.where(full, limit, free * factor)
     kl = torch.special.xlogy(q, q).sum(-1) + count.squeeze(-1).clamp(min=1).double().log()
     return _weights(q, kl, mask)
 

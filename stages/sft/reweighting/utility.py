@@ -15,6 +15,7 @@ from torch import Tensor
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Batch, Direction, Evaluator, Prepared, Window, supervised
 from stages.sft.reweighting.direction import norm
+from stages.sft.reweighting.sums import Sums
 
 FIRST_RADIUS = 1e-2
 """Euclidean length of the first trial step, before any loss change has been measured."""
@@ -71,19 +72,6 @@ class LossChange:
     odd_squared: float = 0.0
     even_squared: float = 0.0
 
-    def add(self, change: Tensor, mask: Tensor, even: Tensor | None) -> None:
-        """Add one micro-batch: the change that is divided by the step, and the even one where both sides are known."""
-        squared, measured = _squares(change, mask)
-        self.squared += squared
-        self.measured += measured
-        if even is not None:
-            self.odd_squared += squared
-            self.even_squared += _squares(even, mask)[0]
-
-    def over_ranks(self, model: Evaluator) -> LossChange:
-        """The sums over all processes."""
-        return LossChange(*model.sum_over_ranks(list(dataclasses.astuple(self))))
-
     @property
     def rms(self) -> float:
         return math.sqrt(self.squared / self.measured) if self.measured else 0.0
@@ -110,10 +98,10 @@ class Differences:
         self.curvature = 0.0
         """RMS of the even change for each squared unit of radius, as last seen."""
         self.step = 0.0
-        self._change = LossChange()
+        self._change = Sums(4)
 
     def prepare(self, window: Window, model: Evaluator, direction: Direction, size: float) -> list[Prepared]:
-        self._change = LossChange()
+        self._change = Sums(4)
         self.step = self.settings.epsilon or self._servo_step(window, model, direction, size)
         return self._evaluate(window.batches, model, direction, self.step, window.step)
 
@@ -123,11 +111,11 @@ class Differences:
             self.radius = FIRST_RADIUS
             base = [model.losses(batch) for batch in window.batches]
             for _ in range(CALIBRATION_TRIALS):
-                seen = LossChange()
+                seen = Sums(4)
                 trials = self._evaluate(window.batches, model, direction, self.radius / size, window.step)
                 for batch, losses, trial in zip(window.batches, base, trials, strict=True):
-                    seen.add(*self._changes(losses, supervised(batch), trial))
-                factor = self._servo_factor(seen.over_ranks(model), largest=LARGEST_CALIBRATION_FACTOR)
+                    seen.add(*_squares(*self._changes(losses, supervised(batch), trial)))
+                factor = self._servo_factor(LossChange(*seen.over_ranks(model)), largest=LARGEST_CALIBRATION_FACTOR)
                 self.radius *= factor
                 if 0.8 < factor < 1.25:
                     break
@@ -166,11 +154,11 @@ class Differences:
 
     def utility(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
         change, mask, even = self._changes(losses, mask, prepared)
-        self._change.add(change, mask, even)
+        self._change.add(*_squares(change, mask, even))
         return change / self.step
 
     def finish(self, model: Evaluator) -> dict[str, float]:
-        change = self._change.over_ranks(model)
+        change = LossChange(*self._change.over_ranks(model))
         if self.settings.target_rms is not None and self.radius is not None:
             self.radius *= self._servo_factor(change, largest=LARGEST_SERVO_FACTOR)
         return {"loss_change_rms": change.rms, "loss_change_bend": change.bend, "step_size": self.step}
@@ -235,8 +223,12 @@ def _mask_seed(step: int, index: int) -> int:
     return (DROPOUT_STREAM << 48) + (step << 16) + index
 
 
-def _squares(change: Tensor, mask: Tensor) -> tuple[float, int]:
-    """Sum of squares and number of the supervised, finite entries."""
+def _squares(change: Tensor, mask: Tensor, even: Tensor | None) -> list[Tensor]:
+    """The sums of a `LossChange` over one micro-batch: of the change that is divided by the step, and of the even one
+    where both sides are known."""
+    zero = torch.zeros((), dtype=torch.float64, device=change.device)
     usable = mask & change.isfinite()
-    finite = change.double().where(usable, torch.zeros_like(change, dtype=torch.float64))
-    return finite.square().sum().item(), int(usable.sum())
+    squared = change.double().where(usable, zero).square().sum()
+    if even is None:
+        return [squared, usable.sum(), zero, zero]
+    return [squared, usable.sum(), squared, even.double().where(mask & even.isfinite(), zero).square().sum()]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages.sft.method_settings import VarianceControlName
 from stages.sft.reweighting.base import Evaluator
+from stages.sft.reweighting.sums import Sums
 
 
 class VarianceControl:
@@ -24,35 +25,37 @@ class VarianceControl:
 
     def restart(self) -> None:
         """Forget the step before."""
-        self._uniform: list[float] = []
-        self._weighted: list[float] = []
-        self._tokens = ([0.0] * 3, [0.0] * 3)
-        """Count, sum and sum of squares of the uniform and of the weighted utilities of single tokens."""
-        self._losses = [0.0, 0.0]
+        self._rows: list[Tensor] = []
+        """Of each micro-batch: its trajectories' uniform and weighted utilities, not finite for one without tokens."""
+        self._tokens = Sums(5)
+        """Count of tokens; sum and sum of squares of their uniform utilities, then of their weighted ones."""
+        self._losses = Sums(2)
 
     def add(self, losses: Tensor, mask: Tensor, utility: Tensor, q: Tensor, factors: Tensor) -> None:
-        """Add one micro-batch; all [rows, positions - 1]. `q` sums to 1 in a row, `factors` multiply the losses."""
+        """Add one micro-batch; all [rows, positions - 1]."""
         usable = utility.double().where(mask & utility.isfinite(), torch.zeros_like(utility, dtype=torch.float64))
         counts = mask.sum(-1, keepdim=True)
-        rows = mask.any(-1)
-        self._uniform += (usable.sum(-1) / counts.squeeze(-1).clamp(min=1))[rows].tolist()
-        self._weighted += (usable * q).sum(-1)[rows].tolist()
-        for sums, values in zip(self._tokens, (usable[mask], (usable * q * counts)[mask]), strict=True):
-            for index, value in enumerate((values.numel(), values.sum().item(), values.square().sum().item())):
-                sums[index] += value
-        self._losses[0] += losses.double().sum().item()
-        self._losses[1] += (losses.double() * factors.double()).sum().item()
+        if self.name == "trajectories":
+            both = torch.stack([usable.sum(-1) / counts.squeeze(-1), (usable * q).sum(-1)])
+            self._rows.append(both.where(mask.any(-1), math.nan))
+        elif self.name == "tokens":
+            parts = (usable, usable * q * counts)
+            self._tokens.add(counts.sum(), *(sums for part in parts for sums in (part.sum(), part.square().sum())))
+        elif self.name == "loss_ratio":
+            self._losses.add(losses.double().sum(), (losses.double() * factors.double()).sum())
 
     def alpha(self, model: Evaluator) -> float:
         """The factor on the step's gradient; 1 where it is undefined (one trajectory, no spread) or off."""
         value = 1.0
         if self.name == "trajectories":
-            value = variance_ratio(model.of_all_ranks(self._uniform), model.of_all_ranks(self._weighted))
+            rows = torch.cat(self._rows, 1).tolist() if self._rows else [[], []]
+            value = variance_ratio(*(model.of_all_ranks([v for v in row if not math.isnan(v)]) for row in rows))
         elif self.name == "tokens":
-            uniform, weighted = (_variance_of_sums(*model.sum_over_ranks(sums)) for sums in self._tokens)
+            count, *sums = self._tokens.over_ranks(model)
+            uniform, weighted = _variance_of_sums(count, *sums[:2]), _variance_of_sums(count, *sums[2:])
             value = math.sqrt(uniform / weighted) if uniform and weighted else 1.0
         elif self.name == "loss_ratio":
-            uniform_loss, weighted_loss = model.sum_over_ranks(self._losses)
+            uniform_loss, weighted_loss = self._losses.over_ranks(model)
             value = uniform_loss / weighted_loss if weighted_loss > 0 else 1.0
         return value if self.largest is None else min(self.largest, value)
 

@@ -17,6 +17,7 @@ from stages.sft.reweighting.base import Direction, Evaluator, Method, Prepared, 
 from stages.sft.reweighting.diagnostics import check_measurement
 from stages.sft.reweighting.direction import ProbeDirection
 from stages.sft.reweighting.gibbs import TokenWeights, capped, weights_at_temperature, weights_within_kl
+from stages.sft.reweighting.sums import Sums
 from stages.sft.reweighting.utility import Derivatives, Differences, Measurement
 from stages.sft.reweighting.variance import VarianceControl
 
@@ -31,12 +32,12 @@ class Vcore(Method):
         self.control = VarianceControl(settings.variance_control, settings.max_alpha)
         self._direction: Direction | None = None
         self._window = Window([], 0, 0, 0)
-        self._neutral = 0
+        self._neutral = Sums(1)
         self._checks: dict[str, float] = {}
         self._notes: list[str] = []
 
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
-        self._window, self._neutral, self._checks, self._notes = window, 0, {}, []
+        self._window, self._neutral, self._checks, self._notes = window, Sums(1), {}, []
         self.control.restart()
         self._direction = direction = self.probe.next(window.step, model)
         if direction is None:  # nothing is known of any token, so all weigh the same
@@ -51,7 +52,7 @@ class Vcore(Method):
         utility = self.measurement.utility(losses, mask, prepared) if known else torch.zeros_like(losses)
         weights = self._distribution(utility, mask)
         factors = self._factors(weights, mask)
-        self._neutral += int((mask & ~utility.isfinite()).sum())
+        self._neutral.add((mask & ~utility.isfinite()).sum())
         self.control.add(losses, mask, utility, weights.q, factors)
         return self.control.row_factors(losses, factors)
 
@@ -76,7 +77,7 @@ class Vcore(Method):
 
     def finish(self, model: Evaluator) -> WindowOutcome:
         measured = {} if self._direction is None else self.measurement.finish(model)
-        [neutral] = model.sum_over_ranks([float(self._neutral)])
+        [neutral] = self._neutral.over_ranks(model)
         tokens, step = self._window.tokens, self._window.step
         if neutral > self.settings.max_neutral_share * tokens:
             raise StageError(

@@ -22,6 +22,7 @@ class Bare(StageTrainer):
         self._seconds = dict.fromkeys(PARTS, 0.0)
         self.model = SimpleNamespace(training=True, eval=lambda: self._mode(False), train=self._mode)
         self.num_generations, self.reward_weights = 2, torch.tensor([1.0, 0.5])
+        self.multi_objective_aggregation = "sum_then_normalize"
         self._metrics: Any = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._pending_metrics: Any = {}
         self.logged: list[dict[str, float]] = []
@@ -56,7 +57,7 @@ def test_the_share_of_zero_variance_groups_is_of_groups_whatever_scales_the_adva
     def scored(self: Any, inputs: Any) -> dict[str, Any]:
         self._graded = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
         self._metrics["train"]["frac_reward_zero_std"].append(0.0)
-        return {}
+        return {"advantages": torch.ones(6)}
 
     monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", scored)
     trainer._generate_and_score_completions([])

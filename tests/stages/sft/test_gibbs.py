@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.sft.reweighting import gibbs
 from stages.sft.reweighting.gibbs import capped, weights_at_temperature, weights_within_kl
 
 UTILITIES = st.lists(
@@ -68,6 +69,47 @@ def test_scale_and_shift_of_the_utilities_do_not_matter(factor: float) -> None:
     utility, mask = torch.randn(4, 30).double(), torch.ones(4, 30, dtype=torch.bool)
     expected = weights_within_kl(utility, mask, 0.1).q
     assert torch.allclose(weights_within_kl(factor * utility + 3 * factor, mask, 0.1).q, expected, atol=1e-9)
+
+
+HARD: dict[str, torch.Tensor] = {
+    "nearly tied": torch.cat([torch.tensor([1.0, 1 - 3e-12]).double(), torch.zeros(1).double()]),
+    "one far below": torch.cat([torch.tensor([-1e9]).double(), torch.linspace(0, 1, 3).double() ** 2]),
+    "one far above": torch.cat([torch.tensor([1e9]).double(), torch.linspace(0, 1, 2000).double()]),
+    "two values": (torch.arange(1000) < 500).double(),
+    "heavy tail": torch.linspace(0.001, 0.999, 500).double().sub(0.5).mul(math.pi).tan(),
+    "light tail": torch.arange(400).double() ** 3,
+    "long tail below": -(torch.linspace(0, 30, 400).double().exp()),
+    "of three": torch.tensor([0.0, 1.0, 3.0]).double(),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("kl", [1e-8, 1e-3, 0.05, 0.69, 2.0, 6.0])
+def test_the_search_finds_what_bisection_finds_in_hard_rows(
+    name: str, kl: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number of steps is fixed; where to look is free it ends early, with the same result to the bit."""
+    utility, mask = HARD[name][None], torch.ones(1, len(HARD[name]), dtype=torch.bool)
+    early = weights_within_kl(utility, mask, kl)
+    monkeypatch.setattr(gibbs, "FREE_LOOKS", ())
+    weights = weights_within_kl(utility, mask, kl)
+    assert torch.equal(early.q, weights.q)
+    shifted = HARD[name] - HARD[name].max()
+    shifted = shifted / shifted.std(correction=0)
+    ties = int((shifted > -1e-12).sum())
+    target = min(kl, 0.999 * math.log(len(shifted) / ties))
+
+    def divergence_at(log_beta: float) -> float:
+        log_q = torch.log_softmax(math.exp(log_beta) * shifted, 0)
+        return float((log_q.exp() * log_q).sum()) + math.log(len(shifted))
+
+    low, high = -20.0, 60.0
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if divergence_at(middle) < target else (low, middle)
+    expected = torch.softmax(math.exp(0.5 * (low + high)) * shifted, 0)
+    assert weights.kl.item() == pytest.approx(target, rel=1e-7, abs=1e-12)
+    assert torch.allclose(weights.q[0], expected, atol=1e-6)
 
 
 def test_utilities_that_are_not_finite_are_neutral() -> None:

@@ -1,0 +1,128 @@
+"""Optimizer steps of GRPO on completions that are given, with the gradient of each; as a program, in two processes.
+
+`torchrun --nproc-per-node=2 -m tests.stages.grpo.given FOLDER OPTIONS.json` writes them to `FOLDER/RANK.pt`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig
+
+from stages.grpo.trl_internals import StageTrainer
+from stages.training import distributed
+from stages.training.checkpoint import load_model_and_tokenizer
+
+GROUP = 4
+COMPLETIONS = [number % 13 + 2 for number in range(0, 160, 5)]
+"""Lengths of 32 completions: eight groups, two optimizer steps."""
+EQUAL = (0, 2, 3, 6)
+"""Groups of these numbers have equal rewards."""
+
+
+class Gradients(TrainerCallback):  # type: ignore[misc]
+    """Keeps the gradient of each optimizer step as one vector; of parameters without one, zeros."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters() if p.requires_grad]
+        self.steps.append(torch.cat([gradient.double().flatten() for gradient in gradients]))
+
+
+class Given(StageTrainer):
+    """Takes given completions for those of its model, which none of them is likely to be: ratios are not 1."""
+
+    def __init__(self, *args: Any, all_rows: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.all_rows = all_rows
+        self.positions = self.rows = self.passes = 0
+
+        def count(module: Any, arguments: Any, options: Any) -> None:
+            if torch.is_grad_enabled():
+                self.positions += options["input_ids"].numel()
+                self.rows += len(options["input_ids"])
+                self.passes += 1
+
+        self.accelerator.unwrap_model(self.model).register_forward_pre_hook(count, with_kwargs=True)
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        ids = distributed.share(completions(len(prompts) * distributed.world_size()))
+        asked = [self.processing_class(prompt[-1]["content"])["input_ids"] for prompt in prompts]
+        return asked, ids, None, [[{"role": "assistant", "content": ""}]] * len(ids), None, {}, None, []
+
+    def _trained_on(self, advantages: torch.Tensor, mask: torch.Tensor) -> list[int]:
+        return list(range(len(mask))) if self.all_rows else super()._trained_on(advantages, mask)
+
+
+def completions(count: int) -> list[list[int]]:
+    """Random tokens; all but every fifth end with the end token."""
+    draw, end = random.Random(5), 2
+    drawn = [[draw.randrange(10, 250) for _ in range(length)] for length in COMPLETIONS[:count]]
+    return [ids if number % 5 == 0 else [*ids, end] for number, ids in enumerate(drawn)]
+
+
+def steps(folder: Path, equal: tuple[int, ...] = EQUAL, all_rows: bool = False, **options: Any) -> Given:
+    """Train on one rollout in float64; the trainer, whose callback `seen` has the gradients.
+
+    Args:
+        folder: with a checkpoint in `model`.
+        equal: numbers of the groups whose completions have the same reward.
+        all_rows: whether all completions go through the model, as in TRL.
+        options: of GRPOConfig.
+    """
+    position = {tuple(ids): number for number, ids in enumerate(completions(len(COMPLETIONS)))}
+
+    def reward(completion_ids: Any, **_: Any) -> list[float]:
+        numbers = [position[tuple(ids)] for ids in completion_ids]
+        return [0.1 if number // GROUP in equal else float(number % GROUP) for number in numbers]
+
+    processes = distributed.world_size()
+    model, tokenizer = load_model_and_tokenizer(folder / "model", "float32")
+    values = {
+        "output_dir": str(folder / "out"),
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4 // processes,
+        "steps_per_generation": 8 // processes,
+        "num_generations": GROUP,
+        "max_completion_length": 20,
+        "learning_rate": 1e-2,
+        "optim": "sgd",
+        "max_grad_norm": 1e9,
+        "logging_steps": 1,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        **options,
+    }
+    trainer = Given(
+        model=model.double(),
+        args=GRPOConfig(**values),
+        reward_funcs=[reward],
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "2+2?"}]}] * len(COMPLETIONS)),
+        processing_class=tokenizer,
+        all_rows=all_rows,
+    )
+    trainer.seen = Gradients()
+    trainer.add_callback(trainer.seen)
+    trainer.train()
+    return trainer
+
+
+if __name__ == "__main__":
+    torch.distributed.init_process_group("gloo")
+    here = Path(sys.argv[1])
+    trained = steps(here, **json.loads(sys.argv[2]))
+    found = {"gradients": trained.seen.steps, "rows": trained.rows, "passes": trained.passes}
+    torch.save(found, here / f"{distributed.rank()}.pt")
