@@ -6,12 +6,13 @@ from typing import Any
 from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.conversations import Turn, is_conversation, request_of
+from evaluation.graders.programs.tests import BadTests, case_tests
 from evaluation.loading import read_file
 from evaluation.records import Kind, Problem, RecordError
 
 COLUMNS = (
     "prompt and gold, and where you like id; "
-    "code also tests (an object, see docs/own.md), and beginning for base models"
+    "code also tests (an object, see docs/own.md; with cases it needs no gold), and beginning for base models"
 )
 """What the file has to hold, for messages."""
 
@@ -42,8 +43,9 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
             question = text(row, ("prompt",), where)
         gold = row.get("gold")
         is_number = isinstance(gold, int | float) and not isinstance(gold, bool)
-        answer = str(gold) if is_number else text(row, ("gold",), where)
         tests = program_tests(row.get("tests"), where) if kind == "code" else {}
+        unneeded = gold is None and "cases" in tests  # no reference program is run
+        answer = "" if unneeded else str(gold) if is_number else text(row, ("gold",), where)
         meta = {"completion": text(row, ("beginning",), where)} if row.get("beginning") is not None else {}
         prompt = template.replace("{prompt}", question)
         problems.append(Problem(str(row.get("id", number)), name, kind, prompt, answer, tests, meta, context))
@@ -54,8 +56,15 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
 
 def program_tests(tests: Any, where: str) -> dict[str, Any]:
     """The value, which has to be an object that `evaluation.graders.code` can use. Raises `RecordError` otherwise."""
+    if isinstance(tests, dict) and "cases" in tests:
+        try:
+            case_tests(tests)
+        except BadTests as error:
+            raise RecordError(f"{where}: tests: {error}") from error
+        return tests
     if isinstance(tests, dict) and isinstance(tests.get("entry_point"), str) and {"asserts", "inputs"} & set(tests):
         return tests
     raise RecordError(
-        f"{where}: tests needs to be an object with entry_point and asserts or inputs, found {tests!r:.80}"
+        f"{where}: tests needs to be an object with entry_point and asserts or inputs, or with cases, "
+        f"found {tests!r:.80}"
     )

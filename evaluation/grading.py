@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from hashlib import sha256
 
 from evaluation.graders import choice, code, extraction, maths
-from evaluation.graders.extraction import boxed_answer, program
+from evaluation.graders.extraction import boxed_answer, method_program, printing_program, program
+from evaluation.graders.programs.tests import has_cases
 from evaluation.harness.scheduling import LongestFirst
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import Level, Sandbox
@@ -27,11 +28,13 @@ REMEMBERED = 100_000
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
-    """The verdict on one completion. `extracted` is the answer or the program that was judged."""
+    """The verdict on one completion. `extracted` is the answer or the program that was judged; `share`, of a program
+    that is tested by cases, how many of them it passed, from 0 to 1 (see `CodeGrader.grade_share`)."""
 
     verdict: Verdict
     extracted: str | None
     detail: str = ""
+    share: float | None = None
 
 
 class Grader(AbstractContextManager["Grader"]):
@@ -45,6 +48,7 @@ class Grader(AbstractContextManager["Grader"]):
         code_timeout_s: CPU seconds for one program (see `evaluation.graders.code`).
         memory_mib: address space of one program.
         sandbox_level: forces the sandbox's level; None takes the best the machine has.
+        count_cases: run a program on the cases behind a failed one as well, for its share.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Grader(AbstractContextManager["Grader"]):
         code_timeout_s: float = 4.0,
         memory_mib: int = 4096,
         sandbox_level: Level | None = None,
+        *,
+        count_cases: bool = False,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, at least one is needed")
@@ -65,6 +71,7 @@ class Grader(AbstractContextManager["Grader"]):
             self._free.put(worker)
         self._remembered: dict[tuple[str, str], tuple[Verdict, str]] = {}
         self._code_options = code_timeout_s, memory_mib, sandbox_level
+        self._count_cases = count_cases
         self._code: code.CodeGrader | None = None
 
     def __exit__(self, *error: object) -> None:
@@ -162,10 +169,9 @@ class Grader(AbstractContextManager["Grader"]):
             return Graded("no_answer" if letter is None else "correct" if letter == problem.gold else "wrong", letter)
         if problem.kind == "code":
             of_problem = programs.setdefault(id(problem), _Programs(problem))
-            name = problem.tests["entry_point"]
-            source = program(completion, name, problem.meta.get("completion", ""))
+            source, missing = _program_of(problem, completion)
             if source is None:
-                return Graded("no_answer", None, f"no program defines {name}")
+                return Graded("no_answer", None, missing)
             future: Future[Graded] = Future()
             of_problem.waiting.append((source, future))
             return future
@@ -186,8 +192,8 @@ class Grader(AbstractContextManager["Grader"]):
         grader = self._code_grader()
 
         def judge(source: str) -> Graded:
-            verdict, detail = grader.grade(programs.problem, source)
-            return Graded(verdict, source, detail)
+            verdict, detail, share = grader.grade_share(programs.problem, source)
+            return Graded(verdict, source, detail, share)
 
         def schedule() -> None:
             expected_s = grader.expected_cpu_s(programs.problem)
@@ -202,8 +208,20 @@ class Grader(AbstractContextManager["Grader"]):
     def _code_grader(self) -> code.CodeGrader:
         if self._code is None:
             timeout_s, memory_mib, level = self._code_options
-            self._code = code.CodeGrader(Sandbox(memory_mib, level), timeout_s)
+            self._code = code.CodeGrader(Sandbox(memory_mib, level), timeout_s, count_cases=self._count_cases)
         return self._code
+
+
+def _program_of(problem: Problem, completion: str) -> tuple[str | None, str]:
+    """The program of a completion, or what is missing from it."""
+    tests = problem.tests
+    if not has_cases(tests):
+        name = tests["entry_point"]
+        return program(completion, name, problem.meta.get("completion", "")), f"no program defines {name}"
+    name = tests.get("function")
+    if name is None:
+        return printing_program(completion), "no program prints anything"
+    return method_program(completion, name), f"no program defines {name} or a class Solution"
 
 
 class _Programs:

@@ -1,6 +1,6 @@
 """Code: does the program compute what it should, in time?
 
-`Problem.gold` is the complete reference program. `Problem.tests` is one of two JSON objects.
+`Problem.gold` is the complete reference program. `Problem.tests` is one of three JSON objects.
 
 Asserts (HumanEval, MBPP, tiny_code)::
 
@@ -22,6 +22,22 @@ Inputs (HumanEval+, MBPP+)::
                                              # "not_none": of one that is no bool, only whether it is there
      "also_right": "def f(x): ..."}          # optional: a second reference program, for another reading of the task
 
+Cases (programming contests, LiveCodeBench), which need no reference program::
+
+    {"cases": [{"input": "1 2\\n",          # the standard input of the program; or arguments for `function`
+                "output": "3\\n",           # what it has to print, or to return
+                "time_limit_s": 2.0}],      # optional: CPU seconds for this case
+     "comparison": "tokens",                # optional: tokens, exact, lines or floats (`graders.programs.outputs`)
+     "tolerance": 1e-6,                     # for floats: absolute, or relative to a number above 1
+     "checker": "def check(input, output, expected): ...",  # in place of `comparison`: Python, true where it is right
+     "time_limit_s": 6.0,                   # optional: for cases without one of their own
+     "function": "solve",                   # optional: a function of this name, or a method of a class Solution, is
+                                            # tested: inputs are JSON values, one a line, outputs are one JSON value
+     "star_imports": true,                  # optional: names of the standard library are there without an import
+     "digits": 50000}                       # optional: most digits of an integer that is read or printed
+
+or with ``packed`` in place of ``cases``, where they lie in a file of their own (`graders.programs.packed`).
+
 The program never sees an expected value. Of `assert A == B` the side that calls the entry point is evaluated in the
 sandbox and sent back; the other is a literal, or is evaluated in a sandbox beside the reference program. Of any other
 assert, such as `assert isclose(f(3), 9.42)`, the calls of the entry point are evaluated beside the program, and the
@@ -42,6 +58,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation.graders.asserts import ReferenceFailed
+from evaluation.graders.programs.cases import judge
+from evaluation.graders.programs.tests import BadTests, case_tests, has_cases
 from evaluation.graders.reference import Reference, out_of_memory, plain_values
 from evaluation.records import Problem, Verdict
 from evaluation.sandbox import ProgramResult, Sandbox, SandboxError
@@ -53,23 +71,35 @@ REFERENCE_FACTOR = 4.0
 
 
 class CodeGrader:
-    """Grades programs, which run in `sandbox` for `timeout_s` CPU seconds or more. Safe to use from several threads."""
+    """Grades programs, which run in `sandbox` for `timeout_s` CPU seconds or more. Safe to use from several threads.
+    With `count_cases`, cases behind a failed one are run as well, and counted."""
 
-    def __init__(self, sandbox: Sandbox, timeout_s: float) -> None:
-        self.sandbox, self.timeout_s = sandbox, timeout_s
+    def __init__(self, sandbox: Sandbox, timeout_s: float, *, count_cases: bool = False) -> None:
+        self.sandbox, self.timeout_s, self._count_cases = sandbox, timeout_s, count_cases
         self._references: dict[tuple[str, ...], Reference] = {}
 
     def grade(self, problem: Problem, source: str) -> tuple[Verdict, str]:
         """Verdict on a program, and what went wrong."""
-        reference = self._reference(problem)
+        return self.grade_share(problem, source)[:2]
+
+    def grade_share(self, problem: Problem, source: str) -> tuple[Verdict, str, float | None]:
+        """Verdict on a program, what went wrong, and the share of the cases that it passed; None where the tests are
+        no cases, or say nothing. Those behind a failed one count as failed, unless the grader counts cases."""
         try:
-            judge = self._judge_asserts if reference.tests().asserts else self._judge_inputs
-            return judge(problem, reference, source)
-        except (ReferenceFailed, SandboxError) as error:
-            return "grader_error", str(error)
+            if has_cases(problem.tests):
+                tests = case_tests(problem.tests)
+                judged = judge(tests, source, self.sandbox, self.timeout_s, all_cases=self._count_cases)
+                return judged.verdict, judged.detail, judged.passed / judged.cases
+            reference = self._reference(problem)
+            judge_by = self._judge_asserts if reference.tests().asserts else self._judge_inputs
+            return *judge_by(problem, reference, source), None
+        except (ReferenceFailed, SandboxError, BadTests) as error:
+            return "grader_error", str(error), None
 
     def expected_cpu_s(self, problem: Problem) -> float | None:
         """CPU seconds of the reference program, run if need be, where its values are needed; None where not."""
+        if has_cases(problem.tests):
+            return None
         reference = self._reference(problem)
         try:
             return None if reference.tests().asserts else reference.result().cpu_s

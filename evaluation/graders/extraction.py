@@ -14,6 +14,7 @@ _MARKS = {'"': '"', "'": "'", "`": "`", "(": ")", "[": "]", "“": "”", "‘":
 _BEFORE_QUOTES = ("", *"([{*_=:>,—-")
 _QUOTED_PAIR = re.compile(r"[\"'`(\[“‘«「]<think>[^\n<]{0,80}\Z")
 _WORD = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
+_PRINTS = re.compile(r"\b(?:print|write|writelines|stdout)\b")
 _STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
 
 
@@ -72,6 +73,20 @@ def program(completion: str, entry_point: str, beginning: str = "") -> str | Non
     completion = completion.replace("\r\n", "\n").replace("\r", "\n")
     found = _program(completion, entry_point, _definition(entry_point), beginning)
     return _program(completion, entry_point, _binding(entry_point), "") if found is None else found
+
+
+def printing_program(completion: str) -> str | None:
+    """The program of a completion that is tested by what it prints, or None: found like that of `program`, with a
+    statement that prints in the place of the definition."""
+    completion = completion.replace("\r\n", "\n").replace("\r", "\n")
+    return _program(completion, "", _PRINTS, "")
+
+
+def method_program(completion: str, name: str) -> str | None:
+    """The program of a completion that defines a class Solution, or else the function `name`; or None."""
+    completion = completion.replace("\r\n", "\n").replace("\r", "\n")
+    found = _program(completion, "Solution", _definition("Solution"), "")
+    return _program(completion, name, _definition(name), "") if found is None else found
 
 
 def _program(completion: str, entry_point: str, defines: re.Pattern[str], beginning: str) -> str | None:

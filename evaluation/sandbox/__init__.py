@@ -23,8 +23,9 @@ the time things take, and cores that a program keeps busy until its limit. The p
 tracing as the sandbox's own are (PR_SET_DUMPABLE), or its user would lose debuggers and core dumps.
 """
 
+from evaluation.sandbox.cases import CaseResult
 from evaluation.sandbox.result import ProgramResult, SandboxError
 from evaluation.sandbox.sandbox import Job, Level, Sandbox
 from evaluation.sandbox.values import UNSENDABLE
 
-__all__ = ["UNSENDABLE", "Job", "Level", "ProgramResult", "Sandbox", "SandboxError"]
+__all__ = ["UNSENDABLE", "CaseResult", "Job", "Level", "ProgramResult", "Sandbox", "SandboxError"]

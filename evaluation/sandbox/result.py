@@ -41,6 +41,13 @@ class ProgramResult:
 def read_result(data: bytes, token: str, on_time: bool, cpu_limit_s: float, most: int) -> ProgramResult:
     """The result, with `most` texts at most, in what a child wrote, `on_time` or not. A program can write there too,
     but only forge its own failure. Raises `SandboxError` where it never ran."""
+    ended = ending(data, on_time, cpu_limit_s)
+    start = data.find(f"\n{token} ".encode()) if on_time and len(data) < MAX_RESULT else -1
+    return ended if start < 0 else _parse(data[start + len(token) + 2 :], most, ended.cpu_s)
+
+
+def ending(data: bytes, on_time: bool, cpu_limit_s: float) -> ProgramResult:
+    """How a program ended that wrote no result. Raises `SandboxError` where it never ran."""
     first = data[:1000].partition(b"\n")[0]
     if not first.startswith(b"ready"):
         reason = first.decode(errors="replace") or "the process ended before it was set up"
@@ -51,9 +58,6 @@ def read_result(data: bytes, token: str, on_time: bool, cpu_limit_s: float, most
         return ProgramResult("limit", [], "still running on the clock", cpu_s)
     if len(data) >= MAX_RESULT:
         return ProgramResult("died", [], "too much output", cpu_s)
-    start = data.find(f"\n{token} ".encode())
-    if start >= 0:
-        return _parse(data[start + len(token) + 2 :], most, cpu_s)
     # Half: the limit counts clock ticks, `cpu_s` the time that really ran; a busy virtual machine puts them far apart.
     if signal_number == signal.SIGKILL and cpu_s >= 0.5 * cpu_limit_s:
         return ProgramResult("limit", [], f"CPU time limit of {math.ceil(cpu_limit_s)} s", cpu_s)
@@ -73,6 +77,9 @@ def _parse(data: bytes, most: int, cpu_s: float) -> ProgramResult:
         texts = [line.decode() for line in lines[:number]]
     except (ValueError, TypeError, RecursionError) as error:
         return ProgramResult("died", [], f"unreadable result: {type(error).__name__}", cpu_s)
-    # Half a surrogate pair cannot be written to a file, and a terminal takes some characters for commands.
-    detail = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in detail)
-    return ProgramResult(status, texts, detail, cpu_s)
+    return ProgramResult(status, texts, printable(detail), cpu_s)
+
+
+def printable(text: str) -> str:
+    """The text without half surrogate pairs, which no file can hold, and without what a terminal takes for commands."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)

@@ -20,6 +20,7 @@ from types import CodeType
 from typing import Any, Literal, NamedTuple
 
 from evaluation.sandbox import landlock, seccomp
+from evaluation.sandbox.cases import CaseResult, read_cases
 from evaluation.sandbox.children import Children
 from evaluation.sandbox.result import ProgramResult, SandboxError, read_result
 
@@ -57,6 +58,13 @@ class Job:
     """The function to call with each of `inputs`; None where `expressions` are used."""
     inputs: Sequence[Sequence[Any]] = ()
     """Argument lists, plain JSON values; each call gets fresh ones."""
+    cases: Sequence[bytes] = ()
+    """Inputs for `Sandbox.run_cases`, in place of expressions and argument lists."""
+    function: str | None = None
+    """The function, or method of a class Solution, that takes each of `cases` as JSON values, one a line; None: a case
+    is the program's standard input."""
+    digits: int = 0
+    """Most decimal digits of an integer that is read or printed in a case; 0 for Python's own limit."""
 
 
 class _Means(NamedTuple):
@@ -144,6 +152,16 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         with self._much_memory if memory_mib > self.memory_mib else contextlib.nullcontext():
             return self._run(job, cpu_limit_s, memory_mib, self._means)
 
+    def run_cases(self, job: Job, cpu_limit_s: float, most: int, enough_s: float = 0.5) -> list[CaseResult]:
+        """What a program did in each of a job's cases, in one process: up to the first that did not end well, or until
+        they took `enough_s` CPU seconds. At least one; of each output, `most` bytes and one more at most.
+
+        Raises:
+            SandboxError: the sandbox cannot be set up, or is closed.
+        """
+        extra = {"most": most, "enough_s": enough_s}
+        return read_cases(*self._carry_out(job, cpu_limit_s, self.memory_mib, self._means, extra), len(job.cases))
+
     def _best_means(self, forced: Level | None, file_rules: bool) -> _Means:
         """The best means with which Python runs."""
         candidates = [_Means("namespaces", True, file_rules)] if os.getuid() == 0 else []
@@ -163,6 +181,13 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         raise SandboxError(f"Python does not run in the sandbox: {reason}")
 
     def _run(self, job: Job, cpu_limit_s: float, memory_mib: int, means: _Means) -> ProgramResult:
+        written = self._carry_out(job, cpu_limit_s, memory_mib, means, {})
+        return read_result(*written, len(job.expressions) + len(job.inputs))
+
+    def _carry_out(
+        self, job: Job, cpu_limit_s: float, memory_mib: int, means: _Means, extra: dict[str, Any]
+    ) -> tuple[bytes, str, bool, float]:
+        """What the child wrote, the token of its result, whether it ended on time, and the CPU limit."""
         isolated, token = means.level == "namespaces", secrets.token_hex(16)
         work = Path(tempfile.mkdtemp(dir=self._folder))
         # The root folder of a namespace holds no more than what can be read anyway.
@@ -184,13 +209,17 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             "entry_point": job.entry_point,
             # Put together again under the limits: the inputs may hold what another program computed.
             "inputs": marshal.dumps([list(arguments) for arguments in job.inputs], 4),
+            "cases": list(job.cases),
+            "function": job.function,
+            "digits": job.digits,
+            **extra,
         }
         try:
             deadline = time.monotonic() + cpu_limit_s * WALL_FACTOR + WALL_EXTRA_S
             data, on_time = self._children.run(order, work, deadline)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        return read_result(data, token, on_time, cpu_limit_s, len(job.expressions) + len(job.inputs))
+        return data, token, on_time, cpu_limit_s
 
 
 def _roots() -> list[str]:

@@ -8,8 +8,9 @@ Only the fourth runs code of the program, and it can reach none of the others. E
 server when its caller ends.
 
 Lines written to the named pipe `result` of a program's folder: `ready` once all limits hold (or what went wrong); TOKEN
-and [status, detail, number of values] as JSON, then a line for each value; `end SIGNAL EXITCODE CPU_SECONDS`. The token
-tells a result from what a program writes there by accident; it need not be secret from one that looks for it.
+and [status, detail, number of values] as JSON, then a line for each value, or the lines of `cases`; at the end `end
+SIGNAL EXITCODE CPU_SECONDS`. The token tells a result from what a program writes there by accident; it need not be
+secret from one that looks for it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import time
 from signal import SIG_IGN, SIGKILL, SIGTERM, signal
 
-from evaluation.sandbox.child import isolation
+from evaluation.sandbox.child import cases, isolation
 from evaluation.sandbox.child.program import run_program
 
 TYPE_CHECKING = False  # the name that type checkers know
@@ -132,20 +133,23 @@ def watch(channel: int, order: dict[str, Any]) -> NoReturn:
     """The process that watches: fork the program's, and say how it ended."""
     try:
         isolation.die_with_parent()
+        files = cases.open_files(order)
         pid = os.fork()
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
         os._exit(1)
     if pid == 0:
-        confine(channel, order)
+        confine(channel, order, files)
     _, status, usage = os.wait4(pid, 0)
     signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0
+    if files is not None and status == 0:
+        cases.report_rest(channel, files)
     os.write(channel, f"\nend {signal_number} {exit_code} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
     os._exit(0)
 
 
-def confine(channel: int, order: dict[str, Any]) -> NoReturn:
+def confine(channel: int, order: dict[str, Any], files: cases.Files | None) -> NoReturn:
     """The process of the program: give up everything, run the program, send the result."""
     try:
         # Signals to its own group must not reach the outermost process. Without namespaces, the group's end is its end.
@@ -161,8 +165,8 @@ def confine(channel: int, order: dict[str, Any]) -> NoReturn:
         os._exit(1)
     token = order.pop("token")
     os.write(channel, b"ready\n")
-    text = run_program(order)
-    data = memoryview(f"{token} {text}\n".encode())
-    while data:
-        data = data[os.write(channel, data) :]
+    if files is not None:
+        cases.run_cases(order, channel, files, token)
+    else:
+        cases.write(channel, f"{token} {run_program(order)}\n".encode())
     os._exit(0)

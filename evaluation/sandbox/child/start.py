@@ -10,7 +10,7 @@ import sys
 PACKAGE, HEADER_BYTES = "evaluation.sandbox.child", 16  # of a .pyc file; the code follows
 
 package = sys.modules[PACKAGE] = type(sys)(PACKAGE)
-for name in ("isolation", "program", "main"):  # each after those that it imports
+for name in ("isolation", "program", "cases", "main"):  # each after those that it imports
     module = sys.modules[f"{PACKAGE}.{name}"] = type(sys)(name)
     setattr(package, name, module)
     with open(f"{__file__.rpartition('/')[0]}/{name}.pyc", "rb") as file:

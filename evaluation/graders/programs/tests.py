@@ -1,0 +1,114 @@
+"""The tests of a program by cases, as `Problem.tests` has them (see `evaluation.graders.code`)."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evaluation.graders.programs import packed
+from evaluation.graders.programs.outputs import COMPARISONS, Comparison
+
+KEYS = {"cases", "packed", "comparison", "tolerance", "checker", "time_limit_s", "function", "star_imports", "digits"}
+CASE_KEYS = {"input", "output", "time_limit_s"}
+LONGEST_CASE = 64 * 2**20
+"""Characters of one case's input and output; more is refused, for the grader holds a case whole."""
+
+
+class BadTests(ValueError):
+    """Tests that are not as they should be."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An input, the output expected for it, and its own limit in CPU seconds, where it has one."""
+
+    input: bytes
+    output: bytes
+    time_limit_s: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseTests:
+    """How the outputs of a program are compared, and its limit in CPU seconds for each case."""
+
+    comparison: Comparison
+    tolerance: float
+    checker: str | None
+    function: str | None
+    star_imports: bool
+    digits: int
+    time_limit_s: float | None
+    tests: Mapping[str, Any]
+
+    @property
+    def number(self) -> int:
+        """How many cases there are."""
+        stored = self.tests.get("packed")
+        return len(self.tests["cases"]) if stored is None else int(stored["cases"])
+
+    def cases(self) -> Iterator[Case]:
+        """The cases in their order, one at a time. Raises `BadTests` for one that is not as it should be."""
+        stored = self.tests.get("packed")
+        rows = self.tests["cases"] if stored is None else packed.read(stored)
+        try:
+            for number, row in enumerate(rows, start=1):
+                yield _case(row, f"case {number}")
+        except packed.PackedError as error:
+            raise BadTests(str(error)) from error
+
+
+def has_cases(tests: Mapping[str, Any]) -> bool:
+    """Whether tests are of this kind."""
+    return "cases" in tests or "packed" in tests
+
+
+def case_tests(tests: Mapping[str, Any]) -> CaseTests:
+    """The tests, checked but for cases that are stored elsewhere. Raises `BadTests`."""
+    if unknown := sorted(set(tests) - KEYS):
+        raise BadTests(f"unknown {', '.join(unknown)}; tests by cases have {', '.join(sorted(KEYS))}")
+    if ("cases" in tests) == ("packed" in tests):
+        raise BadTests("tests have cases or packed, not both")
+    if "cases" in tests:
+        if not isinstance(tests["cases"], list) or not tests["cases"]:
+            raise BadTests("cases needs to be a list of at least one case")
+        for number, row in enumerate(tests["cases"], start=1):
+            _case(row, f"case {number}")
+    comparison = tests.get("comparison", "tokens")
+    if comparison not in COMPARISONS:
+        raise BadTests(f"comparison is {comparison!r:.40}, not one of {', '.join(COMPARISONS)}")
+    tolerance = tests.get("tolerance")
+    if (tolerance is not None) != (comparison == "floats") or not _positive(tolerance, or_none=True):
+        raise BadTests("tolerance, a positive number, is for the comparison floats, which needs it")
+    checker, function, limit_s = tests.get("checker"), tests.get("function"), tests.get("time_limit_s")
+    for name, value in (("checker", checker), ("function", function)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise BadTests(f"{name} is {value!r:.40}, not text")
+    if function is not None and (checker is not None or "comparison" in tests):
+        raise BadTests("checker and comparison are for what a program prints; values of a function are equal or not")
+    if checker is not None and "comparison" in tests:
+        raise BadTests("a checker compares; leave out comparison")
+    if not _positive(limit_s, or_none=True):
+        raise BadTests(f"time_limit_s is {limit_s!r:.40}, not a positive number of seconds")
+    digits, star = tests.get("digits", 0), tests.get("star_imports", False)
+    if type(digits) is not int or digits < 0 or not isinstance(star, bool):
+        raise BadTests("digits is a number from 0 up, star_imports true or false")
+    return CaseTests(comparison, tolerance or 0.0, checker, function, star, digits, limit_s, tests)
+
+
+def _positive(value: Any, *, or_none: bool) -> bool:
+    if value is None:
+        return or_none
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _case(row: Any, where: str) -> Case:
+    if not isinstance(row, Mapping) or not {"input", "output"} <= set(row) <= CASE_KEYS:
+        raise BadTests(f"{where}: expected input, output and where need be time_limit_s, found {row!r:.80}")
+    texts, limit_s = (row["input"], row["output"]), row.get("time_limit_s")
+    if not all(isinstance(text, str) for text in texts) or not _positive(limit_s, or_none=True):
+        raise BadTests(f"{where}: input and output need to be text, time_limit_s a positive number: {row!r:.80}")
+    if sum(map(len, texts)) > LONGEST_CASE:
+        raise BadTests(f"{where}: {sum(map(len, texts))} characters; more than {LONGEST_CASE} are not graded")
+    try:
+        return Case(texts[0].encode(), texts[1].encode(), limit_s)
+    except UnicodeEncodeError as error:
+        raise BadTests(f"{where}: no valid text: {error.reason}") from None
