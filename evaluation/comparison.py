@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from evaluation.records import RecordError, Score, read_records
 from evaluation.statistics import SIGN_FLIPS_NORMAL, SIGNIFICANCE, PairedDifference, paired_difference
+
+UNKNOWN = "unknown"
+"""What stands in a protocol where the server of a model did not say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Comparison:
     difference: PairedDifference | None
     protocols: tuple[str, ...] = ()
     """Where the protocols differ, as `sampling.temperature: 0.0 / 0.6`."""
+    unknown: tuple[str, ...] = ()
+    """What of the protocol a server did not say (`sampling.engine_version`), so that it may differ unseen."""
 
     @property
     def exact(self) -> bool:
@@ -61,6 +66,7 @@ def compare(benchmark: str, before: str, after: str, old: Measured, new: Measure
     """
     if old.protocol is not None and new.protocol is not None and old.protocol != new.protocol:
         return Comparison(benchmark, before, after, None, protocols=tuple(differences(old.details, new.details)))
+    unknown = tuple(sorted({*_unknown(old.details), *_unknown(new.details)}))
     first, second = right_shares(old.scores), right_shares(new.scores)
     if first.keys() != second.keys():
         apart = sorted(first.keys() ^ second.keys())
@@ -70,7 +76,15 @@ def compare(benchmark: str, before: str, after: str, old: Measured, new: Measure
         k1, k2 = len(old.scores) // len(first), len(new.scores) // len(first)
         raise ValueError(f"{benchmark}: {before} has {k1} samples a problem, {after} has {k2}")
     difference = paired_difference(list(first.values()), [second[problem] for problem in first])
-    return Comparison(benchmark, before, after, difference)
+    return Comparison(benchmark, before, after, difference, unknown=unknown)
+
+
+def _unknown(details: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in details.items():
+        if isinstance(value, Mapping):
+            yield from _unknown(value, f"{path}{name}.")
+        elif value == UNKNOWN:
+            yield f"{path}{name}"
 
 
 def right_shares(scores: Sequence[Score]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The interface that both sampling engines share: token ids in, text and a finish reason out.
+"""The interface that all sampling engines share: token ids in, text and a finish reason out.
 
 One request is one sample with its own seed, so that neither the order of requests nor the rest of the batch decides
 what is drawn. (The arithmetic of a batch still depends on its shape in the last bits; in float32 that changes a token
@@ -11,6 +11,9 @@ from typing import Any, Protocol
 
 from evaluation.chat import check_chat_template, pin_date
 from evaluation.records import ThoughtEnding
+
+UNKNOWN = "unknown"
+"""What stands in a protocol where a server does not say; `evaluation.comparison` looks for it."""
 
 
 class EngineUnavailable(RuntimeError):
@@ -26,7 +29,7 @@ class SamplingRequest:
     """One completion to sample.
 
     Attributes:
-        prompt_token_ids: the rendered prompt, special tokens included.
+        prompt_token_ids: the rendered prompt, special tokens included; empty for a served model, which renders it.
         max_new_tokens: limit on completion tokens; the context length limits it further.
         seed: seed of this sample's own random stream; required unless greedy, where nothing is drawn.
         temperature: 0 is greedy decoding.
@@ -38,6 +41,9 @@ class SamplingRequest:
         stop: strings that end the completion; they are not part of it.
         thinking_budget: tokens after which a thought is ended for the model; None lets it think. Only vLLM can, opened
             with `EngineOptions.thinking`.
+        messages: of a served model: the conversation, as (role, content).
+        text: of a served model: the beginning of a text to go on with, in place of `messages`.
+        template_options: of a served model: variables of its chat template, as (name, value).
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -50,9 +56,12 @@ class SamplingRequest:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     thinking_budget: int | None = None
+    messages: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+    template_options: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.prompt_token_ids:
+        if not (self.prompt_token_ids or self.messages or self.text):
             raise ValueError("a request needs at least one prompt token")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
@@ -64,13 +73,15 @@ class SamplingRequest:
 class Sampled:
     """One completion: its text, its number of tokens (the end-of-turn token counts), and `stop` or `length`.
 
-    `thinking` says how its thoughts ended, where the request had a budget for them.
+    `thinking` says how its thoughts ended, where the request had a budget for them. `served` is what a server says of
+    it: prompt_tokens, and where given reasoning_tokens, prompt_token_ids, token_ids, logprobs and fingerprint.
     """
 
     text: str
     tokens: int
     finish_reason: str
     thinking: ThoughtEnding | None = None
+    served: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ or two sections at once; what a stage needs stands in its declaration (stages/*/
 
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     _check_gpus(config, here, device)
     _check_engines(config, stages)
     _check_libraries(stages)
+    _check_environment(stages)
     _check_what_needs_gpus([stage for stage in stages if device[stage.name] == "cpu"])
     check_custom_code(stages)
     check_batches(config, stages)
@@ -178,6 +180,14 @@ def _check_libraries(stages: list[Stage]) -> None:
                 raise ConfigError(f"{module} is not installed", where=setting, fix=fix)
         if "torch" in stage.kind.libraries and importlib.util.find_spec("torch") is None:
             raise ConfigError("torch is not installed", fix=f"{how_to_install()}, then vcore doctor.")
+
+
+def _check_environment(stages: list[Stage]) -> None:
+    for stage in stages:
+        for setting, variable in stage.kind.environment(stage.settings):
+            if not os.environ.get(variable, "").strip():
+                fix = f"Set it for this command: export {variable}=..."
+                raise ConfigError(f"the environment has no {variable}", where=setting, fix=fix)
 
 
 def _model_settings(config: PipelineConfig) -> dict[str, Any]:

@@ -13,15 +13,20 @@ from pipeline.cli.options import AsJson, Home, Overrides, ShowPrompt, option
 from pipeline.cli.printing import print_run
 from pipeline.core.errors import ConfigError
 from pipeline.core.signals import stop_on_signals
+from stages.generate.settings import is_address, server_url
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint folder or a hub id.")],
+    model: Annotated[str, typer.Argument(help="A checkpoint folder, a hub id, or a server's address (http://...).")],
     benchmarks: Annotated[str, option("--benchmarks", "Names with commas: aime24,math500.")],
     data: Annotated[
         Path | None, option("--data", "Folder with local copies of the benchmarks.", envvar="VCORE_DATA_DIR")
     ] = None,
-    engine: Annotated[str, option("--engine", "vllm or transformers.")] = "vllm",
+    engine: Annotated[str, option("--engine", "vllm or transformers; a server is asked as it is.")] = "vllm",
+    served: Annotated[str | None, option("--model", "Of a server: the name it knows the model by.")] = None,
+    key_variable: Annotated[
+        str | None, option("--api-key-env", "Of a server: the environment variable that holds its key.")
+    ] = None,
     problems: Annotated[int | None, option("--problems", "Only the first so many of each benchmark.")] = None,
     samples: Annotated[int, option("--samples", "Completions per problem; several need a temperature.")] = 1,
     temperature: Annotated[float, option("--temperature", "0 is greedy.")] = 0.0,
@@ -44,7 +49,13 @@ def evaluate(
 
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     chosen = [{"name": name.strip(), "problems": problems, **sampling} for name in benchmarks.split(",")]
-    path = write_config(eval_config(model, chosen, engine, seed, home, data, thinking_budget), home)
+    values = eval_config(model, chosen, engine, seed, home, data, thinking_budget)
+    if is_address(model):
+        values |= served_config(model, served, key_variable, engine)
+    elif served is not None or key_variable is not None:
+        what = "--model" if served is not None else "--api-key-env"
+        raise ConfigError(f"{model} is no address of a server (http://HOST:PORT/v1)", where=what)
+    path = write_config(values, home)
     with naming_arguments(path):
         if show_prompt:
             print_prompts(path, overrides or [], show_prompt, as_json)
@@ -79,6 +90,24 @@ def eval_config(
     }
 
 
+def served_config(address: str, name: str | None, key_variable: str | None, engine: str) -> dict[str, Any]:
+    """The values of a config that are different where a server samples.
+
+    Raises:
+        ConfigError: the model has no name, the address cannot be one, or another engine was asked for.
+    """
+    if name is None:
+        raise ConfigError("which of the server's models?", where="--model", fix=f"{address}/models lists them.")
+    if engine not in ("vllm", "openai"):
+        raise ConfigError(f"a server samples by itself, not with {engine}", where="--engine", fix="Leave it out.")
+    try:
+        url = server_url(address)
+    except ValueError as error:  # before it is written into a file: it may hold a password
+        raise ConfigError(str(error), where="MODEL") from error
+    key = {} if key_variable is None else {"api_key_env": key_variable}
+    return {"model": url, "generate": {"engine": "openai", "server": {"model": name, **key}}}
+
+
 def write_config(values: dict[str, Any], home: Path) -> Path:
     """Keep the config below HOME/eval, under a name of its content, so that `vcore run` can repeat and change it."""
     import yaml
@@ -110,4 +139,8 @@ def _argument(setting: str) -> str:
         return "--few-shot"
     if last == "thinking_budget":
         return "--thinking-budget"
+    if last == "api_key_env":
+        return "--api-key-env"
+    if setting.startswith("generate.server"):
+        return "--model"
     return {"model": "MODEL", "data_dir": "--data", "generate": "--engine"}.get(first, f"--{first or 'benchmarks'}")

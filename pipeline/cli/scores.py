@@ -48,6 +48,8 @@ def compare(
         show(escape(_line(c)))
         for difference in c.protocols:
             show(f"    {escape(difference)}")
+        if c.unknown:
+            show(f"    [yellow]A server did not say, so it may differ: {escape(', '.join(c.unknown))}[/]")
     if unknown:
         show(f"[yellow]Sampled how is not known for {', '.join(unknown)}: a scores file tells no protocol.[/]")
     if alone:
@@ -201,4 +203,5 @@ def _line(c: Comparison) -> str:
 
 def _as_json(c: Comparison) -> dict[str, Any]:
     values = {} if c.difference is None else {"exact": c.exact, **dataclasses.asdict(c.difference)}
-    return {"benchmark": c.benchmark, "verdict": c.verdict, **values, "protocols_differ_in": list(c.protocols)}
+    said = {"protocols_differ_in": list(c.protocols), "protocol_unknown": list(c.unknown)}
+    return {"benchmark": c.benchmark, "verdict": c.verdict, **values, **said}

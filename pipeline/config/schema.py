@@ -20,7 +20,7 @@ from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, BaseSettings
 from stages.data.settings import DataSettings, SourceSettings
 from stages.difficulty.settings import DifficultySettings
-from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings
+from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings, is_address, server_url
 from stages.grpo.settings import GrpoSettings
 from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 from stages.report.settings import ReportSettings
@@ -38,7 +38,8 @@ class PipelineConfig(StageSettings):
     name: str = execution(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     seed: int = identity(ge=0, lt=2**32)
     model: str = identity(MAKE, min_length=1)
-    """`make`: the base stage trains a small model from scratch; otherwise a local checkpoint folder or a hub id."""
+    """`make`: the base stage trains a small model from scratch; otherwise a local checkpoint folder, a hub id, or the
+    address of a server (http://...), which is evaluated and not trained."""
     model_revision: str = identity("main")
     data_dir: str | None = execution(None)
     """Folder with local copies of datasets (or VCORE_DATA_DIR); without one, datasets come from the hub."""
@@ -92,12 +93,19 @@ class PipelineConfig(StageSettings):
                 room = f"{limit} leaves no room for an answer after generate.thinking_budget {budget}"
                 raise ValueError(f"benchmarks.{index}.max_new_tokens: {room}")
         _rl_fits_together(self)
+        _served_fits_together(self)
         return self
+
+    @property
+    def served(self) -> bool:
+        """Whether the model is that of a server."""
+        return is_address(self.model)
 
     @property
     def tags(self) -> list[str]:
         """What runs are filtered by in Prefect's UI."""
-        return [f"config:{self.name}", f"seed:{self.seed}", f"model:{self.model.rstrip('/').rpartition('/')[2]}"]
+        model = self.generate.server.model if self.generate.server is not None else self.model
+        return [f"config:{self.name}", f"seed:{self.seed}", f"model:{model.rstrip('/').rpartition('/')[2]}"]
 
     @property
     def home_folder(self) -> Path:
@@ -187,6 +195,30 @@ def _rl_fits_together(config: PipelineConfig) -> None:
             raise ValueError("grpo.lora_start: sft_adapter continues the adapter of SFT, and sft.lora is not set")
         if config.sft.lora != grpo.lora:
             raise ValueError("grpo.lora: an adapter that is continued has the shape it has; write the same as sft.lora")
+
+
+def _served_fits_together(config: PipelineConfig) -> None:
+    server, engine = config.generate.server, config.generate.engine
+    if not config.served:
+        if engine == "openai":
+            raise ValueError("model: generate.engine openai asks a server; give its address, http://HOST:PORT/v1")
+        return
+    if server is None:
+        why = "the model is the address of a server; set engine: openai and server: {model: NAME}"
+        raise ValueError(f"generate.engine: {why}")
+    if server.url:
+        raise ValueError("generate.server.url is filled from the top-level model; write it there")
+    try:
+        server_url(config.model)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+    for name in ("sft", "grpo"):
+        if getattr(config, name) is not None:
+            raise ValueError(f"{name}: the model of a server cannot be trained; name a checkpoint")
+    if config.model_revision != "main":
+        raise ValueError("model_revision: is for models of the hub; a server has the model that it was started with")
+    if config.template_date is not None:
+        raise ValueError("template_date: the server renders its prompts, with its own clock; leave it out")
 
 
 def _task_can_train(where: str, source: SourceSettings, *, demonstrations: bool) -> None:

@@ -12,7 +12,8 @@ from stages.base.stage import STAGE as BASE
 from stages.data.settings import BenchmarkSource
 from stages.data.stage import STAGE as DATA
 from stages.difficulty.stage import STAGE as DIFFICULTY
-from stages.generate.settings import BenchmarkSettings
+from stages.generate.settings import BenchmarkSettings, server_url
+from stages.generate.stage import SERVED
 from stages.generate.stage import STAGE as GENERATE
 from stages.grpo.stage import STAGE as GRPO
 from stages.harness.declaration import CustomCode, StageDeclaration
@@ -20,6 +21,9 @@ from stages.harness.settings import StageSettings
 from stages.report.stage import STAGE as REPORT
 from stages.score.stage import STAGE as SCORE
 from stages.sft.stage import STAGE as SFT
+
+SERVED_MODEL = "served"
+"""What a model that a server samples from is called among checkpoints."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,9 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     )
     stages = [Stage("data", DATA, data, {})]
 
+    if config.served:
+        return [*stages, *(served := _evaluate(config, SERVED_MODEL)), _report(config, [*stages, *served])]
+
     if config.model == MAKE:
         inputs = {"data": Input("data", ("sft.jsonl",))} if config.base.corpus == "train_data" else {}
         stages.append(Stage("base", BASE, config.base, inputs))
@@ -106,9 +113,12 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
         evaluations = _evaluate(config, checkpoint)
 
     stages += evaluations
-    report = config.report.model_copy(update={"title": config.report.title or config.name})
-    stages.append(Stage("report", REPORT, report, {s.name: Input(s.name) for s in stages}))
-    return stages
+    return [*stages, _report(config, stages)]
+
+
+def _report(config: PipelineConfig, stages: list[Stage]) -> Stage:
+    settings = config.report.model_copy(update={"title": config.report.title or config.name})
+    return Stage("report", REPORT, settings, {stage.name: Input(stage.name) for stage in stages})
 
 
 def _needs_chat(config: PipelineConfig) -> bool:
@@ -137,13 +147,13 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores
     without it."""
     benchmarks = Input("data", ("benchmarks",))
-    generate = Stage(
-        f"generate.{checkpoint}",
-        GENERATE,
-        config.generate.model_copy(update={"benchmarks": config.benchmarks, **_dated(config)}),
-        {"data": benchmarks, "model": Input(checkpoint, ("model",))},
-        {"checkpoint": checkpoint},
-    )
+    settings = config.generate.model_copy(update={"benchmarks": config.benchmarks, **_dated(config)})
+    inputs, kind = {"data": benchmarks, "model": Input(checkpoint, ("model",))}, GENERATE
+    if settings.server is not None:
+        server = settings.server.model_copy(update={"url": server_url(config.model)})
+        settings = settings.model_copy(update={"server": server})
+        inputs, kind = {"data": benchmarks}, SERVED
+    generate = Stage(f"generate.{checkpoint}", kind, settings, inputs, {"checkpoint": checkpoint})
     score = Stage(
         f"score.{checkpoint}",
         SCORE,

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.chat import TEMPLATE_DATE, chat_template, date_in_template, render
-from evaluation.engines.base import SamplingRequest
+from evaluation.chat import TEMPLATE_DATE, chat_template, date_in_template, messages_of, render, template_options
+from evaluation.engines.base import UNKNOWN, SamplingRequest
 from evaluation.records import Problem, RecordError, read_records
 from stages.data.documents import problems_path
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
@@ -27,10 +27,15 @@ class PlannedPrompt:
     benchmark: BenchmarkSettings
     problem: Problem
     text: str
+    """As the model reads it; of a served model what is sent: the messages as JSON, or the beginning of a program."""
     token_ids: tuple[int, ...]
+    """Empty for a served model, which renders its prompts itself."""
     first_draw: int = 0
     """How many samples of this prompt earlier problems of the benchmark have, which are other draws than these."""
     thinking_budget: int | None = None
+    messages: tuple[tuple[str, str], ...] = ()
+    enable_thinking: bool | None = None
+    """This and `messages` are those of a served model."""
 
     def samples(self) -> Iterator[SampleId]:
         """The ids of the problem's samples, in order."""
@@ -40,7 +45,8 @@ class PlannedPrompt:
     def seed(self, sample: int, seed: int) -> int | None:
         """The seed of one sample; None where decoding is greedy and draws nothing."""
         drawn = self.benchmark.temperature > 0
-        return sample_seed(seed, self.token_ids, self.first_draw + sample) if drawn else None
+        asked = self.token_ids or tuple(self.text.encode())
+        return sample_seed(seed, asked, self.first_draw + sample) if drawn else None
 
     def request(self, sample: int, seed: int) -> SamplingRequest:
         """What the engine is asked for."""
@@ -55,6 +61,9 @@ class PlannedPrompt:
             repetition_penalty=self.benchmark.repetition_penalty,
             stop=tuple(self.benchmark.stop),
             thinking_budget=self.thinking_budget,
+            messages=self.messages,
+            text="" if self.token_ids or self.messages else self.text,
+            template_options=tuple(template_options(self.enable_thinking).items()) if self.messages else (),
         )
 
 
@@ -94,6 +103,9 @@ def read_problems(folder: Path, benchmark: BenchmarkSettings) -> tuple[list[Prob
 def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]], tokenizer: Any) -> list[PlannedPrompt]:
     """Render every problem of every benchmark, in the order in which the generations are written.
 
+    Args:
+        tokenizer: None where a server renders; prompts are then what it is sent.
+
     Raises:
         StageError: a problem cannot be asked so.
     """
@@ -101,9 +113,13 @@ def plan_prompts(settings: GenerateSettings, problems: dict[str, list[Problem]],
     for benchmark in settings.benchmarks:
         draws: Counter[str] = Counter()
         for problem in problems[benchmark.name]:
-            text, token_ids = _prompt(settings, benchmark, problem, tokenizer)
-            prompts.append(PlannedPrompt(benchmark, problem, text, token_ids, draws[text], settings.budget(benchmark)))
-            draws[text] += benchmark.samples
+            if tokenizer is None:
+                prompt = _served_prompt(settings, benchmark, problem)
+            else:
+                prompt = PlannedPrompt(benchmark, problem, *_prompt(settings, benchmark, problem, tokenizer))
+            budget = settings.budget(benchmark)
+            prompts.append(dataclasses.replace(prompt, first_draw=draws[prompt.text], thinking_budget=budget))
+            draws[prompt.text] += benchmark.samples
     return prompts
 
 
@@ -135,15 +151,33 @@ def _prompt(
         except ValueError as error:
             fix = "Leave out what the model's chat template does not take (system_prompt, few_shot), or correct it."
             raise StageError(f"{benchmark.name} {problem.id}: {error}", fix) from error
+    beginning = _beginning(benchmark, problem)
+    # With the token that begins a text, where the model has one.
+    return beginning, tuple(tokenizer(beginning)["input_ids"])
+
+
+def _served_prompt(settings: GenerateSettings, benchmark: BenchmarkSettings, problem: Problem) -> PlannedPrompt:
+    if benchmark.prompt == "completion":
+        return PlannedPrompt(benchmark, problem, _beginning(benchmark, problem), ())
+    asked = settings.prompting(benchmark)
+    try:
+        messages = messages_of(problem.prompt, asked["system_prompt"], asked["few_shot"], problem.context)
+    except ValueError as error:
+        raise StageError(f"{benchmark.name} {problem.id}: {error}", "Leave out system_prompt.") from error
+    pairs = tuple((message["role"], message["content"]) for message in messages)
+    text = json.dumps(messages, ensure_ascii=False)
+    return PlannedPrompt(benchmark, problem, text, (), messages=pairs, enable_thinking=asked["enable_thinking"])
+
+
+def _beginning(benchmark: BenchmarkSettings, problem: Problem) -> str:
+    """The beginning of a program that a completion prompt sends."""
     beginning = problem.meta.get("completion")
     if not isinstance(beginning, str):
         raise StageError(
             f"{benchmark.name} {problem.id} has no beginning of a program to go on with",
             "Use prompt: chat, or a benchmark of code.",
         )
-    return beginning, tuple(
-        tokenizer(beginning)["input_ids"]
-    )  # with the token that begins a text, where the model has one
+    return beginning
 
 
 def protocol(
@@ -153,13 +187,18 @@ def protocol(
     problems_sha256: str,
     prompts_sha256: str,
     tokenizer: Any,
-    max_model_len: int,
+    max_model_len: int | None,
     engine_version: str,
+    template_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Everything that defines how a benchmark was sampled. Scores compare only where this is equal.
 
     The seed is not part of it: two seeds are two draws under one protocol. The prompts' digest catches what else goes
-    into a prompt: a template that draws lots, say.
+    into a prompt: a template that draws lots, say. Of a served model, "unknown" stands for what its server does not
+    say, and `tokenizer` is None; its name is no part either, since models are what is compared.
+
+    Args:
+        template_sha256: of a served model's chat template.
     """
     usual = {"own": None, "prompt": "chat", "from_generation_config": False, "min_p": 0.0, "repetition_penalty": 1.0}
     asked = {
@@ -167,19 +206,23 @@ def protocol(
         for name, value in benchmark.identity_settings().items()
         if name not in usual or value != usual[name]
     }
-    template = (chat_template(tokenizer) or "") if benchmark.prompt == "chat" else ""
-    dated = benchmark.prompt == "chat" and date_in_template(tokenizer)
+    rendered = benchmark.prompt == "chat" and tokenizer is not None
+    template = (chat_template(tokenizer) or "") if rendered else ""
+    dated = rendered and date_in_template(tokenizer)
+    digest = hashlib.sha256(template.encode()).hexdigest()
+    if benchmark.prompt == "chat" and template_sha256 is not None:
+        digest = template_sha256
     return {
         **asked,
         "problems": problems,
         "problems_sha256": problems_sha256,
         **settings.prompting(benchmark),
         **({} if (budget := settings.budget(benchmark)) is None else {"thinking_budget": budget}),
-        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+        "chat_template_sha256": digest,
         **({"template_date": settings.template_date or TEMPLATE_DATE} if dated else {}),
         "prompts_sha256": prompts_sha256,
-        "max_model_len": max_model_len,
+        "max_model_len": UNKNOWN if max_model_len is None else max_model_len,
         "engine": settings.engine,
         "engine_version": engine_version,
-        "dtype": settings.dtype,
+        "dtype": settings.dtype if tokenizer is not None else UNKNOWN,
     }

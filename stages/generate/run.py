@@ -1,22 +1,22 @@
 """The generate stage: loads one checkpoint once, samples every benchmark with it, keeps each sample as it comes."""
 
-import dataclasses
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any
 
 from evaluation.chat import TEMPLATE_DATE, date_in_template
 from evaluation.engines import Engine, EngineLost, EngineOptions, EngineUnavailable, Sampled, open_engine
 from evaluation.engines.base import load_tokenizer
+from evaluation.engines.served import ServedEngine, ServerError
 from evaluation.harness.pace import Pace
 from evaluation.records import Generation, read_records, write_jsonl
 from evaluation.thinking import thinking_tokens
+from stages.generate import served
+from stages.generate.finished import Finished
 from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import (
     PlannedPrompt,
-    SampleId,
     drawn_as,
     plan_prompts,
     prompts_digest,
@@ -34,31 +34,41 @@ _MODEL_FIX = (
 
 
 def run(ctx: Context[GenerateSettings]) -> Result:
-    """Sample `inputs["model"]/model` on `inputs["data"]/benchmarks`; writes generations.jsonl and summary.json."""
+    """Sample `inputs["model"]/model`, or what a server has, on `inputs["data"]/benchmarks`.
+
+    Writes generations.jsonl and summary.json, and of a served model server.json and, where it gives tokens,
+    tokens.jsonl.
+    """
     settings = ctx.settings
     if not settings.benchmarks:
         raise StageError("there is no benchmark to sample", "Name at least one in the config's `benchmarks:` list.")
     read = {benchmark.name: read_problems(ctx.inputs["data"], benchmark) for benchmark in settings.benchmarks}
-    folder = ctx.inputs["model"] / "model"
-    settings = with_generation_config(settings, folder)
     started = time.monotonic()
-    ctx.progress(0, None, "loading the engine")
-    tokenizer, limit, contract = _open_files(folder, settings)
+    folder = ctx.inputs.get("model", ctx.output) / "model"
+    server: ServedEngine | None = None
+    if settings.server is not None:
+        ctx.progress(0, None, "asking the server")
+        server = served.connect(ctx)
+        tokenizer, limit, model = None, server.max_model_len, {"server": server.version}
+    else:
+        settings = with_generation_config(settings, folder)
+        ctx.progress(0, None, "loading the engine")
+        tokenizer, limit, model = _open_files(folder, settings)
     prompts = plan_prompts(settings, {name: problems for name, (problems, _) in read.items()}, tokenizer)
     fitting = [prompt for prompt in prompts if len(prompt.token_ids) < limit]
     _note_lengths(ctx, prompts, fitting, limit)
-    if date_in_template(tokenizer):
+    if tokenizer is not None and date_in_template(tokenizer):
         ctx.note(f"the chat template asks for the date: it gets {settings.template_date or TEMPLATE_DATE}")
 
     source = drawn_as(fitting, ctx.seed)
     planned = set(source.values())
     if shared := len(source) - len(planned):
         ctx.note(f"{shared} of {len(source)} samples ask for just what an earlier one asks, and share its completion")
-    with _Finished(ctx.state / "samples.jsonl", planned) as finished:
+    with Finished(ctx.state / "samples.jsonl", planned) as finished:
         resumed = len(finished.samples)
         if resumed:
             ctx.note(f"resuming: {resumed} samples are kept, {finished.missing} are missing")
-        engine = _open(ctx, folder, fitting, limit)
+        engine: Engine = server or _open(ctx, folder, fitting, limit)
         loaded = time.monotonic()
         tokens = _sample_missing(ctx, engine, fitting, finished)
         seconds = time.monotonic() - loaded
@@ -76,13 +86,18 @@ def run(ctx: Context[GenerateSettings]) -> Result:
     for benchmark in settings.benchmarks:
         problems, digest = read[benchmark.name]
         asked = prompts_digest(prompt for prompt in prompts if prompt.benchmark.name == benchmark.name)
-        facts = (len(problems), digest, asked, tokenizer, limit, version)
+        context, template = (limit, None) if server is None else (server.context, server.facts.template_sha256)
+        facts = (len(problems), digest, asked, tokenizer, context, version, template)
         summary["protocol"][benchmark.name] = protocol(settings, benchmark, *facts)
     write_json(ctx.output / "summary.json", summary)
+    cost = {} if server is None else served.write_what_it_said(ctx, server, finished.samples)
     drawn = len(finished.planned) - resumed
     truncated = sum(summary[name]["truncated"] for name in read)
     return Result(
-        proof={**_proof(ctx.output / "generations.jsonl", prompts), "contract": contract},
+        proof={
+            **_proof(ctx.output / "generations.jsonl", prompts),
+            **model,
+        },
         metrics={
             "load_s": round(loaded - started, 3),
             "generate_s": round(seconds, 3),
@@ -92,51 +107,14 @@ def run(ctx: Context[GenerateSettings]) -> Result:
             "samples": len(generations),
             "resumed_samples": resumed,
             "truncated_share": truncated / len(generations),
+            **cost,
         },
     )
 
 
-class _Finished:
-    """Those of the `planned` samples that are done, each written to `path` as it comes: a killed run loses none."""
-
-    def __init__(self, path: Path, planned: set[SampleId]) -> None:
-        self.planned = planned
-        self.samples: dict[SampleId, Sampled] = {}
-        complete = []
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").split("\n")
-            for line in lines[:-1]:  # what follows the last line break was cut by a kill
-                row = json.loads(line)
-                sample = (row.pop("benchmark"), row.pop("problem_id"), row.pop("sample"))
-                if sample in planned and sample not in self.samples:
-                    self.samples[sample] = Sampled(**row)
-                    complete.append(line)
-        path.write_text("".join(line + "\n" for line in complete), encoding="utf-8")
-        self._file: TextIO = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
-
-    @property
-    def missing(self) -> int:
-        """How many samples are still to be drawn."""
-        return len(self.planned) - len(self.samples)
-
-    def add(self, sample: SampleId, sampled: Sampled) -> None:
-        """Keep one sample, on disk first."""
-        benchmark, problem, number = sample
-        row = {"benchmark": benchmark, "problem_id": problem, "sample": number, **dataclasses.asdict(sampled)}
-        self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        self._file.flush()
-        self.samples[sample] = sampled
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-
 def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dict[str, Any]]:
-    """The tokenizer, the context length in tokens (the settings' or the model's own), and the contract that the
-    checkpoint keeps."""
+    """The tokenizer, the context length in tokens (the settings' or the model's own), and for the proof the contract
+    that the checkpoint keeps."""
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
@@ -161,7 +139,7 @@ def _open_files(folder: Path, settings: GenerateSettings) -> tuple[Any, int, dic
             thinking_tokens(tokenizer)
         except ValueError as error:
             raise StageError(f"thinking_budget: {error}", "Leave generate.thinking_budget out.") from error
-    return tokenizer, settings.max_model_len or positions, contract
+    return tokenizer, settings.max_model_len or positions, {"contract": contract}
 
 
 def _note_lengths(
@@ -183,6 +161,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
     from safetensors import SafetensorError
 
     settings = ctx.settings
+    assert settings.engine != "openai"
     needed = max((len(prompt.token_ids) + prompt.benchmark.max_new_tokens for prompt in prompts), default=limit)
     options = EngineOptions(
         device=ctx.machine.device,
@@ -209,7 +188,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
 
 
 def _sample_missing(
-    ctx: Context[GenerateSettings], engine: Engine, prompts: list[PlannedPrompt], finished: _Finished
+    ctx: Context[GenerateSettings], engine: Engine, prompts: list[PlannedPrompt], finished: Finished
 ) -> int:
     """Submit every missing sample at once, those that may become longest first. Returns the completion tokens drawn."""
     left = finished.planned - finished.samples.keys()
@@ -232,6 +211,9 @@ def _sample_missing(
             memory = "Where its messages say that memory was short, lower generate.gpu_memory_utilization or"
             fix = f"Run again: samples that were drawn are kept. {memory} generate.max_concurrent."
             raise StageError(str(error), fix) from error
+        except ServerError as error:
+            kept = f" {len(finished.samples)} samples are kept." if finished.samples else ""
+            raise StageError(error.message, f"{error.fix}{kept}") from error
     return pace.tokens
 
 
@@ -244,7 +226,7 @@ def _generation(prompt: PlannedPrompt, sample: int, seed: int, sampled: Sampled 
         prompt=prompt.text,
         completion=sampled.text,
         finish_reason=sampled.finish_reason,
-        prompt_tokens=len(prompt.token_ids),
+        prompt_tokens=(sampled.served or {}).get("prompt_tokens", len(prompt.token_ids)),
         completion_tokens=sampled.tokens,
         seed=prompt.seed(sample, seed),
         thinking=sampled.thinking,

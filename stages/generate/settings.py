@@ -1,6 +1,7 @@
 """Settings of the generate stage: which engine samples which benchmarks, and how."""
 
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
@@ -122,12 +123,55 @@ class BenchmarkSettings(StageSettings):
         return self
 
 
+class ServerSettings(StageSettings):
+    """A model that a server samples from, behind the OpenAI-compatible address that the pipeline's `model` is."""
+
+    model: str = identity(min_length=1)
+    """The name that the server knows the model by, and has to answer with."""
+    url: str = identity("")
+    """Filled from the pipeline's top-level `model`; write it there."""
+    logprobs: bool = identity(False)
+    """Keep the log-probability of each token; a server that gives none is refused."""
+    api_key_env: str | None = execution(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """The environment variable that holds the server's key, which is sent to it and written nowhere. None: no key."""
+    patience_s: float = execution(600.0, gt=0)
+    """How long a sample is asked for again, in seconds, while the server is away, overloaded, or breaks answers off."""
+    silence_s: float = execution(600.0, gt=0)
+    """Seconds without a byte after which an answer counts as broken off; a sample may wait so long for its turn."""
+
+
+CHECKPOINT_ONLY = ("dtype", "gpu_memory_utilization", "tensor_parallel", "data_parallel", "cpu_kv_cache_gib")
+"""Settings of an engine that loads a checkpoint; a server was started with its own."""
+
+
+def is_address(model: str) -> bool:
+    """Whether a model's name is the address of a server."""
+    return model.startswith(("http://", "https://"))
+
+
+def server_url(address: str) -> str:
+    """The address that requests go to; `/v1` is added where there is no path.
+
+    Raises:
+        ValueError: it is none, or holds what a record may not hold.
+    """
+    parts = urlsplit(address)
+    if not parts.hostname:
+        raise ValueError(f"{parts.scheme}:// names no host")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        why = "an address stands in records; a key goes into an environment variable (generate.server.api_key_env)"
+        raise ValueError(f"the address of a server has no user, password or query in it: {why}")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/') or '/v1'}"
+
+
 class GenerateSettings(StageSettings):
     """How a checkpoint is sampled. `benchmarks` comes from the pipeline's top level and is not written by hand."""
 
     benchmarks: list[BenchmarkSettings] = identity([])
-    engine: Literal["vllm", "transformers"] = identity("vllm")
-    """`transformers` is for machines without vLLM; nothing switches to it by itself."""
+    engine: Literal["vllm", "transformers", "openai"] = identity("vllm")
+    """`transformers` is for machines without vLLM; nothing switches to it by itself. `openai` asks a server."""
+    server: ServerSettings | None = identity(None)
+    """Which model of which server, for the engine openai."""
     dtype: Literal["float32", "bfloat16", "float16"] = identity("float32")
     max_model_len: int | None = identity(None, gt=1)
     """Context in tokens, prompt and completion together. None: the model's own."""
@@ -170,6 +214,23 @@ class GenerateSettings(StageSettings):
         names = [benchmark.name for benchmark in self.benchmarks]
         if len(set(names)) < len(names):
             raise ValueError("benchmarks: a benchmark is listed twice")
+        return self
+
+    @model_validator(mode="after")
+    def _served_or_loaded(self) -> Self:
+        if self.engine != "openai":
+            if self.server is not None:
+                raise ValueError(f"server: is for the engine openai, not {self.engine}")
+            return self
+        if self.server is None:
+            raise ValueError("server: the engine openai needs a section that names the model (server: {model: NAME})")
+        for name in CHECKPOINT_ONLY:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: is for engines that load a checkpoint; this server was started with its own")
+        for index, benchmark in enumerate(self.benchmarks):
+            if benchmark.from_generation_config:
+                why = "a server shows no generation_config.json; say how to sample"
+                raise ValueError(f"benchmarks.{index}.from_generation_config: {why}")
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
-"""The generate stage: one engine load samples a checkpoint on all benchmarks."""
+"""The generate stage: one engine load samples a checkpoint on all benchmarks; or a server samples its model."""
 
+import dataclasses
 from collections.abc import Iterator
 
 from stages.generate.settings import PROMPT_SETS, GenerateSettings
@@ -24,6 +25,11 @@ def _vllm(settings: GenerateSettings) -> Vllm | None:
     )
 
 
+def _environment(settings: GenerateSettings) -> Iterator[tuple[str, str]]:
+    if settings.server is not None and settings.server.api_key_env is not None:
+        yield "generate.server.api_key_env", settings.server.api_key_env
+
+
 STAGE = StageDeclaration(
     name="generate",
     settings=GenerateSettings,
@@ -34,3 +40,5 @@ STAGE = StageDeclaration(
     vllm=_vllm,
     needs_gpu=lambda s: wrong_precision("generate", s.dtype),
 )
+SERVED = dataclasses.replace(STAGE, libraries=(), uses_gpu=False, needs_gpu=lambda s: [], environment=_environment)
+"""The same stage where a server computes: with no library here, and no GPU."""

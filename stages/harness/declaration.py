@@ -185,6 +185,8 @@ class StageDeclaration(Generic[S]):
     """Settings that cannot be served on a CPU."""
     modules: Callable[[S], Iterable[tuple[str, str]]] = _nothing
     """(setting, module) for what has to be installed because a setting asks for it."""
+    environment: Callable[[S], Iterable[tuple[str, str]]] = _nothing
+    """(setting, variable) for what has to be set in the environment because a setting names it."""
     disk: Callable[[S], Disk | None] = _none
     """For a stage that makes a checkpoint."""
     custom_code: Callable[[S], Iterable[CustomCode]] = _nothing

@@ -120,7 +120,11 @@ def _of_weights(stages: list[ReportedStage]) -> Iterator[str]:
 
 
 def _of_origin(stages: list[ReportedStage]) -> Iterator[str]:
-    """Where the stages were not computed by one and the same code on one and the same machine."""
+    """Where the stages were not computed by one and the same code on one and the same machine, or by a server."""
+    for server in (stage.settings.get("server") for stage in stages):
+        if server is not None:
+            where = f"The samples are those of a server ({server['model']} at {server['url']})"
+            yield f"{where}: its weights are not in this record, and the same name may have others tomorrow."
     for library, different in versions(stage.versions for stage in stages).items():
         if len(different) > 1:
             users = {v: listed([s.name for s in stages if s.versions.get(library) == v]) for v in different}

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from pipeline.cli.printing import err, out, plain_table, print_json, show
 from pipeline.config.schema import PipelineConfig, load_config
+from pipeline.core.errors import ConfigError
 from pipeline.estimate import memory
 from pipeline.estimate.cpu import Cost, CpuEstimate
 from pipeline.estimate.measure import Measured, Seconds, measuring
@@ -30,6 +31,9 @@ BUSY = 0.1
 def print_estimate(path: Path, overrides: list[str], options: Options, as_json: bool) -> None:
     """Of the GPU that is here, or that `execution.device: cuda` asks about; else of this machine's CPU."""
     config = load_config(path, overrides)
+    if config.served:
+        message = "how fast a server samples is not known here, and it takes no memory of this machine"
+        raise ConfigError(message, where="--estimate")
     if config.execution.device == "cuda" or (config.execution.device == "auto" and gpus()):
         _print_gpu_estimate(config, as_json)
         return

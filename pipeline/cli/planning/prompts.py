@@ -23,6 +23,10 @@ def print_prompts(path: Path, overrides: list[str], count: int, as_json: bool) -
         return
     for prompt in prompts:
         name = f"{prompt['benchmark']} {escape(prompt['problem_id'])}"
+        if config.served:
+            out.print(f"[bold]{name}[/], as it is sent; the server renders it")
+            sys.stdout.write(f"{prompt['text']}\n\n")
+            continue
         out.print(f"[bold]{name}[/], {len(prompt['token_ids'])} tokens")
         sys.stdout.write(f"{prompt['text']}\n{prompt['token_ids']}\n{prompt['tokens']}\n\n")
 
@@ -60,7 +64,9 @@ def shown_prompts(config: PipelineConfig, count: int, model: str) -> list[dict[s
 
     try:
         chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
-        tokenizer = load_tokenizer(model, chat, config.template_date, config.model_revision)
+        tokenizer = None  # of a served model, whose server renders
+        if not config.served:
+            tokenizer = load_tokenizer(model, chat, config.template_date, config.model_revision)
         problems = {
             b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
             if b.own is not None
@@ -74,7 +80,7 @@ def shown_prompts(config: PipelineConfig, count: int, model: str) -> list[dict[s
                 "problem_id": prompt.problem.id,
                 "text": prompt.text,
                 "token_ids": list(prompt.token_ids),
-                "tokens": [tokenizer.decode([token]) for token in prompt.token_ids],
+                "tokens": [tokenizer.decode([token]) for token in prompt.token_ids] if tokenizer else [],
             }
             for prompt in plan_prompts(settings, problems, tokenizer)
         ]

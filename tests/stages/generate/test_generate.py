@@ -19,6 +19,7 @@ from evaluation.engines import InFlight, Sampled
 from evaluation.harness import pace
 from evaluation.records import Generation, Problem, read_records
 from stages.generate import run as sample
+from stages.generate.finished import Finished
 from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import plan_prompts, protocol, read_problems
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
@@ -328,7 +329,7 @@ def test_progress_tells_what_is_in_flight_and_ends_with_every_sample(
     problems, _ = read_problems(inputs["data"], ctx.settings.benchmarks[0])
     prompts = plan_prompts(ctx.settings, {"first": problems[:2]}, make_tiny_tokenizer())
     planned = {one for prompt in prompts for one in prompt.samples()}
-    with sample._Finished(ctx.state / "samples.jsonl", planned) as finished:
+    with Finished(ctx.state / "samples.jsonl", planned) as finished:
         assert sample._sample_missing(ctx, slow, prompts, finished) == 4
     assert [(step, total, phase) for step, total, phase, _ in shown[:3]] == [(0, 2, "sampling")] * 3
     assert shown[1][3].keys() >= {"tokens", "running", "waiting", "tokens_per_s"}
