@@ -185,6 +185,8 @@ class StageDeclaration(Generic[S]):
     """Settings that cannot be served on a CPU."""
     modules: Callable[[S], Iterable[tuple[str, str]]] = _nothing
     """(setting, module) for what has to be installed because a setting asks for it."""
+    packages: Callable[[S], Iterable[str]] = _nothing
+    """Distributions that the programs of models may import there; with what these need, their versions count."""
     disk: Callable[[S], Disk | None] = _none
     """For a stage that makes a checkpoint."""
     custom_code: Callable[[S], Iterable[CustomCode]] = _nothing
