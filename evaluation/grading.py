@@ -49,6 +49,7 @@ class Grader(AbstractContextManager["Grader"]):
         memory_mib: address space of one program.
         sandbox_level: forces the sandbox's level; None takes the best the machine has.
         count_cases: run a program on the cases behind a failed one as well, for its share.
+        packages: distributions of this environment that programs may import (see `evaluation.sandbox.packages`).
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Grader(AbstractContextManager["Grader"]):
         sandbox_level: Level | None = None,
         *,
         count_cases: bool = False,
+        packages: Sequence[str] = (),
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers: {workers}, at least one is needed")
@@ -70,7 +72,7 @@ class Grader(AbstractContextManager["Grader"]):
         for worker in self._maths:
             self._free.put(worker)
         self._remembered: dict[tuple[str, str], tuple[Verdict, str]] = {}
-        self._code_options = code_timeout_s, memory_mib, sandbox_level
+        self._code_options = code_timeout_s, memory_mib, sandbox_level, packages
         self._count_cases = count_cases
         self._code: code.CodeGrader | None = None
 
@@ -207,8 +209,9 @@ class Grader(AbstractContextManager["Grader"]):
 
     def _code_grader(self) -> code.CodeGrader:
         if self._code is None:
-            timeout_s, memory_mib, level = self._code_options
-            self._code = code.CodeGrader(Sandbox(memory_mib, level), timeout_s, count_cases=self._count_cases)
+            timeout_s, memory_mib, level, packages = self._code_options
+            sandbox = Sandbox(memory_mib, level, packages=packages)
+            self._code = code.CodeGrader(sandbox, timeout_s, count_cases=self._count_cases)
         return self._code
 
 

@@ -24,8 +24,19 @@ tracing as the sandbox's own are (PR_SET_DUMPABLE), or its user would lose debug
 """
 
 from evaluation.sandbox.cases import CaseResult
+from evaluation.sandbox.packages import UnknownPackage, find_packages
 from evaluation.sandbox.result import ProgramResult, SandboxError
 from evaluation.sandbox.sandbox import Job, Level, Sandbox
 from evaluation.sandbox.values import UNSENDABLE
 
-__all__ = ["UNSENDABLE", "CaseResult", "Job", "Level", "ProgramResult", "Sandbox", "SandboxError"]
+__all__ = [
+    "UNSENDABLE",
+    "CaseResult",
+    "Job",
+    "Level",
+    "ProgramResult",
+    "Sandbox",
+    "SandboxError",
+    "UnknownPackage",
+    "find_packages",
+]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
+from evaluation.sandbox.packages import ONE_THREAD, Packages
 from evaluation.sandbox.result import MAX_RESULT, SandboxError
 
 
@@ -32,15 +33,17 @@ class _Server(subprocess.Popen[bytes]):
 
 class Children:
     """The children of one sandbox, whose private folder is `folder`; as many as there are threads that run programs at
-    once. Safe to use from several threads."""
+    once. Their programs find `packages`. Safe to use from several threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, packages: Packages) -> None:
         compiled = folder / "sandbox" / "child"
         for source in Path(__file__).with_name("child").glob("*.py"):
             py_compile.compile(str(source), str(compiled / f"{source.stem}.pyc"), doraise=True)
         # The real interpreter, for a virtual environment's link may lie outside the sandbox's root folder. No -I, which
         # would ignore the fixed hash seed: the environment is ours, and -s -S -P keep paths out all the same.
         self._command = [os.path.realpath(sys.executable), "-s", "-S", "-P", "-B", str(compiled / "start.pyc")]
+        (compiled / "packages").write_bytes(marshal.dumps((packages.modules, packages.metadata, packages.loaded)))
+        self._environment = {"PYTHONHASHSEED": "0"} | (dict.fromkeys(ONE_THREAD, "1") if packages.modules else {})
         self._lock = threading.Lock()
         self._idle: list[_Server] = []
         self._busy: set[_Server] = set()
@@ -89,7 +92,7 @@ class Children:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0"},
+            env=self._environment,
             start_new_session=True,
         )
 

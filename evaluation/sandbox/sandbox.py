@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 from evaluation.sandbox import landlock, seccomp
 from evaluation.sandbox.cases import CaseResult, read_cases
 from evaluation.sandbox.children import Children
+from evaluation.sandbox.packages import find_packages
 from evaluation.sandbox.result import ProgramResult, SandboxError, read_result
 
 Level = Literal["namespaces", "rlimits"]
@@ -78,25 +79,33 @@ class _Means(NamedTuple):
 
 
 class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
-    """Runs jobs, one process each. Safe to use from several threads. Raises `SandboxError` where Python does not run.
+    """Runs jobs, one process each. Safe to use from several threads. Raises `SandboxError` where Python does not run,
+    and `UnknownPackage` for a package that is not installed.
 
     Args:
         memory_mib: address space of one program, in MiB.
         level: forces a level (tests); None takes the best that the machine has.
         call_filter, file_rules: False leaves out the filter of system calls or the rules on files (tests of the rest).
+        packages: distributions of this environment that programs may import, with what these need.
 
     Attributes:
+        packages: those, found (see `evaluation.sandbox.packages`).
         level: how programs are isolated.
         filtered, ruled: whether they run under the filter of system calls, and under rules on files.
         few_threads: whether the number of their threads is limited.
     """
 
     def __init__(
-        self, memory_mib: int = 4096, level: Level | None = None, call_filter: bool = True, file_rules: bool = True
+        self,
+        memory_mib: int = 4096,
+        level: Level | None = None,
+        call_filter: bool = True,
+        file_rules: bool = True,
+        packages: Sequence[str] = (),
     ) -> None:
-        self.memory_mib = memory_mib
+        self.memory_mib, self.packages = memory_mib, find_packages(packages)
         self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
-        self._children = Children(self._folder)
+        self._children = Children(self._folder, self.packages)
         self._much_memory = threading.Lock()
         self._call_filter = call_filter
         self._means = self._best_means(level, file_rules)
@@ -191,13 +200,14 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         isolated, token = means.level == "namespaces", secrets.token_hex(16)
         work = Path(tempfile.mkdtemp(dir=self._folder))
         # The root folder of a namespace holds no more than what can be read anyway.
-        readable = ["/"] if isolated else [*_roots(), "/dev/zero", "/dev/urandom"]
+        roots = [*_roots(), *self.packages.paths]
+        readable = ["/"] if isolated else [*roots, "/dev/zero", "/dev/urandom"]
         writable = "/tmp" if isolated else str(work)
         order = {
             "level": means.level,
             "work": str(work),
             "own_user": means.own_user,
-            "roots": _roots() if isolated else [],
+            "roots": roots if isolated else [],
             "memory": memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
             "threads": THREADS if isolated and _counts_threads_by_namespace() else None,

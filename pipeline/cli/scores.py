@@ -73,12 +73,16 @@ def score(
     second: Annotated[
         bool, option("--second-opinion", "Say where math-verify alone disagrees; scores do not change. Maths only.")
     ] = False,
+    package: Annotated[
+        list[str] | None, option("--package", "A package that programs may import, such as numpy; may be repeated.")
+    ] = None,
     out_file: Annotated[Path | None, option("--out", "Write one verdict a line to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Grade generations from anywhere; needs no model and no GPU."""
     from stages.harness.context import StageError
     from stages.score.files import score_file
+    from stages.score.settings import ScoreSettings
 
     if not generations.is_file():  # before a benchmark is asked for, maybe of the hub
         what = "is a folder" if generations.is_dir() else "does not exist"
@@ -86,7 +90,8 @@ def score(
     if out_file is not None:
         _check_writable(out_file, [path for path in (generations, data) if path is not None])
     try:
-        metrics, scores = score_file(benchmark, generations, data, partial, second=second)
+        settings = ScoreSettings(packages=package or [])
+        metrics, scores = score_file(benchmark, generations, data, partial, settings, second)
     except StageError as error:
         raise StageFailed("score", error.message, fix=error.fix) from error
     except (OSError, ValueError) as error:

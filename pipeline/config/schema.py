@@ -22,7 +22,7 @@ from stages.data.settings import DataSettings, SourceSettings
 from stages.difficulty.settings import DifficultySettings
 from stages.generate.settings import PROMPT_SETS, BenchmarkSettings, GenerateSettings, is_address, server_url
 from stages.grpo.settings import GrpoSettings
-from stages.harness.settings import StageSettings, TemplateDate, execution, identity
+from stages.harness.settings import StageSettings, TemplateDate, execution, identity, identity_where_set
 from stages.report.settings import ReportSettings
 from stages.score.settings import ScoreSettings
 from stages.sft.settings import SftSettings
@@ -30,6 +30,13 @@ from stages.sft.settings import SftSettings
 MOST_GENERATED = 1_000_000
 """Rows that a generated task is asked for: it is searched for distinct ones until it has them all."""
 OWN_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*$")
+
+
+class SandboxSettings(StageSettings):
+    """What programs may use beside the standard library."""
+
+    packages: list[str] = identity_where_set([])
+    """Distributions of this environment that programs may import, with what these need, such as [numpy]."""
 
 
 class PipelineConfig(StageSettings):
@@ -60,6 +67,8 @@ class PipelineConfig(StageSettings):
     grpo: GrpoSettings | None = identity(None)
     generate: GenerateSettings = identity(GenerateSettings())
     score: ScoreSettings = identity(ScoreSettings())
+    sandbox: SandboxSettings = identity_where_set(SandboxSettings())
+    """What the programs of models may use, in scoring, in RL's reward and in the choice of prompts alike."""
     report: ReportSettings = identity(ReportSettings())
     execution: ExecutionSettings = Field(ExecutionSettings(), json_schema_extra={"role": "execution"})
 
@@ -72,6 +81,9 @@ class PipelineConfig(StageSettings):
         for section in ("sft", "grpo", "generate"):
             if getattr(getattr(self, section), "template_date", None) is not None:
                 raise ValueError(f"{section}.template_date is filled from the top-level template_date; write it there")
+        for section, settings in (("score", self.score), ("grpo", self.grpo)):
+            if settings is not None and settings.packages:
+                raise ValueError(f"{section}.packages is filled from the top-level sandbox.packages; write it there")
         if self.sft is not None and not self.data.sft:
             raise ValueError("there is an sft section, but data.sft names no source of demonstrations")
         if self.grpo is not None and not self.data.rl:

@@ -19,6 +19,7 @@ from stages.grpo.stage import STAGE as GRPO
 from stages.harness.declaration import CustomCode, StageDeclaration
 from stages.harness.settings import StageSettings
 from stages.report.stage import STAGE as REPORT
+from stages.score.settings import ScoreSettings
 from stages.score.stage import STAGE as SCORE
 from stages.sft.stage import STAGE as SFT
 
@@ -108,7 +109,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
             inputs["dev"] = Input("data", ("dev.jsonl",))
         if config.grpo.lora_start == "sft_adapter":
             inputs |= {"adapter": Input("sft", ("adapter",)), "below": Input("base", ("model",))}
-        stages.append(Stage("grpo", GRPO, config.grpo.model_copy(update=_dated(config)), inputs))
+        stages.append(Stage("grpo", GRPO, config.grpo.model_copy(update=_dated(config) | _sandboxed(config)), inputs))
         checkpoint = "grpo"
         evaluations = _evaluate(config, checkpoint)
 
@@ -134,6 +135,15 @@ def _dated(config: PipelineConfig) -> dict[str, Any]:
     return {"template_date": config.template_date}
 
 
+def _sandboxed(config: PipelineConfig) -> dict[str, Any]:
+    """The setting of all stages that run programs of models."""
+    return {"packages": config.sandbox.packages}
+
+
+def _scoring(config: PipelineConfig) -> ScoreSettings:
+    return config.score.model_copy(update=_sandboxed(config))
+
+
 def _asked_with(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     """Who asks the trained model -> the system prompt and the thinking it asks with."""
     chats = [benchmark for benchmark in config.benchmarks if benchmark.prompt == "chat"]
@@ -157,7 +167,7 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     score = Stage(
         f"score.{checkpoint}",
         SCORE,
-        config.score,
+        _scoring(config),
         {"data": benchmarks, "generations": Input(generate.name)},
         {"checkpoint": checkpoint},
     )
@@ -193,7 +203,7 @@ def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
         }
     )
     generate = Stage("generate.prompts", GENERATE, settings, {"data": data, "model": Input(checkpoint, ("model",))})
-    difficulty = config.difficulty.model_copy(update={"scoring": config.score})
+    difficulty = config.difficulty.model_copy(update={"scoring": _scoring(config)})
     return [
         generate,
         Stage("difficulty", DIFFICULTY, difficulty, {"data": data, "generations": Input(generate.name)}),

@@ -1,9 +1,11 @@
 """Stage keys: the digest of everything a stage's result depends on."""
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from evaluation.sandbox import UnknownPackage, find_packages
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.plan.code import code_now, code_of, library_versions
@@ -47,9 +49,11 @@ class KeyMaker:
         store.memo.save()
 
     def libraries(self, stage: Stage) -> tuple[str, ...]:
-        """The distributions that a stage computes with, those of the user's own code among them."""
+        """The distributions that a stage computes with, those of the user's own code and of the sandbox among them.
+        Raises `ConfigError` for a package that is not installed."""
         more = {name for code in self._user_code[stage.name].values() for name in code.distributions}
-        return (*stage.kind.libraries, *sorted(more))
+        packages = _packages(tuple(stage.kind.packages(stage.settings)))
+        return (*stage.kind.libraries, *sorted(more.union(packages).difference(stage.kind.libraries)))
 
     def code_digests(self, stage: Stage) -> dict[str, str]:
         """Path of each file of the user's own that the stage runs, or reads as it says -> the sha256 in its key."""
@@ -145,6 +149,16 @@ def origins_of(config: PipelineConfig, stages: Iterable[Stage]) -> dict[str, lis
     """Stage -> what it reads from outside the store."""
     places = DataPlaces(config.data_folder, config.benchmark_revisions)
     return {stage.name: list(stage.kind.origins(stage.settings, places)) for stage in stages}
+
+
+@functools.cache
+def _packages(names: tuple[str, ...]) -> frozenset[str]:
+    """The distributions that the sandbox shows for these, what they need included."""
+    try:
+        return frozenset(find_packages(names).versions)
+    except UnknownPackage as error:
+        fix = "Install it, or leave it out of the list."
+        raise ConfigError(str(error), where="sandbox.packages", fix=fix) from error
 
 
 def _origins(user: dict[str, UserCode], how: Literal["imports", "reads"]) -> Iterator[Origin]:

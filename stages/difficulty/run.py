@@ -73,7 +73,8 @@ def _right(
     often."""
     scoring = ctx.settings.scoring
     workers = scoring.workers or ctx.machine.threads
-    with Grader(workers, scoring.maths_timeout_s, scoring.code_timeout_s, scoring.memory_mib) as grader:
+    limits = scoring.maths_timeout_s, scoring.code_timeout_s, scoring.memory_mib
+    with Grader(workers, *limits, packages=scoring.packages) as grader:
         if any(problem.kind == "code" for of_set in problems.values() for problem in of_set.values()):
             check_isolation(grader, scoring)
         graded = grade(grader, generations, problems, lambda done: ctx.progress(done, len(generations), "grading"))

@@ -8,4 +8,5 @@ STAGE = StageDeclaration(
     settings=DifficultySettings,
     libraries=("math-verify", "latex2sympy2_extended", "sympy"),
     sources=("evaluation/graders", "evaluation/sandbox"),
+    packages=lambda s: s.scoring.packages,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from evaluation.graders.extraction import continue_prompt, whole_program
 from evaluation.grading import Graded, Grader
 from evaluation.records import Generation, Problem, RecordError, Score, make_record, read_rows
+from evaluation.sandbox import Level, SandboxError
 from stages.harness.context import StageError
 from stages.score.settings import ScoreSettings
 
@@ -99,9 +100,19 @@ def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings) -> Non
             )
 
 
+def start_sandbox(grader: Grader) -> Level:
+    """How programs will be isolated. `StageError` where none can be run, or not with the packages that are asked
+    for."""
+    try:
+        return grader.start_sandbox()
+    except SandboxError as error:
+        raise StageError(f"no programs can be run: {error}", "vcore doctor says what the machine lacks.") from error
+
+
 def check_isolation(grader: Grader, settings: ScoreSettings) -> None:
-    """Start the sandbox. `StageError` where the machine offers less isolation than the settings ask."""
-    level = grader.start_sandbox()
+    """Start the sandbox. `StageError` where it does not run, or the machine offers less isolation than the settings
+    ask."""
+    level = start_sandbox(grader)
     if settings.require_sandbox == "namespaces" and level != "namespaces":
         raise StageError(
             f"programs could only be run at isolation level {level}: this machine does not let users make namespaces",

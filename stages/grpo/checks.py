@@ -8,6 +8,7 @@ from evaluation.chat import render
 from evaluation.engines.base import end_token_ids
 from evaluation.grading import Grader
 from evaluation.records import Problem, RecordError, read_records
+from stages.grading.grade import start_sandbox
 from stages.grpo.settings import GrpoSettings
 from stages.harness.context import Context, StageError
 from stages.training.checkpoint import load_model_and_tokenizer, make_saveable
@@ -117,7 +118,7 @@ def check_sandbox(ctx: Context[GrpoSettings], grader: Grader, start: Start) -> N
     """Say how sampled programs are isolated, where any are. Raises StageError where that is less than is required."""
     if all(problem.kind != "code" for problem in start.problems):
         return
-    level = grader.start_sandbox()
+    level = start_sandbox(grader)
     if ctx.settings.require_sandbox == "namespaces" and level != "namespaces":
         raise StageError(
             f"sampled programs could only be run at isolation level {level}: this machine does not let users make "

@@ -29,7 +29,8 @@ FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 def make_grader(settings: GrpoSettings) -> Grader:
     """The evaluation's grader, with the limits that these settings give it."""
-    return Grader(settings.grader_workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib)
+    limits = settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib
+    return Grader(settings.grader_workers, *limits, packages=settings.packages)
 
 
 def make_reader(tokenizer: Any, eos_token_ids: Sequence[int], prompt_end: str = "") -> Reader:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.harness.settings import StageSettings, TemplateDate, execution, identity
+from stages.harness.settings import StageSettings, TemplateDate, execution, identity, identity_where_set
 from stages.training.settings import LoraSettings, OptimizerSettings
 
 CorrectionMode = Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
@@ -155,6 +155,8 @@ class GrpoSettings(OptimizerSettings):
     code_timeout_s: float = identity(4.0, gt=0)
     memory_mib: int = identity(4096, ge=256)
     """Address space of one program, in MiB."""
+    packages: list[str] = identity_where_set([])
+    """Filled from the pipeline's top-level `sandbox.packages`; write it there."""
     require_sandbox: Literal["rlimits", "namespaces"] = execution("rlimits")
     """The least isolation that sampled programs may run with; the machine's best is used either way."""
     max_grader_error_share: float = execution(0.01, ge=0, le=1)

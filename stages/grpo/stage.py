@@ -39,6 +39,7 @@ STAGE = declare.StageDeclaration(
     settings=GrpoSettings,
     libraries=(*LIBRARIES, "vllm", "math-verify", "latex2sympy2_extended", "sympy"),
     sources=("evaluation/graders", "evaluation/sandbox"),
+    packages=lambda s: s.packages,
     origins=_origins,
     uses_gpu=True,
     several_processes=True,

@@ -187,6 +187,8 @@ class StageDeclaration(Generic[S]):
     """(setting, module) for what has to be installed because a setting asks for it."""
     environment: Callable[[S], Iterable[tuple[str, str]]] = _nothing
     """(setting, variable) for what has to be set in the environment because a setting names it."""
+    packages: Callable[[S], Iterable[str]] = _nothing
+    """Distributions that the programs of models may import there; with what these need, their versions count."""
     disk: Callable[[S], Disk | None] = _none
     """For a stage that makes a checkpoint."""
     custom_code: Callable[[S], Iterable[CustomCode]] = _nothing

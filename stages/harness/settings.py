@@ -17,6 +17,12 @@ def identity(default: Any = PydanticUndefined, **options: Any) -> Any:
     return Field(default, json_schema_extra={"role": "identity"}, **options)
 
 
+def identity_where_set(default: Any, **options: Any) -> Any:
+    """A setting that changes the result where it is not the default, and enters the key only there: what it was added
+    to keeps the keys it had."""
+    return Field(default, json_schema_extra={"role": "identity", "where_set": True}, **options)
+
+
 def execution(default: Any = PydanticUndefined, **options: Any) -> Any:
     """A setting that only changes how the result is computed; it never enters a key."""
     return Field(default, json_schema_extra={"role": "execution"}, **options)
@@ -51,8 +57,13 @@ class StageSettings(BaseModel):
         return {
             name: _identity_value(getattr(self, name))
             for name in type(self).model_fields
-            if role_of(type(self), name) == "identity"
+            if role_of(type(self), name) == "identity" and not self._is_left_out(name)
         }
+
+    def _is_left_out(self, name: str) -> bool:
+        field = type(self).model_fields[name]
+        extra = field.json_schema_extra
+        return isinstance(extra, dict) and "where_set" in extra and getattr(self, name) == field.default
 
 
 def role_of(settings: type[BaseModel], field: str) -> str | None:

@@ -70,7 +70,8 @@ def score_file(
     sampling: dict[str, Any] = {"name": benchmark, "generations": "made elsewhere", "problems": len(answered)}
     sampling["problems_digest"] = digest(problems.values())
     workers = settings.workers or len(os.sched_getaffinity(0))
-    with Grader(workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
+    limits = settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib
+    with Grader(workers, *limits, packages=settings.packages) as grader:
         if kind == "code":
             check_isolation(grader, settings)
         scores = make_scores(generations, grade(grader, generations, known), known)

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from evaluation.grading import Grader, fingerprint, grader_version
 from evaluation.metrics import load_metric
 from evaluation.records import VERDICTS, Generation, Kind, Score, ThoughtEnding
+from evaluation.sandbox import find_packages
 from evaluation.voting import pool_votes
 from stages.score.settings import ScoreSettings
 
@@ -70,7 +71,9 @@ def benchmark_metrics(
 def scoring_protocol(kind: Kind, settings: ScoreSettings, sandbox_level: str | None) -> dict[str, Any]:
     """What of the grading can change a verdict; for programs also their isolation: it decides what they could read."""
     if kind == "code":
-        limits = {"timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
+        limits: dict[str, Any] = {"timeout_s": settings.code_timeout_s, "memory_mib": settings.memory_mib}
+        if settings.packages:
+            limits["packages"] = find_packages(settings.packages).versions
         return {**grader_version(kind), **limits, "sandbox_level": sandbox_level}
     if kind == "choice":
         return dict(grader_version(kind))

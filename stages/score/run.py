@@ -37,7 +37,8 @@ def run(ctx: Context[ScoreSettings]) -> Result:
             f"the generations cannot be scored: {_text(error)}", "Run the generate stage of this checkpoint again."
         ) from error
     workers = settings.workers or ctx.machine.threads
-    with Grader(workers, settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib) as grader:
+    limits = settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib
+    with Grader(workers, *limits, packages=settings.packages) as grader:
         if any(problem.kind == "code" for name in names for problem in problems[name].values()):
             check_isolation(grader, settings)
             missing = f"; not protected: {'; '.join(grader.sandbox_unprotected)}" if grader.sandbox_unprotected else ""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity, identity_where_set
 
 
 class ScoreSettings(StageSettings):
@@ -14,6 +14,8 @@ class ScoreSettings(StageSettings):
     """CPU seconds for one program; more where the reference program needs more than a quarter of it."""
     memory_mib: int = identity(4096, ge=256)
     """Address space of one program, in MiB."""
+    packages: list[str] = identity_where_set([])
+    """Filled from the pipeline's top-level `sandbox.packages`; write it there."""
     max_grader_error_share: float = identity(0.01, ge=0, le=1)
     """Share of generations that the grader itself may fail on; above it the stage fails."""
     require_sandbox: Literal["rlimits", "namespaces"] = execution("rlimits")

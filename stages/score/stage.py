@@ -8,4 +8,5 @@ STAGE = StageDeclaration(
     settings=ScoreSettings,
     libraries=("math-verify", "latex2sympy2_extended", "sympy", "evaluate", "numpy"),
     sources=("evaluation/metrics", "evaluation/graders", "evaluation/sandbox"),
+    packages=lambda s: s.packages,
 )

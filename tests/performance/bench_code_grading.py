@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 
 from evaluation.benchmarks import get
+from evaluation.grading import Grader, Item
 from evaluation.loading import load
+from evaluation.records import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +34,48 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float
     spent, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr[-2000:]
     return spent, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+PROGRAMS = {
+    "without": ((), "def f(x):\n    a = [[x + {n}, x], [x, x]]\n    return sum(map(sum, a)) - {n}"),
+    "numpy": (
+        ("numpy",),
+        "import numpy as np\ndef f(x):\n    a = np.array([[x + {n}, x], [x, x]])\n    return int(a.sum()) - {n}",
+    ),
+}
+
+
+def test_a_thousand_programs_with_numpy_beside_a_thousand_without() -> None:
+    """Both graders take turns, in twenty rounds of fifty programs each: the load of the machine meets both alike."""
+    tests = {"entry_point": "f", "setup": "", "asserts": [f"assert f({x}) == {4 * x}" for x in range(5)]}
+    problem = Problem("doubles", "bench", "code", "", "def f(x): return 4 * x", tests)
+    cores = len(os.sched_getaffinity(0))
+    walls, shares = dict.fromkeys(PROGRAMS, 0.0), []
+    graders = {name: Grader(cores, packages=packages) for name, (packages, _) in PROGRAMS.items()}
+    try:
+        for grader in graders.values():
+            grader.start_sandbox()
+        for rounds in range(20):
+            spent = {}
+            for name, (_, source) in PROGRAMS.items():
+                items: list[Item] = [
+                    (problem, source.format(n=n), "stop") for n in range(50 * rounds, 50 * rounds + 50)
+                ]
+                started = time.perf_counter()
+                graded = graders[name].grade(items)
+                spent[name] = time.perf_counter() - started
+                walls[name] += spent[name]
+                assert [g.verdict for g in graded] == ["correct"] * 50
+            shares.append(spent["numpy"] / spent["without"])
+    finally:
+        for grader in graders.values():
+            grader.close()
+    for name, wall in walls.items():
+        print(f"\n  1,000 programs, {name}: {wall:.1f} s on {cores} cores", end="")
+    quarters = sorted(shares)[5], sorted(shares)[14]
+    print(
+        f"\n  ratio {walls['numpy'] / walls['without']:.2f} (rounds, middle half: {quarters[0]:.2f}-{quarters[1]:.2f})"
+    )
 
 
 def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:

@@ -36,13 +36,14 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     check(libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode()), f"mount {target}")
 
 
-def enter_namespaces(work: str, roots: list[str], own_user: bool) -> None:
+def enter_namespaces(work: str, roots: list[str], own_user: bool, users: tuple[int, int]) -> None:
     """Leave the machine's network, processes and files for a read-only folder tree of `roots` and an empty /tmp. With
-    `own_user`, which only root may ask for, there is a user for the program beside the one for all else."""
+    `own_user`, which only root may ask for, there is a user for the program beside the one for all else; then a process
+    outside is asked by the pipes `users` to `map_users`."""
     uid, gid = os.getuid(), os.getgid()
     spaces = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
     if own_user:
-        unshare_with_users(spaces)
+        unshare_with_users(spaces, *users)
     else:
         check(libc.unshare(spaces), "unshare")
         for name, text in (("setgroups", "deny"), ("uid_map", f"{NOBODY} {uid} 1"), ("gid_map", f"{NOBODY} {gid} 1")):
@@ -70,30 +71,20 @@ def enter_namespaces(work: str, roots: list[str], own_user: bool) -> None:
     os.chdir("/tmp")
 
 
-def unshare_with_users(spaces: int) -> None:
-    """Enter new namespaces where root and nobody stay who they are, which only a process outside may say."""
-    ready, done = os.pipe(), os.pipe()
-    helper = os.fork()
-    if helper == 0:
-        os.close(ready[1])
-        try:
-            if os.read(ready[0], 1):
-                for name in ("uid_map", "gid_map"):
-                    with open(f"/proc/{os.getppid()}/{name}", "w") as file:
-                        file.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
-                os.write(done[1], b"1")
-        finally:
-            os._exit(0)
-    os.close(done[1])
-    try:
-        check(libc.unshare(spaces), "unshare")
-        os.write(ready[1], b"1")
-        if not os.read(done[0], 1):
-            raise OSError("the users of the namespace could not be mapped")
-    finally:
-        for end in (*ready, done[0]):
-            os.close(end)
-        os.waitpid(helper, 0)
+def unshare_with_users(spaces: int, ask: int, answer: int) -> None:
+    """Enter new namespaces where root and nobody stay who they are, which only a process outside may say: it is asked
+    by one pipe, and answers by another."""
+    check(libc.unshare(spaces), "unshare")
+    os.write(ask, b"1")
+    if not os.read(answer, 1):
+        raise OSError("the users of the namespace could not be mapped")
+
+
+def map_users(pid: int) -> None:
+    """Have root and nobody be who they are in the user namespace of another process."""
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
 
 
 def bind(source: str, target: str) -> None:

@@ -22,7 +22,7 @@ import os
 import time
 from signal import SIG_IGN, SIGKILL, SIGTERM, signal
 
-from evaluation.sandbox.child import cases, isolation
+from evaluation.sandbox.child import cases, isolation, packages
 from evaluation.sandbox.child.program import run_program
 
 TYPE_CHECKING = False  # the name that type checkers know
@@ -34,11 +34,16 @@ PRELOADED = "bisect", "collections", "copy", "functools", "heapq", "itertools", 
 """Modules that many programs import, loaded once. None keeps a state that programs could have in common."""
 
 
-def serve() -> None:
+def serve(found: tuple[Any, ...]) -> None:
     """Run a program for each folder, a line of standard input, until another byte comes; then end what is left of it,
-    and write a byte. The end of the input ends that, too."""
+    and write a byte. The end of the input ends that, too.
+
+    Args:
+        found: the packages that programs may import, as `packages.load` takes them.
+    """
     for name in PRELOADED:
         __import__(name)
+    failure = packages.load(*found)
     gc.freeze()  # what is here is left alone by the collections of programs: pages that stay as they are are not copied
     isolation.set_traceable(False)
     server = os.getpid()
@@ -47,13 +52,33 @@ def serve() -> None:
         channel = os.open(f"{folder}/result", os.O_WRONLY | os.O_NONBLOCK)  # which fails where nobody reads any more
         os.set_blocking(channel, True)
         os.unlink(f"{folder}/result")  # or a program that can name it could read it
+        if failure:
+            os.write(channel, f"{failure}\n".encode())
+        asked, answered = os.pipe(), os.pipe()
         pid = os.fork()
         if pid == 0:
-            stay_outside(folder, channel, server)
-        os.close(channel)
+            if failure:
+                os._exit(1)
+            os.close(asked[0])
+            os.close(answered[1])
+            stay_outside(folder, channel, server, (asked[1], answered[0]))
+        for descriptor in (channel, asked[1], answered[0]):
+            os.close(descriptor)
+        map_users(pid, asked[0], answered[1])
         orders.read(1)
         end(pid)
         os.write(1, b".")
+
+
+def map_users(pid: int, asked: int, answered: int) -> None:
+    """Map the users of a child's namespace where it asks for that. One that ends, or asks for nothing, closes the
+    pipe."""
+    with contextlib.suppress(OSError):  # it sees the end of the other pipe, and says so
+        if os.read(asked, 1):
+            isolation.map_users(pid)
+            os.write(answered, b"1")
+    os.close(asked)
+    os.close(answered)
 
 
 def end(pid: int) -> None:
@@ -69,8 +94,8 @@ def end(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def stay_outside(folder: str, channel: int, server: int) -> NoReturn:
-    """The process that isolates what follows, forks, and waits."""
+def stay_outside(folder: str, channel: int, server: int, users: tuple[int, int]) -> NoReturn:
+    """The process that isolates what follows, forks, and waits. `users` are the pipes to have users mapped."""
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDWR)
@@ -82,9 +107,11 @@ def stay_outside(folder: str, channel: int, server: int) -> NoReturn:
         os.chdir(folder)
         if order["level"] == "namespaces":
             isolation.set_traceable(True)  # or only root could map its users
-            isolation.enter_namespaces(order["work"], order["roots"], order["own_user"])
+            isolation.enter_namespaces(order["work"], order["roots"], order["own_user"], users)
         else:
             isolation.adopt_orphans()  # see `end_all`
+        os.close(users[0])
+        os.close(users[1])
         isolation.set_traceable(False)
         isolation.die_with_parent()
         if os.getppid() != server:  # it ended before it was watched
@@ -163,6 +190,7 @@ def confine(channel: int, order: dict[str, Any], files: cases.Files | None) -> N
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
         os._exit(1)
+    packages.begin_anew()
     token = order.pop("token")
     os.write(channel, b"ready\n")
     if files is not None:

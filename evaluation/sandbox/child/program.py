@@ -132,6 +132,8 @@ def plain(value: Any) -> Any:
     if issubclass(kind, dict):
         pairs = [marshal.dumps((plain(key), plain(part)), 2) for key, part in dict.items(value)]
         return (..., "d", *sorted(pairs))
+    if (scalar := as_python(value)) is not None:
+        return plain(scalar)
     raise TypeError("a value of another type")
 
 
@@ -158,7 +160,18 @@ def text_of(value: Any) -> str:
         return '["d"' + "".join([f", {text_of(key)}, {text_of(item)}" for key, item in dict.items(value)]) + "]"
     if issubclass(kind, bytes):
         return f'["b", "{bytes.hex(value)}"]'
-    return OTHER
+    scalar = as_python(value)
+    return OTHER if scalar is None else text_of(scalar)
+
+
+def as_python(value: Any) -> Any:
+    """The bool or integer that a scalar of numpy's stands for, to which it is equal; None for any other value. Its
+    floats, complex numbers and strings are Python's as well."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.bool | numpy.integer | numpy.floating):
+        return None
+    scalar = numpy.generic.item(value)
+    return scalar if type(scalar) in (bool, int, float) else None
 
 
 def is_float(value: int) -> bool:

@@ -8,13 +8,16 @@ import marshal
 import sys
 
 PACKAGE, HEADER_BYTES = "evaluation.sandbox.child", 16  # of a .pyc file; the code follows
+FOLDER = __file__.rpartition("/")[0]
 
 package = sys.modules[PACKAGE] = type(sys)(PACKAGE)
-for name in ("isolation", "program", "cases", "main"):  # each after those that it imports
+for name in ("isolation", "packages", "program", "cases", "main"):  # each after those that it imports
     module = sys.modules[f"{PACKAGE}.{name}"] = type(sys)(name)
     setattr(package, name, module)
-    with open(f"{__file__.rpartition('/')[0]}/{name}.pyc", "rb") as file:
+    with open(f"{FOLDER}/{name}.pyc", "rb") as file:
         exec(marshal.loads(file.read()[HEADER_BYTES:]), module.__dict__)
 for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
     del sys.modules[name]
-module.serve()
+with open(f"{FOLDER}/packages", "rb") as file:
+    found = marshal.loads(file.read())
+module.serve(found)

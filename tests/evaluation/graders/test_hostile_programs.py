@@ -98,6 +98,18 @@ def test_hostile_programs_neither_pass_nor_hang(grader: Grader, name: str) -> No
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
+def test_nor_with_packages() -> None:
+    """Each begins by importing numpy, of which every process has a copy."""
+    right = "import numpy as np\ndef f(x): return np.int64(2 * x)"
+    sources = {name: f"import numpy as np\n{source}" for name, source in HOSTILE.items()} | {"right": right}
+    with Grader(workers=2, code_timeout_s=1.0, packages=["numpy"]) as grader:
+        items = [(problem(DOUBLE), f"```python\n{source}\n```", "stop") for source in sources.values()]
+        verdicts = dict(zip(sources, (graded.verdict for graded in grader.grade(items)), strict=True))
+    assert verdicts.pop("right") == "correct"
+    assert set(verdicts.values()) <= {"wrong", "timeout"}, verdicts
+
+
 def test_sleeping_children_are_gone_afterwards(grader: Grader, tmp_path: Path) -> None:
     mark = f"sleeper-{time.time_ns()}"
     program = (

@@ -11,9 +11,11 @@ import pytest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Decider, Options, chosen_stages, parse_triggers
 from pipeline.plan.graph import build_graph
+from pipeline.plan.keys import KeyMaker
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
+from stages.score.settings import ScoreSettings
 from tests.pipeline.helpers import ORDER, config, make, plan, states
 
 
@@ -41,6 +43,28 @@ def test_a_changed_setting_runs_exactly_what_depends_on_it(tmp_path: Path) -> No
     hits = {"data", "base", "generate.base", "score.base"}
     assert {n for n, s in states(changed).items() if s == "HIT"} == hits
     assert {s for n, s in states(changed).items() if n not in hits | {"sft"}} == {"WAIT"}
+
+
+def test_packages_of_the_sandbox_rerun_what_runs_programs_by_their_versions_too(tmp_path: Path) -> None:
+    make(tmp_path)
+    changed = plan(tmp_path, "sandbox.packages=[numpy, pandas]")
+    assert "packages" in changed["score.base"].reason
+    assert {n for n, s in states(changed).items() if s == "HIT"} >= {"data", "base", "generate.base", "sft"}
+    assert [states(changed)[name] for name in ("score.base", "grpo")] == ["RUN", "RUN"]
+    with_pandas = config(tmp_path, "sandbox.packages=[pandas]")
+    score = next(stage for stage in build_graph(with_pandas) if stage.name == "score.base")
+    keys = KeyMaker(with_pandas, build_graph(with_pandas), Store(with_pandas.home_folder))
+    assert {"pandas", "numpy", "python-dateutil"} <= set(keys.libraries(score))
+    assert "packages" not in ScoreSettings().identity_settings()
+    assert set(states(plan(tmp_path, "sandbox={packages: []}")).values()) == {"HIT"}
+
+
+def test_a_package_that_is_not_installed_is_refused_when_planning(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no-such-package is not installed here") as refused:
+        plan(tmp_path, "sandbox.packages=[no-such-package]")
+    assert "sandbox.packages" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"score.packages.*write it there"):
+        plan(tmp_path, "score.packages=[numpy]")
 
 
 def test_execution_settings_change_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The score stage as the pipeline runs it, in a process of its own."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from stages.grading.grade import check_isolation
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json
 from stages.harness.process import EXIT_STOPPED
+from stages.score.metrics import scoring_protocol
 from stages.score.settings import ScoreSettings
 from tests.stages.score.cases import generation
 
@@ -204,3 +206,9 @@ def test_isolation_can_be_required() -> None:
         check_isolation(weak, ScoreSettings())
         with pytest.raises(StageError, match="isolation level rlimits"):
             check_isolation(weak, ScoreSettings(require_sandbox="namespaces"))
+
+
+def test_packages_that_programs_may_import_are_in_the_protocol_with_their_versions() -> None:
+    said = scoring_protocol("code", ScoreSettings(packages=["numpy"]), "namespaces")
+    assert said.pop("packages") == {"numpy": importlib.metadata.version("numpy")}
+    assert said == scoring_protocol("code", ScoreSettings(), "namespaces")
