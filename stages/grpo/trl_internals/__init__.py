@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer as this stage uses it, and every name of TRL and transformers in it that they do not promise.
 
-Such names, private or undocumented, are used here alone. tests/stages/grpo/test_trl_internals.py tries each one, and
-says what to read where a new version has changed it.
+Such names, private or undocumented, are used here alone. tests/stages/grpo/internals/test_trl_internals.py tries each
+one, and says what to read where a new version has changed it.
 
 TRL's public way into a rollout, `GRPOTrainer(rollout_func=...)`, is experimental and not taken. It samples in place of
 TRL: chat template, vLLM's request, and the log-probabilities that prove its weights would be code of ours. Resampling

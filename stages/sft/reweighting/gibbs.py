@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SEARCH_STEPS = 32
-"""Evaluations in the search for a row's temperature; tests/stages/sft/test_gibbs.py has rows that need most of them."""
+"""Evaluations in the search for a row's temperature; test_gibbs.py has rows that need most of them."""
 LARGEST_FACTOR = 16.0
 """By which one of them may raise the inverse temperature, or lower it where no lower bound is known yet."""
 FREE_LOOKS = ("cpu",)

@@ -21,7 +21,7 @@ from stages.sft.reweighting.base import Window, row_digests
 from stages.sft.reweighting.baselines import boxed_tokens
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.settings import SftSettings
-from tests.stages.sft.test_arithmetic import OneProcess
+from tests.stages.sft.reweighting.test_arithmetic import OneProcess
 from tests.tiny import make_tiny_tokenizer
 
 PAGE = Path(package.__file__).parents[2] / "docs" / "methods.md"

@@ -50,7 +50,7 @@ def test_doctor_exits_1_for_a_reward_that_length_can_fool(tmp_path: Path) -> Non
     (tmp_path / "mine.py").write_text(
         "def eager(problems, completions, reasons):\n    return [len(text) / 100 for text in completions]\n"
     )
-    demo = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
+    demo = Path(__file__).resolve().parents[4] / "configs" / "demo.yaml"
     config = tmp_path / "fooled.yaml"
     rewards = f"{{custom: [{{file: {tmp_path / 'mine.py'}, function: eager}}]}}"
     config.write_text(

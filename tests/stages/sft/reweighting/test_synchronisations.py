@@ -16,7 +16,7 @@ from stages.sft.reweighting.baselines import Dft, IwSft, Noise
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.sums import Sums
 from stages.sft.reweighting.vcore import Vcore
-from tests.stages.sft.test_arithmetic import OneProcess
+from tests.stages.sft.reweighting.test_arithmetic import OneProcess
 
 ROWS, WIDTH = 3, 7
 VCORE: dict[str, dict[str, Any]] = {

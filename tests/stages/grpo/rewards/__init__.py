@@ -1,0 +1,1 @@
+"""Rewards, and tricks that must not earn any."""

@@ -1,0 +1,1 @@
+"""Token weights: the methods, what they measure and what they cost."""
