@@ -23,6 +23,7 @@ LAYERS = (
     "pipeline.estimate",
     "pipeline.run",
     "pipeline.history",
+    "pipeline.browse",
     "pipeline.prefect_",
     "pipeline.sweep",
     "pipeline.share",

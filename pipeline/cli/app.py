@@ -14,7 +14,7 @@ from pipeline.cli import eval as evaluation
 from pipeline.cli import sweep as sweeps
 from pipeline.cli.options import option
 from pipeline.cli.printing import outlive_readers
-from pipeline.cli.results import history
+from pipeline.cli.results import browse, history
 from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, UserError
 from pipeline.core.signals import asked_to_stop
 
@@ -48,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "score": scores.score,
     "compare": scores.compare,
     "history": history.history,
+    "browse": browse.browse,
     "sweep": sweeps.sweep,
     "report": sweeps.report,
     "push": publish.push,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from pipeline.run.record import list_runs, unreadable_runs
 from pipeline.store.scores import Outcomes, load_outcomes
 from pipeline.store.store import Store
 
-_METRICS = TypeAdapter(dict[str, RecordedMeasurement])
+METRICS = TypeAdapter(dict[str, RecordedMeasurement])
+"""Reads a metrics.json: benchmark -> its entry."""
 
 
 @dataclasses.dataclass
@@ -47,10 +49,36 @@ def collect(home: Path, name: str, benchmark: str | None = None) -> History:
         fix = f"There are runs of {', '.join(names[:10])}." if names else "List runs with: vcore runs"
         raise ConfigError(f"there is no run of {name!r} in {home / 'runs'}", fix=fix)
     reader = _Reader(home)
-    points: dict[tuple[str, str], list[tuple[Point, RecordedMeasurement, Outcomes | None]]] = {}
-    trouble = [f"{file}: cannot be read and is passed over" for file in unreadable_runs(home)]
+    history = _history(reader, name, records)
+    reader.store.memo.save()
+    if not history.series:
+        raise ConfigError(f"no run of {name!r} has a score", fix="Run it: vcore run CONFIG")
+    known = dict.fromkeys(series.benchmark for series in history.series)
+    if benchmark is not None and benchmark not in known:
+        raise ConfigError(f"no run of {name!r} measured {benchmark!r}", where="--benchmark", fix=", ".join(known))
+    wanted = [series for series in history.series if benchmark in (None, series.benchmark)]
+    passed_over = [f"{file}: cannot be read and is passed over" for file in unreadable_runs(home)]
+    return history.model_copy(update={"series": wanted, "trouble": passed_over + history.trouble})
+
+
+def collect_all(home: Path, records: Sequence[RunRecordDocument]) -> list[History]:
+    """The histories of all pipelines that scored in two of these runs or more, by name."""
+    reader = _Reader(home)
+    of_name: dict[str, list[RunRecordDocument]] = {}
     for record in records:
-        seed = _seed(home / "runs" / record.id)
+        if any(stage.name.startswith("score.") for stage in record.stages):
+            of_name.setdefault(record.name, []).append(record)
+    histories = [_history(reader, name, of_name[name]) for name in sorted(of_name) if len(of_name[name]) > 1]
+    reader.store.memo.save()
+    return histories
+
+
+def _history(reader: _Reader, name: str, records: Sequence[RunRecordDocument]) -> History:
+    home = reader.home
+    points: dict[tuple[str, str], list[tuple[Point, RecordedMeasurement, Outcomes | None]]] = {}
+    trouble = []
+    for record in records:
+        seed = seed_of(home / "runs" / record.id)
         for stage in record.stages:
             program, _, checkpoint = stage.name.partition(".")
             if program != "score":
@@ -68,16 +96,10 @@ def collect(home: Path, name: str, benchmark: str | None = None) -> History:
                     **{name: getattr(m, name) for name in ("metric", "value", "low", "high", "n", "k", "protocol")},
                 )
                 points.setdefault((measured_on, checkpoint), []).append((point, m, scored.outcomes.get(measured_on)))
-    reader.store.memo.save()
-    if not points:
-        raise ConfigError(f"no run of {name!r} has a score", fix="Run it: vcore run CONFIG")
     known = list(dict.fromkeys(measured_on for measured_on, _ in points))
-    if benchmark is not None and benchmark not in known:
-        raise ConfigError(f"no run of {name!r} measured {benchmark!r}", where="--benchmark", fix=", ".join(known))
     series = [
         Series(benchmark=measured_on, checkpoint=checkpoint, points=_related(of_series))
         for (measured_on, checkpoint), of_series in points.items()
-        if benchmark in (None, measured_on)
     ]
     series.sort(key=lambda one: known.index(one.benchmark))  # stable: checkpoints stay in the order of training
     return History(name=name, home=str(home), runs=len(records), series=series, trouble=trouble)
@@ -87,6 +109,7 @@ class _Reader:
     """Reads each score artifact once: of many runs it is the same."""
 
     def __init__(self, home: Path) -> None:
+        self.home = home
         self.store = Store.existing(home)
         self._read: dict[str, _Scored] = {}
 
@@ -105,7 +128,7 @@ class _Reader:
         if found.artifact is None:
             return _Scored({}, {}, found.damage or "its artifact is gone from the store")
         try:
-            measured = _METRICS.validate_json((found.artifact.folder / "metrics.json").read_bytes())
+            measured = METRICS.validate_json((found.artifact.folder / "metrics.json").read_bytes())
             return _Scored(measured, load_outcomes(found.artifact))
         except (OSError, ValidationError) as error:
             return _Scored({}, {}, f"metrics.json cannot be read ({type(error).__name__})")
@@ -118,12 +141,13 @@ def _reported(file: Path, checkpoint: str) -> dict[str, RecordedMeasurement]:
     try:
         results = json.loads(file.read_bytes())["results"]
         of_checkpoint = {r["benchmark"]: r for r in results if r["checkpoint"] == checkpoint}
-        return _METRICS.validate_python(of_checkpoint)
+        return METRICS.validate_python(of_checkpoint)
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _seed(run: Path) -> int | None:
+def seed_of(run: Path) -> int | None:
+    """The seed in the config of a run's folder; None where that cannot be read."""
     try:
         seed: Any = json.loads((run / "config.json").read_bytes())["seed"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -29,11 +29,17 @@ _COLUMNS = (
 )
 
 
-def write_page(history: History, folder: Path) -> Path:
+def write_page(history: History, folder: Path, name: str = PAGE, back: str = "") -> Path:
     """Write `history.html` into the folder, which is made if it is missing; returns the file. Links lead to the reports
-    of the runs."""
+    of the runs.
+
+    Args:
+        name: of the file, where it is another.
+        back: the page that this one belongs to, where it does, relative to the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     variables = {
+        "back": back,
         "title": f"{history.name}: scores over {history.runs} runs",
         "explanation": explanation(history),
         "trouble": history.trouble,
@@ -42,7 +48,7 @@ def write_page(history: History, folder: Path) -> Path:
             for i, s in enumerate(history.series)
         ],
     }
-    page = folder / PAGE
+    page = folder / name
     page.write_text(render(Path(__file__).parent, f"{PAGE}.j2", variables), encoding="utf-8")
     return page
 

@@ -25,7 +25,7 @@ from stages.report.documents import (
     Transcript,
     WeightedRow,
 )
-from stages.report.render.text import versions
+from stages.report.render.text import shorten, versions
 from stages.report.settings import ReportSettings
 from stages.report.statements import caveats, verdict
 
@@ -242,11 +242,3 @@ def _transcript(checkpoint: str, problem: Problem, generation: Generation, score
         generation=dataclasses.replace(generation, completion=shorten(generation.completion, limit)),
         score=dataclasses.replace(score, **texts),
     )
-
-
-def shorten(text: str, limit: int) -> str:
-    """The text, or its beginning and end with a note of how many characters are left out between them."""
-    if len(text) <= limit:
-        return text
-    head, tail = limit - limit // 2, limit // 2
-    return f"{text[:head]}\n[... {len(text) - limit:,} characters left out ...]\n{text[len(text) - tail :]}"

@@ -8,6 +8,7 @@ SKIP = (
     *(f"pipeline.prefect_.{name}" for name in ("flow", "view", "client", "clock", "schedule")),
     "pipeline.sweep.report",
     "pipeline.history.page",
+    "pipeline.browse.site",
 )
 """What runs inside Prefect, or draws a report: imported when that is wanted."""
 

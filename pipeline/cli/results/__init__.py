@@ -1,1 +1,1 @@
-"""Commands of `vcore` that show results of many runs: `history`."""
+"""Commands of `vcore` that show results of many runs: `history` and `browse`."""

@@ -82,6 +82,14 @@ def flat(value: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: str(value)[:12] if prefix.endswith("sha256") else str(value)}
 
 
+def shorten(text: str, limit: int) -> str:
+    """The text, or its beginning and end with a note of how many characters are left out between them."""
+    if len(text) <= limit:
+        return text
+    head, tail = limit - limit // 2, limit // 2
+    return f"{text[:head]}\n[... {len(text) - limit:,} characters left out ...]\n{text[len(text) - tail :]}"
+
+
 def fence(text: str) -> str:
     """A Markdown code block that no backticks inside the text can end."""
     ticks = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))

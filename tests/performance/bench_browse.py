@@ -1,0 +1,95 @@
+"""The site of 400 runs and 100,000 samples: what building it takes, and how long its page takes to filter all samples
+in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.performance.bench_history import measured
+from tests.pipeline.history.nights import Night, make_nights
+from tests.stages.report.test_browser import CHROME, QUIET
+
+RUNS, PROBLEMS, WORDS = 400, 250, 150
+SEARCHES = ({"text": "7"}, {"text": "question 12"}, {"verdict": "w"}, {"text": "no such words"})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("nights")
+    draw = random.Random(0)
+    words = [str(draw.randrange(10**6)) for _ in range(1000)]
+
+    def night() -> Night:
+        verdicts = [["correct" if draw.random() < 0.6 else "wrong"] for _ in range(PROBLEMS)]
+        answers = {("grpo", i, 0): " ".join(draw.choices(words, k=WORDS)) for i in range(PROBLEMS)}
+        return Night({"grpo": verdicts}, answers=answers)
+
+    make_nights(folder, [night() for _ in range(RUNS)], samples=True)
+    return folder
+
+
+def test_a_site_of_400_runs(home: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    line = ["-m", "pipeline", "browse", "--home", str(home), "--out", str(site), "--samples", str(RUNS * PROBLEMS)]
+    print(f"\n  {RUNS} runs, {RUNS * PROBLEMS:,} samples: {measured(line)}")
+    size = sum(file.stat().st_size for file in site.rglob("*") if file.is_file())
+    print(f"  {size / 2**20:.0f} MiB in {sum(file.is_file() for file in site.rglob('*'))} files")
+    if CHROME is None:
+        pytest.skip("no browser here: FILTERING WAS NOT MEASURED")
+    with browser(tmp_path, site / "index.html") as evaluate:
+        evaluate("vcore.load('site')")
+        loaded = evaluate(LOAD)
+        print(f"  columns of all samples loaded in {loaded['ms']:.0f} ms, heap {loaded['heap'] / 2**20:.0f} MiB")
+        for want in SEARCHES:
+            took = sorted(evaluate(FILTER % json.dumps(want))["ms"] for _ in range(7))
+            print(f"  {json.dumps(want):<26} {took[3]:.0f} ms ({took[0]:.0f}-{took[-1]:.0f})")
+
+
+LOAD = """(async () => {
+  const started = performance.now();
+  const site = await vcore.load("site");
+  window.sets = await Promise.all(site.scores.map((_, number) => vcore.samplesOf(number)));
+  return { ms: performance.now() - started, heap: performance.memory.usedJSHeapSize };
+})()"""
+FILTER = """(async () => {
+  const started = performance.now();
+  const found = vcore.filterSamples(window.sets, %s);
+  return { ms: performance.now() - started, found: found.length };
+})()"""
+
+
+@contextlib.contextmanager
+def browser(folder: Path, page: Path) -> Iterator[Any]:
+    """A page in a headless browser; yields what evaluates JavaScript in it and returns the value it promises."""
+    client = pytest.importorskip("websockets.sync.client")
+    options = [*QUIET, f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0"]
+    process = subprocess.Popen([str(CHROME), *options, page.as_uri()], stderr=subprocess.DEVNULL)
+    try:
+        port = folder / "profile" / "DevToolsActivePort"
+        while not port.is_file() or not port.read_text().strip():
+            time.sleep(0.1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text().split()[0]}/json") as answer:
+            target = next(t for t in json.load(answer) if t["type"] == "page")
+        with client.connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
+
+            def evaluate(expression: str) -> Any:
+                asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+                socket.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": asked}))
+                answer = json.loads(socket.recv(timeout=120))
+                assert "exceptionDetails" not in answer["result"], answer
+                return answer["result"]["result"].get("value")
+
+            yield evaluate
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

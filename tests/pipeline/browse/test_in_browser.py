@@ -1,0 +1,62 @@
+"""The site in a real browser, opened as a file: its views show what the store holds, and a model's text stays text."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.browse.site import build_site
+from tests.pipeline.browse.test_site import HOSTILE, score_of
+from tests.pipeline.history.nights import Night, make_nights, right
+from tests.stages.report.test_browser import CHROME, browse
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROME is None, reason="no chromium, chromium-browser or google-chrome here: NO SITE WAS OPENED IN A BROWSER"
+    ),
+]
+THOUGHT = f"<think>\n{'step by step ' * 20}\n</think>\nSo it is \\boxed{{4}}."
+
+
+class _Address:
+    """A view of a page, for `browse`, which asks for the address of a file."""
+
+    def __init__(self, page: Path, view: str) -> None:
+        self.page, self.view = page, view
+
+    def as_uri(self) -> str:
+        return f"{self.page.as_uri()}#{self.view}"
+
+
+def test_every_view_shows_its_part_without_errors(tmp_path: Path) -> None:
+    answers = {("sft", 3, 0): HOSTILE, ("sft", 4, 0): THOUGHT}
+    night = Night({"base": right(10), "sft": right(50), "grpo": right(48, first=6)}, answers=answers)
+    make_nights(tmp_path, [night], samples=True)
+    site = tmp_path / "site"
+    build_site(tmp_path, site)
+    base, sft, grpo = (score_of(site, "20260101", name) for name in ("base", "sft", "grpo"))
+
+    def shown(view: str) -> str:
+        address = _Address(site / "index.html", view)
+        answer = browse(address, tmp_path, "--virtual-time-budget=5000", "--dump-dom")  # type: ignore[arg-type]
+        assert [line for line in answer.stderr.splitlines() if "CONSOLE" in line] == []
+        return answer.stdout[answer.stdout.index("<main") :]
+
+    run = shown("run?id=20260101-020000-nightly")
+    assert run.count("<rect") == 10
+    assert f'href="#flips?before={sft}&amp;after={grpo}"' in run
+    found = shown(f"samples?score={base}&text=question+9&verdict=w")
+    assert "1 to 18 of 18" in found, "every number with a 9 in it but 9 itself, which is right"
+    hostile = shown(f"sample?score={sft}&row=3")
+    assert html.escape(HOSTILE, quote=False) in hostile
+    assert "<img" not in hostile
+    folded = shown(f"sample?score={sft}&row=4")
+    assert re.search(r'<details class="thought"><summary>reasoning, \d+ characters</summary>', folded)
+    assert "<pre>So it is \\boxed{4}.</pre>" in folded
+    flips = shown(f"flips?before={sft}&after={grpo}")
+    assert "4 problems better, 6 worse" in flips
+    assert flips.count('class="lower"') == 6
