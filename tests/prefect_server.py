@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,14 +15,19 @@ from typing import Any
 
 import pytest
 
+from pipeline.launch.environment import free_port
 
-def query(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ask the server; again where its database is locked for a moment (503), as Prefect's own client does."""
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+def query(url: str, body: dict[str, Any], method: str = "POST") -> list[dict[str, Any]]:
+    """Ask the server, or have it change something (`PATCH`); again where its database is locked for a moment (503), as
+    Prefect's own client does."""
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}, method=method
+    )
     for attempt in range(6):
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                rows: list[dict[str, Any]] = json.load(answer)
+            with urllib.request.urlopen(request, timeout=90) as answer:
+                rows: list[dict[str, Any]] = json.loads(answer.read() or "[]")
             return rows
         except urllib.error.HTTPError as error:
             if error.code != 503 or attempt == 5:
@@ -33,17 +37,27 @@ def query(url: str, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A real Prefect server on a free port, with a database of its own: its API address, and its process."""
+def running_server(
+    folder: Path, port: int | None = None, database: str | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real Prefect server: its API address, and its process.
+
+    Args:
+        folder: for its log, and its database where `database` is None; else that is a URL of SQLAlchemy's.
+        port: None: a free one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    environment = os.environ | {
-        "PREFECT_HOME": str(folder),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
+    port = port or free_port()
+    named = {"PREFECT_API_DATABASE_CONNECTION_URL": database} if database is not None else {}
+    environment = (
+        os.environ
+        | named
+        | {
+            "PREFECT_HOME": str(folder),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+    )
     command = [
         sys.executable,
         "-m",
@@ -56,7 +70,7 @@ def running_server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]
         str(port),
         "--no-ui",
     ]
-    with open(folder / "server.log", "wb") as log:
+    with open(folder / "server.log", "ab") as log:
         server = subprocess.Popen(
             command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )

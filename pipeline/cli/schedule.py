@@ -8,12 +8,25 @@ from pipeline.cli.options import ConfigFile, Overrides, option
 from pipeline.cli.printing import show
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
+from pipeline.prefect_.turn import Missed, Overlap
 
 Cron = Annotated[str | None, option("--cron", 'When to run: "0 2 * * *" is every night at two.', metavar="LINE")]
 Timezone = Annotated[str, option("--timezone", "Time zone of --cron, for example Europe/Berlin.")]
 Name = Annotated[str | None, option("--name", "Name of the deployment. Default: the config's name.")]
+_OVERLAP = "A scheduled run while another one goes on: `skip` it, or `queue` every run behind the one before it."
+_MISSED = "Scheduled runs that could not begin when they were due: `skip` them, or `catch_up_once`, with the newest."
+OverlapChoice = Annotated[Overlap, option("--overlap", _OVERLAP)]
+MissedChoice = Annotated[Missed, option("--missed", _MISSED)]
 Port = Annotated[int, option("--port", "Port of the Prefect server that is started where none is set up.")]
 Pool = Annotated[str, option("--pool", "The work pool, of type process, whose worker runs it.")]
+_OVERLAPPING = {
+    "skip": "A scheduled run is skipped while another one goes on",
+    "queue": "A run waits for the one before it",
+}
+_MISSING = {
+    "skip": "what could not begin when due is skipped",
+    "catch_up_once": "of what could not begin when due, the newest run begins, once",
+}
 
 
 def serve(
@@ -21,18 +34,22 @@ def serve(
     overrides: Overrides = None,
     cron: Cron = None,
     timezone: Timezone = "UTC",
+    overlap: OverlapChoice = "skip",
+    missed: MissedChoice = "catch_up_once",
     name: Name = None,
     port: Port = 4200,
 ) -> None:
     """Run a pipeline on a schedule from this process, until it is stopped. Starts a Prefect server with its UI where
     none is set up."""
     settings, parameters, schedule = _prepared(config, overrides or [], cron, timezone)
+    parameters |= {"overlap": overlap, "missed": missed}
     from pipeline.prefect_.schedule import serve as serve_flow
     from pipeline.prefect_.server import running_server
 
     name = name or settings.name
     with running_server(port, show) as address:
-        show(f"[bold]{name}[/]: {_when(schedule)}; server {address}; stop with Ctrl-C")
+        next_on, *more = _when(schedule, overlap, missed)
+        show("\n".join([f"[bold]{name}[/]: {next_on}; server {address}; stop with Ctrl-C", *more]))
         serve_flow(name, settings, parameters, schedule)
 
 
@@ -41,11 +58,14 @@ def deploy(
     overrides: Overrides = None,
     cron: Cron = None,
     timezone: Timezone = "UTC",
+    overlap: OverlapChoice = "skip",
+    missed: MissedChoice = "catch_up_once",
     name: Name = None,
     pool: Pool = "vcore",
 ) -> None:
     """Register a pipeline as a deployment on the Prefect server, to be run by a worker on a schedule or on demand."""
     settings, parameters, schedule = _prepared(config, overrides or [], cron, timezone)
+    parameters |= {"overlap": overlap, "missed": missed}
     from prefect.settings import get_current_settings
 
     from pipeline.prefect_.schedule import deploy as deploy_flow
@@ -56,7 +76,8 @@ def deploy(
         raise ConfigError("a deployment needs a Prefect server, and none is set up", where="PREFECT_API_URL", fix=fix)
     with unreachable_as_error():
         full_name = deploy_flow(name or settings.name, settings, parameters, schedule, pool)
-    show(f"[bold]{full_name}[/] on the work pool {pool}: {_when(schedule)}")
+    next_on, *more = _when(schedule, overlap, missed)
+    show("\n".join([f"[bold]{full_name}[/] on the work pool {pool}: {next_on}", *more]))
     show(f"Its worker:  prefect worker start --pool {pool}\nRun it now:  prefect deployment run {full_name}")
 
 
@@ -82,11 +103,13 @@ def _prepared(
     return settings, parameters, cron_schedule(cron, timezone) if cron is not None else None
 
 
-def _when(schedule: Any) -> str:
+def _when(schedule: Any, overlap: str, missed: str) -> list[str]:
+    """When the next runs are; what happens when the clocks change; and what happens to runs that overlap."""
     if schedule is None:
-        return "on demand"
+        return ["on demand"]
     from pipeline.prefect_.clock import at_clock_changes, next_times
 
     *times, last = [f"{time:%a %d %b %Y %H:%M}" for time in next_times(schedule)]
     next_on = f"cron {schedule.cron} ({schedule.timezone}), next on {', '.join(times)} and {last}"
-    return ". ".join([next_on, *at_clock_changes(schedule, datetime.datetime.now(datetime.UTC))])
+    clocks = at_clock_changes(schedule, datetime.datetime.now(datetime.UTC))
+    return [next_on, *(f"{said}." for said in clocks), f"{_OVERLAPPING[overlap]}; {_MISSING[missed]}."]

@@ -8,6 +8,9 @@ from pydantic import model_validator
 
 from stages.harness.settings import StageSettings, execution
 
+NOTIFY_ON: list[Literal["failed", "finished", "moved"]] = ["failed", "moved"]
+"""What a notification block is told of where nothing else is set: what somebody may have to act on."""
+
 
 class LaunchSettings(StageSettings):
     """How one stage's process is started (pipeline/launch/commands.py)."""
@@ -59,8 +62,10 @@ class ExecutionSettings(StageSettings):
     """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones
     fetched from there."""
     notify: str | None = execution(None)
-    """A notification block of the Prefect server (`slack-webhook/my-channel`): told when a score leaves its
-    predecessor's interval."""
+    """A notification block of the Prefect server (`slack-webhook/my-channel`): told of what `notify_on` names."""
+    notify_on: list[Literal["failed", "finished", "moved"]] = execution(NOTIFY_ON, min_length=1)
+    """What `notify` is told of: runs that failed, runs that finished (those that found all cached, too), and scores
+    that left their predecessor's interval. Of a run that somebody stopped it is never told."""
     stop_grace_s: float | None = execution(None, gt=0)
     """Seconds a stopped stage has to save its state before it is killed. None: a minute, or longer where its last steps
     (in RL those of a whole rollout) and writing its checkpoint take longer."""
@@ -74,6 +79,14 @@ class ExecutionSettings(StageSettings):
     def time_limit_of(self, stage: str) -> float | None:
         """Seconds that a stage may take; None: as long as it needs."""
         return self.time_limit_s.get(stage) or self.time_limit_s.get(stage.partition(".")[0])
+
+    @model_validator(mode="after")
+    def _somebody_to_notify(self) -> ExecutionSettings:
+        if self.notify is None and self.notify_on != NOTIFY_ON:
+            raise ValueError("notify_on: nobody is told; name a notification block in notify")
+        if len(set(self.notify_on)) < len(self.notify_on):
+            raise ValueError("notify_on: names one thing twice")
+        return self
 
     @model_validator(mode="after")
     def _limits(self) -> ExecutionSettings:

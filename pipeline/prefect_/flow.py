@@ -6,6 +6,7 @@ no server. So the flow follows a run by what the run tells (recording.py): that 
 from wherever, continues where the last attempt ended.
 """
 
+import contextlib
 import functools
 import queue
 import threading
@@ -20,15 +21,18 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from pipeline.config.schema import load_config
 from pipeline.core.digests import digest
-from pipeline.core.errors import ConfigError, Interrupted, UserError
+from pipeline.core.errors import ConfigError, Interrupted, StoreError, UserError
 from pipeline.plan.decide import Options, parse_triggers
 from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, start_thread, tag_flow_run
 from pipeline.prefect_.internals import stops_as_interrupts
 from pipeline.prefect_.recording import Event, beginning, run_and_tell
-from pipeline.prefect_.view import PrefectView, notifier, show_alerts, show_report
+from pipeline.prefect_.telling import emit, notifier, show_alerts, tell_end, tell_refusal
+from pipeline.prefect_.turn import SKIPPED, Missed, Overlap, turn
+from pipeline.prefect_.view import PrefectView, show_report
 from pipeline.run.documents import RunRecordDocument
 from pipeline.run.session import Session
 from pipeline.run.view import View
+from pipeline.store.store import Store
 from stages.harness.documents import EVENT
 
 
@@ -57,6 +61,8 @@ def vcore(
     only: str | None = None,
     until: str | None = None,
     triggers: str | None = None,
+    overlap: Overlap = "skip",
+    missed: Missed = "catch_up_once",
 ) -> State[Any]:
     """Run a pipeline: every stage that is not cached, in order.
 
@@ -64,9 +70,25 @@ def vcore(
         config: the pipeline's YAML file.
         overrides: `KEY=VALUE`, as `--set` takes them.
         force, start, only, until, triggers: as `vcore run --force --from --only --until --rerun-triggers`.
+        overlap, missed: what becomes of a scheduled run while another one goes on, or after its time (turn.py).
     """
-    options = Options(tuple(force), start, only, until, parse_triggers(triggers))
-    session = Session.prepare(Path(config), list(overrides), options, View())
+    path = Path(config)
+    with stops_as_interrupts(), contextlib.ExitStack() as ours:
+        try:
+            options = Options(tuple(force), start, only, until, parse_triggers(triggers))
+            home = Store(load_config(path, list(overrides)).home_folder).home
+            skipped = ours.enter_context(turn(home, overlap, missed))
+            if skipped is not None:
+                return Cancelled(name=SKIPPED, message=skipped)
+            session = Session.prepare(path, list(overrides), options, View())
+        except (ConfigError, StoreError) as error:
+            tell_refusal(path, overrides, error)
+            raise
+        return run_here(session)
+
+
+def run_here(session: Session) -> State[Any]:
+    """Run a session in this process and show it in the flow run that is going on; returns the state it ends in."""
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     errors: list[BaseException] = []
 
@@ -123,6 +145,8 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
         for event in events:
             if event["kind"] == "end":
                 end = event["value"]
+            elif event["kind"] == "emit":
+                emit(config=begin["name"], **event["value"])
             elif event["kind"] == "begin":
                 own: queue.SimpleQueue[Event] = queue.SimpleQueue()
                 shown[event["stage"]] = own, start_thread("task", functools.partial(_as_task, event["stage"], own))
@@ -131,6 +155,7 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
         for own, thread in shown.values():
             own.put({"kind": "failed", "value": end["message"]})  # read only where a stage was left without an end
             thread.join()
+    tell_end(begin, end, block)
     if end["status"] == "interrupted":
         return Cancelled(message="cancelled; what was computed is kept, and the next run continues")
     if end["status"] != "done":
@@ -138,7 +163,8 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
     try:
         if end["report"] is not None:
             show_report(begin["name"], Path(end["report"]), Path(begin["folder"]) / "report.html")
-        show_alerts(begin["name"], begin["notify"], RunRecordDocument.model_validate(end["record"]), block)
+        told = block if "moved" in begin["notify_on"] else None
+        show_alerts(begin["name"], begin["notify"], RunRecordDocument.model_validate(end["record"]), told)
     except SERVER_ERRORS as error:
         logger.warning("the server took no report (%s); it is in %s", type(error).__name__, begin["folder"])
     return Completed(message=end["message"], name="Cached" if end["cached"] else "Completed")

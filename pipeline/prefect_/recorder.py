@@ -61,7 +61,7 @@ def _show(events: Iterator[Event], begin: Event, parent: int) -> Any:
 
     from pipeline.prefect_.flow import flow_of
     from pipeline.prefect_.internals import without_heartbeat
-    from pipeline.prefect_.view import notifier
+    from pipeline.prefect_.telling import notifier
 
     with temporary_settings({PREFECT_API_URL: address, **without_heartbeat()}), tags(*begin["tags"]):
         notifier(begin["notify"])

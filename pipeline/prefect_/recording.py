@@ -2,6 +2,7 @@
 
 Events are small JSON objects: `kind` says what happened, `stage` to which stage (None: to the run). The methods of a
 View are kinds with their argument as `value`; around them stand `begin`, and `done` (its outcome) or `failed` (why).
+`emit` is an event for automations, with the arguments of `emit` (telling.py) but the pipeline's name.
 The run's last event is `end`. Before all comes what `beginning` returns.
 """
 
@@ -61,6 +62,8 @@ def beginning(session: Session) -> Event:
         "title": f"{data.id}: {data.command}",
         "name": config.name,
         "notify": config.execution.notify,
+        "notify_on": config.execution.notify_on,
+        "run": data.id,
         "folder": str(session.record.folder),
         "tags": config.tags,
         "parameters": {
@@ -78,6 +81,11 @@ def beginning(session: Session) -> Event:
 def run_and_tell(session: Session, write: Write) -> None:
     """Run every stage of a session and finish it, and write down what happens. Raises what ends the run."""
 
+    def emit(event: str, **about: Any) -> None:
+        write({"stage": None, "kind": "emit", "value": {"event": event, **about}})
+
+    session.emit = emit
+
     def run_stage(stage: Stage) -> None:
         view = RecordedView(session.executor.view, stage.name, write)
         view.tell("begin")
@@ -87,11 +95,18 @@ def run_and_tell(session: Session, write: Write) -> None:
             view.tell("failed", _reason(error))
             raise
         view.tell("done", outcome.as_json())
+        if stage.kind.makes_checkpoint:
+            told = {"key": outcome.artifact.key, "model": str(outcome.artifact.folder / "model")}
+            emit("vcore.checkpoint.ready", checkpoint=stage.name, state=outcome.state, payload=told)
 
     end: Event = {"stage": None, "kind": "end"}
     try:
         session.run_stages(run_stage)
         session.finish()
+        for moved in session.record.data.moved or ():
+            if not moved.protocol_changed:
+                told = {"before": moved.before, "low": moved.low, "high": moved.high, "after": moved.after}
+                emit("vcore.score.moved", checkpoint=moved.checkpoint, benchmark=moved.benchmark, payload=told)
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt) or asked_to_stop()
         write({**end, "value": {"status": "interrupted" if stopped else "failed", "message": _reason(error)}})

@@ -16,6 +16,9 @@ from pipeline.prefect_.clock import next_times
 from pipeline.prefect_.flow import vcore
 
 RANDOM = re.compile(r"\b[rh]\b", re.IGNORECASE)
+PROCESSES = 4
+"""Runs that `vcore serve` starts at once, each in a process: beside one that computes, others begin to be skipped or to
+wait (turn.py), but not a whole week of missed ones together."""
 ENTRYPOINT = "pipeline/prefect_/flow.py:vcore"
 
 
@@ -52,8 +55,12 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
 
 
 def serve(name: str, config: PipelineConfig, parameters: dict[str, Any], schedule: CronSchedule | None) -> None:
-    """Run the pipeline on schedule from this process until it is stopped, one run at a time."""
-    vcore.serve(**_deployment(name, config, parameters, schedule), limit=1, print_starting_message=False)
+    """Run the pipeline on schedule from this process until it is stopped.
+
+    The schedule is not paused when this process stops: what is due meanwhile has been missed, and is treated so.
+    """
+    deployment = _deployment(name, config, parameters, schedule)
+    vcore.serve(**deployment, limit=PROCESSES, pause_on_shutdown=False, print_starting_message=False)
 
 
 def deploy(

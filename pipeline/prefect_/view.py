@@ -1,4 +1,4 @@
-"""What a run shows in Prefect's UI beside its states: log lines, a bar per stage, the report, and alerts."""
+"""What a run shows in Prefect's UI beside its states: log lines, a bar per stage, and the report."""
 
 import base64
 import contextlib
@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -20,14 +19,9 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.blocks.abstract import NotificationBlock
-from prefect.blocks.core import Block
 from rich.text import Text
 
-from pipeline.core.errors import ConfigError
 from pipeline.prefect_.client import SERVER_ERRORS
-from pipeline.run.documents import RunRecordDocument
-from pipeline.run.drift import alert_text
 from pipeline.run.view import View
 from stages.harness.documents import Note, Progress
 
@@ -173,35 +167,3 @@ def picture(svg: str) -> str:
     if "xmlns=" not in drawn:
         drawn = drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
-
-
-def notifier(name: str | None) -> NotificationBlock | None:
-    """The notification block of that name. Raises `ConfigError` where the server has none, or it cannot notify."""
-    if name is None:
-        return None
-    fix = "Make it in the UI (Blocks), and name it as TYPE/NAME."
-    try:
-        block = Block.load(name)
-    except ValueError as error:
-        raise ConfigError(f"no notification block {name}: {error}", where="execution.notify", fix=fix) from error
-    if not isinstance(block, NotificationBlock):
-        raise ConfigError(f"{name} is a {type(block).__name__}, which cannot notify", where="execution.notify", fix=fix)
-    return block
-
-
-def show_alerts(name: str, notify: str | None, record: RunRecordDocument, block: NotificationBlock | None) -> None:
-    """Say that scores have left their predecessor's intervals: by a flagged artifact, a warning in the log, and the
-    notification block, where one is set up. A notification that cannot be sent is a warning: the run is done."""
-    moved = record.moved or []
-    if not moved:
-        return
-    text = alert_text(name, record)
-    get_run_logger().warning(text)
-    flag = f"FLAGGED: {len(moved)} scores left their predecessor's interval"
-    create_markdown_artifact(text, key=f"{slug(name)}-alert", description=flag)
-    if block is not None:
-        send: Any = block.notify  # a coroutine only inside an event loop
-        try:
-            send(text, subject=f"vcore: scores of {name} moved")
-        except Exception as error:  # noqa: BLE001 - whatever the service's client raises
-            get_run_logger().warning("%s was not told: %s: %s", notify, type(error).__name__, error)

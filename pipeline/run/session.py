@@ -36,6 +36,9 @@ class Session:
     plan: list[Planned]
     executor: Executor
     record: RunRecord
+    emit: Callable[..., None] = lambda event, **about: None
+    """Tells an event to automations, where somebody shows the run: `session.emit("vcore.gate.failed",
+    checkpoint="sft", benchmark="math500", payload={...})` (pipeline/prefect_/telling.py has the arguments)."""
 
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:

@@ -5,7 +5,7 @@ import sys
 
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "evaluate", "prefect", "matplotlib", "numpy")
 SKIP = (
-    *(f"pipeline.prefect_.{name}" for name in ("flow", "view", "client", "clock", "schedule")),
+    *(f"pipeline.prefect_.{name}" for name in ("flow", "view", "client", "clock", "schedule", "telling")),
     "pipeline.sweep.report",
     "pipeline.history.page",
     "pipeline.browse.site",

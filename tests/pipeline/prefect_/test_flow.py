@@ -1,11 +1,8 @@
-"""What Prefect's users expect of a run: cancelling and retrying from the UI, notifications, and that a server may go
-away."""
+"""What Prefect's users expect of a run: cancelling and retrying from the UI, and that a server may go away."""
 
 from __future__ import annotations
 
 import contextlib
-import http.server
-import json
 import os
 import signal
 import socket
@@ -14,14 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipeline.core.errors import ConfigError
 from pipeline.prefect_.schedule import ENTRYPOINT
 from tests.prefect_server import query, running_server
 
@@ -197,64 +192,6 @@ def test_a_server_that_is_named_and_not_there_is_said_before_anything_runs(tmp_p
     home = tmp_path / "home"
     assert chain(home, "http://127.0.0.1:9/api").wait(60) == 1
     assert "the Prefect server at http://127.0.0.1:9/api does not answer" in home.with_suffix(".log").read_text()
-
-
-@pytest.fixture
-def mailbox() -> Iterator[tuple[str, list[Any]]]:
-    """A web service that keeps what is posted to it."""
-    posted: list[Any] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", posted
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_score_that_moved_is_told_by_the_block_that_is_named(
-    prefect_server: str, mailbox: tuple[str, list[Any]]
-) -> None:
-    from prefect import flow
-    from prefect.blocks.notifications import CustomWebhookNotificationBlock
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from pipeline.prefect_.view import notifier, show_alerts
-    from pipeline.run.documents import MovedScore
-
-    url, posted = mailbox
-    moved = MovedScore(
-        benchmark="aime24", checkpoint="sft", before=0.5, low=0.4, high=0.6, after=0.2, protocol_changed=False
-    )
-    record: Any = SimpleNamespace(id="now", predecessor="before", moved=[moved])
-
-    @flow
-    def alerts_flow(name: str) -> None:
-        show_alerts("nightly", name, record, notifier(name))
-
-    with temporary_settings({PREFECT_API_URL: prefect_server}):
-        block = CustomWebhookNotificationBlock(
-            name="test", url=url, json_data={"title": "{{subject}}", "text": "{{body}}"}
-        )
-        block.save("vcore-test", overwrite=True)
-        alerts_flow("custom-webhook/vcore-test")
-        assert posted[0]["title"] == "vcore: scores of nightly moved"
-        assert "aime24, sft: 50.0 → 20.0 %" in posted[0]["text"]
-        with pytest.raises(ConfigError, match="no notification block custom-webhook/other"):
-            alerts_flow("custom-webhook/other")
-        block.url = "http://127.0.0.1:9/"  # a service that is away does not undo a run
-        block.save("vcore-test", overwrite=True)
-        alerts_flow("custom-webhook/vcore-test")
-    alerts = query(f"{prefect_server}/artifacts/filter", {"artifacts": {"key": {"any_": ["nightly-alert"]}}})
-    assert alerts[0]["description"] == "FLAGGED: 1 scores left their predecessor's interval"
 
 
 def test_prefect_yaml_deploys_what_vcore_deploy_does(tmp_path: Path, prefect_server: str) -> None:

@@ -2,12 +2,9 @@
 serve`."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,8 @@ from pipeline.launch.environment import free_port
 from pipeline.prefect_.clock import next_times
 from pipeline.prefect_.schedule import cron_schedule
 from pipeline.store.store import Store
-from tests.pipeline.helpers import CONFIG
+from tests.pipeline.prefect_.helpers import command, config, environment, flow_run, start_run, wait_for
 from tests.prefect_server import query
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
@@ -57,51 +52,6 @@ def test_schedules_that_can_be_and_when_they_come_next(cron: str, hours: set[int
     assert len(times) == 3
 
 
-def environment(tmp_path: Path, api: str | None) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "VCORE_"))}
-    path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH", "")]))}
-    return (
-        kept
-        | path
-        | ({"PREFECT_API_URL": api, "PREFECT_HOME": str(tmp_path / "prefect-home")} if api is not None else {})
-    )
-
-
-def command(tmp_path: Path, api: str | None, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=tmp_path,
-        env=environment(tmp_path, api),
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-
-
-def config(tmp_path: Path) -> Path:
-    """A config whose `home` is relative: a run from elsewhere must find it all the same."""
-    (tmp_path / "small.yaml").write_text(CONFIG + "home: here\nbase: {steps: 4000, min_accuracy: 0.0}\n")
-    return tmp_path / "small.yaml"
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (result := what()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
-    return result
-
-
-def flow_run(api: str, run: str) -> dict[str, Any]:
-    return query(f"{api}/flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})[0]
-
-
-def start_run(api: str, deployment: str, parameters: dict[str, Any]) -> str:
-    (made,) = query(f"{api}/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
-    run: Any = query(f"{api}/deployments/{made['id']}/create_flow_run", {"parameters": parameters})
-    return str(run["id"])
-
-
 @pytest.mark.slow
 def test_without_a_server_or_a_pool_deploying_is_one_clear_error(tmp_path: Path, prefect_server: str) -> None:
     alone = command(tmp_path, None, "pipeline", "deploy", str(config(tmp_path)))
@@ -114,27 +64,6 @@ def test_without_a_server_or_a_pool_deploying_is_one_clear_error(tmp_path: Path,
     assert gone.returncode == 2, gone.stderr
     assert "the Prefect server does not answer" in gone.stderr
     assert "Traceback" not in gone.stderr
-
-
-@pytest.fixture(scope="module")
-def worker(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A work pool with a worker in another folder than any config's."""
-    folder = tmp_path_factory.mktemp("worker")
-    made = command(folder, prefect_server, "prefect", "work-pool", "create", "--type", "process", "vcore-test")
-    assert made.returncode == 0, made.stderr
-    words = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "vcore-test"]
-    log = open(folder / "worker.log", "wb")  # noqa: SIM115 - the worker writes to it until it ends
-    process = subprocess.Popen(
-        words, cwd=folder, env=environment(folder, prefect_server), stdout=log, stderr=log, start_new_session=True
-    )
-    yield "vcore-test"
-    os.killpg(process.pid, signal.SIGINT)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    log.close()
 
 
 @pytest.mark.slow

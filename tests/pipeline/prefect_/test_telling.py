@@ -1,0 +1,182 @@
+"""Events that automations act on, and notifications: on a real server, with a real worker and a real web service."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.config.execution import ExecutionSettings
+from pipeline.core.errors import ConfigError
+from tests.pipeline.helpers import config as loaded
+from tests.pipeline.prefect_.helpers import command, config, ended, environment, flow_run, start_run, wait_for
+from tests.prefect_server import query
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "scheduling.md"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["execution.notify_on=[finished]"], "notify_on: nobody is told; name a notification block in notify"),
+        (["execution.notify=a/b", "execution.notify_on=[failed,failed]"], "notify_on: names one thing twice"),
+        (["execution.notify=a/b", "execution.notify_on=[]"], "notify_on"),
+        (["execution.notify=a/b", "execution.notify_on=[crashed]"], "notify_on"),
+    ],
+)
+def test_what_cannot_be_notified_is_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loaded(tmp_path, *overrides)
+
+
+def test_settings_that_are_written_down_are_read_back() -> None:
+    settings = ExecutionSettings()
+    assert settings.notify_on == ["failed", "moved"]
+    assert ExecutionSettings.model_validate(settings.model_dump()) == settings
+
+
+@pytest.mark.slow
+def test_a_score_that_moved_is_told_by_the_block_that_is_named(
+    prefect_server: str, mailbox: tuple[str, list[Any]]
+) -> None:
+    from prefect import flow
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pipeline.prefect_.telling import notifier, show_alerts
+    from pipeline.run.documents import MovedScore
+
+    url, posted = mailbox
+    moved = MovedScore(
+        benchmark="aime24", checkpoint="sft", before=0.5, low=0.4, high=0.6, after=0.2, protocol_changed=False
+    )
+    record: Any = SimpleNamespace(id="now", predecessor="before", moved=[moved])
+
+    @flow
+    def alerts_flow(name: str) -> None:
+        show_alerts("nightly", name, record, notifier(name))
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        block = CustomWebhookNotificationBlock(
+            name="test", url=url, json_data={"title": "{{subject}}", "text": "{{body}}"}
+        )
+        block.save("vcore-test", overwrite=True)
+        alerts_flow("custom-webhook/vcore-test")
+        assert posted[0]["title"] == "vcore: scores of nightly moved"
+        assert "aime24, sft: 50.0 → 20.0 %" in posted[0]["text"]
+        with pytest.raises(ConfigError, match="no notification block custom-webhook/other"):
+            alerts_flow("custom-webhook/other")
+        block.url = "http://127.0.0.1:9/"  # a service that is away does not undo a run
+        block.save("vcore-test", overwrite=True)
+        alerts_flow("custom-webhook/vcore-test")
+    alerts = query(f"{prefect_server}/artifacts/filter", {"artifacts": {"key": {"any_": ["nightly-alert"]}}})
+    assert alerts[0]["description"] == "FLAGGED: 1 scores left their predecessor's interval"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("on", "told"),
+    [
+        (["failed", "moved"], ["demo failed", "demo failed", "small failed"]),
+        (["finished"], ["demo finished"]),
+    ],
+)
+def test_runs_that_failed_or_finished_are_told_as_chosen(
+    tmp_path: Path, prefect_server: str, mailbox: tuple[str, list[Any]], on: list[str], told: list[str]
+) -> None:
+    from prefect import flow
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pipeline.prefect_.telling import notifier, tell_end, tell_refusal
+
+    url, posted = mailbox
+    begin = {
+        "name": "demo",
+        "notify": "custom-webhook/ends",
+        "notify_on": on,
+        "run": "1-demo",
+        "folder": "/runs",
+    }
+    words = ["execution.notify=custom-webhook/ends", f"execution.notify_on=[{','.join(on)}]"]
+
+    @flow
+    def ends_flow() -> None:
+        block = notifier(begin["notify"])
+        tell_end(begin, {"status": "failed", "message": "stage sft: it burst"}, block)
+        tell_end(begin, {"status": "killed", "message": "the run was killed"}, block)
+        tell_end(begin, {"status": "interrupted", "message": "interrupted"}, block)
+        tell_end(begin, {"status": "done", "message": "11 stages: 2 ran, 9 cached", "cached": False}, block)
+        tell_refusal(config(tmp_path), words, ConfigError("no such folder", where="data_dir"))
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        block = CustomWebhookNotificationBlock(
+            name="ends", url=url, json_data={"title": "{{subject}}", "text": "{{body}}"}
+        )
+        block.save("ends", overwrite=True)
+        ends_flow()
+    assert [message["title"] for message in posted] == [f"vcore: {title}" for title in told]
+    if on == ["finished"]:
+        assert posted[0]["text"] == "# demo finished\n\n11 stages: 2 ran, 9 cached\n\nRun 1-demo, in /runs.\n"
+    else:
+        assert posted[2]["text"] == "# small failed\n\ndata_dir: no such folder\n"
+
+
+def events(api: str, event: str, config: str) -> list[dict[str, Any]]:
+    about = {"event": {"name": [event]}, "resource": {"labels": {"vcore.config": [config]}}}
+    found: Any = query(f"{api}/events/filter", {"filter": about})
+    return list(found["events"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_new_checkpoint_starts_another_deployment_as_the_documentation_says(
+    tmp_path: Path, prefect_server: str, worker: str
+) -> None:
+    """The example of docs/scheduling.md, for the base model of a small pipeline in the place of the demo's SFT."""
+    (tmp_path / "early.yaml").write_text(
+        config(tmp_path).read_text().replace("name: small", "name: early").replace("4000", "21")
+    )
+    made = [
+        command(tmp_path, prefect_server, "pipeline", "deploy", file, "--pool", worker, "--name", name)
+        for file, name in (("early.yaml", "early"), ("small.yaml", "late"))
+    ]
+    assert [m.returncode for m in made] == [0, 0], made
+    (late,) = query(f"{prefect_server}/deployments/filter", {"deployments": {"name": {"any_": ["late"]}}})
+    query(
+        f"{prefect_server}/deployments/{late['id']}", {"parameters": {**late["parameters"], "until": "data"}}, "PATCH"
+    )
+    [example] = [code for code in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL) if "Reactive" in code]
+    example = example.replace("vcore/demo-rl", "vcore/late").replace("vcore.demo.sft", "vcore.early.base")
+    program = [sys.executable, "-c", example]
+    subprocess.run(program, env=environment(tmp_path, prefect_server), check=True, timeout=240)
+
+    first = start_run(prefect_server, "early", {"until": "base"})
+    wait_for(lambda: ended(prefect_server, first), 300)
+    assert flow_run(prefect_server, first)["state"]["message"] == "1 stage: 1 ran, 0 cached"
+
+    def started() -> Any:
+        return query(f"{prefect_server}/flow_runs/filter", {"deployments": {"id": {"any_": [late["id"]]}}})
+
+    [run] = wait_for(started, 120)
+    assert wait_for(lambda: ended(prefect_server, run["id"]), 300)["type"] == "COMPLETED"
+    [ready] = events(prefect_server, "vcore.checkpoint.ready", "early")
+    assert ready["resource"]["vcore.state"] == "ran"
+    assert (Path(ready["payload"]["model"]) / "config.json").is_file()
+    assert f"prefect.flow-run.{first}" in [related["prefect.resource.id"] for related in ready["related"]]
+    [finished] = events(prefect_server, "vcore.run.finished", "early")
+    assert finished["payload"]["message"] == "1 stage: 1 ran, 0 cached"
+
+    again = start_run(prefect_server, "early", {"until": "base"})
+    wait_for(lambda: ended(prefect_server, again), 300)
+    refused = start_run(prefect_server, "early", {"until": "none"})
+    wait_for(lambda: ended(prefect_server, refused), 300)
+    wait_for(lambda: events(prefect_server, "vcore.run.failed", "early"), 60)
+    states = [event["resource"]["vcore.state"] for event in events(prefect_server, "vcore.checkpoint.ready", "early")]
+    assert sorted(states) == ["cached", "ran"]
+    assert len(started()) == 1, "a checkpoint that was found starts nothing"
