@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark, Source
+from evaluation.graders.programs import packed
 from evaluation.hub import load_dataset
 from evaluation.records import Problem, RecordError, open_text, read_rows
 
@@ -34,10 +35,14 @@ def read_source(
         RecordError: a line is not a JSON object.
     """
     if data_dir is not None:
-        path = Path(data_dir).expanduser() / source.local
-        if not path.is_file():
-            raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
-        yield from (row for _, row in read_file(path))
+        local = Path(data_dir).expanduser() / source.local
+        for path in [local / file for file in source.files] or [local]:
+            if not path.is_file():
+                raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
+            yield from (row for _, row in read_file(path))
+        return
+    if source.files:
+        yield from _hub_files(source, split, revision or source.revision)
         return
     from datasets.exceptions import DatasetsError
 
@@ -49,6 +54,22 @@ def read_source(
             f"without the hub, put {source.local} below a local data folder"
         ) from error
     yield from rows
+
+
+def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of the source's files on the hub, one file after the other. Raises `LoadError`."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for file in source.files:
+        try:
+            path = hf_hub_download(source.hub, file, repo_type="dataset", revision=revision)
+        except (HfHubHTTPError, OSError, ValueError) as error:  # offline, no such revision or file
+            raise LoadError(
+                f"{split}: the hub's {source.hub} ({file}) cannot be loaded: {type(error).__name__}: {error}; "
+                f"without the hub, put {source.local}/{file} below a local data folder"
+            ) from error
+        yield from (row for _, row in read_rows(path))
 
 
 def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -108,7 +129,8 @@ def digest(problems: Iterable[Problem]) -> str:
     sha256 = hashlib.sha256()
     for p in problems:
         # Only the tests' own names are sorted: the order of a dict among the inputs is part of the input.
-        content: list[Any] = [p.id, p.kind, p.prompt, p.gold, sorted(p.tests.items()), p.meta.get("completion")]
+        tests = sorted(packed.identity(p.tests).items())
+        content: list[Any] = [p.id, p.kind, p.prompt, p.gold, tests, p.meta.get("completion")]
         content += [p.context] if p.context else []
         sha256.update(json.dumps(content).encode() + b"\n")
     return sha256.hexdigest()[:12]
@@ -133,7 +155,9 @@ def load(
             read have to be complete all the same.
         seed: seed of generated problems; without effect on others.
         revision: commit of the hub's data set; None takes the source's own.
-        where: only problems whose `meta` has these values, `{"level": 1}`; without effect on generated ones.
+        where: only problems whose `meta` has these values, `{"level": 1}`, or values from one to another, both included
+            (`{"contest_date": {"from": "2024-08-01", "to": "2025-01-31"}}`, either end); without effect on generated
+            ones.
 
     Raises:
         LoadError: no such split, a generated benchmark without `limit`, no problem that `where` asks for, or a source
@@ -154,13 +178,24 @@ def load(
 
 
 def _having(name: str, value: Any, problems: list[Problem]) -> list[Problem]:
-    """The problems with this value in `meta`, at least one. Raises `LoadError`."""
+    """The problems with this value in `meta`, or one within these, at least one. Raises `LoadError`."""
     # As JSON, in which 1 is not true.
     has = [json.dumps(problem.meta.get(name)) for problem in problems]
-    kept = [problem for problem, found in zip(problems, has, strict=True) if found == json.dumps(value)]
+    if isinstance(value, Mapping):
+        kept = [problem for problem in problems if _within(problem.meta.get(name), value)]
+    else:
+        kept = [problem for problem, found in zip(problems, has, strict=True) if found == json.dumps(value)]
     if not kept:
         values = sorted({f"{found:.40}" for found in has} - {"null"})[:10]
         entries = sorted({entry for problem in problems for entry in problem.meta})
         there = f"there is {', '.join(values)}" if values else f"they note {', '.join(entries) or 'nothing'}"
         raise LoadError(f"where: no problem has {name} {json.dumps(value)}; {there}")
     return kept
+
+
+def _within(found: Any, window: Mapping[str, Any]) -> bool:
+    """Whether a value is of the type of the window's ends, and between them; texts, such as dates, by their order."""
+    ends = [end for end in (window.get("from"), window.get("to")) if end is not None]
+    if any(type(found) is not type(end) for end in ends):
+        return False
+    return bool(window.get("from", found) <= found <= window.get("to", found))

@@ -154,8 +154,13 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 
 def read_records(path: str | Path, record: type[T]) -> list[T]:
-    """Read a file of one record type strictly: a missing, unknown or ill-typed field raises `RecordError`."""
-    return [make_record(row, record, f"{path}:{number}") for number, row in read_rows(path)]
+    """Read a file of one record type strictly: a missing, unknown or ill-typed field raises `RecordError`. Tests of a
+    problem that lie in a file of their own are named by a path that is not relative to this file's folder."""
+    records = [make_record(row, record, f"{path}:{number}") for number, row in read_rows(path)]
+    for one in records:
+        if isinstance(one, Problem) and isinstance(stored := one.tests.get("packed"), dict) and "file" in stored:
+            stored["file"] = str(Path(path).parent / str(stored["file"]))
+    return records
 
 
 def make_record(row: Mapping[str, Any], record: type[T], where: str) -> T:

@@ -20,6 +20,9 @@ class Source:
     """Name of the dataset, OWNER/NAME."""
     hub_split: str
     hub_config: str | None = None
+    files: tuple[str, ...] = ()
+    """Files of JSON lines, where there are several: below the local folder `local`, and in the hub's repository, which
+    are then read as they are."""
     revision: str = "main"
     """Revision on the hub; the commit it stands for enters the stage's key."""
 

@@ -23,6 +23,12 @@ CATALOGUE = MappingProxyType(
         "gsm8k": Entry("maths.gsm8k", "Grade-school word problems with an integer answer."),
         "humaneval": Entry("code.humaneval", "Functions to complete from signature and docstring."),
         "humaneval_plus": Entry("code.humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
+        **{
+            f"livecodebench_v{number}": Entry(
+                "code.livecodebench", f"Programming contests, release v{number}: standard input, or methods."
+            )
+            for number in range(1, 7)
+        },
         "math500": Entry("maths.math500", "Competition mathematics of seven subjects, answers in LaTeX."),
         "mbpp": Entry("code.mbpp", "Mostly basic Python problems, the 500 of the test split."),
         "mbpp_plus": Entry("code.mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),

@@ -7,6 +7,7 @@ one of them has would hide that they are the same.
 import re
 from collections.abc import Callable
 
+from evaluation.benchmarks.code.contest_prompts import prompt_of
 from evaluation.benchmarks.prompts import choice_prompt, function_prompt, maths_prompt, program_prompt
 
 Question = tuple[str, ...]
@@ -16,8 +17,11 @@ PLACE = "{prompt}"
 _TOKEN = re.compile(r"[^\W_]+|[-+*/^<>=]")
 _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 _OPERATORS = frozenset("-+*/^<>=")
-_TESTS = re.compile(r"\n\s*(?:your code should pass these tests:|assert\s).*", re.DOTALL | re.IGNORECASE)
-"""The tests that are shown with a programming task. Runs of numbers in them are no task's own."""
+_TESTS = re.compile(
+    r"\n\s*(?:your code should pass these tests:|assert\s|### Format: You will use the).*", re.DOTALL | re.IGNORECASE
+)
+"""The tests that are shown with a programming task, or the beginning of its class, and what follows. Runs of numbers in
+tests are no task's own."""
 
 
 def spoken(text: str) -> Question:
@@ -56,7 +60,8 @@ _PROMPTS: tuple[Callable[[str], str], ...] = (
     lambda question: choice_prompt(question, []),
     function_prompt,
     program_prompt,
+    lambda question: prompt_of(question, ""),
     # That of the generated tasks, whose modules load by name; a test compares all of these with the data.
     lambda question: f"{question} Put the answer in \\boxed{{}}.",
 )
-_FRAMES = tuple(_frame(prompt(PLACE)) for prompt in _PROMPTS)
+_FRAMES = (*(_frame(prompt(PLACE)) for prompt in _PROMPTS), (spoken("### Question:"), ()))

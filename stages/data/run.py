@@ -4,6 +4,7 @@
 Training rows are checked row by row, and against the benchmarks that this very pipeline evaluates.
 """
 
+import dataclasses
 import hashlib
 import itertools
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from evaluation.benchmarks import get, names
 from evaluation.custom_problems import COLUMNS, read_custom
+from evaluation.graders.programs import packed
 from evaluation.loading import digest
 from evaluation.records import Problem, RecordError, write_jsonl
 from stages.data.overlap import Hit, ReportedQuestions
@@ -59,7 +61,10 @@ def run(ctx: Context[DataSettings]) -> Result:
 
     folder = ctx.output / "benchmarks"
     folder.mkdir()
-    counts = {name: write_jsonl(folder / f"{name}.jsonl", problems) for name, problems in benchmarks.items()}
+    counts = {
+        name: write_jsonl(folder / f"{name}.jsonl", _with_cases(problems, folder))
+        for name, problems in benchmarks.items()
+    }
     if dev:
         write_jsonl(ctx.output / "dev.jsonl", _contents(dev))
     n_sft = write_jsonl(ctx.output / "sft.jsonl", _contents(sft))
@@ -91,6 +96,13 @@ def run(ctx: Context[DataSettings]) -> Result:
     proof = {"sft_rows": n_sft, "rl_prompts": n_rl, "benchmark_problems": counts}
     headline = f"{n_sft} demonstrations, {n_rl} prompts, {sum(counts.values())} benchmark problems"
     return Result(proof, {"headline": headline})
+
+
+def _with_cases(problems: Iterable[Problem], folder: Path) -> Iterator[Problem]:
+    """The problems, those of their tests that lie in files of their own copied to below the folder."""
+    for number, problem in enumerate(problems, start=1):
+        tests = packed.moved(problem.tests, folder, f"{problem.benchmark}.cases/{number}.jsonl.gz")
+        yield dataclasses.replace(problem, tests=tests)
 
 
 def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Problem]:

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from stages.generate.settings import CustomProblems
+from stages.generate.settings import CustomProblems, Window
 from stages.harness.settings import StageSettings, execution, identity
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
@@ -111,8 +111,8 @@ class BenchmarkSource(StageSettings):
     name: str = identity()
     own: CustomProblems | None = identity(None)
     split: Literal["test", "dev"] = identity("test")
-    where: dict[str, str | int | bool] = identity({})
-    """Only problems of which the benchmark notes these values (`meta` in its module)."""
+    where: dict[str, str | int | bool | Window] = identity({})
+    """Only problems of which the benchmark notes these values (`meta` in its module), or some within these."""
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""
     seed: int = identity(0)

@@ -41,7 +41,11 @@ def _of_task(label: str, task: str, split: str, revision: str | None, places: Da
     if source is None:
         return  # generated from a seed
     if places.folder is not None:
-        yield Origin(label, path=places.folder / source.local, fix=IN_DATA_DIR)
+        local = places.folder / source.local
+        if not source.files:
+            yield Origin(label, path=local, fix=IN_DATA_DIR)
+        for file in source.files:
+            yield Origin(f"{label} {file}", path=local / file, fix=IN_DATA_DIR)
     else:
         yield Origin(label, hub=source.hub, revision=revision or source.revision, fix=LOCAL_BENCHMARK)
 

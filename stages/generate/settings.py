@@ -1,12 +1,14 @@
 """Settings of the generate stage: which engine samples which benchmarks, and how."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 
+Window = Annotated[dict[Literal["from", "to"], str | int], Field(min_length=1)]
+"""Values from one to another, both included; one end may be left out."""
 PROMPT_SETS = ("rl", "dev")
 """What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
 
@@ -52,8 +54,9 @@ class BenchmarkSettings(StageSettings):
     own: CustomProblems | None = identity(None)
     """Where the problems are, for a name that is no benchmark of ours."""
     split: Literal["test", "dev"] = identity("test")
-    where: dict[str, str | int | bool] = identity({})
-    """Only problems of which the benchmark notes these values (`meta` in its module): {level: 1} of math500."""
+    where: dict[str, str | int | bool | Window] = identity({})
+    """Only problems of which the benchmark notes these values (`meta` in its module): {level: 1} of math500; or values
+    from one to another, {contest_date: {from: 2024-08-01, to: 2025-01-31}} of livecodebench_v6."""
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""
     problem_seed: int = identity(0, ge=0)

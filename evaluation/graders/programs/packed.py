@@ -59,16 +59,11 @@ def identity(tests: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def moved(tests: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    """The tests with their cases copied to the file `name` in a folder, and named relative to it."""
+    """The tests with their cases copied to the file `name` below a folder, and named relative to it, as
+    `evaluation.records.read_records` expects it of a file in that folder."""
     stored = tests.get("packed")
     if stored is None:
         return tests
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(stored["file"], folder / name)
     return {**tests, "packed": {**stored, "file": name}}
-
-
-def located(tests: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tests with their cases named by a path that is not relative to a folder."""
-    stored = tests.get("packed")
-    return tests if stored is None else {**tests, "packed": {**stored, "file": str(folder / stored["file"])}}

@@ -19,6 +19,7 @@ def test_names() -> None:
         "gsm8k",
         "humaneval",
         "humaneval_plus",
+        *(f"livecodebench_v{number}" for number in range(1, 7)),
         "mbpp",
         "mbpp_plus",
         "mbpp_sanitized",
