@@ -19,12 +19,12 @@ from torch.nn.functional import pad
 
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json, write_json
-from stages.sft.reweighting.base import Batch, Method, Window
+from stages.sft.reweighting.base import SIGNALS, Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.sums import Sums
 from stages.sft.snapshots import Snapshots
-from stages.sft.trl_internals import TrainerWithOwnState, log_probs_times
+from stages.sft.trl_internals import HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
 from stages.training.dealing import deal
 
@@ -79,11 +79,22 @@ class ReweightingTrainer(TrainerWithOwnState):
                 "Use plain data parallelism (torchrun without a sharding config), with LoRA where the model is large.",
             )
         self.method = method
+        self.head = self._head_signals(method.signals)
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)
         self._start_window(tokens=1)
         self._unlogged: defaultdict[str, list[float]] = defaultdict(list)
         """Metrics of the optimizer steps since the last log."""
+
+    def _head_signals(self, names: frozenset[str]) -> HeadSignals | None:
+        if unknown := sorted(names - set(SIGNALS)):
+            raise StageError(f"there is no signal {', '.join(unknown)}", f"A method can ask for {', '.join(SIGNALS)}.")
+        if not names:
+            return None
+        try:
+            return HeadSignals(self.model, names, bfloat16=self.args.bf16)
+        except ValueError as error:
+            raise StageError(f"sft.method: {error}", "Choose a method that weighs by other signals.") from error
 
     def _start_window(self, tokens: int) -> None:
         self._window_tokens = tokens
@@ -103,6 +114,7 @@ class ReweightingTrainer(TrainerWithOwnState):
             micro_batch_size=args.per_device_train_batch_size,
             bfloat16=args.bf16,
             seed=args.seed,
+            head=self.head,
         )
 
     def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
@@ -137,10 +149,11 @@ class ReweightingTrainer(TrainerWithOwnState):
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        prepared = inputs.pop(PREPARED)
+        prepared, labels = inputs.pop(PREPARED), inputs["labels"]
 
-        def factors_of(losses: Tensor, mask: Tensor) -> Tensor | None:
-            factors = self.method.weigh(losses, mask, prepared)
+        def factors_of(losses: Tensor, mask: Tensor, output: Any) -> Tensor | None:
+            signals = {} if self.head is None else self.head.of(output, labels)
+            factors = self.method.weigh(losses, mask, prepared | signals)
             weighted = losses if factors is None else losses * factors
             self._losses.add(losses.double().sum(), weighted.double().sum())
             if factors is not None:

@@ -9,16 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import is_peft_model
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from trl import SFTTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 """torch's modules that drop activations, whose common base is private. Losses are measured with them switched off."""
 SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Options by which TRL's fused head scales logits; `forward_mode` differentiates a plain head and refuses them."""
+
+TOP = 20
+"""Most likely tokens whose entropy `top_entropy` is: K of EAFT."""
+TILE = 1 << 25
+"""Logits that are held at once, 128 MiB in float32."""
 
 
 def token_log_probs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -31,16 +40,16 @@ def token_log_probs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor, Any], Tensor | None]) -> Iterator[None]:
     """Within: SFTTrainer.compute_loss sums log-probabilities that are multiplied by factors.
 
     Relies on that loss being made of the fused head's `log_probs` alone, and on the output's `label_mask`. The model is
-    the one that compute_loss calls, in DDP's wrapper where it has one. `factors_of` takes (losses in float32, mask) and
-    gives factors, or None for all ones; each is [rows, positions - 1].
+    the one that compute_loss calls, in DDP's wrapper where it has one. `factors_of` takes (losses in float32, mask, the
+    model's output) and gives factors, or None for all ones; each is [rows, positions - 1].
     """
 
     def multiply(module: Any, arguments: Any, output: Any) -> Any:
-        factors = factors_of(-output.log_probs.detach().float(), output.label_mask)
+        factors = factors_of(-output.log_probs.detach().float(), output.label_mask, output)
         if factors is not None:
             output.log_probs = output.log_probs * factors.to(output.log_probs.dtype)
         return output
@@ -50,6 +59,83 @@ def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor], Tensor | 
         yield
     finally:
         hook.remove()
+
+
+class HeadSignals:
+    """What a model's head says of each next token, in the forward pass that has just been made.
+
+    Relies on the fields that `trl.trainer.utils.add_fused_lm_head` computes on request, on its being called once more
+    on the same model, and on its calling the backbone as `base_model`, whose hidden states are kept for the two signals
+    that it does not have: these cost one more product with the head.
+    """
+
+    def __init__(self, model: Any, names: frozenset[str], *, bfloat16: bool) -> None:
+        """
+        Args:
+            model: with TRL's fused head, not wrapped for data parallelism.
+            names: of `stages.sft.reweighting.base.SIGNALS`.
+            bfloat16: whether its forward runs under bfloat16 autocast.
+
+        Raises:
+            ValueError: the head scales logits, and a signal is asked for that would need to know how.
+        """
+        self._names, self._bfloat16 = names, bfloat16
+        self._model = model.get_base_model() if is_peft_model(model) else model
+        self._hidden: Tensor | None = None
+        if "concentration" in names:  # SFTTrainer asks for the other fields
+            add_fused_lm_head(self._model, outputs=("log_probs", "entropy", "is_top1", "log_sum_sq_probs"))
+        if names & {"top_entropy", "logit_gap"}:
+            config = self._model.config.get_text_config()
+            if scaled := [name for name in SCALED_LOGITS if getattr(config, name, None) not in (None, 1.0)]:
+                raise ValueError(f"the model scales its logits ({', '.join(scaled)}), which logit gaps do not know of")
+            self._model.base_model.register_forward_hook(self._keep)
+
+    def _keep(self, module: Any, arguments: Any, output: Any) -> None:
+        self._hidden = output.last_hidden_state.detach()
+
+    def of(self, output: Any, labels: Tensor) -> dict[str, Tensor]:
+        """The signals, each [rows, positions - 1], float32, detached, 0 where unsupervised.
+
+        Args:
+            output: of the model's forward pass with its fused head.
+            labels: that it was given, [rows, positions].
+        """
+        signals: dict[str, Tensor] = {}
+        if "entropy" in self._names:
+            signals["entropy"] = output.entropy.detach().float()
+        if "is_top1" in self._names:
+            signals["is_top1"] = output.is_top1.float()
+        if "concentration" in self._names:
+            signals["concentration"] = output.log_sum_sq_probs.detach().float().exp() * output.label_mask
+        if self._hidden is not None:
+            own = self._of_logits(self._hidden[:, :-1], labels[:, 1:].to(self._hidden.device))
+            signals |= {name: value for name, value in own.items() if name in self._names}
+            self._hidden = None
+        return signals
+
+    def measured(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The signals of a forward pass that is made for them."""
+        return self.of(model(**inputs, use_cache=False, fused_lm_head=True), inputs["labels"])
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _of_logits(self, hidden: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        head = self._model.get_output_embeddings()
+        mask = labels != -100
+        states, gold = hidden[mask], labels[mask]
+        entropies, gaps = [], []
+        rows = max(1, TILE // head.weight.shape[0])
+        for start in range(0, len(gold), rows):
+            with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self._bfloat16):
+                logits = linear(states[start : start + rows], head.weight, head.bias).float()
+            best, ids = logits.topk(min(TOP, logits.shape[-1]), dim=-1)
+            log_probs = best.log_softmax(-1)
+            entropies.append(-(log_probs.exp() * log_probs).sum(-1))
+            own = gold[start : start + rows, None]
+            other = torch.where(ids[:, :1] == own, best[:, 1:2], best[:, :1])
+            gaps.append((logits.gather(-1, own) - other).squeeze(-1))
+        made = {"top_entropy": entropies, "logit_gap": gaps}
+        empty = torch.zeros(mask.shape, device=hidden.device)
+        return {name: empty.masked_scatter(mask, torch.cat([*parts, empty[:0, 0]])) for name, parts in made.items()}
 
 
 class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]

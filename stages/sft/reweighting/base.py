@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -17,6 +17,12 @@ Prepared = dict[str, Tensor]
 
 Direction = list[Tensor]
 """A direction in the space of the trained parameters: a tensor for each, in the order of `model.parameters()`."""
+
+
+SIGNALS = ("entropy", "concentration", "is_top1", "top_entropy", "logit_gap")
+"""What a method may ask of the model's head, for each token: the entropy of the distribution in nats; the sum of its
+squared probabilities; whether the token is the most likely one (1 or 0); the entropy of the 20 most likely tokens,
+renormalised; its logit minus that of the strongest other token. The last two cost one more product with the head."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,13 @@ class Evaluator(Protocol):
     def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
         """Loss of each next token, [rows, positions - 1], float32, without gradient; 0 where unsupervised. Without
         dropout, unless a seed for its masks is given."""
+
+    def signals(self, batch: Batch) -> Prepared:
+        """The signals that the method declares, of each next token, as `Method.weigh` gets them; without dropout."""
+
+    def losses_of_all_rows(self) -> dict[str, Tensor]:
+        """Digest of a row (see `row_digests`) -> losses of its supervised tokens, float32 on the CPU, for the whole
+        training set."""
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         """Digest of a row (see `row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
@@ -89,6 +102,9 @@ class Method:
     For each optimizer step the trainer calls `prepare` once, `weigh` for each micro-batch in order, and `finish` once.
     """
 
+    signals: ClassVar[frozenset[str]] = frozenset()
+    """What `weigh` wants to know of each token beside its loss: names of `SIGNALS`. Costs nothing where it is empty."""
+
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
         """Evaluate what `weigh` will need; one dictionary of tensors for each micro-batch of the window."""
         return [{} for _ in window.batches]
@@ -99,7 +115,8 @@ class Method:
         Args:
             losses: of each next token in the training forward, [rows, positions - 1], detached, 0 where unsupervised.
             mask: the supervised ones, the same shape; none in a row that only fills up the last batch of an epoch.
-            prepared: this micro-batch's entry from `prepare`.
+            prepared: this micro-batch's entry from `prepare`, and under their names the `signals` of the training
+                forward: each [rows, positions - 1], float32, detached, 0 where unsupervised.
 
         Returns:
             Factors on the token losses, whose weighted sum is divided by the window's supervised tokens; so all ones is
@@ -115,6 +132,8 @@ class Method:
         """What `weigh` would return for the one micro-batch of `window`, which is only shown. Changes no state."""
         [batch] = window.batches
         [prepared] = self.prepare(window, model)
+        if self.signals:
+            prepared = prepared | model.signals(batch)
         return self.weigh(model.losses(batch), supervised(batch), prepared)
 
     def state(self) -> dict[str, Any]:

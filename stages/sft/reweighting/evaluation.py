@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from stages.harness.context import StageError
-from stages.sft.reweighting.base import Batch, Direction, row_digests, supervised
+from stages.sft.reweighting.base import Batch, Direction, Prepared, row_digests, supervised
 from stages.sft.reweighting.forward_mode import ForwardMode
-from stages.sft.trl_internals import DROPOUTS, token_log_probs
+from stages.sft.trl_internals import DROPOUTS, HeadSignals, token_log_probs
 from stages.training import distributed
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -35,6 +35,7 @@ class ModelEvaluator:
         batch_size, micro_batch_size: rows of one optimizer step, over all processes, and of one forward pass.
         bfloat16: whether the model's forward runs under bfloat16 autocast.
         seed: of the probe batches.
+        head: tells the method's signals, where it declares any.
     """
 
     model: Any
@@ -45,6 +46,7 @@ class ModelEvaluator:
     micro_batch_size: int
     bfloat16: bool
     seed: int
+    head: HeadSignals | None = None
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -61,6 +63,21 @@ class ModelEvaluator:
     def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
         with self._modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
             return -token_log_probs(self.model, self.model_inputs(batch)).float()
+
+    def signals(self, batch: Batch) -> Prepared:
+        if self.head is None:
+            return {}
+        inputs = self.model_inputs(batch)
+        with self._modes(training=False), torch.no_grad():
+            return self.head.measured(self.model, inputs)
+
+    def losses_of_all_rows(self) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        for batch in self._batches(range(distributed.rank(), len(self.dataset), distributed.world_size())):
+            measured, mask = self.losses(batch).cpu(), supervised(batch).cpu()
+            rows = zip(row_digests(batch), measured, mask, strict=True)
+            losses |= {digest: of_row[labelled].clone() for digest, of_row, labelled in rows}
+        return {digest: of_row for part in distributed.gather(losses) for digest, of_row in part.items()}
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         means: dict[str, float] = {}

@@ -106,7 +106,7 @@ def test_the_fused_head_gives_log_probabilities_of_the_next_tokens() -> None:
     expected = torch.log_softmax(logits, -1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) * mask
     assert torch.allclose(token_log_probs(model, batch), expected, atol=1e-5), FUSED_HEAD
     masks = []
-    with log_probs_times(model, lambda losses, label_mask: masks.append(label_mask)):  # type: ignore[func-returns-value]
+    with log_probs_times(model, lambda losses, label_mask, _: masks.append(label_mask)):  # type: ignore[func-returns-value]
         token_log_probs(model, batch)
     assert torch.equal(masks[0], mask), FUSED_HEAD
 
@@ -121,7 +121,7 @@ def test_trls_loss_is_the_sum_of_the_log_probabilities_it_is_given(sft_context: 
     trainer = make_trainer(sft_context())
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
     plain = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
-    with log_probs_times(trainer.model, lambda losses, mask: torch.full_like(losses, 2.0)):
+    with log_probs_times(trainer.model, lambda losses, mask, _: torch.full_like(losses, 2.0)):
         doubled = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
     assert doubled.item() == 2 * plain.item(), LOSS
     assert plain.item() == pytest.approx(-token_log_probs(trainer.model, batch).sum().item() / 10, rel=1e-6), LOSS

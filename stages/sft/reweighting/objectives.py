@@ -1,0 +1,114 @@
+"""Objectives of 2026 that weigh a token by what the model's head says of it, beside its probability.
+
+Each is the gradient of its paper's loss: a weight is a constant factor on the token's cross-entropy.
+"""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from stages.sft.method_settings import EaftSettings, ProFitSettings, TrimSftSettings
+from stages.sft.reweighting.base import Batch, Direction, Evaluator, Method, Prepared, Window, row_digests, supervised
+from stages.sft.trl_internals import TOP
+
+
+class Eaft(Method):
+    """Entropy-adaptive fine-tuning (Diao et al. 2026, arXiv 2601.02151): a token's loss times normalised entropy.
+
+    The entropy is that of the `TOP` most likely tokens, renormalised, as in the paper and its authors' code, over
+    ln TOP (which the code rounds to 3), to the power alpha.
+    """
+
+    signals: ClassVar = frozenset({"top_entropy"})
+
+    def __init__(self, settings: EaftSettings) -> None:
+        self.settings = settings
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        return (prepared["top_entropy"] / math.log(TOP)).pow(self.settings.alpha)
+
+
+class ProFit(Method):
+    """ProFit (Liu et al. 2026, arXiv 2601.09195): tokens with a probability below a threshold have no loss.
+
+    The loss is divided by all supervised tokens, as in the authors' code: what is left is not weighted up.
+    """
+
+    def __init__(self, settings: ProFitSettings) -> None:
+        self.settings = settings
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        return (torch.exp(-losses) >= self.settings.threshold).to(losses.dtype)
+
+
+class Deft(Method):
+    """Dynamic entropy fine-tuning (arXiv 2602.11424): the loss (1 - p^a) / a, with a = sum of squared probabilities.
+
+    a, the distribution's concentration, is a constant to the gradient, which is therefore that of the cross-entropy
+    times p^a: near 1 where the model is uncertain, near DFT's p where it is sure. Formula of the authors' code.
+    """
+
+    signals: ClassVar = frozenset({"concentration"})
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        return torch.exp(-losses * prepared["concentration"])
+
+
+class TrimSft(Method):
+    """TrimSFT (arXiv 2609.09707): Gaussian weights of the gap between a token's logit and its strongest competitor's.
+
+    exp(-((gap - centre) / width)^2 / 2): tokens that are mastered, and those the model hardly supports, count little.
+    The form of the Gaussian is that of an independent implementation, as its paper was not to be had in full.
+    """
+
+    signals: ClassVar = frozenset({"logit_gap"})
+
+    def __init__(self, settings: TrimSftSettings) -> None:
+        self.settings = settings
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        distance = (prepared["logit_gap"] - self.settings.centre) / self.settings.width
+        return torch.exp(-distance.square() / 2)
+
+
+class PriFt(Method):
+    """PriFT-prob (Wang et al. 2026, arXiv 2606.09396): a token's loss times its probability under the initial model.
+
+    These probabilities are measured once, over all rows, before the first step; a checkpoint carries them.
+    """
+
+    def __init__(self) -> None:
+        self.reference: dict[str, Tensor] = {}
+        """Digest of a row -> losses of its supervised tokens under the model that training started from."""
+
+    def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
+        if not self.reference:
+            self.reference = model.losses_of_all_rows()
+        return [{"reference": self._losses(batch)} for batch in window.batches]
+
+    def _losses(self, batch: Batch) -> Tensor:
+        mask = supervised(batch).cpu()
+        losses = torch.zeros(mask.shape)
+        for row, digest in enumerate(row_digests(batch)):
+            if mask[row].any():  # others only fill a batch
+                losses[row, mask[row]] = self.reference[digest]
+        return losses
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        return torch.exp(-prepared["reference"].to(losses))
+
+    def state(self) -> dict[str, Any]:
+        return {"rows": {digest: len(losses) for digest, losses in self.reference.items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.reference = {digest: torch.zeros(length) for digest, length in state["rows"].items()}
+
+    def tensors(self) -> Direction:
+        return [torch.cat(list(self.reference.values()))] if self.reference else []
+
+    def restore_tensors(self, tensors: Direction) -> None:
+        if tensors:
+            lengths = [len(losses) for losses in self.reference.values()]
+            self.reference = dict(zip(self.reference, tensors[0].cpu().split(lengths), strict=True))
