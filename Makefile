@@ -1,9 +1,12 @@
 # make demo   the complete demo pipeline    make test   all tests    make test-fast   the quick ones    make check   lint and types
 # make real   the pipeline on a pretrained model and real benchmarks; VCORE_ARGS="--set ..." goes to `vcore run`
 # Each of them completes the set-up first where it is missing.
+# PYTEST_JOBS=N runs so many test files at once (default: one for each core, two at most; each may start engines that need gigabytes).
 # MACHINE=cpu|cuda chooses the pinned list (default: cuda where nvidia-smi finds a GPU); PYTHON=... names the interpreter for .venv
 MACHINE ?= auto
 PYTEST_ARGS ?=
+PYTEST_JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? n : 2)))
+TESTS = .venv/bin/python -m pytest -n $(PYTEST_JOBS) --dist loadfile
 VCORE_ARGS ?=
 MODELS = $(or $(VCORE_HOME),.vcore)/models
 export PYTHON TORCH_INDEX
@@ -21,10 +24,10 @@ real: setup
 	.venv/bin/vcore run configs/smollm2-135m.yaml --set model="$(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf" $(VCORE_ARGS)
 
 test: setup
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(TESTS) $(PYTEST_ARGS)
 
 test-fast: setup
-	.venv/bin/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(TESTS) -m "not slow" $(PYTEST_ARGS)
 
 check: setup
 	.venv/bin/ruff check .

@@ -16,7 +16,7 @@ from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import SIGNALS, Method, Window, row_digests, supervised
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import HeadSignals
-from tests.stages.sft.test_methods import BATCH, MASK, WINDOW
+from tests.stages.sft.reweighting.test_methods import BATCH, MASK, WINDOW
 from tests.stages.sft.test_trainer import train
 from tests.tiny import make_tiny_tokenizer
 
