@@ -106,6 +106,12 @@ def detectable(seen: Differences, level: float, side: int) -> float:
     return abs(seen.mean - _bound(seen, level, side)) + _NORMAL.inv_cdf(POWER) * seen.error
 
 
+def detectable_difference(seen: Differences, level: float = 1 - CONFIDENCE) -> float:
+    """Minimum detectable effect of a two-sided test of no difference, in the direction in which it is larger. Half a
+    step is added for the exact tests, whose p-values come in steps."""
+    return max(detectable(seen, level / 2, side) for side in (0, 1)) + seen.step / (2 * seen.n)
+
+
 def problems_needed(n: int, detectable: float, distance: float) -> int | None:
     """Problems of which an effect of `distance` would be found with `POWER`, where of `n` it has to be `detectable`;
     None where there is no distance. The width goes with 1/sqrt(n); with few problems it falls faster, so this is

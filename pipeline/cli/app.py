@@ -12,10 +12,11 @@ from rich.markup import escape
 from pipeline.cli import configs, doctor, publish, runs, schedule, scores, store, verify
 from pipeline.cli import eval as evaluation
 from pipeline.cli import sweep as sweeps
+from pipeline.cli.gates import bless, gate
 from pipeline.cli.options import option
 from pipeline.cli.printing import outlive_readers
 from pipeline.cli.results import browse, history
-from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, Interrupted, UserError
+from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, GateFailed, Interrupted, UserError
 from pipeline.core.signals import asked_to_stop
 
 app = typer.Typer(
@@ -47,6 +48,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluation.evaluate,
     "score": scores.score,
     "compare": scores.compare,
+    "gate": gate.gate,
+    "bless": bless.bless,
     "history": history.history,
     "browse": browse.browse,
     "sweep": sweeps.sweep,
@@ -98,5 +101,7 @@ def _fail(error: UserError) -> NoReturn:
     if error.continue_with:
         stopped = isinstance(error, Interrupted)
         first = "What was computed is kept" if stopped else "Finished stages are kept. Once that is put right"
+        if isinstance(error, GateFailed):
+            first = "Finished stages are kept. To go on anyway"
         console.print(f"{first}, continue with: {escape(error.continue_with)}", soft_wrap=True)
     raise SystemExit(error.exit_code)

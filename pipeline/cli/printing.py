@@ -94,7 +94,7 @@ def warn_of_unreadable_runs(home: Path, consequence: str = "") -> None:
 
 def print_run(session: Session, as_json: bool) -> None:
     """What a finished run is worth: its results and where the report is."""
-    from pipeline.run.drift import alert_text
+    from pipeline.run.moved import alert_text
 
     report, record, folder = session.report_folder, session.record.data, session.record.folder
     if as_json:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from evaluation.comparison import Comparison, Measured, read_measured
+from evaluation.comparison import Comparison, Measured, read_measured, right_shares
 from evaluation.comparison import compare as compare_measured
+from evaluation.gates.margin import FEWEST, detectable_difference, differences, problems_needed
 from evaluation.records import write_jsonl
 from pipeline.cli.options import AsJson, Home, argument, option
 from pipeline.cli.printing import interval, out, print_json, show
@@ -38,14 +39,21 @@ def compare(
         comparisons = [compare_measured(name, before, after, old[name], new[name]) for name in common]
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    powers = {name: _power(old[name], new[name]) for name in common if comparisons[common.index(name)].difference}
     unknown = [name for name in common if old[name].protocol is None or new[name].protocol is None]
     alone = sorted(old.keys() ^ new.keys())
     if as_json:
-        rows = [_as_json(c) | {"protocol_known": c.benchmark not in unknown} for c in comparisons]
+        known = [{"protocol_known": c.benchmark not in unknown, **powers.get(c.benchmark, {})} for c in comparisons]
+        rows = [_as_json(c) | more for c, more in zip(comparisons, known, strict=True)]
         print_json({"before": before, "after": after, "comparisons": rows, "not_compared": alone})
         return
     for c in comparisons:
         show(escape(_line(c)))
+        if (power := powers.get(c.benchmark)) and (effect := power["detectable"]) is not None:
+            text = f"    found 4 times of 5: a difference of {100 * effect:.1f} points"
+            if c.verdict == "not distinguishable" and power["problems_needed"] is not None:
+                text += f"; one as seen, from about {power['problems_needed']:,} problems on"
+            show(text)
         for difference in c.protocols:
             show(f"    {escape(difference)}")
         if c.unknown:
@@ -165,12 +173,17 @@ def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
 
 def read_scores(home: Path, name: str) -> tuple[Path, dict[str, Measured]]:
     """The file or folder that a word on the command line means, and its scores; `ConfigError` where it means none."""
-    path = Path(name).expanduser()
-    path = path if path.exists() else _score_folder(home, name)
+    path = score_path(home, name)
     try:
         return path, read_measured(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: the scores cannot be read: {error}") from error
+
+
+def score_path(home: Path, name: str) -> Path:
+    """The file or folder of scores that a word on the command line means; `ConfigError` where it means none."""
+    path = Path(name).expanduser()
+    return path if path.exists() else _score_folder(home, name)
 
 
 def _score_folder(home: Path, name: str) -> Path:
@@ -204,6 +217,17 @@ def _line(c: Comparison) -> str:
         f"{c.benchmark}: {100 * d.difference:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}], "
         f"{d.improved} better and {d.worsened} worse of {d.n}, p = {d.p_value:.2g} ({d.test}): {c.verdict}"
     )
+
+
+def _power(old: Measured, new: Measured) -> dict[str, float | int | None]:
+    """The minimum detectable effect at 80 % power, as a share, and the problems that the difference seen would need;
+    None for fewer problems than a gate takes."""
+    before, after = right_shares(old.scores), right_shares(new.scores)
+    if len(before) < FEWEST:
+        return {"detectable": None, "problems_needed": None}
+    seen = differences([before[problem] for problem in after], list(after.values()))
+    effect = detectable_difference(seen)
+    return {"detectable": effect, "problems_needed": problems_needed(seen.n, effect, seen.mean)}
 
 
 def _as_json(c: Comparison) -> dict[str, Any]:

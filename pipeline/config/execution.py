@@ -65,7 +65,7 @@ class ExecutionSettings(StageSettings):
     """A notification block of the Prefect server (`slack-webhook/my-channel`): told of what `notify_on` names."""
     notify_on: list[Literal["failed", "finished", "moved"]] = execution(NOTIFY_ON, min_length=1)
     """What `notify` is told of: runs that failed, runs that finished (those that found all cached, too), and scores
-    that left their predecessor's interval. Of a run that somebody stopped it is never told."""
+    that moved. Of a run that somebody stopped it is never told."""
     stop_grace_s: float | None = execution(None, gt=0)
     """Seconds a stopped stage has to save its state before it is killed. None: a minute, or longer where its last steps
     (in RL those of a whole rollout) and writing its checkpoint take longer."""

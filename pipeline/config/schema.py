@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from evaluation.benchmarks import get, names
 from evaluation.harness.nearest import nearest
 from pipeline.config.execution import ExecutionSettings
+from pipeline.config.gate import GateSettings, check_gate
 from pipeline.config.yaml_file import Document, Location, read
 from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, BaseSettings
@@ -70,6 +71,7 @@ class PipelineConfig(StageSettings):
     sandbox: SandboxSettings = identity_where_set(SandboxSettings())
     """What the programs of models may use, in scoring, in RL's reward and in the choice of prompts alike."""
     report: ReportSettings = identity(ReportSettings())
+    gate: GateSettings = Field(GateSettings(), json_schema_extra={"role": "execution"})
     execution: ExecutionSettings = Field(ExecutionSettings(), json_schema_extra={"role": "execution"})
 
     @model_validator(mode="after")
@@ -106,6 +108,8 @@ class PipelineConfig(StageSettings):
                 raise ValueError(f"benchmarks.{index}.max_new_tokens: {room}")
         _rl_fits_together(self)
         _served_fits_together(self)
+        sizes = {benchmark.name: benchmark.problems for benchmark in self.benchmarks}
+        check_gate(self.gate, sizes, ["base", *(name for name in ("sft", "grpo") if getattr(self, name) is not None)])
         return self
 
     @property

@@ -7,6 +7,8 @@ EXIT_OK = 0
 EXIT_STAGE_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_UNDECIDED = 3
+"""Of `vcore verify`."""
+EXIT_GATE_FAILED, EXIT_GATE_UNDECIDED = 3, 4
 EXIT_INTERRUPTED = 130
 
 
@@ -48,6 +50,12 @@ class StageFailed(UserError):
     def __init__(self, stage: str, message: str, *, fix: str = "", log: str = "", cause: str = "") -> None:
         super().__init__(message, where=f"stage {stage}", fix=fix)
         self.stage, self.log, self.cause = stage, log, cause
+
+
+class GateFailed(UserError):
+    """A critical check of the gate before a training has failed; what was computed is kept."""
+
+    exit_code = EXIT_GATE_FAILED
 
 
 class Interrupted(UserError):

@@ -46,6 +46,8 @@ class Stage:
     inputs: dict[str, Input]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Facts for the program that are not settings and do not enter the key."""
+    after: tuple[str, ...] = ()
+    """Stages that have to be there before, although nothing is taken from them: the scores that a gate judges."""
 
     @property
     def custom_code(self) -> list[CustomCode]:
@@ -94,22 +96,25 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
         stages += evaluations
         inputs = {"data": Input("data", ("sft.jsonl",)), "model": Input(checkpoint, ("model",))}
         details = {"asked_with": _asked_with(config)}
-        stages.append(Stage("sft", SFT, config.sft.model_copy(update=_dated(config)), inputs, details))
+        gate = _gate(config, stages)
+        stages.append(Stage("sft", SFT, config.sft.model_copy(update=_dated(config)), inputs, details, gate))
         checkpoint = "sft"
         evaluations = _evaluate(config, checkpoint)
 
     if config.grpo is not None:
         stages += evaluations
+        gate = _gate(config, stages)
         prompts = Input("data", ("rl.jsonl",))
         if config.difficulty is not None:
-            stages += _choose_prompts(config, checkpoint)
+            stages += _choose_prompts(config, checkpoint, gate)
             prompts = Input("difficulty", ("rl.jsonl",))
         inputs = {"data": prompts, "model": Input(checkpoint, ("model",))}
         if config.grpo.dev_every is not None:
             inputs["dev"] = Input("data", ("dev.jsonl",))
         if config.grpo.lora_start == "sft_adapter":
             inputs |= {"adapter": Input("sft", ("adapter",)), "below": Input("base", ("model",))}
-        stages.append(Stage("grpo", GRPO, config.grpo.model_copy(update=_dated(config) | _sandboxed(config)), inputs))
+        grpo = config.grpo.model_copy(update=_dated(config) | _sandboxed(config))
+        stages.append(Stage("grpo", GRPO, grpo, inputs, after=gate))
         checkpoint = "grpo"
         evaluations = _evaluate(config, checkpoint)
 
@@ -174,8 +179,20 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
     return [generate, score]
 
 
-def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
-    """RL's prompts, sampled from the checkpoint it starts from as RL samples, and the choice among them."""
+def _gate(config: PipelineConfig, stages: list[Stage]) -> tuple[str, ...]:
+    """The scores that the gate judges before a training that follows these stages."""
+    judged = {f"score.{check.checkpoint}" for check in config.gate.checks if check.tier == "critical"}
+    compared = {f"score.{check.against}" for check in config.gate.checks if f"score.{check.checkpoint}" in judged}
+    names = [stage.name for stage in stages]
+    return tuple(name for name in names if name in judged | compared) if judged & set(names) else ()
+
+
+def _choose_prompts(config: PipelineConfig, checkpoint: str, gate: tuple[str, ...]) -> list[Stage]:
+    """RL's prompts, sampled from the checkpoint it starts from as RL samples, and the choice among them.
+
+    Args:
+        gate: the scores that are judged before.
+    """
     assert config.grpo is not None
     assert config.difficulty is not None
     sets = ("rl", "dev") if config.data.dev else ("rl",)
@@ -202,7 +219,8 @@ def _choose_prompts(config: PipelineConfig, checkpoint: str) -> list[Stage]:
             **_dated(config),
         }
     )
-    generate = Stage("generate.prompts", GENERATE, settings, {"data": data, "model": Input(checkpoint, ("model",))})
+    inputs = {"data": data, "model": Input(checkpoint, ("model",))}
+    generate = Stage("generate.prompts", GENERATE, settings, inputs, after=gate)
     difficulty = config.difficulty.model_copy(update={"scoring": _scoring(config)})
     return [
         generate,
@@ -216,11 +234,11 @@ def select_stages(stages: list[Stage], name: str) -> list[str]:
 
 
 def upstream(stages: list[Stage], names: set[str]) -> set[str]:
-    """The named stages and everything they take from, directly or not."""
+    """The named stages and everything they take from or wait for, directly or not."""
     found = set(names)
     for stage in reversed(stages):
         if stage.name in found:
-            found |= {source.stage for source in stage.inputs.values()}
+            found |= {source.stage for source in stage.inputs.values()} | set(stage.after)
     return found
 
 

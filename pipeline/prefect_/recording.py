@@ -104,8 +104,8 @@ def run_and_tell(session: Session, write: Write) -> None:
         session.run_stages(run_stage)
         session.finish()
         for moved in session.record.data.moved or ():
-            if not moved.protocol_changed:
-                told = {"before": moved.before, "low": moved.low, "high": moved.high, "after": moved.after}
+            if not moved.reason:
+                told = moved.model_dump(exclude={"benchmark", "checkpoint", "reason"})
                 emit("vcore.score.moved", checkpoint=moved.checkpoint, benchmark=moved.benchmark, payload=told)
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt) or asked_to_stop()

@@ -20,7 +20,7 @@ from pipeline.prefect_.client import SERVER_ERRORS
 from pipeline.prefect_.recording import Event
 from pipeline.prefect_.view import slug
 from pipeline.run.documents import RunRecordDocument
-from pipeline.run.drift import alert_text
+from pipeline.run.moved import alert_text
 
 
 def emit(
@@ -117,13 +117,13 @@ def notify(block: NotificationBlock | None, name: str | None, subject: str, text
 
 
 def show_alerts(name: str, notify_by: str | None, record: RunRecordDocument, block: NotificationBlock | None) -> None:
-    """Say that scores have left their predecessor's intervals: by a flagged artifact, a warning in the log, and the
-    notification block, where one is to be told."""
+    """Say that scores have moved: by a flagged artifact, a warning in the log, and the notification block, where one is
+    to be told."""
     moved = record.moved or []
     if not moved:
         return
     text = alert_text(name, record)
     get_run_logger().warning(text)
-    flag = f"FLAGGED: {len(moved)} scores left their predecessor's interval"
+    flag = f"FLAGGED: {len(moved)} scores moved, or could not be compared"
     create_markdown_artifact(text, key=f"{slug(name)}-alert", description=flag)
     notify(block, notify_by, f"vcore: scores of {name} moved", text)

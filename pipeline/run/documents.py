@@ -1,4 +1,4 @@
-"""What is written about a run: its record, `run.json`, and what is read back from an earlier run's report."""
+"""What is written about a run: its record, `run.json`."""
 
 from pydantic import ConfigDict
 
@@ -30,15 +30,41 @@ class StageEntry(Document):
 
 
 class MovedScore(Document):
-    """A score that left the 95 % interval that it had in the run before, or that another protocol measured."""
+    """A score that differs from a yardstick beyond chance, or that could not be held against the anchor."""
 
     benchmark: str
     checkpoint: str
-    before: float
-    low: float  # bounds of the earlier interval
-    high: float
-    after: float
-    protocol_changed: bool
+    against: str  # `anchor` or `window`
+    reference: str  # the anchor's run or file, or the runs of the window
+    before: float = 0.0  # share of right samples of the yardstick
+    after: float = 0.0  # of this run, on the same problems
+    low: float = 0.0  # bounds of the 95 % interval of after - before
+    high: float = 0.0
+    p_value: float = 1.0  # two-sided, by Holm's method over all tests of the run
+    level: float = 0.0  # that it was held against: what this look may spend
+    reason: str = ""  # why it was not compared; empty where it was
+
+
+class GateVerdict(Document):
+    """What the gate says of one check. Shares, differences and margins are in -1..1."""
+
+    benchmark: str
+    checkpoint: str
+    tier: str  # `critical` or `advisory`
+    asked: str  # in words
+    against: str  # what it was compared with; empty for a bound on a rate
+    verdict: str  # `PASS`, `FAIL` or `UNDECIDED`
+    reason: str = ""  # why it could not be compared, or which rate is above its bound
+    difference: float | None = None  # after - before; None, as all below, where nothing was compared
+    low: float | None = None  # bounds of the 95 % interval of the difference
+    high: float | None = None
+    n: int | None = None  # problems
+    p_pass: float | None = None  # PASS where at most `level`
+    p_fail: float | None = None  # by Holm's method; FAIL where at most `level_fail`
+    level: float | None = None
+    level_fail: float | None = None
+    detectable: float | None = None  # minimum detectable effect at 80 % power
+    problems_needed: int | None = None  # that would decide, of an UNDECIDED one
 
 
 class RunRecordDocument(Document):
@@ -58,23 +84,8 @@ class RunRecordDocument(Document):
     plan: list[PlannedEntry]
     stages: list[StageEntry]
     outside: dict[str, OutsideInput] = {}  # what the stages read from outside the store, by its label
-    predecessor: str | None = None  # the run that this one's scores were compared with
+    anchor: str | None = None  # the run or file that this one's scores were held against
+    anchor_blessed: bool = False  # whether somebody chose it; otherwise it is the first run of its kind
+    look: int | None = None  # the how manieth different result this is at that anchor, from 1
     moved: list[MovedScore] | None = None  # the result of that comparison; None before it
-
-
-class RecordedScore(Document):
-    """One result of a report.json, as far as runs are compared by it."""
-
-    benchmark: str
-    checkpoint: str
-    value: float
-    low: float
-    high: float
-    protocol: str
-
-
-class ScoredReport(Document):
-    """A report.json, as far as runs are compared by it."""
-
-    seed: int
-    results: list[RecordedScore]
+    gate: list[GateVerdict] | None = None  # verdicts on the checks of the config; None where none was judged

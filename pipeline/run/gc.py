@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.locks import open_lock, try_lock
+from pipeline.run.baseline import blessed_runs
 from pipeline.run.documents import RunRecordDocument
 from pipeline.run.record import find_run, list_runs, load_run
 from pipeline.store.store import Artifact, Store
@@ -109,11 +110,12 @@ def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_by
     nothing can go on from.
 
     Kept are the artifacts of the last `keep_last` whole runs of every pipeline, of every run of the pipelines that
-    match a pattern in `keep_named`, and of runs that go on. A run is whole when it came to its report: one of a part,
-    or that failed or was killed, keeps what it made besides, until a whole one follows. With `max_bytes` artifacts go
-    only until the store is no larger. Interrupted attempts that have saved a state stay: a run resumes from them.
+    match a pattern in `keep_named`, of runs that are a baseline (`vcore bless`), and of runs that go on. A run is whole
+    when it came to its report: one of a part, or that failed or was killed, keeps what it made besides, until a whole
+    one follows. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts that have saved a
+    state stay: a run resumes from them.
     """
-    needed = _needed(list_runs(store.home), keep_last, keep_named)
+    needed = _needed(list_runs(store.home), keep_last, keep_named, blessed_runs(store.home))
     trash = sorted((store.home / "trash").glob("*"))
     removals = [Removal("trash", folder, _size(folder), "set aside") for folder in trash]
     attempts = sorted((store.home / "work").glob("*/*"))
@@ -129,13 +131,14 @@ def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_by
     return removals
 
 
-def _needed(runs: list[RunRecordDocument], keep_last: int, keep_named: tuple[str, ...]) -> set[str]:
+def _needed(runs: list[RunRecordDocument], keep_last: int, keep_named: tuple[str, ...], blessed: set[str]) -> set[str]:
     """The keys of what the kept runs have made and planned."""
     by_name: dict[str, list[RunRecordDocument]] = {}
     for record in runs:
         by_name.setdefault(record.name, []).append(record)
     keep = [record for records in by_name.values() for record in _last(records, keep_last)]
     keep += [r for r in runs if r.status == "running" or any(fnmatch.fnmatch(r.name, p) for p in keep_named)]
+    keep += [r for r in runs if r.id in blessed]
     planned = {entry.key for record in keep for entry in record.plan if entry.key}
     return planned | {entry.key for record in keep for entry in record.stages}
 

@@ -48,5 +48,9 @@ def run_stages(
 
 
 def ready(stages: Iterable[Stage], missing: set[str]) -> list[Stage]:
-    """Those of the stages that take from nothing that is missing."""
-    return [stage for stage in stages if not any(source.stage in missing for source in stage.inputs.values())]
+    """Those of the stages that take from nothing that is missing, and wait for nothing."""
+    return [
+        stage
+        for stage in stages
+        if not any(name in missing for name in (*stage.after, *(source.stage for source in stage.inputs.values())))
+    ]

@@ -23,8 +23,7 @@ from typing import Any, TextIO
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.locks import open_lock, try_lock, wait_for_lock
-from pipeline.run.documents import PlannedEntry, RunRecordDocument, ScoredReport, StageEntry
-from pipeline.run.drift import moved_scores, predecessor
+from pipeline.run.documents import PlannedEntry, RunRecordDocument, StageEntry
 from pipeline.run.execute import StageOutcome
 from pipeline.store.documents import Manifest, utc_now
 from stages.harness.json_files import write_json
@@ -123,13 +122,6 @@ class RunRecord:
             shutil.copyfile(artifact / name, self.folder / name)
         report = json.loads((artifact / "report.json").read_text(encoding="utf-8"))
         write_json(self.folder / "report.json", {**report, "outside": self.data.to_json()["outside"]})
-
-    def compare_with_predecessor(self) -> None:
-        """Note in the record which scores left the interval they had in the run of this pipeline before."""
-        report = ScoredReport.model_validate_json((self.folder / "report.json").read_bytes())
-        before = predecessor(self.folder.parent, self.data.name, report.seed, self.folder.name)
-        self.data.predecessor = before[0] if before is not None else None
-        self.data.moved = moved_scores(before[1].results, report.results) if before is not None else []
 
     def save(self) -> None:
         """Write run.json; and make its folder again where that was removed: what the run computes must not be lost."""

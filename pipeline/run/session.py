@@ -12,16 +12,29 @@ from rich.markup import escape
 
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
-from pipeline.core.errors import EXIT_CONFIG, EXIT_INTERRUPTED, EXIT_STAGE_FAILED, Interrupted, UserError, disk_trouble
+from pipeline.core.errors import (
+    EXIT_CONFIG,
+    EXIT_INTERRUPTED,
+    EXIT_STAGE_FAILED,
+    GateFailed,
+    Interrupted,
+    UserError,
+    disk_trouble,
+)
 from pipeline.core.signals import asked_to_stop
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
+from pipeline.run.assess import assess, background, check_baseline, gate_verdicts
 from pipeline.run.execute import Executor, StageOutcome
+from pipeline.run.gate import COLOURS, CRITICAL, check_failed, line, whole
 from pipeline.run.parallel import run_stages
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
 from pipeline.store.store import Store
+
+IGNORE_GATE = "gate.stop=false"
+"""The override with which a run goes on although its gate failed."""
 
 
 @dataclasses.dataclass
@@ -39,6 +52,8 @@ class Session:
     emit: Callable[..., None] = lambda event, **about: None
     """Tells an event to automations, where somebody shows the run: `session.emit("vcore.gate.failed",
     checkpoint="sft", benchmark="math500", payload={...})` (pipeline/prefect_/telling.py has the arguments)."""
+    _judged: set[tuple[str, ...]] = dataclasses.field(default_factory=set, repr=False)
+    """The scores that a gate has let pass."""
 
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
@@ -89,7 +104,8 @@ class Session:
             if error.exit_code == EXIT_CONFIG:
                 error.exit_code = EXIT_STAGE_FAILED
             self.record.end("interrupted" if error.exit_code == EXIT_INTERRUPTED else "failed", str(error))
-            error.continue_with = self.continue_command()
+            anyway = (IGNORE_GATE,) if isinstance(error, GateFailed) else ()
+            error.continue_with = self.continue_command(*anyway)
             raise
         except BaseException as error:
             self.record.end("interrupted", f"{type(error).__name__}: {error}")
@@ -100,10 +116,11 @@ class Session:
             raise
 
     def finish(self) -> None:
-        """Keep a copy of the report, where there is one, and compare its scores with those of the run before. Once."""
+        """Keep a copy of the report, where there is one, and hold its scores against the anchor and the gate. Once."""
         if self.report_folder is not None and self.record.data.moved is None:
             self.record.keep_report(self.report_folder)
-            self.record.compare_with_predecessor()
+            assess(self.store, self.record.data, self.config.gate)
+            self._tell_gate("")
 
     def run_remaining(self) -> None:
         """Run every stage that has no outcome yet, without Prefect."""
@@ -120,16 +137,58 @@ class Session:
             raise Interrupted("interrupted")
         # Here and not in the caller: Prefect, through which this is called, wraps errors it does not know.
         with _disk_errors(self.store.home, f"stage {stage.name}"):
+            if stage.after:
+                self._pass_gate(stage)
             outcome = self.executor.ensure(stage, view)
             self.record.stage_done(outcome)
         return outcome
 
-    def continue_command(self) -> str:
-        """The command that goes on where this run ended: it forces what was forced and has not been computed."""
+    def _pass_gate(self, stage: Stage) -> None:
+        """Judge the checkpoints there are before a training. Raises `GateFailed` where a critical check fails, unless
+        `gate.stop` is off."""
+        if stage.after in self._judged:
+            return
+        gate, record = self.config.gate, self.record.data
+        judged = [check for check in gate.checks if f"score.{check.checkpoint}" in stage.after]
+        known = background(self.store, record, gate)
+        record.anchor, record.look = known.anchor.name if known.anchor is not None else None, known.look
+        record.gate = gate_verdicts(known, gate, judged)
+        self.record.save()
+        for one in record.gate:
+            colour = COLOURS[one.verdict]
+            said = f"[{colour}]{one.verdict}[/] {escape(f'{one.benchmark}, {one.checkpoint}: {line(one)}')}"
+            self.executor.view.line(f"  {'gate':<15} {said}")
+        self._tell_gate(stage.after[-1].partition(".")[2])
+        if gate.stop:
+            check_failed(record.gate, stage.name)
+        self._judged.add(stage.after)
+
+    def _tell_gate(self, checkpoint: str) -> None:
+        """Events for automations: each critical check that failed, or once that the gate passed.
+
+        Args:
+            checkpoint: the last one that was judged; empty at the end of the run.
+        """
+        verdicts = self.record.data.gate or []
+        for one in verdicts:
+            if one.tier == CRITICAL and one.verdict == "FAIL":
+                self.emit(
+                    "vcore.gate.failed", checkpoint=one.checkpoint, benchmark=one.benchmark, payload=one.to_json()
+                )
+        if verdicts and whole(verdicts) == "PASS":
+            told = {"checks": [one.to_json() for one in verdicts]}
+            self.emit("vcore.gate.passed", checkpoint=checkpoint or verdicts[-1].checkpoint, payload=told)
+
+    def continue_command(self, *more: str) -> str:
+        """The command that goes on where this run ended: it forces what was forced and has not been computed.
+
+        Args:
+            more: further overrides.
+        """
         left = self.executor.decider.forced - self.executor.outcomes.keys()
         force = tuple(planned.stage.name for planned in self.plan if planned.stage.name in left)
         options = dataclasses.replace(self.options, force=force, start=None)
-        return command_line(self.path, list(self.overrides), options)
+        return command_line(self.path, [*self.overrides, *more], options)
 
     def summary(self) -> str:
         """`8 stages: 2 ran, 6 cached`"""
@@ -162,6 +221,7 @@ def _planned(path: Path, overrides: list[str], options: Options, *, running: boo
     decider = Decider(config, store, options)
     plan = plan_stages(decider)
     preflight(config, plan)
+    check_baseline(config, store)
     return decider, plan
 
 

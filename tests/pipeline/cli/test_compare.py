@@ -46,6 +46,18 @@ def test_a_difference_and_its_absence(tmp_path: Path) -> None:
     assert "not distinguishable" in run(worse, worse)
 
 
+def test_what_could_have_been_found_stands_beside_what_was_not(tmp_path: Path) -> None:
+    a = artifact(tmp_path / "a", scores([True] * 60 + [False] * 40))
+    b = artifact(tmp_path / "b", scores([True] * 57 + [False] * 38 + [True] * 5))
+    said = run(a, b)
+    assert "not distinguishable" in said
+    found = json.loads(run(a, b, "--json"))["comparisons"][0]
+    effect = found["detectable"]
+    assert effect == pytest.approx((1.96 + 0.84) * 0.08**0.5 / 10, rel=0.4), "eight of a hundred problems changed"
+    assert f"found 4 times of 5: a difference of {100 * effect:.1f} points; one as seen, from about" in said
+    assert found["problems_needed"] == pytest.approx(100 * (effect / 0.02) ** 2, abs=1)
+
+
 def test_different_protocols_are_named_and_not_compared(tmp_path: Path) -> None:
     a = artifact(tmp_path / "a", scores([True] * 5), temperature=0.0, top_p=1)
     b = artifact(tmp_path / "b", scores([False] * 5), temperature=0.6, top_p=1)

@@ -53,9 +53,9 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
 
     url, posted = mailbox
     moved = MovedScore(
-        benchmark="aime24", checkpoint="sft", before=0.5, low=0.4, high=0.6, after=0.2, protocol_changed=False
+        benchmark="aime24", checkpoint="sft", against="anchor", reference="before", before=0.5, after=0.2
     )
-    record: Any = SimpleNamespace(id="now", predecessor="before", moved=[moved])
+    record: Any = SimpleNamespace(id="now", anchor="before", anchor_blessed=True, look=1, moved=[moved])
 
     @flow
     def alerts_flow(name: str) -> None:
@@ -75,7 +75,7 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
         block.save("vcore-test", overwrite=True)
         alerts_flow("custom-webhook/vcore-test")
     alerts = query(f"{prefect_server}/artifacts/filter", {"artifacts": {"key": {"any_": ["nightly-alert"]}}})
-    assert alerts[0]["description"] == "FLAGGED: 1 scores left their predecessor's interval"
+    assert alerts[0]["description"] == "FLAGGED: 1 scores moved, or could not be compared"
 
 
 @pytest.mark.slow

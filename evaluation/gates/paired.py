@@ -1,0 +1,70 @@
+"""Two measurements paired for a gate: the same problems, as many samples, the same protocol, or a reason why not."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from evaluation.comparison import Measured, right_shares
+from evaluation.comparison import differences as protocol_differences
+from evaluation.gates.margin import Differences, differences
+
+MOST_NAMED = 3
+"""Differences of two protocols that a message names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+    """One checkpoint on one benchmark, as far as a gate looks at it.
+
+    Attributes:
+        shares: problem -> share of its samples that are right.
+        samples: of each problem.
+        protocol, details: under which they were made; None and empty where that is not known.
+        truncated, no_answer: share of samples that were cut at the token limit, and that gave no answer; None where
+            that is not known.
+    """
+
+    shares: Mapping[str, float]
+    samples: int
+    protocol: str | None = None
+    details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    truncated: float | None = None
+    no_answer: float | None = None
+
+
+def of_scores(measured: Measured, truncated: int | None = None) -> Sampled:
+    """Scores as a gate looks at them.
+
+    Args:
+        truncated: samples that were cut at the token limit, which scores do not say.
+    """
+    scores = measured.scores
+    shares = right_shares(scores)
+    return Sampled(
+        shares,
+        len(scores) // len(shares),
+        measured.protocol,
+        measured.details,
+        None if truncated is None else truncated / len(scores),
+        Counter(score.verdict for score in scores)["no_answer"] / len(scores),
+    )
+
+
+def pair(old: Sampled, new: Sampled) -> Differences:
+    """`new` minus `old`, problem by problem.
+
+    Raises:
+        ValueError: in one line, why they cannot be compared: other protocols, where both are known, other problems,
+            other numbers of samples, or too few problems.
+    """
+    if old.protocol is not None and new.protocol is not None and old.protocol != new.protocol:
+        apart = protocol_differences(old.details, new.details)
+        more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
+        raise ValueError(f"the protocols differ: {', '.join(apart[:MOST_NAMED]) or 'their digests'}{more}")
+    if old.shares.keys() != new.shares.keys():
+        apart = sorted(old.shares.keys() ^ new.shares.keys())
+        raise ValueError(f"they are not of the same problems: {len(apart)} are in one only ({apart[0]})")
+    if old.samples != new.samples:
+        raise ValueError(f"{old.samples} samples a problem before, {new.samples} after")
+    return differences([old.shares[problem] for problem in new.shares], list(new.shares.values()))

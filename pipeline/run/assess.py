@@ -1,0 +1,111 @@
+"""What a run's scores are worth beside the runs before it: the gate's verdicts, and which scores moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.comparison import differences
+from evaluation.gates.levels import spend
+from pipeline.config.gate import BASELINE, CheckSettings, GateSettings
+from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError
+from pipeline.run.baseline import (
+    Anchor,
+    Scores,
+    blessed_run,
+    earlier_runs,
+    find_anchor,
+    look_at,
+    run_scores,
+    seed_of,
+)
+from pipeline.run.documents import GateVerdict, RunRecordDocument
+from pipeline.run.gate import TRAINED, asked_of_run, judge_all
+from pipeline.run.moved import moved_scores
+from pipeline.store.store import Store
+
+ANYWAY = "To run nevertheless: --set gate.stop=false."
+
+
+@dataclasses.dataclass(frozen=True)
+class Background:
+    """A run's scores, and what they are held against."""
+
+    scores: Scores
+    anchor: Anchor | None
+    look: int | None
+    earlier: list[tuple[Path, RunRecordDocument]]
+    seed: int
+
+
+def background(store: Store, record: RunRecordDocument, settings: GateSettings) -> Background:
+    """What a run is held against, as its scores and the records are now. Raises `ConfigError` where the baseline that
+    was chosen is not there."""
+    seed = seed_of(store.home / "runs" / record.id)
+    scores, _ = run_scores(store, record)
+    protocols = {one.protocol for one in scores.values() if one.protocol is not None}
+    anchor = find_anchor(store, record.name, seed, settings.baseline, record.id, protocols)
+    if anchor is not None and anchor.name == record.id:
+        anchor = None  # it is the baseline itself
+    earlier = list(earlier_runs(store.home, record.name, record.id)) if anchor is not None else []
+    look = look_at(anchor.name, (before for _, before in earlier), record) if anchor is not None else None
+    return Background(scores, anchor, look, earlier, seed)
+
+
+def gate_verdicts(known: Background, settings: GateSettings, checks: Sequence[CheckSettings]) -> list[GateVerdict]:
+    """The verdicts on those of the config's checks whose checkpoint has scores. A part of them, before a training, may
+    spend a part of the level: the end judges all."""
+    asked = asked_of_run(checks, known.scores, known.anchor)
+    share = len(checks) / len(settings.checks) if settings.checks else 1.0
+    return judge_all(asked, settings.level, share * spend(settings.level, known.look or 1))
+
+
+def assess(store: Store, record: RunRecordDocument, settings: GateSettings) -> None:
+    """Note in the record of a run that has ended the anchor, the scores that moved, and the verdicts of the gate."""
+    known = background(store, record, settings)
+    record.anchor = known.anchor.name if known.anchor is not None else None
+    record.anchor_blessed = known.anchor is not None and known.anchor.blessed
+    record.look = known.look
+    record.moved = moved_scores(store, known.scores, known.anchor, known.earlier, record, known.seed, settings)
+    record.gate = gate_verdicts(known, settings, settings.checks) if settings.checks else None
+
+
+def check_baseline(config: PipelineConfig, store: Store) -> None:
+    """Raise `ConfigError`, before anything is computed, where the baseline that was chosen is gone, lacks what a check
+    compares with it, or was measured by another protocol, as far as settings say; what only the scores will say is
+    said then. With `gate.stop` off only a baseline that is gone is refused."""
+    settings = config.gate
+    chosen = settings.baseline or blessed_run(store.home, config.name, config.seed)
+    if chosen is None:
+        return
+    anchor = find_anchor(store, config.name, config.seed, settings.baseline, None, set())
+    if anchor is None or not settings.stop:
+        return
+    now = {benchmark.name: benchmark.identity_settings() for benchmark in config.benchmarks}
+    then = _benchmarks(store.home / "runs" / anchor.name / "config.json")
+    last = [name for name in TRAINED if name == "base" or getattr(config, name) is not None][-1]
+    for index, check in enumerate(settings.checks):
+        if check.rule is None or check.against != BASELINE:
+            continue
+        where, checkpoint = f"gate.checks.{index}", check.checkpoint or last
+        if anchor.find(checkpoint, check.benchmark) is None:
+            lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"
+            raise ConfigError(lacks, where=where, fix=f"Leave the check out, or choose another baseline. {ANYWAY}")
+        before, asked = then.get(check.benchmark, {}), now[check.benchmark]
+        apart = differences({name: before[name] for name in asked if name in before}, asked) if before else []
+        if apart := [line for line in apart if line.partition(":")[0].partition(".")[0] in before]:
+            what = f"the baseline {anchor.name} was measured by another protocol: {', '.join(apart)}"
+            raise ConfigError(what, where=where, fix=f"{ANYWAY} Then bless the new run: vcore bless latest")
+
+
+def _benchmarks(config: Path) -> dict[str, dict[str, Any]]:
+    """Benchmark -> its settings in the config.json of a run; empty for a baseline that is no run."""
+    try:
+        listed = json.loads(config.read_bytes())["benchmarks"]
+        return {entry["name"]: entry for entry in listed}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
