@@ -47,6 +47,7 @@ def view(report: Report) -> dict[str, Any]:
         "figures": figures(report),
         "weighted_rows": [_weighted_row(row) for row in report.weighted_rows],
         "endings": defaultdict(str, ENDINGS),
+        "answers": _answers(report),
         "settings": {name: flat(stage.settings) for name in TRAINING if (stage := report.stage(name)) is not None},
         "protocol_shared": shared,
         "protocols": different,
@@ -56,16 +57,26 @@ def view(report: Report) -> dict[str, Any]:
 
 
 def _results(report: Report) -> Table:
-    def row(benchmark: str) -> Iterator[str | tuple[str, str]]:
+    answers = _answers(report)
+
+    def row(benchmark: str) -> Iterator[str | tuple[str, ...]]:
         cells = [report.result(checkpoint, benchmark) for checkpoint in report.checkpoints]
         first = next(cell for cell in cells if cell is not None)
         yield benchmark if first.split in ("", "test") else f"{benchmark} ({first.split})"
         yield from (first.metric, str(first.n), str(first.k))
-        yield from ((percent(c.value), interval(c.low, c.high)) if c is not None else (NONE, "") for c in cells)
+        for c in cells:
+            place = answers.get((benchmark, c.checkpoint), "") if c is not None else ""
+            yield (percent(c.value), interval(c.low, c.high), place) if c is not None else (NONE, "", "")
 
     columns = [Column("benchmark"), Column("metric"), Column("n", "number"), Column("k", "number")]
     columns += [Column(checkpoint, "score") for checkpoint in report.checkpoints]
     return Table(columns, [list(row(benchmark)) for benchmark in report.benchmarks], style="results")
+
+
+def _answers(report: Report) -> dict[tuple[str, str], str]:
+    """(benchmark, checkpoint) -> id of its sample answers on the page, of those that have some."""
+    shown = dict.fromkeys((t.score.benchmark, t.checkpoint) for t in report.transcripts)
+    return {place: f"answers-{number}" for number, place in enumerate(shown)}
 
 
 def _pass_at(result: BenchmarkResult) -> str:

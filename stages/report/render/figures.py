@@ -17,6 +17,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
+from matplotlib.transforms import blended_transform_factory
 
 INK = "#010203"  # replaced by the page's own text colour
 GREY, BLUE, ORANGE = "#7d8590", "#2f81f7", "#d9730d"
@@ -117,8 +118,10 @@ def curve_panel(
             axes.set_ylim(0, 1.02 if label == "share" else 1.08 * max(values) or 1.0)
         if legend:
             columns = 2 if sum(sorted(map(len, curves))[-2:]) <= WIDE_LEGEND else 1
-            place = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.98), "borderaxespad": 0.2}
-            axes.legend(ncols=columns, fontsize=9, handlelength=2.2, **place)
+            # From the left edge of the drawing: from that of the axes, two columns would end beyond its right one.
+            across = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
+            place = {"loc": "lower left", "bbox_to_anchor": (0.0, 0.98), "bbox_transform": across}
+            axes.legend(ncols=columns, fontsize=9, handlelength=2.2, borderaxespad=0.2, columnspacing=1.2, **place)
 
     ends = {title: (curve[0][1], curve[-1][1]) for title, curve in curves.items() if curve}
     alt = "; ".join(f"{title} from {first:.3g} to {last:.3g}" for title, (first, last) in ends.items())

@@ -9,7 +9,8 @@ from typing import Literal
 
 Kind = Literal["text", "number", "strong", "interval", "score", "code", "free", "small", "verdict"]
 """How a column's cells look. `text` may hold anything, and is escaped in Markdown; `number` and `strong` stand to the
-right; `free` text breaks into lines; a `score` is a pair, the value and its interval; a `verdict` may be coloured."""
+right; `free` text breaks into lines; a `score` is the value, its interval and, where a page has more on it, the id of
+that place; a `verdict` may be coloured."""
 _TEX = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -38,7 +39,7 @@ class Table:
     """
 
     columns: Sequence[Column]
-    rows: Sequence[Sequence[str | tuple[str, str]]]
+    rows: Sequence[Sequence[str | tuple[str, ...]]]
     style: str = "small"
     parted: bool = False
 

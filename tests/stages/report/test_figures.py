@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
+from matplotlib.textpath import TextPath
+
 from stages.report import figures
+from stages.report.render.curves import CURVES
 
 CURVE = {
     **{
@@ -45,3 +49,18 @@ def test_what_was_not_recorded_has_no_panel(monkeypatch: Any) -> None:
     assert "parts of the reward" not in drawn
     assert "KL" not in drawn
     assert "seconds a step" not in drawn
+
+
+def test_no_legend_ends_beyond_its_drawing(monkeypatch: Any) -> None:
+    """In the font that the drawing was laid out with; a page's own may be as wide as the margin that is left."""
+    names = {name for panel in CURVES["grpo"].panels for series in panel[1:] for name in series}
+    drawn = panels(monkeypatch, [{"step": step, **CURVE, **dict.fromkeys(names, 0.5)} for step in (1, 2)])
+    ends = []
+    for svg in drawn.split("</svg>")[:-1]:
+        viewed = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+        assert viewed is not None
+        legend = svg[svg.index("legend_1") :]
+        for x, text in re.findall(r'<text style="[^"]*" x="([\d.]+)"[^>]*>([^<]*)<', legend):
+            ends.append(float(x) + TextPath((0, 0), text, size=9).get_extents().width - float(viewed[1]))
+    assert len(ends) >= 15
+    assert max(ends) < -5

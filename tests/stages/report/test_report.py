@@ -90,7 +90,7 @@ def test_every_form_holds_the_numbers(tmp_path: Path) -> None:
     shown = f"50.0 % [{100 * low:.1f}, {100 * high:.1f}]"
     assert row == f"| toy | accuracy | 20 | 1 | 5.0 % [0.9, 23.6] | {shown} | 95.0 % [76.4, 99.1] |"
     text, page = page_of(tmp_path)
-    assert "<b>50.0 %</b>" in text
+    assert '<b><a href="#answers-1">50.0 %</a></b>' in text
     for form in (markdown, page.text):
         assert report["verdict"] in form
         assert all(caveat in form for caveat in report["caveats"])
@@ -294,6 +294,16 @@ def test_cost_and_what_was_read_from_outside(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_score_leads_to_its_sample_answers(tmp_path: Path) -> None:
+    report_of(tmp_path, complete(tmp_path))
+    text, page = page_of(tmp_path)
+    links = [reference for reference in page.references if reference.startswith("#answers-")]
+    assert links == ["#answers-0", "#answers-1", "#answers-2"]
+    for link, checkpoint in zip(links, ("base", "sft", "grpo"), strict=True):
+        assert text.count(f'<details id="{link[1:]}"><summary>{checkpoint}:') == 1
+    assert "answers-" not in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_token_weights_are_shown_by_trajectory_and_time(tmp_path: Path) -> None:
     inputs = complete(tmp_path)
     row = {"prompt": "q", "tokens": ["a", "<b>", "c"], "weights": [0.1, 1.0, 4.0], "losses": [0.5, 1.0, 2.0]}
@@ -301,6 +311,7 @@ def test_token_weights_are_shown_by_trajectory_and_time(tmp_path: Path) -> None:
     (inputs["sft"] / "record" / "token_weights.json").write_text(json.dumps(taken))
     report_of(tmp_path, inputs)
     text = page_of(tmp_path)[0]
+    assert '<span style="--w:1.00">x 0.25</span><span style="--w:0.50">x 0.5</span>' in text, "the scale beside them"
     assert [text.count(f"before step {step}<") for step in (1, 10)] == [2, 2]
     assert text.index("before step 10") < text.rindex("before step 1<")
     assert '<span class="up" style="--w:1.00" title="x 4.00, loss 2.00">c</span>' in text
