@@ -53,6 +53,11 @@ def write_page(history: History, folder: Path, name: str = PAGE, back: str = "")
     return page
 
 
+def chart(series: Series) -> str:
+    """The chart of one series alone, as an `<svg>` element."""
+    return _figure(0, series).panels[0]
+
+
 def _table(history: History, series: Series, folder: Path) -> Table:
     def cells(row: Any) -> list[Any]:
         seed = "" if row.first.seed is None else str(row.first.seed)

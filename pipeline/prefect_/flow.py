@@ -28,7 +28,7 @@ from pipeline.prefect_.internals import stops_as_interrupts
 from pipeline.prefect_.recording import Event, beginning, run_and_tell
 from pipeline.prefect_.telling import emit, notifier, show_alerts, tell_end, tell_refusal
 from pipeline.prefect_.turn import SKIPPED, Missed, Overlap, turn
-from pipeline.prefect_.view import PrefectView, show_report
+from pipeline.prefect_.view import PrefectView, show_history, show_report
 from pipeline.run.documents import RunRecordDocument
 from pipeline.run.session import Session
 from pipeline.run.view import View
@@ -113,6 +113,11 @@ def run_here(session: Session) -> State[Any]:
         worker.join()
     if errors and not state.is_cancelled():
         raise errors[0]
+    if session.report_folder is not None and state.is_completed():
+        try:
+            show_history(session.store.home, session.config.name)
+        except (UserError, *SERVER_ERRORS) as error:  # the run itself is done
+            get_run_logger().warning("the server has no history of scores: %s", error)
     return state
 
 

@@ -105,8 +105,8 @@ def run_and_tell(session: Session, write: Write) -> None:
         session.finish()
         for moved in session.record.data.moved or ():
             if not moved.reason:
-                told = moved.model_dump(exclude={"benchmark", "checkpoint", "reason"})
-                emit("vcore.score.moved", checkpoint=moved.checkpoint, benchmark=moved.benchmark, payload=told)
+                about = {"checkpoint": moved.checkpoint, "benchmark": moved.benchmark}
+                emit("vcore.score.moved", **about, payload=moved.to_json())
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt) or asked_to_stop()
         write({**end, "value": {"status": "interrupted" if stopped else "failed", "message": _reason(error)}})

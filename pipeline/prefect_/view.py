@@ -161,6 +161,19 @@ def show_report(name: str, report: Path, page: Path) -> None:
         create_image_artifact(picture(panel), key=f"{key}-{name}", description=what)
 
 
+def show_history(home: Path, name: str) -> None:
+    """The scores of all runs of a pipeline as artifacts, a chart for each benchmark and checkpoint; none before its
+    second run with scores."""
+    from pipeline.history.collect import collect
+    from pipeline.history.page import chart
+
+    several = [series for series in collect(home, name).series if len(series.points) > 1]
+    for series in several[:MOST_PICTURES]:
+        key = slug(f"{name} history {series.benchmark} {series.checkpoint}")
+        what = f"{series.benchmark}, {series.checkpoint}: scores of {len(series.points)} runs with 95 % intervals"
+        create_image_artifact(picture(chart(series)), key=key, description=what)
+
+
 def picture(svg: str) -> str:
     """A figure of the report as a URL that holds it."""
     drawn = svg.replace("currentColor", INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
 from tests.pipeline.helpers import config as loaded
+from tests.pipeline.history.nights import Night, make_nights, right
 from tests.pipeline.prefect_.helpers import command, config, ended, environment, flow_run, start_run, wait_for
 from tests.prefect_server import query
 
@@ -125,6 +127,29 @@ def test_runs_that_failed_or_finished_are_told_as_chosen(
         assert posted[0]["text"] == "# demo finished\n\n11 stages: 2 ran, 9 cached\n\nRun 1-demo, in /runs.\n"
     else:
         assert posted[2]["text"] == "# small failed\n\ndata_dir: no such folder\n"
+
+
+@pytest.mark.slow
+def test_the_scores_of_all_runs_are_drawn(tmp_path: Path, prefect_server: str) -> None:
+    from prefect import flow
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pipeline.prefect_.view import show_history
+
+    make_nights(tmp_path, [Night({"sft": right(50 - lost)}) for lost in range(3)])
+
+    @flow
+    def history_flow() -> None:
+        show_history(tmp_path, "nightly")
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        history_flow()
+    about = {"artifacts": {"key": {"any_": ["nightly-history-gsm8k-sft"]}}}
+    [artifact] = query(f"{prefect_server}/artifacts/filter", about)
+    assert artifact["description"] == "gsm8k, sft: scores of 3 runs with 95 % intervals"
+    kind, _, drawn = artifact["data"].partition(";base64,")
+    assert kind == "data:image/svg+xml"
+    assert "scores of 3 runs" in base64.b64decode(drawn).decode()
 
 
 def events(api: str, event: str, config: str) -> list[dict[str, Any]]:
