@@ -19,8 +19,6 @@ from transformers.masking_utils import sdpa_mask
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-"""torch's modules that drop activations, whose common base is private. Losses are measured with them switched off."""
 SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Options by which TRL's fused head scales logits; `forward_mode` differentiates a plain head and refuses them."""
 

@@ -10,8 +10,8 @@ below would go: seconds and rewards are taken around the same methods.
 """
 
 from stages.grpo.trl_internals.engine import configure_engine
+from stages.grpo.trl_internals.sampler_check import LOGPROB_DIFFERENCES
 from stages.grpo.trl_internals.stage_trainer import (
-    LOGPROB_DIFFERENCES,
     PARTS,
     ZERO_VARIANCE,
     Sampled,

@@ -15,9 +15,6 @@ from stages.grpo.trl_internals.whole_step import WholeStepTrainer
 from stages.training import distributed
 from stages.training.library_internals import merged_parameters
 
-LOGPROB_DIFFERENCES = {name: f"sampling/sampling_logp_difference/{name}" for name in ("max", "mean")}
-"""TRL's curves of how the sampler's and the trainer's log-probability of a step's tokens differ, in nats: the proof
-that vLLM holds the weights that are trained."""
 ZERO_VARIANCE = "frac_reward_zero_std"
 """TRL's curve of the share of completions without an advantage, which StageTrainer corrects."""
 SAME_REWARD = 1e-6

@@ -7,8 +7,10 @@ import torch
 from torch.nn.functional import pad
 from trl import GRPOTrainer
 
+from stages.grpo.trl_internals.sampler_check import SamplerCheck
 from stages.training import distributed
 from stages.training.dealing import deal
+from stages.training.dropout import has_dropout
 
 MEANS_OF_COMPLETIONS = ("grpo", "sapo", "dr_grpo", "luspo")
 """Losses of TRL's that are divided by the completions of a micro-batch; all others by a number that it is given."""
@@ -23,9 +25,12 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
 
     So the completions of a step are dealt to its micro-batches by length. TRL pads all of a rollout to the longest. And
     those that move no weight are left out of forward and backward pass, where that changes nothing: see `_trained_on`.
+    Where vLLM samples for one step, the sampler is compared with the trainer in that step's forward: see SamplerCheck.
     """
 
     loss_type: str
+    vllm_importance_sampling_correction: bool
+    _metrics: dict[str, dict[str, list[float]]]
     _buffered_inputs: list[dict[str, Any]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,6 +46,28 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         self._bonus_tokens = torch.tensor(0.0)
         """Tokens of the entropy bonus, over all micro-batches and processes."""
         self._entropies: torch.Tensor | None = None
+        bounds = self.vllm_importance_sampling_clip_min, self.vllm_importance_sampling_clip_max
+        self._check = SamplerCheck(self.vllm_importance_sampling_mode, *bounds)
+        self._reuses = False
+        """Whether the rollout in use has no log-probabilities of the trainer, but gets them in the training forward."""
+        self._scored: dict[str, Any] = {}
+        """The micro-batch that is in the training forward."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        correction, parts = self.vllm_importance_sampling_correction, self.current_gradient_accumulation_steps
+        one_step = self.num_iterations == 1 and self.args.steps_per_generation == parts
+        self._reuses = self.use_vllm and correction and self.model.training and one_step and not self._sharded
+        self._reuses = self._reuses and not has_dropout(self.model)  # else no two forwards are the same
+        self.vllm_importance_sampling_correction = correction and not self._reuses
+        try:
+            batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        finally:
+            self.vllm_importance_sampling_correction = correction
+        return batch
+
+    @property
+    def _sharded(self) -> bool:
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
@@ -102,14 +129,14 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
 
         A process that has fewer fills up with its shortest others: metrics are gathered from equally many. One
         completion goes through the model in any case, and leaves a gradient of 0 where no gradient at all would be
-        another step.
+        another step; as many as a group has where they are compared with the sampler.
         """
         others = self.beta != 0 or self._entropy_bonus_enabled or self.top_entropy_quantile < 1 or self.aux_loss_enabled
-        if others or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if others or self._sharded:
             return list(range(len(mask)))
         lengths = mask.sum(1).tolist()
         moves = ((advantages != 0) & mask.any(1)).tolist()
-        most = max(1, *distributed.gather(sum(moves)))
+        most = max(self.num_generations if self._reuses else 1, *distributed.gather(sum(moves)))
         order = sorted(range(len(mask)), key=lambda row: (not moves[row], lengths[row]))
         return sorted(order[:most])
 
@@ -150,6 +177,9 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         if batch_size is None:  # a micro-batch of the loss
             result = score(ids, mask, logits_to_keep, **options)
             self._entropies = result[1]
+            if self._reuses:
+                sampled, tokens = self._scored["sampling_per_token_logps"], self._scored["completion_mask"]
+                self._scored["importance_sampling_ratio"] = self._check.ratio(result[0].detach(), sampled, tokens)
             return result
         start = ids.size(1) - logits_to_keep  # all completions of a rollout, of which TRL keeps this alone
         dealt = self._deal(mask[:, :start], mask[:, start:], batch_size)
@@ -167,7 +197,11 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         coefficient = self.entropy_coef if self._entropy_bonus_enabled else 0.0
         if self.use_adaptive_entropy and self._last_world_entropy > self.args.entropy_target:
             coefficient = 0.0
+        self._scored = inputs = dict(inputs)
         loss: torch.Tensor = super()._compute_loss(model, inputs)
+        if self._reuses and (self._step + 1) % self.current_gradient_accumulation_steps == 0:
+            for name, value in self._check.curves().items():
+                self._metrics["train"][name].append(value)
         if self.loss_type in MEANS_OF_COMPLETIONS:
             loss = loss * (len(inputs["prompt_ids"]) / self.args.per_device_train_batch_size)
         entropies, self._entropies = self._entropies, None

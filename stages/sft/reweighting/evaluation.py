@@ -13,8 +13,9 @@ from torch import Tensor
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, Prepared, row_digests, supervised
 from stages.sft.reweighting.forward_mode import ForwardMode
-from stages.sft.trl_internals import DROPOUTS, HeadSignals, token_log_probs
+from stages.sft.trl_internals import HeadSignals, token_log_probs
 from stages.training import distributed
+from stages.training.dropout import DROPOUTS, has_dropout
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PROBE_STREAM = 1
@@ -154,11 +155,7 @@ class ModelEvaluator:
         return float(torch.nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters]).item())
 
     def has_dropout(self) -> bool:
-        if any(isinstance(module, DROPOUTS) and module.p > 0 for module in self.model.modules()):
-            return True
-        options = self.model.config.to_dict().items()
-        rates = [value for name, value in options if name.endswith(("dropout", "_pdrop"))]
-        return any(rate for rate in rates if isinstance(rate, int | float))
+        return has_dropout(self.model)
 
     def sum_over_ranks(self, values: list[float]) -> list[float]:
         return [sum(column) for column in zip(*distributed.gather(values), strict=True)]

@@ -39,24 +39,30 @@ class Gradients(TrainerCallback):  # type: ignore[misc]
 
 
 class Given(StageTrainer):
-    """Takes given completions for those of its model, which none of them is likely to be: ratios are not 1."""
+    """Takes given completions for those of its model, or of a vLLM whose log-probabilities are not quite the same."""
 
-    def __init__(self, *args: Any, all_rows: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, all_rows: bool = False, sampler: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.all_rows = all_rows
-        self.positions = self.rows = self.passes = 0
+        self.all_rows, self.use_vllm = all_rows, sampler
+        self.positions = self.rows = self.passes = self.rows_without_gradient = 0
 
         def count(module: Any, arguments: Any, options: Any) -> None:
             if torch.is_grad_enabled():
                 self.positions += options["input_ids"].numel()
                 self.rows += len(options["input_ids"])
                 self.passes += 1
+            else:
+                self.rows_without_gradient += len(options["input_ids"])
 
         self.accelerator.unwrap_model(self.model).register_forward_pre_hook(count, with_kwargs=True)
 
     def _generate(self, prompts: list[Any]) -> Any:
         ids = distributed.share(completions(len(prompts) * distributed.world_size()))
         asked = [self.processing_class(prompt[-1]["content"])["input_ids"] for prompt in prompts]
+        if self.use_vllm:
+            draw = random.Random(7)
+            told = [[None if token % 17 == 0 else draw.uniform(-6.2, -5.3) for token in row] for row in ids]
+            return asked, ids, None, [[{"role": "assistant", "content": ""}]] * len(ids), told, {}, None, []
         return asked, ids, None, [[{"role": "assistant", "content": ""}]] * len(ids), None, {}, None, []
 
     def _trained_on(self, advantages: torch.Tensor, mask: torch.Tensor) -> list[int]:
@@ -70,14 +76,21 @@ def completions(count: int) -> list[list[int]]:
     return [ids if number % 5 == 0 else [*ids, end] for number, ids in enumerate(drawn)]
 
 
-def steps(folder: Path, equal: tuple[int, ...] = EQUAL, all_rows: bool = False, **options: Any) -> Given:
+def steps(
+    folder: Path,
+    equal: tuple[int, ...] = EQUAL,
+    all_rows: bool = False,
+    sampler: bool = False,
+    **options: Any,
+) -> Given:
     """Train on one rollout in float64; the trainer, whose callback `seen` has the gradients.
 
     Args:
         folder: with a checkpoint in `model`.
         equal: numbers of the groups whose completions have the same reward.
         all_rows: whether all completions go through the model, as in TRL.
-        options: of GRPOConfig.
+        sampler: whether the completions are vLLM's.
+        options: of GRPOConfig, and `peft_config`.
     """
     position = {tuple(ids): number for number, ids in enumerate(completions(len(COMPLETIONS)))}
 
@@ -85,7 +98,7 @@ def steps(folder: Path, equal: tuple[int, ...] = EQUAL, all_rows: bool = False, 
         numbers = [position[tuple(ids)] for ids in completion_ids]
         return [0.1 if number // GROUP in equal else float(number % GROUP) for number in numbers]
 
-    processes = distributed.world_size()
+    processes, peft_config = distributed.world_size(), options.pop("peft_config", None)
     model, tokenizer = load_model_and_tokenizer(folder / "model", "float32")
     values = {
         "output_dir": str(folder / "out"),
@@ -113,6 +126,8 @@ def steps(folder: Path, equal: tuple[int, ...] = EQUAL, all_rows: bool = False, 
         train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "2+2?"}]}] * len(COMPLETIONS)),
         processing_class=tokenizer,
         all_rows=all_rows,
+        sampler=sampler,
+        peft_config=peft_config,
     )
     trainer.seen = Gradients()
     trainer.add_callback(trainer.seen)

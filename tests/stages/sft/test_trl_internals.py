@@ -31,6 +31,7 @@ from stages.sft.trl_internals import (
     token_log_probs,
 )
 from stages.training.checkpoint import load_model_and_tokenizer
+from stages.training.dropout import DROPOUTS
 from stages.training.setup import prepare_torch
 
 MakeContext = Callable[..., Context[SftSettings]]
@@ -178,7 +179,7 @@ def test_a_registered_attention_is_used_with_sdpas_masks_and_given_up_again() ->
 
 
 def test_every_module_that_drops_activations_is_known() -> None:
-    known = set(trl_internals.DROPOUTS)
+    known = set(DROPOUTS)
     derived = {cls for cls in dropout._DropoutNd.__subclasses__() if cls.__module__.startswith("torch.")}
     assert derived <= known, f"torch has another dropout: {derived - known}; add it to DROPOUTS"
 
