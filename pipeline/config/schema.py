@@ -94,7 +94,7 @@ class PipelineConfig(StageSettings):
             for index, source in enumerate(sources):
                 if source.task is not None:
                     _task_can_train(f"data.{where}.{index}", source, demonstrations=where == "sft")
-                elif where != "sft" and source.columns.answer is None:
+                elif where != "sft" and source.columns.answer is None and source.columns.tests is None:
                     why = "a source of problems needs the column with the gold answer"
                     raise ValueError(f"data.{where}.{index}.columns.answer: {why}")
                 elif where == "sft" and source.columns.completion is None:

@@ -1,22 +1,55 @@
 """Tests of programming tasks in training data: an object as the grader takes it, or a list of asserts like MBPP's."""
 
 import ast
+import builtins
 import json
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from evaluation.custom_problems import program_tests
 from evaluation.records import RecordError
+from stages.data.cases import are_cases, cases_of, is_empty, joined
+from stages.data.settings import Columns
+from stages.data.values import value_of
+from stages.harness.context import StageError
+
+
+def row_tests(
+    row: Mapping[str, Any], columns: Columns, program: str, label: str, number: int, *, demonstrated: bool = False
+) -> dict[str, Any]:
+    """The tests in a row's columns; none where no column is named. Raises `StageError`.
+
+    Args:
+        program: the reference program, or "" where there is none.
+        demonstrated: tests that are no cases may do without it: they are for a demonstration.
+    """
+    if columns.tests is None:
+        return {}
+    setup = None if columns.setup is None else value_of(row, columns.setup, label, number)
+    where, named = f"{label}: row {number}", columns.tests
+    try:
+        if isinstance(named, str):
+            tests = tests_of(value_of(row, named, label, number), program, setup, where)
+        else:
+            values = (value_of(row, column, label, number) for column in named)
+            # One of them may be empty: some problems have no private tests.
+            tests = joined([tests_of(v, program, setup, where) for v in values if v and not is_empty(v)], where)
+        if not program and not demonstrated and "cases" not in tests:
+            raise RecordError(f"{where}: tests that are no cases need the reference program: columns.answer")
+    except RecordError as error:
+        raise StageError(str(error), "Correct or remove that row; docs/own.md shows all forms of tests.") from None
+    return tests
 
 
 def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]:
     """What `evaluation.graders.code` grades by.
 
     Args:
-        value: an object with `entry_point` and `asserts` or `inputs`, or a list of assert statements; or the JSON text
-            of either.
+        value: an object with `entry_point` and `asserts` or `inputs`, or with cases, in our form or as the usual sets
+            have them (`stages.data.cases`); a list of assert statements; or the JSON text of any of these.
         program: the reference program; with a list of asserts, the entry point is the function of it that all of them
-            call.
+            call, or where it is "" the one function that all of them call and Python does not have.
         setup: code that runs before the asserts of a list, as text or a list of lines; None where there is none.
 
     Raises:
@@ -27,10 +60,12 @@ def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]
             value = json.loads(value)
         except ValueError:
             raise RecordError(
-                f"{where}: tests are text that is not JSON: {value!r:.80}; needed are an object or a list of asserts"
+                f"{where}: tests are text that is not JSON: {value!r:.80}; "
+                "needed are an object, or a list of asserts or of cases"
             ) from None
-    if not isinstance(value, list):
-        tests = program_tests(value, where)
+    by_cases = are_cases(value)
+    if by_cases or not isinstance(value, list):
+        tests = cases_of(value, where) if by_cases else program_tests(value, where)
         if setup is not None:
             raise RecordError(
                 f"{where}: columns.setup is for a list of asserts; an object of tests has a setup of its own"
@@ -62,7 +97,12 @@ def _setup(setup: Any, where: str) -> str:
 
 
 def _entry_point(program: str, asserts: list[str], where: str) -> str:
-    """The function that the reference program defines and every assert calls."""
+    """The function that the reference program defines and every assert calls; "": the one that every assert calls."""
+    if not program:
+        called = set[str].intersection(*map(_called, asserts)) - set(dir(builtins))
+        if len(called) != 1:
+            raise RecordError(f"{where}: the asserts must all call one function, and they call {sorted(called)}")
+        return called.pop()
     defined = {
         node.name
         for node in _parsed(program, f"{where}: the reference program").body

@@ -1,17 +1,21 @@
 """Reading sources: the problems of our tasks, and the rows of files and hub datasets, chosen and checked one by one."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.base import Benchmark
-from evaluation.grading import Grader
+from evaluation.grading import Grader, Item
 from evaluation.hub import load_dataset
 from evaluation.loading import load, read_file
 from evaluation.records import Problem, RecordError
+from stages.data.programs import row_tests
 from stages.data.settings import DataSettings, SourceSettings
 from stages.data.turns import answers_of, gold_of
 from stages.data.values import value_of
@@ -55,9 +59,11 @@ def seed_of(source: SourceSettings, ctx: Context[DataSettings]) -> int:
     return ctx.seed if source.seed is None else source.seed
 
 
-def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list[Numbered]:
+def read(
+    source: SourceSettings, label: str, ctx: Context[DataSettings], dropped: list[Dropped] | None = None
+) -> list[Numbered]:
     """The rows of a local file, or of a hub dataset at its resolved commit, that are kept, at most `source.rows` of
-    them.
+    them. Those that are read and not verified are added to `dropped`.
 
     Raises:
         StageError: the source cannot be read, a row is broken, or none is kept.
@@ -66,13 +72,20 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
 
     passed = _Passed()
     try:
-        taken = list(itertools.islice(_kept(_all_rows(source, label, ctx), source, label, ctx, passed), source.rows))
+        kept = _kept(_all_rows(source, label, ctx), source, label, ctx, passed)
+        taken = list(itertools.islice(kept, source.rows))
     except RecordError as error:
         raise StageError(f"{label}: {error}", "Correct or remove that line.") from error
     except (OSError, ValueError, DatasetsError) as error:
         raise StageError(
             f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset."
         ) from error
+    if dropped is not None:
+        dropped += passed.dropped
+    if source.verified:
+        ctx.note(f"{label}: {len(passed.dropped)} demonstrations are left out, their answer is not the gold one")
+    elif source.verify is not None:
+        ctx.note(f"{label}: {_counted(passed.dropped)}")
     name = source.file or source.hub
     if not passed.read:
         raise StageError(f"{label}: {name} has no rows", "The file, dataset or split is empty.")
@@ -80,9 +93,28 @@ def read(source: SourceSettings, label: str, ctx: Context[DataSettings]) -> list
         reason = f"none of {passed.read} passes `where` (the first: {passed.first})"
         if passed.where:
             reason = f"of {passed.read}, {passed.where} pass `where`, and none is verified"
+            if passed.dropped:
+                one = passed.dropped[0]
+                reason += f"; row {one.row} is {one.verdict}: {one.detail}" if one.detail else ""
         fix = f"Look at {label}.where and {label}.verified."
         raise StageError(f"{label}: {name} has no rows that are kept: {reason}", fix)
     return taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """A demonstration that is left out, for the grader's verdict on it."""
+
+    source: str
+    row: int
+    verdict: str
+    detail: str
+
+
+def _counted(dropped: Sequence[Dropped]) -> str:
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(Counter(one.verdict for one in dropped).items()))
+    left_out = f"{len(dropped)} demonstrations are left out, their programs do not pass their tests"
+    return f"{left_out} ({counts}; dropped.jsonl)" if dropped else "all demonstrations pass their tests"
 
 
 @dataclasses.dataclass
@@ -92,6 +124,7 @@ class _Passed:
     read: int = 0
     where: int = 0
     first: str = ""
+    dropped: list[Dropped] = dataclasses.field(default_factory=list)
 
 
 def _commit(label: str, ctx: Context[DataSettings]) -> str | None:
@@ -126,24 +159,28 @@ def _kept(
 ) -> Iterator[Numbered]:
     """The rows that pass the source's conditions, graded in batches where the answer is verified."""
     passing = _passing(rows, source, label, passed)
-    if not source.verified:
+    if not source.verified and source.verify is None:
         yield from passing
         return
-    assert source.columns.answer is not None  # checked by SourceSettings
-    failed = 0
     with Grader(ctx.machine.threads) as grader:
         while batch := list(itertools.islice(passing, VERIFY_BATCH)):
-            items = []
-            for number, row in batch:
-                gold = gold_of(row, source.columns.answer, label, number)
-                completion = answers_of(row, source, label, number)[-1][1]["content"]
-                items.append((Problem(str(number), "data", "maths", "", gold), completion, "stop"))
+            items = [_item(row, source, label, number) for number, row in batch]
             for entry, graded in zip(batch, grader.grade(items), strict=True):
                 if graded.verdict == "correct":
                     yield entry
                 else:
-                    failed += 1
-    ctx.note(f"{label}: {failed} demonstrations are left out, their answer is not the gold one")
+                    passed.dropped.append(Dropped(label, entry[0], graded.verdict, graded.detail))
+
+
+def _item(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> Item:
+    """A demonstration, for the grader."""
+    columns = source.columns
+    completion = answers_of(row, source, label, number)[-1][1]["content"]
+    gold = "" if columns.answer is None else gold_of(row, columns.answer, label, number)
+    if source.verified:
+        return Problem(str(number), "data", "maths", "", gold), completion, "stop"
+    tests = row_tests(row, columns, gold, label, number, demonstrated=True)
+    return Problem(f"{label}:{number}", "data", "code", "", gold, tests), completion, "stop"
 
 
 def _passing(rows: Iterable[Numbered], source: SourceSettings, label: str, passed: _Passed) -> Iterator[Numbered]:

@@ -3,19 +3,18 @@
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from evaluation.benchmarks import get
 from evaluation.conversations import Turn
 from evaluation.records import Kind, Problem, RecordError
-from stages.data.programs import tests_of
+from stages.data.programs import row_tests
 from stages.data.questions import Question, question
-from stages.data.reading import load_task, read, seed_of
+from stages.data.reading import Dropped, load_task, read, seed_of
 from stages.data.settings import DataSettings, SourceSettings
 from stages.data.turns import answers_of, gold_of, request_in
-from stages.data.values import value_of
 from stages.harness.context import Context, StageError
 
 Row = dict[str, Any]
@@ -43,8 +42,11 @@ def labelled(section: str, sources: Sequence[SourceSettings]) -> Iterator[tuple[
         yield f"{section}.{index}", source, name if times[name] == 1 else f"{name}#{times[name]}"
 
 
-def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[DataSettings]) -> list[TrainingRow[Row]]:
-    """The SFT rows of one source. Raises `StageError`, with the row's number where one row is the reason."""
+def demonstrations(
+    source: SourceSettings, name: str, label: str, ctx: Context[DataSettings], dropped: list[Dropped]
+) -> list[TrainingRow[Row]]:
+    """The SFT rows of one source; those that are not verified are added to `dropped`. Raises `StageError`, with the
+    row's number where one row is the reason."""
     if source.task is not None:
         task = get(source.task)
         problems = _task_problems(source, label, ctx)
@@ -62,7 +64,7 @@ def demonstrations(source: SourceSettings, name: str, label: str, ctx: Context[D
             for p, completion in zip(problems, completions, strict=True)
         ]
     rows = []
-    for number, row in read(source, label, ctx):
+    for number, row in read(source, label, ctx, dropped):
         answers = answers_of(row, source, label, number)
         for nth, (turns, answer) in enumerate(answers, start=1):
             id = f"{name}:{number}" if len(answers) == 1 else f"{name}:{number}.{nth}"
@@ -93,13 +95,14 @@ def rl_problems(
     if source.task is not None:
         return [TrainingRow(p.id, p, (question(p.prompt),)) for p in _task_problems(source, label, ctx)]
     columns = source.columns
-    if columns.answer is None:
+    if columns.answer is None and columns.tests is None:
         raise StageError(f"{label}: columns.answer is not set", "Name the column with the gold answer.")
     kind: Kind = "maths" if columns.tests is None else "code"
     problems = []
     for number, row in read(source, label, ctx):
-        turns, gold = request_in(row, source, label, number), gold_of(row, columns.answer, label, number)
-        tests = _tests(row, source, gold, label, number)
+        turns = request_in(row, source, label, number)
+        gold = "" if columns.answer is None else gold_of(row, columns.answer, label, number)
+        tests = row_tests(row, source.columns, gold, label, number)
         *context, asked = _worded(source, turns, tests.get("asserts", []), f"{label}: row {number}")
         problem = Problem(f"{name}:{number}", name, kind, asked["content"], gold, tests, context=context)
         problems.append(TrainingRow(problem.id, problem, _questions(turns)))
@@ -123,22 +126,13 @@ def _task_problems(source: SourceSettings, label: str, ctx: Context[DataSettings
     )
 
 
-def _tests(row: Mapping[str, Any], source: SourceSettings, program: str, label: str, number: int) -> dict[str, Any]:
-    columns = source.columns
-    if columns.tests is None:
-        return {}
-    setup = None if columns.setup is None else value_of(row, columns.setup, label, number)
-    try:
-        return tests_of(value_of(row, columns.tests, label, number), program, setup, f"{label}: row {number}")
-    except RecordError as error:
-        raise StageError(str(error), "Correct or remove that row; docs/own.md shows both forms of tests.") from None
-
-
 def _worded(source: SourceSettings, turns: list[Turn], asserts: Sequence[str], where: str) -> list[Turn]:
     """The turns, with what the user says in the source's template: in one pass, since it may hold a {tests} of its
     own."""
     if source.template is None:
         return turns
+    if "{tests}" in source.template and not asserts:
+        raise StageError(f"{where}: the template shows {{tests}}, and the row has no asserts", "Leave out {tests}.")
     said = [turn["content"] for turn in turns if turn["role"] == "user"]
     if len(said) > 1:
         raise StageError(f"{where}: the user speaks {len(said)} times, a template words one message", "Leave it out.")

@@ -1,5 +1,5 @@
-"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `dev.jsonl` (where asked for), `benchmarks/NAME.jsonl` and
-`summary.json`.
+"""Builds the dataset artifact: `sft.jsonl`, `rl.jsonl`, `dev.jsonl` (where asked for), `benchmarks/NAME.jsonl`,
+`dropped.jsonl` (demonstrations that are not verified) and `summary.json`.
 
 Training rows are checked row by row, and against the benchmarks that this very pipeline evaluates.
 """
@@ -18,7 +18,7 @@ from evaluation.loading import digest
 from evaluation.records import Problem, RecordError, write_jsonl
 from stages.data.overlap import Hit, ReportedQuestions
 from stages.data.questions import Question, question
-from stages.data.reading import load_task
+from stages.data.reading import Dropped, load_task
 from stages.data.rows import Row, T, TrainingRow, demonstrations, labelled, refuse_repeated, rl_problems
 from stages.data.settings import BenchmarkSource, DataSettings
 from stages.harness.context import Context, Result, StageError
@@ -36,8 +36,9 @@ def run(ctx: Context[DataSettings]) -> Result:
         benchmarks[benchmark.name] = _benchmark(benchmark, ctx)
         ctx.progress(next(step), total, "load", problems=len(benchmarks[benchmark.name]))
     sft: list[TrainingRow[Row]] = []
+    dropped: list[Dropped] = []
     for label, source, name in labelled("data.sft", settings.sft):
-        sft += demonstrations(source, name, label, ctx)
+        sft += demonstrations(source, name, label, ctx, dropped)
         ctx.progress(next(step), total, "load", rows=len(sft))
     rl: list[TrainingRow[Problem]] = []
     for label, source, name in labelled("data.rl", settings.rl):
@@ -69,11 +70,14 @@ def run(ctx: Context[DataSettings]) -> Result:
         write_jsonl(ctx.output / "dev.jsonl", _contents(dev))
     n_sft = write_jsonl(ctx.output / "sft.jsonl", _contents(sft))
     n_rl = write_jsonl(ctx.output / "rl.jsonl", _contents(rl))
+    if dropped:
+        write_jsonl(ctx.output / "dropped.jsonl", dropped)
     summary = {
         "sft": {
             "rows": n_sft,
             "by_source": Counter(row.content["source"] for row in sft),
             "sha256": _sha256(ctx.output / "sft.jsonl"),
+            "dropped": _counted(dropped),
         },
         "rl": {
             "prompts": n_rl,
@@ -181,6 +185,14 @@ def _check_dev(dev: list[TrainingRow[Problem]], trained: set[Question], reported
     if hits:
         message = f"{len(hits)} problems of data.dev are benchmark problems: {hits[0]}"
         raise StageError(message, "Choose by another split.")
+
+
+def _counted(dropped: Iterable[Dropped]) -> dict[str, dict[str, int]]:
+    """Source -> verdict -> how many demonstrations are left out for it."""
+    counts: dict[str, Counter[str]] = {}
+    for one in dropped:
+        counts.setdefault(one.source, Counter())[one.verdict] += 1
+    return {source: dict(sorted(verdicts.items())) for source, verdicts in counts.items()}
 
 
 def _contents(rows: Iterable[TrainingRow[T]]) -> Iterator[T]:

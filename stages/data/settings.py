@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from stages.generate.settings import CustomProblems, Window
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity, identity_where_set
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 """Endings of files that rows are read from."""
@@ -30,9 +30,12 @@ class Columns(StageSettings):
     reasoning: str | None = identity(None)
     """What was thought before the `completion` (SFT), where a column of its own holds it."""
     answer: str | None = identity(None)
-    """Column with the gold answer (RL): for maths the answer, for code the reference program."""
-    tests: str | None = identity(None)
-    """Column with the tests of a program (RL), for code problems: an object, or a list of asserts (docs/own.md)."""
+    """Column with the gold answer (RL): for maths the answer, for code the reference program, which tests by cases do
+    not need."""
+    tests: str | list[str] | None = identity(None)
+    """Column with the tests of a program, for code problems (RL) and with `verify: tests`: an object, a list of
+    asserts, or cases as the usual sets hold them (docs/own.md). Cases of several columns, [public_tests,
+    private_tests], are put together."""
     setup: str | None = identity(None)
     """Column with code that runs before a list of asserts: text, or a list of lines."""
 
@@ -81,6 +84,9 @@ class SourceSettings(StageSettings):
     SFT rows the words the evaluation uses."""
     verified: bool = identity(False)
     """Keep only demonstrations whose final answer the maths grader finds equal to the column `answer` (SFT)."""
+    verify: Literal["tests"] | None = identity_where_set(None)
+    """`tests`: keep only demonstrations whose program passes the tests in `columns.tests` (SFT). dropped.jsonl and
+    summary.json of the data say which were left out, and why."""
     seed: int | None = identity(None)
     """Seed of generated and of shuffled rows; None takes the pipeline's seed."""
 
@@ -100,6 +106,8 @@ class SourceSettings(StageSettings):
             raise ValueError("template: has no {prompt} in it")
         if self.template is not None and "{tests}" in self.template and self.columns.tests is None:
             raise ValueError("template: shows {tests}, and columns.tests names no column of them")
+        if self.verify is not None and (self.columns.tests is None or self.task is not None or self.verified):
+            raise ValueError("verify: needs columns.tests of a file or a hub dataset, and no `verified` beside it")
         if self.verified and self.columns.answer is None:
             raise ValueError("columns.answer: verified demonstrations need the column with the gold answer")
         return self

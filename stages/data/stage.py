@@ -58,9 +58,11 @@ def tasks(settings: DataSettings) -> Iterable[str]:
 
 
 def programs(settings: DataSettings) -> Iterable[str]:
-    """Modules that run in processes of their own: the maths grader's, where demonstrations are verified."""
+    """Modules that run in processes of their own: the grader's, where demonstrations are verified."""
     if any(source.verified for source in settings.sft):
         yield "evaluation.graders.maths_worker"
+    if any(source.verify for source in settings.sft):
+        yield from ("evaluation.sandbox.child.main", "evaluation.sandbox.child.start")
 
 
 STAGE = StageDeclaration(

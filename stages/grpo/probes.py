@@ -15,9 +15,15 @@ from stages.grpo.settings import GrpoSettings
 PENS = "A box holds 4 rows of 17 pens. How many pens? Put the answer in \\boxed{}."
 DOUBLE = "Write a function f(x) that doubles x.\nassert f(3) == 6"
 TESTS = {"entry_point": "f", "setup": "", "asserts": ["assert f(3) == 6", "assert f(-10) == -20"]}
+SUM = "Read two numbers from standard input and print their sum.\nInput:\n3 4\nOutput:\n7"
+CASES = {
+    "cases": [{"input": "3 4\n", "output": "7\n"}, {"input": "-30 10\n", "output": "-20\n"}],
+    "time_limit_s": 1.0,
+}
 PROBLEMS = {
     "maths": Problem("probe", "probes", "maths", PENS, "68"),
     "code": Problem("probe", "probes", "code", DOUBLE, "def f(x):\n    return 2 * x", TESTS),
+    "stdin": Problem("probe", "probes", "code", SUM, "", CASES),
 }
 HONEST = "honest solution"
 COMPLETIONS: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -37,7 +43,7 @@ class Probe:
     """A trick that the grader calls correct, or rewarded like the honest solution; or that called anything else."""
 
 
-def probe(settings: GrpoSettings, kinds: Sequence[str] = ("maths", "code")) -> list[Probe]:
+def probe(settings: GrpoSettings, kinds: Sequence[str] = ("maths", "code", "stdin")) -> list[Probe]:
     """Give every completion to the rewards of these settings, the honest solution of each kind first.
 
     Raises:

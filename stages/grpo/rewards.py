@@ -30,7 +30,8 @@ FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 def make_grader(settings: GrpoSettings) -> Grader:
     """The evaluation's grader, with the limits that these settings give it."""
     limits = settings.maths_timeout_s, settings.code_timeout_s, settings.memory_mib
-    return Grader(settings.grader_workers, *limits, packages=settings.packages)
+    partial = settings.rewards.partial
+    return Grader(settings.grader_workers, *limits, packages=settings.packages, count_cases=partial)
 
 
 def make_reader(tokenizer: Any, eos_token_ids: Sequence[int], prompt_end: str = "") -> Reader:
@@ -60,6 +61,7 @@ class Rewards:
         self._dev_verdicts: list[tuple[int, bool]] = []
         self._graded = self._failed = 0
         self._failure = ""
+        self._partial = False
         self._last_read: tuple[Ids, list[str], list[str]] = ([], [], [])
 
     def parts(
@@ -74,6 +76,7 @@ class Rewards:
             code_digests: file -> the sha256 that it has to have; see `load_custom`.
         """
         chosen = settings.rewards
+        self._partial = chosen.partial
         parts: list[tuple[float, TrlReward]] = [(chosen.correct, self.correct), (chosen.format, self.format)]
         if chosen.overlong:
             parts.append((chosen.overlong, self._overlong(settings.max_completion_length, chosen.overlong_buffer)))
@@ -89,7 +92,8 @@ class Rewards:
     def correct(
         self, completion_ids: Ids, problem: Sequence[int], log_metric: Callable[[str, float], None], **_: Any
     ) -> list[float]:
-        """1 where the grader says `correct`, else 0; logs the count of each verdict of the step."""
+        """1 where the grader says `correct`, else 0, or where partial credit is given the share of the cases that the
+        program passed; logs the count of each verdict of the step."""
         problems = [self._problems[index] for index in problem]
         graded = self._grader.grade(list(zip(problems, *self._read(completion_ids), strict=True)))
         right = [grade.verdict == "correct" for grade in graded]
@@ -103,6 +107,11 @@ class Rewards:
         self._graded += counts.total()
         self._failed += counts["grader_error"]
         self._failure = next((detail for _, detail in gathered if detail), self._failure)
+        if self._partial:
+            return [
+                one if grade.share is None else grade.share
+                for one, grade in zip(map(float, right), graded, strict=True)
+            ]
         return list(map(float, right))
 
     def format(self, completion_ids: Ids, problem: Sequence[int], **_: Any) -> list[float]:

@@ -32,6 +32,9 @@ class RewardSettings(StageSettings):
 
     correct: float = identity(1.0, ge=0)
     """The grader's verdict is `correct`; a timeout counts as 0."""
+    partial: bool = identity_where_set(False)
+    """A program that is tested by cases earns the share of them that it passes, rather than nothing unless it passes
+    all. None counts behind one that took too long. What is reported as correct stays as it is."""
     format: float = identity(0.1, ge=0)
     """Exactly one complete \\boxed{} (maths) or one fenced block (code), after the thinking, where it is graded."""
     overlong: float = identity(0.0, ge=0)

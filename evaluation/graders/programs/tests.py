@@ -7,7 +7,10 @@ from typing import Any
 from evaluation.graders.programs import packed
 from evaluation.graders.programs.outputs import COMPARISONS, Comparison
 
-KEYS = {"cases", "packed", "comparison", "tolerance", "checker", "time_limit_s", "function", "star_imports", "digits"}
+KEYS = {
+    "cases", "packed", "comparison", "tolerance", "checker", "time_limit_s", "function", "star_imports", "digits",
+    "wrapped",
+}  # fmt: skip
 CASE_KEYS = {"input", "output", "time_limit_s"}
 LONGEST_CASE = 64 * 2**20
 """Characters of one case's input and output; more is refused, for the grader holds a case whole."""
@@ -34,6 +37,7 @@ class CaseTests:
     tolerance: float
     checker: str | None
     function: str | None
+    wrapped: bool
     star_imports: bool
     digits: int
     time_limit_s: float | None
@@ -88,10 +92,12 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
         raise BadTests("a checker compares; leave out comparison")
     if not _positive(limit_s, or_none=True):
         raise BadTests(f"time_limit_s is {limit_s!r:.40}, not a positive number of seconds")
-    digits, star = tests.get("digits", 0), tests.get("star_imports", False)
-    if type(digits) is not int or digits < 0 or not isinstance(star, bool):
-        raise BadTests("digits is a number from 0 up, star_imports true or false")
-    return CaseTests(comparison, tolerance or 0.0, checker, function, star, digits, limit_s, tests)
+    digits, star, wrapped = tests.get("digits", 0), tests.get("star_imports", False), tests.get("wrapped", False)
+    if type(digits) is not int or digits < 0 or not isinstance(star, bool) or not isinstance(wrapped, bool):
+        raise BadTests("digits is a number from 0 up, star_imports and wrapped are true or false")
+    if wrapped and function is None:
+        raise BadTests("wrapped is for values of a function")
+    return CaseTests(comparison, tolerance or 0.0, checker, function, wrapped, star, digits, limit_s, tests)
 
 
 def _positive(value: Any, *, or_none: bool) -> bool:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from evaluation.grading import Graded, Grader
 from evaluation.records import Problem
 from stages.grpo.custom import load_reward
-from stages.grpo.rewards import Rewards, has_answer_form, make_reader
-from stages.grpo.settings import CustomReward, GrpoSettings
+from stages.grpo.rewards import Rewards, has_answer_form, make_grader, make_reader
+from stages.grpo.settings import CustomReward, GrpoSettings, RewardSettings
 from stages.harness.context import StageError, StageStopped
 from stages.training import distributed
 from tests.tiny import make_tiny_tokenizer
@@ -282,3 +282,20 @@ def test_the_file_is_imported_as_a_module(tmp_path: Path) -> None:
     file.write_text("reward = 3\n", encoding="utf-8")
     with pytest.raises(StageError, match=r"reward reward of .*mine.py is no function but 3"):
         load_reward(CustomReward(file=str(file)))
+
+
+def test_partial_credit_is_the_share_of_cases_and_off_unless_it_is_asked_for() -> None:
+    tests = {"cases": [{"input": str(n), "output": str(n)} for n in range(4)]}
+    problem = Problem("s", "programs", "code", "Print it.", "", tests)
+    texts = ["print(input())", "print(2)", "print()", "n = input()\nprint(n if n != '0' else '')"]
+    given = {False: [1.0, 0.0, 0.0, 0.0], True: [1.0, 0.25, 0.0, 0.75]}
+    for partial, expected in given.items():
+        settings_ = GrpoSettings(rewards=RewardSettings(partial=partial), code_timeout_s=2.0, grader_workers=1)
+        with make_grader(settings_) as grader:
+            rewards = Rewards([problem], grader, lambda ids: (texts[ids[0]], "stop"), dev=[problem])
+            functions, _ = rewards.parts(settings_)
+            call = {"completion_ids": [[n] for n in range(4)], "log_metric": lambda name, value: None}
+            assert functions[0](problem=[0] * 4, **call) == expected
+            functions[0](problem=[1] * 4, **call)
+            assert [right for _, right in rewards.take_dev_verdicts()] == [True, False, False, False]
+    assert "partial" not in GrpoSettings().rewards.identity_settings()

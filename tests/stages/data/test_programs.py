@@ -1,0 +1,139 @@
+"""Programming tasks as the usual sets hold them, and demonstrations that are kept where their program passes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.grading import Grader
+from evaluation.records import Problem, read_records
+from pipeline.plan.code import code_of
+from stages.data.settings import Columns, DataSettings, SourceSettings
+from stages.data.stage import STAGE
+from tests.evaluation.benchmarks.contest_rows import texts
+from tests.stages.data.test_data import jsonl, made, refused
+
+STDIN = "a, b = map(int, input().split())\nprint(a + b)"
+FUNCTION = "def add(a, b):\n    return a + b"
+FORMS: dict[str, tuple[Any, str]] = {
+    "inputs and outputs": ({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}, STDIN),
+    "the same as JSON text": (json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}), STDIN),
+    "lines": ({"inputs": [["1 2", ""]], "outputs": [["3"]], "fn_name": None}, STDIN),
+    "input and output": ({"input": ["1 2\n"], "output": ["3\n"]}, STDIN),
+    "a list of cases": ([{"input": "1 2\n", "output": "3\n", "testtype": "stdin"}], STDIN),
+    "our own": ({"cases": [{"input": "1 2\n", "output": "3\n"}], "time_limit_s": 3}, STDIN),
+    "arguments": ({"inputs": [[1, 2], [3, 4]], "outputs": [3, 7], "fn_name": "add"}, FUNCTION),
+    "arguments, values in lists of one": (
+        {"inputs": [[1, 2], [3, 4]], "outputs": [[3], [7]], "fn_name": "add"},
+        FUNCTION,
+    ),
+    "lines of JSON": (
+        [{"input": "1\n2", "output": "3", "testtype": "functional", "metadata": {"func_name": "add"}}],
+        FUNCTION,
+    ),
+    "calls": ([{"type": "function_call", "fn_name": "add", "input": [1, 2], "output": 3}], FUNCTION),
+}
+
+
+def problems(folder: Path, row: dict[str, Any], **columns: Any) -> list[Problem]:
+    source = {"file": jsonl(folder / "tasks.jsonl", [{"question": "Add.", **row}])}
+    output = made(folder, rl=[{**source, "columns": {"prompt": "question", "tests": "tests", **columns}}])
+    return read_records(output / "rl.jsonl", Problem)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tests_by_cases_in_the_forms_of_the_usual_sets(tmp_path: Path, form: str) -> None:
+    value, program = FORMS[form]
+    [problem] = problems(tmp_path, {"tests": value})
+    assert (problem.kind, problem.gold) == ("code", "")
+    with Grader(1, code_timeout_s=2.0) as grader:
+        right, wrong = grader.grade([(problem, program, "stop"), (problem, program.replace("+", "*"), "stop")])
+    assert (right.verdict, wrong.verdict) == ("correct", "wrong"), (right, wrong)
+
+
+def test_cases_of_several_columns_are_put_together(tmp_path: Path) -> None:
+    row = {"public_tests": texts([("1 2\n", "3\n")]), "private_tests": {"input": ["3 4\n"], "output": ["7\n"]}}
+    columns = {"tests": ["public_tests", "private_tests", "generated_tests"]}
+    [problem] = problems(tmp_path, row | {"generated_tests": {"input": [], "output": []}}, **columns)
+    assert [case["output"] for case in problem.tests["cases"]] == ["3\n", "7\n"]
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ({"inputs": ["1"], "outputs": []}, "row 1: 1 inputs and 0 outputs"),
+        ({"inputs": [], "outputs": []}, "at least one case"),
+        ({"inputs": "1", "outputs": "2"}, "expected lists"),
+        ({"inputs": [1], "outputs": ["2"]}, "expected text or a list of lines"),
+        ([{"input": "1"}], "an entry without input and output"),
+        ([{"input": "1", "output": "2", "testtype": "functional"}], "say nowhere which"),
+        ([{"input": "1", "output": "2", "fn_name": name} for name in "fg"], "tests name 2 functions"),
+        ({"cases": [{"input": "1", "output": "2"}], "comparison": "fuzzy"}, "comparison is 'fuzzy'"),
+        (["assert add(1, 2) == 3"], "need the reference program: columns.answer"),
+    ],
+)
+def test_tests_that_are_not_as_they_should_be_are_refused(tmp_path: Path, tests: Any, message: str) -> None:
+    source = {"file": jsonl(tmp_path / "tasks.jsonl", [{"question": "Add.", "tests": tests}])}
+    error = refused(tmp_path, rl=[{**source, "columns": {"prompt": "question", "tests": "tests"}}])
+    assert message in error.message
+
+
+def fenced(program: str) -> str:
+    return f"Here it is.\n```python\n{program}\n```"
+
+
+def test_demonstrations_stay_where_their_program_passes_and_the_others_are_listed(tmp_path: Path) -> None:
+    value = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
+    texts = [
+        fenced(STDIN),
+        fenced(STDIN.replace("+", "-")),
+        "It cannot be done.",
+        fenced("import numpy\n" + STDIN),
+        fenced(STDIN.replace("a + b", "sum([a, b])")),
+    ]
+    rows = [{"question": f"Add ({n}).", "text": text, "tests": value} for n, text in enumerate(texts)]
+    source = {"file": jsonl(tmp_path / "shown.jsonl", rows), "verify": "tests"}
+    source["columns"] = {"prompt": "question", "completion": "text", "tests": "tests"}
+    output = made(tmp_path, sft=[source])
+    kept = [json.loads(line)["id"] for line in (output / "sft.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert kept == ["shown.jsonl:1", "shown.jsonl:5"]
+    dropped = [json.loads(line) for line in (output / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(one["row"], one["verdict"]) for one in dropped] == [(2, "wrong"), (3, "no_answer"), (4, "wrong")]
+    assert dropped[0] == {"source": "data.sft.0", "row": 2, "verdict": "wrong", "detail": "case 1: '-1' instead of '3'"}
+    assert "ModuleNotFoundError" in dropped[2]["detail"]
+    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    assert summary["sft"]["dropped"] == {"data.sft.0": {"no_answer": 1, "wrong": 2}}
+
+
+def test_demonstrations_with_asserts_need_no_reference_program(tmp_path: Path) -> None:
+    asserts = ["assert add(1, 2) == 3", "assert set([add(2, 2)]) == {4}"]
+    rows = [{"prompt": f"{n}", "completion": fenced(p), "tests": asserts} for n, p in enumerate((FUNCTION, "x = 1"))]
+    source = {"file": jsonl(tmp_path / "a.jsonl", rows), "columns": {"tests": "tests"}, "verify": "tests"}
+    output = made(tmp_path, sft=[source])
+    assert len((output / "sft.jsonl").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_where_no_program_passes_the_first_says_why(tmp_path: Path) -> None:
+    rows = [{"prompt": "?", "completion": fenced("print(1)"), "tests": {"inputs": [""], "outputs": ["2"]}}]
+    source = {"file": jsonl(tmp_path / "a.jsonl", rows), "columns": {"tests": "tests"}, "verify": "tests"}
+    error = refused(tmp_path, sft=[source])
+    assert "none is verified; row 1 is wrong: case 1: '1' instead of '2'" in error.message
+
+
+def test_settings_that_cannot_be_verified_are_refused() -> None:
+    for wrong in ({}, {"columns": Columns(tests="t", answer="a"), "verified": True}):
+        with pytest.raises(ValueError, match="verify: needs"):
+            SourceSettings(file="a.jsonl", verify="tests", **wrong)
+
+
+def test_the_sandbox_is_in_the_key_where_demonstrations_are_verified() -> None:
+    source = {"file": "a.jsonl", "columns": Columns(tests="t")}
+    plain, verified = (
+        code_of(STAGE, DataSettings(sft=[SourceSettings(**source, verify=verify)])) for verify in (None, "tests")
+    )
+    child = {f"evaluation/sandbox/child/{name}.py" for name in ("cases", "isolation", "main", "start")}
+    assert not child & plain.keys()
+    assert child <= verified.keys()
