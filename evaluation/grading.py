@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from hashlib import sha256
 
 from evaluation.graders import choice, code, extraction, maths
-from evaluation.graders.extraction import boxed_answer, method_program, printing_program, program
+from evaluation.graders.extraction import boxed_answer, cpp_program, method_program, printing_program, program
 from evaluation.graders.programs.tests import has_cases
 from evaluation.harness.scheduling import LongestFirst
 from evaluation.records import Problem, Verdict
@@ -221,6 +221,8 @@ def _program_of(problem: Problem, completion: str) -> tuple[str | None, str]:
     if not has_cases(tests):
         name = tests["entry_point"]
         return program(completion, name, problem.meta.get("completion", "")), f"no program defines {name}"
+    if tests.get("language") == "cpp":
+        return cpp_program(completion), "no C++ program defines main"
     name = tests.get("function")
     if name is None:
         return printing_program(completion), "no program prints anything"

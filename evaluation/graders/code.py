@@ -34,6 +34,7 @@ Cases (programming contests, LiveCodeBench), which need no reference program::
      "function": "solve",                   # optional: a function of this name, or a method of a class Solution, is
                                             # tested: inputs are JSON values, one a line, outputs are one JSON value
      "wrapped": true,                       # optional: of an output in a list of one, the value is right, too
+     "language": "cpp",                     # optional: C++17, compiled by g++; without it, Python
      "star_imports": true,                  # optional: names of the standard library are there without an import
      "digits": 50000}                       # optional: most digits of an integer that is read or printed
 

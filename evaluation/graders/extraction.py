@@ -15,6 +15,7 @@ _BEFORE_QUOTES = ("", *"([{*_=:>,—-")
 _QUOTED_PAIR = re.compile(r"[\"'`(\[“‘«「]<think>[^\n<]{0,80}\Z")
 _WORD = re.compile(r"(?<=\S[ \t])<think>(?=[ \t.,;:!?)])")
 _PRINTS = re.compile(r"\b(?:print|write|writelines|stdout)\b")
+_MAIN = re.compile(r"\bmain\s*\(")
 _STATEMENT = re.compile(r"(?:from|import|def|class|async|@)\b|@|[A-Za-z_]\w*[ \t]*(?::[^=\n]+)?=(?!=)")
 
 
@@ -80,6 +81,17 @@ def printing_program(completion: str) -> str | None:
     statement that prints in the place of the definition."""
     completion = completion.replace("\r\n", "\n").replace("\r", "\n")
     return _program(completion, "", _PRINTS, "")
+
+
+def cpp_program(completion: str) -> str | None:
+    """The C++ program of a completion, or None: the last complete block that defines `main`, else a last block that is
+    never closed, or the whole text, where that does."""
+    text = after_thinking(completion.replace("\r\n", "\n").replace("\r", "\n"))
+    if text is None:
+        return None
+    complete, unclosed = blocks(text, lambda source: _MAIN.search(source) is not None)
+    candidates = [unclosed, *complete] if unclosed is not None or complete else [text]
+    return next((source for source in reversed(candidates) if source and _MAIN.search(source)), None)
 
 
 def method_program(completion: str, name: str) -> str | None:

@@ -24,6 +24,7 @@ tracing as the sandbox's own are (PR_SET_DUMPABLE), or its user would lose debug
 """
 
 from evaluation.sandbox.cases import CaseResult
+from evaluation.sandbox.compiler import CompileError, NoCompiler, find_compiler
 from evaluation.sandbox.packages import UnknownPackage, find_packages
 from evaluation.sandbox.result import ProgramResult, SandboxError
 from evaluation.sandbox.sandbox import Job, Level, Sandbox
@@ -32,11 +33,14 @@ from evaluation.sandbox.values import UNSENDABLE
 __all__ = [
     "UNSENDABLE",
     "CaseResult",
+    "CompileError",
     "Job",
     "Level",
+    "NoCompiler",
     "ProgramResult",
     "Sandbox",
     "SandboxError",
     "UnknownPackage",
+    "find_compiler",
     "find_packages",
 ]

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 SYS_CREATE_RULESET, VERSION = 444, 1  # the call has one number on all architectures
-WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 14
 ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """All rights on files that a version of Landlock knows, by the version that brought the last of them."""
 FILE_RIGHTS = WRITE_FILE | READ_FILE | TRUNCATE
@@ -27,10 +27,10 @@ def version() -> int:
     return max(0, int(ctypes.CDLL(None).syscall(SYS_CREATE_RULESET, None, ctypes.c_size_t(0), VERSION)))
 
 
-def ruleset(read: Sequence[str], write: str) -> Ruleset | None:
+def ruleset(read: Sequence[str], write: str, run: Sequence[str] = ()) -> Ruleset | None:
     """What is refused, TCP and signals to others included, unless a rule allows it; and the rules, paths with their
-    rights: to read the folders and files of `read`, and to do all but run programs in the folder `write`. None where
-    the kernel has no Landlock."""
+    rights: to read the folders and files of `read`, to do all but run programs in the folder `write`, and to run what
+    is in `run`, paths of the process that follows the rules. None where the kernel has no Landlock."""
     available = version()
     if not available:
         return None
@@ -39,4 +39,5 @@ def ruleset(read: Sequence[str], write: str) -> Ruleset | None:
     size = 8 if available < TCP_SINCE else 16 if available < SCOPES_SINCE else 24
     existing = filter(os.path.exists, read)
     rules = [(path, READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE) for path in existing]
-    return refused[:size], [*rules, ("/dev/null", rights & FILE_RIGHTS), (write, rights & ~1)]
+    runs = [(path, EXECUTE | READ_FILE | (READ_DIR if os.path.isdir(path) else 0)) for path in run]
+    return refused[:size], [*rules, *runs, ("/dev/null", rights & FILE_RIGHTS), (write, rights & ~EXECUTE)]

@@ -21,7 +21,10 @@ from typing import Any, Literal, NamedTuple
 
 from evaluation.sandbox import landlock, seccomp
 from evaluation.sandbox.cases import CaseResult, read_cases
+from evaluation.sandbox.child import native
+from evaluation.sandbox.child.isolation import FILE_BYTES
 from evaluation.sandbox.children import Children
+from evaluation.sandbox.compiler import COMPILE_MIB, COMPILE_S, COMPILED_BYTES, Binaries, find_compiler
 from evaluation.sandbox.packages import find_packages
 from evaluation.sandbox.result import ProgramResult, SandboxError, read_result
 
@@ -64,6 +67,8 @@ class Job:
     function: str | None = None
     """The function, or method of a class Solution, that takes each of `cases` as JSON values, one a line; None: a case
     is the program's standard input."""
+    program: Path | None = None
+    """In place of sections: a program that `Sandbox.compiled` made, run on each of `cases` in a process of its own."""
     digits: int = 0
     """Most decimal digits of an integer that is read or printed in a case; 0 for Python's own limit."""
 
@@ -106,6 +111,7 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         self.memory_mib, self.packages = memory_mib, find_packages(packages)
         self._folder = Path(tempfile.mkdtemp(prefix="vcore-sandbox-"))
         self._children = Children(self._folder, self.packages)
+        self._binaries = Binaries(self._folder / "binaries", self._compile)
         self._much_memory = threading.Lock()
         self._call_filter = call_filter
         self._means = self._best_means(level, file_rules)
@@ -171,6 +177,24 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         extra = {"most": most, "enough_s": enough_s}
         return read_cases(*self._carry_out(job, cpu_limit_s, self.memory_mib, self._means, extra), len(job.cases))
 
+    def compiled(self, source: str) -> contextlib.AbstractContextManager[Path]:
+        """A context with the program that a C++ source becomes, for `Job.program`; compiled once, while it is in use or
+        was lately.
+
+        Raises:
+            CompileError: the compiler does not take it, or not within its limits.
+            NoCompiler: there is none.
+            SandboxError: the sandbox cannot be set up, or is closed.
+        """
+        return self._binaries.of(source)
+
+    def _compile(self, source: str) -> CaseResult:
+        job, command = Job([source]), find_compiler().command(native.SOURCE, native.PROGRAM)
+        extra = {"command": command, "file_bytes": COMPILED_BYTES}
+        written = self._carry_out(job, COMPILE_S, COMPILE_MIB, self._means, extra)
+        [result] = read_cases(*written, 1)
+        return result
+
     def _best_means(self, forced: Level | None, file_rules: bool) -> _Means:
         """The best means with which Python runs."""
         candidates = [_Means("namespaces", True, file_rules)] if os.getuid() == 0 else []
@@ -200,7 +224,12 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         isolated, token = means.level == "namespaces", secrets.token_hex(16)
         work = Path(tempfile.mkdtemp(dir=self._folder))
         # The root folder of a namespace holds no more than what can be read anyway.
-        roots = [*_roots(), *self.packages.paths]
+        roots, runs, allowed = [*_roots(), *self.packages.paths], list[str](), list[str]()
+        if "command" in extra:
+            roots, allowed = list(find_compiler().roots), ["execve", "fork", "vfork"]
+            runs = ["/"] if isolated else [path for path in roots if os.path.exists(path)]
+        elif job.program is not None:
+            roots, runs, allowed = [], ["/program" if isolated else str(job.program)], ["execve"]
         readable = ["/"] if isolated else [*roots, "/dev/zero", "/dev/urandom"]
         writable = "/tmp" if isolated else str(work)
         order = {
@@ -211,8 +240,8 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             "memory": memory_mib * 2**20,
             "cpu_s": math.ceil(cpu_limit_s),
             "threads": THREADS if isolated and _counts_threads_by_namespace() else None,
-            "filter": seccomp.program(shared_files=not isolated) if self._call_filter else None,
-            "rules": landlock.ruleset(readable, writable) if means.file_rules else None,
+            "filter": seccomp.program(shared_files=not isolated, allowed=allowed) if self._call_filter else None,
+            "rules": landlock.ruleset(readable, writable, runs) if means.file_rules else None,
             "token": token,
             "sections": [s.replace("\r\n", "\n") if isinstance(s, str) else s for s in job.sections if s],
             "expressions": list(job.expressions),
@@ -222,6 +251,11 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             "cases": list(job.cases),
             "function": job.function,
             "digits": job.digits,
+            "command": None,
+            "binary": None if job.program is None else str(job.program),
+            "program": runs[0] if runs else None,
+            "limit_s": cpu_limit_s,
+            "file_bytes": FILE_BYTES,
             **extra,
         }
         try:

@@ -7,6 +7,7 @@ program of the filter (classic BPF, see seccomp(2)) is made here and handed to t
 
 import platform
 import struct
+from collections.abc import Collection
 
 REFUSED = {
     # other programs and processes; `clone` is looked at more closely below
@@ -53,7 +54,7 @@ REFUSED_OPTIONS = {
     "fcntl": (72, 1, (8, 10, 15)),
 }
 """Refused where one argument has one of these values: number of the call, place of the argument, values."""
-CLONE, CLONE3, TGKILL, CLONE_THREAD = 56, 435, 234, 0x10000
+CLONE, CLONE3, TGKILL, CLONE_THREAD, CLONE_NAMESPACES = 56, 435, 234, 0x10000, 0x7E020000
 ARCHITECTURE = 0xC000003E  # x86-64
 OTHER_ABI = 0x40000000  # numbers of the x32 calls, which would pass by the list
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -62,9 +63,13 @@ EPERM, ENOSYS = 1, 38
 NUMBER, ARCH, ARGUMENT = 0, 4, 16  # offsets in what a filter sees; of an argument, its lower half
 
 
-def program(*, shared_files: bool) -> tuple[bytes, int] | None:
-    """The filter, also for a program that can name files that are not its own (`shared_files`), and the offset of four
-    bytes where the child writes its own process number; None but on x86-64."""
+def program(*, shared_files: bool, allowed: Collection[str] = ()) -> tuple[bytes, int] | None:
+    """The filter, and the offset of four bytes where the child writes its own process number; None but on x86-64.
+
+    Args:
+        shared_files: for a program that can name files that are not its own.
+        allowed: calls of `REFUSED` that are let pass; with `fork`, also `clone`, but for namespaces.
+    """
     if platform.machine() != "x86_64":
         return None
     allow, refuse, unknown = ((RETURN, answer, 0, 0) for answer in (ALLOW, ERROR | EPERM, ERROR | ENOSYS))
@@ -76,15 +81,19 @@ def program(*, shared_files: bool) -> tuple[bytes, int] | None:
         code.extend([(EQUAL, call, 0, len(steps)), *steps])
 
     first = (LOAD, ARGUMENT, 0, 0)
-    for call in (REFUSED | (REFUSED_ON_SHARED_FILES if shared_files else {})).values():
-        on(call, refuse)
+    for name, call in (REFUSED | (REFUSED_ON_SHARED_FILES if shared_files else {})).items():
+        if name not in allowed:
+            on(call, refuse)
     for call, place, only in ONLY_WITH.values():
         lower, upper = ((LOAD, ARGUMENT + 8 * place + half, 0, 0) for half in (0, 4))
         on(call, lower, (EQUAL, only, 0, 2), upper, (EQUAL, 0, 1, 0), refuse, allow)
     for call, place, options in REFUSED_OPTIONS.values():
         among = [step for option in options for step in ((EQUAL, option, 0, 1), refuse)]
         on(call, (LOAD, ARGUMENT + 8 * place, 0, 0), *among, allow)
-    on(CLONE, first, (ANY_BIT, CLONE_THREAD, 1, 0), refuse, allow)
+    if "fork" in allowed:
+        on(CLONE, first, (ANY_BIT, CLONE_NAMESPACES, 0, 1), refuse, allow)
+    else:
+        on(CLONE, first, (ANY_BIT, CLONE_THREAD, 1, 0), refuse, allow)
     on(CLONE3, unknown)  # its flags lie in memory, out of sight; the C library then takes clone
     on(TGKILL, first, (EQUAL, 0, 1, 0), refuse, allow)  # abort() signals its own process
     own_number = 8 * (len(code) - 3) + 4

@@ -10,7 +10,7 @@ from evaluation.loading import LoadError, digest, load, read_file
 from evaluation.records import Kind, Problem, RecordError, Score
 from evaluation.second_opinion import second_opinion
 from stages.grading.grade import check_grader_errors, check_isolation, check_samples, grade, make_scores
-from stages.score.metrics import benchmark_metrics
+from stages.score.metrics import benchmark_metrics, compiler_of
 from stages.score.rows import OWN_GOLDS, read_any, read_own_golds
 from stages.score.settings import ScoreSettings
 
@@ -76,7 +76,9 @@ def score_file(
             check_isolation(grader, settings)
         scores = make_scores(generations, grade(grader, generations, known), known)
         check_grader_errors(scores, settings)
-        metrics = benchmark_metrics(generations, scores, kind, sampling, settings, grader)
+        metrics = benchmark_metrics(
+            generations, scores, kind, sampling, settings, grader, compiler_of(problems.values())
+        )
         isolation = {"sandbox_level": grader.sandbox_level, "sandbox_unprotected": list(grader.sandbox_unprotected)}
     if second:
         metrics["second_opinion"] = second_opinion(generations, scores, workers, settings.maths_timeout_s)

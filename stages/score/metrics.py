@@ -1,13 +1,13 @@
 """One benchmark's numbers: the metric with its interval, counts of verdicts, and the protocol they compare under."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from evaluation.grading import Grader, fingerprint, grader_version
 from evaluation.metrics import load_metric
-from evaluation.records import VERDICTS, Generation, Kind, Score, ThoughtEnding
-from evaluation.sandbox import find_packages
+from evaluation.records import VERDICTS, Generation, Kind, Problem, Score, ThoughtEnding
+from evaluation.sandbox import find_compiler, find_packages
 from evaluation.voting import pool_votes
 from stages.score.settings import ScoreSettings
 
@@ -19,6 +19,7 @@ def benchmark_metrics(
     sampling: dict[str, Any],
     settings: ScoreSettings,
     grader: Grader,
+    compiler: str | None = None,
 ) -> dict[str, Any]:
     """The entry of one benchmark in `metrics.json`.
 
@@ -33,6 +34,7 @@ def benchmark_metrics(
         scores: in the same order.
         sampling: the protocol under which they were sampled, from the generations' summary.
         grader: decides which answers are one vote.
+        compiler: what programs are compiled with, where any are.
     """
     right = [int(score.verdict == "correct") for score in scores]
     ids = [score.problem_id for score in scores]
@@ -40,6 +42,8 @@ def benchmark_metrics(
     verdicts = Counter(score.verdict for score in scores)
     k = accuracy["k"]
     protocol = {"sampling": sampling, "scoring": scoring_protocol(kind, settings, grader.sandbox_level)}
+    if compiler is not None:
+        protocol["scoring"]["compiler"] = compiler
     entry: dict[str, Any] = {
         "metric": f"avg@{k}" if k > 1 else "pass@1" if kind == "code" else "accuracy",
         "value": accuracy["accuracy"],
@@ -66,6 +70,11 @@ def benchmark_metrics(
             rate = load_metric("maj_at_k").compute(predictions=right, references=ids, votes=pool_votes(scores, grader))
             entry["majority"] = {"value": rate["maj_at_k"], "low": rate["low"], "high": rate["high"]}
     return entry
+
+
+def compiler_of(problems: Iterable[Problem]) -> str | None:
+    """What the programs of these problems are compiled with; None where they are Python."""
+    return find_compiler().name if any(problem.tests.get("language") == "cpp" for problem in problems) else None
 
 
 def scoring_protocol(kind: Kind, settings: ScoreSettings, sandbox_level: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from stages.grading.grade import (
 )
 from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import read_json, write_json
-from stages.score.metrics import benchmark_metrics
+from stages.score.metrics import benchmark_metrics, compiler_of
 from stages.score.settings import ScoreSettings
 
 
@@ -54,6 +54,7 @@ def run(ctx: Context[ScoreSettings]) -> Result:
                 protocols[name],
                 settings,
                 grader,
+                compiler_of(problems[name].values()),
             )
             for name in names
         }

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa_attention_forward

@@ -17,7 +17,7 @@ from evaluation.graders.programs.plain import leaves_nothing
 from evaluation.graders.programs.prelude import prelude
 from evaluation.graders.programs.tests import BadTests, Case, CaseTests
 from evaluation.records import Verdict
-from evaluation.sandbox import CaseResult, Job, Sandbox
+from evaluation.sandbox import CaseResult, CompileError, Job, Sandbox
 from evaluation.sandbox.child.program import pack
 from evaluation.sandbox.comparison import Expected, short
 from evaluation.sandbox.values import MalformedValue
@@ -77,7 +77,7 @@ class _Waiting:
 
 
 def judge(tests: CaseTests, source: str, sandbox: Sandbox, timeout_s: float, *, all_cases: bool = False) -> Judged:
-    """Verdict on a program: that of the first case it fails, or `correct`.
+    """Verdict on a program: that of the first case it fails, or `correct`. One that does not compile is wrong.
 
     Args:
         timeout_s: CPU seconds of a case where the tests do not say.
@@ -86,15 +86,31 @@ def judge(tests: CaseTests, source: str, sandbox: Sandbox, timeout_s: float, *, 
 
     Raises:
         BadTests: the tests are not as they should be.
-        SandboxError: like `Sandbox.run`.
+        SandboxError: like `Sandbox.run` and `Sandbox.compiled`.
     """
-    waiting, together = _Waiting(tests.cases()), tests.function is not None or leaves_nothing(source)
+    if tests.language == "cpp":
+        try:
+            with sandbox.compiled(source) as program:
+                # A process a case, which the sandbox starts itself.
+                return _judge(tests, Job([], program=program), sandbox, timeout_s, together=True, all_cases=all_cases)
+        except CompileError as error:
+            return Judged("wrong", f"compile error: {error}", 0, tests.number)
+    together = tests.function is not None or leaves_nothing(source)
     sections = [prelude(source), source] if tests.star_imports else [source]
+    job = Job(sections, function=tests.function, digits=tests.digits)
+    return _judge(tests, job, sandbox, timeout_s, together=together, all_cases=all_cases)
+
+
+def _judge(
+    tests: CaseTests, job: Job, sandbox: Sandbox, timeout_s: float, *, together: bool, all_cases: bool
+) -> Judged:
+    """The verdict by a job that is still without cases, run on many of them at once where they may be `together`."""
+    waiting = _Waiting(tests.cases())
     first: _Failure | None = None
     passed = number = 0
     while batch := waiting.take(MOST_CASES if together else 1):
         limit_s = batch[0].time_limit_s or tests.time_limit_s or timeout_s
-        job = Job(sections, cases=[case.input for case in batch], function=tests.function, digits=tests.digits)
+        job = dataclasses.replace(job, cases=[case.input for case in batch])
         results = sandbox.run_cases(job, limit_s, _most_output(batch))
         failure = None
         for place, (case, result) in enumerate(zip(batch, results, strict=False)):

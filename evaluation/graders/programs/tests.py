@@ -2,15 +2,19 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from evaluation.graders.programs import packed
 from evaluation.graders.programs.outputs import COMPARISONS, Comparison
+from evaluation.sandbox import NoCompiler, find_compiler
+
+Language = Literal["python", "cpp"]
 
 KEYS = {
-    "cases", "packed", "comparison", "tolerance", "checker", "time_limit_s", "function", "star_imports", "digits",
-    "wrapped",
-}  # fmt: skip
+    *("cases", "packed", "comparison", "tolerance", "checker", "time_limit_s", "function", "star_imports", "digits"),
+    *("wrapped", "language"),
+}
+LANGUAGES = ("python", "cpp")
 CASE_KEYS = {"input", "output", "time_limit_s"}
 LONGEST_CASE = 64 * 2**20
 """Characters of one case's input and output; more is refused, for the grader holds a case whole."""
@@ -42,6 +46,7 @@ class CaseTests:
     digits: int
     time_limit_s: float | None
     tests: Mapping[str, Any]
+    language: Language = "python"
 
     @property
     def number(self) -> int:
@@ -97,7 +102,23 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
         raise BadTests("digits is a number from 0 up, star_imports and wrapped are true or false")
     if wrapped and function is None:
         raise BadTests("wrapped is for values of a function")
-    return CaseTests(comparison, tolerance or 0.0, checker, function, wrapped, star, digits, limit_s, tests)
+    language = language_of(tests)
+    if language == "cpp":
+        if others := sorted({"function", "star_imports", "digits"} & set(tests)):
+            raise BadTests(f"{', '.join(others)}: is for Python; programs in C++ read standard input and print")
+        try:
+            find_compiler()
+        except NoCompiler as error:
+            raise BadTests(str(error)) from error
+    return CaseTests(comparison, tolerance or 0.0, checker, function, wrapped, star, digits, limit_s, tests, language)
+
+
+def language_of(tests: Mapping[str, Any]) -> Language:
+    """The language of the programs. Raises `BadTests` for one that is not known."""
+    language = tests.get("language", "python")
+    if language not in LANGUAGES:
+        raise BadTests(f"language is {language!r:.40}, not one of {', '.join(LANGUAGES)}")
+    return "cpp" if language == "cpp" else "python"
 
 
 def _positive(value: Any, *, or_none: bool) -> bool:

@@ -1,14 +1,20 @@
 """What takes a process its rights: namespaces, capabilities, limits, rules on files, the filter of system calls."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource
 import sys
 from signal import SIGKILL
 
+TYPE_CHECKING = False  # the name that type checkers know
+if TYPE_CHECKING:
+    from typing import Any
+
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP = 1, 4, 22
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 36, 38, 2
 # These system calls have one number on all architectures.
@@ -18,6 +24,7 @@ CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
 TMP_BYTES, TMP_FILES = 64 * 2**20, 4096
 FILE_BYTES, OPEN_FILES = 16 * 2**20, 64
+STACK_BYTES = 256 * 2**20  # of a program that is no Python's; a quarter of its address space at most
 CORE_BYTES = 1  # less than any dump has; with 0, a program of the machine that collects dumps would still get one
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -36,10 +43,14 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
     check(libc.mount(*arguments, ctypes.c_ulong(flags), None if data is None else data.encode()), f"mount {target}")
 
 
-def enter_namespaces(work: str, roots: list[str], own_user: bool, users: tuple[int, int]) -> None:
-    """Leave the machine's network, processes and files for a read-only folder tree of `roots` and an empty /tmp. With
-    `own_user`, which only root may ask for, there is a user for the program beside the one for all else; then a process
-    outside is asked by the pipes `users` to `map_users`."""
+def enter_namespaces(order: dict[str, Any], users: tuple[int, int]) -> None:
+    """Leave the machine's network, processes and files for a read-only folder tree of the order's `roots`, its `binary`
+    as /program where it has one, and an empty /tmp.
+
+    With `own_user`, which only root may ask for, there is a user for the program beside the one for all else; then a
+    process outside is asked by the pipes `users` to `map_users`.
+    """
+    work, roots, own_user = order["work"], order["roots"], order["own_user"]
     uid, gid = os.getuid(), os.getgid()
     spaces = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
     if own_user:
@@ -60,12 +71,15 @@ def enter_namespaces(work: str, roots: list[str], own_user: bool, users: tuple[i
             bind(path, place)
     for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
         bind(device, work + device)
+    if order["binary"]:
+        bind(order["binary"], work + "/program")
     os.mkdir(work + "/tmp")
     attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
     arguments = (-100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32))
     check(ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, *arguments)).value, "mount_setattr")
     tmp_options = f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700,uid={NOBODY},gid={NOBODY}"
-    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, tmp_options)
+    # Nothing there can be started: a program could otherwise start another one that it wrote, in its own place.
+    mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | (MS_NOEXEC if order["binary"] else 0), tmp_options)
     # A process in a changed root may not make user namespaces of its own, so there is no way back to any capability.
     os.chroot(work)
     os.chdir("/tmp")
@@ -151,9 +165,24 @@ def restrict_files(ruleset: tuple[bytes, list[tuple[str, int]]] | None) -> None:
     os.close(descriptor)
 
 
-def limit(cpu_s: int, memory: int, threads: int | None) -> None:
-    """Limit CPU seconds, bytes of address space, size of files, open files and threads (None: not these), all hard."""
-    limits = {resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_AS: memory, resource.RLIMIT_FSIZE: FILE_BYTES}
+def confine(order: dict[str, Any]) -> None:
+    """Give up everything that a program must not have. Raises `OSError`."""
+    # Signals to its own group must not reach the outermost process. Without namespaces, the group's end is its end.
+    if order["level"] == "namespaces":
+        os.setsid()
+    drop_privileges(order["own_user"])
+    die_with_parent()
+    limit(order["cpu_s"], order["memory"], order["threads"], order["file_bytes"], bool(order["binary"]))
+    restrict_files(order["rules"])
+    filter_calls(order["filter"])
+
+
+def limit(cpu_s: int, memory: int, threads: int | None, file_bytes: int, own_stack: bool) -> None:
+    """Limit CPU seconds, bytes of address space, size of files, open files and threads (None: not these), all hard;
+    with `own_stack`, for a program yet to be started, also its stack, more than usual."""
+    limits = {resource.RLIMIT_CPU: cpu_s, resource.RLIMIT_AS: memory, resource.RLIMIT_FSIZE: file_bytes}
+    if own_stack:
+        limits[resource.RLIMIT_STACK] = min(STACK_BYTES, memory // 4)
     limits |= {resource.RLIMIT_NOFILE: OPEN_FILES, resource.RLIMIT_CORE: CORE_BYTES}
     if threads is not None:
         limits[resource.RLIMIT_NPROC] = threads

@@ -22,7 +22,7 @@ import os
 import time
 from signal import SIG_IGN, SIGKILL, SIGTERM, signal
 
-from evaluation.sandbox.child import cases, isolation, packages
+from evaluation.sandbox.child import cases, isolation, native, packages
 from evaluation.sandbox.child.program import run_program
 
 TYPE_CHECKING = False  # the name that type checkers know
@@ -107,7 +107,7 @@ def stay_outside(folder: str, channel: int, server: int, users: tuple[int, int])
         os.chdir(folder)
         if order["level"] == "namespaces":
             isolation.set_traceable(True)  # or only root could map its users
-            isolation.enter_namespaces(order["work"], order["roots"], order["own_user"], users)
+            isolation.enter_namespaces(order, users)
         else:
             isolation.adopt_orphans()  # see `end_all`
         os.close(users[0])
@@ -160,6 +160,9 @@ def watch(channel: int, order: dict[str, Any]) -> NoReturn:
     """The process that watches: fork the program's, and say how it ended."""
     try:
         isolation.die_with_parent()
+        if order["binary"]:
+            native.run_program_on_cases(order, channel)
+            os._exit(0)
         files = cases.open_files(order)
         pid = os.fork()
     except OSError as error:
@@ -179,21 +182,16 @@ def watch(channel: int, order: dict[str, Any]) -> NoReturn:
 def confine(channel: int, order: dict[str, Any], files: cases.Files | None) -> NoReturn:
     """The process of the program: give up everything, run the program, send the result."""
     try:
-        # Signals to its own group must not reach the outermost process. Without namespaces, the group's end is its end.
-        if order["level"] == "namespaces":
-            os.setsid()
-        isolation.drop_privileges(order["own_user"])
-        isolation.die_with_parent()
-        isolation.limit(order["cpu_s"], order["memory"], order["threads"])
-        isolation.restrict_files(order["rules"])
-        isolation.filter_calls(order["filter"])
+        isolation.confine(order)
     except OSError as error:
         os.write(channel, f"{error}\n".encode())
         os._exit(1)
     packages.begin_anew()
     token = order.pop("token")
     os.write(channel, b"ready\n")
-    if files is not None:
+    if order["command"]:
+        native.compile_program(order, channel, token)
+    elif files is not None:
         cases.run_cases(order, channel, files, token)
     else:
         cases.write(channel, f"{token} {run_program(order)}\n".encode())

@@ -11,7 +11,7 @@ PACKAGE, HEADER_BYTES = "evaluation.sandbox.child", 16  # of a .pyc file; the co
 FOLDER = __file__.rpartition("/")[0]
 
 package = sys.modules[PACKAGE] = type(sys)(PACKAGE)
-for name in ("isolation", "packages", "program", "cases", "main"):  # each after those that it imports
+for name in ("isolation", "packages", "program", "cases", "native", "main"):  # each after those that it imports
     module = sys.modules[f"{PACKAGE}.{name}"] = type(sys)(name)
     setattr(package, name, module)
     with open(f"{FOLDER}/{name}.pyc", "rb") as file:

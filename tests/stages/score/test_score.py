@@ -16,12 +16,12 @@ import pytest
 from evaluation.benchmarks import get
 from evaluation.grading import Grader
 from evaluation.loading import load
-from evaluation.records import Score, read_records, write_jsonl
+from evaluation.records import Problem, Score, read_records, write_jsonl
 from stages.grading.grade import check_isolation
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json
 from stages.harness.process import EXIT_STOPPED
-from stages.score.metrics import scoring_protocol
+from stages.score.metrics import compiler_of, scoring_protocol
 from stages.score.settings import ScoreSettings
 from tests.stages.score.cases import generation
 
@@ -212,3 +212,10 @@ def test_packages_that_programs_may_import_are_in_the_protocol_with_their_versio
     said = scoring_protocol("code", ScoreSettings(packages=["numpy"]), "namespaces")
     assert said.pop("packages") == {"numpy": importlib.metadata.version("numpy")}
     assert said == scoring_protocol("code", ScoreSettings(), "namespaces")
+
+
+def test_the_compiler_is_in_the_protocol_of_programs_in_cpp_alone() -> None:
+    tests = {"cases": [{"input": "", "output": "1"}]}
+    python, cpp = (Problem("1", "own", "code", "?", "", tests | more) for more in ({}, {"language": "cpp"}))
+    assert compiler_of([python]) is None
+    assert str(compiler_of([python, cpp])).startswith("g++ ")
