@@ -26,9 +26,9 @@ from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, gguf_file
 
-FSDP2 = "configs/accelerate/fsdp2.yaml"
-SPLIT = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
-"""Values of accelerate's `distributed_type` that split a model between processes."""
+DDP, FSDP2 = "configs/accelerate/ddp.yaml", "configs/accelerate/fsdp2.yaml"
+SPLIT = ("FSDP2", "FSDP", "DEEPSPEED", "MEGATRON_LM")
+"""What splits a model between processes, as accelerate's `distributed_type` names it."""
 
 
 def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
@@ -70,26 +70,33 @@ def _check_launches(config: PipelineConfig) -> None:
             raise ConfigError(f"{name} is one process{can}", where=where, fix="Use kind: local or slurm.")
         if launch.config is not None and not Path(launch.config).expanduser().is_file():
             raise ConfigError(f"file {launch.config} does not exist", where=f"{where}.config")
-        if launch.config is not None and not kinds[name].splits_model and (how := _distributed(launch.config)) in SPLIT:
-            message = f"{name} needs whole weights in each process, and {launch.config} splits them ({how})"
-            fix = f"Use {shipped('configs/accelerate/ddp.yaml')} or torchrun."
-            raise ConfigError(message, where=f"{where}.config", fix=fix)
-        if launch.config is not None and zeros_at_load(launch.config):
-            _check_reference(graph, name, launch.config)
+        if launch.config is not None:
+            _check_split([stage for stage in graph if name in (stage.name, stage.program)], name, launch.config)
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
             fix = "Start the run on a node of the cluster."
             raise ConfigError("there is no sbatch on this machine", where=where, fix=fix)
 
 
-def _check_reference(graph: list[Stage], name: str, file: str) -> None:
-    """A reference model is loaded when torch.distributed is up: all processes but the first then leave it at zero, and
-    TRL hands nothing on from the first."""
-    for stage in graph:
-        if name in (stage.name, stage.program) and stage.kind.loads_reference(stage.settings):
+def _check_split(stages: list[Stage], name: str, file: str) -> None:
+    """The stages that a launch is for can have their model shared out as a file of accelerate's says.
+
+    A reference model is loaded when torch.distributed is up: all processes but the first may then leave it at zero, and
+    TRL hands nothing on from the first.
+    """
+    how, where = _distributed(file), f"execution.launch.{name}.config"
+    for stage in stages if how in SPLIT else ():
+        if how not in stage.kind.splits_model:
+            can = f" {' and '.join(stage.kind.splits_model)} can be." if stage.kind.splits_model else ""
+            message = f"{name} cannot have its model split by {how}, as {file} asks"
+            raise ConfigError(message, where=where, fix=f"Use torchrun or {shipped(DDP)}.{can}")
+        for setting, instead in stage.kind.whole_weights(stage.settings):
+            message = f"it needs whole weights in each process, and {file} splits them ({how})"
+            raise ConfigError(message, where=setting, fix=f"Use `--set {setting}={instead}`, or {shipped(DDP)}.")
+        if zeros_at_load(file) and stage.kind.loads_reference(stage.settings):
             raise ConfigError(
                 f"{name} loads a reference model (beta above 0), of which fsdp_cpu_ram_efficient_loading leaves "
                 "zeros in all processes but the first",
-                where=f"execution.launch.{name}.config",
+                where=where,
                 fix=f"Write fsdp_cpu_ram_efficient_loading: false into {file}, as {shipped(FSDP2)} does.",
             )
 
@@ -103,8 +110,10 @@ def zeros_at_load(file: str) -> bool:
 
 
 def _distributed(file: str) -> str:
-    """The `distributed_type` of one of accelerate's files."""
-    return str(_accelerate_config(file)["distributed_type"])
+    """The `distributed_type` of one of accelerate's files; FSDP's second version is FSDP2."""
+    config = _accelerate_config(file)
+    second = str((config.get("fsdp_config") or {}).get("fsdp_version", 1)) == "2"
+    return "FSDP2" if config["distributed_type"] == "FSDP" and second else str(config["distributed_type"])
 
 
 def _accelerate_config(file: str) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def _sft(config: PipelineConfig, shape: Shape) -> Need:
     parts |= _step(shape, sft, rows, sft.max_length, sft.max_length)
     if sft.method.name == "vcore":
         # A copy of what is trained and a direction of its size, while utilities are measured, without activations.
-        probing = 8 * trained - parts["activations"] - parts["output layer"]
+        each = split.processes if split.kind == "fsdp" else 1
+        probing = 8 * trained / each - parts["activations"] - parts["output layer"]
         parts["VCORE's probe beyond activations"] = max(0.0, probing)
     notes = (f"{rows} rows of {sft.max_length} tokens at once; {split}", *sft_times(shape, sft))
     return Need("sft", _gib(parts), notes=notes)

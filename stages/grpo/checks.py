@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any
 
 from evaluation.chat import render
@@ -21,6 +22,9 @@ class Start:
     """What a run starts from."""
 
     settings: GrpoSettings
+    base: Path
+    """The checkpoint that was loaded, below the adapter where there is one, and in which type."""
+    dtype: str
     model: Any
     tokenizer: Any
     contract: dict[str, Any]
@@ -91,7 +95,7 @@ def _load(ctx: Context[GrpoSettings]) -> Start:
     if continued:  # the merged checkpoint that SFT left is not loaded, and held to the same
         check_same(check_files(ctx.inputs["model"] / "model", tokenizer), contract)
         model = load_adapter(model, ctx.inputs["adapter"] / "adapter")
-    return Start(settings, model, tokenizer, contract, left_out)
+    return Start(settings, base, dtype, model, tokenizer, contract, left_out)
 
 
 def _fitting(ctx: Context[GrpoSettings], start: Start, problems: list[Problem], what: str) -> list[Problem]:

@@ -51,7 +51,7 @@ def train(ctx: Context[GrpoSettings]) -> Result:
         # one engine sample the same completions and keep a part each; all others have to draw their own.
         transformers.set_seed(distributed.seed(ctx.seed, distributed.rank() // settings.tensor_parallel))
         loop.train(ctx, trainer)
-    trained = checkpoint.whole_model(ctx, trainer)
+    trained = checkpoint.whole_model(ctx, trainer, start.base, start.dtype)
     return _finish(ctx, start, trainer, trained, callback.tokens_per_second) if ctx.main else Result({})
 
 

@@ -169,8 +169,10 @@ class StageDeclaration(Generic[S]):
     """Whether it computes on a GPU where there is one, and leases it."""
     several_processes: bool = False
     """Whether torchrun or accelerate may share its work out over processes."""
-    splits_model: bool = False
-    """Whether FSDP or DeepSpeed may share its model out over these."""
+    splits_model: tuple[str, ...] = ()
+    """What may share its model out over these: FSDP2, FSDP (its first version), DEEPSPEED, MEGATRON_LM."""
+    whole_weights: Callable[[S], Iterable[tuple[str, str]]] = _nothing
+    """(setting, what to write instead) for what a model that is shared out cannot serve."""
     makes_checkpoint: bool = False
     """Whether its artifact holds a checkpoint, in `model/`."""
     needs_run: bool = False

@@ -43,8 +43,7 @@ OWNERS = {
     "home": "output_dir",
     "execution.device": "use_cpu local_rank dataloader_pin_memory ddp_backend ddp_find_unused_parameters "
     "average_tokens_across_devices",
-    "data parallelism (torchrun): token weights move and probe whole parameters, which sharding splits; LoRA makes "
-    "large models fit": "deepspeed fsdp fsdp_config parallelism_config",
+    "execution.launch.sft, with configs/accelerate/fsdp2.yaml": "deepspeed fsdp fsdp_config parallelism_config",
     "the generate and score stages for evaluation": "eval_strategy eval_steps eval_on_start load_best_model_at_end",
     "the checkpoint folder and your own upload": "push_to_hub",
     "the pipeline's own progress line": "disable_tqdm",
@@ -98,7 +97,7 @@ def run(ctx: Context[SftSettings]) -> Result:
     dataset = trainer.train_dataset
     _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)
     train(ctx, trainer)
-    trained = whole_model(ctx, trainer)
+    trained = whole_model(ctx, trainer, base, frozen_dtype)
     if not ctx.main:
         return Result({})
     write_json(ctx.record / "token_weights.json", trainer.snapshots.taken)

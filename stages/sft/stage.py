@@ -13,7 +13,7 @@ from stages.harness.declaration import (
     training_disk,
     wrong_precision,
 )
-from stages.sft.method_settings import CustomSettings
+from stages.sft.method_settings import CustomSettings, EaftSettings, TrimSftSettings, VcoreSettings
 from stages.sft.settings import SftSettings
 from stages.training import LIBRARIES
 
@@ -21,6 +21,13 @@ from stages.training import LIBRARIES
 def _origins(settings: SftSettings, places: DataPlaces) -> Iterator[Origin]:
     if isinstance(settings.method, CustomSettings):
         yield Origin("sft.method.file", path=Path(settings.method.file).expanduser())
+
+
+def _whole_weights(settings: SftSettings) -> Iterator[tuple[str, str]]:
+    if isinstance(settings.method, VcoreSettings) and settings.method.utility == "jvp":
+        yield "sft.method.utility", "central_difference"
+    if isinstance(settings.method, EaftSettings | TrimSftSettings):  # a product of their own with the head
+        yield "sft.method", "{name: uniform}"
 
 
 def _custom_code(settings: SftSettings) -> Iterator[CustomCode]:
@@ -46,6 +53,8 @@ STAGE = StageDeclaration(
     origins=_origins,
     uses_gpu=True,
     several_processes=True,
+    splits_model=("FSDP2",),
+    whole_weights=_whole_weights,
     makes_checkpoint=True,
     trainer_config="SFTConfig",
     batch=lambda s: Batch(s.batch_size, s.micro_batch_size, "rows", "sft.batch_size"),

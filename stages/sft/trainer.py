@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.functional import pad
 
 from stages.harness.context import StageError
@@ -22,6 +23,7 @@ from stages.harness.json_files import read_json, write_json
 from stages.sft.reweighting.base import SIGNALS, Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
+from stages.sft.reweighting.sharded import ShardedEvaluator
 from stages.sft.reweighting.sums import Sums
 from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import HeadSignals, TrainerWithOwnState, log_probs_times
@@ -30,6 +32,8 @@ from stages.training.dealing import deal
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
+WHOLE_HEAD = frozenset({"top_entropy", "logit_gap"})
+"""Signals for which the head is multiplied once more, outside the forward pass."""
 METHOD_STATE = "reweighting.json"
 METHOD_TENSORS = "reweighting.safetensors"
 
@@ -73,11 +77,15 @@ class ReweightingTrainer(TrainerWithOwnState):
     ) -> None:
         self.encode = encode
         super().__init__(*args, **kwargs)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
             raise StageError(
-                "token weights move and probe whole parameters, which FSDP and DeepSpeed split between processes",
-                "Use plain data parallelism (torchrun without a sharding config), with LoRA where the model is large.",
+                "token weights move and probe parameters, which DeepSpeed and FSDP's first version keep to themselves",
+                "Use configs/accelerate/fsdp2.yaml, or plain data parallelism (torchrun, configs/accelerate/ddp.yaml).",
             )
+        if self.is_fsdp_enabled and self.args.bf16:
+            # accelerate's own policy gives outputs and reduces gradients in 16 bits, in which losses hardly differ.
+            policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
         self.method = method
         self.head = self._head_signals(method.signals)
         self.note = note
@@ -91,6 +99,11 @@ class ReweightingTrainer(TrainerWithOwnState):
             raise StageError(f"there is no signal {', '.join(unknown)}", f"A method can ask for {', '.join(SIGNALS)}.")
         if not names:
             return None
+        if self.is_fsdp_enabled and names & WHOLE_HEAD:
+            raise StageError(
+                f"{', '.join(sorted(names & WHOLE_HEAD))} takes the head's whole weights, which FSDP splits",
+                "Choose a method that weighs by other signals, or plain data parallelism.",
+            )
         try:
             return HeadSignals(self.model, names, bfloat16=self.args.bf16)
         except ValueError as error:
@@ -104,8 +117,8 @@ class ReweightingTrainer(TrainerWithOwnState):
     @cached_property
     def evaluator(self) -> ModelEvaluator:
         """Evaluations of the model beside its training forward."""
-        args = self.args
-        return ModelEvaluator(
+        args, kind = self.args, ShardedEvaluator if self.is_fsdp_enabled else ModelEvaluator
+        return kind(
             self.model,
             self.train_dataset,
             self.data_collator,
@@ -185,14 +198,39 @@ class ReweightingTrainer(TrainerWithOwnState):
         super().log(logs, start_time)
 
     def write_own_state(self, folder: Path) -> None:
-        tensors = {str(index): tensor.contiguous() for index, tensor in enumerate(self.method.tensors())}
-        save_file(tensors, folder / METHOD_TENSORS)
-        state = {"method": self.method.state(), "snapshots": self.snapshots.taken, "tensors": len(tensors)}
-        write_json(folder / METHOD_STATE, state)
+        if not self.is_fsdp_enabled:
+            _save_tensors(self.method.tensors(), folder / METHOD_TENSORS)
+        processes = distributed.world_size() if self.is_fsdp_enabled else 1
+        sizes = {"tensors": len(self.method.tensors()), "shards": processes}
+        write_json(folder / METHOD_STATE, {"method": self.method.state(), "snapshots": self.snapshots.taken, **sizes})
+
+    def write_own_shard(self, folder: Path) -> None:
+        if isinstance(self.evaluator, ShardedEvaluator):
+            _save_tensors(self.evaluator.shards(self.method.tensors()), folder / _shard_name())
 
     def read_own_state(self, folder: Path) -> None:
         saved = read_json(folder / METHOD_STATE)
+        shards = saved.get("shards", 1)
+        if shards != (distributed.world_size() if self.is_fsdp_enabled else 1):
+            raise StageError(
+                f"{folder} was saved by {shards} processes with a share of the weights each, and cannot be continued "
+                "otherwise",
+                f"Start as many in the same way (execution.launch.sft), or remove {folder.parent} and start anew.",
+            )
         self.method.restore(saved["method"])
         self.snapshots.taken = saved["snapshots"]
-        tensors = load_file(folder / METHOD_TENSORS, device=str(next(self.model.parameters()).device))
-        self.method.restore_tensors([tensors[str(index)] for index in range(saved["tensors"])])
+        file = folder / (_shard_name() if self.is_fsdp_enabled else METHOD_TENSORS)
+        loaded = load_file(file, device=str(next(self.model.parameters()).device))
+        tensors = [loaded[str(index)] for index in range(saved["tensors"])]
+        if isinstance(self.evaluator, ShardedEvaluator):
+            tensors = self.evaluator.from_shards(tensors)
+        self.method.restore_tensors(tensors)
+
+
+def _save_tensors(tensors: list[Tensor], file: Path) -> None:
+    save_file({str(index): tensor.contiguous() for index, tensor in enumerate(tensors)}, file)
+
+
+def _shard_name() -> str:
+    """The file of this process' part of the method's tensors."""
+    return f"reweighting-{distributed.rank()}.safetensors"

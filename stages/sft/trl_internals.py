@@ -156,6 +156,9 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
     def write_own_state(self, folder: Path) -> None:
         """Add files to the checkpoint `folder`; called in the main process only."""
 
+    def write_own_shard(self, folder: Path) -> None:
+        """Add this process' own files to the checkpoint `folder`; called in every process."""
+
     def read_own_state(self, folder: Path) -> None:
         """Take back what `write_own_state` wrote; called in every process."""
 
@@ -163,6 +166,8 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             self.write_own_state(Path(output_dir))
+        self.write_own_shard(Path(output_dir))
+        self.accelerator.wait_for_everyone()  # a checkpoint counts as complete by a file that is written after this
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

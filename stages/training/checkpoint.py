@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.chat import chat_template, check_chat_template, pin_date
 from stages.harness.context import Context, StageError
+from stages.training.lora import load_adapter
 
 UNLOADABLE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError),
@@ -142,13 +144,21 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Path, dtype: str) -> Non
     tokenizer.save_pretrained(folder)
 
 
-def whole_model(ctx: Context[Any], trainer: Any) -> Any:
+def whole_model(ctx: Context[Any], trainer: Any, base: Path, dtype: str) -> Any:
     """The trained model, put together again where FSDP or DeepSpeed had split it; without autocast, which blurs checks.
 
     Every process has to call this; only the main one gets a model it can use.
+
+    Args:
+        base: the checkpoint below an adapter, where one was trained.
+        dtype: in which it was loaded.
     """
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         return trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     folder = ctx.state / "whole"
     trainer.save_model(str(folder))
-    return load_model_and_tokenizer(folder, "float32")[0] if ctx.main else None
+    if not ctx.main:
+        return None
+    if isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
+        return load_adapter(load_model_and_tokenizer(base, dtype)[0], folder)
+    return load_model_and_tokenizer(folder, "float32")[0]

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 T = TypeVar("T")
 
@@ -30,6 +31,11 @@ def sum_tensors(tensors: list[torch.Tensor]) -> None:
     if world_size() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def number(scalar: torch.Tensor) -> float:
+    """A tensor of one number as a float; of one that is shared out over the processes (a DTensor), the whole."""
+    return float((scalar.full_tensor() if isinstance(scalar, DTensor) else scalar).item())
 
 
 def gather(value: T) -> list[T]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from stages.harness.context import StageError
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Direction, Evaluator, Window, supervised
+from stages.sft.reweighting.direction import norm
 from stages.sft.reweighting.sums import Sums
 from stages.sft.reweighting.utility import Differences, Measurement
 
@@ -53,7 +54,7 @@ def check_measurement(
                 f"correlation {agreement:.2f} (step {window.step + 1})"
             )
     halves = [model.probe_gradient(2 * settings.probe_fraction, window.step, part=(half, 2)) for half in (0, 1)]
-    if all(any(part.any() for part in half) for half in halves):
+    if all(norm(half) != 0.0 for half in halves):
         one, other = (measurement.measure(batch, model, half) for half in halves)
         metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(one, other, mask), model)
     return metrics, notes

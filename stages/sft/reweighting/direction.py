@@ -6,6 +6,7 @@ import torch
 
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Direction, Evaluator
+from stages.training import distributed
 
 
 class ProbeDirection:
@@ -39,12 +40,14 @@ class ProbeDirection:
         limit = self.settings.probe_clip
         factor = 1.0 if limit is None else min(1.0, limit / size)
         self.size = size * factor
-        return [part * factor for part in direction]
+        # The average is kept, and its multiple made for this step; what was made for it is scaled in place.
+        return [part.mul_(factor) for part in direction]
 
     def _averaged(self, fresh: Direction, size: float) -> Direction:
         decay = self.settings.ema_decay
         if self.average:
-            inner = sum(torch.sum(one * other).item() for one, other in zip(self.average, fresh, strict=True))
+            products = (torch.sum(one * other) for one, other in zip(self.average, fresh, strict=True))
+            inner = sum(map(distributed.number, products))
             self.metrics["probe_cosine"] = inner / (norm(self.average) * size)
             for mean, part in zip(self.average, fresh, strict=True):
                 mean.mul_(decay).add_(part, alpha=1 - decay)
@@ -57,4 +60,4 @@ class ProbeDirection:
 
 def norm(direction: Direction) -> float:
     """Euclidean norm over all parameters."""
-    return float(torch.nn.utils.get_total_norm(direction).item())
+    return distributed.number(torch.nn.utils.get_total_norm(direction))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, Prepared, row_digests, supervised
+from stages.sft.reweighting.direction import norm
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.trl_internals import HeadSignals, token_log_probs
 from stages.training import distributed
@@ -98,16 +99,24 @@ class ModelEvaluator:
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         rows = self.probe_rows(fraction, step, at_least=part[1])[part[0] :: part[1]]
         batches = list(self._batches(rows[distributed.rank() :: distributed.world_size()]))
-        total = [torch.zeros_like(parameter) for parameter in self.parameters]
         [tokens] = self.sum_over_ranks([float(sum(int(supervised(batch).sum()) for batch in batches))])
         # Gradient checkpointing works only in training mode; dropout is off in both.
         with self._modes(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
-            for batch in batches:
-                loss = -token_log_probs(self.model, self.model_inputs(batch)).sum() / max(tokens, 1.0)
-                parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-                for accumulated, gradient in zip(total, parts, strict=True):
-                    if gradient is not None:
-                        accumulated.add_(gradient)
+            return self._summed_gradient(batches, max(tokens, 1.0))
+
+    def _summed_gradient(self, batches: Sequence[Batch], tokens: float) -> Direction:
+        """Gradient of the sum of the losses over `tokens`, of the batches of all processes."""
+        sums: list[Tensor | None] = [None] * len(self.parameters)
+        for batch in batches:
+            loss = -token_log_probs(self.model, self.model_inputs(batch)).sum() / tokens
+            parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            for index, (accumulated, gradient) in enumerate(zip(sums, parts, strict=True)):
+                if accumulated is not None and gradient is not None:
+                    accumulated.add_(gradient)
+                elif gradient is not None:  # the first is the sum so far: one set less of the weights' size
+                    sums[index] = gradient.contiguous()
+            del parts
+        total = [torch.zeros_like(p) if part is None else part for p, part in zip(self.parameters, sums, strict=True)]
         distributed.sum_tensors(total)
         return total
 
@@ -152,7 +161,7 @@ class ModelEvaluator:
         return [part / roots[id(parameter)] for part, parameter in zip(direction, self.parameters, strict=True)]
 
     def parameter_norm(self) -> float:
-        return float(torch.nn.utils.get_total_norm([parameter.detach() for parameter in self.parameters]).item())
+        return norm([parameter.detach() for parameter in self.parameters])
 
     def has_dropout(self) -> bool:
         return has_dropout(self.model)

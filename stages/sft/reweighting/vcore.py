@@ -31,6 +31,8 @@ class Vcore(Method):
         self.measurement: Measurement = Derivatives() if settings.utility == "jvp" else Differences(settings)
         self.control = VarianceControl(settings.variance_control, settings.max_alpha)
         self._direction: Direction | None = None
+        """While the step's utilities are measured; None then where the probe said nothing, and the rest of the time."""
+        self._known = False
         self._window = Window([], 0, 0, 0)
         self._neutral = Sums(1)
         self._checks: dict[str, float] = {}
@@ -40,6 +42,7 @@ class Vcore(Method):
         self._window, self._neutral, self._checks, self._notes = window, Sums(1), {}, []
         self.control.restart()
         self._direction = direction = self.probe.next(window.step, model)
+        self._known = direction is not None
         if direction is None:  # nothing is known of any token, so all weigh the same
             return [{} for _ in window.batches]
         prepared = self.measurement.prepare(window, model, direction, self.probe.size)
@@ -48,8 +51,8 @@ class Vcore(Method):
         return prepared
 
     def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
-        known = self._direction is not None
-        utility = self.measurement.utility(losses, mask, prepared) if known else torch.zeros_like(losses)
+        self._direction = None  # all is measured, and it is as large as what is trained
+        utility = self.measurement.utility(losses, mask, prepared) if self._known else torch.zeros_like(losses)
         weights = self._distribution(utility, mask)
         factors = self._factors(weights, mask)
         self._neutral.add((mask & ~utility.isfinite()).sum())
@@ -76,7 +79,7 @@ class Vcore(Method):
         return (weights.q * share).to(torch.float32)
 
     def finish(self, model: Evaluator) -> WindowOutcome:
-        measured = {} if self._direction is None else self.measurement.finish(model)
+        measured = self.measurement.finish(model) if self._known else {}
         [neutral] = self._neutral.over_ranks(model)
         tokens, step = self._window.tokens, self._window.step
         if neutral > self.settings.max_neutral_share * tokens:

@@ -163,8 +163,8 @@ def test_a_stage_leases_what_it_computes_on_and_leaves_the_rest(
         ),
         ("execution.launch={sft: {kind: accelerate, config: none.yaml}}", "file none.yaml does not exist"),
         (
-            f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE / 'fsdp2.yaml'}}}}}",
-            r"sft needs whole weights in each process, and .*fsdp2.yaml splits them \(FSDP\)",
+            f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE / 'zero2.yaml'}}}}}",
+            r"sft cannot have its model split by DEEPSPEED, as .*zero2.yaml asks",
         ),
         (
             f"execution.launch={{sft: {{kind: accelerate, processes: 2, config: {ACCELERATE.parent / 'demo.yaml'}}}}}",
@@ -225,23 +225,6 @@ def test_engines_need_the_gpus_of_a_stage(
 ) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: ["NVIDIA H200, 143771 MiB"] * 2)
     settings = config(tmp_path, "grpo={max_completion_length: 64}", *overrides)
-    with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
-        preflight(settings, make_plan(settings, Store(settings.home_folder)))
-
-
-@pytest.mark.parametrize(
-    ("file", "beta", "message"),
-    [
-        ("fsdp_config: {fsdp_version: 2}", 0.02, "fsdp_cpu_ram_efficient_loading leaves zeros"),
-        ("fsdp_config: {fsdp_version: 2}", 0.0, None),
-        ("fsdp_config: {fsdp_version: 2, fsdp_cpu_ram_efficient_loading: false}", 0.02, None),
-    ],
-)
-def test_a_reference_model_of_zeros_is_refused(tmp_path: Path, file: str, beta: float, message: str | None) -> None:
-    path = tmp_path / "fsdp.yaml"
-    path.write_text(f"distributed_type: FSDP\n{file}\n")
-    launch = f"execution.launch={{grpo: {{kind: accelerate, processes: 2, config: {path}}}}}"
-    settings = config(tmp_path, launch, f"grpo.beta={beta}")
     with pytest.raises(ConfigError, match=message) if message else contextlib.nullcontext():
         preflight(settings, make_plan(settings, Store(settings.home_folder)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -238,12 +239,12 @@ def test_turns_before_a_problem_are_asked_alike_by_evaluation_and_rl() -> None:
     settings = GenerateSettings(benchmarks=[BenchmarkSettings(name="rl")])
     (planned,) = plan_prompts(settings, {"rl": [asked]}, tokenizer)
     assert planned.text == expected
-    start = Start(GrpoSettings(steps=1), None, tokenizer, {}, {})
+    start = Start(GrpoSettings(steps=1), Path(), "float32", None, tokenizer, {}, {})
     assert start.render(asked) == (expected, list(planned.token_ids))
     with pytest.raises(StageError, match="rl 1: the problem brings a system message of its own: leave out system_prom"):
         plan_prompts(settings.model_copy(update={"system_prompt": "Be brief."}), {"rl": [asked]}, tokenizer)
     with pytest.raises(StageError, match="1: the problem brings a system message of its own"):
-        Start(GrpoSettings(steps=1, system_prompt="Be brief."), None, tokenizer, {}, {}).render(asked)
+        dataclasses.replace(start, settings=GrpoSettings(steps=1, system_prompt="Be brief.")).render(asked)
 
 
 def test_problems_of_a_users_benchmark_may_be_messages_in_any_kind_of_file(tmp_path: Path) -> None:

@@ -222,15 +222,18 @@ def test_losses_are_those_of_the_committed_reference(sft_context: MakeContext, n
         assert values == pytest.approx(stored[name][quantity], rel=2e-3), quantity
 
 
-def test_sharded_training_is_refused(sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", ["fsdp", "deepspeed"])
+def test_what_keeps_parameters_to_itself_is_refused(
+    sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
     original = SFTTrainer.__init__
 
-    def as_under_fsdp(self: Any, *args: Any, **kwargs: Any) -> None:
+    def under(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        self.is_fsdp_enabled = True
+        setattr(self, f"is_{library}_enabled", True)
 
-    monkeypatch.setattr(SFTTrainer, "__init__", as_under_fsdp)
-    with pytest.raises(StageError, match="FSDP and DeepSpeed split"):
+    monkeypatch.setattr(SFTTrainer, "__init__", under)  # accelerate itself says that this is no second version
+    with pytest.raises(StageError, match="DeepSpeed and FSDP's first version keep to themselves"):
         train(sft_context())
 
 

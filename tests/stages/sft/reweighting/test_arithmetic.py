@@ -31,7 +31,7 @@ def made(settings: dict[str, Any], mask: torch.Tensor) -> tuple[Vcore, Differenc
     method = Vcore(VcoreSettings.model_validate({"name": "vcore", "max_neutral_share": 1.0, **settings}))
     assert isinstance(method.measurement, Differences)
     method.measurement.step, method.measurement.radius = 0.1, 0.1
-    method._direction = []
+    method._known = True
     method._window = Window([], 0, int(mask.sum()), int(mask.any(-1).sum()))
     return method, method.measurement
 
