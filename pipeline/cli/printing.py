@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from pipeline.run.documents import GateVerdict, RunRecordDocument
     from pipeline.run.session import Session
 
 # A file or a pipe has no width to fit: tables keep their lines whole there.
@@ -105,9 +107,28 @@ def print_run(session: Session, as_json: bool) -> None:
     show(f"\n{session.summary()}; record {folder / 'run.json'}")
     if report is not None:
         print_results(report)
+        print_gate(record)
         if record.moved:
             show(f"\n[yellow]{escape(alert_text(session.config.name, record))}[/]".rstrip())
         show(f"\nReport: {folder / 'report.html'}")
+
+
+def print_gate(record: RunRecordDocument) -> None:
+    """What the gate said of a run; nothing where the config has no checks."""
+    if record.gate:
+        out.print()
+        print_verdicts("gate", record.gate)
+
+
+def print_verdicts(title: str, verdicts: Sequence[GateVerdict]) -> None:
+    """The verdict of a gate, and below it a line for each check."""
+    from pipeline.run.gate import COLOURS, line, whole
+
+    show(f"[bold {COLOURS[whole(verdicts)]}]{whole(verdicts)}[/]  {escape(title)}")
+    for one in verdicts:
+        place = f"{one.benchmark}, {one.checkpoint}" if one.checkpoint else one.benchmark
+        tier = "" if one.tier == "critical" else " (advisory)"
+        show(f"  [{COLOURS[one.verdict]}]{one.verdict}[/] {escape(f'{place}{tier}: {line(one)}')}")
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:

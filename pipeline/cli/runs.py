@@ -25,6 +25,7 @@ from pipeline.cli.printing import (
     count,
     out,
     plain_table,
+    print_gate,
     print_json,
     print_results,
     print_run,
@@ -154,6 +155,7 @@ def show_run(
     for stage in record.stages:
         memory = f"{stage.peak_memory_gib:.1f} GiB" if stage.peak_memory_gib else ""
         show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {memory:>9}  {stage.folder}")
+    print_gate(record)
     if (folder / "report.json").is_file():
         print_results(folder)
         show(f"\nReport: {folder / 'report.html'}")

@@ -8,10 +8,9 @@ from xml.etree import ElementTree
 
 import typer
 from pydantic import ValidationError
-from rich.markup import escape
 
 from pipeline.cli.options import AsJson, Home, argument, option
-from pipeline.cli.printing import print_json, show
+from pipeline.cli.printing import print_json, print_verdicts
 from pipeline.config.gate import CheckSettings, GateSettings
 from pipeline.core.errors import EXIT_GATE_FAILED, EXIT_GATE_UNDECIDED, ConfigError
 from pipeline.run.documents import GateVerdict
@@ -128,7 +127,7 @@ def _check(benchmark: str, margins: dict[str, float]) -> CheckSettings:
 
 
 def _report(before: str, after: str | None, verdicts: list[GateVerdict], as_json: bool, junit: Path | None) -> None:
-    from pipeline.run.gate import COLOURS, line, whole
+    from pipeline.run.gate import whole
 
     verdict = whole(verdicts)
     if junit is not None:
@@ -137,11 +136,7 @@ def _report(before: str, after: str | None, verdicts: list[GateVerdict], as_json
         compared = {"before": before, "after": after} if after is not None else {"run": before}
         print_json({**compared, "verdict": verdict, "checks": [one.model_dump() for one in verdicts]})
     else:
-        show(f"[bold {COLOURS[verdict]}]{verdict}[/]  {escape(before)}{f' -> {escape(after)}' if after else ''}")
-        for one in verdicts:
-            place = f"{one.benchmark}, {one.checkpoint}" if one.checkpoint else one.benchmark
-            tier = "" if one.tier == "critical" else " (advisory)"
-            show(f"  [{COLOURS[one.verdict]}]{one.verdict}[/] {escape(f'{place}{tier}: {line(one)}')}")
+        print_verdicts(f"{before} -> {after}" if after is not None else before, verdicts)
     if verdict != "PASS":
         raise typer.Exit(EXIT_GATE_FAILED if verdict == "FAIL" else EXIT_GATE_UNDECIDED)
 
