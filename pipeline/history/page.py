@@ -18,6 +18,8 @@ from stages.report.render.tables import Column, Table
 PAGE = "history.html"
 MOST_DATES = 8
 """Dates below a chart."""
+MOST_BARS = 60
+"""Runs whose intervals are drawn one by one; those of more are a band."""
 _COLUMNS = (
     Column("run", "free"),
     Column("started"),
@@ -85,14 +87,17 @@ def _figure(index: int, series: Series) -> Figure:
         for number, seed in enumerate(seeds):
             colour, marker = drawing.CHECKPOINTS[(number + 1) % len(drawing.CHECKPOINTS)]
             for places in _same_protocol(points, seed):
-                values = [100 * points[place].value for place in places]
-                spread = [
-                    [100 * (points[place].value - points[place].low) for place in places],
-                    [100 * (points[place].high - points[place].value) for place in places],
-                ]
-                size = 5 if len(points) <= 60 else 2.5
-                look = {"fmt": f"{marker}-", "color": colour, "markersize": size, "lw": 0.8, "elinewidth": 0.8}
-                axes.errorbar(places, values, yerr=spread, capsize=2 if len(points) <= 60 else 0, **look)
+                values, lows, highs = (
+                    [100 * getattr(points[place], name) for place in places] for name in ("value", "low", "high")
+                )
+                if len(points) > MOST_BARS:  # bars would be a wall
+                    axes.fill_between(places, lows, highs, color=colour, alpha=0.25, lw=0)
+                    axes.plot(places, values, "-", color=colour, lw=1)
+                else:
+                    spread = [[v - low for v, low in zip(values, lows, strict=True)]]
+                    spread += [[high - v for v, high in zip(values, highs, strict=True)]]
+                    look = {"fmt": f"{marker}-", "color": colour, "markersize": 5, "lw": 0.8, "elinewidth": 0.8}
+                    axes.errorbar(places, values, yerr=spread, capsize=2, **look)
                 axes.hlines(values[0], places[0], places[-1], color=GREY, ls=":", lw=1)
             axes.plot([], [], f"{marker}-", color=colour, label=f"seed {seed}")
         for number, place in enumerate(changes):

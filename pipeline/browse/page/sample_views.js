@@ -107,6 +107,7 @@
     if (!site.scores[number]?.samples) return note("The samples of this score are not in this site.");
     const { columns } = await vcore.samplesOf(number);
     const problem = columns.problem[row];
+    if (problem === undefined) return note(`This score has no sample ${values.get("row")}.`);
     const texts = await vcore.textsOf(number, row);
     const same = columns.problem.map((other, at) => at).filter((at) => columns.problem[at] === problem);
     const step = (text, to) => (to >= 0 && to < columns.problem.length
@@ -130,6 +131,7 @@
     const usual = scores.find((number) => scores.some((other) => other !== number && alike(number, other)));
     if (usual === undefined) return note("No two scores of one benchmark and protocol have samples in this site.");
     const before = Number(values.get("before") ?? usual);
+    if (!scores.includes(before)) return note("The samples of this score are not in this site.");
     const partners = scores.filter((other) => other !== before && alike(before, other));
     const after = Number(values.get("after") ?? partners[0]);
     const go = (one, other) => {
@@ -155,6 +157,9 @@
 
   views.set("pair", async (site, values) => {
     const [before, after, old, now] = ["before", "after", "old", "now"].map((name) => Number(values.get(name)));
+    if (![before, after].every((number) => site.scores[number]?.samples)) {
+      return note("The samples of these scores are not in this site.");
+    }
     const { columns } = await vcore.samplesOf(before);
     const texts = await vcore.textsOf(before, old);
     const sides = await Promise.all([[before, old], [after, now]].map(async ([number, row]) => element("div", null,

@@ -125,6 +125,7 @@
   views.set("protocol", async (site, values) => {
     const number = Number(values.get("score"));
     const score = site.scores[number];
+    if (score === undefined) return note(`There is no score ${values.get("score")} in this site.`);
     return [element("h2", null, `Protocol ${score.protocol}`), note(`${score.benchmark}, ${score.checkpoint}`),
       facts(await vcore.load(`p${number}`))];
   });
@@ -141,6 +142,7 @@
 
   views.set("artifact", async (site, values) => {
     const n = Number(values.get("n"));
+    if (site.artifacts[n] === undefined) return note(`There is no artifact ${values.get("n")} in this site.`);
     const [name, key, made, seconds, bytes, headline, inputs] = site.artifacts[n];
     const PER_FILE = 100;
     const detail = (await vcore.load(`a${Math.floor(n / PER_FILE)}`))[n % PER_FILE];

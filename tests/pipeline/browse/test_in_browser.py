@@ -60,3 +60,12 @@ def test_every_view_shows_its_part_without_errors(tmp_path: Path) -> None:
     flips = shown(f"flips?before={sft}&after={grpo}")
     assert "4 problems better, 6 worse" in flips
     assert flips.count('class="lower"') == 6
+    for view in (
+        "artifact?n=999",
+        "protocol?score=999",
+        "sample?score=999",
+        "pair?before=9",
+        "run?id=x",
+        "flips?before=9",
+    ):
+        assert "in this site" in shown(view), "an address that leads nowhere says so"
