@@ -144,6 +144,7 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
     tag_flow_run(begin["tags"])
     block = notifier(begin["notify"])
     shown: dict[str, tuple[queue.SimpleQueue[Event], threading.Thread]] = {}
+    gates: list[threading.Thread] = []
     end: Event = {"status": "killed", "message": "the run was killed"}
     watch = CancelWatch(runtime.flow_run.id, stop)
     with watch.watching():
@@ -152,6 +153,8 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
                 end = event["value"]
             elif event["kind"] == "emit":
                 emit(config=begin["name"], **event["value"])
+            elif event["kind"] == "gate":
+                gates.append(start_thread("gate", functools.partial(_as_gate, event["value"])))
             elif event["kind"] == "begin":
                 own: queue.SimpleQueue[Event] = queue.SimpleQueue()
                 shown[event["stage"]] = own, start_thread("task", functools.partial(_as_task, event["stage"], own))
@@ -159,6 +162,8 @@ def follow(events: Iterable[Event], begin: Event, stop: Callable[[], None]) -> S
                 shown[event["stage"]][0].put(event)
         for own, thread in shown.values():
             own.put({"kind": "failed", "value": end["message"]})  # read only where a stage was left without an end
+            thread.join()
+        for thread in gates:
             thread.join()
     tell_end(begin, end, block)
     if end["status"] == "interrupted":
@@ -197,3 +202,19 @@ def _as_task(stage: str, events: queue.SimpleQueue[Event]) -> None:
                 getattr(view, kind)(stage, value)
 
     run_stage(return_state=True)
+
+
+def _as_gate(gate: Event) -> None:
+    """Show a gate that was judged as a task: *Passed*, *Undecided* or *Failed*, with a log line for each check."""
+
+    @task(name="gate", task_run_name=gate["name"], cache_policy=NO_CACHE, persist_result=False, retries=0)
+    def judge() -> State[Any]:
+        for verdict, text in gate["lines"]:
+            (get_run_logger().info if verdict == "PASS" else get_run_logger().warning)("%s %s", verdict, text)
+        counted = [text for verdict, text in gate["lines"] if verdict == gate["verdict"]]
+        message = "; ".join(counted)
+        if gate["verdict"] == "FAIL":
+            return Failed(message=message)
+        return Completed(name="Passed" if gate["verdict"] == "PASS" else "Undecided", message=message)
+
+    judge(return_state=True)

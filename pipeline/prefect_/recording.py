@@ -2,8 +2,9 @@
 
 Events are small JSON objects: `kind` says what happened, `stage` to which stage (None: to the run). The methods of a
 View are kinds with their argument as `value`; around them stand `begin`, and `done` (its outcome) or `failed` (why).
-`emit` is an event for automations, with the arguments of `emit` (telling.py) but the pipeline's name.
-The run's last event is `end`. Before all comes what `beginning` returns.
+`emit` is an event for automations, with the arguments of `emit` (telling.py) but the pipeline's name; `gate` is a gate
+that was judged, with its verdict and the lines of its checks. The run's last event is `end`. Before all comes what
+`beginning` returns.
 """
 
 import time
@@ -13,6 +14,8 @@ from typing import Any
 from pipeline.core.errors import Interrupted
 from pipeline.core.signals import asked_to_stop
 from pipeline.plan.graph import Stage
+from pipeline.run.documents import GateVerdict
+from pipeline.run.gate import line, whole
 from pipeline.run.session import Session
 from pipeline.run.view import View
 from stages.harness.documents import Note, Progress
@@ -84,7 +87,12 @@ def run_and_tell(session: Session, write: Write) -> None:
     def emit(event: str, **about: Any) -> None:
         write({"stage": None, "kind": "emit", "value": {"event": event, **about}})
 
-    session.emit = emit
+    def show_gate(checkpoint: str, verdicts: list[GateVerdict]) -> None:
+        name = f"gate after {checkpoint}" if checkpoint else "gate at the end"
+        lines = [[one.verdict, f"{one.benchmark}, {one.checkpoint}: {line(one)}"] for one in verdicts]
+        write({"stage": None, "kind": "gate", "value": {"name": name, "verdict": whole(verdicts), "lines": lines}})
+
+    session.emit, session.show_gate = emit, show_gate
 
     def run_stage(stage: Stage) -> None:
         view = RecordedView(session.executor.view, stage.name, write)

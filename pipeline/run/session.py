@@ -26,6 +26,7 @@ from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
 from pipeline.run.assess import assess, background, check_baseline, gate_verdicts
+from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.gate import COLOURS, CRITICAL, check_failed, line, whole
 from pipeline.run.parallel import run_stages
@@ -52,6 +53,9 @@ class Session:
     emit: Callable[..., None] = lambda event, **about: None
     """Tells an event to automations, where somebody shows the run: `session.emit("vcore.gate.failed",
     checkpoint="sft", benchmark="math500", payload={...})` (pipeline/prefect_/telling.py has the arguments)."""
+    show_gate: Callable[[str, list[GateVerdict]], None] = lambda checkpoint, verdicts: None
+    """Shows a gate that has been judged, where somebody shows the run: its verdicts, and the last checkpoint that was
+    judged, empty at the run's end."""
     _judged: set[tuple[str, ...]] = dataclasses.field(default_factory=set, repr=False)
     """The scores that a gate has let pass."""
 
@@ -164,12 +168,14 @@ class Session:
         self._judged.add(stage.after)
 
     def _tell_gate(self, checkpoint: str) -> None:
-        """Events for automations: each critical check that failed, or once that the gate passed.
+        """Show the gate, with events for automations: each critical check that failed, or once that the gate passed.
 
         Args:
             checkpoint: the last one that was judged; empty at the end of the run.
         """
         verdicts = self.record.data.gate or []
+        if verdicts:
+            self.show_gate(checkpoint, verdicts)
         for one in verdicts:
             if one.tier == CRITICAL and one.verdict == "FAIL":
                 self.emit(

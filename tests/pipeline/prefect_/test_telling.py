@@ -14,6 +14,9 @@ import pytest
 
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
+from pipeline.prefect_.recording import beginning, run_and_tell
+from pipeline.run.documents import GateVerdict, MovedScore
+from tests.kill.run_chain import prepare
 from tests.pipeline.helpers import config as loaded
 from tests.pipeline.history.nights import Night, make_nights, right
 from tests.pipeline.prefect_.helpers import command, config, ended, environment, flow_run, start_run, wait_for
@@ -51,7 +54,6 @@ def test_a_score_that_moved_is_told_by_the_block_that_is_named(
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from pipeline.prefect_.telling import notifier, show_alerts
-    from pipeline.run.documents import MovedScore
 
     url, posted = mailbox
     moved = MovedScore(
@@ -150,6 +152,71 @@ def test_the_scores_of_all_runs_are_drawn(tmp_path: Path, prefect_server: str) -
     kind, _, drawn = artifact["data"].partition(";base64,")
     assert kind == "data:image/svg+xml"
     assert "scores of 3 runs" in base64.b64decode(drawn).decode()
+
+
+ASKED = {"checkpoint": "sft", "tier": "critical", "asked": "at most 2 points lost", "against": "base"}
+CHECKS = [
+    GateVerdict(benchmark="gsm8k", verdict="PASS", **ASKED),
+    GateVerdict(benchmark="aime24", verdict="FAIL", **ASKED),
+]
+
+
+def test_a_run_tells_of_scores_that_moved_and_of_its_gates(tmp_path: Path) -> None:
+    session, told = prepare(tmp_path, flow=True, at_once=1, slow=False), []
+    session.plan.clear()
+    moved = {"benchmark": "gsm8k", "checkpoint": "sft", "against": "anchor", "reference": "first", "before": 0.5}
+    other = MovedScore(**moved, reason="measured by another protocol")
+    session.record.data.moved = [MovedScore(**moved, after=0.25), other]
+    run_and_tell(session, told.append)
+    session.show_gate("sft", CHECKS)
+    session.show_gate("", CHECKS[:1])
+    [score, end, after_sft, at_end] = told
+    assert score["kind"] == "emit"
+    assert score["value"]["event"] == "vcore.score.moved"
+    assert score["value"]["payload"]["after"] == 0.25
+    assert end["kind"] == "end"
+    assert after_sft["value"] == {
+        "name": "gate after sft",
+        "verdict": "FAIL",
+        "lines": [
+            ["PASS", "gsm8k, sft: at most 2 points lost against base"],
+            ["FAIL", "aime24, sft: at most 2 points lost against base"],
+        ],
+    }
+    assert (at_end["value"]["name"], at_end["value"]["verdict"]) == ("gate at the end", "PASS")
+
+
+@pytest.mark.slow
+def test_a_gate_is_a_task_with_its_own_state_and_an_event(tmp_path: Path, prefect_server: str) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from pipeline.prefect_.flow import flow_of
+
+    session, told = prepare(tmp_path, flow=True, at_once=1, slow=False), []
+    session.plan.clear()
+    begin = {**beginning(session), "name": "gated"}
+    run_and_tell(session, told.append)
+    end = told.pop()
+    for verdicts in (CHECKS, CHECKS[:1], [CHECKS[0].model_copy(update={"verdict": "UNDECIDED"})]):
+        session.show_gate("sft", verdicts)
+    session.emit("vcore.gate.passed", checkpoint="sft", payload={"checks": []})
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        flow_of([*told, end], begin, lambda: None)(**begin["parameters"], return_state=True)
+
+    def tasks() -> Any:
+        found = query(f"{prefect_server}/task_runs/filter", {"task_runs": {"name": {"any_": ["gate after sft"]}}})
+        ends = {task["state"]["name"]: task["state"] for task in found if task["state_type"] in ("COMPLETED", "FAILED")}
+        return ends if len(ends) == 3 else None
+
+    states = wait_for(tasks)
+    assert {name: state["type"] for name, state in states.items()} == {
+        "Failed": "FAILED",
+        "Passed": "COMPLETED",
+        "Undecided": "COMPLETED",
+    }
+    assert states["Failed"]["message"] == "aime24, sft: at most 2 points lost against base"
+    [passed] = wait_for(lambda: events(prefect_server, "vcore.gate.passed", "gated"))
+    assert passed["resource"]["prefect.resource.id"] == "vcore.gated.sft"
 
 
 def events(api: str, event: str, config: str) -> list[dict[str, Any]]:
