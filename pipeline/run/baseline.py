@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import getpass
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -22,8 +22,9 @@ from pipeline.store.scores import load_outcomes
 from pipeline.store.store import Store
 from stages.harness.documents import Document
 
-Scores = Mapping[tuple[str, str], Sampled]
-"""(checkpoint, benchmark) -> scores. Those of a file have the checkpoint `*`, which stands for each."""
+Scores = dict[tuple[str, str], Sampled]
+"""(checkpoint, benchmark) -> scores, in the order of training. Those of a file have the checkpoint `*`, which stands
+for each."""
 ANY = "*"
 
 

@@ -52,7 +52,7 @@ def asked_of_run(checks: Iterable[CheckSettings], scores: Scores, anchor: Anchor
             old = scores.get((check.against, check.benchmark))
             why = why or ("" if old else f"the run has no {check.benchmark} of {check.against}")
         elif check.rule is not None and anchor is None:
-            why = why or "there is no baseline yet: this is the first run of its kind"
+            why = why or "there is nothing to compare with: this run is the baseline, or the first of its kind"
         elif check.rule is not None and anchor is not None:
             old, against = anchor.find(checkpoint, check.benchmark), anchor.name
             lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"

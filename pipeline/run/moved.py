@@ -11,7 +11,7 @@ from evaluation.gates.margin import FEWEST, Differences, margin_test
 from evaluation.gates.paired import Sampled, pair
 from evaluation.statistics import paired_difference
 from pipeline.config.gate import GateSettings
-from pipeline.run.baseline import Anchor, Scores, window_of
+from pipeline.run.baseline import ANY, Anchor, Scores, window_of
 from pipeline.run.documents import MovedScore, RunRecordDocument
 from pipeline.store.store import Store
 
@@ -45,10 +45,13 @@ def moved_scores(
     is_run = any(folder.name == anchor.name for folder, _ in earlier)
     since = [one for one in earlier if not is_run or one[0].name >= anchor.name]
     window = window_of(store, seed, since, record, settings.window) if settings.window else []
+    last = next((checkpoint for checkpoint, _ in reversed(scores)), "")
     for (checkpoint, benchmark), new in scores.items():
         if len(new.shares) < FEWEST:  # too few to say anything, ever
             continue
         old = anchor.find(checkpoint, benchmark)
+        if (ANY, benchmark) in anchor.scores and checkpoint != last:
+            old = None  # a file of scores is of one checkpoint: the last, as for a check
         one = MovedScore(
             benchmark=benchmark, checkpoint=checkpoint, against="anchor", reference=anchor.name, level=level
         )

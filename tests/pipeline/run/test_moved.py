@@ -126,6 +126,18 @@ def test_a_blessed_run_whose_scores_were_removed_is_one_clear_line(tmp_path: Pat
         bless(tmp_path, runs[0])
 
 
+def test_a_scores_file_as_the_baseline_stands_for_the_last_checkpoint_alone(tmp_path: Path) -> None:
+    make_nights(tmp_path, [Night({"base": right(20, 200), "sft": right(150, 200)})])
+    file = next((tmp_path / "store" / "score").glob("*/scores.jsonl"))
+    for scores in (tmp_path / "store" / "score").glob("*/scores.jsonl"):
+        if scores.read_text().count('"correct"') == 150:
+            file = scores
+    make_nights(tmp_path / "other", [Night({"base": right(20, 200), "sft": right(120, 200)})])
+    (record,) = assessed(tmp_path / "other", GateSettings(baseline=str(file)))
+    assert (record.anchor, record.look) == (str(file), 1)
+    assert [(m.checkpoint, m.against) for m in record.moved or ()] == [("sft", "anchor")]
+
+
 def test_benchmarks_of_nine_problems_never_alarm(tmp_path: Path) -> None:
     make_nights(tmp_path, [sft(9, 9), sft(0, 9)])
     assert assessed(tmp_path)[-1].moved == []

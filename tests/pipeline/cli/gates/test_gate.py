@@ -134,7 +134,7 @@ def test_a_run_is_judged_by_its_config_against_the_blessed_run(tmp_path: Path) -
     assert run("latest", "--home", tmp_path, "--max-drop", 20)[0] == 0
     code, said = run(runs[1], "--home", tmp_path)
     assert code == 4
-    assert "there is no baseline yet" in said
+    assert "this run is the baseline, or the first of its kind" in said
 
 
 def test_rates_are_bounded_and_advisory_checks_count_for_nothing(tmp_path: Path) -> None:
