@@ -14,6 +14,7 @@ from evaluation.comparison import differences
 from evaluation.statistics import paired_interval
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.history.documents import Change, History, Point, RecordedMeasurement, Series
+from pipeline.run.baseline import baselines
 from pipeline.run.documents import RunRecordDocument
 from pipeline.run.record import list_runs, unreadable_runs
 from pipeline.store.scores import Outcomes, load_outcomes
@@ -37,10 +38,11 @@ def collect(home: Path, name: str, benchmark: str | None = None) -> History:
 
     A score is read from its artifact, which is checked by its digests; where that is gone or damaged, from the report
     beside the run's record, and then nothing is compared problem by problem. Each run is compared with its reference:
-    the first run of the same seed under the same protocol.
+    the blessed run of its seed where that was measured by the same protocol, else the first one of seed and protocol.
 
     Raises:
-        ConfigError: there is no run of this name, none with a score, or none of this benchmark.
+        ConfigError: there is no run of this name, none with a score, or none of this benchmark; or what was blessed
+            cannot be read.
     """
     every = list_runs(home)
     records = [record for record in every if record.name == name]
@@ -75,6 +77,7 @@ def collect_all(home: Path, records: Sequence[RunRecordDocument]) -> list[Histor
 
 def _history(reader: _Reader, name: str, records: Sequence[RunRecordDocument]) -> History:
     home = reader.home
+    blessed = {one.seed: one.run for one in baselines(home, name).blessed}
     points: dict[tuple[str, str], list[tuple[Point, RecordedMeasurement, Outcomes | None]]] = {}
     trouble = []
     for record in records:
@@ -93,6 +96,12 @@ def _history(reader: _Reader, name: str, records: Sequence[RunRecordDocument]) -
                     status=record.status,
                     seed=seed,
                     key=stage.key,
+                    blessed=seed is not None and blessed.get(seed) == record.id,
+                    alerts=[
+                        moved.against
+                        for moved in record.moved or ()
+                        if (moved.benchmark, moved.checkpoint) == (measured_on, checkpoint) and not moved.reason
+                    ],
                     **{name: getattr(m, name) for name in ("metric", "value", "low", "high", "n", "k", "protocol")},
                 )
                 points.setdefault((measured_on, checkpoint), []).append((point, m, scored.outcomes.get(measured_on)))
@@ -159,6 +168,9 @@ def _related(points: list[tuple[Point, RecordedMeasurement, Outcomes | None]]) -
     """The points, each with what its protocol changed and how it stands to its reference."""
     before: dict[int | None, RecordedMeasurement] = {}
     references: dict[tuple[int | None, str], tuple[str, Outcomes | None]] = {}
+    for point, _, outcomes in points:
+        if point.blessed:
+            references[point.seed, point.protocol] = (point.run, outcomes)
     known: dict[tuple[str, str], Change] = {}
     related = []
     for point, measured, outcomes in points:

@@ -49,6 +49,8 @@ class Point(Document):
     n: int  # problems
     k: int  # samples of each
     protocol: str
+    blessed: bool = False  # whether the run is the one that was blessed for its seed
+    alerts: list[str] = []  # the yardsticks that it had moved from beyond chance: `anchor`, `window`
     protocol_change: list[str] | None = None  # where it differs from the run before of this seed; None: nowhere
     change: Change | None = None  # None of the reference itself, and where the two cannot be compared
     why_no_change: str = ""  # why they cannot; empty for the reference

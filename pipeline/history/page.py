@@ -81,6 +81,8 @@ def _linked(home: Path, run: str, text: str, folder: Path) -> Markup:
 def _figure(index: int, series: Series) -> Figure:
     points = series.points
     seeds = list(dict.fromkeys(point.seed for point in points))
+    blessed = [place for place, point in enumerate(points) if point.blessed]
+    alerts = [place for place, point in enumerate(points) if point.alerts]
     changes = [place for place, point in enumerate(points) if point.protocol_change is not None]
 
     def draw(axes: Any) -> None:
@@ -98,27 +100,38 @@ def _figure(index: int, series: Series) -> Figure:
                     spread += [[high - v for v, high in zip(values, highs, strict=True)]]
                     look = {"fmt": f"{marker}-", "color": colour, "markersize": 5, "lw": 0.8, "elinewidth": 0.8}
                     axes.errorbar(places, values, yerr=spread, capsize=2, **look)
-                axes.hlines(values[0], places[0], places[-1], color=GREY, ls=":", lw=1)
+                reference = next((100 * points[place].value for place in places if _is_reference(points[place])), None)
+                if reference is not None:
+                    axes.hlines(reference, places[0], places[-1], color=GREY, ls=":", lw=1)
             axes.plot([], [], f"{marker}-", color=colour, label=f"seed {seed}")
         for number, place in enumerate(changes):
             label = "protocol changed" if number == 0 else None
             axes.axvline(place - 0.5, color=INK, ls="--", lw=1, label=label)
         axes.plot([], [], color=GREY, ls=":", label="reference")
+        for marker, label, marked in (("*", "blessed", blessed), ("X", "alert", alerts)):
+            if marked:
+                values = [100 * points[place].value for place in marked]
+                axes.plot(marked, values, marker, color=INK, markersize=8, label=label, zorder=3)
         step = max(1, -(-len(points) // MOST_DATES))
         shown = range(0, len(points), step)
         axes.set_xticks(list(shown), [points[place].started[:10] for place in shown], rotation=30, ha="right")
         axes.set_xlim(-0.7, len(points) - 0.3)
         axes.set_ylabel("score, %")
         axes.grid(axis="y", alpha=0.25, color=INK)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(4, len(seeds) + 2), fontsize=9)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, len(seeds) + 4), fontsize=9)
 
     first, last = points[0], points[-1]
     alt = (
         f"{series.benchmark}, {series.checkpoint}: scores of {len(points)} runs with 95 % intervals, from "
-        f"{100 * first.value:.1f} to {100 * last.value:.1f} per cent; protocol changed {len(changes)} times"
+        f"{100 * first.value:.1f} to {100 * last.value:.1f} per cent; protocol changed {len(changes)} times, "
+        f"{len(alerts)} alerts"
     )
     name = re.sub(r"\W+", "-", f"history-{index}-{series.benchmark}-{series.checkpoint}")
     return Figure("", [drawing.svg(draw, 9.0, 3.2, name, alt)])
+
+
+def _is_reference(point: Point) -> bool:
+    return point.change is None and not point.why_no_change
 
 
 def _same_protocol(points: list[Point], seed: int | None) -> Iterator[list[int]]:

@@ -48,14 +48,18 @@ class Row:
 
 def rows(series: Series) -> Iterator[Row]:
     """The series' rows, oldest first."""
-    for _, group in itertools.groupby(series.points, key=lambda p: (p.key, p.seed, p.status == "done")):
+    for _, group in itertools.groupby(
+        series.points, key=lambda p: (p.key, p.seed, p.status == "done", p.blessed, p.alerts)
+    ):
         of_row = list(group)
         yield _row(of_row[0], of_row[-1], len(of_row))
 
 
 def _row(first: Point, last: Point, count: int) -> Row:
     change = first.change
-    notes = []
+    notes = ["blessed"] if first.blessed else []
+    if first.alerts:
+        notes.append(f"alert: moved from the {' and the '.join(first.alerts)}")
     if first.protocol_change is not None:
         notes.append(f"protocol changed: {_fields(first.protocol_change)}")
     if first.why_no_change:
@@ -86,8 +90,12 @@ def _fields(changed: list[str]) -> str:
 def explanation(history: History) -> str:
     """How the column of changes is to be read."""
     text = (
-        "Change: percentage points against the first run of the same seed and protocol, paired by problem, "
-        "with its 95 % interval."
+        "Change: percentage points against the reference, paired by problem, with its 95 % interval. The reference is "
+        "the blessed run (vcore bless) where it has the same seed and protocol, else the first run that has."
     )
     compared = sum(point.change is not None for series in history.series for point in series.points)
-    return f"{text} Of {compared} comparisons {0.05 * compared:.0f} would leave out 0 by chance." if compared else text
+    return (
+        f"{text} Of {compared} comparisons about {0.05 * compared:.1f} would leave out 0 by chance."
+        if compared
+        else text
+    )

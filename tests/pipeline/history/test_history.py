@@ -15,6 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.history.collect import collect
 from pipeline.history.page import write_page
 from pipeline.history.view import rows
+from pipeline.run.baseline import bless
 from tests.pipeline.helpers import CONFIG
 from tests.pipeline.history.nights import GSM, Night, make_nights, right
 
@@ -41,6 +42,35 @@ def test_a_slide_that_no_night_shows_is_seen_against_the_first_run(tmp_path: Pat
         "improved": 0,
         "worsened": 6,
     }
+
+
+def test_a_blessed_run_is_the_reference_of_its_seed_and_protocol(tmp_path: Path) -> None:
+    nights = [Night({"sft": right(50)}), Night({"sft": right(40)}), Night({"sft": right(41)})]
+    _, second, _, _ = make_nights(tmp_path, [*nights, Night({"sft": right(9)}, protocol=OTHER)])
+    bless(tmp_path, second, by="me")
+    points = collect(tmp_path, "nightly").series[0].points
+    assert [point.change and (point.change.reference, round(point.change.difference, 2)) for point in points] == [
+        (second, 0.1),
+        None,
+        (second, 0.01),
+        None,
+    ]
+    assert [row.note.partition(";")[0] for row in rows(collect(tmp_path, "nightly").series[0])][:3] == [
+        "",
+        "blessed",
+        "",
+    ]
+
+
+def test_a_run_that_gave_an_alert_is_marked(tmp_path: Path) -> None:
+    first, second = make_nights(tmp_path, [Night({"base": right(5), "sft": right(50)}), Night({"sft": right(20)})])
+    file = tmp_path / "runs" / second / "run.json"
+    moved = {"benchmark": GSM, "checkpoint": "sft", "against": "anchor", "reference": first}
+    other = {**moved, "against": "window", "reason": "too few problems in common"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"moved": [moved, other]}))
+    found = collect(tmp_path, "nightly")
+    assert [point.alerts for series in found.series for point in series.points] == [[], [], ["anchor"]]
+    assert "1 alerts" in write_page(found, tmp_path).read_text()
 
 
 def test_a_change_of_protocol_is_marked_and_begins_a_new_comparison(tmp_path: Path) -> None:
@@ -127,7 +157,10 @@ def test_the_page_draws_every_series_and_escapes_what_it_shows(tmp_path: Path) -
     assert text.count("<svg") == 2
     assert "<script" not in text
     assert 'href="../../runs/20260101-020000-nightly/report.html"' in text
-    assert "sft: scores of 2 runs with 95 % intervals, from 50.0 to 30.0 per cent; protocol changed 1 times" in text
+    assert (
+        "sft: scores of 2 runs with 95 % intervals, from 50.0 to 30.0 per cent; protocol changed 1 times, 0 alerts"
+        in text
+    )
 
 
 def test_the_command_takes_a_config_and_imports_neither_torch_nor_prefect(tmp_path: Path) -> None:
