@@ -169,7 +169,8 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
 
     def run_cases(self, job: Job, cpu_limit_s: float, most: int, enough_s: float = 0.5) -> list[CaseResult]:
         """What a program did in each of a job's cases, in one process: up to the first that did not end well, or until
-        they took `enough_s` CPU seconds. At least one; of each output, `most` bytes and one more at most.
+        they took `enough_s` CPU seconds or printed megabytes. At least one; of each output, `most` bytes and one more
+        at most.
 
         Raises:
             SandboxError: the sandbox cannot be set up, or is closed.

@@ -6,7 +6,7 @@ may be as long as any other file of it. A program that is run on standard input 
 the interpreter for each case; one whose function is called is run once. An exit ends the case, not the process.
 
 For each case a line is written, TOKEN, number, status, detail as JSON and the output in base 64; after the last one, or
-once the cases have taken `enough_s` CPU seconds, TOKEN and `stop`.
+once the cases have taken `enough_s` CPU seconds or printed ENOUGH_BYTES, TOKEN and `stop`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Files = tuple[int, int]
 """Descriptors of what a program reads and prints."""
+ENOUGH_BYTES = 8 * 2**20  # of lines, after which the next case is left to another process: a caller holds them all
 RECURSION, DIGITS = sys.getrecursionlimit(), sys.get_int_max_str_digits()
 
 
@@ -65,6 +66,7 @@ def run_cases(order: dict[str, Any], channel: int, files: Files, token: str) -> 
     """Run the cases of the order until one does not end well."""
     standard_input, output = files
     act: Callable[[bytes], bytes | None] | None = None
+    sent = 0
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment] # as a Python with `site` has them
     for number, case in enumerate(order["cases"]):
         if number:
@@ -84,9 +86,10 @@ def run_cases(order: dict[str, Any], channel: int, files: Files, token: str) -> 
         text = b2a_base64(printed if result is None else result)
         head = f"\n{token} {number} {status} {encode_basestring_ascii(detail)} "
         write(channel, head.encode() + text)
+        sent += len(text)
         if status != "done":
             return
-        if time.process_time() > order["enough_s"]:
+        if time.process_time() > order["enough_s"] or sent > ENOUGH_BYTES:
             break
     write(channel, f"\n{token} stop\n".encode())
 

@@ -6,6 +6,7 @@ import pytest
 
 from evaluation.grading import Grader
 from evaluation.records import Problem
+from evaluation.sandbox import Job, Sandbox
 from tests.evaluation.graders.programs.cases import RIGHT, SUM, cases, judge
 
 FAST = (
@@ -190,3 +191,13 @@ def test_a_long_output_is_compared_and_a_longer_one_is_not_read(grader: Grader) 
     padded = "import sys\nsys.stdout.write('1' + ' ' * 2**21)"
     assert judge(grader, padded, cases(("", "1"))).verdict == "correct"  # blanks after what is read say nothing
     assert judge(grader, padded + "\nprint(2)", cases(("", "1 2"))).verdict == "wrong"
+
+
+def test_a_process_prints_no_more_than_a_caller_can_hold(grader: Grader) -> None:
+    """Sixteen megabytes in all, of which a process sends eight at most."""
+    long = "x" * 10**6
+    tests = cases(*((f"{n}\n", f"{n} {long}\n") for n in range(16)))
+    assert judge(grader, "print(input(), 'x' * 10**6)", tests).verdict == "correct"
+    with Sandbox(memory_mib=512) as sandbox:
+        job = Job(["print(input(), 'x' * 10**6)"], cases=[f"{n}".encode() for n in range(16)])
+        assert 1 < len(sandbox.run_cases(job, 5.0, 2**21, enough_s=5.0)) < 10
