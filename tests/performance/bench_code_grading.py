@@ -15,7 +15,9 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,43 @@ def test_a_thousand_programs_with_numpy_beside_a_thousand_without() -> None:
     print(
         f"\n  ratio {walls['numpy'] / walls['without']:.2f} (rounds, middle half: {quarters[0]:.2f}-{quarters[1]:.2f})"
     )
+
+
+ADDS = [f"assert f({x}) == {4 * x}" for x in range(5)]
+CASE = {"cases": [{"input": "1 2\n", "output": "3\n"}]}
+SMALL: dict[str, tuple[Sequence[str], dict[str, Any], str]] = {
+    "function": ((), {"entry_point": "f", "setup": "", "asserts": ADDS}, "def f(x): return 4 * x + {n} - {n}"),
+    "function, numpy": (
+        *PROGRAMS["numpy"][:1],
+        {"entry_point": "f", "setup": "", "asserts": ADDS},
+        PROGRAMS["numpy"][1],
+    ),
+    "standard input": ((), CASE, "a, b = map(int, input().split())\nprint(a + b + {n} - {n})"),
+    "C++, compiled before": (
+        (),
+        CASE | {"language": "cpp"},
+        '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d", a + b); }',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_processor_time_of_one_verdict(kind: str) -> None:
+    """Of the grader and of every process it starts, in a fresh process a program: 200 programs more or less."""
+    packages, tests, source = SMALL[kind]
+    problem = Problem("small", "bench", "code", "", "def f(x): return 4 * x", tests)
+    spent = []
+    for number in (1, 201, 1, 201, 1, 201):
+        before = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        with Grader(1, packages=packages) as grader:
+            programs = [source.replace("{n}", str(n)) for n in range(number)]
+            graded = grader.grade([(problem, f"```\n{program}\n```", "stop") for program in programs])
+        assert {g.verdict for g in graded} == {"correct"}
+        after = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        pairs = zip(after, before, strict=True)
+        spent.append(sum(one.ru_utime + one.ru_stime - other.ru_utime - other.ru_stime for one, other in pairs))
+    each = sorted((many - few) / 200 for few, many in zip(spent[::2], spent[1::2], strict=True))
+    print(f"\n  {kind}: {1000 * each[1]:.1f} ms a verdict ({1000 * each[0]:.1f} to {1000 * each[2]:.1f}, 3 times)")
 
 
 def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:
