@@ -19,8 +19,15 @@ CATALOGUE = MappingProxyType(
     {
         "aime24": Entry("maths.aime24", "American Invitational Mathematics Examination 2024, I and II."),
         "aime25": Entry("maths.aime25", "American Invitational Mathematics Examination 2025, I and II."),
+        "aime26": Entry("maths.fresh", "American Invitational Mathematics Examination 2026, I and II."),
         "amc23": Entry("maths.amc23", "American Mathematics Competitions 12A and 12B of 2023, with integer answers."),
+        "beyond_aime": Entry("maths.fresh", "A hundred problems harder than AIME's, with integer answers."),
+        "brumo25": Entry("maths.fresh", "Brown University Mathematics Olympiad 2025."),
+        "gpqa_diamond": Entry("gpqa", "GPQA Diamond: 198 questions by experts in biology, physics and chemistry."),
         "gsm8k": Entry("maths.gsm8k", "Grade-school word problems with an integer answer."),
+        "hmmt_feb25": Entry("maths.fresh", "Harvard-MIT Mathematics Tournament, February 2025."),
+        "hmmt_feb26": Entry("maths.fresh", "Harvard-MIT Mathematics Tournament, February 2026."),
+        "hmmt_nov25": Entry("maths.fresh", "Harvard-MIT Mathematics Tournament, November 2025."),
         "humaneval": Entry("code.humaneval", "Functions to complete from signature and docstring."),
         "humaneval_plus": Entry("code.humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
         **{

@@ -128,6 +128,7 @@ class ScoreRow(ReportDocument):
     mean: GroupScore
     difference: ScoreChange | None  # to the baseline, seed by seed; None of the baseline itself
     verdict: str  # of the difference; empty where there is none
+    together: ScoreChange | None = Field(default=None, exclude_if=is_none)  # intervals of the table that hold at once
     truncated: float  # share of samples that ended at the token limit, mean over seeds
     no_answer: float  # share of samples in which no answer could be found, mean over seeds
 

@@ -68,8 +68,15 @@ def caveats(
     return [*out, *_of_weights(stages), *_of_origin(stages)]
 
 
+SEEN = {"aime24": "2024", "aime25": "2025"}
+"""Benchmark -> year of a contest whose problems and answers are in the training data of models of 2026."""
+
+
 def _of_benchmark(benchmark: str, results: list[BenchmarkResult]) -> Iterator[str]:
     first = results[0]
+    if benchmark in SEEN:
+        seen = f"models of 2026 have seen the problems and answers of AIME {SEEN[benchmark]}"
+        yield f"{benchmark}: {seen}; a high score of a newer model may be memory (aime26 and hmmt_feb26 are later)."
     for split in dict.fromkeys(r.split for r in results if r.split not in ("", "test")):
         yield f"{benchmark} was measured on its {split} split, which choices of the recipe may have looked at."
     size = benchmarks.get(benchmark).size if benchmark in benchmarks.names() else None

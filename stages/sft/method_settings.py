@@ -134,7 +134,8 @@ class VcoreSettings(StageSettings):
 
     name: Literal["vcore"] = identity("vcore")
     preset: Literal["paper", "official"] | None = execution(None)
-    """Values (`PRESETS`) for fields not given: `paper` as printed, `official` as the released code computes."""
+    """Values (`PRESETS`) for fields not given: `paper` as printed, `official` as the released code computes (its script
+    ships with use_vcore=False)."""
 
     utility: Literal["finite_difference", "central_difference", "jvp"] = identity("finite_difference")
     """How s_t = <g, grad l_t> is measured: l(theta) - l(theta - eps g) as in the paper, the more exact l(theta + eps g)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from evaluation.comparison import compare
-from evaluation.seeds import over_seeds
+from evaluation.seeds import SeedEstimate, over_seeds, widened
 from pipeline.sweep.documents import GroupScore, ScoreChange
 from pipeline.sweep.report.cells import MeasuredCell, Place
 
@@ -37,6 +37,25 @@ def change(before: Cells, old: Place, after: Cells, new: Place) -> ScoreChange |
         return _over_problems(*pairs[0], old, new, e.mean)
     over = "seeds" if e.low is not None else ""
     return ScoreChange(mean=e.mean, low=e.low, high=e.high, n=e.n, over=over, verdict=e.verdict)
+
+
+def together(changes: list[ScoreChange | None]) -> list[ScoreChange | None]:
+    """The changes with intervals that hold all at once with 95 %; None where there is no interval over seeds.
+
+    All None where fewer than two are tested: then there is nothing to hold together.
+    """
+    tested = [c for c in changes if c is not None and c.over == "seeds" and c.tested]
+    return [_widened(c, len(tested)) if c in tested and len(tested) > 1 else None for c in changes]
+
+
+def _widened(change: ScoreChange | None, among: int) -> ScoreChange:
+    assert change is not None
+    assert change.high is not None
+    half = widened(change.high - change.mean, change.n, among)
+    low, high = change.mean - half, change.mean + half
+    return change.model_copy(
+        update={"low": low, "high": high, "verdict": SeedEstimate(change.mean, low, high, change.n).verdict}
+    )
 
 
 def _over_problems(before: MeasuredCell, after: MeasuredCell, old: Place, new: Place, difference: float) -> ScoreChange:

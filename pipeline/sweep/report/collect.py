@@ -8,7 +8,7 @@ from statistics import fmean
 from evaluation.seeds import SeedEstimate, over_seeds
 from pipeline.sweep.documents import CellOrigin, ScoreRow, ScoreTable, SweepRecord, SweepReport, TrainingEffect
 from pipeline.sweep.report.cells import Group, MeasuredCell, Place, places, read_groups
-from pipeline.sweep.report.changes import change, group_score
+from pipeline.sweep.report.changes import change, group_score, together
 from pipeline.sweep.report.published import beside
 from pipeline.sweep.settings import Labels
 from stages.report.cost import total
@@ -88,12 +88,14 @@ def _table(place: Place, groups: list[Group], baseline: Labels) -> ScoreTable:
         )
 
     results = [cell.results[place] for group in groups for cell in group.measured(place).values()]
+    rows = [row(group) for group in groups if group.measured(place)]
+    at_once = together([row.difference for row in rows])
     return ScoreTable(
         benchmark=place[0],
         checkpoint=place[1],
         metric=results[0].metric,
         n=results[0].n,
-        rows=[row(group) for group in groups if group.measured(place)],
+        rows=[r.model_copy(update={"together": change}) for r, change in zip(rows, at_once, strict=True)],
         protocols=sorted({result.protocol for result in results}),
     )
 

@@ -33,6 +33,7 @@ def view(report: SweepReport, groups: list[Group]) -> dict[str, Any]:
         "single": single,
         "some_over_problems": mixed_overs,
         "mixed": [f"{table.benchmark} {table.checkpoint}" for table in report.tables if len(table.protocols) > 1],
+        "at_once": any(row.together is not None for row in rows),
         "comparisons": text.by_chance(report.comparisons),
         "scores": [Figure(caption, [figures.scores(benchmark, report)]) for benchmark in benchmarks],
         "tables": [_score_table(table, report.baseline is not None) for table in report.tables],
@@ -49,8 +50,12 @@ def view(report: SweepReport, groups: list[Group]) -> dict[str, Any]:
 
 
 def _score_table(table: ScoreTable, compared: bool) -> dict[str, Any]:
+    at_once = any(r.together is not None for r in table.rows)
+
     def row(r: ScoreRow) -> list[str]:
         difference = [points(r.difference), _over(r.difference), r.verdict] if compared else []
+        if at_once:
+            difference += [points(r.together), r.together.verdict] if r.together is not None else ["", ""]
         each = " ".join(f"{100 * value:.1f}" for value in r.values.values())
         mean = [r.group, f"{100 * r.mean.mean:.1f}", interval(r.mean), _over(r.mean)]
         return [*mean, *difference, percent(r.truncated), percent(r.no_answer), each]
@@ -58,6 +63,8 @@ def _score_table(table: ScoreTable, compared: bool) -> dict[str, Any]:
     columns = [Column(""), Column("mean", "strong"), Column("95 % interval", "interval"), Column("over")]
     if compared:
         columns += [Column("to the baseline", "interval"), Column("over"), Column("verdict", "verdict")]
+    if at_once:
+        columns += [Column("all together", "interval"), Column("verdict, together", "verdict")]
     columns += [Column("truncated", "number"), Column("no answer", "number"), Column("each seed", "small")]
     return {
         "title": f"{table.benchmark}, {table.checkpoint}",

@@ -15,7 +15,8 @@ from evaluation.loading import digest, load
 
 def test_names() -> None:
     contests = {"aime24", "aime25", "amc23", "math500", "olympiadbench", "svamp"}
-    assert set(names()) == contests | {
+    fresh = {"aime26", "hmmt_feb25", "hmmt_nov25", "hmmt_feb26", "brumo25", "beyond_aime", "gpqa_diamond"}
+    assert set(names()) == contests | fresh | {
         "gsm8k",
         "humaneval",
         "humaneval_plus",
@@ -64,9 +65,9 @@ def test_only_what_is_asked_for_by_name_is_imported() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown benchmark 'aime2'; did you mean 'aime2[45]'"):
+    with pytest.raises(ValueError, match=r"unknown benchmark 'aime2'; did you mean 'aime2[456]'"):
         get("aime2")
-    with pytest.raises(ValueError, match="known: aime24, aime25, amc23"):
+    with pytest.raises(ValueError, match="known: aime24, aime25, aime26, amc23"):
         get("zzz")
 
 

@@ -271,3 +271,26 @@ def test_every_table_of_the_markdown_is_whole(tmp_path: Path) -> None:
         rows = [line for line in lines[index + 1 : lines.index("", index)] if line]
         assert rows
         assert {row.count("|") for row in rows} == {lines[index - 1].count("|")} == {lines[index].count("|")}
+
+
+def test_intervals_of_several_methods_hold_together(tmp_path: Path) -> None:
+    cells = seeds("sft", 40, 60, 50, 45, 55) + seeds("vcore", 44, 62, 57, 47, 60) + seeds("dft", 39, 60, 52, 45, 57)
+    folder = pages_of(tmp_path, cells)
+    report = json.loads((folder / "report.json").read_text())
+    rows = table(report, "sft")
+    assert "together" not in rows["sft"]
+    alone, at_once = rows["vcore"]["difference"], rows["vcore"]["together"]
+    # Two differences, 4 degrees of freedom: 3.481 (a hair below Bonferroni's 3.495) instead of 2.776.
+    ratio = (at_once["high"] - at_once["mean"]) / (alone["high"] - alone["mean"])
+    assert ratio == pytest.approx(3.4814 / 2.7764, rel=1e-4)
+    assert at_once["mean"] == alone["mean"]
+    assert (alone["low"] > 0, at_once["low"] > 0) == (True, True)
+    assert rows["dft"]["together"]["verdict"] == "not distinguishable"
+    for page in ("report.md", "report.html"):
+        assert "verdict, together" in (folder / page).read_text()
+
+
+def test_one_comparison_has_nothing_to_hold_together(tmp_path: Path) -> None:
+    folder = pages_of(tmp_path, seeds("sft", 40, 60, 50) + seeds("vcore", 51, 70, 61))
+    assert all("together" not in row for row in table(json.loads((folder / "report.json").read_text()), "sft").values())
+    assert "together" not in (folder / "report.md").read_text()
