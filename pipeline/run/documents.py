@@ -34,8 +34,8 @@ class MovedScore(Document):
 
     benchmark: str
     checkpoint: str
-    against: str  # `anchor` or `window`
-    reference: str  # the anchor's run or file, or the runs of the window
+    against: str = ""  # `anchor` or `window`; empty in records of older versions, which held against the run before
+    reference: str = ""  # the anchor's run or file, or the runs of the window
     before: float = 0.0  # share of right samples of the yardstick
     after: float = 0.0  # of this run, on the same problems
     low: float = 0.0  # bounds of the 95 % interval of after - before

@@ -20,7 +20,7 @@ import pytest
 from evaluation.graders.programs import packed
 from evaluation.grading import Grader
 from evaluation.records import Problem
-from tests.evaluation.benchmarks.contest_programs import Program, build
+from tests.evaluation.benchmarks.code.contest_programs import Program, build
 
 ROUNDS = 3
 THEIRS = """

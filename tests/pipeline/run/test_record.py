@@ -137,3 +137,14 @@ def test_commands_name_the_records_that_they_pass_over(tmp_path: Path) -> None:
     assert [record["id"] for record in json.loads(shown.stdout)] == [good.folder.name]
     assert "cannot be read and is passed over" in shown.stderr
     assert isinstance(CliRunner().invoke(app, ["store", "gc", *home]).exception, StoreError), "there is no store yet"
+
+
+def test_a_record_with_alerts_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Passed over, it would be missing from the list of runs, and gc would take what it made."""
+    record = start(tmp_path)
+    file = record.folder / "run.json"
+    moved = {"benchmark": "gsm8k", "checkpoint": "sft", "before": 0.7, "low": 0.65, "high": 0.75, "after": 0.6}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"moved": [moved | {"protocol_changed": False}]}))
+    [read] = list_runs(tmp_path / "home")
+    assert read.moved is not None
+    assert read.moved[0].after == 0.6

@@ -17,7 +17,7 @@ from stages.grading.grade import grade
 from stages.score.files import score_file
 from stages.score.rows import read_any
 from stages.score.settings import ScoreSettings
-from tests.evaluation.benchmarks.test_contest import aime_rows
+from tests.evaluation.benchmarks.code.test_contest import aime_rows
 from tests.stages.score.cases import generation
 
 
