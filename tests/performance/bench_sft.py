@@ -197,9 +197,11 @@ def test_step_cost(tmp_path: Path, mode: str) -> None:
     print(json.dumps({mode: table}))
 
 
-def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) -> tuple[float, int]:
-    """CPU seconds of a plain SFT step of 32 rows in micro-batches of 4, and the positions that the model computed."""
-    settings = {"method": {"name": "uniform"}, "max_steps": STEPS, "batch_size": 32, "micro_batch_size": 4}
+def train_on_lengths(
+    folder: Path, base: Path, lengths: list[int], stock: bool, cut: dict[str, Any]
+) -> tuple[float, int]:
+    """CPU seconds of a plain SFT step of 32 rows, and the positions that the model computed."""
+    settings: dict[str, Any] = {"method": {"name": "uniform"}, "max_steps": STEPS, "batch_size": 32, **cut}
     settings |= {"max_length": 512, "logging_steps": STEPS}
     context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
     prepare_torch(context)
@@ -214,7 +216,10 @@ def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) 
         for length in lengths
     ]
     clock = Clock()
-    method = {} if stock else {"method": make_method(context.settings.method, tokenizer, context.seed)}
+    method: dict[str, Any] = {}
+    if not stock:
+        method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
+        method["max_tokens"] = context.settings.max_tokens_per_micro_batch
     trainer = (SFTTrainer if stock else ReweightingTrainer)(
         model=model,
         args=trainer_config(context),
@@ -235,12 +240,22 @@ def test_rows_of_real_lengths(tmp_path: Path) -> None:
     count = 32 * STEPS
     normal = [statistics.NormalDist(np.log(80), 0.75).inv_cdf((row + 0.5) / count) for row in range(count)]
     lengths = np.clip(np.exp(normal), 8, 512).astype(int).tolist()
-    seconds: dict[bool, list[float]] = {True: [], False: []}
+    variants: dict[str, tuple[bool, dict[str, Any]]] = {
+        "SFTTrainer, 4 rows": (True, {"micro_batch_size": 4}),
+        "4 rows": (False, {"micro_batch_size": 4}),
+        "budget of 1,024": (False, {"max_tokens_per_micro_batch": 1024}),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     positions = {}
     for index in range(ROUNDS):
-        for stock in seconds:
-            step, positions[stock] = train_on_lengths(tmp_path / f"{index}-{stock}", tmp_path / "base", lengths, stock)
-            seconds[stock].append(step)
-    real = sum(lengths)
-    print(f"\nSFT, {real} tokens: {positions[True]} positions by SFTTrainer, {positions[False]} here")
-    print(f"tokens/s over SFTTrainer's: {min(seconds[True]) / min(seconds[False]):.2f}")
+        for number, (name, (stock, cut)) in enumerate(variants.items()):
+            folder = tmp_path / f"{index}-{number}"
+            step, positions[name] = train_on_lengths(folder, tmp_path / "base", lengths, stock, cut)
+            seconds[name].append(step)
+    print(f"\nSFT, {sum(lengths)} tokens")
+    plain, *_ = seconds.values()
+    for name, spent in seconds.items():
+        speeds = [one / other for one, other in zip(plain, spent, strict=True)]
+        print(
+            f"{name:20} {positions[name]} positions, tokens/s over SFTTrainer's {min(speeds):.2f} to {max(speeds):.2f}"
+        )
