@@ -130,6 +130,9 @@ class ModelEvaluator:
         draw = np.random.default_rng([PROBE_STREAM, self.seed, step])
         return [int(index) for index in draw.choice(len(self.dataset), size, replace=False)]
 
+    def training_gradient(self) -> Direction:
+        return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self.parameters]
+
     def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         with self._modes(training=False), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self._forward_mode.utilities(self.model_inputs(batch), direction)
