@@ -14,9 +14,9 @@ from evaluation.benchmarks import get
 from pipeline.config.schema import PipelineConfig
 from pipeline.estimate.lengths import PROMPT_TOKENS, Counter, Texts
 from pipeline.estimate.measure import Measure, Measured, Seconds
-from pipeline.estimate.memory import Split, training_state
+from pipeline.estimate.memory import Split, rows_at_once, training_state
 from pipeline.estimate.shape import Shape
-from pipeline.estimate.time import BYTES, extra_passes
+from pipeline.estimate.time import BYTES, extra_passes, scoring_passes
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, BaseSettings
 from stages.generate.settings import GenerateSettings
@@ -134,7 +134,7 @@ class CpuEstimate:
         steps = sft.max_steps or math.ceil((sft.epochs or 1) * math.ceil((rows or 1) / sft.batch_size))
         trained = steps * sft.batch_size if sft.max_steps or rows is None else (sft.epochs or 1) * rows
         scored = texts.completion / (texts.prompt + texts.completion) if texts and sft.completion_only_loss else 1.0
-        at_once = sft.micro_batch_size or sft.batch_size
+        at_once = rows_at_once(sft, sft.batch_size, length)
         speed = self._training(sft, at_once, length, scored)
         forwards, probes = extra_passes(sft)
         token = speed.times["step_s"] * (1 + probes) + speed.times["forward_s"] * forwards
@@ -144,7 +144,8 @@ class CpuEstimate:
         if isinstance(sft.method, CustomSettings):
             note += " (counted as plain SFT)"
         longest = min(sft.max_length, texts.longest) if texts else sft.max_length
-        peak = self._peak(speed, at_once * longest, 8 * self._trained(sft) if sft.method.name == "vcore" else 0)
+        probing = 8 * self._trained(sft) if sft.method.name == "vcore" else 0
+        peak = self._peak(speed, rows_at_once(sft, sft.batch_size, longest) * longest, probing)
         return Cost(planned, {"train": time}, texts is None, peak, *self._disk(sft, steps), note)
 
     def _grpo(self, planned: Planned, grpo: GrpoSettings) -> Cost:
@@ -153,11 +154,12 @@ class CpuEstimate:
         completion = min(self.ended.get("rl", math.inf), grpo.max_completion_length)
         samples, rollouts = grpo.prompts_per_step * grpo.num_generations, grpo.steps // grpo.steps_per_rollout
         length = prompt + completion
-        at_once = grpo.micro_batch_size or grpo.completions_per_step
+        longest = prompt + grpo.max_completion_length
+        at_once = rows_at_once(grpo, grpo.completions_per_step, length)
         speed = self._training(grpo, at_once, length, completion / length)
-        passes = speed.times["step_s"] * grpo.num_iterations + speed.times["forward_s"] * (2 if grpo.beta else 1)
+        passes = speed.times["step_s"] * grpo.num_iterations + speed.times["forward_s"] * scoring_passes(grpo)
         train = passes * (samples * length * rollouts) + speed.times["optimizer_s"] * grpo.steps
-        peak = self._peak(speed, at_once * (prompt + grpo.max_completion_length), 0)
+        peak = self._peak(speed, rows_at_once(grpo, grpo.completions_per_step, longest) * longest, 0)
         times, at_most = {"train": train}, "rl" not in self.ended
         if grpo.rollout != "vllm_server":
             engine = self._sampling(grpo.rollout, grpo.dtype, prompt, samples)

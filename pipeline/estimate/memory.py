@@ -174,10 +174,17 @@ def reference_bytes(shape: Shape, dtype: str, split: Split) -> float:
     return width * shape.parameters / (split.processes if split.kind in ("zero3", "fsdp") else 1)
 
 
+def rows_at_once(settings: SftSettings | GrpoSettings, share: int, length: float) -> int:
+    """Rows of `length` tokens in a micro-batch, of the `share` of a step that a process has."""
+    if settings.max_tokens_per_micro_batch:
+        return max(1, min(share, int(settings.max_tokens_per_micro_batch / length)))
+    return settings.micro_batch_size or max(1, share)
+
+
 def _sft(config: PipelineConfig, shape: Shape) -> Need:
     sft, split = config.sft, split_of(config.execution.launch_of("sft"))
     assert sft is not None
-    rows = sft.micro_batch_size or max(1, sft.batch_size // split.processes)
+    rows = rows_at_once(sft, sft.batch_size // split.processes, sft.max_length)
     parts, trained = training_state(shape, sft.lora, sft.dtype, split)
     parts |= _step(shape, sft, rows, sft.max_length, sft.max_length)
     if sft.method.name == "vcore":
@@ -192,8 +199,8 @@ def _sft(config: PipelineConfig, shape: Shape) -> Need:
 def _grpo(config: PipelineConfig, shape: Shape) -> Need:
     grpo, split = config.grpo, split_of(config.execution.launch_of("grpo"))
     assert grpo is not None
-    rows = grpo.micro_batch_size or max(1, grpo.completions_per_step // split.processes)
     length = grpo.max_model_len or min(2 * grpo.max_completion_length, shape.text.max_position_embeddings)
+    rows = rows_at_once(grpo, grpo.completions_per_step // split.processes, length)
     parts, _ = training_state(shape, grpo.lora, grpo.dtype, split)
     parts |= _step(shape, grpo, rows, length, grpo.max_completion_length)
     if grpo.beta and grpo.lora is None:

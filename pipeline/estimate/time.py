@@ -45,7 +45,14 @@ def extra_passes(sft: SftSettings) -> tuple[float, float]:
     if not isinstance(method, VcoreSettings):
         return 0.0, 0.0
     forwards = {"finite_difference": 1, "central_difference": 2, "jvp": 2 if sft.lora else 3}[method.utility]
-    return forwards, max(method.probe_fraction, 1 / sft.batch_size)
+    return forwards, 0.0 if method.direction == "previous" else max(method.probe_fraction, 1 / sft.batch_size)
+
+
+def scoring_passes(grpo: GrpoSettings) -> int:
+    """Forward passes over a rollout beside those of training: for the sampler's correction, where the training forward
+    does not serve for it, and of the reference model."""
+    in_training = grpo.steps_per_rollout == 1 and not (grpo.lora and grpo.lora.dropout)
+    return (0 if in_training else 1) + (1 if grpo.beta else 0)
 
 
 def sft_times(shape: Shape, sft: SftSettings) -> tuple[str, ...]:
@@ -112,11 +119,10 @@ def sampling_times(
 def rl_times(shape: Shape, grpo: GrpoSettings, length: int, processes: int, smallest: float) -> tuple[str, ...]:
     """Seconds of one rollout with its optimizer steps where every completion has its full length, and hours of all.
 
-    Beside the training passes there is one forward pass for the sampler's correction, and one of the reference model
-    under `beta`. `length`: tokens of a completion with its prompt.
+    `length`: tokens of a completion with its prompt.
     """
     completions = grpo.prompts_per_step * grpo.num_generations
-    passes = (8 if grpo.gradient_checkpointing else 6) * grpo.num_iterations + 2 + (2 if grpo.beta else 0)
+    passes = (8 if grpo.gradient_checkpointing else 6) * grpo.num_iterations + 2 * scoring_passes(grpo)
     flops = passes * shape.parameters * completions * length
     rollouts = grpo.steps // grpo.steps_per_rollout
     engines = max(1, processes // grpo.tensor_parallel)

@@ -227,27 +227,30 @@ class _StageRun:
             yield dataclasses.replace(launch, environment=environment, locks=(*launch.locks, *held.descriptors))
 
     def _run_with_retries(self, spec: Spec, launch: Launch) -> StageResult:
-        """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch where
-        memory was short."""
+        """Run the stage's process; again, after a pause, where its failure may pass: with half the micro-batch, or half
+        its tokens, where memory was short."""
         execution = self.run.config.execution
         for number in range(execution.retries):
             try:
                 return self._attempt(spec, launch)
             except StageFailed as error:
-                size = self._smaller_batch(spec, launch) if error.cause == "memory" else None
-                if size is None and error.cause not in ("network", "engine"):
+                smaller = self._smaller_batch(spec, launch) if error.cause == "memory" else {}
+                if not smaller and error.cause not in ("network", "engine"):
                     raise
-                if size is not None:
-                    spec = spec.model_copy(update={"settings": {**spec.settings, "micro_batch_size": size}})
-                how = "again" if size is None else f"with micro_batch_size {size}"
+                spec = spec.model_copy(update={"settings": {**spec.settings, **smaller}})
+                how = "".join(f"with {name} {value}" for name, value in smaller.items()) or "again"
                 pause = execution.retry_delay_s * 2**number
                 self._say(f"[yellow]{escape(error.message)}; tried {how} in {pause:g} s[/]")
                 if self.run.stopping.wait(pause):
                     raise Interrupted("interrupted") from error
         return self._attempt(spec, launch)
 
-    def _smaller_batch(self, spec: Spec, launch: Launch) -> int | None:
-        return smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
+    def _smaller_batch(self, spec: Spec, launch: Launch) -> dict[str, int]:
+        """The setting that halves what goes through the model at once; empty where there is none."""
+        if tokens := spec.settings.get("max_tokens_per_micro_batch"):
+            return {"max_tokens_per_micro_batch": tokens // 2} if tokens > 1 else {}
+        size = smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
+        return {} if size is None else {"micro_batch_size": size}
 
     def _attempt(self, spec: Spec, launch: Launch) -> StageResult:
         self.run.decider.keys.check_unchanged(self.stage)

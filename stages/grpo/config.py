@@ -128,7 +128,7 @@ def trainer_config(ctx: Context[GrpoSettings], max_model_length: int, reward_wei
     if rest:
         problem = f"{settings.completions_per_step} completions per step cannot be shared by {processes} processes"
         raise StageError(problem, "Change grpo.prompts_per_step.")
-    micro_batch = settings.micro_batch_size or share
+    micro_batch = 1 if settings.max_tokens_per_micro_batch else settings.micro_batch_size or share
     if share % micro_batch:
         problem = f"grpo.micro_batch_size {micro_batch} does not divide the {share} completions of one process"
         raise StageError(problem, "Lower it.")

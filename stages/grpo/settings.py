@@ -72,6 +72,8 @@ class GrpoSettings(OptimizerSettings):
     """Optimizer steps that a rollout's completions are shared out over, an equal part to each."""
     micro_batch_size: int | None = execution(None, gt=0)
     """Completions per forward and backward pass; must divide the optimizer step's. None: all at once."""
+    max_tokens_per_micro_batch: int | None = execution(None, gt=0)
+    """Instead of it: positions per forward and backward pass, prompts and padding included. A longer row goes alone."""
     num_iterations: int = identity(1, gt=0)
     """How often each completion is trained on before new ones are sampled."""
     resampling_rounds: int = identity(0, ge=0)
@@ -219,6 +221,8 @@ class GrpoSettings(OptimizerSettings):
         product = f"{self.prompts_per_step} prompts_per_step * {self.num_generations} num_generations"
         if rollout % mini:
             yield f"mini_batches: {mini} does not divide the {rollout} completions of a rollout ({product})"
+        if self.micro_batch_size and self.max_tokens_per_micro_batch:
+            yield "max_tokens_per_micro_batch: it takes the place of micro_batch_size; leave one of the two out"
         if self.micro_batch_size and step % self.micro_batch_size:
             wrong = f"micro_batch_size: {self.micro_batch_size} does not divide the {step} completions of a step"
             yield f"{wrong} ({product} / {mini} mini_batches)"

@@ -148,10 +148,10 @@ class VcoreSettings(StageSettings):
     """Dropout in the losses that are subtracted. `independent` draws new masks for each, as the released code does:
     their noise then exceeds the utilities."""
 
-    direction: Literal["fresh", "ema"] = identity("fresh")
+    direction: Literal["fresh", "ema", "previous"] = identity("fresh")
     """`fresh`: the gradient of each step's probe batch, as in the paper. `ema`: an average over the steps' probes, at
-    small learning rates the better direction even from tiny probes; at large ones it lags behind and misleads
-    (docs/methods.md)."""
+    small learning rates the better direction even from tiny probes; at large ones it lags behind and misleads.
+    `previous`: the gradient of the step before, of its weighted loss, which costs no probe (docs/methods.md)."""
     ema_decay: float = identity(0.9, gt=0, lt=1)
     probe_fraction: float = identity(0.125, gt=0)
     """Size of the probe batch as a share of `batch_size` (the paper: 1), at least one row."""

@@ -93,6 +93,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         method=make_method(settings.method, tokenizer, ctx.seed, ctx.code_digests),
         encode=lambda tokenizer: encoded(rows, tokenizer, settings, template, ctx.note, ctx.details.get("asked_with")),
         note=ctx.note,
+        max_tokens=settings.max_tokens_per_micro_batch,
     )
     dataset = trainer.train_dataset
     _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)
@@ -131,7 +132,7 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
     """The SFTConfig of a run: everything that matters written out, then the user's further options."""
     settings = ctx.settings
     share, rest = divmod(settings.batch_size, int(os.environ.get("WORLD_SIZE", "1")))
-    micro_batch = settings.micro_batch_size or share
+    micro_batch = 1 if settings.max_tokens_per_micro_batch else settings.micro_batch_size or share
     if rest or share % micro_batch:
         raise StageError(
             f"batch_size {settings.batch_size} does not split into {os.environ['WORLD_SIZE']} processes of "

@@ -29,6 +29,8 @@ class SftSettings(OptimizerSettings):
     """Rows per optimizer step."""
     micro_batch_size: int | None = execution(None, gt=0)
     """Rows per forward and backward pass; must divide `batch_size`. None: the whole batch at once."""
+    max_tokens_per_micro_batch: int | None = execution(None, gt=0)
+    """Instead of it: positions per forward and backward pass, padding included. A longer row goes alone."""
     epochs: float | None = identity(1.0, gt=0, le=1000)
     max_steps: int | None = identity(None, gt=0)
     """Optimizer steps, instead of `epochs`."""
@@ -79,6 +81,10 @@ class SftSettings(OptimizerSettings):
                 f"epsilon {method.epsilon} is below what {self.dtype} resolves ({resolution:.1e}): the loss changes "
                 "would be rounding; set it to null or leave it out (utilities are then exact, or their step is "
                 "steered by target_rms), or set unmeasurable: warn"
+            )
+        if self.micro_batch_size and self.max_tokens_per_micro_batch:
+            raise ValueError(
+                "max_tokens_per_micro_batch: it takes the place of micro_batch_size; leave one of the two out"
             )
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")

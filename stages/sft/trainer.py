@@ -28,7 +28,7 @@ from stages.sft.reweighting.sums import Sums
 from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
-from stages.training.dealing import deal
+from stages.training.dealing import deal, deal_within
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
@@ -38,7 +38,9 @@ METHOD_STATE = "reweighting.json"
 METHOD_TENSORS = "reweighting.safetensors"
 
 
-def dealt_by_length(batches: list[Batch], pad_token: int, multiple: int | None = None) -> list[Batch]:
+def dealt_by_length(
+    batches: list[Batch], pad_token: int, multiple: int | None = None, max_tokens: int | None = None
+) -> list[Batch]:
     """The rows of one optimizer step, the longest first, in micro-batches of the same sizes with little padding.
 
     The step's loss is a sum over its rows, so that only rounding depends on which of them are padded together.
@@ -47,6 +49,8 @@ def dealt_by_length(batches: list[Batch], pad_token: int, multiple: int | None =
         batches: the micro-batches as drawn, padded on the right; each entry is [rows, positions].
         pad_token: what `input_ids` are padded with.
         multiple: of which the numbers of positions are.
+        max_tokens: of a micro-batch, padding included, where that bounds it and not a number of rows; all processes
+            have to call this then, and have as many micro-batches.
     """
     if len(batches) == 1:
         return batches
@@ -57,7 +61,10 @@ def dealt_by_length(batches: list[Batch], pad_token: int, multiple: int | None =
         for name, value in padding.items()
     }
     lengths = [(length,) for length in rows["attention_mask"].sum(-1).tolist()]
-    dealt = deal(lengths, len(batches[0]["labels"]), multiple)
+    if max_tokens is None:
+        dealt = deal(lengths, len(batches[0]["labels"]), multiple)
+    else:
+        dealt = deal_within(lengths, max_tokens, multiple, distributed.gather)
     return [{name: value[part, :width] for name, value in rows.items()} for part, [width] in dealt]
 
 
@@ -73,14 +80,21 @@ class ReweightingTrainer(TrainerWithOwnState):
         method: Method,
         note: Callable[[str], None] = print,
         encode: Callable[[Any], Any] | None = None,
+        max_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.encode = encode
         super().__init__(*args, **kwargs)
+        self.max_tokens = max_tokens
         if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
             raise StageError(
                 "token weights move and probe parameters, which DeepSpeed and FSDP's first version keep to themselves",
                 "Use configs/accelerate/fsdp2.yaml, or plain data parallelism (torchrun, configs/accelerate/ddp.yaml).",
+            )
+        if self.is_fsdp_enabled and max_tokens is not None:
+            raise StageError(
+                "sft.max_tokens_per_micro_batch: FSDP's processes must evaluate as often as each other, also the probe",
+                "Set sft.micro_batch_size instead.",
             )
         if self.is_fsdp_enabled and self.args.bf16:
             # accelerate's own policy gives outputs and reduces gradients in 16 bits, in which losses hardly differ.
@@ -125,6 +139,7 @@ class ReweightingTrainer(TrainerWithOwnState):
             lambda: self.optimizer,
             batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps * distributed.world_size(),
             micro_batch_size=args.per_device_train_batch_size,
+            max_tokens=self.max_tokens,
             bfloat16=args.bf16,
             seed=args.seed,
             head=self.head,
@@ -134,7 +149,8 @@ class ReweightingTrainer(TrainerWithOwnState):
         rows = map(self._without_repeats, epoch_iterator)
         batches, items = super().get_batch_samples(rows, num_batches, device)
         if batches:
-            batches = dealt_by_length(batches, self.data_collator.pad_token_id, self.args.pad_to_multiple_of)
+            drawn, multiple = len(batches), self.args.pad_to_multiple_of
+            batches = dealt_by_length(batches, self.data_collator.pad_token_id, multiple, self.max_tokens)
             masks = [batch["labels"][:, 1:] != -100 for batch in batches]
             own = [float(sum(mask.sum() for mask in masks)), float(sum(mask.any(-1).sum() for mask in masks))]
             tokens, trajectories = self.evaluator.sum_over_ranks(own)
@@ -144,7 +160,12 @@ class ReweightingTrainer(TrainerWithOwnState):
                 batch[PREPARED] = prepared
             if self.snapshots.due(window.step, self.state.max_steps):
                 self.snapshots.take(window.step, self.method, self.evaluator)
+            # The Trainer counts micro-batches; those too many come first, as processes share gradients in the last.
+            batches = [{PREPARED: {}} for _ in range(drawn - len(batches))] + batches
         return batches, items
+
+    def floating_point_ops(self, inputs: Batch) -> int:
+        return super().floating_point_ops(inputs) if "input_ids" in inputs else 0
 
     def _without_repeats(self, batch: Batch) -> Batch:
         """The batch without labels on the rows that fill up an epoch's last one.
@@ -162,7 +183,10 @@ class ReweightingTrainer(TrainerWithOwnState):
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        prepared, labels = inputs.pop(PREPARED), inputs["labels"]
+        prepared = inputs.pop(PREPARED)
+        if not inputs:
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        labels = inputs["labels"]
 
         def factors_of(losses: Tensor, mask: Tensor, output: Any) -> Tensor | None:
             signals = {} if self.head is None else self.head.of(output, labels)

@@ -95,13 +95,20 @@ def train(ctx: Context[Any], trainer: Any) -> None:
     stage finishes.
 
     Raises:
-        StageError: the checkpoint was left by a run of another number of steps.
+        StageError: the checkpoint was left by a run of another number of steps, or a budget of tokens is set beside a
+            loss that needs micro-batches of equal size.
         StageStopped: a stop was requested and the checkpoint is saved.
     """
     if ctx.main:
         record_config(ctx, trainer.args)
     parts = trainer.args.gradient_accumulation_steps * distributed.world_size()
     if parts > 1 and getattr(trainer, "aux_loss_enabled", False):
+        if getattr(ctx.settings, "max_tokens_per_micro_batch", None):
+            raise StageError(
+                "the experts' load-balancing loss is a mean over micro-batches of equal size, which a budget of tokens "
+                "does not make",
+                "Set micro_batch_size in place of max_tokens_per_micro_batch, or `trainer: {router_aux_loss_coef: 0}`.",
+            )
         ctx.note(
             "the experts' load-balancing loss is of each micro-batch: unlike all else it changes with micro_batch_size "
             "and the number of processes; `trainer: {router_aux_loss_coef: 0.0}` leaves it out"

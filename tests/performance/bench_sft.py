@@ -24,6 +24,7 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from pipeline.estimate.time import extra_passes
+from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.diagnostics import rank_agreement
 from stages.sft.reweighting.utility import Derivatives
@@ -49,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vcore, central": {"name": "vcore", "utility": "central_difference"},
     "vcore, jvp": {"name": "vcore", "utility": "jvp"},
     "vcore, ema r=1/16": {"name": "vcore", "direction": "ema", "probe_fraction": 0.0625},
+    "vcore, previous": {"name": "vcore", "direction": "previous"},
     "vcore, paper": {"name": "vcore", "preset": "paper"},
 }
 MEMORY_OF = ("uniform", "vcore, default", "vcore, central", "vcore, jvp", "vcore, paper")
@@ -197,9 +199,11 @@ def test_step_cost(tmp_path: Path, mode: str) -> None:
     print(json.dumps({mode: table}))
 
 
-def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) -> tuple[float, int]:
-    """CPU seconds of a plain SFT step of 32 rows in micro-batches of 4, and the positions that the model computed."""
-    settings = {"method": {"name": "uniform"}, "max_steps": STEPS, "batch_size": 32, "micro_batch_size": 4}
+def train_on_lengths(
+    folder: Path, base: Path, lengths: list[int], stock: bool, cut: dict[str, Any]
+) -> tuple[float, int]:
+    """CPU seconds of a plain SFT step of 32 rows, and the positions that the model computed."""
+    settings: dict[str, Any] = {"method": {"name": "uniform"}, "max_steps": STEPS, "batch_size": 32, **cut}
     settings |= {"max_length": 512, "logging_steps": STEPS}
     context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
     prepare_torch(context)
@@ -214,7 +218,10 @@ def train_on_lengths(folder: Path, base: Path, lengths: list[int], stock: bool) 
         for length in lengths
     ]
     clock = Clock()
-    method = {} if stock else {"method": make_method(context.settings.method, tokenizer, context.seed)}
+    method: dict[str, Any] = {}
+    if not stock:
+        method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
+        method["max_tokens"] = context.settings.max_tokens_per_micro_batch
     trainer = (SFTTrainer if stock else ReweightingTrainer)(
         model=model,
         args=trainer_config(context),
@@ -235,12 +242,67 @@ def test_rows_of_real_lengths(tmp_path: Path) -> None:
     count = 32 * STEPS
     normal = [statistics.NormalDist(np.log(80), 0.75).inv_cdf((row + 0.5) / count) for row in range(count)]
     lengths = np.clip(np.exp(normal), 8, 512).astype(int).tolist()
-    seconds: dict[bool, list[float]] = {True: [], False: []}
+    variants: dict[str, tuple[bool, dict[str, Any]]] = {
+        "SFTTrainer, 4 rows": (True, {"micro_batch_size": 4}),
+        "4 rows": (False, {"micro_batch_size": 4}),
+        "budget of 1,024": (False, {"max_tokens_per_micro_batch": 1024}),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     positions = {}
     for index in range(ROUNDS):
-        for stock in seconds:
-            step, positions[stock] = train_on_lengths(tmp_path / f"{index}-{stock}", tmp_path / "base", lengths, stock)
-            seconds[stock].append(step)
-    real = sum(lengths)
-    print(f"\nSFT, {real} tokens: {positions[True]} positions by SFTTrainer, {positions[False]} here")
-    print(f"tokens/s over SFTTrainer's: {min(seconds[True]) / min(seconds[False]):.2f}")
+        for number, (name, (stock, cut)) in enumerate(variants.items()):
+            folder = tmp_path / f"{index}-{number}"
+            step, positions[name] = train_on_lengths(folder, tmp_path / "base", lengths, stock, cut)
+            seconds[name].append(step)
+    print(f"\nSFT, {sum(lengths)} tokens")
+    plain, *_ = seconds.values()
+    for name, spent in seconds.items():
+        speeds = [one / other for one, other in zip(plain, spent, strict=True)]
+        print(
+            f"{name:20} {positions[name]} positions, tokens/s over SFTTrainer's {min(speeds):.2f} to {max(speeds):.2f}"
+        )
+
+
+def test_directions_beside_the_gradient_of_many_rows(tmp_path: Path) -> None:
+    """How well the direction of the step before, and today's probe, agree with the gradient of 16 batches, and the
+    utilities along them with those along it: at three points of training from scratch at the demo's learning rate."""
+    make_model(tmp_path / "base")
+    found: dict[int, dict[str, tuple[float, float]]] = {}
+
+    class Watched(Vcore):
+        def prepare(self, window: Any, model: Any) -> Any:
+            if window.step in (5, 25, 59):
+                population = model.probe_gradient(16.0, 100_000 + window.step)
+                batch = window.batches[0]
+                exact = model.utilities(batch, population)
+                mask = batch["labels"][:, 1:] != -100
+                found[window.step] = {}
+                for name, direction in (
+                    ("previous", self.probe.kept),
+                    ("probe of an eighth", model.probe_gradient(0.125, window.step)),
+                ):
+                    one, other = (torch.cat([part.flatten() for part in parts]) for parts in (direction, population))
+                    ranks = rank_agreement(model.utilities(batch, direction), exact, mask)
+                    cosine = torch.cosine_similarity(one, other, dim=0).item()
+                    found[window.step][name] = cosine, sum(ranks) / len(ranks)
+            return super().prepare(window, model)
+
+    settings = {"method": {"name": "vcore", "direction": "previous"}, "max_steps": 60, "batch_size": 32}
+    settings |= {"max_length": LENGTH, "logging_steps": 20, "learning_rate": 2e-3, "micro_batch_size": 16}
+    context = open_stage(SftSettings, write_spec(tmp_path / "run", "sft", settings, {}, threads=1))
+    prepare_torch(context)
+    model, tokenizer = load_model_and_tokenizer(tmp_path / "base", "float32")
+    rows = [{name: row[name] for name in ("prompt", "completion")} for row in tiny_demonstrations(2048)]
+    assert isinstance(context.settings.method, VcoreSettings)
+    trainer = ReweightingTrainer(
+        model=model,
+        args=trainer_config(context),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        method=Watched(context.settings.method),
+    )
+    trainer.snapshots.due = lambda step, steps: False
+    trainer.train()
+    for step, agreements in found.items():
+        for name, (cosine, rank) in agreements.items():
+            print(f"\n  step {step + 1}, {name}: cosine {cosine:.2f}, rank correlation of utilities {rank:.2f}")

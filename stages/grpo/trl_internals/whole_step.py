@@ -9,7 +9,7 @@ from trl import GRPOTrainer
 
 from stages.grpo.trl_internals.sampler_check import SamplerCheck
 from stages.training import distributed
-from stages.training.dealing import deal
+from stages.training.dealing import Dealt, deal, deal_within
 from stages.training.dropout import has_dropout
 
 MEANS_OF_COMPLETIONS = ("grpo", "sapo", "dr_grpo", "luspo")
@@ -33,8 +33,10 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     _metrics: dict[str, dict[str, list[float]]]
     _buffered_inputs: list[dict[str, Any]]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_tokens: int | None = None, **kwargs: Any) -> None:
+        """`max_tokens`: of a micro-batch, padding included; TRL's batches are then of one completion each."""
         super().__init__(*args, **kwargs)
+        self._max_tokens = max_tokens
         if self.loss_type == "bnpo":  # the sum over tokens is dapo's, and so is what divides it, which each step sets
             self.loss_type = "dapo"
         self._in_use: list[dict[str, Any]] | None = None
@@ -83,10 +85,12 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         dealt: dict[str, Any] = self._buffered_inputs[first]
         return dealt
 
-    def _deal(self, prompts: torch.Tensor, completions: torch.Tensor, size: int) -> Any:
-        """What `deal` makes of these masks, each [completions, positions]; a completion masked as a whole is empty."""
-        lengths = zip(prompts.sum(1).tolist(), completions.sum(1).tolist(), strict=True)
-        return deal(list(lengths), size, self.pad_to_multiple_of)
+    def _deal(self, prompts: torch.Tensor, completions: torch.Tensor, size: int) -> Dealt:
+        """The micro-batches of these masks, each [completions, positions]; a completion masked as a whole is empty."""
+        lengths = list(zip(prompts.sum(1).tolist(), completions.sum(1).tolist(), strict=True))
+        if self._max_tokens is None:
+            return deal(lengths, size, self.pad_to_multiple_of)
+        return deal_within(lengths, self._max_tokens, self.pad_to_multiple_of, distributed.gather)
 
     def _dealt(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The micro-batches of an optimizer step: those of `_trained_on`, sorted by length, with little padding.
@@ -142,6 +146,7 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _measure_entropy(self, batches: list[dict[str, Any]]) -> None:
         """Choose the tokens of high entropy over an optimizer step, and count those that the entropy bonus acts on."""
+        empty, batches = [batch for batch in batches if not batch], [batch for batch in batches if batch]
         masks = [batch["completion_mask"] for batch in batches]
         several = distributed.world_size() > 1 and self._entropy_bonus_enabled
         self._chosen = self.top_entropy_quantile < 1 and (len(batches) > 1 or several)
@@ -155,6 +160,7 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             self._masks = [part.view_as(mask) for part, mask in zip(parts, masks, strict=True)]
         self._bonus_tokens = torch.stack([mask.sum() for mask in self._masks]).sum().float()
         distributed.sum_tensors([self._bonus_tokens])
+        self._masks = [masks[0] for _ in empty] + self._masks  # of the empty ones nothing is asked
 
     def _entropies_of(self, batch: dict[str, Any]) -> torch.Tensor:
         ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
@@ -202,13 +208,15 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._reuses and (self._step + 1) % self.current_gradient_accumulation_steps == 0:
             for name, value in self._check.curves().items():
                 self._metrics["train"][name].append(value)
+        share = 1.0
         if self.loss_type in MEANS_OF_COMPLETIONS:
-            loss = loss * (len(inputs["prompt_ids"]) / self.args.per_device_train_batch_size)
+            share = len(inputs["prompt_ids"]) / self.args.per_device_train_batch_size
+            loss = loss * share
         entropies, self._entropies = self._entropies, None
         parts, processes = self.current_gradient_accumulation_steps, distributed.world_size()
         if coefficient and parts * processes > 1 and entropies is not None:
             mask = self._masks[self._step % parts]
             total = (entropies * mask).sum()
             of_micro_batch = total / mask.sum().clamp(min=1) / parts
-            loss = loss + coefficient * (of_micro_batch - total * processes / self._bonus_tokens.clamp(min=1))
+            loss = loss + coefficient * (share * of_micro_batch - total * processes / self._bonus_tokens.clamp(min=1))
         return loss

@@ -63,6 +63,10 @@ class Evaluator(Protocol):
         """Gradient of the uniform loss on a fresh batch of `fraction` of the batch size, drawn by (seed, step); on the
         i-th of n equal parts of it with `part` = (i, n)."""
 
+    def training_gradient(self) -> Direction:
+        """A copy of the gradient of the step's weighted loss over all processes, before clipping; to be asked for in
+        `Method.finish`, when it is complete."""
+
     def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         """<direction, grad l_t> of each next token by forward-mode differentiation, [rows, positions - 1], float32."""
 

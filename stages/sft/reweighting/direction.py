@@ -1,4 +1,4 @@
-"""The direction along which VCORE measures utilities: a probe gradient, or an average of them."""
+"""The direction along which VCORE measures utilities: a probe gradient, an average of them, or the step before."""
 
 import math
 
@@ -10,24 +10,31 @@ from stages.training import distributed
 
 
 class ProbeDirection:
-    """Each step's direction, from the gradient of the uniform loss on a probe batch that the step does not train on.
+    """Each step's direction, from the gradient of the uniform loss on a probe batch that the step does not train on, or
+    from the gradient of the step before, which trained on other rows.
 
     Attributes:
+        kept: what later steps need of this one, as large as the model: with `ema` the sum of decay^i * gradient of i
+            steps ago, whose bias matters only to norms, and is divided out for them; with `previous` the gradient of
+            the last step, of its weighted loss. Else nothing.
+        steps: probes in that sum.
         size: Euclidean norm of the last direction.
-        metrics: of the last direction: the fresh probe's norm and, with averaging, its cosine to the average before it.
+        metrics: of the last direction: the probe's norm and, with averaging, its cosine to the average before it.
     """
 
     def __init__(self, settings: VcoreSettings) -> None:
         self.settings = settings
-        self.average: Direction = []
-        """Sum of decay^i * gradient of i steps ago; its bias matters only to norms, and is divided out for them."""
+        self.kept: Direction = []
         self.steps = 0
         self.size = 0.0
         self.metrics: dict[str, float] = {}
 
     def next(self, step: int, model: Evaluator) -> Direction | None:
         """The clipped direction, or None where it is zero or not finite."""
-        fresh = model.probe_gradient(self.settings.probe_fraction, step)
+        if self.settings.direction == "previous" and self.kept:
+            fresh, self.kept = self.kept, []
+        else:  # also in the first step, before which there is none
+            fresh = model.probe_gradient(self.settings.probe_fraction, step)
         size = norm(fresh)
         self.metrics = {"probe_grad_norm": size}
         if size == 0.0 or not math.isfinite(size):
@@ -43,19 +50,24 @@ class ProbeDirection:
         # The average is kept, and its multiple made for this step; what was made for it is scaled in place.
         return [part.mul_(factor) for part in direction]
 
+    def end_step(self, model: Evaluator) -> None:
+        """Keep what the next step needs of this one, whose gradient is complete."""
+        if self.settings.direction == "previous":
+            self.kept = model.training_gradient()
+
     def _averaged(self, fresh: Direction, size: float) -> Direction:
         decay = self.settings.ema_decay
-        if self.average:
-            products = (torch.sum(one * other) for one, other in zip(self.average, fresh, strict=True))
+        if self.kept:
+            products = (torch.sum(one * other) for one, other in zip(self.kept, fresh, strict=True))
             inner = sum(map(distributed.number, products))
-            self.metrics["probe_cosine"] = inner / (norm(self.average) * size)
-            for mean, part in zip(self.average, fresh, strict=True):
+            self.metrics["probe_cosine"] = inner / (norm(self.kept) * size)
+            for mean, part in zip(self.kept, fresh, strict=True):
                 mean.mul_(decay).add_(part, alpha=1 - decay)
         else:
-            self.average = [part * (1 - decay) for part in fresh]
+            self.kept = [part * (1 - decay) for part in fresh]
         self.steps += 1
         unbiased = 1 / (1 - decay**self.steps)
-        return [part * unbiased for part in self.average]
+        return [part * unbiased for part in self.kept]
 
 
 def norm(direction: Direction) -> float:

@@ -16,6 +16,7 @@ from stages.sft.reweighting.direction import norm
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.trl_internals import HeadSignals, token_log_probs
 from stages.training import distributed
+from stages.training.dealing import deal, deal_within
 from stages.training.dropout import DROPOUTS, has_dropout
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
@@ -35,6 +36,7 @@ class ModelEvaluator:
         dataset, collate: the tokenised training rows, and what makes a batch of some.
         optimizer: gives the optimizer; called only when its moments are needed.
         batch_size, micro_batch_size: rows of one optimizer step, over all processes, and of one forward pass.
+        max_tokens: of one forward pass, padding included, instead of a number of rows.
         bfloat16: whether the model's forward runs under bfloat16 autocast.
         seed: of the probe batches.
         head: tells the method's signals, where it declares any.
@@ -49,6 +51,7 @@ class ModelEvaluator:
     bfloat16: bool
     seed: int
     head: HeadSignals | None = None
+    max_tokens: int | None = None
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -92,9 +95,10 @@ class ModelEvaluator:
         """Micro-batches of these rows of the training set, as many at a time as a step has by length: less padding."""
         for start in range(0, len(rows), self.batch_size):
             some = [self.dataset[row] for row in rows[start : start + self.batch_size]]
-            some.sort(key=lambda row: len(row["input_ids"]), reverse=True)
-            for first in range(0, len(some), self.micro_batch_size):
-                yield self.collate(some[first : first + self.micro_batch_size])
+            lengths = [(len(row["input_ids"]),) for row in some]
+            size, budget = self.micro_batch_size, self.max_tokens
+            for part, _ in deal(lengths, size) if budget is None else deal_within(lengths, budget):
+                yield self.collate([some[row] for row in part])
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:
         rows = self.probe_rows(fraction, step, at_least=part[1])[part[0] :: part[1]]
@@ -125,6 +129,9 @@ class ModelEvaluator:
         size = min(len(self.dataset), max(at_least, round(fraction * self.batch_size)))
         draw = np.random.default_rng([PROBE_STREAM, self.seed, step])
         return [int(index) for index in draw.choice(len(self.dataset), size, replace=False)]
+
+    def training_gradient(self) -> Direction:
+        return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self.parameters]
 
     def utilities(self, batch: Batch, direction: Direction) -> Tensor:
         with self._modes(training=False), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):

@@ -87,6 +87,7 @@ class Vcore(Method):
                 f"{neutral:.0f} of {tokens} tokens have a utility that is not finite in step {step + 1}",
                 "Lower the learning rate, or raise sft.method.max_neutral_share if that is meant to be.",
             )
+        self.probe.end_step(model)
         alpha = self.control.alpha(model)
         metrics = {"alpha": alpha, "neutral_tokens": neutral, **measured, **self.probe.metrics, **self._checks}
         return WindowOutcome(alpha, metrics, self._notes)
@@ -108,7 +109,7 @@ class Vcore(Method):
         self.probe.steps = state["probes"]
 
     def tensors(self) -> Direction:
-        return self.probe.average
+        return self.probe.kept
 
     def restore_tensors(self, tensors: Direction) -> None:
-        self.probe.average = tensors
+        self.probe.kept = tensors

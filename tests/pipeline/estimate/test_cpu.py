@@ -59,6 +59,8 @@ def test_sft_takes_its_steps_its_rows_and_its_method(tmp_path: Path) -> None:
     assert default.total.quiet == pytest.approx(tokens * (0.002 * 9 / 8 + 0.001) + 2), "a probe, and a forward pass"
     parts = costs(tmp_path, "sft.micro_batch_size=4")["sft"]
     assert parts.memory_gib == pytest.approx(1 + HEAP * 0.001 * 4 * 256)
+    budget = costs(tmp_path, "sft.max_tokens_per_micro_batch=1300")["sft"]
+    assert budget.memory_gib == pytest.approx(1 + HEAP * 0.001 * 5 * 256), "as many rows of 256 as a budget holds"
     epochs = costs(tmp_path, "sft.max_steps=null", "sft.epochs=2", "sft.method={name: uniform}")["sft"]
     assert epochs.total.quiet == pytest.approx(2 * 64 * 256 * 0.002 + 4 * 0.5), "64 rows, two steps an epoch"
 
@@ -67,7 +69,9 @@ def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
     grpo = costs(tmp_path, "grpo.beta=0.1")["grpo"]
     completions = 2 * 16 * 8
     assert grpo.times["generate"].quiet == pytest.approx(completions * (150 * 0.001 + 64 * 0.01))
-    assert grpo.times["train"].quiet == pytest.approx(completions * 214 * (0.002 + 2 * 0.001) + 2 * 0.5)
+    assert grpo.times["train"].quiet == pytest.approx(completions * 214 * (0.002 + 0.001) + 2 * 0.5), "a reference"
+    twice = costs(tmp_path, "grpo.num_iterations=2")["grpo"].times["train"].quiet
+    assert twice == pytest.approx(completions / 2 * 214 * (2 * 0.002 + 0.001) + 2 * 0.5), "a pass for the sampler"
     assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 214 + 1.5), (
         "the engine is in the trainer's process"
     )

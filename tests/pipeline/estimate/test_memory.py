@@ -175,6 +175,10 @@ def test_needs_follow_the_settings(tmp_path: Path, folder: Path) -> None:
     full, lora = (estimate(config(tmp_path, model, *more))[0] for more in ((), ("sft.lora={rank: 4}",)))
     assert full.parts["optimizer"] == pytest.approx(2 * full.parts["gradients"])
     assert lora.parts["optimizer"] < 0.2 * full.parts["optimizer"]
+    rows = ("sft.micro_batch_size=4", "sft.max_tokens_per_micro_batch=1200", "sft.max_tokens_per_micro_batch=200")
+    four, budget, one = (estimate(config(tmp_path, model, row, "sft.max_length=256"))[0].parts for row in rows)
+    assert budget == four, "four rows of 256 fit into 1200"
+    assert 0 < one["activations"] < 0.3 * four["activations"], "a row that is longer than the budget goes alone"
     stages = {
         need.stage: need for need in estimate(config(tmp_path, model, "grpo.beta=0.1", "grpo.rollout=transformers"))
     }

@@ -42,7 +42,8 @@ def run_sft(
     attempts: list[dict[str, Any]] = []
 
     def run_process(how: Launch, spec: Spec, on_event: Any) -> StageResult:
-        attempts.append({"micro": spec.settings["micro_batch_size"], **vars(how)})
+        sizes = {"micro": spec.settings["micro_batch_size"], "tokens": spec.settings["max_tokens_per_micro_batch"]}
+        attempts.append({**sizes, **vars(how)})
         if len(attempts) <= len(failures):
             raise failures[len(attempts) - 1]
         work = how.work
@@ -70,6 +71,13 @@ def test_out_of_memory_is_tried_again_with_half_the_micro_batch(
 ) -> None:
     attempts = run_sft(tmp_path, monkeypatch, [failure("memory"), failure("memory")], "sft.batch_size=12")
     assert [attempt["micro"] for attempt in attempts] == [None, 6, 3]
+
+
+def test_a_budget_of_tokens_is_halved_in_place_of_the_micro_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = run_sft(tmp_path, monkeypatch, [failure("memory")] * 2, "sft.max_tokens_per_micro_batch=1001")
+    assert [(attempt["tokens"], attempt["micro"]) for attempt in attempts] == [(1001, None), (500, None), (250, None)]
 
 
 def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

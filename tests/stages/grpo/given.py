@@ -44,11 +44,12 @@ class Given(StageTrainer):
     def __init__(self, *args: Any, all_rows: bool = False, sampler: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.all_rows, self.use_vllm = all_rows, sampler
-        self.positions = self.rows = self.passes = self.rows_without_gradient = 0
+        self.positions = self.largest = self.rows = self.passes = self.rows_without_gradient = 0
 
         def count(module: Any, arguments: Any, options: Any) -> None:
             if torch.is_grad_enabled():
                 self.positions += options["input_ids"].numel()
+                self.largest = max(self.largest, options["input_ids"].numel())
                 self.rows += len(options["input_ids"])
                 self.passes += 1
             else:
@@ -81,6 +82,7 @@ def steps(
     equal: tuple[int, ...] = EQUAL,
     all_rows: bool = False,
     sampler: bool = False,
+    max_tokens: int | None = None,
     **options: Any,
 ) -> Given:
     """Train on one rollout in float64; the trainer, whose callback `seen` has the gradients.
@@ -90,6 +92,7 @@ def steps(
         equal: numbers of the groups whose completions have the same reward.
         all_rows: whether all completions go through the model, as in TRL.
         sampler: whether the completions are vLLM's.
+        max_tokens: of a micro-batch, instead of four completions.
         options: of GRPOConfig, and `peft_config`.
     """
     position = {tuple(ids): number for number, ids in enumerate(completions(len(COMPLETIONS)))}
@@ -100,12 +103,13 @@ def steps(
 
     processes, peft_config = distributed.world_size(), options.pop("peft_config", None)
     model, tokenizer = load_model_and_tokenizer(folder / "model", "float32")
+    size = 1 if max_tokens else 4
     values = {
         "output_dir": str(folder / "out"),
         "max_steps": 2,
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 4 // processes,
-        "steps_per_generation": 8 // processes,
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": 16 // size // processes,
+        "steps_per_generation": 32 // size // processes,
         "num_generations": GROUP,
         "max_completion_length": 20,
         "learning_rate": 1e-2,
@@ -127,6 +131,7 @@ def steps(
         processing_class=tokenizer,
         all_rows=all_rows,
         sampler=sampler,
+        max_tokens=max_tokens,
         peft_config=peft_config,
     )
     trainer.seen = Gradients()

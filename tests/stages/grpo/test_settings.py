@@ -18,6 +18,7 @@ from stages.grpo.settings import GrpoSettings
         ({"steps": 10, "num_iterations": 4}, "10 are no whole number of rollouts, each used for 4 steps"),
         ({"steps": 10, "num_iterations": 2, "mini_batches": 2}, "each used for 4 steps"),
         ({"mini_batches": 3}, "3 does not divide the 128 completions of a rollout"),
+        ({"micro_batch_size": 8, "max_tokens_per_micro_batch": 99}, "it takes the place of micro_batch_size"),
         ({"mini_batches": 4, "micro_batch_size": 64}, "64 does not divide the 32 completions of a step"),
         ({"steps": 5, "warmup_steps": 5}, "5 leave nothing of 5 steps"),
         ({"max_completion_length": 64, "max_model_len": 64}, "leaves no room for a prompt"),

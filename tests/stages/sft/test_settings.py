@@ -59,6 +59,7 @@ def test_an_alternative_replaces_the_default_it_excludes() -> None:
         ({"method": {"name": "random", "kept": 0.0}}, "greater than 0"),
         ({"method": {"name": "noise", "kl": 0.0}}, "greater than 0"),
         ({"batch_size": 8, "micro_batch_size": 3}, "does not divide"),
+        ({"micro_batch_size": 8, "max_tokens_per_micro_batch": 512}, "it takes the place of micro_batch_size"),
         ({"method": {"name": "uniform", "kl": 0.1}}, "Extra inputs"),
         ({"method": {"name": "vcor"}}, "vcore"),
         ({"packing": True}, "several trajectories into one row"),

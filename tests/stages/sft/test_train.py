@@ -119,7 +119,7 @@ def test_a_stopped_program_resumes_to_the_same_bytes(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"method": {"name": "vcore"}, "micro_batch_size": 4},
+        {"method": {"name": "vcore", "direction": "previous"}, "max_tokens_per_micro_batch": 300},
         {"method": {"name": "uniform"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "vcore"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "vcore", "utility": "jvp", "direction": "ema", "precondition": True}},

@@ -65,7 +65,10 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
         setattr(args, name, value)
     rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
     method = (
-        {"method": make_method(context.settings.method, tokenizer, context.seed)}
+        {
+            "method": make_method(context.settings.method, tokenizer, context.seed),
+            "max_tokens": context.settings.max_tokens_per_micro_batch,
+        }
         if issubclass(trainer_class, ReweightingTrainer)
         else {}
     )

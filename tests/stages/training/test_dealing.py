@@ -14,7 +14,7 @@ from stages.sft import trainer
 from stages.sft.reweighting.base import Batch, row_digests
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer, dealt_by_length
-from stages.training.dealing import deal
+from stages.training.dealing import deal, deal_within
 from tests.stages.sft.conftest import sft_context, sft_inputs
 from tests.stages.sft.test_trainer import METHODS, train
 from tests.tiny import tiny_demonstrations, write_jsonl
@@ -75,6 +75,27 @@ def test_prompts_and_completions_are_dealt_so_that_the_fewest_positions_are_left
     assert deal(lengths, 2) == dealt
 
 
+def test_a_budget_of_positions_decides_how_many_rows_go_together() -> None:
+    lengths = [(3,), (50,), (4,), (51,), (2,), (49,), (5,), (120,)]
+    assert deal_within(lengths, 110) == [([7], (120,)), ([3, 1], (51,)), ([5, 6], (49,)), ([2, 0, 4], (4,))]
+    assert deal_within(lengths, 1) == [([row], lengths[row]) for row in (7, 3, 1, 5, 6, 2, 0, 4)]
+    assert deal_within(lengths, 10_000) == deal(lengths, 8)
+    assert deal_within(lengths, 112, multiple=8)[1] == ([3, 1], (56,))
+    for rows, widths in deal_within([(number % 7, 300 // (number + 1)) for number in range(60)], 400):
+        assert len(rows) * sum(widths) <= 400 or len(rows) == 1
+
+
+def test_processes_cut_their_rows_alike() -> None:
+    """The second has the longer rows: where it needs a cut, the first has one, too."""
+    mine, other = [(5,), (4,), (3,), (2,)], [(30,), (20,), (3,), (2,)]
+    dealt = [
+        deal_within(own, 40, everyone=lambda rows, mate=mate: [rows, mate])
+        for own, mate in ((mine, other), (other, mine))
+    ]
+    assert [[len(rows) for rows, _ in parts] for parts in dealt] == [[1, 2, 1]] * 2
+    assert dealt[0] == [([0], (5,)), ([1, 2], (4,)), ([3], (2,))]
+
+
 def test_a_step_of_one_micro_batch_stays_as_it_is() -> None:
     [drawn] = micro_batches([3, 9, 4])
     [dealt] = dealt_by_length([drawn], PAD)
@@ -97,7 +118,8 @@ def gradients(context: Context[SftSettings]) -> tuple[list[torch.Tensor], int]:
 
     class Watched(ReweightingTrainer):
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-            positions.append(inputs["labels"].numel())
+            positions.append(inputs["labels"].numel() if "labels" in inputs else 0)
+            assert self.max_tokens is None or positions[-1] <= self.max_tokens
             loss = super().training_step(model, inputs, *args, **kwargs)
             if self.accelerator.sync_gradients:
                 grads = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
@@ -136,3 +158,18 @@ def test_dealing_changes_no_steps_gradient_and_saves_padding(
     assert len(dealt) == len(drawn) == 4
     assert max(float((one - other).norm() / other.norm()) for one, other in zip(dealt, drawn, strict=True)) < bound
     assert fewer < 0.9 * more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["uniform", "vcore", "random"])
+def test_a_budget_of_tokens_changes_no_steps_gradient(
+    sft_context: MakeContext, uneven: dict[str, Path], name: str
+) -> None:
+    settings: dict[str, Any] = {"batch_size": 12, "max_steps": None, "epochs": 1.0, "learning_rate": 1e-6}
+    settings |= {"method": METHODS[name], "max_grad_norm": 1e9, "max_length": 256, "trainer": {"optim": "sgd"}}
+    within, fewer = gradients(sft_context("within", uneven, max_tokens_per_micro_batch=600, **settings))
+    whole, more = gradients(sft_context("whole", uneven, **settings))
+    bound = 1e-4 if name == "vcore" else 1e-6
+    assert len(within) == len(whole) == 4
+    assert max(float((one - other).norm() / other.norm()) for one, other in zip(within, whole, strict=True)) < bound
+    assert fewer < 0.6 * more

@@ -65,12 +65,29 @@ def test_a_step_without_any_advantage_has_a_gradient_of_zero(folder: Path) -> No
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2]
 
 
+BUDGETS: dict[str, dict[str, Any]] = {
+    **{name: {"loss_type": name} for name in ("dapo", "grpo", "bnpo", "dr_grpo")},
+    "bonus": {"loss_type": "grpo", "entropy_coef": 0.3},
+    "bonus on the quantile": {"loss_type": "sapo", "entropy_coef": 0.3, "top_entropy_quantile": 0.4},
+    "divergence from the sampler": {"loss_type": "luspo", "importance_sampling_level": "sequence", "sampler": True},
+}
+"""Cases of completions that go through the model in micro-batches of different sizes."""
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_budget_of_tokens_changes_no_step(folder: Path, name: str) -> None:
+    whole = steps(folder, all_rows=True, **BUDGETS[name])
+    within = steps(folder, max_tokens=60, **BUDGETS[name])
+    assert 0 < within.largest <= 60 < whole.largest
+    assert all(map(same, whole.seen.steps, within.seen.steps))
+
+
 @pytest.mark.slow
 def test_two_processes_take_the_same_step_where_one_has_nothing_left(folder: Path) -> None:
     """The last four groups are the second process' own; it fills up with others, to gather metrics of equally many."""
     equal = (1, 4, 5, 6, 7)
     alone = steps(folder, equal=equal, all_rows=True, max_steps=1, gradient_accumulation_steps=8)
-    options = {"equal": equal, "max_steps": 1, "gradient_accumulation_steps": 4}
+    options = {"equal": equal, "max_steps": 1, "gradient_accumulation_steps": 16, "max_tokens": 60}
     command = [sys.executable, "-m", *TORCHRUN, "tests.stages.grpo.given", str(folder), json.dumps(options)]
     done = subprocess.run(command, env=stage_environment(), text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
