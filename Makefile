@@ -11,7 +11,7 @@ VCORE_ARGS ?=
 MODELS = $(or $(VCORE_HOME),.vcore)/models
 export PYTHON TORCH_INDEX
 
-.PHONY: demo real test test-fast check bench lock clean setup
+.PHONY: demo real test test-fast check bench gpu-check lock clean setup
 .NOTPARALLEL:
 
 demo: setup
@@ -36,6 +36,10 @@ check: setup
 
 bench: setup
 	.venv/bin/python -m pytest tests/performance -o "python_files=bench_*.py" -s $(PYTEST_ARGS)
+
+# Ten minutes on a machine with a GPU; docs/gpu.md says what each line means.
+gpu-check: setup
+	.venv/bin/python tools/gpu_check.py "$(or $(VCORE_HOME),.vcore)/gpu-check"
 
 lock: setup
 	.venv/bin/python tools/lock.py

@@ -32,7 +32,7 @@ VCORE: dict[str, dict[str, Any]] = {
 
 def vcore(name: str) -> Vcore:
     method = Vcore(VcoreSettings.model_validate({"name": "vcore", **VCORE[name]}))
-    method._direction, method._window = [], Window([], 0, 100, 10)
+    method._known, method._window = True, Window([], 0, 100, 10)
     method.measurement.step = 0.1  # type: ignore[union-attr]
     return method
 
