@@ -13,7 +13,7 @@ from evaluation.records import Problem, read_records
 from pipeline.plan.code import code_of
 from stages.data.settings import Columns, DataSettings, SourceSettings
 from stages.data.stage import STAGE
-from tests.evaluation.benchmarks.contest_rows import texts
+from tests.evaluation.benchmarks.contests.rows import texts
 from tests.stages.data.test_data import jsonl, made, refused
 
 STDIN = "a, b = map(int, input().split())\nprint(a + b)"
