@@ -1,7 +1,8 @@
 """Grading contest programs: verdicts and time beside LiveCodeBench's own grader, in the same run.
 
 VCORE_LIVECODEBENCH names a checkout of its repository (its grader needs numpy and tqdm); without it only ours is
-measured. Verdicts are compared on all programs of `contest_programs`, time on 300 of them that end, in turn.
+measured. Verdicts are compared on all programs of `tests.evaluation.benchmarks.contests.programs`; time on 300 of them
+that end, in turn.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pytest
 from evaluation.graders.programs import packed
 from evaluation.grading import Grader
 from evaluation.records import Problem
-from tests.evaluation.benchmarks.contest_programs import Program, build
+from tests.evaluation.benchmarks.contests.programs import Program, build
 
 ROUNDS = 3
 THEIRS = """

@@ -13,7 +13,7 @@ from evaluation.records import Problem, read_records
 from pipeline.plan.code import code_of
 from stages.data.settings import Columns, DataSettings, SourceSettings
 from stages.data.stage import STAGE
-from tests.evaluation.benchmarks.contest_rows import texts
+from tests.evaluation.benchmarks.contests.rows import texts
 from tests.stages.data.test_data import jsonl, made, refused
 
 STDIN = "a, b = map(int, input().split())\nprint(a + b)"
@@ -134,6 +134,6 @@ def test_the_sandbox_is_in_the_key_where_demonstrations_are_verified() -> None:
     plain, verified = (
         code_of(STAGE, DataSettings(sft=[SourceSettings(**source, verify=verify)])) for verify in (None, "tests")
     )
-    child = {f"evaluation/sandbox/child/{name}.py" for name in ("cases", "isolation", "main", "start")}
+    child = {f"evaluation/sandbox/child/{name}.py" for name in ("main", "start")}
     assert not child & plain.keys()
     assert child <= verified.keys()

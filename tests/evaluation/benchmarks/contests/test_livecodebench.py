@@ -20,7 +20,7 @@ from evaluation.graders.programs.tests import case_tests
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load
 from evaluation.records import Problem, RecordError, read_records, write_jsonl
-from tests.evaluation.benchmarks.contest_rows import FUNCTION, STDIN, private, release
+from tests.evaluation.benchmarks.contests.rows import FUNCTION, STDIN, private, release
 from tests.stages.data.test_data import jsonl, made, refused
 
 BENCHMARK = livecodebench.V1

@@ -1,7 +1,7 @@
 """Programs as models write them get the verdict that an online judge would give them."""
 
 from evaluation.grading import Grader
-from tests.evaluation.benchmarks.contest_programs import build
+from tests.evaluation.benchmarks.contests.programs import build
 
 
 def test_what_is_right_passes_and_what_is_wrong_does_not() -> None:
