@@ -15,7 +15,7 @@ from evaluation.benchmarks import get
 from evaluation.benchmarks.base import Source
 from evaluation.loading import LoadError, digest, load, read_source
 from evaluation.records import Problem, RecordError, read_rows
-from tests.evaluation.benchmarks.code.test_contest import aime_rows
+from tests.evaluation.benchmarks.test_contest import aime_rows
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -60,10 +60,17 @@ def test_a_data_set_is_known_by_its_names(dataset: str, benchmark: str) -> None:
 
 
 def test_every_benchmark_is_found_by_its_own_name_and_by_that_on_the_hub() -> None:
-    for name in names():
+    sources = {name: get(name).sources.get("test") for name in names()}
+    for name, source in sources.items():
         assert find_benchmark([name]) == name
-        if source := get(name).sources.get("test"):
+        if source is None:
+            continue
+        same = [one for one, of in sources.items() if of and (of.hub, of.hub_config) == (source.hub, source.hub_config)]
+        if len(same) == 1:
             assert find_benchmark([source.hub], source.hub_config) == name
+        else:  # releases of one data set, which only their own names tell apart
+            with pytest.raises(ValueError, match=f"this may be {' or '.join(same)}"):
+                find_benchmark([source.hub], source.hub_config)
 
 
 def test_the_configuration_tells_benchmarks_of_one_data_set_apart() -> None:

@@ -65,8 +65,11 @@ RUN = {
     "plan": [{"stage": "a", "state": "RUN", "reason": "", "key": None, "last_seconds": None, "folder": None}],
     "stages": [{"name": "a", "key": "4b", "state": "ran", "seconds": 0.82, "folder": "/store"}],
     "outside": PREIMAGE["outside"],
-    "predecessor": None,
+    "anchor": None,
+    "anchor_blessed": False,
+    "look": None,
     "moved": [],
+    "gate": None,
 }
 
 
@@ -82,7 +85,7 @@ RUN = {
         (StageResult, {"proof": {"steps": 1}, "metrics": {}}),
         (ErrorDocument, {"message": "a", "fix": "b"}),
         (RunRecordDocument, RUN),
-        (RunRecordDocument, {name: value for name, value in RUN.items() if name not in ("predecessor", "moved")}),
+        (RunRecordDocument, {name: value for name, value in RUN.items() if name not in ("anchor", "moved", "gate")}),
     ],
 )
 def test_what_is_read_and_written_again_is_as_it_was(

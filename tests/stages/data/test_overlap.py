@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.benchmarks import get, names
 from evaluation.benchmarks.prompts import choice_prompt, maths_prompt
-from evaluation.loading import load
+from evaluation.loading import LoadError, load
 from evaluation.records import Problem, read_records
 from stages.data.overlap import Hit, ReportedQuestions
 from stages.data.questions import question, spoken
@@ -100,7 +100,12 @@ def test_a_multiple_choice_question_keeps_its_options() -> None:
 def test_every_task_of_ours_is_asked_without_its_instruction(name: str, benchmark_data: Path) -> None:
     """A new way of asking has to be made known to `stages.data.questions`: its last words would else end every
     question."""
-    problems = load(get(name), "test", benchmark_data, limit=None if get(name).generate is None else 100)
+    try:
+        problems = load(get(name), "test", benchmark_data, limit=None if get(name).generate is None else 100)
+    except LoadError as error:
+        if "does not exist" not in str(error):
+            raise
+        pytest.skip(f"NOT TESTED ON REAL DATA: {error}")
     questions = [question(problem.prompt) for problem in problems]
     ends = [asked[-6:] for asked in questions]
     starts = [asked[:9] for asked in questions]

@@ -107,7 +107,7 @@ def test_a_task_that_cannot_be_demonstrated_with_is_one_clear_error(
     context = open_stage(DataSettings, write_spec(tmp_path, "data", {}, {}))
     context.machine = context.machine.model_copy(update={"data_dir": str(tmp_path)})
     with pytest.raises(StageError, match=r"^data\.sft\.0: svamp, chal-0001: there is no Equation"):
-        demonstrations(SourceSettings(task="svamp"), "svamp", "data.sft.0", context)
+        demonstrations(SourceSettings(task="svamp"), "svamp", "data.sft.0", context, [])
 
 
 def test_problems_of_a_task_are_drawn(tmp_path: Path) -> None:

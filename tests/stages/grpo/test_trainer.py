@@ -23,6 +23,9 @@ class Bare(StageTrainer):
         self.model = SimpleNamespace(training=True, eval=lambda: self._mode(False), train=self._mode)
         self.num_generations, self.reward_weights = 2, torch.tensor([1.0, 0.5])
         self.multi_objective_aggregation = "sum_then_normalize"
+        self.use_vllm = self.vllm_importance_sampling_correction = False
+        self.num_iterations = self.current_gradient_accumulation_steps = 1
+        self.args = SimpleNamespace(steps_per_generation=1)
         self._metrics: Any = {"train": defaultdict(list), "eval": defaultdict(list)}
         self._pending_metrics: Any = {}
         self.logged: list[dict[str, float]] = []

@@ -17,7 +17,7 @@ from stages.grading.grade import grade
 from stages.score.files import score_file
 from stages.score.rows import read_any
 from stages.score.settings import ScoreSettings
-from tests.evaluation.benchmarks.code.test_contest import aime_rows
+from tests.evaluation.benchmarks.test_contest import aime_rows
 from tests.stages.score.cases import generation
 
 
@@ -132,9 +132,9 @@ def test_a_file_is_graded_on_all_cores_of_this_process(tmp_path: Path, monkeypat
     started: list[int] = []
 
     class Counted(Grader):
-        def __init__(self, workers: int, *limits: Any) -> None:
+        def __init__(self, workers: int, *limits: Any, **packages: Any) -> None:
             started.append(workers)
-            super().__init__(workers, *limits)
+            super().__init__(workers, *limits, **packages)
 
     monkeypatch.setattr("stages.score.files.Grader", Counted)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)))

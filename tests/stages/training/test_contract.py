@@ -79,11 +79,12 @@ def test_a_checkpoint_is_held_to_the_contract_before_it_is_sampled(checkpoint: P
     """By its files: evaluation records of a checkpoint what training recorded, and one with a wrong end is refused."""
     model, tokenizer = loaded(checkpoint)
     settings = GenerateSettings.model_validate({"benchmarks": [{"name": "sums", "max_new_tokens": 8}]})
-    _, limit, contract = _open_files(checkpoint, settings)
+    _, limit, proof = _open_files(checkpoint, settings)
+    contract = proof["contract"]
     assert limit == 256
     assert {**contract, "embeddings": model.config.vocab_size} == check_contract(checkpoint, model, tokenizer)
     edit(checkpoint / "generation_config.json", pad_token_id=8)  # of no consequence for what is sampled
-    assert _open_files(checkpoint, settings)[2] == contract
+    assert _open_files(checkpoint, settings)[2] == proof
     edit(checkpoint / "generation_config.json", eos_token_id=7)
     with pytest.raises(StageError, match=r"ends on 7, the tokenizer on 2"):
         _open_files(checkpoint, settings)
