@@ -120,8 +120,10 @@ def problems_needed(n: int, detectable: float, distance: float) -> int | None:
 
 
 def _bound(seen: Differences, level: float, side: int) -> float:
-    """The margin at which the one-sided p-value is `level`."""
+    """The margin at which the one-sided p-value is `level`; the end of the scale where every problem lies there."""
     inside, outside = seen.mean, (1.0 if side else -1.0)
+    if inside == outside:
+        return outside
     for _ in range(40):
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if margin_test(seen, middle)[side] > level else (inside, middle)

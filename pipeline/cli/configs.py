@@ -15,7 +15,7 @@ from pipeline.core.shipped import shipped
 
 app = typer.Typer(help="The configs that come with vcore.", no_args_is_help=True)
 
-Name = Annotated[str, argument("NAME", "A shipped config, for example demo or paper/tables/1; see vcore config ls.")]
+Name = Annotated[str, argument("NAME", "A shipped config, such as demo or paper/models/core; see vcore config ls.")]
 _INCLUDED = re.compile(r"^(?:extends|config): *(\S+\.ya?ml)", re.MULTILINE)
 
 
@@ -38,8 +38,11 @@ def init(
         raise ConfigError(f"cannot write to {folder}: {error.strerror or error}", where="--out") from error
     for target in targets:
         out.print(f"wrote {target}", soft_wrap=True)
-    command = "sweep" if "\nmatrix:" in targets[0].read_text(encoding="utf-8") else "run"
-    show(f"What it would do: vcore {command} {targets[0]} --plan" if command == "sweep" else f"vcore plan {targets[0]}")
+    if targets[0].parent.name == "accelerate":
+        show(f"A launcher for execution.launch: {{sft: {{kind: accelerate, processes: 2, config: {targets[0]}}}}}")
+        return
+    sweep = "\nmatrix:" in targets[0].read_text(encoding="utf-8")
+    show(f"What it would do: vcore {f'sweep {targets[0]} --plan' if sweep else f'plan {targets[0]}'}")
 
 
 def demo(overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -91,10 +94,10 @@ def _with_what_it_extends(file: Path) -> list[Path]:
 
 
 def _purpose(file: Path) -> str:
-    """The first sentence of the comment that a config begins with."""
+    """The first sentence of the comment that a config begins with, or what stands in it before a colon."""
     comment = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         comment.append(line.lstrip("# "))
-    return re.split(r"(?<=[.:])\s", " ".join(comment).strip(), maxsplit=1)[0].rstrip(":.")
+    return re.split(r"(?<=[.:])\s(?![^(]*\))", " ".join(comment).strip(), maxsplit=1)[0].rstrip(":.")

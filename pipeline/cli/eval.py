@@ -22,7 +22,9 @@ def evaluate(
     data: Annotated[
         Path | None, option("--data", "Folder with local copies of the benchmarks.", envvar="VCORE_DATA_DIR")
     ] = None,
-    engine: Annotated[str, option("--engine", "vllm or transformers; a server is asked as it is.")] = "vllm",
+    engine: Annotated[
+        str | None, option("--engine", "vllm (default) or transformers; a server is asked as it is.")
+    ] = None,
     served: Annotated[str | None, option("--model", "Of a server: the name it knows the model by.")] = None,
     key_variable: Annotated[
         str | None, option("--api-key-env", "Of a server: the environment variable that holds its key.")
@@ -49,9 +51,9 @@ def evaluate(
 
     sampling = {"samples": samples, "temperature": temperature, "max_new_tokens": max_new_tokens}
     chosen = [{"name": name.strip(), "problems": problems, **sampling} for name in benchmarks.split(",")]
-    values = eval_config(model, chosen, engine, seed, home, data, thinking_budget)
+    values = eval_config(model, chosen, engine or "vllm", seed, home, data, thinking_budget)
     if is_address(model):
-        values |= served_config(model, served, key_variable, engine)
+        values |= served_config(model, served, key_variable, engine, thinking_budget)
     elif served is not None or key_variable is not None:
         what = "--model" if served is not None else "--api-key-env"
         raise ConfigError(f"{model} is no address of a server (http://HOST:PORT/v1)", where=what)
@@ -90,16 +92,21 @@ def eval_config(
     }
 
 
-def served_config(address: str, name: str | None, key_variable: str | None, engine: str) -> dict[str, Any]:
+def served_config(
+    address: str, name: str | None, key_variable: str | None, engine: str | None, thinking_budget: int | None
+) -> dict[str, Any]:
     """The values of a config that are different where a server samples.
 
     Raises:
-        ConfigError: the model has no name, the address cannot be one, or another engine was asked for.
+        ConfigError: the model has no name, the address cannot be one, or something was asked for that only an engine
+            of ours can do.
     """
     if name is None:
         raise ConfigError("which of the server's models?", where="--model", fix=f"{address}/models lists them.")
-    if engine not in ("vllm", "openai"):
+    if engine not in (None, "openai"):
         raise ConfigError(f"a server samples by itself, not with {engine}", where="--engine", fix="Leave it out.")
+    if thinking_budget is not None:
+        raise ConfigError("a server ends no thought for the model", where="--thinking-budget", fix="Leave it out.")
     try:
         url = server_url(address)
     except ValueError as error:  # before it is written into a file: it may hold a password

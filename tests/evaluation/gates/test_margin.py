@@ -75,6 +75,17 @@ def test_the_interval_holds_what_the_test_does_not_reject(n: int, k: int) -> Non
     assert margin_test(seen, high)[1] == pytest.approx(0.025, abs=1e-3)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (0, 1)])
+def test_a_score_that_collapses_or_rises_altogether_has_an_interval_that_ends_with_the_scale(
+    before: int, after: int
+) -> None:
+    seen = differences([before] * 100, [after] * 100)
+    low, high = sorted(abs(bound) for bound in margin_interval(seen))
+    assert high == 1
+    assert low == pytest.approx(0.025 ** (1 / 100), abs=0.03)
+    assert 0 < detectable_difference(seen) < 0.1
+
+
 @pytest.mark.parametrize(("n", "k"), [(164, 1), (164, 8)])
 def test_the_minimum_detectable_effect_is_found_four_times_of_five(n: int, k: int) -> None:
     """800 rounds: 80 % give or take three standard errors are 75.8 to 84.2 %."""

@@ -85,6 +85,10 @@ def test_arguments_that_do_not_fit_are_named(tmp_path: Path, monkeypatch: pytest
         run("some/model", "--model", "tiny", *home)
     with pytest.raises(ConfigError, match="user, password or query"):
         run(f"http://me:{KEY}@localhost:1/v1", "--model", "tiny", *home)
+    for option in (("--engine", "vllm"), ("--engine", "transformers"), ("--thinking-budget", 10)):
+        with pytest.raises(ConfigError, match="a server") as ours:
+            run("http://localhost:1/v1", "--model", "tiny", *option, *home)
+        assert ours.value.where == option[0]
     assert not (tmp_path / "eval").exists()
     monkeypatch.delenv("MY_KEY", raising=False)
     with pytest.raises(ConfigError, match="the environment has no MY_KEY"):
