@@ -92,9 +92,15 @@ def _name(rows: Sequence[Mapping[str, Any]], where: str) -> str | None:
     found = {name for row in rows for entry in NAMES if (name := row.get(entry) or _metadata(row).get(entry))}
     if len(found) > 1 or not all(isinstance(name, str) for name in found):
         raise RecordError(f"{where}: tests name {len(found)} functions: {', '.join(map(repr, found))}")
-    if not found and any(
-        str(row.get(kind, "")).startswith("function") for row in rows for kind in ("testtype", "type")
-    ):
+    calls = {
+        str(row[kind]).startswith("function")
+        for row in rows
+        for kind in ("testtype", "type")
+        if row.get(kind) is not None
+    }
+    if len(calls) > 1:
+        raise RecordError(f"{where}: some tests call a function, and some do not")
+    if not found and True in calls:
         raise RecordError(f"{where}: tests of a function that say nowhere which ({', '.join(NAMES)})")
     return next(iter(found), None)
 

@@ -72,6 +72,8 @@ def test_cases_of_several_columns_are_put_together(tmp_path: Path) -> None:
         ([{"input": "1", "output": "2", "testtype": "functional"}], "say nowhere which"),
         ([{"input": "1", "output": "2", "fn_name": name} for name in "fg"], "tests name 2 functions"),
         ({"cases": [{"input": "1", "output": "2"}], "comparison": "fuzzy"}, "comparison is 'fuzzy'"),
+        ([{"input": "1", "output": "2", "testtype": kind} for kind in ("stdin", "functional")], "and some do not"),
+        ({"cases": [{"input": "1", "output": "2"}], "checker": "def check("}, "the checker is no Python"),
         (["assert add(1, 2) == 3"], "need the reference program: columns.answer"),
     ],
 )
