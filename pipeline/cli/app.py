@@ -1,5 +1,6 @@
 """The `vcore` command. Parses arguments, prints results; the work is elsewhere."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -35,6 +36,8 @@ _debug = False
 def _options(debug: Annotated[bool, option("--debug", "Show the traceback of an error.")] = False) -> None:
     global _debug
     _debug = debug
+    if os.environ.get("PREFECT_API_URL") == "":  # as `${URL:-}` leaves it: no server is named
+        del os.environ["PREFECT_API_URL"]
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

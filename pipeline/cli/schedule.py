@@ -11,13 +11,15 @@ from pipeline.core.errors import ConfigError
 from pipeline.prefect_.turn import Missed, Overlap
 
 Cron = Annotated[str | None, option("--cron", 'When to run: "0 2 * * *" is every night at two.', metavar="LINE")]
-Timezone = Annotated[str, option("--timezone", "Time zone of --cron, for example Europe/Berlin.")]
+Timezone = Annotated[str | None, option("--timezone", "Time zone of --cron: Europe/Berlin. Default: UTC.")]
 Name = Annotated[str | None, option("--name", "Name of the deployment. Default: the config's name.")]
 _OVERLAP = "A scheduled run while another one goes on: `skip` it, or `queue` every run behind the one before it."
 _MISSED = "Scheduled runs that could not begin when they were due: `skip` them, or `catch_up_once`, with the newest."
 OverlapChoice = Annotated[Overlap, option("--overlap", _OVERLAP)]
 MissedChoice = Annotated[Missed, option("--missed", _MISSED)]
-Port = Annotated[int, option("--port", "Port of the Prefect server that is started where none is set up.")]
+Port = Annotated[
+    int, option("--port", "Port of the Prefect server that is started where none is set up.", min=1, max=65535)
+]
 Pool = Annotated[str, option("--pool", "The work pool, of type process, whose worker runs it.")]
 _OVERLAPPING = {
     "skip": "A scheduled run is skipped while another one goes on",
@@ -33,7 +35,7 @@ def serve(
     config: ConfigFile,
     overrides: Overrides = None,
     cron: Cron = None,
-    timezone: Timezone = "UTC",
+    timezone: Timezone = None,
     overlap: OverlapChoice = "skip",
     missed: MissedChoice = "catch_up_once",
     name: Name = None,
@@ -57,7 +59,7 @@ def deploy(
     config: ConfigFile,
     overrides: Overrides = None,
     cron: Cron = None,
-    timezone: Timezone = "UTC",
+    timezone: Timezone = None,
     overlap: OverlapChoice = "skip",
     missed: MissedChoice = "catch_up_once",
     name: Name = None,
@@ -82,12 +84,14 @@ def deploy(
 
 
 def _prepared(
-    path: Path, overrides: list[str], cron: str | None, timezone: str
+    path: Path, overrides: list[str], cron: str | None, timezone: str | None
 ) -> tuple[PipelineConfig, dict[str, Any], Any]:
     """The config, checked now, the flow's parameters and its schedule.
 
     Every path in the parameters is made absolute, since the flow runs in another folder.
     """
+    if timezone is not None and cron is None:
+        raise ConfigError("is the zone of a schedule, and there is no --cron", where="--timezone")
     settings = load_config(path, overrides)
     from pipeline.prefect_.server import prepare_environment
 
@@ -100,7 +104,7 @@ def _prepared(
     if settings.model.startswith((".", "~")) or Path(settings.model).exists():
         absolute.append(f"model={Path(settings.model).expanduser().resolve()}")
     parameters = {"config": str(path.resolve()), "overrides": [*overrides, *absolute]}
-    return settings, parameters, cron_schedule(cron, timezone) if cron is not None else None
+    return settings, parameters, cron_schedule(cron, timezone or "UTC") if cron is not None else None
 
 
 def _when(schedule: Any, overlap: str, missed: str) -> list[str]:

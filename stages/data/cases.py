@@ -8,7 +8,8 @@
 
 With a name of a function, an input is a list of its arguments, or text with one JSON value a line, and an output its
 value, or JSON; else an input is text, or a list of lines, and so is an output. In APPS and TACO, values of functions
-may stand in a list of one: where all do, the value and the list are both right, as in their own grader.
+may stand in a list of one: where all do, the value and the list are both right, as in their own grader. Beside inputs
+and outputs may stand the `RULES` of tests by cases.
 """
 
 import json
@@ -20,6 +21,7 @@ from evaluation.records import RecordError
 
 PAIRS = (("inputs", "outputs"), ("input", "output"))
 NAMES = ("fn_name", "func_name")
+RULES = ("comparison", "tolerance", "checker", "time_limit_s", "language")
 
 
 def are_cases(value: Any) -> bool:
@@ -42,6 +44,8 @@ def cases_of(value: Any, where: str) -> dict[str, Any]:
     else:
         pairs = [(_text(one, where), _text(other, where)) for one, other in zip(inputs, outputs, strict=True)]
     tests: dict[str, Any] = {"cases": [{"input": one, "output": other} for one, other in pairs]}
+    if isinstance(value, Mapping):
+        tests |= {name: value[name] for name in RULES if value.get(name) is not None}
     if function is not None:
         tests |= {"function": function, "star_imports": True}
         if called and all(isinstance(other, list) and len(other) == 1 for other in outputs):
@@ -92,9 +96,15 @@ def _name(rows: Sequence[Mapping[str, Any]], where: str) -> str | None:
     found = {name for row in rows for entry in NAMES if (name := row.get(entry) or _metadata(row).get(entry))}
     if len(found) > 1 or not all(isinstance(name, str) for name in found):
         raise RecordError(f"{where}: tests name {len(found)} functions: {', '.join(map(repr, found))}")
-    if not found and any(
-        str(row.get(kind, "")).startswith("function") for row in rows for kind in ("testtype", "type")
-    ):
+    calls = {
+        str(row[kind]).startswith("function")
+        for row in rows
+        for kind in ("testtype", "type")
+        if row.get(kind) is not None
+    }
+    if len(calls) > 1:
+        raise RecordError(f"{where}: some tests call a function, and some do not")
+    if not found and True in calls:
         raise RecordError(f"{where}: tests of a function that say nowhere which ({', '.join(NAMES)})")
     return next(iter(found), None)
 

@@ -1,11 +1,13 @@
 """The tests of a program by cases, as `Problem.tests` has them (see `evaluation.graders.code`)."""
 
+import ast
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from evaluation.graders.programs import packed
 from evaluation.graders.programs.outputs import COMPARISONS, Comparison
+from evaluation.graders.reachable import UNPARSABLE, syntax_tree
 from evaluation.sandbox import NoCompiler, find_compiler
 
 Language = Literal["python", "cpp"]
@@ -18,6 +20,8 @@ LANGUAGES = ("python", "cpp")
 CASE_KEYS = {"input", "output", "time_limit_s"}
 LONGEST_CASE = 64 * 2**20
 """Characters of one case's input and output; more is refused, for the grader holds a case whole."""
+
+LONGEST_LIMIT_S = 86_400.0
 
 
 class BadTests(ValueError):
@@ -95,8 +99,10 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
         raise BadTests("checker and comparison are for what a program prints; values of a function are equal or not")
     if checker is not None and "comparison" in tests:
         raise BadTests("a checker compares; leave out comparison")
-    if not _positive(limit_s, or_none=True):
-        raise BadTests(f"time_limit_s is {limit_s!r:.40}, not a positive number of seconds")
+    if checker is not None:
+        _check_checker(checker)
+    if not _limit(limit_s):
+        raise BadTests(f"time_limit_s is {limit_s!r:.40}, not a positive number of seconds, at most a day")
     digits, star, wrapped = tests.get("digits", 0), tests.get("star_imports", False), tests.get("wrapped", False)
     if type(digits) is not int or digits < 0 or not isinstance(star, bool) or not isinstance(wrapped, bool):
         raise BadTests("digits is a number from 0 up, star_imports and wrapped are true or false")
@@ -127,12 +133,29 @@ def _positive(value: Any, *, or_none: bool) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _limit(value: Any) -> bool:
+    return _positive(value, or_none=True) and (value is None or value <= LONGEST_LIMIT_S)
+
+
+def _check_checker(source: str) -> None:
+    """Raises `BadTests` for what is no Python, or plainly defines no `check`: on every output it would be in error."""
+    try:
+        nodes = list(ast.walk(syntax_tree(source)))
+    except UNPARSABLE as error:
+        raise BadTests(f"the checker is no Python: {error}") from error
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    if not names & {"check", "*"}:
+        raise BadTests("the checker defines no check(input, output, expected)")
+
+
 def _case(row: Any, where: str) -> Case:
     if not isinstance(row, Mapping) or not {"input", "output"} <= set(row) <= CASE_KEYS:
         raise BadTests(f"{where}: expected input, output and where need be time_limit_s, found {row!r:.80}")
     texts, limit_s = (row["input"], row["output"]), row.get("time_limit_s")
-    if not all(isinstance(text, str) for text in texts) or not _positive(limit_s, or_none=True):
-        raise BadTests(f"{where}: input and output need to be text, time_limit_s a positive number: {row!r:.80}")
+    if not all(isinstance(text, str) for text in texts) or not _limit(limit_s):
+        raise BadTests(f"{where}: input and output need to be text, time_limit_s 0 to 86,400: {row!r:.80}")
     if sum(map(len, texts)) > LONGEST_CASE:
         raise BadTests(f"{where}: {sum(map(len, texts))} characters; more than {LONGEST_CASE} are not graded")
     try:

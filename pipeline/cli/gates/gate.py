@@ -96,6 +96,9 @@ def _run(
     known = background(Store.existing(home), record, settings)
     checks = [check for check in settings.checks if not only or check.benchmark in only]
     if margins:
+        measures = list(dict.fromkeys(benchmark for _, benchmark in known.scores))
+        if known.scores and (lacking := [benchmark for benchmark in only or [] if benchmark not in measures]):
+            raise ConfigError(f"run {record.id} has no {lacking[0]}; it has {', '.join(measures)}", where="--benchmark")
         there = {checkpoint for checkpoint, _ in known.scores}
         last = next((checkpoint for checkpoint in reversed(TRAINED) if checkpoint in there), "")
         measured = only or [benchmark for checkpoint, benchmark in known.scores if checkpoint == last]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.cli import app as cli
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, UserError
@@ -99,3 +100,10 @@ def test_a_reader_that_leaves_changes_no_exit_code(tmp_path: Path, arguments: li
     ended, error = vcore(tmp_path, *arguments)
     assert ended == code
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(("given", "left"), [("", None), ("http://127.0.0.1:9/api", "http://127.0.0.1:9/api")])
+def test_an_empty_address_names_no_server(monkeypatch: pytest.MonkeyPatch, given: str, left: str | None) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", given)
+    assert CliRunner().invoke(cli.app, ["config", "ls"]).exit_code == 0
+    assert os.environ.get("PREFECT_API_URL") == left

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
 from pipeline.launch.environment import free_port
 from pipeline.prefect_.clock import next_times
@@ -40,6 +42,14 @@ from tests.prefect_server import query
 def test_wrong_schedules(cron: str, timezone: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cron_schedule(cron, timezone)
+
+
+def test_arguments_that_can_mean_nothing_are_refused_before_a_server_starts() -> None:
+    refused = CliRunner().invoke(app, ["serve", "configs/demo.yaml", "--timezone", "Europe/Berlin"])
+    assert isinstance(refused.exception, ConfigError)
+    assert str(refused.exception).startswith("--timezone: ")
+    for port in ("0", "65536"):
+        assert CliRunner().invoke(app, ["serve", "configs/demo.yaml", "--port", port]).exit_code == 2
 
 
 @pytest.mark.parametrize(

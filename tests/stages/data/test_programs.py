@@ -72,6 +72,10 @@ def test_cases_of_several_columns_are_put_together(tmp_path: Path) -> None:
         ([{"input": "1", "output": "2", "testtype": "functional"}], "say nowhere which"),
         ([{"input": "1", "output": "2", "fn_name": name} for name in "fg"], "tests name 2 functions"),
         ({"cases": [{"input": "1", "output": "2"}], "comparison": "fuzzy"}, "comparison is 'fuzzy'"),
+        ([{"input": "1", "output": "2", "testtype": kind} for kind in ("stdin", "functional")], "and some do not"),
+        ({"inputs": ["1"], "outputs": ["2"], "fn_name": "f", "language": "cpp"}, "is for Python; programs in C++"),
+        ({"inputs": ["1"], "outputs": ["2"], "comparison": "fuzzy"}, "comparison is 'fuzzy'"),
+        ({"cases": [{"input": "1", "output": "2"}], "checker": "def check("}, "the checker is no Python"),
         (["assert add(1, 2) == 3"], "need the reference program: columns.answer"),
     ],
 )
@@ -79,6 +83,13 @@ def test_tests_that_are_not_as_they_should_be_are_refused(tmp_path: Path, tests:
     source = {"file": jsonl(tmp_path / "tasks.jsonl", [{"question": "Add.", "tests": tests}])}
     error = refused(tmp_path, rl=[{**source, "columns": {"prompt": "question", "tests": "tests"}}])
     assert message in error.message
+
+
+def test_rules_beside_inputs_and_outputs_hold(tmp_path: Path) -> None:
+    rules = {"checker": "def check(i, o, e): return True", "time_limit_s": 1.5}
+    tests = {"inputs": ["1"], "outputs": ["2"], **rules, "difficulty": "easy"}
+    [problem] = problems(tmp_path, {"tests": tests})
+    assert problem.tests == {"cases": [{"input": "1", "output": "2"}], **rules}
 
 
 def fenced(program: str) -> str:

@@ -163,6 +163,10 @@ def test_functions(grader: Grader, program: str, verdict: str, detail: str) -> N
         (cases(("", ""), checker="x", comparison="exact"), "leave out comparison"),
         (cases(("", ""), function="f", comparison="exact"), "values of a function"),
         (cases(("", ""), time_limit=1), "unknown time_limit"),
+        (cases(("", ""), time_limit_s=1e9), "at most a day"),
+        ({"cases": [{"input": "", "output": "", "time_limit_s": 1e9}]}, "time_limit_s 0 to 86,400"),
+        (cases(("", ""), checker="def check(input"), "the checker is no Python: '(' was never closed"),
+        (cases(("", ""), checker="def test(i, o, e): return True"), "the checker defines no check("),
         (cases(("1", ""), function="f"), "an expected value is not JSON"),
     ],
 )
