@@ -145,3 +145,12 @@ class DataSettings(StageSettings):
     prompts are looked for."""
     max_overlap_share: float = identity(0.0, ge=0, lt=1)
     """With on_overlap refuse: the share of training prompts up to which the hits are left out instead."""
+
+    @model_validator(mode="after")
+    def _prompts_are_no_demonstrations(self) -> Self:
+        for name, sources in (("rl", self.rl), ("dev", self.dev)):
+            for number, source in enumerate(sources):
+                given = {"verify": source.verify, "verified": source.verified, "turns": source.turns == "last"}
+                if setting := next((setting for setting, value in given.items() if value), None):
+                    raise ValueError(f"{name}.{number}.{setting}: chooses demonstrations, and these rows are prompts")
+        return self

@@ -138,6 +138,11 @@ def test_settings_that_cannot_be_verified_are_refused() -> None:
     for wrong in ({}, {"columns": Columns(tests="t", answer="a"), "verified": True}):
         with pytest.raises(ValueError, match="verify: needs"):
             SourceSettings(file="a.jsonl", verify="tests", **wrong)
+    source = {"file": "a.jsonl", "columns": {"tests": "t", "answer": "a"}}
+    for chosen in ({"verify": "tests"}, {"verified": True}, {"turns": "last"}):
+        for name in ("rl", "dev"):
+            with pytest.raises(ValueError, match=rf"{name}\.0\.{next(iter(chosen))}: chooses demonstrations"):
+                DataSettings.model_validate({name: [source | chosen]})
 
 
 def test_the_sandbox_is_in_the_key_where_demonstrations_are_verified() -> None:
