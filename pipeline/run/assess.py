@@ -33,9 +33,16 @@ ANYWAY = "To run nevertheless: --set gate.stop=false."
 
 @dataclasses.dataclass(frozen=True)
 class Background:
-    """A run's scores, and what they are held against."""
+    """A run's scores, and what they are held against.
+
+    Attributes:
+        measured: the checkpoints that the run was to measure, in the order of training.
+        trouble: what became of scores that are not there any more, a line each.
+    """
 
     scores: Scores
+    measured: tuple[str, ...]
+    trouble: tuple[str, ...]
     anchor: Anchor | None
     look: int | None
     earlier: list[tuple[Path, RunRecordDocument]]
@@ -46,20 +53,22 @@ def background(store: Store, record: RunRecordDocument, settings: GateSettings) 
     """What a run is held against, as its scores and the records are now. Raises `ConfigError` where the baseline that
     was chosen is not there."""
     seed = seed_of(store.home / "runs" / record.id)
-    scores, _ = run_scores(store, record)
+    scores, trouble = run_scores(store, record)
+    names = {entry.stage for entry in record.plan} | {entry.name for entry in record.stages}
+    measured = tuple(checkpoint for checkpoint in TRAINED if f"score.{checkpoint}" in names)
     protocols = {one.protocol for one in scores.values() if one.protocol is not None}
     anchor = find_anchor(store, record.name, seed, settings.baseline, record.id, protocols)
     if anchor is not None and anchor.name == record.id:
         anchor = None  # it is the baseline itself
     earlier = list(earlier_runs(store.home, record.name, record.id)) if anchor is not None else []
     look = look_at(anchor.name, (before for _, before in earlier), record) if anchor is not None else None
-    return Background(scores, anchor, look, earlier, seed)
+    return Background(scores, measured, tuple(trouble), anchor, look, earlier, seed)
 
 
 def gate_verdicts(known: Background, settings: GateSettings, checks: Sequence[CheckSettings]) -> list[GateVerdict]:
-    """The verdicts on those of the config's checks whose checkpoint has scores. A part of them, before a training, may
-    spend a part of the level: the end judges all."""
-    asked = asked_of_run(checks, known.scores, known.anchor)
+    """The verdicts on those of the config's checks whose checkpoint the run was to measure. A part of them, before a
+    training, may spend a part of the level: the end judges all."""
+    asked = asked_of_run(checks, known.scores, known.anchor, known.measured, known.trouble)
     share = len(checks) / len(settings.checks) if settings.checks else 1.0
     return judge_all(asked, settings.level, share * spend(settings.level, known.look or 1))
 

@@ -139,7 +139,8 @@ def run_scores(store: Store, record: RunRecordDocument) -> tuple[dict[tuple[str,
             continue
         found = store.find("score", stage.key)
         if found.artifact is None:
-            trouble.append(f"its scores of {checkpoint} are {found.damage or 'gone from the store'}")
+            what = f"cannot be read ({found.damage})" if found.damage else "are gone from the store"
+            trouble.append(f"its scores of {checkpoint} {what}")
             continue
         try:
             entries = _METRICS.validate_json((found.artifact.folder / "metrics.json").read_bytes())

@@ -36,16 +36,30 @@ class Asked:
     why: str = ""
 
 
-def asked_of_run(checks: Iterable[CheckSettings], scores: Scores, anchor: Anchor | None) -> list[Asked]:
-    """The checks of a config with a run's scores. One whose checkpoint has no score yet is left out."""
+def asked_of_run(
+    checks: Iterable[CheckSettings],
+    scores: Scores,
+    anchor: Anchor | None,
+    measured: Sequence[str],
+    trouble: Sequence[str] = (),
+) -> list[Asked]:
+    """The checks of a config with a run's scores.
+
+    Args:
+        measured: the checkpoints that the run was to measure, in the order of training. A check of another one is left
+            out; one of these whose scores are not there asks for what is missing, and cannot pass.
+        trouble: what became of scores that are not there, a line each.
+    """
     made = []
-    there = [name for name in TRAINED if any(checkpoint == name for checkpoint, _ in scores)]
+    there = {checkpoint for checkpoint, _ in scores}
     for check in checks:
-        checkpoint = check.checkpoint or (there[-1] if there else "")
-        if checkpoint not in there:
+        checkpoint = check.checkpoint or (measured[-1] if measured else "")
+        if checkpoint not in measured:
             continue
         new, why = scores.get((checkpoint, check.benchmark)), ""
-        if new is None:
+        if checkpoint not in there:
+            why = "; ".join([f"the run has no scores of {checkpoint}", *trouble])
+        elif new is None:
             why = f"the run has no {check.benchmark} of {checkpoint}"
         old, against = None, check.against
         if check.rule is not None and check.against != BASELINE:

@@ -85,7 +85,6 @@ def _run(
 ) -> tuple[str, list[GateVerdict]]:
     """A run against its baseline: its id, and the verdicts."""
     from pipeline.run.assess import background, gate_verdicts
-    from pipeline.run.gate import TRAINED
     from pipeline.run.record import find_run, load_run
     from pipeline.store.store import Store
 
@@ -99,9 +98,8 @@ def _run(
         measures = list(dict.fromkeys(benchmark for _, benchmark in known.scores))
         if known.scores and (lacking := [benchmark for benchmark in only or [] if benchmark not in measures]):
             raise ConfigError(f"run {record.id} has no {lacking[0]}; it has {', '.join(measures)}", where="--benchmark")
-        there = {checkpoint for checkpoint, _ in known.scores}
-        last = next((checkpoint for checkpoint in reversed(TRAINED) if checkpoint in there), "")
-        measured = only or [benchmark for checkpoint, benchmark in known.scores if checkpoint == last]
+        last = known.measured[-1] if known.measured else ""
+        measured = only or [benchmark for checkpoint, benchmark in known.scores if checkpoint == last] or measures
         checks = [_check(benchmark, margins) for benchmark in measured]
     if not checks:
         what = f"the config of run {record.id} has no checks" + (f" of {', '.join(only)}" if only else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,24 @@ def test_rates_are_bounded_and_advisory_checks_count_for_nothing(tmp_path: Path)
     code, said = run("latest", "--home", tmp_path)
     assert code == 0
     assert "FAIL gsm8k, sft (advisory)" in said
+
+
+def test_a_checkpoint_whose_scores_are_gone_cannot_pass_and_none_takes_its_place(tmp_path: Path) -> None:
+    """Not even where every other check passes."""
+    check = {"benchmark": "gsm8k", "checkpoint": "sft", "against": "base", "must_exceed": 1.0}
+    (name,) = gated(tmp_path, [Night({"base": right(200, 400), "sft": right(350, 400), "grpo": right(40, 400)})], check)
+    file = tmp_path / "runs" / name / "config.json"
+    config = json.loads(file.read_text())
+    config["gate"]["checks"].append(check | {"checkpoint": "grpo", "against": "sft", "must_exceed": 0.0})
+    file.write_text(json.dumps(config))
+    assert run("latest", "--home", tmp_path)[0] == 3, "grpo broke it"
+    stages = json.loads((tmp_path / "runs" / name / "run.json").read_text())["stages"]
+    (key,) = (stage["key"] for stage in stages if stage["name"] == "score.grpo")
+    shutil.rmtree(tmp_path / "store" / "score" / key)
+    for margin in ((), ("--max-drop", 1)):
+        code, said = run("latest", "--home", tmp_path, *margin)
+        assert code == 4, said
+        assert "the run has no scores of grpo; its scores of grpo are gone from the store" in said
 
 
 def test_a_run_without_checks_or_scores_says_so(tmp_path: Path) -> None:
