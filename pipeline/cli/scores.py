@@ -202,11 +202,17 @@ def _score_folder(home: Path, name: str) -> Path:
             return named[0]
     run, _, checkpoint = name.partition(":")
     record = load_run(find_run(home, run))
-    folders = {s.name.partition(".")[2]: s.folder for s in record.stages if s.name.startswith("score.")}
-    if not folders or (checkpoint and checkpoint not in folders):
+    keys = {s.name.partition(".")[2]: s.key for s in record.stages if s.name.startswith("score.")}
+    if not keys or (checkpoint and checkpoint not in keys):
         of = f" of {checkpoint}" if checkpoint else ""
-        raise ConfigError(f"run {record.id} has no scores{of}; it has {', '.join(folders) or 'none'}")
-    return Path(folders[checkpoint or list(folders)[-1]])
+        raise ConfigError(f"run {record.id} has no scores{of}; it has {', '.join(keys) or 'none'}")
+    # By key and not by the path in the record: the home may have moved, and what is damaged is noticed.
+    checkpoint = checkpoint or list(keys)[-1]
+    found = Store.existing(home).find("score", keys[checkpoint])
+    if found.artifact is None:
+        what = f"cannot be read ({found.damage})" if found.damage else "are gone from the store"
+        raise ConfigError(f"the scores of {checkpoint} of run {record.id} {what}", fix="Run it again.")
+    return found.artifact.folder
 
 
 def _line(c: Comparison) -> str:

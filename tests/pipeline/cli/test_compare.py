@@ -11,6 +11,7 @@ from evaluation.comparison import Measured, compare
 from evaluation.records import Score, write_jsonl
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
+from tests.pipeline.history.nights import Night, make_nights, right
 
 
 def scores(right: list[bool], samples: int = 1, benchmark: str = "aime24") -> list[Score]:
@@ -93,27 +94,24 @@ def test_few_problems_that_all_gain_the_same_prove_nothing(tmp_path: Path) -> No
     )
 
 
-def test_a_run_names_its_checkpoints(tmp_path: Path) -> None:
-    stages = []
-    for name, right in (("base", 2), ("sft", 30)):
-        folder = artifact(tmp_path / "store" / name, scores([True] * right + [False] * (40 - right)), temperature=0)
-        stages.append({"name": f"score.{name}", "folder": str(folder), "key": name, "state": "done"})
-    (tmp_path / "runs" / "20260101-x").mkdir(parents=True)
-    record = {
-        "id": "20260101-x",
-        "name": "x",
-        "status": "done",
-        "command": "vcore run",
-        "started": "2026-01-01",
-        "plan": [],
-        "stages": stages,
-    }
-    (tmp_path / "runs" / "20260101-x" / "run.json").write_text(json.dumps(record))
-    assert "+70.0 points" in run("latest:base", "latest", "--home", tmp_path)
+def test_a_run_names_its_checkpoints_wherever_its_home_has_moved(tmp_path: Path) -> None:
+    (name,) = make_nights(tmp_path / "old", [Night({"base": right(2, 40), "sft": right(30, 40)})])
+    home = (tmp_path / "old").rename(tmp_path / "new")
+    assert "+70.0 points" in run("latest:base", "latest", "--home", home)
     with pytest.raises(ConfigError, match="has no scores of grpo; it has base, sft"):
-        run("latest:base", "2026:grpo", "--home", tmp_path)
+        run("latest:base", "2026:grpo", "--home", home)
     with pytest.raises(ConfigError, match="there is no run 'nope'"):
-        run("latest", "nope", "--home", tmp_path)
+        run("latest", "nope", "--home", home)
+    file = home / "store" / "score" / _key(home / "runs" / name, "score.sft") / "scores.jsonl"
+    file.chmod(0o644)
+    file.write_text(file.read_text().replace("wrong", "correct", 1))
+    with pytest.raises(ConfigError, match=f"the scores of sft of run {name} cannot be read .*scores.jsonl damaged"):
+        run("latest:base", "latest", "--home", home)
+
+
+def _key(folder: Path, stage: str) -> str:
+    stages = json.loads((folder / "run.json").read_text())["stages"]
+    return str(next(entry["key"] for entry in stages if entry["name"] == stage))
 
 
 def test_what_does_not_pair_is_refused(tmp_path: Path) -> None:
