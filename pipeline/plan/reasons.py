@@ -35,6 +35,8 @@ def differences(earlier: Preimage, now: Preimage, parts: tuple[str, ...] = PARTS
                 out.append(f"{path.removeprefix('outside.').removesuffix('.sha256')} changed")
             elif part == "versions":
                 out.append(f"{path.removeprefix('versions.')} {_short(before)} → {_short(after)}")
+            elif isinstance(before, list) and isinstance(after, list):  # of other lengths; their beginnings say little
+                out.append(f"{path} {len(before)} → {len(after)} entries")
             else:
                 out.append(f"{path} {_short(before)} → {_short(after)}")
     return out
