@@ -35,7 +35,9 @@ _TRIGGERS = "What makes a stage rerun, of config,inputs,code,versions; what diff
 Triggers = Annotated[str | None, option("--rerun-triggers", f"{_TRIGGERS} Default: all.", metavar="LIST")]
 ShowPrompt = Annotated[
     int,
-    option("--show-prompt", "Print N prompts of each benchmark as a model gets them, and run nothing.", metavar="N"),
+    option(
+        "--show-prompt", "Print N prompts of each benchmark as a model gets them, and run nothing.", metavar="N", min=0
+    ),
 ]
 AsJson = Annotated[bool, option("--json", "Print JSON for a script.")]
 Home = Annotated[Path, option("--home", "Folder of the store and the runs.", envvar="VCORE_HOME")]

@@ -102,6 +102,9 @@ def test_show_prompt_prints_the_messages_that_are_sent(tmp_path: Path) -> None:
     assert message["role"] == "user"
     assert message["content"].endswith("Put the answer in \\boxed{}.")
     assert (shown["token_ids"], shown["tokens"]) == ([], [])
+    arguments = ("http://localhost:1/v1", "--model", "tiny", "--show-prompt", -1, "--home", tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        run(*arguments)
 
 
 def vllm_server(model: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
