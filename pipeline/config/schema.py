@@ -264,6 +264,11 @@ def _explain(detail: ErrorDetails, document: Document) -> str:
         message = f"unknown setting{nearest(str(path[-1]), fields)}"
     elif detail["type"] == "missing":
         message = "this setting is required"
+    elif detail["type"] in ("union_tag_invalid", "union_tag_not_found"):  # one of several forms, told apart by a name
+        name = f"{name}.{detail['ctx']['discriminator'].strip(chr(39))}"
+        expected = re.findall(r"'([^']+)'", detail["ctx"].get("expected_tags", ""))
+        tag = detail["ctx"].get("tag")
+        message = "this setting is required" if tag is None else f"there is no {tag!r}{nearest(tag, expected)}"
     elif detail["type"] == "value_error":
         message = str(detail["ctx"]["error"]) if "ctx" in detail else message
         first = message.partition(":")[0]

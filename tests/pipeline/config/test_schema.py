@@ -30,6 +30,8 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
         ),
         ("sft.method={name: vcore, deltta: 0.1}", r"sft.method.deltta: unknown setting"),
         ("stf={}", r"stf: unknown setting; did you mean 'sft'"),
+        ("sft.method={name: vcroe}", r"sft.method.name: there is no 'vcroe'; did you mean 'vcore'"),
+        ("sft.method={}", r"sft.method.name: this setting is required"),
         ("sft.learning_rate=fast", r"sft.learning_rate: .*valid number.*found 'fast'"),
         ("sft.learning_rate=-1", r"sft.learning_rate: .*greater than 0"),
         ("sft.batch_size=true", r"sft.batch_size: .*integer"),
