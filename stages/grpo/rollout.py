@@ -12,10 +12,10 @@ from stages.training import distributed
 from stages.training.loop import StageCallback
 
 DEV_PASS_RATE = "dev_pass_rate"
-TF32_RATIO = 30
-"""How far above its bound a log-probability difference may be for TF32 in vLLM's attention to explain it: simulated
-on tiny models, up to four times; weights of another step differ by hundreds of times."""
 """Share of right completions of the problems in `data.dev`."""
+TF32_RATIO = 30
+"""How far above its bound a log-probability difference may be for TF32 in vLLM's attention to be named as its likely
+cause: simulated on tiny models it was up to four times above. A judgement, with room for larger models."""
 
 
 class GrpoCallback(StageCallback):
