@@ -120,16 +120,16 @@ def test_a_package_that_is_installed_editable_is_followed_through_its_finder(
     from importlib.util import spec_from_file_location
 
     source = tmp_path / "checkout" / "src"
-    write(source, "mine/__init__", "mine/curve")
+    write(source, "editable_lib/__init__", "editable_lib/curve")  # a name that no other test leaves on sys.path
 
     class Finder:
         @classmethod
         def find_spec(cls, name: str, path: object = None, target: object = None) -> object:
             file = source / name / "__init__.py"
-            return spec_from_file_location(name, file) if name == "mine" else None
+            return spec_from_file_location(name, file) if name == "editable_lib" else None
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
-    assert set(found(tmp_path, "import mine.curve").modules) == {"mine", "mine.curve"}
+    assert set(found(tmp_path, "import editable_lib.curve").modules) == {"editable_lib", "editable_lib.curve"}
 
 
 SETTINGS = ("sft.method={{name: custom, file: {file}}}", "grpo.rewards={{correct: 1.0, custom: [{{file: {file}}}]}}")

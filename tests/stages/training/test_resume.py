@@ -47,7 +47,13 @@ def resume(
     notes: list[str] = []
     loaded: list[str] = []
     ctx: Any = SimpleNamespace(
-        state=tmp_path, record=tmp_path, main=True, stops_gracefully=False, stop_requested=False, note=notes.append
+        settings=SimpleNamespace(max_tokens_per_micro_batch=None),
+        state=tmp_path,
+        record=tmp_path,
+        main=True,
+        stops_gracefully=False,
+        stop_requested=False,
+        note=notes.append,
     )
     trainer = SimpleNamespace(
         args=SimpleNamespace(
