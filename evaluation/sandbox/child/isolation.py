@@ -63,23 +63,21 @@ def enter_namespaces(order: dict[str, Any], users: tuple[int, int]) -> None:
     os.umask(0o022)  # the program may have to look into folders of another user
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", work, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    for path in roots:
-        place = work + path
-        if os.path.islink(path):  # /lib -> usr/lib
-            os.symlink(os.readlink(path), place)
-        elif os.path.exists(path) and not os.path.exists(place):  # the Python may lie inside /usr
-            bind(path, place)
+    below_tmp = [path for path in roots if path.startswith("/tmp/")]  # an environment, or the Python itself
+    for path in (path for path in roots if path not in below_tmp):
+        show(path, work)
     for device in ("/dev/null", "/dev/zero", "/dev/urandom"):
         bind(device, work + device)
     if order["binary"]:
         bind(order["binary"], work + "/program")
     os.mkdir(work + "/tmp")
-    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
-    arguments = (-100, work.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32))
-    check(ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, *arguments)).value, "mount_setattr")
+    make_read_only(work)
     tmp_options = f"size={TMP_BYTES},nr_inodes={TMP_FILES},mode=700,uid={NOBODY},gid={NOBODY}"
     # Nothing there can be started: a program could otherwise start another one that it wrote, in its own place.
     mount("tmpfs", work + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | (MS_NOEXEC if order["binary"] else 0), tmp_options)
+    for path in below_tmp:  # only now: the private /tmp would cover them, and stays writable around them
+        if show(path, work):
+            make_read_only(work + path)
     # A process in a changed root may not make user namespaces of its own, so there is no way back to any capability.
     os.chroot(work)
     os.chdir("/tmp")
@@ -99,6 +97,26 @@ def map_users(pid: int) -> None:
     for name in ("uid_map", "gid_map"):
         with open(f"/proc/{pid}/{name}", "w") as file:
             file.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+
+
+def show(path: str, work: str) -> bool:
+    """Show a file or folder of the machine at the same path below `work`; whether it was mounted there."""
+    place = work + path
+    if os.path.islink(path):  # /lib -> usr/lib
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.symlink(os.readlink(path), place)
+        return False
+    if not os.path.exists(path) or os.path.exists(place):  # the Python may lie inside /usr
+        return False
+    bind(path, place)
+    return True
+
+
+def make_read_only(folder: str) -> None:
+    """Make a mount, and all mounts below it, read-only and without set-user-id programs."""
+    attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
+    arguments = (-100, folder.encode(), AT_RECURSIVE, attributes, ctypes.c_size_t(32))
+    check(ctypes.c_long(libc.syscall(SYS_MOUNT_SETATTR, *arguments)).value, f"mount_setattr {folder}")
 
 
 def bind(source: str, target: str) -> None:

@@ -3,19 +3,31 @@
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.sandbox import (
-    Job,
-    ProgramResult,
-    Sandbox,
-)
+import pytest
+
+from evaluation.sandbox import Job, Level, ProgramResult, Sandbox
+
+KINDS = ("namespaces", "rlimits", "rlimits without rules")
+"""Of sandboxes, by what a machine may allow them."""
 
 LEAVE_THE_SESSION = (
     "import ctypes, os, time\nif os.getsid(0) != os.getpid():\n    os.setsid()\n"
     "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
 )
 """Out of the process group, and no longer killed with the parent."""
+
+
+def sandbox_of_kind(kind: str, packages: Sequence[str] = (), memory_mib: int = 512) -> Sandbox:
+    """A sandbox of one of `KINDS`; skips where this machine lets nobody make namespaces, and for no other reason."""
+    level: Level = "namespaces" if kind == "namespaces" else "rlimits"
+    if level == "namespaces":
+        with Sandbox() as plain:
+            if plain.level != level:
+                pytest.skip("NOT TESTED: this machine does not let users make namespaces")
+    return Sandbox(memory_mib, level, file_rules="without" not in kind, packages=packages)
 
 
 def value_of(sandbox: Sandbox, source: str, expression: str) -> object:

@@ -1,28 +1,50 @@
 """Packages that programs may import: those named, with what they need, and nothing else; no state in common."""
 
 import importlib.metadata
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from evaluation.sandbox import Job, Level, Sandbox, SandboxError, UnknownPackage, find_packages
+from evaluation.sandbox import Job, Sandbox, SandboxError, UnknownPackage, find_packages
 from evaluation.sandbox.packages import ONE_THREAD
-from tests.evaluation.sandbox.cases import run, value_of
+from tests.evaluation.sandbox.cases import KINDS, run, sandbox_of_kind, value_of
 from tests.evaluation.sandbox.test_call_filter import REFUSED
 from tests.evaluation.sandbox.test_file_rules import REACHES
 
 NUMPY = "import numpy as np\n"
 
 
-@pytest.fixture(scope="module", params=["namespaces", "rlimits", "rlimits without rules"])
+@pytest.fixture(scope="module", params=KINDS)
 def with_numpy(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    level: Level = "namespaces" if request.param == "namespaces" else "rlimits"
+    with sandbox_of_kind(request.param, ["numpy"]) as shared:
+        yield shared
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_environment_below_tmp_is_shown_read_only(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where programs have a /tmp of their own, which is writable around it."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
-        with Sandbox(512, level, file_rules="without" not in request.param, packages=["numpy"]) as shared:
-            yield shared
-    except SandboxError as error:
-        pytest.skip(f"NOT TESTED: {error}")
+        (place / "tiny_lib").mkdir()
+        (place / "tiny_lib" / "__init__.py").write_text("ANSWER = 42\n")
+        metadata = place / "tiny_lib-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-lib\nVersion: 1.0\n")
+        (metadata / "RECORD").write_text("tiny_lib/__init__.py,,\ntiny_lib-1.0.dist-info/METADATA,,\n")
+        place.chmod(0o755)
+        monkeypatch.syspath_prepend(str(place))
+        with sandbox_of_kind(kind, ["tiny-lib"]) as shared:
+            assert value_of(shared, "import tiny_lib", "tiny_lib.ANSWER") == 42
+            if kind == "namespaces" or shared.ruled:
+                write = f"def f(): open({str(place / 'tiny_lib' / '__init__.py')!r}, 'a')"
+                assert run(shared, write).status == "raised"
+            if kind == "namespaces":
+                assert value_of(shared, "def f():\n    open('/tmp/own', 'w').write('x')\n    return 1", "f()") == 1
+    finally:
+        shutil.rmtree(place)
 
 
 def test_a_named_package_works_and_its_scalars_are_plain_values(with_numpy: Sandbox) -> None:

@@ -12,23 +12,19 @@ from evaluation.graders.code import CodeGrader
 from evaluation.graders.extraction import cpp_program
 from evaluation.grading import Grader
 from evaluation.records import Problem, RecordError
-from evaluation.sandbox import CompileError, Job, Level, Sandbox, SandboxError, compiler
+from evaluation.sandbox import CompileError, Job, Sandbox, compiler
 from tests.evaluation.graders.programs.cases import cases
-from tests.evaluation.sandbox.cases import servers
+from tests.evaluation.sandbox.cases import KINDS, sandbox_of_kind, servers
 
 SECRET = "8641975320"
 SUM = cases(("1 2\n", "3\n"), ("10 -4\n", "6\n"), ("5 5\n", "10\n"), language="cpp")
 RIGHT = '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }'
 
 
-@pytest.fixture(scope="module", params=["namespaces", "rlimits", "rlimits without rules"])
+@pytest.fixture(scope="module", params=KINDS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    level: Level = "namespaces" if request.param == "namespaces" else "rlimits"
-    try:
-        with Sandbox(512, level, file_rules="without" not in request.param) as shared:
-            yield shared
-    except SandboxError as error:
-        pytest.skip(f"NOT TESTED: {error}")
+    with sandbox_of_kind(request.param) as shared:
+        yield shared
 
 
 def verdict(sandbox: Sandbox, source: str, tests: dict[str, Any] = SUM) -> tuple[str, str]:

@@ -9,9 +9,9 @@ import pytest
 
 from evaluation.graders.code import CodeGrader
 from evaluation.records import Problem
-from evaluation.sandbox import Job, Sandbox, SandboxError
+from evaluation.sandbox import Job
 from tests.evaluation.graders.programs.cases import RIGHT, cases
-from tests.evaluation.sandbox.cases import sandbox_processes, servers
+from tests.evaluation.sandbox.cases import KINDS, sandbox_of_kind, sandbox_processes, servers
 
 SECRET = "8641975320"
 TESTS = cases(("1 2\n", f"{SECRET}\n"), ("3 4\n", f"{SECRET}\n"))
@@ -72,13 +72,9 @@ HOSTILE = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["namespaces", "rlimits"])
+@pytest.fixture(scope="module", params=KINDS[:2])
 def judging(request: pytest.FixtureRequest) -> Iterator[CodeGrader]:
-    try:
-        sandbox = Sandbox(level=request.param)
-    except SandboxError:
-        pytest.skip(f"NOT TESTED: no {request.param} on this machine")
-    with sandbox:
+    with sandbox_of_kind(request.param, memory_mib=4096) as sandbox:
         yield CodeGrader(sandbox, 1.0)
 
 
