@@ -2,6 +2,7 @@
 
 from pydantic import ConfigDict
 
+from evaluation.gates.verdict import Verdict
 from pipeline.store.documents import OutsideInput
 from stages.harness.documents import Document
 
@@ -53,7 +54,7 @@ class GateVerdict(Document):
     tier: str  # `critical` or `advisory`
     asked: str  # in words
     against: str  # what it was compared with; empty for a bound on a rate
-    verdict: str  # `PASS`, `FAIL` or `UNDECIDED`
+    verdict: Verdict
     reason: str = ""  # why it could not be compared, or which rate is above its bound
     difference: float | None = None  # after - before; None, as all below, where nothing was compared
     low: float | None = None  # bounds of the 95 % interval of the difference

@@ -147,7 +147,7 @@ def whole(verdicts: Iterable[GateVerdict]) -> Verdict:
     """The verdict of the gate: of its critical checks, or of all where none is critical."""
     every = list(verdicts)
     counted = [one for one in every if one.tier == CRITICAL] or every
-    return overall([one.verdict for one in counted])  # type: ignore[misc]
+    return overall([one.verdict for one in counted])
 
 
 def line(one: GateVerdict) -> str:

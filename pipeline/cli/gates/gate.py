@@ -121,7 +121,7 @@ def _settings(run: Path) -> GateSettings:
 
 def _check(benchmark: str, margins: dict[str, float]) -> CheckSettings:
     try:
-        return CheckSettings(benchmark=benchmark, **margins)  # type: ignore[arg-type]
+        return CheckSettings.model_validate({"benchmark": benchmark, **margins})
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(first["msg"], where=f"--{str(first['loc'][0]).replace('_', '-')}") from error
