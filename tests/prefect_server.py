@@ -36,6 +36,17 @@ def query(url: str, body: dict[str, Any], method: str = "POST") -> list[dict[str
     raise AssertionError("the last attempt returns or raises")
 
 
+def end_group(process: subprocess.Popen[bytes], signum: int, seconds: float) -> None:
+    """Ask a process that leads a session, and its children, to end; kill them after so many seconds."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signum)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 @contextlib.contextmanager
 def running_server(
     folder: Path, port: int | None = None, database: str | None = None
@@ -87,13 +98,7 @@ def running_server(
                 time.sleep(0.5)
         yield api, server
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+        end_group(server, signal.SIGTERM, 20)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import contextlib
 import http.server
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline.prefect_.helpers import command, environment
+from tests.prefect_server import end_group
 
 
 @contextlib.contextmanager
@@ -30,13 +30,7 @@ def running_worker(folder: Path, api: str, pool: str, *options: str) -> Iterator
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end_group(process, signal.SIGINT, 30)
 
 
 @pytest.fixture(scope="session")
