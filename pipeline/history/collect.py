@@ -79,7 +79,8 @@ def _history(reader: _Reader, name: str, records: Sequence[RunRecordDocument]) -
     home = reader.home
     blessed = {one.seed: one.run for one in baselines(home, name).blessed}
     points: dict[tuple[str, str], list[tuple[Point, RecordedMeasurement, Outcomes | None]]] = {}
-    trouble = []
+    gone = [run for run in blessed.values() if not (home / "runs" / run / "run.json").is_file()]
+    trouble = [f"run {run} was blessed and is gone; the first run of its seed stands in for it" for run in gone]
     for record in records:
         seed = seed_of(home / "runs" / record.id)
         for stage in record.stages:

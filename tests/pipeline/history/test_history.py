@@ -62,6 +62,18 @@ def test_a_blessed_run_is_the_reference_of_its_seed_and_protocol(tmp_path: Path)
     ]
 
 
+def test_a_blessed_run_that_is_gone_is_named(tmp_path: Path) -> None:
+    first, second, _ = make_nights(
+        tmp_path, [Night({"sft": right(50)}), Night({"sft": right(40)}), Night({"sft": right(41)})]
+    )
+    bless(tmp_path, second, by="me")
+    assert collect(tmp_path, "nightly").trouble == []
+    shutil.rmtree(tmp_path / "runs" / second)
+    found = collect(tmp_path, "nightly")
+    assert found.trouble == [f"run {second} was blessed and is gone; the first run of its seed stands in for it"]
+    assert [point.change and point.change.reference for point in found.series[0].points] == [None, first]
+
+
 def test_a_run_that_gave_an_alert_is_marked(tmp_path: Path) -> None:
     first, second = make_nights(tmp_path, [Night({"base": right(5), "sft": right(50)}), Night({"sft": right(20)})])
     file = tmp_path / "runs" / second / "run.json"
