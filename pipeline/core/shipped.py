@@ -43,4 +43,8 @@ def how_to_install(machine: str = "cpu") -> str:
     """The command that installs the pinned set: for a checkout `make setup`, for a wheel pip with the shipped list."""
     if is_checkout():
         return "make setup" if machine == "cpu" else f"make setup MACHINE={machine}"
-    return f"pip install --no-deps -r {shipped('requirements')}/{machine}.txt"
+    try:
+        lists = shipped("requirements")
+    except UserError:  # an advice has to be given all the same
+        lists = Path("requirements")
+    return f"pip install --no-deps -r {lists}/{machine}.txt"
