@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from evaluation.sandbox import UnknownPackage, find_packages
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StageFailed
 from pipeline.plan.code import code_now, code_of, library_versions
@@ -154,6 +153,10 @@ def origins_of(config: PipelineConfig, stages: Iterable[Stage]) -> dict[str, lis
 @functools.cache
 def _packages(names: tuple[str, ...]) -> frozenset[str]:
     """The distributions that the sandbox shows for these, what they need included."""
+    if not names:
+        return frozenset()  # without the sandbox's modules, which a plan needs for nothing else
+    from evaluation.sandbox import UnknownPackage, find_packages
+
     try:
         return frozenset(find_packages(names).versions)
     except UnknownPackage as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
-from xml.etree import ElementTree
 
 import typer
 from pydantic import ValidationError
@@ -144,6 +143,8 @@ def _report(before: str, after: str | None, verdicts: list[GateVerdict], as_json
 
 def _write_junit(file: Path, verdicts: list[GateVerdict]) -> None:
     """A test case a check: a FAIL of a critical one is a failure; what is undecided or advisory is skipped."""
+    from xml.etree import ElementTree
+
     from pipeline.run.gate import line
 
     cases = []
