@@ -31,6 +31,11 @@ ENVIRONMENT = {
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Sizes of an attention head that vLLM's CPU kernels support."""
 
+SHARED_PROMPT_TOKENS = 32
+"""Tokens of a block of vLLM's cache. What prompts have in common is computed once in whole blocks, and so is the prompt
+of all samples of a problem. vLLM's own block on a CPU has 128 tokens, as many as a short prompt; 32 is the least that
+its kernels take."""
+
 # vllm._custom_ops._supports_onednn. Relied on by GRPO with vLLM on a CPU: while it is true, each linear layer gives its
 # weights away (vllm.model_executor.layers.utils), and TRL's weight synchronisation has nothing to load into. No
 # public option does the same. GRPO compares the sampler's log-probabilities with the trainer's in every run.
@@ -104,11 +109,11 @@ def _first_beyond(probabilities: Any, exponential: Any) -> Any:
 
 
 def cpu_engine_arguments(max_batched_tokens: int, kv_cache_gib: int) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` on a CPU: no graphs, no chunked prefill, a fixed cache size in GiB."""
+    """Arguments of `vllm.LLM` on a CPU: no graphs, no chunked prefill, a fixed cache size in GiB, shared prompts."""
     return {
         "enforce_eager": True,
         "enable_chunked_prefill": False,
-        "enable_prefix_caching": False,
+        "block_size": SHARED_PROMPT_TOKENS,
         "max_num_batched_tokens": max_batched_tokens,
         "kv_cache_memory_bytes": kv_cache_gib << 30,
     }

@@ -23,6 +23,7 @@ def configure_engine(ctx: Context[GrpoSettings]) -> None:
         if ctx.machine.device == "cpu":
             vllm_internals.keep_weights_loadable()
             arguments |= {"enforce_eager": True, "kv_cache_memory_bytes": ctx.settings.cpu_kv_cache_gib << 30}
+            arguments["block_size"] = vllm_internals.SHARED_PROMPT_TOKENS
     except EngineUnavailable as error:
         raise StageError(str(error), "Install the pinned set, or choose `grpo.rollout: transformers`.") from error
     if not hasattr(vllm_generation, "LLM"):

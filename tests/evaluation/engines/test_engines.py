@@ -30,6 +30,7 @@ from evaluation.engines import (
     open_engine,
     vllm_engine,
 )
+from evaluation.engines.vllm_internals import SHARED_PROMPT_TOKENS
 from tests.evaluation.engines.cases import (
     GREEDY_TOKENS,
     PROMPTS,
@@ -141,6 +142,14 @@ def test_vllm_draws_do_not_depend_on_order_or_company(vllm: dict[str, Any]) -> N
     assert vllm["drawn"] == vllm["drawn_backwards"]
     assert vllm["drawn"][:4] == vllm["drawn_alone"]
     assert len({sample["text"] for sample in vllm["drawn"]}) > len(vllm["drawn"]) // 2  # seeds do differ
+
+
+@pytest.mark.slow
+def test_vllm_computes_a_prompt_once_for_all_its_samples(vllm: dict[str, Any]) -> None:
+    whole_blocks = (vllm["prompt"] - 1) // SHARED_PROMPT_TOKENS * SHARED_PROMPT_TOKENS
+    assert whole_blocks >= 2 * SHARED_PROMPT_TOKENS
+    assert vllm["computed_before"] == [0, whole_blocks, whole_blocks]
+    assert vllm["long_prompts"] == vllm["long_prompts_alone"]
 
 
 @pytest.mark.slow

@@ -30,6 +30,12 @@ def main(model: str, changed: str) -> dict[str, Any]:
         "only_the_likeliest": as_json(engine.generate(likeliest_requests(engine))),
         "told": told,
     }
+    long = [dataclasses.replace(request, prompt_token_ids=request.prompt_token_ids * 8) for request in drawn[:6]]
+    found["long_prompts"] = as_json(engine.generate(long))
+    found["long_prompts_alone"] = as_json([engine.generate([request])[0] for request in long])
+    unseen = dataclasses.replace(long[0], prompt_token_ids=long[0].prompt_token_ids[::-1])
+    found["prompt"] = len(unseen.prompt_token_ids)
+    found["computed_before"] = prompt_tokens_computed_before(engine, unseen)
     stop = found["greedy"][0]["text"][5:7]
     found["stopped"] = as_json(engine.generate([dataclasses.replace(greedy[0], stop=(stop,))]))
     flying: list[Any] = []
@@ -44,6 +50,15 @@ def main(model: str, changed: str) -> dict[str, Any]:
     engine.close()
     found["synchronised"] = as_json(weights_loaded_into_a_running_engine(model, changed, options))
     return found
+
+
+def prompt_tokens_computed_before(engine: Any, request: SamplingRequest) -> list[int]:
+    """Of each of three samples of one prompt, as vLLM tells it."""
+    from vllm import SamplingParams
+
+    prompts = [{"prompt_token_ids": list(request.prompt_token_ids)}] * 3
+    outputs = engine._llm.generate(prompts, SamplingParams(max_tokens=2), use_tqdm=False)
+    return [output.num_cached_tokens for output in outputs]
 
 
 def weights_loaded_into_a_running_engine(model: str, changed: str, options: EngineOptions) -> list[Any]:
