@@ -74,6 +74,10 @@ class GrpoSettings(OptimizerSettings):
     """Completions per forward and backward pass; must divide the optimizer step's. None: all at once."""
     max_tokens_per_micro_batch: int | None = execution(None, gt=0)
     """Instead of it: positions per forward and backward pass, prompts and padding included. A longer row goes alone."""
+    share_prompts: bool = execution(False)
+    """Put completions of one prompt through the model as one row, in which the prompt stands once: the same step up to
+    rounding, and fewer positions where prompts are long beside completions. For attention that takes a mask (sdpa);
+    memory for the mask is rows x positions squared."""
     num_iterations: int = identity(1, gt=0)
     """How often each completion is trained on before new ones are sampled."""
     resampling_rounds: int = identity(0, ge=0)
@@ -223,6 +227,10 @@ class GrpoSettings(OptimizerSettings):
             yield f"mini_batches: {mini} does not divide the {rollout} completions of a rollout ({product})"
         if self.micro_batch_size and self.max_tokens_per_micro_batch:
             yield "max_tokens_per_micro_batch: it takes the place of micro_batch_size; leave one of the two out"
+        if self.share_prompts and self.max_tokens_per_micro_batch:
+            yield "share_prompts: its micro-batches are of micro_batch_size; leave max_tokens_per_micro_batch out"
+        if self.share_prompts and self.lora is not None and self.lora.dropout:
+            yield "share_prompts: lora.dropout drops other activations of each completion's prompt; leave one out"
         if self.micro_batch_size and step % self.micro_batch_size:
             wrong = f"micro_batch_size: {self.micro_batch_size} does not divide the {step} completions of a step"
             yield f"{wrong} ({product} / {mini} mini_batches)"

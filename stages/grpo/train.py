@@ -76,6 +76,7 @@ def _make_trainer(
         "peft_config": None if settings.lora_start == "sft_adapter" else lora.lora_config(settings.lora),
         "callbacks": [callback, *loop.tensorboard(ctx)],
         "max_tokens": settings.max_tokens_per_micro_batch,
+        "share_prompts": settings.share_prompts,
     }
     try:
         return cast(StageTrainer, trainer_class(**arguments))

@@ -22,6 +22,17 @@ def deal(lengths: Sequence[Lengths], size: int, multiple: int | None = None) -> 
     return min((_cut(lengths, order, cuts, multiple or 1) for order in _orders(lengths)), key=_positions)
 
 
+def deal_together(lengths: Sequence[Lengths], groups: Sequence[int], size: int, multiple: int | None = None) -> Dealt:
+    """As `deal`, but rows of one of the `groups`, a number for each row, follow one another."""
+    rows_of: dict[int, list[int]] = {}
+    for row, group in enumerate(groups):
+        rows_of.setdefault(group, []).append(row)
+    longest_first = sorted(rows_of.values(), key=lambda rows: sum(sum(lengths[row]) for row in rows), reverse=True)
+    order = [row for rows in longest_first for row in rows]
+    cuts = [(start, min(start + size, len(order))) for start in range(0, len(order), size)]
+    return _cut(lengths, order, cuts, multiple or 1)
+
+
 def deal_within(
     lengths: Sequence[Lengths],
     budget: int,

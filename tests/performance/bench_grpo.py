@@ -9,6 +9,7 @@ where it computes otherwise.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -121,11 +122,19 @@ LENGTHS = {
 
 
 def train_on_lengths(
-    folder: Path, base: Path, lengths: list[int], stock: bool, equal: int = 0, all_rows: bool = False
+    folder: Path,
+    base: Path,
+    lengths: list[int],
+    stock: bool,
+    equal: int = 0,
+    all_rows: bool = False,
+    share: bool = False,
+    size: int = 8,
+    question: str = "Add 2 and",
 ) -> tuple[float, int]:
     """CPU seconds of a rollout's two optimizer steps on completions of these lengths, which cost nothing to sample, and
     the positions that the model computed. The first `equal` groups have equal rewards; with `all_rows` they go through
-    the model all the same."""
+    the model all the same. Micro-batches are of `size` completions, which with `share` share their prompts."""
     import torch
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
@@ -160,9 +169,10 @@ def train_on_lengths(
     arguments = GRPOConfig(
         output_dir=str(folder),
         max_steps=4,
-        per_device_train_batch_size=8,
-        gradient_accumulation_steps=8,
-        steps_per_generation=16,  # so that TRL computes log-probabilities before the first step, as it does with vLLM
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=64 // size,
+        steps_per_generation=128
+        // size,  # so that TRL computes log-probabilities before the first step, as it does with vLLM
         num_generations=8,
         max_completion_length=512,
         use_cpu=True,
@@ -171,13 +181,16 @@ def train_on_lengths(
         save_strategy="no",
         logging_steps=100,
     )
+    prompts = [[{"role": "user", "content": f"{question} {number}."}] for number in range(48)]
+    options = {} if stock else {"share_prompts": share}
     Given(
         model=model,
         args=arguments,
         reward_funcs=[reward],
-        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": "Add 2 and 2."}]}] * 48),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         processing_class=tokenizer,
         callbacks=[clock],
+        **options,
     ).train()
     return min(last - first for first, last in zip(clock.ends[1::2], clock.ends[3::2], strict=False)), sum(positions)
 
@@ -214,6 +227,31 @@ def test_groups_of_equal_rewards(tmp_path: Path) -> None:
                 seconds[all_rows].append(step)
         ratios = [one / other for one, other in zip(seconds[False], seconds[True], strict=True)]
         print(f"\n  {equal} of 16 groups equal: time {min(ratios):.2f} to {max(ratios):.2f} of all completions'")
+
+
+def test_shared_prompts(tmp_path: Path) -> None:
+    """A rollout's training where completions of a prompt go through the model in one row, beside rows of their own."""
+    from tests.performance.bench_sft import make_model
+
+    make_model(tmp_path / "base")
+    for words, name in itertools.product((25, 100), ("all 20", *LENGTHS)):
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        positions = {}
+        lengths = [20] * 128 if name == "all 20" else LENGTHS[name]
+        options: dict[str, Any] = {"size": 16, "question": "Add 2 and " * (words // 3)}
+        for index in range(2):
+            for share in seconds:
+                folder = tmp_path / f"{words}-{name}-{index}-{share}"
+                step, positions[share] = train_on_lengths(
+                    folder, tmp_path / "base", lengths, False, share=share, **options
+                )
+                seconds[share].append(step)
+        ratios = [one / other for one, other in zip(seconds[True], seconds[False], strict=True)]
+        fewer = positions[True] / positions[False]
+        print(
+            f"\n  prompts of {words} words, completions {name}: time {min(ratios):.2f} to {max(ratios):.2f} of rows of"
+        )
+        print(f"  their own, positions {fewer:.2f}")
 
 
 if __name__ == "__main__":

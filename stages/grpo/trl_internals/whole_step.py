@@ -7,13 +7,18 @@ import torch
 from torch.nn.functional import pad
 from trl import GRPOTrainer
 
+from stages.grpo.trl_internals import shared_prompts
 from stages.grpo.trl_internals.sampler_check import SamplerCheck
+from stages.grpo.trl_internals.shared_prompts import Shared
 from stages.training import distributed
-from stages.training.dealing import Dealt, deal, deal_within
+from stages.training.dealing import Lengths, deal, deal_together, deal_within
 from stages.training.dropout import has_dropout
 
 MEANS_OF_COMPLETIONS = ("grpo", "sapo", "dr_grpo", "luspo")
 """Losses of TRL's that are divided by the completions of a micro-batch; all others by a number that it is given."""
+
+SHARED = "shared"
+"""Key of a micro-batch's `Shared`, beside TRL's tensors; None where completions share no prompts."""
 
 
 class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -25,6 +30,7 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
 
     So the completions of a step are dealt to its micro-batches by length. TRL pads all of a rollout to the longest. And
     those that move no weight are left out of forward and backward pass, where that changes nothing: see `_trained_on`.
+    Completions of one prompt may share it in the model's input: see `Shared`.
     Where vLLM samples for one step, the sampler is compared with the trainer in that step's forward: see SamplerCheck.
     """
 
@@ -33,10 +39,17 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     _metrics: dict[str, dict[str, list[float]]]
     _buffered_inputs: list[dict[str, Any]]
 
-    def __init__(self, *args: Any, max_tokens: int | None = None, **kwargs: Any) -> None:
-        """`max_tokens`: of a micro-batch, padding included; TRL's batches are then of one completion each."""
+    def __init__(self, *args: Any, max_tokens: int | None = None, share_prompts: bool = False, **kwargs: Any) -> None:
+        """`max_tokens`: of a micro-batch, padding included; TRL's batches are then of one completion each.
+
+        Raises StageError where prompts are to be shared and that could be told from rows of their own.
+        """
         super().__init__(*args, **kwargs)
         self._max_tokens = max_tokens
+        self._shares = share_prompts
+        self._shared_checked = False
+        if share_prompts:
+            shared_prompts.require_same(self.model, experts=self.aux_loss_enabled)
         if self.loss_type == "bnpo":  # the sum over tokens is dapo's, and so is what divides it, which each step sets
             self.loss_type = "dapo"
         self._in_use: list[dict[str, Any]] | None = None
@@ -85,12 +98,25 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         dealt: dict[str, Any] = self._buffered_inputs[first]
         return dealt
 
-    def _deal(self, prompts: torch.Tensor, completions: torch.Tensor, size: int) -> Dealt:
-        """The micro-batches of these masks, each [completions, positions]; a completion masked as a whole is empty."""
+    def _deal(
+        self, ids: torch.Tensor, prompts: torch.Tensor, completions: torch.Tensor, size: int
+    ) -> list[tuple[list[int], Lengths, Shared | None]]:
+        """The micro-batches of these masks, each [completions, positions]; a completion masked as a whole is empty.
+
+        With each, where its completions share prompts, of the tokens `ids`, how they do.
+        """
         lengths = list(zip(prompts.sum(1).tolist(), completions.sum(1).tolist(), strict=True))
+        if self._shares:
+            numbers = shared_prompts.numbers(ids, prompts)
+            return [
+                (rows, widths, Shared.of([lengths[row] for row in rows], [numbers[row] for row in rows], widths))
+                for rows, widths in deal_together(lengths, numbers, size, self.pad_to_multiple_of)
+            ]
         if self._max_tokens is None:
-            return deal(lengths, size, self.pad_to_multiple_of)
-        return deal_within(lengths, self._max_tokens, self.pad_to_multiple_of, distributed.gather)
+            dealt = deal(lengths, size, self.pad_to_multiple_of)
+        else:
+            dealt = deal_within(lengths, self._max_tokens, self.pad_to_multiple_of, distributed.gather)
+        return [(rows, widths, None) for rows, widths in dealt]
 
     def _dealt(self, batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The micro-batches of an optimizer step: those of `_trained_on`, sorted by length, with little padding.
@@ -114,14 +140,14 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             return value[part] if value.ndim else value
 
         trained = self._trained_on(rows["advantages"], completions)
-        dealt = [
-            ([trained[row] for row in part], widths)
-            for part, widths in self._deal(prompts[trained], completions[trained], len(batches[0]["prompt_ids"]))
-        ]
+        size, ids = len(batches[0]["prompt_ids"]), rows["prompt_ids"]
+        dealt = []
+        for part, widths, shared in self._deal(ids[trained], prompts[trained], completions[trained], size):
+            here = [trained[row] for row in part]
+            batch = {name: cut(name, value, here, *widths) for name, value in rows.items()}
+            dealt.append({**batch, SHARED: shared})
         empty: list[dict[str, Any]] = [{} for _ in batches[len(dealt) :]]
-        return empty + [
-            {name: cut(name, value, part, *widths) for name, value in rows.items()} for part, widths in dealt
-        ]
+        return empty + dealt
 
     def _trained_on(self, advantages: torch.Tensor, mask: torch.Tensor) -> list[int]:
         """Numbers of the completions of a step, [completions], that go through the model; as many in each process.
@@ -165,9 +191,24 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     def _entropies_of(self, batch: dict[str, Any]) -> torch.Tensor:
         ids, mask = (torch.cat([batch[f"prompt_{part}"], batch[f"completion_{part}"]], 1) for part in ("ids", "mask"))
         length = batch["completion_ids"].size(1)
-        scored = super()._get_per_token_logps_and_entropies(self.model, ids, mask, length, compute_entropy=True)
+        scored = self._score(self.model, ids, mask, length, batch[SHARED], compute_entropy=True)
         entropies: torch.Tensor = scored[1]
         return entropies
+
+    def _score(self, model: Any, ids: Any, mask: Any, length: int, shared: Shared | None, **options: Any) -> Any:
+        """Log-probabilities and entropies as TRL computes them, of completions that may share prompts."""
+        alone = functools.partial(super()._get_per_token_logps_and_entropies, model, ids, mask, length, **options)
+        if shared is None:
+            return alone()
+        entropy = bool(options.get("compute_entropy"))
+        with self.accelerator.autocast():
+            logps, entropies = shared.score(model, ids, length, entropy=entropy)
+        if not self._shared_checked:
+            with torch.no_grad():
+                exact = not (self.args.bf16 or self.args.fp16)
+                shared_prompts.check(logps.detach(), alone()[0], mask[:, -length:], exact=exact)
+            self._shared_checked = True
+        return logps, entropies, None
 
     def get_high_entropy_mask(self, entropies: torch.Tensor, mask: torch.Tensor, threshold: float) -> torch.Tensor:
         """The tokens of one micro-batch that are trained on, [completions, positions], chosen over the whole step."""
@@ -179,22 +220,21 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     def _get_per_token_logps_and_entropies(
         self, model: Any, ids: Any, mask: Any, logits_to_keep: int, batch_size: Any = None, **options: Any
     ) -> Any:
-        score = functools.partial(super()._get_per_token_logps_and_entropies, model)
         if batch_size is None:  # a micro-batch of the loss
-            result = score(ids, mask, logits_to_keep, **options)
+            result = self._score(model, ids, mask, logits_to_keep, self._scored.get(SHARED), **options)
             self._entropies = result[1]
             if self._reuses:
                 sampled, tokens = self._scored["sampling_per_token_logps"], self._scored["completion_mask"]
                 self._scored["importance_sampling_ratio"] = self._check.ratio(result[0].detach(), sampled, tokens)
             return result
         start = ids.size(1) - logits_to_keep  # all completions of a rollout, of which TRL keeps this alone
-        dealt = self._deal(mask[:, :start], mask[:, start:], batch_size)
+        dealt = self._deal(ids[:, :start], mask[:, :start], mask[:, start:], batch_size)
         parts = []
-        for rows, (prompt, completion) in dealt:
+        for rows, (prompt, completion), shared in dealt:
             here = slice(start - prompt, start + completion)
-            logps = score(ids[rows, here], mask[rows, here], completion, **options)[0]
+            logps = self._score(model, ids[rows, here], mask[rows, here], completion, shared, **options)[0]
             parts.append(pad(logps, (0, logits_to_keep - completion)))
-        order = torch.tensor([row for rows, _ in dealt for row in rows], device=ids.device)
+        order = torch.tensor([row for rows, _, _ in dealt for row in rows], device=ids.device)
         return torch.cat(parts)[order.argsort()], None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:

@@ -19,6 +19,8 @@ from stages.grpo.settings import GrpoSettings
         ({"steps": 10, "num_iterations": 2, "mini_batches": 2}, "each used for 4 steps"),
         ({"mini_batches": 3}, "3 does not divide the 128 completions of a rollout"),
         ({"micro_batch_size": 8, "max_tokens_per_micro_batch": 99}, "it takes the place of micro_batch_size"),
+        ({"share_prompts": True, "max_tokens_per_micro_batch": 99}, "leave max_tokens_per_micro_batch out"),
+        ({"share_prompts": True, "lora": {"dropout": 0.1}}, "lora.dropout drops"),
         ({"mini_batches": 4, "micro_batch_size": 64}, "64 does not divide the 32 completions of a step"),
         ({"steps": 5, "warmup_steps": 5}, "5 leave nothing of 5 steps"),
         ({"max_completion_length": 64, "max_model_len": 64}, "leaves no room for a prompt"),

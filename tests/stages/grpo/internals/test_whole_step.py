@@ -86,7 +86,9 @@ def gradients(
     start.model.double()  # in float32 rounding alone is that much
     seen, positions = Gradients(), list[int]()
     start.model.register_forward_pre_hook(
-        lambda _, args, kwargs: positions.append(kwargs["input_ids"].numel() if "labels" in kwargs else 0),
+        lambda _, args, kwargs: positions.append(
+            kwargs["input_ids"].numel() if kwargs.keys() & {"labels", "shift_labels"} else 0
+        ),
         with_kwargs=True,
     )
     with make_grader(ctx.settings) as grader:
@@ -120,6 +122,19 @@ def test_micro_batches_change_no_step(
         assert 0 < fewer < positions
         positions = fewer
         for (one, loss), (other, other_loss) in zip(whole, split, strict=True):
+            assert one.norm() > 1e-3
+            assert (one - other).norm() <= 1e-6 * one.norm()
+            assert other_loss == pytest.approx(loss, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_shared_prompts_change_no_step(grpo_inputs: dict[str, Path], tmp_path: Path, name: str) -> None:
+    whole, positions = gradients(grpo_inputs, tmp_path / "alone", 4, **LOSSES[name])
+    for size in (8, 2):  # two groups, and half of one
+        shared, fewer = gradients(grpo_inputs, tmp_path / str(size), size, **LOSSES[name], share_prompts=True)
+        assert 0 < fewer < positions
+        for (one, loss), (other, other_loss) in zip(whole, shared, strict=True):
             assert one.norm() > 1e-3
             assert (one - other).norm() <= 1e-6 * one.norm()
             assert other_loss == pytest.approx(loss, rel=1e-5, abs=1e-6)
