@@ -3,11 +3,20 @@
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 
-Window = Annotated[dict[Literal["from", "to"], str | int], Field(min_length=1)]
+
+def _in_order(window: dict[str, str | int]) -> dict[str, str | int]:
+    first, last = window.get("from"), window.get("to")
+    texts = isinstance(first, str) and isinstance(last, str) and first > last
+    if texts or (isinstance(first, int) and isinstance(last, int) and first > last):
+        raise ValueError(f"from {first} to {last} holds nothing; it is the wrong way round")
+    return window
+
+
+Window = Annotated[dict[Literal["from", "to"], str | int], Field(min_length=1), AfterValidator(_in_order)]
 """Values from one to another, both included; one end may be left out."""
 PROMPT_SETS = ("rl", "dev")
 """What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""

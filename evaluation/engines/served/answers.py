@@ -112,6 +112,8 @@ class Reading:
             prompt, completion = int(self._usage["prompt_tokens"]), int(self._usage["completion_tokens"])
         except (KeyError, TypeError, ValueError) as error:
             raise NoAnswer(f"a count of tokens of another form: {self._usage!r:.120}") from error
+        if min(prompt, completion) < 0:
+            raise NoAnswer(f"a count of tokens below 0: {self._usage!r:.120}")
         text, thought = "".join(self._text), "".join(self._thought)
         if thought:
             closed = TAGS[1] if text or self._finish != "length" else ""

@@ -54,6 +54,7 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
         ("benchmarks.0.where={steps: 2}", r"benchmarks.0.where: is for benchmarks of real data that are read by name"),
         ("benchmarks.0={name: x, own: {file: x.jsonl}, where: {level: 1}}", r"benchmarks.0.where: is for benchmarks"),
         ("benchmarks.0={name: math500, where: {level: [1]}}", r"benchmarks.0.where"),
+        ("benchmarks.0={name: math500, where: {level: {from: 3, to: 1}}}", r"from 3 to 1 holds nothing"),
         ("benchmarks.0.split=dev_set", r"benchmarks.0.split"),
         ("data.sft=[]", r"data.sft names no source"),
         ("data.rl=[]", r"data.rl names no source"),

@@ -11,7 +11,7 @@ import pytest
 
 from evaluation.engines import Sampled, SamplingRequest
 from evaluation.engines.served import ServedEngine, ServedOptions, ServerError, ServerFacts
-from evaluation.engines.served.answers import Reading
+from evaluation.engines.served.answers import NoAnswer, Reading
 from evaluation.engines.served.question import question
 from tests.evaluation.engines.served.server import MODEL, Behaviour, Handler, TestServer, half, serving, silent, times
 
@@ -270,6 +270,14 @@ def test_hosted_models_that_know_only_the_newer_limit_get_it() -> None:
         assert len(sample(server)) == 6
     assert server.asked[-1][1]["max_completion_tokens"] == 20
     assert "top_k" not in server.asked[-1][1]
+
+
+def test_a_negative_count_of_tokens_is_no_answer() -> None:
+    reading = Reading()
+    reading.add({"choices": [{"delta": {"content": "4"}, "finish_reason": "stop"}]})
+    reading.add({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": -2}})
+    with pytest.raises(NoAnswer, match="below 0"):
+        reading.answer()
 
 
 def test_a_thought_that_the_server_keeps_apart_stands_before_the_answer() -> None:
