@@ -11,6 +11,7 @@ import math
 import psutil
 
 from evaluation.benchmarks import get
+from evaluation.engines.vllm_internals import SHARED_PROMPT_TOKENS
 from pipeline.config.schema import PipelineConfig
 from pipeline.estimate.lengths import PROMPT_TOKENS, Counter, Texts
 from pipeline.estimate.measure import Measure, Measured, Seconds
@@ -153,17 +154,21 @@ class CpuEstimate:
         prompt = texts.prompt if texts else PROMPT_TOKENS
         completion = min(self.ended.get("rl", math.inf), grpo.max_completion_length)
         samples, rollouts = grpo.prompts_per_step * grpo.num_generations, grpo.steps // grpo.steps_per_rollout
-        length = prompt + completion
-        longest = prompt + grpo.max_completion_length
-        at_once = rows_at_once(grpo, grpo.completions_per_step, length)
-        speed = self._training(grpo, at_once, length, completion / length)
+        together = 1  # completions in a row of the model's input
+        if grpo.share_prompts:
+            together = min(grpo.num_generations, grpo.micro_batch_size or grpo.num_generations)
+        length = prompt + together * completion
+        longest = prompt + together * grpo.max_completion_length
+        at_once = max(1, rows_at_once(grpo, grpo.completions_per_step, length) // together)
+        speed = self._training(grpo, at_once, length, together * completion / length)
         passes = speed.times["step_s"] * grpo.num_iterations + speed.times["forward_s"] * scoring_passes(grpo)
-        train = passes * (samples * length * rollouts) + speed.times["optimizer_s"] * grpo.steps
-        peak = self._peak(speed, rows_at_once(grpo, grpo.completions_per_step, longest) * longest, 0)
+        train = passes * (samples / together * length * rollouts) + speed.times["optimizer_s"] * grpo.steps
+        peak = self._peak(speed, at_once * longest, 0)
         times, at_most = {"train": train}, "rl" not in self.ended
         if grpo.rollout != "vllm_server":
             engine = self._sampling(grpo.rollout, grpo.dtype, prompt, samples)
-            rollout = engine.times["prompt_s"] * prompt + engine.times["token_s"] * completion
+            read = _prompt_tokens(grpo.rollout, prompt, grpo.num_generations) / grpo.num_generations
+            rollout = engine.times["prompt_s"] * read + engine.times["token_s"] * completion
             times = {"generate": rollout * (samples * rollouts), **times}
             cache = grpo.cpu_kv_cache_gib - MEASURED_CACHE_GIB
             peak += engine.numbers["engine_gib"] + cache if grpo.rollout == "vllm" else 0.0
@@ -174,7 +179,7 @@ class CpuEstimate:
         return Cost(planned, times, at_most, peak, *self._disk(grpo, grpo.steps), note)
 
     def _generate(self, planned: Planned, settings: GenerateSettings) -> Cost:
-        prompts = new = samples = 0.0
+        lengths = prompts = new = samples = 0.0
         unknown, at_most = [], False
         for benchmark in settings.benchmarks:
             prompt_set = benchmark.name in ("rl", "dev")
@@ -189,16 +194,18 @@ class CpuEstimate:
             ended = self.ended.get(benchmark.name)
             at_most |= ended is None
             samples += number * benchmark.samples
-            prompts += number * benchmark.samples * (texts.prompt if texts else PROMPT_TOKENS)
+            length = texts.prompt if texts else PROMPT_TOKENS
+            lengths += number * benchmark.samples * length
+            prompts += number * _prompt_tokens(settings.engine, length, benchmark.samples)
             new += number * benchmark.samples * min(ended or math.inf, benchmark.max_new_tokens)
         if not samples:
             return Cost(planned, note="not estimated: the number of problems is known when the data stage has run")
         at_once = min(samples, settings.max_concurrent)
-        speed = self._sampling(settings.engine, settings.dtype, prompts / samples, int(at_once))
+        speed = self._sampling(settings.engine, settings.dtype, lengths / samples, int(at_once))
         cache = settings.cpu_kv_cache_gib - MEASURED_CACHE_GIB if settings.engine == "vllm" else 0
         time = speed.times["load_s"] + speed.times["prompt_s"] * prompts + speed.times["token_s"] * new
         bound = "at most " if at_most else ""
-        note = f"{samples:,.0f} samples of {bound}{new / samples:.0f} tokens, prompts of {prompts / samples:.0f}"
+        note = f"{samples:,.0f} samples of {bound}{new / samples:.0f} tokens, prompts of {lengths / samples:.0f}"
         note += f" (without {', '.join(unknown)}, whose size is not known yet)" if unknown else ""
         return Cost(planned, {"generate": time}, at_most, speed.peak_gib + cache, note=note)
 
@@ -233,6 +240,12 @@ class CpuEstimate:
         kept = BYTES[settings.dtype] * self.shape.parameters
         saved = min(KEPT_CHECKPOINTS, steps // settings.checkpoint_steps + 1)
         return float(kept), 12.0 * self._trained(settings) * saved
+
+
+def _prompt_tokens(engine: str, length: float, samples: int) -> float:
+    """Tokens of a prompt that are computed for all its samples: vLLM computes whole blocks of it once."""
+    again = (length - 1) % SHARED_PROMPT_TOKENS + 1 if engine == "vllm" else length
+    return length + (samples - 1) * min(length, again)
 
 
 def _rows(texts: Texts | None, sources: list[int | None]) -> int | None:

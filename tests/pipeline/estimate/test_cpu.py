@@ -68,13 +68,17 @@ def test_sft_takes_its_steps_its_rows_and_its_method(tmp_path: Path) -> None:
 def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
     grpo = costs(tmp_path, "grpo.beta=0.1")["grpo"]
     completions = 2 * 16 * 8
-    assert grpo.times["generate"].quiet == pytest.approx(completions * (150 * 0.001 + 64 * 0.01))
+    read = completions / 8 * (150 + 7 * 22)  # four blocks of 32 tokens are computed once, and 22 tokens for each sample
+    assert grpo.times["generate"].quiet == pytest.approx(read * 0.001 + completions * 64 * 0.01)
     assert grpo.times["train"].quiet == pytest.approx(completions * 214 * (0.002 + 0.001) + 2 * 0.5), "a reference"
     twice = costs(tmp_path, "grpo.num_iterations=2")["grpo"].times["train"].quiet
     assert twice == pytest.approx(completions / 2 * 214 * (2 * 0.002 + 0.001) + 2 * 0.5), "a pass for the sampler"
     assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 214 + 1.5), (
         "the engine is in the trainer's process"
     )
+    shared = costs(tmp_path, "grpo.share_prompts=true")["grpo"]
+    assert shared.times["train"].quiet == pytest.approx(completions / 8 * (150 + 8 * 64) * 0.002 + 2 * 0.5)
+    assert shared.memory_gib == pytest.approx(1 + HEAP * 0.001 * 16 * (150 + 8 * 64) + 1.5)
     alone = costs(tmp_path, "grpo.rollout=vllm_server", "grpo.server_url=http://other:8000")["grpo"]
     assert list(alone.times) == ["train"]
 
@@ -82,7 +86,9 @@ def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
 def test_an_evaluation_loads_reads_and_samples(tmp_path: Path) -> None:
     asked: list[Any] = []
     generate = costs(tmp_path, "benchmarks.0.samples=3", "benchmarks.0.temperature=1.0", asked=asked)["generate.base"]
-    assert generate.total.quiet == pytest.approx(10 + 60 * (150 * 0.001 + 64 * 0.01))
+    assert generate.total.quiet == pytest.approx(10 + 20 * (150 + 2 * 22) * 0.001 + 60 * 64 * 0.01)
+    other = costs(tmp_path, "benchmarks.0.samples=3", "benchmarks.0.temperature=1.0", "generate.engine=transformers")
+    assert other["generate.base"].total.quiet == pytest.approx(10 + 60 * (150 * 0.001 + 64 * 0.01))
     assert generate.at_most
     assert generate.memory_gib == 2.5
     settings = next(settings for program, settings in asked if program == SAMPLES)
