@@ -27,7 +27,7 @@ from stages.report.documents import (
 )
 from stages.report.render.text import shorten, versions
 from stages.report.settings import ReportSettings
-from stages.report.statements import caveats, verdict
+from stages.report.statements import Overlap, caveats, verdict
 
 SampleId = tuple[str, str, int]
 _FIX = "Run `vcore store verify`, then run again."
@@ -61,7 +61,8 @@ def collect(ctx: Context[ReportSettings]) -> Report:
     data = _input(ctx, "data")
     comparisons = _compare(checkpoints)
     try:
-        overlap = len(read_json(data / "summary.json")["overlap"])
+        summary = read_json(data / "summary.json")
+        overlap = Overlap(len(summary["overlap"]), stayed=summary["on_overlap"] == "note")
         files = sorted((data / "benchmarks").glob("*.jsonl"))
         problems = {(p.benchmark, p.id): p for file in files for p in read_records(file, Problem)}
     except _DAMAGE as error:

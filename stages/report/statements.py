@@ -1,5 +1,6 @@
 """The numbers in words: one sentence on which steps made a difference, and the caveats that follow from the data."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 from evaluation import benchmarks
@@ -46,21 +47,29 @@ def _difference(c: Comparison) -> str:
     return f"{c.benchmark} ({points(d.difference, d.low, d.high)} points)" if d is not None else c.benchmark
 
 
-def caveats(
-    results: list[BenchmarkResult], comparisons: list[Comparison], stages: list[ReportedStage], overlap: int
-) -> list[str]:
-    """What a careful reader has to know, as far as the data show it.
+@dataclasses.dataclass(frozen=True)
+class Overlap:
+    """Training prompts, of SFT and of RL, that are benchmark problems or hold long parts of one."""
 
-    Args:
-        overlap: training prompts that are benchmark problems.
-    """
+    prompts: int
+    stayed: bool
+    """Whether they were trained on all the same (`data.on_overlap: note`)."""
+
+
+def caveats(
+    results: list[BenchmarkResult], comparisons: list[Comparison], stages: list[ReportedStage], overlap: Overlap
+) -> list[str]:
+    """What a careful reader has to know, as far as the data show it."""
     out = [
         "Intervals cover the sampling of test problems, for this one seed; "
         "they do not cover what another training seed would give."
     ]
-    if overlap:
-        prompts = f"{overlap} training prompts are also benchmark problems"
-        out.append(f"{prompts}: the scores after training are not of unseen problems.")
+    if overlap.prompts:
+        what = f"{overlap.prompts} training prompts of SFT and RL are benchmark problems, or hold long parts of one"
+        if overlap.stayed:
+            out.append(f"{what}: the scores after training are not of unseen problems.")
+        else:
+            out.append(f"{what}, and were left out: with other benchmarks the training data are others.")
     if chance := by_chance(sum(c.difference is not None for c in comparisons)):
         out.append(chance)
     for benchmark in dict.fromkeys(result.benchmark for result in results):

@@ -63,7 +63,7 @@ def data(folder: Path, n: int, overlap: Sequence[str] = (), benchmark: str = "to
     (made / "benchmarks").mkdir()
     problems = [Problem(f"p{i}", benchmark, "maths", f"question {i}", str(i)) for i in range(n)]
     write_jsonl(made / "benchmarks" / f"{benchmark}.jsonl", problems)
-    (made / "summary.json").write_text(json.dumps({"overlap": list(overlap)}))
+    (made / "summary.json").write_text(json.dumps({"overlap": list(overlap), "on_overlap": "note"}))
     return made
 
 

@@ -11,7 +11,9 @@ from evaluation.comparison import Comparison
 from evaluation.metrics.estimates import mean_estimate
 from evaluation.statistics import paired_difference
 from stages.report.documents import BenchmarkResult, ReportedGit, ReportedHardware, ReportedStage
-from stages.report.statements import caveats, verdict
+from stages.report.statements import Overlap, caveats, verdict
+
+NONE = Overlap(0, stayed=False)
 
 
 def result(
@@ -118,11 +120,15 @@ def test_one_checkpoint_has_nothing_to_compare() -> None:
 
 
 def test_caveats_follow_from_the_data() -> None:
-    def said(*results: BenchmarkResult, overlap: int = 0) -> str:
-        return "\n".join(caveats(list(results), [], [], overlap))
+    def said(*results: BenchmarkResult, overlap: int = 0, stayed: bool = True) -> str:
+        return "\n".join(caveats(list(results), [], [], Overlap(overlap, stayed)))
 
     assert said(result("base")).count("\n") == 0, "only that one seed is one seed"
-    assert "3 training prompts are also benchmark problems" in said(result("base"), overlap=3)
+    assert "3 training prompts of SFT and RL are benchmark problems" in said(result("base"), overlap=3)
+    assert "not of unseen problems" in said(result("base"), overlap=3)
+    left_out = said(result("base"), overlap=3, stayed=False)
+    assert "and were left out: with other benchmarks the training data are others" in left_out
+    assert "not of unseen problems" not in left_out
     assert "toy was measured on its dev split" in said(result("base", split="dev"))
     assert "toy has 20 problems: one of them is 5.0 points." in said(result("base", right=5, n=20))
     assert "cut at the token limit were 12.0 % (sft) of the completions" in said(
@@ -140,13 +146,13 @@ def test_caveats_follow_from_the_data() -> None:
 
 
 def test_stages_of_several_environments_are_a_caveat() -> None:
-    assert caveats([], [], [stage("base"), stage("sft")], 0) == caveats([], [], [], 0)
+    assert caveats([], [], [stage("base"), stage("sft")], NONE) == caveats([], [], [], NONE)
     several = "\n".join(
         caveats(
             [],
             [],
             [stage("base"), stage("sft", versions={"torch": "2.14.0"}, git=ReportedGit(commit="f" * 40, dirty=True))],
-            0,
+            NONE,
         )
     )
     assert "different versions of torch: 2.13.0 (base), 2.14.0 (sft)" in several
@@ -156,5 +162,5 @@ def test_stages_of_several_environments_are_a_caveat() -> None:
 
 def test_utilities_at_the_level_of_rounding_are_a_caveat() -> None:
     good, poor = {"step": 1, "rounding_agreement": 0.97}, {"step": 51, "rounding_agreement": 0.12}
-    assert caveats([], [], [stage("sft", curve=[good])], 0) == caveats([], [], [], 0)
-    assert "In 1 of 2 checks of SFT" in caveats([], [], [stage("sft", curve=[good, {"step": 2}, poor])], 0)[1]
+    assert caveats([], [], [stage("sft", curve=[good])], NONE) == caveats([], [], [], NONE)
+    assert "In 1 of 2 checks of SFT" in caveats([], [], [stage("sft", curve=[good, {"step": 2}, poor])], NONE)[1]
