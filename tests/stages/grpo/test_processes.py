@@ -48,6 +48,19 @@ def test_micro_batches_change_no_step_of_two_processes(grpo_inputs: dict[str, Pa
 
 
 @pytest.mark.slow
+def test_shared_prompts_change_no_step_of_two_processes(grpo_inputs: dict[str, Path], tmp_path: Path) -> None:
+    seen = []
+    for share in (False, True):
+        folder = tmp_path / str(share)
+        settings = {**BRIEF, "steps": 2, "micro_batch_size": 4, "share_prompts": share}
+        run_two_processes(write_spec(folder, "grpo", settings, grpo_inputs, seed=3))
+        seen.append([[point[name] for name in ("grad_norm", "reward", "loss")] for point in curve(folder / "output")])
+    alone, shared = seen
+    for one, other in zip(alone, shared, strict=True):
+        assert other == pytest.approx(one, rel=1e-3)  # in float32 of which one loss is near 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rollout", ["vllm", "transformers"])
 def test_processes_draw_their_own_completions_and_resume_to_the_same_bytes(
     grpo_inputs: dict[str, Path], tmp_path: Path, rollout: str
