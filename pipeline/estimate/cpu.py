@@ -179,7 +179,7 @@ class CpuEstimate:
         return Cost(planned, times, at_most, peak, *self._disk(grpo, grpo.steps), note)
 
     def _generate(self, planned: Planned, settings: GenerateSettings) -> Cost:
-        lengths = prompts = new = samples = 0.0
+        asked = read = new = samples = 0.0  # tokens of prompts, of those that are computed, and of completions
         unknown, at_most = [], False
         for benchmark in settings.benchmarks:
             prompt_set = benchmark.name in ("rl", "dev")
@@ -195,17 +195,17 @@ class CpuEstimate:
             at_most |= ended is None
             samples += number * benchmark.samples
             length = texts.prompt if texts else PROMPT_TOKENS
-            lengths += number * benchmark.samples * length
-            prompts += number * _prompt_tokens(settings.engine, length, benchmark.samples)
+            asked += number * benchmark.samples * length
+            read += number * _prompt_tokens(settings.engine, length, benchmark.samples)
             new += number * benchmark.samples * min(ended or math.inf, benchmark.max_new_tokens)
         if not samples:
             return Cost(planned, note="not estimated: the number of problems is known when the data stage has run")
         at_once = min(samples, settings.max_concurrent)
-        speed = self._sampling(settings.engine, settings.dtype, lengths / samples, int(at_once))
+        speed = self._sampling(settings.engine, settings.dtype, asked / samples, int(at_once))
         cache = settings.cpu_kv_cache_gib - MEASURED_CACHE_GIB if settings.engine == "vllm" else 0
-        time = speed.times["load_s"] + speed.times["prompt_s"] * prompts + speed.times["token_s"] * new
+        time = speed.times["load_s"] + speed.times["prompt_s"] * read + speed.times["token_s"] * new
         bound = "at most " if at_most else ""
-        note = f"{samples:,.0f} samples of {bound}{new / samples:.0f} tokens, prompts of {lengths / samples:.0f}"
+        note = f"{samples:,.0f} samples of {bound}{new / samples:.0f} tokens, prompts of {asked / samples:.0f}"
         note += f" (without {', '.join(unknown)}, whose size is not known yet)" if unknown else ""
         return Cost(planned, {"generate": time}, at_most, speed.peak_gib + cache, note=note)
 

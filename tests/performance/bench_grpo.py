@@ -171,8 +171,7 @@ def train_on_lengths(
         max_steps=4,
         per_device_train_batch_size=size,
         gradient_accumulation_steps=64 // size,
-        steps_per_generation=128
-        // size,  # so that TRL computes log-probabilities before the first step, as it does with vLLM
+        steps_per_generation=128 // size,  # two steps, so that TRL computes log-probabilities before the first
         num_generations=8,
         max_completion_length=512,
         use_cpu=True,
@@ -248,10 +247,8 @@ def test_shared_prompts(tmp_path: Path) -> None:
                 seconds[share].append(step)
         ratios = [one / other for one, other in zip(seconds[True], seconds[False], strict=True)]
         fewer = positions[True] / positions[False]
-        print(
-            f"\n  prompts of {words} words, completions {name}: time {min(ratios):.2f} to {max(ratios):.2f} of rows of"
-        )
-        print(f"  their own, positions {fewer:.2f}")
+        times = f"time {min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"\n  prompts of {words} words, completions {name}: {times}, positions {fewer:.2f} of rows of their own")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,11 @@ class Shared:
         predicts = places, labels, [row * keep + token for row, token in tokens]
         return Shared(sources, positions, segments, predicts)
 
+    @property
+    def has_company(self) -> bool:
+        """Whether two completions with tokens stand in one row: else there is nothing that must not be seen."""
+        return any(len({*row} - {PROMPT, PADDING}) > 1 for row in self.segments)
+
     def score(self, model: Any, ids: Tensor, keep: int, *, entropy: bool) -> tuple[Tensor, Tensor | None]:
         """Log-probabilities of the micro-batch `ids`, [completions, `keep`], 0 at padding, and entropies if asked for.
 
@@ -138,6 +143,13 @@ def require_same(model: Any, *, experts: bool) -> None:
     if (attention := model.config._attn_implementation) != "sdpa":
         problem = f"share_prompts: the attention {attention!r} takes no mask of who sees whom; torch's, sdpa, does"
         raise StageError(problem, fix)
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    if getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None) is not None:
+        kinds = ["sliding_attention"]
+    if others := sorted(set(kinds) - {"full_attention"}):
+        # A mask takes the place of the window, which `check` would only see in rows that are longer than it.
+        raise StageError(f"share_prompts: this model has layers of {', '.join(others)}, which a mask would undo", fix)
 
 
 def check(shared: Tensor, alone: Tensor, mask: Tensor, *, exact: bool) -> None:

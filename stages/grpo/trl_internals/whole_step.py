@@ -42,12 +42,13 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, max_tokens: int | None = None, share_prompts: bool = False, **kwargs: Any) -> None:
         """`max_tokens`: of a micro-batch, padding included; TRL's batches are then of one completion each.
 
-        Raises StageError where prompts are to be shared and that could be told from rows of their own.
+        Raises StageError where `share_prompts` would change the step: see `require_same`.
         """
         super().__init__(*args, **kwargs)
         self._max_tokens = max_tokens
         self._shares = share_prompts
         self._shared_checked = False
+        """Whether completions that did share a prompt have been compared with rows of their own."""
         if share_prompts:
             shared_prompts.require_same(self.model, experts=self.aux_loss_enabled)
         if self.loss_type == "bnpo":  # the sum over tokens is dapo's, and so is what divides it, which each step sets
@@ -203,7 +204,7 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         entropy = bool(options.get("compute_entropy"))
         with self.accelerator.autocast():
             logps, entropies = shared.score(model, ids, length, entropy=entropy)
-        if not self._shared_checked:
+        if not self._shared_checked and any(distributed.gather(shared.has_company)):  # a forward of every process
             with torch.no_grad():
                 exact = not (self.args.bf16 or self.args.fp16)
                 shared_prompts.check(logps.detach(), alone()[0], mask[:, -length:], exact=exact)

@@ -20,13 +20,19 @@ LEAVE_THE_SESSION = (
 """Out of the process group, and no longer killed with the parent."""
 
 
+def require_namespaces(sandbox: Sandbox) -> Sandbox:
+    """The sandbox; skips where this machine's kernel lets users make no namespaces, which vcore then does without."""
+    if sandbox.level != "namespaces":
+        pytest.skip("NOT TESTED: this machine does not let users make namespaces")
+    return sandbox
+
+
 def sandbox_of_kind(kind: str, packages: Sequence[str] = (), memory_mib: int = 512) -> Sandbox:
     """A sandbox of one of `KINDS`; skips where this machine lets nobody make namespaces, and for no other reason."""
     level: Level = "namespaces" if kind == "namespaces" else "rlimits"
     if level == "namespaces":
         with Sandbox() as plain:
-            if plain.level != level:
-                pytest.skip("NOT TESTED: this machine does not let users make namespaces")
+            require_namespaces(plain)
     return Sandbox(memory_mib, level, file_rules="without" not in kind, packages=packages)
 
 

@@ -38,11 +38,8 @@ def micro_batch() -> tuple[torch.Tensor, torch.Tensor, list[tuple[int, int]]]:
         left, right = start - len(prompt), keep - len(completion)
         rows.append([0] * left + prompt + completion + [0] * right)
         masks.append([0] * left + [1] * (start + keep - left - right) + [0] * right)
-    return (
-        torch.tensor(rows),
-        torch.tensor(masks),
-        [(len(p), len(c)) for p, c in zip(PROMPTS, COMPLETIONS, strict=True)],
-    )
+    lengths = list(zip(map(len, PROMPTS), map(len, COMPLETIONS), strict=True))
+    return torch.tensor(rows), torch.tensor(masks), lengths
 
 
 def rows_of_their_own(model: Any) -> Any:
@@ -62,12 +59,19 @@ def test_a_prompt_stands_once_and_each_completion_behind_its_last_token() -> Non
     _, _, lengths = micro_batch()
     shared = Shared.of(lengths, [0, 1, 0, 1, 0], (3, 3))
     ids = micro_batch()[0].flatten()
-    assert ids[torch.tensor(shared.sources)].tolist() == [
-        [5, 6, 7, 20, 7, 22, 23],
-        [9, 30, 31, 9, 5, 5, 5],
-    ]  # padding is any token
+    padding = [5, 5, 5]  # any token
+    assert ids[torch.tensor(shared.sources)].tolist() == [[5, 6, 7, 20, 7, 22, 23], [9, 30, 31, 9, *padding]]
     assert shared.positions == [[0, 1, 2, 3, 2, 3, 4], [0, 1, 2, 0, 0, 0, 0]]
     assert shared.segments == [[0, 0, 1, 1, 3, 3, 3], [1, 1, 1, 2, -1, -1, -1]]
+
+
+def test_the_first_comparison_waits_for_two_completions_in_one_row() -> None:
+    def company(*completions: int) -> bool:
+        return Shared.of([(3, tokens) for tokens in completions], [0] * len(completions), (3, 3)).has_company
+
+    assert company(1, 3)
+    assert not company(2)
+    assert not company(2, 0)  # masked as a whole
 
 
 def test_log_probabilities_entropies_and_gradients_are_those_of_rows_of_their_own(model: Any) -> None:
@@ -120,6 +124,13 @@ def test_what_prompts_cannot_be_shared_with_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="drops activations"):
         require_same(model, experts=False)
     model.config.attention_dropout = 0.0
+    model.config.layer_types[0] = "sliding_attention"
+    with pytest.raises(StageError, match="layers of sliding_attention"):
+        require_same(model, experts=False)
+    model.config.layer_types, model.config.sliding_window = None, 4096  # as Mistral has it
+    with pytest.raises(StageError, match="layers of sliding_attention"):
+        require_same(model, experts=False)
+    model.config.sliding_window = None
     model.set_attn_implementation("eager")
     with pytest.raises(StageError, match="attention 'eager' takes no mask"):
         require_same(model, experts=False)
