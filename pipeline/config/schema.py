@@ -169,7 +169,8 @@ def _each_benchmark_once(config: PipelineConfig) -> None:
     for index, name in enumerate(listed):
         if name in listed[:index]:
             raise ValueError(f"benchmarks.{index}.name: benchmark {name!r} is listed twice")
-        if config.benchmarks[index].where and (name not in names() or get(name).generate is not None):
+        made = name in names() and get(name).generate is not None
+        if config.benchmarks[index].where and (made or config.benchmarks[index].own is not None or name in PROMPT_SETS):
             why = "is for benchmarks of real data that are read by name; this one has the problems that you choose"
             raise ValueError(f"benchmarks.{index}.where: {why}")
         if config.benchmarks[index].own is not None:

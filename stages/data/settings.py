@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from stages.generate.settings import CustomProblems, Window
+from stages.generate.settings import Asked, CustomProblems
 from stages.harness.settings import StageSettings, execution, identity, identity_where_set
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
@@ -119,7 +119,7 @@ class BenchmarkSource(StageSettings):
     name: str = identity()
     own: CustomProblems | None = identity(None)
     split: Literal["test", "dev"] = identity("test")
-    where: dict[str, str | int | bool | Window] = identity({})
+    where: dict[str, Asked] = identity({})
     """Only problems of which the benchmark notes these values (`meta` in its module), or some within these."""
     problems: int | None = identity(None, gt=0)
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""

@@ -1,23 +1,46 @@
 """Settings of the generate stage: which engine samples which benchmarks, and how."""
 
+import datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 
 
-def _in_order(window: dict[str, str | int]) -> dict[str, str | int]:
-    first, last = window.get("from"), window.get("to")
-    texts = isinstance(first, str) and isinstance(last, str) and first > last
-    if texts or (isinstance(first, int) and isinstance(last, int) and first > last):
-        raise ValueError(f"from {first} to {last} holds nothing; it is the wrong way round")
-    return window
+def _asked(value: Any) -> Any:
+    """Check a value, or a window of values, that problems are chosen by; one error instead of one for each type."""
+    if not isinstance(value, dict):
+        if not isinstance(value, str | int):
+            raise ValueError("give a text, a whole number, true or false, or a window {from: ..., to: ...}")
+        return value
+    if not value or value.keys() - {"from", "to"}:
+        raise ValueError(f"a window has from, to or both, and not {', '.join(map(str, value)) or 'nothing'}")
+    for end in value.values():
+        if isinstance(end, bool) or not isinstance(end, str | int):
+            raise ValueError(f"{end!r} is no end of a window: give a whole number, or a date such as 2025-01-31")
+        if isinstance(end, str) and not _is_date(end):
+            raise ValueError(f"{end!r} is no date, such as 2025-01-31; windows are of dates and of whole numbers")
+    first, last = value.get("from"), value.get("to")
+    if first is not None and last is not None:
+        if type(first) is not type(last):
+            raise ValueError(f"from {first} to {last}: one is a date, the other a number")
+        if first > last:
+            raise ValueError(f"from {first} to {last} holds nothing; it is the wrong way round")
+    return value
 
 
-Window = Annotated[dict[Literal["from", "to"], str | int], Field(min_length=1), AfterValidator(_in_order)]
-"""Values from one to another, both included; one end may be left out."""
+def _is_date(text: str) -> bool:
+    """Whether this is a date as benchmarks note them, in the one form whose order as a text is that of time."""
+    try:
+        return datetime.datetime.fromisoformat(text).isoformat().startswith(text[:10]) and len(text) >= 10
+    except ValueError:
+        return False
+
+
+Asked = Annotated[str | int | bool | dict[Literal["from", "to"], str | int], BeforeValidator(_asked)]
+"""A value, or a window of values {from: ..., to: ...}: both ends included, one may be left out."""
 PROMPT_SETS = ("rl", "dev")
 """What can be sampled beside benchmarks: RL's prompts, and the problems its checkpoint is chosen by."""
 
@@ -63,7 +86,7 @@ class BenchmarkSettings(StageSettings):
     own: CustomProblems | None = identity(None)
     """Where the problems are, for a name that is no benchmark of ours."""
     split: Literal["test", "dev"] = identity("test")
-    where: dict[str, str | int | bool | Window] = identity({})
+    where: dict[str, Asked] = identity({})
     """Only problems of which the benchmark notes these values (`meta` in its module): {level: 1} of math500; or values
     from one to another, {contest_date: {from: 2024-08-01, to: 2025-01-31}} of livecodebench_v6."""
     problems: int | None = identity(None, gt=0)

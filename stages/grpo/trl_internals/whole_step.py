@@ -206,8 +206,10 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             logps, entropies = shared.score(model, ids, length, entropy=entropy)
         if not self._shared_checked and any(distributed.gather(shared.has_company)):  # a forward of every process
             with torch.no_grad():
+                with self.accelerator.autocast():
+                    sees_all, _ = shared.score(model, ids, length, sees_all=True)
                 exact = not (self.args.bf16 or self.args.fp16)
-                shared_prompts.check(logps.detach(), alone()[0], mask[:, -length:], exact=exact)
+                shared_prompts.check(logps.detach(), alone()[0], sees_all, mask[:, -length:], exact=exact)
             self._shared_checked = True
         return logps, entropies, None
 

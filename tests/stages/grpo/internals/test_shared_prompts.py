@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,20 @@ def test_a_model_that_does_not_heed_the_mask_is_found_out(model: Any) -> None:
     def causal_alone(**inputs: Any) -> Any:
         return model(**{**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])})
 
+    def compare(scored: Any, alone: torch.Tensor, exact: bool) -> None:
+        seen = (shared.score(scored, ids, 3, sees_all=blind)[0].float() for blind in (False, True))
+        check(next(seen), alone.float(), next(seen), mask[:, 3:], exact=exact)
+
     alone = rows_of_their_own(model).log_probs[:, -3:]
-    check(shared.score(model, ids, 3, entropy=False)[0], alone, mask[:, 3:], exact=True)
-    with pytest.raises(StageError, match="with shared prompts this model computes other log-probabilities"):
-        check(shared.score(causal_alone, ids, 3, entropy=False)[0], alone, mask[:, 3:], exact=True)
+    compare(model, alone, exact=True)
+    rough = copy.deepcopy(model).bfloat16()
+    add_fused_lm_head(rough, outputs=("log_probs", "entropy"))
+    compare(rough, rows_of_their_own(rough).log_probs[:, -3:], exact=False)
+    for exact in (True, False):
+        with pytest.raises(StageError, match="with shared prompts this model computes other log-probabilities"):
+            compare(causal_alone, alone, exact)
     with pytest.raises(StageError, match="other log-probabilities"):
-        check(alone * float("nan"), alone, mask[:, 3:], exact=False)
+        check(alone * float("nan"), alone, alone, mask[:, 3:], exact=False)
 
 
 def test_what_prompts_cannot_be_shared_with_is_refused(tmp_path: Path) -> None:
