@@ -119,7 +119,13 @@ class StageRun:
 
 
 def write_spec(
-    folder: Path, stage: str, settings: dict[str, Any], inputs: dict[str, Path], seed: int = 0, threads: int = 1
+    folder: Path,
+    stage: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    seed: int = 0,
+    threads: int = 1,
+    **details: Any,
 ) -> Path:
     """Write the SPEC.json of one stage run whose output and state live under `folder`; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +137,7 @@ def write_spec(
         "state": str(folder / "state"),
         "seed": seed,
         "machine": {"device": "cpu", "threads": threads, "data_dir": None},
-        "details": {},
+        "details": details,
         "parent": None,
     }
     path = folder / "SPEC.json"

@@ -21,6 +21,7 @@ from pipeline.launch.process import Launch, run_process
 from pipeline.plan.code import library_versions, own_version
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
+from pipeline.run.earlier_samples import GENERATE, earlier_samples
 from pipeline.run.view import View
 from pipeline.store.documents import InputRecord, ManifestDraft, utc_now
 from pipeline.store.store import Artifact
@@ -137,7 +138,8 @@ class _StageRun:
         """Run the stage's process and publish what it made. Call it with the key's lock held."""
         name, store = self.stage.name, self.run.store
         machine = self._machine()
-        spec, launch = self._spec(machine), self._launch(machine, store.work(self.stage.program, decision.key), lock)
+        spec = self._spec(machine, decision)
+        launch = self._launch(machine, store.work(self.stage.program, decision.key), lock)
         self.view.started(name, str(launch.log))
         started, clock = utc_now(), time.monotonic()
         try:
@@ -176,12 +178,14 @@ class _StageRun:
             data_dir=str(config.data_folder.resolve()) if config.data_folder else None,
         )
 
-    def _spec(self, machine: Machine) -> Spec:
+    def _spec(self, machine: Machine, decision: Decision) -> Spec:
         outside = self.run.decider.keys.outside[self.stage.name]
         details: dict[str, Any] = {
             "commits": {label: entry.commit for label, entry in outside.items() if entry.commit},
             "code_digests": self.run.decider.keys.code_digests(self.stage),
         }
+        if self.stage.program == GENERATE and self.stage.name not in self.run.decider.forced:
+            details["earlier_samples"] = earlier_samples(self.run.store, decision.key, decision.preimage)
         if self.stage.kind.needs_run:
             details = {
                 "name": self.run.config.name,

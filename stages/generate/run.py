@@ -13,6 +13,7 @@ from evaluation.harness.pace import Pace
 from evaluation.records import Generation, read_records, write_jsonl
 from evaluation.thinking import thinking_tokens
 from stages.generate import served
+from stages.generate.earlier import take_over
 from stages.generate.finished import Finished
 from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import (
@@ -68,6 +69,11 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         resumed = len(finished.samples)
         if resumed:
             ctx.note(f"resuming: {resumed} samples are kept, {finished.missing} are missing")
+        earlier = take_over(
+            ctx.details.get("earlier_samples", ()), fitting, ctx.settings.benchmarks, finished, ctx.seed
+        )
+        if earlier:
+            ctx.note(f"{earlier} samples are those of earlier artifacts of this model, {finished.missing} are missing")
         engine: Engine = server or _open(ctx, folder, fitting, limit)
         loaded = time.monotonic()
         tokens = _sample_missing(ctx, engine, fitting, finished)
@@ -91,7 +97,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         summary["protocol"][benchmark.name] = protocol(settings, benchmark, *facts)
     write_json(ctx.output / "summary.json", summary)
     cost = {} if server is None else served.write_what_it_said(ctx, server, finished.samples)
-    drawn = len(finished.planned) - resumed
+    drawn = len(finished.planned) - resumed - earlier
     truncated = sum(summary[name]["truncated"] for name in read)
     return Result(
         proof={
@@ -106,6 +112,7 @@ def run(ctx: Context[GenerateSettings]) -> Result:
             "samples_per_s": round(drawn / seconds, 2) if drawn else 0.0,
             "samples": len(generations),
             "resumed_samples": resumed,
+            "earlier_samples": earlier,
             "truncated_share": truncated / len(generations),
             **cost,
         },
