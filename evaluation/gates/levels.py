@@ -32,3 +32,13 @@ def spend(level: float, look: int) -> float:
     if look < 1:
         raise ValueError(f"look {look}: the first is number 1")
     return level / (look * (look + 1))
+
+
+def sample_looks(samples: int, most: int) -> list[int]:
+    """After how many samples of a problem a check is looked at that may have up to `most`: `samples` at first, then
+    twice as many each time. Claims at each look take 1/number of looks of the level (Bonferroni), so that the chance of
+    a false one at any of them is at most the level, however they depend on each other."""
+    looks = [samples]
+    while looks[-1] < most:
+        looks.append(min(2 * looks[-1], most))
+    return looks

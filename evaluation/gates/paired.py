@@ -9,6 +9,8 @@ from evaluation.comparison import Measured, right_shares
 from evaluation.comparison import differences as protocol_differences
 from evaluation.gates.margin import Differences, differences
 
+SAMPLES = "sampling.samples:"
+"""How a line begins that says that two protocols differ in their samples of each problem."""
 MOST_NAMED = 3
 """Differences of two protocols that a message names."""
 
@@ -51,8 +53,12 @@ def of_scores(measured: Measured, truncated: int | None = None) -> Sampled:
     )
 
 
-def pair(old: Sampled, new: Sampled) -> Differences:
+def pair(old: Sampled, new: Sampled, *, any_samples: bool = False) -> Differences:
     """`new` minus `old`, problem by problem.
+
+    Args:
+        any_samples: whether one may have more samples of each problem than the other. The mean difference is the same
+            then, and `margin_test` takes it; tests that swap old and new do not.
 
     Raises:
         ValueError: in one line, why they cannot be compared: other protocols, where both are known, other problems,
@@ -60,11 +66,13 @@ def pair(old: Sampled, new: Sampled) -> Differences:
     """
     if old.protocol is not None and new.protocol is not None and old.protocol != new.protocol:
         apart = protocol_differences(old.details, new.details)
-        more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
-        raise ValueError(f"the protocols differ: {', '.join(apart[:MOST_NAMED]) or 'their digests'}{more}")
+        others = [line for line in apart if not line.startswith(SAMPLES)]
+        if others or not any_samples or not apart:
+            more = f" and {len(apart) - MOST_NAMED} more" if len(apart) > MOST_NAMED else ""
+            raise ValueError(f"the protocols differ: {', '.join(apart[:MOST_NAMED]) or 'their digests'}{more}")
     if old.shares.keys() != new.shares.keys():
         apart = sorted(old.shares.keys() ^ new.shares.keys())
         raise ValueError(f"they are not of the same problems: {len(apart)} are in one only ({apart[0]})")
-    if old.samples != new.samples:
+    if old.samples != new.samples and not any_samples:
         raise ValueError(f"{old.samples} samples a problem before, {new.samples} after")
     return differences([old.shares[problem] for problem in new.shares], list(new.shares.values()))

@@ -34,7 +34,8 @@ class Judgement:
             it is broken (`p_fail_adjusted` at most `level_fail`), else UNDECIDED.
         difference, low, high: after minus before, a share, with its 95 % interval.
         n: number of problems.
-        p_pass: of the hypothesis that the rule is broken or just kept; small where it is kept.
+        p_pass: of the hypothesis that the rule is broken or just kept; small where it is kept. This and the next two
+            are times the number of looks, where there may be several.
         p_fail: of the hypothesis that the rule is kept.
         p_fail_adjusted: the same by Holm's method, over all that is judged at once.
         level, level_fail: what the two are held against.
@@ -70,7 +71,11 @@ def evidence(seen: Differences, rule: Rule) -> tuple[float, float]:
 
 
 def judge(
-    seen: Sequence[Differences], rules: Sequence[Rule], level: float = LEVEL, level_fail: float = LEVEL
+    seen: Sequence[Differences],
+    rules: Sequence[Rule],
+    level: float = LEVEL,
+    level_fail: float = LEVEL,
+    looks: Sequence[int] | None = None,
 ) -> list[Judgement]:
     """Judge several differences at once.
 
@@ -80,14 +85,19 @@ def judge(
     Args:
         seen: of each benchmark, from `differences`.
         rules: one for each.
+        looks: of each, how often it may be judged at most, with more samples each time; None: once. A claim at any look
+            stands, so each p-value counts times as much.
     """
-    p_values = [evidence(d, rule) for d, rule in zip(seen, rules, strict=True)]
+    looks = looks or [1] * len(seen)
+    p_values = [
+        tuple(min(1.0, times * p) for p in evidence(d, rule)) for d, rule, times in zip(seen, rules, looks, strict=True)
+    ]
     adjusted = holm([p_fail for _, p_fail in p_values])
     made = []
-    for d, rule, (p_pass, p_fail), p_holm in zip(seen, rules, p_values, adjusted, strict=True):
+    for d, rule, times, (p_pass, p_fail), p_holm in zip(seen, rules, looks, p_values, adjusted, strict=True):
         verdict: Verdict = "FAIL" if p_holm <= level_fail else "PASS" if p_pass <= level else "UNDECIDED"
         low, high = margin_interval(d)
-        effect = detectable(d, level, side=0)
+        effect = detectable(d, level / times, side=0)
         margins = {"drop": (-rule.margin,), "exceed": (rule.margin,), "change": (-rule.margin, rule.margin)}[rule.kind]
         distance = min(abs(d.mean - margin) for margin in margins)
         needed = problems_needed(d.n, effect, distance) if verdict == "UNDECIDED" else None

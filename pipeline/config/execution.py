@@ -74,11 +74,11 @@ class ExecutionSettings(StageSettings):
 
     def launch_of(self, stage: str) -> LaunchSettings:
         """How the process of a stage is started."""
-        return self.launch.get(stage) or self.launch.get(stage.partition(".")[0]) or LaunchSettings()
+        return next(filter(None, (self.launch.get(name) for name in _names(stage))), LaunchSettings())
 
     def time_limit_of(self, stage: str) -> float | None:
         """Seconds that a stage may take; None: as long as it needs."""
-        return self.time_limit_s.get(stage) or self.time_limit_s.get(stage.partition(".")[0])
+        return next(filter(None, (self.time_limit_s.get(name) for name in _names(stage))), None)
 
     @model_validator(mode="after")
     def _somebody_to_notify(self) -> ExecutionSettings:
@@ -94,3 +94,9 @@ class ExecutionSettings(StageSettings):
             if seconds <= 0:
                 raise ValueError(f"time_limit_s.{stage}: must be above 0")
         return self
+
+
+def _names(stage: str) -> tuple[str, str, str]:
+    """A stage, the one whose benchmarks it samples more of, and its program: `generate.sft.svamp-16`, `generate.sft`,
+    `generate`."""
+    return stage, stage.rpartition(".")[0], stage.partition(".")[0]

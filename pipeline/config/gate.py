@@ -11,6 +11,7 @@ from evaluation.gates.levels import LEVEL
 from evaluation.gates.margin import FEWEST
 from evaluation.gates.verdict import Rule
 from evaluation.harness.nearest import nearest
+from stages.generate.settings import BenchmarkSettings
 from stages.harness.settings import StageSettings, execution
 
 BASELINE = "baseline"
@@ -67,6 +68,10 @@ class GateSettings(StageSettings):
     checks: list[CheckSettings] = execution([])
     level: float = execution(LEVEL, gt=0, lt=0.5)
     """Chance of a false alarm over all benchmarks and nights at one baseline, and of a false PASS."""
+    more_samples: int | None = execution(None, gt=1)
+    """Samples of each problem that a critical check may have which is UNDECIDED, where its benchmark is sampled at a
+    temperature: they are doubled until it is decided, or until there are so many. None: as many as the benchmark
+    has."""
     window: int = execution(7, ge=0, le=100)
     """So many runs before this one whose mean is a second yardstick for whether a score moved. 0: none."""
     stop: bool = execution(True)
@@ -96,3 +101,28 @@ def check_gate(gate: GateSettings, sizes: Mapping[str, int | None], checkpoints:
         problems = sizes[check.benchmark]
         if check.rule is not None and problems is not None and problems < FEWEST:
             raise ValueError(f"{where}.benchmark: {problems} problems of {check.benchmark}, and a gate needs {FEWEST}")
+
+
+def check_more_samples(gate: GateSettings, benchmarks: Sequence[BenchmarkSettings], *, served: bool) -> None:
+    """Raise `ValueError`, beginning with the setting, where no check can have the further samples that are asked for.
+
+    Args:
+        benchmarks: of the pipeline.
+        served: whether a server has the model.
+    """
+    most = gate.more_samples
+    if most is None:
+        return
+    where = "gate.more_samples"
+    if served:
+        raise ValueError(
+            f"{where}: a served model would be asked for all samples again; set benchmarks' samples higher"
+        )
+    checked = {check.benchmark for check in gate.checks if check.rule is not None and check.tier == "critical"}
+    if not checked:
+        raise ValueError(f"{where}: no critical check has a margin that more samples could decide")
+    drawn = {b.name: b.samples for b in benchmarks if b.temperature > 0 or b.from_generation_config}
+    if not checked & drawn.keys():
+        raise ValueError(f"{where}: {', '.join(sorted(checked))}: greedy, so that further samples would be the same")
+    if all(drawn[name] >= most for name in checked & drawn.keys()):
+        raise ValueError(f"{where}: the benchmarks have {most} samples or more already")

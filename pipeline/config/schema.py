@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from evaluation.benchmarks import get, names
 from evaluation.harness.nearest import nearest
 from pipeline.config.execution import ExecutionSettings
-from pipeline.config.gate import GateSettings, check_gate
+from pipeline.config.gate import GateSettings, check_gate, check_more_samples
 from pipeline.config.yaml_file import Document, Location, read
 from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, BaseSettings
@@ -110,6 +110,7 @@ class PipelineConfig(StageSettings):
         _served_fits_together(self)
         sizes = {benchmark.name: benchmark.problems for benchmark in self.benchmarks}
         check_gate(self.gate, sizes, ["base", *(name for name in ("sft", "grpo") if getattr(self, name) is not None)])
+        check_more_samples(self.gate, self.benchmarks, served=self.served)
         return self
 
     @property

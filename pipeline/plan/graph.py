@@ -75,7 +75,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
     stages = [Stage("data", DATA, data, {})]
 
     if config.served:
-        return [*stages, *(served := _evaluate(config, SERVED_MODEL)), _report(config, [*stages, *served])]
+        return [*stages, *(served := evaluate(config, SERVED_MODEL)), _report(config, [*stages, *served])]
 
     if config.model == MAKE:
         inputs = {"data": Input("data", ("sft.jsonl",))} if config.base.corpus == "train_data" else {}
@@ -90,7 +90,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
             )
         )
     checkpoint = "base"
-    evaluations = _evaluate(config, checkpoint)
+    evaluations = evaluate(config, checkpoint)
 
     if config.sft is not None:
         stages += evaluations
@@ -99,7 +99,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
         gate = _gate(config, stages)
         stages.append(Stage("sft", SFT, config.sft.model_copy(update=_dated(config)), inputs, details, gate))
         checkpoint = "sft"
-        evaluations = _evaluate(config, checkpoint)
+        evaluations = evaluate(config, checkpoint)
 
     if config.grpo is not None:
         stages += evaluations
@@ -116,7 +116,7 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
         grpo = config.grpo.model_copy(update=_dated(config) | _sandboxed(config))
         stages.append(Stage("grpo", GRPO, grpo, inputs, after=gate))
         checkpoint = "grpo"
-        evaluations = _evaluate(config, checkpoint)
+        evaluations = evaluate(config, checkpoint)
 
     stages += evaluations
     return [*stages, _report(config, stages)]
@@ -158,9 +158,9 @@ def _asked_with(config: PipelineConfig) -> dict[str, dict[str, Any]]:
     return {who: {name: said[name] for name in ("system_prompt", "enable_thinking")} for who, said in asking.items()}
 
 
-def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
+def evaluate(config: PipelineConfig, checkpoint: str, more: str = "") -> list[Stage]:
     """Sampling and grading of one checkpoint: one engine load serves all benchmarks, and a fixed grader rescores
-    without it."""
+    without it. With `more` behind their names."""
     benchmarks = Input("data", ("benchmarks",))
     settings = config.generate.model_copy(update={"benchmarks": config.benchmarks, **_dated(config)})
     inputs, kind = {"data": benchmarks, "model": Input(checkpoint, ("model",))}, GENERATE
@@ -168,9 +168,9 @@ def _evaluate(config: PipelineConfig, checkpoint: str) -> list[Stage]:
         server = settings.server.model_copy(update={"url": server_url(config.model)})
         settings = settings.model_copy(update={"server": server})
         inputs, kind = {"data": benchmarks}, SERVED
-    generate = Stage(f"generate.{checkpoint}", kind, settings, inputs, {"checkpoint": checkpoint})
+    generate = Stage(f"generate.{checkpoint}{more}", kind, settings, inputs, {"checkpoint": checkpoint})
     score = Stage(
-        f"score.{checkpoint}",
+        f"score.{checkpoint}{more}",
         SCORE,
         _scoring(config),
         {"data": benchmarks, "generations": Input(generate.name)},

@@ -15,6 +15,7 @@ from pipeline.core.errors import Interrupted
 from pipeline.core.signals import asked_to_stop
 from pipeline.plan.graph import Stage
 from pipeline.run.documents import GateVerdict
+from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.gate import line, whole
 from pipeline.run.session import Session
 from pipeline.run.view import View
@@ -92,17 +93,13 @@ def run_and_tell(session: Session, write: Write) -> None:
         lines = [[one.verdict, f"{one.benchmark}, {one.checkpoint}: {line(one)}"] for one in verdicts]
         write({"stage": None, "kind": "gate", "value": {"name": name, "verdict": whole(verdicts), "lines": lines}})
 
-    session.emit, session.show_gate = emit, show_gate
+    def ensure(executor: Executor, stage: Stage) -> StageOutcome:
+        return _shown(executor.view, stage, write, lambda view: executor.ensure(stage, view))
+
+    session.emit, session.show_gate, session.ensure = emit, show_gate, ensure
 
     def run_stage(stage: Stage) -> None:
-        view = RecordedView(session.executor.view, stage.name, write)
-        view.tell("begin")
-        try:
-            outcome = session.run_stage(stage, view)
-        except BaseException as error:
-            view.tell("failed", _reason(error))
-            raise
-        view.tell("done", outcome.as_json())
+        outcome = _shown(session.executor.view, stage, write, lambda view: session.run_stage(stage, view))
         if stage.kind.makes_checkpoint:
             told = {"key": outcome.artifact.key, "model": str(outcome.artifact.folder / "model")}
             emit("vcore.checkpoint.ready", checkpoint=stage.name, state=outcome.state, payload=told)
@@ -132,3 +129,16 @@ def run_and_tell(session: Session, write: Write) -> None:
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _shown(inner: View, stage: Stage, write: Write, run: Callable[[RecordedView], StageOutcome]) -> StageOutcome:
+    """Run a stage, and write down how it begins and ends."""
+    view = RecordedView(inner, stage.name, write)
+    view.tell("begin")
+    try:
+        outcome = run(view)
+    except BaseException as error:
+        view.tell("failed", _reason(error))
+        raise
+    view.tell("done", outcome.as_json())
+    return outcome

@@ -20,13 +20,14 @@ from pipeline.run.baseline import (
     earlier_runs,
     find_anchor,
     look_at,
+    read_scores,
     run_scores,
     seed_of,
 )
 from pipeline.run.documents import GateVerdict, RunRecordDocument
-from pipeline.run.gate import TRAINED, asked_of_run, judge_all
+from pipeline.run.gate import TRAINED, Further, asked_of_run, judge_all
 from pipeline.run.moved import moved_scores
-from pipeline.store.store import Store
+from pipeline.store.store import Artifact, Store
 
 ANYWAY = "To run nevertheless: --set gate.stop=false."
 
@@ -38,6 +39,8 @@ class Background:
     Attributes:
         measured: the checkpoints that the run was to measure, in the order of training.
         trouble: what became of scores that are not there any more, a line each.
+        further: scores of more samples than the run's own, as far as an undecided check has led to any.
+        models: `RUN:sft` -> the model, of those checkpoints of the anchor that can be sampled more.
     """
 
     scores: Scores
@@ -47,6 +50,8 @@ class Background:
     look: int | None
     earlier: list[tuple[Path, RunRecordDocument]]
     seed: int
+    further: Further
+    models: dict[str, Artifact]
 
 
 def background(store: Store, record: RunRecordDocument, settings: GateSettings) -> Background:
@@ -62,25 +67,40 @@ def background(store: Store, record: RunRecordDocument, settings: GateSettings) 
         anchor = None  # it is the baseline itself
     earlier = list(earlier_runs(store.home, record.name, record.id)) if anchor is not None else []
     look = look_at(anchor.name, (before for _, before in earlier), record) if anchor is not None else None
-    return Background(scores, measured, tuple(trouble), anchor, look, earlier, seed)
+    further: Further = {}
+    for one in record.further:  # of those that are gone new ones will be made
+        found = read_scores(store, one.scores)
+        if not isinstance(found, str) and one.benchmark in found:
+            further[one.checkpoint, one.benchmark, one.samples] = found[one.benchmark]
+    baseline = [one for _, one in earlier if anchor is not None and one.id == anchor.name]
+    models = {
+        f"{run.id}:{stage.name}": artifact
+        for run in (baseline if settings.more_samples is not None else [])
+        for stage in run.stages
+        if stage.name in measured and (artifact := store.find(stage.name, stage.key).artifact) is not None
+    }
+    return Background(scores, measured, tuple(trouble), anchor, look, earlier, seed, further, models)
 
 
 def gate_verdicts(known: Background, settings: GateSettings, checks: Sequence[CheckSettings]) -> list[GateVerdict]:
     """The verdicts on those of the config's checks whose checkpoint the run was to measure. A part of them, before a
     training, may spend a part of the level: the end judges all."""
-    asked = asked_of_run(checks, known.scores, known.anchor, known.measured, known.trouble)
+    more = (known.further, known.models, settings.more_samples)
+    asked = asked_of_run(checks, known.scores, known.anchor, known.measured, known.trouble, *more)
     share = len(checks) / len(settings.checks) if settings.checks else 1.0
     return judge_all(asked, settings.level, share * spend(settings.level, known.look or 1))
 
 
-def assess(store: Store, record: RunRecordDocument, settings: GateSettings) -> None:
-    """Note in the record of a run that has ended the anchor, the scores that moved, and the verdicts of the gate."""
+def assess(store: Store, record: RunRecordDocument, settings: GateSettings) -> Background:
+    """Note in the record of a run that has ended the anchor, the scores that moved, and the verdicts of the gate on
+    what there is. Returns what they were judged by."""
     known = background(store, record, settings)
     record.anchor = known.anchor.name if known.anchor is not None else None
     record.anchor_blessed = known.anchor is not None and known.anchor.blessed
     record.look = known.look
     record.moved = moved_scores(store, known.scores, known.anchor, known.earlier, record, known.seed, settings)
     record.gate = gate_verdicts(known, settings, settings.checks) if settings.checks else None
+    return known
 
 
 def check_baseline(config: PipelineConfig, store: Store) -> None:

@@ -137,28 +137,35 @@ def run_scores(store: Store, record: RunRecordDocument) -> tuple[dict[tuple[str,
         program, _, checkpoint = stage.name.partition(".")
         if program != "score":
             continue
-        found = store.find("score", stage.key)
-        if found.artifact is None:
-            what = f"cannot be read ({found.damage})" if found.damage else "are gone from the store"
-            trouble.append(f"its scores of {checkpoint} {what}")
-            continue
-        try:
-            entries = _METRICS.validate_json((found.artifact.folder / "metrics.json").read_bytes())
-            outcomes = load_outcomes(found.artifact)
-        except (OSError, ValidationError, StoreError) as error:
-            trouble.append(f"its scores of {checkpoint} cannot be read ({type(error).__name__})")
-            continue
-        for benchmark, entry in entries.items():
-            of_benchmark, samples = outcomes[benchmark], entry.n * entry.k
-            scores[checkpoint, benchmark] = Sampled(
-                dict(zip(of_benchmark.problems, of_benchmark.shares(), strict=True)),
-                entry.k,
-                entry.protocol,
-                entry.protocol_details,
-                entry.truncated / samples,
-                entry.no_answer / samples,
-            )
+        found = read_scores(store, stage.key)
+        if isinstance(found, str):
+            trouble.append(f"its scores of {checkpoint} {found}")
+        else:
+            scores |= {(checkpoint, benchmark): one for benchmark, one in found.items()}
     return scores, trouble
+
+
+def read_scores(store: Store, key: str) -> dict[str, Sampled] | str:
+    """Benchmark -> scores, of a score artifact; or in words what has become of them."""
+    found = store.find("score", key)
+    if found.artifact is None:
+        return f"cannot be read ({found.damage})" if found.damage else "are gone from the store"
+    try:
+        entries = _METRICS.validate_json((found.artifact.folder / "metrics.json").read_bytes())
+        outcomes = load_outcomes(found.artifact)
+    except (OSError, ValidationError, StoreError) as error:
+        return f"cannot be read ({type(error).__name__})"
+    return {
+        benchmark: Sampled(
+            dict(zip(outcomes[benchmark].problems, outcomes[benchmark].shares(), strict=True)),
+            entry.k,
+            entry.protocol,
+            entry.protocol_details,
+            entry.truncated / (entry.n * entry.k),
+            entry.no_answer / (entry.n * entry.k),
+        )
+        for benchmark, entry in entries.items()
+    }
 
 
 def file_scores(path: Path) -> dict[tuple[str, str], Sampled]:

@@ -60,12 +60,24 @@ class GateVerdict(Document):
     low: float | None = None  # bounds of the 95 % interval of the difference
     high: float | None = None
     n: int | None = None  # problems
+    samples: int | None = None  # of each problem, of the checkpoint
+    looks: int | None = None  # that there may be, with more samples each time; the p-values are times as much
     p_pass: float | None = None  # PASS where at most `level`
     p_fail: float | None = None  # by Holm's method; FAIL where at most `level_fail`
     level: float | None = None
     level_fail: float | None = None
     detectable: float | None = None  # minimum detectable effect at 80 % power
     problems_needed: int | None = None  # that would decide, of an UNDECIDED one
+
+
+class FurtherSamples(Document):
+    """More samples of one checkpoint on one benchmark than the config asks for, since a check was undecided."""
+
+    checkpoint: str  # of a baseline `RUN:sft`
+    benchmark: str
+    samples: int  # of each problem, those of the run among them
+    generations: str  # key of the artifact
+    scores: str  # likewise
 
 
 class RunRecordDocument(Document):
@@ -90,3 +102,4 @@ class RunRecordDocument(Document):
     look: int | None = None  # the how manieth different result this is at that anchor, from 1
     moved: list[MovedScore] | None = None  # the result of that comparison; None before it
     gate: list[GateVerdict] | None = None  # verdicts on the checks of the config; None where none was judged
+    further: list[FurtherSamples] = []  # with which undecided checks were judged again

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Literal
 
+from evaluation.gates.levels import sample_looks
 from evaluation.gates.margin import Differences
 from evaluation.gates.paired import Sampled, pair
 from evaluation.gates.verdict import Rule, Verdict, judge, overall
@@ -16,6 +17,9 @@ from pipeline.run.documents import GateVerdict
 
 CRITICAL = "critical"
 COLOURS = {"PASS": "green", "FAIL": "red", "UNDECIDED": "yellow"}
+Further = dict[tuple[str, str, int], Sampled]
+"""(checkpoint, benchmark, samples of each problem) -> scores of more samples than the run's own. A baseline's
+checkpoint is `RUN:sft`."""
 TRAINED = ("base", "sft", "grpo")
 """Checkpoints in the order of training."""
 
@@ -34,6 +38,8 @@ class Asked:
     max_no_answer: float | None = None
     tier: Literal["critical", "advisory"] = "critical"
     why: str = ""
+    looks: int = 1
+    """How often it may be judged, with more samples each time."""
 
 
 def asked_of_run(
@@ -42,6 +48,9 @@ def asked_of_run(
     anchor: Anchor | None,
     measured: Sequence[str],
     trouble: Sequence[str] = (),
+    further: Further | None = None,
+    growing: Container[str] = (),
+    more_samples: int | None = None,
 ) -> list[Asked]:
     """The checks of a config with a run's scores.
 
@@ -49,19 +58,23 @@ def asked_of_run(
         measured: the checkpoints that the run was to measure, in the order of training. A check of another one is left
             out; one of these whose scores are not there asks for what is missing, and cannot pass.
         trouble: what became of scores that are not there, a line each.
+        further: scores of more samples than the run's own: a check is judged by the most that both of its sides have.
+        growing: checkpoints of the baseline, `RUN:sft`, that can be sampled more; others keep the scores they have.
+        more_samples: `gate.more_samples`.
     """
     made = []
+    further = further or {}
     there = {checkpoint for checkpoint, _ in scores}
     for check in checks:
         checkpoint = check.checkpoint or (measured[-1] if measured else "")
         if checkpoint not in measured:
             continue
-        new, why = scores.get((checkpoint, check.benchmark)), ""
+        own, why = scores.get((checkpoint, check.benchmark)), ""
         if checkpoint not in there:
             why = "; ".join([f"the run has no scores of {checkpoint}", *trouble])
-        elif new is None:
+        elif own is None:
             why = f"the run has no {check.benchmark} of {checkpoint}"
-        old, against = None, check.against
+        old, against, side = None, check.against, check.against
         if check.rule is not None and check.against != BASELINE:
             old = scores.get((check.against, check.benchmark))
             why = why or ("" if old else f"the run has no {check.benchmark} of {check.against}")
@@ -69,13 +82,49 @@ def asked_of_run(
             why = why or "there is nothing to compare with: this run is the baseline, or the first of its kind"
         elif check.rule is not None and anchor is not None:
             old, against = anchor.find(checkpoint, check.benchmark), anchor.name
+            side = f"{anchor.name}:{checkpoint}"
             lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"
             why = why or ("" if old else "; ".join([lacks, *anchor.trouble]))
+        new = own
+        if own is not None:
+            ours = _by_samples(own, further, checkpoint, check.benchmark)
+            theirs = {} if old is None else _by_samples(old, further, side, check.benchmark)
+            fixed = side.endswith(f":{checkpoint}") and side not in growing
+            samples = max(ours if fixed else ours.keys() & theirs.keys(), default=max(ours))
+            new, old = ours[samples], theirs.get(samples, old)
         limits = {name: getattr(check, name) for name in ("max_truncated", "max_no_answer")}
+        looks = 1 if check.rule is None or own is None else len(looks_at(own, check, more_samples))
         made.append(
-            Asked(check.benchmark, checkpoint, against, new, old, check.rule, tier=check.tier, why=why, **limits)
+            Asked(
+                check.benchmark,
+                checkpoint,
+                against,
+                new,
+                old,
+                check.rule,
+                tier=check.tier,
+                why=why,
+                looks=looks,
+                **limits,
+            )
         )
     return made
+
+
+def _by_samples(own: Sampled, further: Further, checkpoint: str, benchmark: str) -> dict[int, Sampled]:
+    """Samples of each problem -> scores, of a checkpoint on a benchmark."""
+    more = {samples: one for (c, b, samples), one in further.items() if (c, b) == (checkpoint, benchmark)}
+    return {own.samples: own, **more}
+
+
+def looks_at(own: Sampled, check: CheckSettings, more_samples: int | None) -> list[int]:
+    """After how many samples of each problem a check may be judged: of a critical one whose benchmark is sampled at a
+    temperature there may be more than the run's `own`."""
+    sampling = own.details.get("sampling")
+    drawn = isinstance(sampling, Mapping) and sampling.get("temperature", 0) > 0
+    if more_samples is None or check.tier != CRITICAL or not drawn:
+        return [own.samples]
+    return sample_looks(own.samples, more_samples)
 
 
 def judge_all(asked: Sequence[Asked], level: float, level_fail: float) -> list[GateVerdict]:
@@ -93,11 +142,12 @@ def judge_all(asked: Sequence[Asked], level: float, level_fail: float) -> list[G
             reasons[index] = one.why
         elif one.rule is not None and one.old is not None and one.new is not None:
             try:
-                pairs[index] = pair(one.old, one.new)
+                pairs[index] = pair(one.old, one.new, any_samples=True)
             except ValueError as error:
                 reasons[index] = str(error)
     rules = [rule for index in pairs if (rule := asked[index].rule) is not None]
-    judged = dict(zip(pairs, judge(list(pairs.values()), rules, level, level_fail), strict=True))
+    looks = [asked[index].looks for index in pairs]
+    judged = dict(zip(pairs, judge(list(pairs.values()), rules, level, level_fail, looks), strict=True))
     verdicts = []
     for index, one in enumerate(asked):
         numbers, verdict = {}, "PASS" if one.rule is None and not one.why else "UNDECIDED"
@@ -105,6 +155,7 @@ def judge_all(asked: Sequence[Asked], level: float, level_fail: float) -> list[G
             verdict = found.verdict
             numbers = {**dataclasses.asdict(found), "p_fail": found.p_fail_adjusted}
             numbers = {name: value for name, value in numbers.items() if name not in ("verdict", "p_fail_adjusted")}
+            numbers |= {"samples": one.new.samples if one.new is not None else None, "looks": one.looks}
         broken, unknown = _rates(one)
         if broken:
             verdict = "FAIL"
@@ -157,9 +208,12 @@ def line(one: GateVerdict) -> str:
         assert one.low is not None
         assert one.high is not None
         assert one.detectable is not None
-        said.append(f"{100 * one.difference:+.1f} points [{100 * one.low:+.1f}, {100 * one.high:+.1f}] of {one.n:,}")
+        of = f"{one.n:,}" + (f" x {one.samples}" if (one.samples or 1) > 1 else "")
+        said.append(f"{100 * one.difference:+.1f} points [{100 * one.low:+.1f}, {100 * one.high:+.1f}] of {of}")
+        times = f", each times {one.looks} looks" if (one.looks or 1) > 1 else ""
         said.append(
-            f"p(pass) = {one.p_pass:.2g}, p(fail) = {one.p_fail:.2g}, detectable {100 * one.detectable:.1f} points"
+            f"p(pass) = {one.p_pass:.2g}, p(fail) = {one.p_fail:.2g}{times}, "
+            f"detectable {100 * one.detectable:.1f} points"
         )
     if one.reason:
         said.append(one.reason)

@@ -140,7 +140,8 @@ def _needed(runs: list[RunRecordDocument], keep_last: int, keep_named: tuple[str
     keep += [r for r in runs if r.status == "running" or any(fnmatch.fnmatch(r.name, p) for p in keep_named)]
     keep += [r for r in runs if r.id in blessed]
     planned = {entry.key for record in keep for entry in record.plan if entry.key}
-    return planned | {entry.key for record in keep for entry in record.stages}
+    further = {key for record in keep for more in record.further for key in (more.generations, more.scores)}
+    return planned | further | {entry.key for record in keep for entry in record.stages}
 
 
 def remove(store: Store, removals: list[Removal]) -> tuple[int, list[str]]:

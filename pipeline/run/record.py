@@ -23,7 +23,7 @@ from typing import Any, TextIO
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.locks import open_lock, try_lock, wait_for_lock
-from pipeline.run.documents import PlannedEntry, RunRecordDocument, StageEntry
+from pipeline.run.documents import FurtherSamples, PlannedEntry, RunRecordDocument, StageEntry
 from pipeline.run.execute import StageOutcome
 from pipeline.store.documents import Manifest, utc_now
 from stages.harness.json_files import write_json
@@ -92,6 +92,13 @@ class RunRecord:
             order = [planned.stage for planned in self.data.plan]
             self.data.stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else 0)
             self.data.outside |= outcome.artifact.manifest.preimage.outside
+            self.save()
+
+    def sampled_more(self, further: FurtherSamples) -> None:
+        """Note the further samples of a checkpoint on a benchmark."""
+        with self._lock:
+            if further not in self.data.further:
+                self.data.further = [*self.data.further, further]
             self.save()
 
     def end(self, status: str, error: str | None = None) -> None:

@@ -25,9 +25,10 @@ from pipeline.core.signals import asked_to_stop
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
-from pipeline.run.assess import assess, background, check_baseline, gate_verdicts
+from pipeline.run.assess import assess, background, check_baseline
 from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
+from pipeline.run.further import Ensure, decide
 from pipeline.run.gate import COLOURS, CRITICAL, check_failed, line, whole
 from pipeline.run.parallel import run_stages
 from pipeline.run.record import RunRecord
@@ -56,6 +57,8 @@ class Session:
     show_gate: Callable[[str, list[GateVerdict]], None] = lambda checkpoint, verdicts: None
     """Shows a gate that has been judged, where somebody shows the run: its verdicts, and the last checkpoint that was
     judged, empty at the run's end."""
+    ensure: Ensure = lambda executor, stage: executor.ensure(stage)
+    """Finds or makes a stage of further samples, and shows it where somebody shows the run."""
     _judged: set[tuple[str, ...]] = dataclasses.field(default_factory=set, repr=False)
     """The scores that a gate has let pass."""
 
@@ -123,7 +126,9 @@ class Session:
         """Keep a copy of the report, where there is one, and hold its scores against the anchor and the gate. Once."""
         if self.report_folder is not None and self.record.data.moved is None:
             self.record.keep_report(self.report_folder)
-            assess(self.store, self.record.data, self.config.gate)
+            known = assess(self.store, self.record.data, self.config.gate)
+            if checks := self.config.gate.checks:
+                self.record.data.gate = decide(self.executor, self.record, known, checks, self.ensure)
             self._tell_gate("")
 
     def run_remaining(self) -> None:
@@ -156,7 +161,7 @@ class Session:
         judged = [check for check in gate.checks if f"score.{check.checkpoint}" in stage.after]
         known = background(self.store, record, gate)
         record.anchor, record.look = known.anchor.name if known.anchor is not None else None, known.look
-        record.gate = gate_verdicts(known, gate, judged)
+        record.gate = decide(self.executor, self.record, known, judged, self.ensure)
         self.record.save()
         for one in record.gate:
             colour = COLOURS[one.verdict]

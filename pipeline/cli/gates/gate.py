@@ -71,7 +71,7 @@ def _two(
                 there = ", ".join(benchmark for _, benchmark in scores)
                 raise ConfigError(f"{word} has no {name}; it has {there}", fix="Choose with --benchmark.")
         try:
-            pair(old[ANY, name], new[ANY, name])
+            pair(old[ANY, name], new[ANY, name], any_samples=True)
         except ValueError as error:
             raise ConfigError(f"{name}: {error}", where=f"{before} and {after}") from error
         rule = _check(name, margins).rule

@@ -1,18 +1,20 @@
 """Simulated benchmarks: how often a gate errs, and how soon a slide over nights is found.
 
-`python -m tests.evaluation.gates.simulation` prints the tables of docs/gates.md, in some minutes.
+`python -m tests.evaluation.gates.simulation` prints the tables of docs/gates.md, in half an hour.
 """
 
+import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from evaluation.gates.levels import LEVEL, spend
+from evaluation.gates.levels import LEVEL, sample_looks, spend
 from evaluation.gates.margin import Differences, differences, margin_test
+from evaluation.gates.verdict import Rule, evidence
 from evaluation.statistics import mcnemar_exact, paired_difference
 
 NIGHTS, PROBLEMS, WINDOW = 40, 1319, 7
@@ -67,6 +69,46 @@ def errors(n: int, k: int, margin: float, how: str, rounds: int, seed: int = 0) 
     random = default_rng(seed)
     tests = [margin_test(differences(*two_checkpoints(random, n, k, margin, how)), -margin) for _ in range(rounds)]
     return sum(above <= LEVEL for above, _ in tests) / rounds, sum(below <= LEVEL for _, below in tests) / rounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Bought:
+    """Shares of simulated gates that passed and failed, and the samples of a problem that a gate took on average."""
+
+    passed: float
+    failed: float
+    samples: float
+
+
+def bought(
+    n: int, looks: Sequence[int], margin: float, drop: float, how: str, rounds: int, *, baseline: int | None = None
+) -> Bought:
+    """Gates that tolerate a drop of `margin` where one of `drop` is there, and which are judged after so many samples
+    of a problem until they are decided, as `pipeline/run/further.py` does.
+
+    Args:
+        looks: samples of each problem at each look.
+        baseline: samples of each problem that the yardstick has at every look; None: as many as the checkpoint.
+    """
+    random, (a, b) = default_rng(0), HARD
+    passed = failed = samples = 0
+    rule = Rule("drop", margin)
+    for _ in range(rounds):
+        ability = random.beta(a, b, n)
+        lost = drop / (a / (a + b))
+        after = ability * (1 - lost) if how == "all" else np.where(random.random(n) < lost, 0.0, ability)
+        old = random.binomial(baseline or 0, ability)
+        new, had = np.zeros(n, np.int64), 0
+        for k in looks:
+            new = new + random.binomial(k - had, after)
+            old = old if baseline else old + random.binomial(k - had, ability)
+            had = k
+            seen = differences((old / (baseline or k)).tolist(), (new / k).tolist())
+            p_pass, p_fail = (p <= LEVEL / len(looks) for p in evidence(seen, rule))
+            if p_pass or p_fail:
+                break
+        passed, failed, samples = passed + p_pass, failed + p_fail, samples + had
+    return Bought(passed / rounds, failed / rounds, samples / rounds)
 
 
 def greedy(random: Generator, lost: int, jitter: int) -> Iterator[np.ndarray[Any, Any]]:
@@ -147,6 +189,20 @@ def _tables() -> None:
             print(
                 f"| {n:,} | {k} | {100 * margin:g} | {how} | {100 * passed:.1f} % | {100 * failed:.1f} % |", flush=True
             )
+    print("\n| n | samples | yardstick | true drop | PASS | FAIL | samples taken | with all at once: PASS | FAIL |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for n, k, most, margin in ((164, 4, 32, 0.03), (1319, 1, 16, 0.01)):
+        for drop, how in ((0.0, "all"), (margin, "all"), (margin, "few"), (2 * margin, "all"), (2 * margin, "few")):
+            for baseline in (None, k):
+                looks = sample_looks(k, most)
+                one = bought(n, looks, margin, drop, how, 2000, baseline=baseline)
+                fixed = bought(n, [most], margin, drop, how, 2000, baseline=baseline)
+                print(
+                    f"| {n:,} | {k} to {most} | {baseline or 'as many'} | {100 * drop:g}{f' ({how})' if drop else ''} "
+                    f"| {100 * one.passed:.1f} % | {100 * one.failed:.1f} % | {one.samples:.1f} "
+                    f"| {100 * fixed.passed:.1f} % | {100 * fixed.failed:.1f} % |",
+                    flush=True,
+                )
     cases: dict[str, tuple[Callable[[Generator], Iterator[np.ndarray[Any, Any]]], int]] = {
         "greedy, 10 random answers turn, nothing moves": (lambda r: greedy(r, 0, 10), 1),
         "greedy, 7 problems lost a night": (lambda r: greedy(r, 7, 10), 1),

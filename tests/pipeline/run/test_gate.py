@@ -46,7 +46,7 @@ class Pipeline:
         for file in ("sft.jsonl", "rl.jsonl", "model/weights", "benchmarks/word_problems.jsonl", "generations.jsonl"):
             (out / file).write_text(f"{launch.stage} {self.right.get(checkpoint or program)}")
         if program == "score":
-            self._scores(out, self.right[checkpoint])
+            self._scores(out, self.right.get(checkpoint, 0))
         for file, text in (("report.md", ""), ("report.html", ""), ("report.json", '{"seed": 0, "results": []}')):
             (out / file).write_text(text)
         return StageResult(proof={"made": 1})

@@ -1,0 +1,96 @@
+"""More samples where a check of the gate is undecided: of its benchmark alone, until it is decided or has enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.markup import escape
+
+from pipeline.config.gate import BASELINE, CheckSettings
+from pipeline.plan.decide import Decider, Options
+from pipeline.plan.graph import Stage, evaluate
+from pipeline.run.assess import Background, gate_verdicts
+from pipeline.run.baseline import read_scores
+from pipeline.run.documents import FurtherSamples, GateVerdict
+from pipeline.run.execute import Executor, StageOutcome
+from pipeline.run.gate import looks_at, whole
+from pipeline.run.record import RunRecord
+
+Ensure = Callable[[Executor, Stage], StageOutcome]
+"""Finds or makes a stage's artifact."""
+
+
+def decide(
+    executor: Executor, record: RunRecord, known: Background, checks: Sequence[CheckSettings], ensure: Ensure
+) -> list[GateVerdict]:
+    """The verdicts on checks of the run's gate, where `gate.more_samples` allows it on more samples than the config
+    asks for.
+
+    The samples of an undecided check are doubled, those of its checkpoint and of what it is held against, until all are
+    decided or one has failed. A baseline that is a file, or whose model is gone, keeps those it has. What was claimed
+    once stands: each look has its part of the level.
+
+    Args:
+        executor: of the run; it has the artifacts of all models that the checks name.
+        known: gets the further scores.
+    """
+    gate, decided = executor.config.gate, dict[int, GateVerdict]()
+    judged = [check for check in checks if _checkpoint(check, known) in known.measured]
+    while True:
+        verdicts = [decided.get(index, one) for index, one in enumerate(gate_verdicts(known, gate, checks))]
+        decided = {index: one for index, one in enumerate(verdicts) if one.verdict != "UNDECIDED"}
+        compared = [
+            check
+            for index, (check, one) in enumerate(zip(judged, verdicts, strict=True))
+            if index not in decided and one.difference is not None
+        ]
+        wanted = dict.fromkeys(want for check in compared for want in _wanted(check, known, executor))
+        if not wanted or whole(verdicts) == "FAIL":
+            return verdicts
+        for side, benchmark, samples in wanted:
+            further = _sample(executor, known, side, benchmark, samples, ensure)
+            record.sampled_more(further)
+            found = read_scores(executor.store, further.scores)
+            assert not isinstance(found, str), found
+            known.further[side, benchmark, samples] = found[benchmark]
+
+
+def _checkpoint(check: CheckSettings, known: Background) -> str:
+    return check.checkpoint or next(reversed(known.measured), "")
+
+
+def _wanted(check: CheckSettings, known: Background, executor: Executor) -> Iterator[tuple[str, str, int]]:
+    """(checkpoint, benchmark, samples of each problem) that the next look at a check takes and that are not there."""
+    checkpoint, benchmark = _checkpoint(check, known), check.benchmark
+    sides = {checkpoint: known.scores[checkpoint, benchmark].samples}
+    if check.against != BASELINE:
+        sides[check.against] = known.scores[check.against, benchmark].samples
+    elif known.anchor is not None and (old := known.anchor.find(checkpoint, benchmark)) is not None:
+        side = f"{known.anchor.name}:{checkpoint}"
+        sides |= {side: old.samples} if side in known.models else {}
+    for samples in looks_at(known.scores[checkpoint, benchmark], check, executor.config.gate.more_samples)[1:]:
+        missing = [side for side, own in sides.items() if own < samples]
+        if missing := [side for side in missing if (side, benchmark, samples) not in known.further]:
+            yield from ((side, benchmark, samples) for side in missing)
+            return
+
+
+def _sample(
+    executor: Executor, known: Background, side: str, benchmark: str, samples: int, ensure: Ensure
+) -> FurtherSamples:
+    """Sample a checkpoint of the run or of its baseline on one benchmark more often, and grade it. Of the samples only
+    those are drawn that the store does not have (earlier_samples.py)."""
+    run, _, checkpoint = side.rpartition(":")
+    executor.view.line(f"  {'gate':<15} undecided: {samples} samples a problem of {escape(f'{benchmark}, {side}')}")
+    config = executor.config
+    asked = [one.model_copy(update={"samples": samples}) for one in config.benchmarks if one.name == benchmark]
+    more = f".{benchmark.replace('.', '_')}-{samples}{'-baseline' if run else ''}"  # generate.sft.svamp-16
+    stages = evaluate(config.model_copy(update={"benchmarks": asked}), checkpoint, more)
+    decider = Decider(config, executor.store, Options(triggers=executor.decider.options.triggers), stages)
+    further = Executor(decider, executor.view, command=executor.command)
+    further.outcomes, further.stopping = dict(executor.outcomes), executor.stopping
+    if run:
+        model = known.models[side]
+        further.outcomes[checkpoint] = StageOutcome(checkpoint, "cached", model, model.manifest.seconds)
+    generations, scores = (ensure(further, stage).artifact.key for stage in stages)
+    return FurtherSamples(checkpoint=side, benchmark=benchmark, samples=samples, generations=generations, scores=scores)
