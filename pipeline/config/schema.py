@@ -101,6 +101,9 @@ class PipelineConfig(StageSettings):
                     raise ValueError(
                         f"data.sft.{index}.columns.completion: an SFT source needs the column with the demonstration"
                     )
+                elif where == "sft" and source.columns.tests is not None and not source.reads_tests:
+                    why = "no demonstration is tested; set verify: tests beside columns, or leave it out"
+                    raise ValueError(f"data.sft.{index}.columns.tests: {why}")
         for index, benchmark in enumerate(self.benchmarks):
             budget, limit = self.generate.budget(benchmark), benchmark.max_new_tokens
             if budget is not None and budget >= limit:

@@ -90,6 +90,11 @@ class SourceSettings(StageSettings):
     seed: int | None = identity(None)
     """Seed of generated and of shuffled rows; None takes the pipeline's seed."""
 
+    @property
+    def reads_tests(self) -> bool:
+        """Whether demonstrations are verified by `columns.tests`, or show them."""
+        return self.verify is not None or (self.template is not None and "{tests}" in self.template)
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if sum(value is not None for value in (self.task, self.file, self.hub)) != 1:

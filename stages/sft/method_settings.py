@@ -153,6 +153,7 @@ class VcoreSettings(StageSettings):
     small learning rates the better direction even from tiny probes; at large ones it lags behind and misleads.
     `previous`: the gradient of the step before, of its weighted loss, which costs no probe (docs/methods.md)."""
     ema_decay: float = identity(0.9, gt=0, lt=1)
+    """Of `ema`: the factor by which a probe counts less with each step that passes."""
     probe_fraction: float = identity(0.125, gt=0)
     """Size of the probe batch as a share of `batch_size` (the paper: 1), at least one row."""
     probe_clip: float | None = identity(1.0, gt=0)
@@ -221,6 +222,8 @@ class VcoreSettings(StageSettings):
             raise ValueError(
                 "utility_dropout independent is how the released code differs; it exists for finite_difference only"
             )
+        if self.direction != "ema" and self.ema_decay != type(self).model_fields["ema_decay"].default:
+            raise ValueError(f"ema_decay: is for direction: ema, and the direction is {self.direction}")
         return self
 
 

@@ -67,6 +67,11 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
         ("data.rl=[]", r"data.rl names no source"),
         ("data.sft.0.task=word_problem", r"data.sft.0.task: there is no task 'word_problem'"),
         ("data.sft.0.task=aime24", r"data.sft.0.task: aime24 has no 'train' split"),
+        (
+            "data.sft.0={file: x.jsonl, columns: {tests: cases}}",
+            r"data.sft.0.columns.tests: no demonstration is tested; set verify: tests",
+        ),
+        ("sft.method={name: vcore, ema_decay: 0.5}", r"ema_decay: is for direction: ema, and the direction is fresh"),
         ("data.sft.0.file=x.jsonl", r"data.sft.0: set exactly one of task, file and hub"),
         ("data.benchmarks=[{name: aime24}]", r"data.benchmarks is filled from"),
         ("execution.device=gpu", r"execution.device: .*'auto', 'cpu' or 'cuda'"),
