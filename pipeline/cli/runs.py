@@ -60,6 +60,8 @@ def run(
         view.line(
             f"[bold]{session.config.name}[/]  {stages}, {waiting} to compute, store {session.store.home / 'store'}"
         )
+        if left := session.outlook:
+            view.line(f"  {left}")
         run_session(session)
     print_run(session, as_json)
 
@@ -100,6 +102,7 @@ def plan(
         print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
         return
     from pipeline.launch.machine import leased_gpus
+    from pipeline.run.outlook import outlook
     from pipeline.run.session import plan_only
 
     settings, store, planned = plan_only(config, overrides or [], options(force, start, only, until, triggers))
@@ -114,6 +117,8 @@ def plan(
         about = [(p.key or "")[:12], seconds, *([str(held or "")] if any(gpus) else [])]
         table.add_row(p.stage.name, f"[{COLOURS[p.state]}]{p.state}[/]", *about, escape(p.reason))
     out.print(table)
+    if left := outlook(planned, settings.execution):
+        show(left)
     for p in planned:
         for note in p.notes:
             show(f"[yellow]{p.stage.name}: {escape(note)}[/]")

@@ -30,6 +30,7 @@ from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.further import Ensure, decide
 from pipeline.run.gate import COLOURS, CRITICAL, check_failed, line, whole
+from pipeline.run.outlook import WORTH_SAYING_S, outlook
 from pipeline.run.parallel import run_stages
 from pipeline.run.record import RunRecord
 from pipeline.run.view import View
@@ -92,6 +93,11 @@ class Session:
         return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
 
     @property
+    def outlook(self) -> str:
+        """When the run will end, and what it will cost, in a line; empty where nothing is known, or little is left."""
+        return outlook(self.plan, self.config.execution, self.executor.outcomes)
+
+    @property
     def report_folder(self) -> Path | None:
         """The report's artifact; None where the run has none, or not yet."""
         outcome = self.executor.outcomes.get("report")
@@ -150,6 +156,8 @@ class Session:
                 self._pass_gate(stage)
             outcome = self.executor.ensure(stage, view)
             self.record.stage_done(outcome)
+            if outcome.state == "ran" and outcome.seconds >= WORTH_SAYING_S and (left := self.outlook):
+                self.executor.view.line(f"  {left}")
         return outcome
 
     def _pass_gate(self, stage: Stage) -> None:
