@@ -69,9 +69,9 @@ class GateSettings(StageSettings):
     level: float = execution(LEVEL, gt=0, lt=0.5)
     """Chance of a false alarm over all benchmarks and nights at one baseline, and of a false PASS."""
     more_samples: int | None = execution(None, gt=1)
-    """Samples of each problem that a critical check may have which is UNDECIDED, where its benchmark is sampled at a
-    temperature: they are doubled until it is decided, or until there are so many. None: as many as the benchmark
-    has."""
+    """The most samples of each problem. A critical check that is UNDECIDED, of a benchmark that is sampled at a
+    temperature, gets twice as many as it had, again and again: of its checkpoint and of what it is held against. None:
+    checks are judged on the benchmark's own `samples`."""
     window: int = execution(7, ge=0, le=100)
     """So many runs before this one whose mean is a second yardstick for whether a score moved. 0: none."""
     stop: bool = execution(True)
@@ -124,5 +124,5 @@ def check_more_samples(gate: GateSettings, benchmarks: Sequence[BenchmarkSetting
     drawn = {b.name: b.samples for b in benchmarks if b.temperature > 0 or b.from_generation_config}
     if not checked & drawn.keys():
         raise ValueError(f"{where}: {', '.join(sorted(checked))}: greedy, so that further samples would be the same")
-    if all(drawn[name] >= most for name in checked & drawn.keys()):
-        raise ValueError(f"{where}: the benchmarks have {most} samples or more already")
+    if all(drawn[name] > most for name in checked & drawn.keys()):
+        raise ValueError(f"{where}: the benchmarks have more than {most} samples already")

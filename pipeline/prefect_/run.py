@@ -36,7 +36,7 @@ def run(session: Session) -> None:
     """
     address = os.environ.get("PREFECT_API_URL")
     with session.recorded():
-        if address is None and session.nothing_to_do:
+        if address is None and session.nothing_to_do and session.config.gate.more_samples is None:
             session.run_remaining()
             session.finish()
             return

@@ -69,16 +69,15 @@ def background(store: Store, record: RunRecordDocument, settings: GateSettings) 
     look = look_at(anchor.name, (before for _, before in earlier), record) if anchor is not None else None
     further: Further = {}
     for one in record.further:  # of those that are gone new ones will be made
-        found = read_scores(store, one.scores)
+        found = read_scores(store, one.scores) if one.scores is not None else {}
         if not isinstance(found, str) and one.benchmark in found:
             further[one.checkpoint, one.benchmark, one.samples] = found[one.benchmark]
-    baseline = [one for _, one in earlier if anchor is not None and one.id == anchor.name]
-    models = {
-        f"{run.id}:{stage.name}": artifact
-        for run in (baseline if settings.more_samples is not None else [])
-        for stage in run.stages
-        if stage.name in measured and (artifact := store.find(stage.name, stage.key).artifact) is not None
-    }
+    models = {}
+    if anchor is not None and settings.more_samples is not None:
+        baseline = RunRecordDocument.read(store.home / "runs" / anchor.name / "run.json")  # None: it is a file
+        for stage in baseline.stages if baseline is not None else ():
+            if stage.name in measured and (artifact := store.find(stage.name, stage.key).artifact) is not None:
+                models[f"{anchor.name}:{stage.name}"] = artifact
     return Background(scores, measured, tuple(trouble), anchor, look, earlier, seed, further, models)
 
 
@@ -124,7 +123,8 @@ def check_baseline(config: PipelineConfig, store: Store) -> None:
         if anchor.find(checkpoint, check.benchmark) is None:
             lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"
             raise ConfigError(lacks, where=where, fix=f"Leave the check out, or choose another baseline. {ANYWAY}")
-        before, asked = then.get(check.benchmark, {}), now[check.benchmark]
+        before, asked = then.get(check.benchmark, {}), now[check.benchmark].copy()
+        asked.pop("samples")  # against a margin one side may have more
         apart = differences({name: before[name] for name in asked if name in before}, asked) if before else []
         if apart := [line for line in apart if line.partition(":")[0].partition(".")[0] in before]:
             what = f"the baseline {anchor.name} was measured by another protocol: {', '.join(apart)}"

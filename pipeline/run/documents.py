@@ -61,6 +61,7 @@ class GateVerdict(Document):
     high: float | None = None
     n: int | None = None  # problems
     samples: int | None = None  # of each problem, of the checkpoint
+    samples_before: int | None = None  # of what it was compared with
     looks: int | None = None  # that there may be, with more samples each time; the p-values are times as much
     p_pass: float | None = None  # PASS where at most `level`
     p_fail: float | None = None  # by Holm's method; FAIL where at most `level_fail`
@@ -77,7 +78,7 @@ class FurtherSamples(Document):
     benchmark: str
     samples: int  # of each problem, those of the run among them
     generations: str  # key of the artifact
-    scores: str  # likewise
+    scores: str | None = None  # likewise; None until they are graded
 
 
 class RunRecordDocument(Document):

@@ -3,23 +3,27 @@ often now or beside other benchmarks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.store.documents import Manifest, Preimage
 from pipeline.store.store import Store
 
 GENERATE = "generate"
-LOOKED_AT = 200
+LOOKED_AT = 2000
 """Latest artifacts that are looked at."""
 
 
-def earlier_samples(store: Store, key: str, preimage: Preimage) -> list[dict[str, Any]]:
+def earlier_samples(store: Store, key: str, preimage: Preimage, versions: Mapping[str, str]) -> list[dict[str, Any]]:
     """Artifacts of the generate stage whose samples serve for one that is to be made, latest first, each as its
     `folder` and the settings of its `benchmarks`.
 
     All that their samples depend on is equal but the benchmarks, and with them the data; what is asked of the model is
     compared by the stage, sample by sample (stages/generate/earlier.py). A served model's samples never serve: nobody
     here knows whether it is still the same.
+
+    Args:
+        versions: of the stage's libraries with their build tags, which keys leave out: another build samples otherwise.
     """
     if "model" not in preimage.inputs:
         return []
@@ -29,6 +33,8 @@ def earlier_samples(store: Store, key: str, preimage: Preimage) -> list[dict[str
     for file in files[:LOOKED_AT]:
         manifest = Manifest.read(file)
         if manifest is None or manifest.key == key or _apart(manifest.preimage) != wanted:
+            continue
+        if any(manifest.versions.get(library) != version for library, version in versions.items()):
             continue
         artifact = store.find(GENERATE, manifest.key).artifact
         if artifact is not None:

@@ -185,7 +185,8 @@ class _StageRun:
             "code_digests": self.run.decider.keys.code_digests(self.stage),
         }
         if self.stage.program == GENERATE and self.stage.name not in self.run.decider.forced:
-            details["earlier_samples"] = earlier_samples(self.run.store, decision.key, decision.preimage)
+            versions = library_versions(self._libraries, exact=True)
+            details["earlier_samples"] = earlier_samples(self.run.store, decision.key, decision.preimage, versions)
         if self.stage.kind.needs_run:
             details = {
                 "name": self.run.config.name,

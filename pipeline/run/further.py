@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rich.markup import escape
 
+from evaluation.gates.paired import Sampled
 from pipeline.config.gate import BASELINE, CheckSettings
+from pipeline.core.errors import Interrupted, StoreError, UserError
 from pipeline.plan.decide import Decider, Options
 from pipeline.plan.graph import Stage, evaluate
 from pipeline.run.assess import Background, gate_verdicts
 from pipeline.run.baseline import read_scores
 from pipeline.run.documents import FurtherSamples, GateVerdict
+from pipeline.run.earlier_samples import GENERATE
 from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.gate import looks_at, whole
 from pipeline.run.record import RunRecord
@@ -34,25 +37,36 @@ def decide(
         executor: of the run; it has the artifacts of all models that the checks name.
         known: gets the further scores.
     """
-    gate, decided = executor.config.gate, dict[int, GateVerdict]()
-    judged = [check for check in checks if _checkpoint(check, known) in known.measured]
     while True:
-        verdicts = [decided.get(index, one) for index, one in enumerate(gate_verdicts(known, gate, checks))]
-        decided = {index: one for index, one in enumerate(verdicts) if one.verdict != "UNDECIDED"}
-        compared = [
+        verdicts = gate_verdicts(known, executor.config.gate, checks)
+        undecided = [
             check
-            for index, (check, one) in enumerate(zip(judged, verdicts, strict=True))
-            if index not in decided and one.difference is not None
+            for check, one in zip(_judged(checks, known), verdicts, strict=True)
+            if one.verdict == "UNDECIDED" and one.difference is not None
         ]
-        wanted = dict.fromkeys(want for check in compared for want in _wanted(check, known, executor))
+        wanted = dict.fromkeys(want for check in undecided for want in _wanted(check, known, executor))
         if not wanted or whole(verdicts) == "FAIL":
             return verdicts
-        for side, benchmark, samples in wanted:
-            further = _sample(executor, known, side, benchmark, samples, ensure)
-            record.sampled_more(further)
-            found = read_scores(executor.store, further.scores)
-            assert not isinstance(found, str), found
-            known.further[side, benchmark, samples] = found[benchmark]
+        try:
+            for side, benchmark, samples in wanted:
+                known.further[side, benchmark, samples] = _sample(
+                    executor, record, known, side, benchmark, samples, ensure
+                )
+        except Interrupted:
+            raise
+        except UserError as error:  # of a run that has what it was to make: what is undecided remains so
+            why = f"more samples were not to be had: {error.message}"
+            executor.view.line(f"  {'gate':<15} [yellow]{escape(why)}[/]")
+            return [_because(one, why) if one.verdict == "UNDECIDED" else one for one in verdicts]
+
+
+def _judged(checks: Sequence[CheckSettings], known: Background) -> list[CheckSettings]:
+    """Those that there is a verdict on."""
+    return [check for check in checks if _checkpoint(check, known) in known.measured]
+
+
+def _because(one: GateVerdict, why: str) -> GateVerdict:
+    return one.model_copy(update={"reason": "; ".join(filter(None, [one.reason, why]))})
 
 
 def _checkpoint(check: CheckSettings, known: Background) -> str:
@@ -76,21 +90,37 @@ def _wanted(check: CheckSettings, known: Background, executor: Executor) -> Iter
 
 
 def _sample(
-    executor: Executor, known: Background, side: str, benchmark: str, samples: int, ensure: Ensure
-) -> FurtherSamples:
-    """Sample a checkpoint of the run or of its baseline on one benchmark more often, and grade it. Of the samples only
-    those are drawn that the store does not have (earlier_samples.py)."""
+    executor: Executor,
+    record: RunRecord,
+    known: Background,
+    side: str,
+    benchmark: str,
+    samples: int,
+    ensure: Ensure,
+) -> Sampled:
+    """Sample a checkpoint of the run or of its baseline on one benchmark more often, grade it, and note both. Of the
+    samples only those are drawn that the store does not have (earlier_samples.py)."""
     run, _, checkpoint = side.rpartition(":")
     executor.view.line(f"  {'gate':<15} undecided: {samples} samples a problem of {escape(f'{benchmark}, {side}')}")
     config = executor.config
     asked = [one.model_copy(update={"samples": samples}) for one in config.benchmarks if one.name == benchmark]
     more = f".{benchmark.replace('.', '_')}-{samples}{'-baseline' if run else ''}"  # generate.sft.svamp-16
     stages = evaluate(config.model_copy(update={"benchmarks": asked}), checkpoint, more)
-    decider = Decider(config, executor.store, Options(triggers=executor.decider.options.triggers), stages)
-    further = Executor(decider, executor.view, command=executor.command)
+    forced = executor.decider.forced if not run else set()  # what was drawn anew is not mixed with what was there
+    force = tuple(stage.name for stage in stages if f"{stage.program}.{checkpoint}" in forced)
+    further = Executor(
+        Decider(config, executor.store, Options(force=force), stages), executor.view, command=executor.command
+    )
     further.outcomes, further.stopping = dict(executor.outcomes), executor.stopping
     if run:
         model = known.models[side]
         further.outcomes[checkpoint] = StageOutcome(checkpoint, "cached", model, model.manifest.seconds)
-    generations, scores = (ensure(further, stage).artifact.key for stage in stages)
-    return FurtherSamples(checkpoint=side, benchmark=benchmark, samples=samples, generations=generations, scores=scores)
+    noted = FurtherSamples(checkpoint=side, benchmark=benchmark, samples=samples, generations="")
+    for stage in stages:
+        key = ensure(further, stage).artifact.key
+        noted = noted.model_copy(update={"generations" if stage.program == GENERATE else "scores": key})
+        record.sampled_more(noted)
+    found = read_scores(executor.store, str(noted.scores))
+    if isinstance(found, str):
+        raise StoreError(f"the scores {found}", where=f"score/{noted.scores}", fix="vcore store verify")
+    return found[benchmark]

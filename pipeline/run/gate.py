@@ -40,6 +40,12 @@ class Asked:
     why: str = ""
     looks: int = 1
     """How often it may be judged, with more samples each time."""
+    series: tuple[tuple[Sampled, Sampled], ...] = ()
+    """(new, old) at each look there has been; the first is that of `new` and `old`. Empty: there is that alone."""
+
+    def at(self, look: int) -> tuple[Sampled | None, Sampled | None]:
+        """What it is judged by at look number `look`, from 0; after its last one, at that."""
+        return self.series[min(look, len(self.series) - 1)] if self.series else (self.new, self.old)
 
 
 def asked_of_run(
@@ -58,7 +64,7 @@ def asked_of_run(
         measured: the checkpoints that the run was to measure, in the order of training. A check of another one is left
             out; one of these whose scores are not there asks for what is missing, and cannot pass.
         trouble: what became of scores that are not there, a line each.
-        further: scores of more samples than the run's own: a check is judged by the most that both of its sides have.
+        further: scores of more samples than the run's own, at which checks look that have several looks.
         growing: checkpoints of the baseline, `RUN:sft`, that can be sampled more; others keep the scores they have.
         more_samples: `gate.more_samples`.
     """
@@ -85,36 +91,39 @@ def asked_of_run(
             side = f"{anchor.name}:{checkpoint}"
             lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"
             why = why or ("" if old else "; ".join([lacks, *anchor.trouble]))
-        new = own
-        if own is not None:
-            ours = _by_samples(own, further, checkpoint, check.benchmark)
-            theirs = {} if old is None else _by_samples(old, further, side, check.benchmark)
-            fixed = side.endswith(f":{checkpoint}") and side not in growing
-            samples = max(ours if fixed else ours.keys() & theirs.keys(), default=max(ours))
-            new, old = ours[samples], theirs.get(samples, old)
+        looks, series = [0], [(own, old)] if own is not None and old is not None else []
+        if own is not None and check.rule is not None:
+            looks = looks_at(own, check, more_samples)
+        for samples in looks[1:] if series else ():
+            new = further.get((checkpoint, check.benchmark, samples))
+            grown = further.get((side, check.benchmark, samples))
+            if grown is None and old is not None and (old.samples >= samples or _is_fixed(check, side, growing)):
+                grown = old
+            if new is None or grown is None:
+                break
+            series.append((new, grown))
         limits = {name: getattr(check, name) for name in ("max_truncated", "max_no_answer")}
-        looks = 1 if check.rule is None or own is None else len(looks_at(own, check, more_samples))
         made.append(
             Asked(
                 check.benchmark,
                 checkpoint,
                 against,
-                new,
+                own,
                 old,
                 check.rule,
                 tier=check.tier,
                 why=why,
-                looks=looks,
+                looks=len(looks),
+                series=tuple(series),
                 **limits,
             )
         )
     return made
 
 
-def _by_samples(own: Sampled, further: Further, checkpoint: str, benchmark: str) -> dict[int, Sampled]:
-    """Samples of each problem -> scores, of a checkpoint on a benchmark."""
-    more = {samples: one for (c, b, samples), one in further.items() if (c, b) == (checkpoint, benchmark)}
-    return {own.samples: own, **more}
+def _is_fixed(check: CheckSettings, side: str, growing: Container[str]) -> bool:
+    """Whether what a check is held against keeps the samples it has: a baseline whose model is not there."""
+    return check.against == BASELINE and side not in growing
 
 
 def looks_at(own: Sampled, check: CheckSettings, more_samples: int | None) -> list[int]:
@@ -128,21 +137,34 @@ def looks_at(own: Sampled, check: CheckSettings, more_samples: int | None) -> li
 
 
 def judge_all(asked: Sequence[Asked], level: float, level_fail: float) -> list[GateVerdict]:
-    """The verdict on each. Margins are judged together (`evaluation.gates.verdict.judge`); a bound on a rate is held
-    against the rate that was measured, without a test, and one that is broken is a FAIL whatever the margin says.
+    """The verdict on each, look after look in the order in which they were made: what was claimed at one stands.
+
+    Margins are judged together (`evaluation.gates.verdict.judge`); a bound on a rate is held against the rate that was
+    measured, without a test, and one that is broken is a FAIL whatever the margin says.
 
     Args:
         level: of each PASS.
         level_fail: of all FAILs together.
     """
+    claimed: dict[int, GateVerdict] = {}
+    verdicts: list[GateVerdict] = []
+    for look in range(max((len(one.series) for one in asked), default=0) or 1):
+        verdicts = _judge_at(look, asked, level, level_fail)
+        verdicts = [claimed.get(index, verdict) for index, verdict in enumerate(verdicts)]
+        claimed |= {index: one for index, one in enumerate(verdicts) if one.verdict != "UNDECIDED"}
+    return verdicts
+
+
+def _judge_at(look: int, asked: Sequence[Asked], level: float, level_fail: float) -> list[GateVerdict]:
     pairs: dict[int, Differences] = {}
     reasons: dict[int, str] = {}
     for index, one in enumerate(asked):
+        new, old = one.at(look)
         if one.why:
             reasons[index] = one.why
-        elif one.rule is not None and one.old is not None and one.new is not None:
+        elif one.rule is not None and old is not None and new is not None:
             try:
-                pairs[index] = pair(one.old, one.new, any_samples=True)
+                pairs[index] = pair(old, new, any_samples=True)
             except ValueError as error:
                 reasons[index] = str(error)
     rules = [rule for index in pairs if (rule := asked[index].rule) is not None]
@@ -155,7 +177,8 @@ def judge_all(asked: Sequence[Asked], level: float, level_fail: float) -> list[G
             verdict = found.verdict
             numbers = {**dataclasses.asdict(found), "p_fail": found.p_fail_adjusted}
             numbers = {name: value for name, value in numbers.items() if name not in ("verdict", "p_fail_adjusted")}
-            numbers |= {"samples": one.new.samples if one.new is not None else None, "looks": one.looks}
+            samples, samples_before = (side.samples if side is not None else None for side in one.at(look))
+            numbers |= {"samples": samples, "samples_before": samples_before, "looks": one.looks}
         broken, unknown = _rates(one)
         if broken:
             verdict = "FAIL"
@@ -209,6 +232,7 @@ def line(one: GateVerdict) -> str:
         assert one.high is not None
         assert one.detectable is not None
         of = f"{one.n:,}" + (f" x {one.samples}" if (one.samples or 1) > 1 else "")
+        of += f" (before: x {one.samples_before})" if one.samples_before != one.samples else ""
         said.append(f"{100 * one.difference:+.1f} points [{100 * one.low:+.1f}, {100 * one.high:+.1f}] of {of}")
         times = f", each times {one.looks} looks" if (one.looks or 1) > 1 else ""
         said.append(

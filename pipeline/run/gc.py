@@ -140,7 +140,7 @@ def _needed(runs: list[RunRecordDocument], keep_last: int, keep_named: tuple[str
     keep += [r for r in runs if r.status == "running" or any(fnmatch.fnmatch(r.name, p) for p in keep_named)]
     keep += [r for r in runs if r.id in blessed]
     planned = {entry.key for record in keep for entry in record.plan if entry.key}
-    further = {key for record in keep for more in record.further for key in (more.generations, more.scores)}
+    further = {key for record in keep for more in record.further for key in (more.generations, more.scores) if key}
     return planned | further | {entry.key for record in keep for entry in record.stages}
 
 

@@ -95,10 +95,11 @@ class RunRecord:
             self.save()
 
     def sampled_more(self, further: FurtherSamples) -> None:
-        """Note the further samples of a checkpoint on a benchmark."""
+        """Note the further samples of a checkpoint on a benchmark; again when they are graded."""
+        of = (further.checkpoint, further.benchmark, further.samples)
         with self._lock:
-            if further not in self.data.further:
-                self.data.further = [*self.data.further, further]
+            others = [one for one in self.data.further if (one.checkpoint, one.benchmark, one.samples) != of]
+            self.data.further = [*others, further]
             self.save()
 
     def end(self, status: str, error: str | None = None) -> None:

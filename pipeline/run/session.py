@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.markup import escape
 
 from pipeline.checks.preflight import preflight
+from pipeline.config.gate import CheckSettings
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import (
     EXIT_CONFIG,
@@ -25,7 +26,7 @@ from pipeline.core.signals import asked_to_stop
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
-from pipeline.run.assess import assess, background, check_baseline
+from pipeline.run.assess import Background, assess, background, check_baseline, gate_verdicts
 from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.further import Ensure, decide
@@ -60,6 +61,8 @@ class Session:
     judged, empty at the run's end."""
     ensure: Ensure = lambda executor, stage: executor.ensure(stage)
     """Finds or makes a stage of further samples, and shows it where somebody shows the run."""
+    _further: list[StageOutcome] = dataclasses.field(default_factory=list, repr=False)
+    """Of stages that sampled more for an undecided check."""
     _judged: set[tuple[str, ...]] = dataclasses.field(default_factory=set, repr=False)
     """The scores that a gate has let pass."""
 
@@ -89,8 +92,8 @@ class Session:
 
     @property
     def nothing_ran(self) -> bool:
-        """Whether no stage that has ended was computed."""
-        return all(outcome.state == "cached" for outcome in self.executor.outcomes.values())
+        """Whether no stage that has ended was computed, those of further samples among them."""
+        return all(outcome.state == "cached" for outcome in (*self.executor.outcomes.values(), *self._further))
 
     @property
     def outlook(self) -> str:
@@ -134,7 +137,7 @@ class Session:
             self.record.keep_report(self.report_folder)
             known = assess(self.store, self.record.data, self.config.gate)
             if checks := self.config.gate.checks:
-                self.record.data.gate = decide(self.executor, self.record, known, checks, self.ensure)
+                self.record.data.gate = self._decide(known, checks)
             self._tell_gate("")
 
     def run_remaining(self) -> None:
@@ -169,7 +172,7 @@ class Session:
         judged = [check for check in gate.checks if f"score.{check.checkpoint}" in stage.after]
         known = background(self.store, record, gate)
         record.anchor, record.look = known.anchor.name if known.anchor is not None else None, known.look
-        record.gate = decide(self.executor, self.record, known, judged, self.ensure)
+        record.gate = self._decide(known, judged)
         self.record.save()
         for one in record.gate:
             colour = COLOURS[one.verdict]
@@ -179,6 +182,17 @@ class Session:
         if gate.stop:
             check_failed(record.gate, stage.name)
         self._judged.add(stage.after)
+
+    def _decide(self, known: Background, checks: Sequence[CheckSettings]) -> list[GateVerdict]:
+        """The verdicts on checks; more is sampled for undecided ones, unless one stage was to run alone."""
+
+        def ensure(executor: Executor, stage: Stage) -> StageOutcome:
+            self._further.append(self.ensure(executor, stage))
+            return self._further[-1]
+
+        if self.options.only is not None:
+            return gate_verdicts(known, self.config.gate, checks)
+        return decide(self.executor, self.record, known, checks, ensure)
 
     def _tell_gate(self, checkpoint: str) -> None:
         """Show the gate, with events for automations: each critical check that failed, or once that the gate passed.
@@ -214,7 +228,9 @@ class Session:
         states = [outcome.state for outcome in self.executor.outcomes.values()]
         ran, stages = states.count("ran"), "stage" if len(states) == 1 else "stages"
         text = f"{len(states)} {stages}: {ran} ran, {states.count('cached')} cached"
-        return text if ran else f"{text}; nothing has changed"
+        if more := sum(outcome.state == "ran" for outcome in self._further):
+            text += f"; {more} more for undecided checks of the gate"
+        return f"{text}; nothing has changed" if self.nothing_ran else text
 
 
 @contextlib.contextmanager

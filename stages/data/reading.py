@@ -46,9 +46,9 @@ def load_task(
     try:
         problems = load(benchmark, split, ctx.machine.data_dir, limit, seed, revision=commit, where=where)
     except (ValueError, OSError) as error:  # RecordError, LoadError, and generated problems that do not turn up
-        raise StageError(
-            f"{label}: {error}", "Check the file, or data_dir; the expected columns are in docs/data.md."
-        ) from error
+        fix = "Check the file, or data_dir; the expected columns are in docs/data.md."
+        chosen = str(error).startswith("where:")
+        raise StageError(f"{label}: {error}", "Choose others, or leave where out." if chosen else fix) from error
     if not problems:
         raise StageError(f"{label}: no problems in split {split}", "The file or split is empty.")
     return list(itertools.islice(_shuffled(problems, seed), n)) if shuffle else problems

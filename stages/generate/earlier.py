@@ -26,7 +26,8 @@ def take_over(
     finished: Finished,
     seed: int,
 ) -> int:
-    """Add to `finished` whatever earlier artifacts have of its missing samples. Returns how many they had.
+    """Add to `finished` whatever earlier artifacts have of its missing samples: in memory alone, since the store has
+    them. Returns how many they had.
 
     Model, engine, versions and all settings but the benchmarks are equal, as whoever names the artifacts has seen to.
     A sample is the same where the benchmark is sampled in the same way, and its prompt and its seed are equal.
@@ -55,9 +56,14 @@ def take_over(
             if same in wanted and same not in found and row.finish_reason in DRAWN:
                 found[same] = Sampled(row.completion, row.completion_tokens, row.finish_reason, row.thinking)
     taken = {sample: found[same] for sample, same in asked.items() if same in found}
-    for sample, sampled in taken.items():
-        finished.add(sample, sampled)
+    finished.samples |= taken
     return len(taken)
+
+
+def depends_on_length(model: Path) -> bool:
+    """Whether the longest request of a run decides how a model computes the others: with LongRoPE vLLM takes factors
+    for the length that the engine is made for."""
+    return '"longrope"' in (model / "config.json").read_text(encoding="utf-8")
 
 
 def _way(benchmark: Mapping[str, Any]) -> str:
@@ -66,7 +72,7 @@ def _way(benchmark: Mapping[str, Any]) -> str:
 
 
 def _rows(file: Path) -> list[Generation]:
-    """None where the artifact has been removed meanwhile."""
+    """Those of an artifact; none where it has been removed meanwhile."""
     try:
         return read_records(file, Generation)
     except (OSError, RecordError):

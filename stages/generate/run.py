@@ -13,7 +13,7 @@ from evaluation.harness.pace import Pace
 from evaluation.records import Generation, read_records, write_jsonl
 from evaluation.thinking import thinking_tokens
 from stages.generate import served
-from stages.generate.earlier import take_over
+from stages.generate.earlier import depends_on_length, take_over
 from stages.generate.finished import Finished
 from stages.generate.generation_config import with_generation_config
 from stages.generate.plan import (
@@ -69,9 +69,8 @@ def run(ctx: Context[GenerateSettings]) -> Result:
         resumed = len(finished.samples)
         if resumed:
             ctx.note(f"resuming: {resumed} samples are kept, {finished.missing} are missing")
-        earlier = take_over(
-            ctx.details.get("earlier_samples", ()), fitting, ctx.settings.benchmarks, finished, ctx.seed
-        )
+        there = ctx.details.get("earlier_samples", ()) if server is None and not depends_on_length(folder) else ()
+        earlier = take_over(there, fitting, ctx.settings.benchmarks, finished, ctx.seed)
         if earlier:
             ctx.note(f"{earlier} samples are those of earlier artifacts of this model, {finished.missing} are missing")
         engine: Engine = server or _open(ctx, folder, fitting, limit)

@@ -11,13 +11,15 @@ from pipeline.store.store import Store
 from tests.pipeline.helpers import config, make, plan
 
 
-def found(tmp_path: Path, *overrides: str, stage: str = "generate.sft") -> list[str]:
+def found(
+    tmp_path: Path, *overrides: str, stage: str = "generate.sft", versions: dict[str, str] | None = None
+) -> list[str]:
     """The artifacts that a stage may take samples from, each as the samples a problem of its benchmarks."""
     planned = plan(tmp_path, *overrides)[stage]
     assert planned.key is not None
     assert planned.preimage is not None
     store = Store(config(tmp_path).home_folder)
-    earlier = earlier_samples(store, planned.key, planned.preimage)
+    earlier = earlier_samples(store, planned.key, planned.preimage, versions or {})
     assert all((store.home / "store" / "generate").samefile(Path(one["folder"]).parent) for one in earlier)
     return [" ".join(f"{b['name']}:{b['samples']}" for b in one["benchmarks"]) for one in earlier]
 
@@ -31,6 +33,7 @@ def test_more_samples_and_further_benchmarks_take_what_there_is(tmp_path: Path) 
     make(tmp_path, DRAWN)
     assert found(tmp_path, DRAWN) == []  # that is the artifact itself
     assert found(tmp_path, MORE) == ["word_problems:1"]  # of this checkpoint, and not of base or grpo
+    assert found(tmp_path, MORE, versions={"torch": "0.0+other"}) == []  # another build
     make(tmp_path, MORE)
     assert found(tmp_path, MOST) == ["word_problems:4", "word_problems:1"]  # the latest first
 

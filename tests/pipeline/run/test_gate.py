@@ -60,9 +60,9 @@ class Pipeline:
     def settings(self, *more: str) -> list[str]:
         return [f"home={self.folder / 'home'}", BENCHMARK, "execution.device=cpu", *more]
 
-    def run(self, *more: str) -> Session:
-        """Run all of it, as `vcore run` does without Prefect."""
-        session = Session.prepare(self.folder / "small.yaml", self.settings(*more), Options(), View())
+    def run(self, *more: str, options: Options | None = None) -> Session:
+        """Run all of it, or what the options say, as `vcore run` does without Prefect."""
+        session = Session.prepare(self.folder / "small.yaml", self.settings(*more), options or Options(), View())
         session.emit = lambda event, **about: self.events.append((event, about))
         with session.recorded():
             session.run_remaining()
