@@ -7,10 +7,12 @@ backend that this file works around (on a GPU none of them applies):
   needs a C++ compiler and gains nothing at small sizes, so compilation is switched off. Its in-process mode keeps the
   engine in this process, which shares the trainer's random state. Without OMP_NUM_THREADS it limits the whole process
   to one thread.
-- Its linear layers hand their weights to oneDNN and drop the originals, so nothing can be loaded into a running engine.
+- Its linear layers hand their weights to a kernel that packs them, and drop the originals, so nothing can be loaded
+  into a running engine. Which kernel that is depends on the processor, the number format and the layer's size.
 - Chunked prefill with a seed per request raises "CPU Generator does not use offset".
 """
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -36,10 +38,12 @@ SHARED_PROMPT_TOKENS = 32
 of all samples of a problem. vLLM's own block on a CPU has 128 tokens, as many as a short prompt; 32 is the least that
 its kernels take."""
 
-# vllm._custom_ops._supports_onednn. Relied on by GRPO with vLLM on a CPU: while it is true, each linear layer gives its
-# weights away (vllm.model_executor.layers.utils), and TRL's weight synchronisation has nothing to load into. No
-# public option does the same. GRPO compares the sampler's log-probabilities with the trainer's in every run.
-_ONEDNN_SWITCH = "_supports_onednn"
+# vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm, which linear layers and embeddings import where they
+# call it. Relied on by GRPO with vLLM on a CPU: it chooses between oneDNN, with AMX kernels of SGLang's, and zentorch,
+# each with a packed copy of a layer's weights, and TRL's weight synchronisation then has nothing to load into, or loads
+# what nobody reads. No public option does the same. GRPO compares the sampler's log-probabilities with the trainer's in
+# every run.
+_CHOOSES_KERNEL = "dispatch_cpu_unquantized_gemm"
 
 
 def prepare_environment(threads: int) -> None:
@@ -56,22 +60,32 @@ def prepare_environment(threads: int) -> None:
 
 
 def keep_weights_loadable() -> None:
-    """Make vLLM's linear layers on a CPU keep their weights, so that `load_weights` works on a running engine.
-
-    They then use the plain linear kernel. Call it before the engine is built.
+    """Make vLLM's linear layers on a CPU compute with the weights that they have, so that `load_weights` works on a
+    running engine. Call it before the engine is built.
 
     Raises:
-        EngineUnavailable: this vLLM has no such switch; weights would become stale or fail to load.
+        EngineUnavailable: this vLLM chooses kernels elsewhere; weights would become stale or fail to load.
     """
     import vllm
-    import vllm._custom_ops as ops
+    from vllm.model_executor.layers import utils
 
-    if not hasattr(ops, _ONEDNN_SWITCH):
+    choose = getattr(utils, _CHOOSES_KERNEL, None)
+    if choose is None:
         raise EngineUnavailable(
-            f"vLLM {vllm.__version__} has no vllm._custom_ops.{_ONEDNN_SWITCH}: weights cannot be synchronised into "
-            "its CPU engine; use the pinned version, or rollout: transformers"
+            f"vLLM {vllm.__version__} has no vllm.model_executor.layers.utils.{_CHOOSES_KERNEL}: weights cannot be "
+            "synchronised into its CPU engine; use the pinned version, or rollout: transformers"
         )
-    setattr(ops, _ONEDNN_SWITCH, False)
+    setattr(utils, _CHOOSES_KERNEL, functools.partial(_plain_linear, choose))
+
+
+def _plain_linear(choose: Any, layer: Any, remove_weight: bool) -> None:
+    """Give a linear layer torch's kernel, which packs nothing; what is none gets what vLLM chooses."""
+    import torch
+
+    if layer.weight.ndim == 2:
+        layer.cpu_linear = torch.nn.functional.linear
+    else:
+        choose(layer, remove_weight)
 
 
 # vllm.v1.sample.ops.topk_topp_sampler, whose forward_cpu calls these two by name for requests with a seed. It draws one

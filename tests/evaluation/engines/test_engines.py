@@ -173,6 +173,7 @@ def test_weights_load_into_a_running_vllm_on_a_cpu(models: tuple[Path, Path], vl
     changed = open_engine("transformers", models[1], EngineOptions("cpu", "float32"))
     assert vllm["synchronised"] == as_json(changed.generate(greedy_requests(changed)))
     assert vllm["synchronised"] != vllm["greedy"]
+    assert vllm["synchronised_bfloat16"] == vllm["changed_bfloat16"]
 
 
 def test_transformers_draws_do_not_depend_on_order_or_batches(models: tuple[Path, Path], plain: Engine) -> None:

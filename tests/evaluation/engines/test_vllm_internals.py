@@ -18,16 +18,16 @@ from types import SimpleNamespace
 from evaluation.engines import EngineUnavailable, vllm_internals
 vllm_internals.prepare_environment(1)
 import torch, vllm
-import vllm._custom_ops as ops
-from vllm.model_executor.layers import utils
+from vllm.model_executor.layers import linear, utils
+from vllm.model_executor.layers import vocab_parallel_embedding as embedding
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 facts = {
     "environment": [name for name in vllm_internals.ENVIRONMENT if name in vllm.envs.environment_variables],
-    "switch": getattr(ops, "_supports_onednn", None),
-    "layers_ask_the_switch": "ops._supports_onednn" in inspect.getsource(utils),
+    "layers_ask": ["import dispatch_cpu_unquantized_gemm" in inspect.getsource(m) for m in (linear, embedding)],
+    "arguments": list(inspect.signature(utils.dispatch_cpu_unquantized_gemm).parameters),
     "llm_engine": "self.llm_engine = LLMEngine" in inspect.getsource(vllm.LLM.__init__),
     "engine_has": [n for n in ("add_request", "has_unfinished_requests", "step") if hasattr(vllm.LLMEngine, n)],
     "add_request": list(inspect.signature(vllm.LLMEngine.add_request).parameters)[1:4],
@@ -53,12 +53,14 @@ try:
 except EngineUnavailable as error:
     facts["without_function"] = str(error)
 vllm_internals.keep_weights_loadable()
-facts["switched_off"] = ops._supports_onednn is False
-del ops._supports_onednn
+layer = torch.nn.Linear(32, 16, bias=False, dtype=torch.bfloat16)
+utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+facts["kept"] = [list(layer.weight.shape), layer.cpu_linear is torch.nn.functional.linear]
+del utils.dispatch_cpu_unquantized_gemm
 try:
     vllm_internals.keep_weights_loadable()
 except EngineUnavailable as error:
-    facts["without_switch"] = str(error)
+    facts["without"] = str(error)
 print("FACTS " + json.dumps(facts))
 """
 MOVED = "this vLLM is built otherwise: see evaluation/engines/vllm_internals.py for what relies on it"
@@ -77,11 +79,11 @@ def installed() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_onednn_switch_is_there_and_linear_layers_ask_it(installed: dict[str, Any]) -> None:
-    assert installed["switch"] is not None, f"vllm._custom_ops has no _supports_onednn; {MOVED}"
-    assert installed["layers_ask_the_switch"], f"vllm.model_executor.layers.utils asks another switch; {MOVED}"
-    assert installed["switched_off"]
-    assert "has no vllm._custom_ops._supports_onednn" in installed["without_switch"]
+def test_linear_layers_keep_the_weights_that_are_loaded(installed: dict[str, Any]) -> None:
+    assert installed["layers_ask"] == [True, True], f"linear layers choose their kernel elsewhere; {MOVED}"
+    assert installed["arguments"] == ["layer", "remove_weight"], MOVED
+    assert installed["kept"] == [[16, 32], True]
+    assert "has no vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm" in installed["without"]
 
 
 @pytest.mark.slow

@@ -49,6 +49,10 @@ def main(model: str, changed: str) -> dict[str, Any]:
         found["too_long"] = str(error)
     engine.close()
     found["synchronised"] = as_json(weights_loaded_into_a_running_engine(model, changed, options))
+    rough = dataclasses.replace(options, dtype="bfloat16")  # whose kernels are others
+    found["synchronised_bfloat16"] = as_json(weights_loaded_into_a_running_engine(model, changed, rough))
+    engine = open_engine("vllm", changed, rough)
+    found["changed_bfloat16"] = as_json(engine.generate(greedy_requests(engine)))
     return found
 
 
