@@ -96,7 +96,7 @@ def warn_of_unreadable_runs(home: Path, consequence: str = "") -> None:
 
 def print_run(session: Session, as_json: bool) -> None:
     """What a finished run is worth: its results and where the report is."""
-    from pipeline.run.moved import alert_text
+    from pipeline.run.gates.moved import alert_text
 
     report, record, folder = session.report_folder, session.record.data, session.record.folder
     if as_json:
@@ -122,7 +122,7 @@ def print_gate(record: RunRecordDocument) -> None:
 
 def print_verdicts(title: str, verdicts: Sequence[GateVerdict]) -> None:
     """The verdict of a gate, and below it a line for each check."""
-    from pipeline.run.gate import COLOURS, line, whole
+    from pipeline.run.gates.gate import COLOURS, line, whole
 
     show(f"[bold {COLOURS[whole(verdicts)]}]{whole(verdicts)}[/]  {escape(title)}")
     for one in verdicts:

@@ -14,8 +14,8 @@ from evaluation.comparison import differences
 from evaluation.statistics import paired_interval
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.history.documents import Change, History, Point, RecordedMeasurement, Series
-from pipeline.run.baseline import baselines
 from pipeline.run.documents import RunRecordDocument
+from pipeline.run.gates.baseline import baselines
 from pipeline.run.record import list_runs, unreadable_runs
 from pipeline.store.scores import Outcomes, load_outcomes
 from pipeline.store.store import Store

@@ -16,7 +16,7 @@ from pipeline.core.signals import asked_to_stop
 from pipeline.plan.graph import Stage
 from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
-from pipeline.run.gate import line, whole
+from pipeline.run.gates.gate import line, whole
 from pipeline.run.session import Session
 from pipeline.run.view import View
 from stages.harness.documents import Note, Progress

@@ -20,7 +20,7 @@ from pipeline.prefect_.client import SERVER_ERRORS
 from pipeline.prefect_.recording import Event
 from pipeline.prefect_.view import slug
 from pipeline.run.documents import RunRecordDocument
-from pipeline.run.moved import alert_text
+from pipeline.run.gates.moved import alert_text
 
 
 def emit(

@@ -15,8 +15,8 @@ from pathlib import Path
 from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.locks import open_lock, try_lock
-from pipeline.run.baseline import blessed_runs
 from pipeline.run.documents import RunRecordDocument
+from pipeline.run.gates.baseline import blessed_runs
 from pipeline.run.record import find_run, list_runs, load_run
 from pipeline.store.store import Artifact, Store
 

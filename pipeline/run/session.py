@@ -26,11 +26,11 @@ from pipeline.core.signals import asked_to_stop
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
-from pipeline.run.assess import Background, assess, background, check_baseline, gate_verdicts
 from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
-from pipeline.run.further import Ensure, decide
-from pipeline.run.gate import COLOURS, CRITICAL, check_failed, line, whole
+from pipeline.run.gates.assess import Background, assess, background, check_baseline, gate_verdicts
+from pipeline.run.gates.further import Ensure, decide
+from pipeline.run.gates.gate import COLOURS, CRITICAL, check_failed, line, whole
 from pipeline.run.outlook import WORTH_SAYING_S, outlook
 from pipeline.run.parallel import run_stages
 from pipeline.run.record import RunRecord

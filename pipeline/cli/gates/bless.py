@@ -13,7 +13,7 @@ def bless(
     home: Home = Path(".vcore"),
 ) -> None:
     """Make a run the baseline of its pipeline: later runs are held against it, and gc keeps what it made."""
-    from pipeline.run.baseline import bless as bless_run
+    from pipeline.run.gates.baseline import bless as bless_run
 
     blessing = bless_run(home, run, by)
     show(f"{blessing.run} is the baseline of its pipeline with seed {blessing.seed}: blessed by {blessing.by}")

@@ -57,8 +57,8 @@ def _two(
     from evaluation.gates.levels import LEVEL
     from evaluation.gates.paired import pair
     from pipeline.cli.scores import score_path
-    from pipeline.run.baseline import ANY, file_scores
-    from pipeline.run.gate import Asked, judge_all
+    from pipeline.run.gates.baseline import ANY, file_scores
+    from pipeline.run.gates.gate import Asked, judge_all
 
     if not margins:
         raise ConfigError("what may pass?", where="vcore gate A B", fix="For example: --max-drop 1 (points).")
@@ -83,7 +83,7 @@ def _run(
     home: Path, name: str, margins: dict[str, float], only: list[str] | None, level: float | None
 ) -> tuple[str, list[GateVerdict]]:
     """A run against its baseline: its id, and the verdicts."""
-    from pipeline.run.assess import background, gate_verdicts
+    from pipeline.run.gates.assess import background, gate_verdicts
     from pipeline.run.record import find_run, load_run
     from pipeline.store.store import Store
 
@@ -127,7 +127,7 @@ def _check(benchmark: str, margins: dict[str, float]) -> CheckSettings:
 
 
 def _report(before: str, after: str | None, verdicts: list[GateVerdict], as_json: bool, junit: Path | None) -> None:
-    from pipeline.run.gate import whole
+    from pipeline.run.gates.gate import whole
 
     verdict = whole(verdicts)
     if junit is not None:
@@ -145,7 +145,7 @@ def _write_junit(file: Path, verdicts: list[GateVerdict]) -> None:
     """A test case a check: a FAIL of a critical one is a failure; what is undecided or advisory is skipped."""
     from xml.etree import ElementTree
 
-    from pipeline.run.gate import line
+    from pipeline.run.gates.gate import line
 
     cases = []
     for one in verdicts:

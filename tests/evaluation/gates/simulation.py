@@ -84,7 +84,7 @@ def bought(
     n: int, looks: Sequence[int], margin: float, drop: float, how: str, rounds: int, *, baseline: int | None = None
 ) -> Bought:
     """Gates that tolerate a drop of `margin` where one of `drop` is there, and which are judged after so many samples
-    of a problem until they are decided, as `pipeline/run/further.py` does.
+    of a problem until they are decided, as `pipeline/run/gates/further.py` does.
 
     Args:
         looks: samples of each problem at each look.
@@ -147,8 +147,8 @@ def _normal(total: int, squares: int) -> float:
 
 
 def first_alarm(nights: Iterator[np.ndarray[Any, Any]], k: int, *, window: int = WINDOW) -> int | None:
-    """The first night on which the anchor or the window says that the score moved, as `pipeline/run/baseline.py` asks:
-    two tests a night by Holm's method, at the level that the night may spend. `window` 0: the anchor alone."""
+    """The first night on which the anchor or the window says that the score moved, as `pipeline/run/gates/moved.py`
+    asks: two tests a night by Holm's method, at the level that the night may spend. `window` 0: the anchor alone."""
     anchor = next(nights)
     past: list[np.ndarray[Any, Any]] = []
     for night, tonight in enumerate(nights, start=1):

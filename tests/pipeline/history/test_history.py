@@ -15,7 +15,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.history.collect import collect
 from pipeline.history.page import write_page
 from pipeline.history.view import rows
-from pipeline.run.baseline import bless
+from pipeline.run.gates.baseline import bless
 from tests.pipeline.helpers import CONFIG
 from tests.pipeline.history.nights import GSM, Night, make_nights, right
 

@@ -14,7 +14,7 @@ from pipeline.core.errors import ConfigError, GateFailed
 from pipeline.launch.process import Launch
 from pipeline.plan.decide import Options
 from pipeline.run import execute
-from pipeline.run.baseline import bless
+from pipeline.run.gates.baseline import bless
 from pipeline.run.record import load_run
 from pipeline.run.session import Session, plan_only
 from pipeline.run.view import View

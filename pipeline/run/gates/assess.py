@@ -13,7 +13,8 @@ from evaluation.gates.levels import spend
 from pipeline.config.gate import BASELINE, CheckSettings, GateSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.run.baseline import (
+from pipeline.run.documents import GateVerdict, RunRecordDocument
+from pipeline.run.gates.baseline import (
     Anchor,
     Scores,
     blessed_run,
@@ -24,9 +25,8 @@ from pipeline.run.baseline import (
     run_scores,
     seed_of,
 )
-from pipeline.run.documents import GateVerdict, RunRecordDocument
-from pipeline.run.gate import TRAINED, Further, asked_of_run, judge_all
-from pipeline.run.moved import moved_scores
+from pipeline.run.gates.gate import TRAINED, Further, asked_of_run, judge_all
+from pipeline.run.gates.moved import moved_scores
 from pipeline.store.store import Artifact, Store
 
 ANYWAY = "To run nevertheless: --set gate.stop=false."

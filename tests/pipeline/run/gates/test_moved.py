@@ -10,11 +10,11 @@ import pytest
 
 from pipeline.config.gate import GateSettings
 from pipeline.core.errors import ConfigError
-from pipeline.run.assess import assess
-from pipeline.run.baseline import baselines, bless
 from pipeline.run.documents import RunRecordDocument
+from pipeline.run.gates.assess import assess
+from pipeline.run.gates.baseline import baselines, bless
+from pipeline.run.gates.moved import alert_text
 from pipeline.run.gc import collect, remove
-from pipeline.run.moved import alert_text
 from pipeline.run.record import load_run
 from pipeline.store.store import Store
 from tests.pipeline.history.nights import Night, make_nights, right

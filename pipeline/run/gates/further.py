@@ -11,12 +11,12 @@ from pipeline.config.gate import BASELINE, CheckSettings
 from pipeline.core.errors import Interrupted, StoreError, UserError
 from pipeline.plan.decide import Decider, Options
 from pipeline.plan.graph import Stage, evaluate
-from pipeline.run.assess import Background, gate_verdicts
-from pipeline.run.baseline import read_scores
 from pipeline.run.documents import FurtherSamples, GateVerdict
 from pipeline.run.earlier_samples import GENERATE
 from pipeline.run.execute import Executor, StageOutcome
-from pipeline.run.gate import looks_at, whole
+from pipeline.run.gates.assess import Background, gate_verdicts
+from pipeline.run.gates.baseline import read_scores
+from pipeline.run.gates.gate import looks_at, whole
 from pipeline.run.record import RunRecord
 
 Ensure = Callable[[Executor, Stage], StageOutcome]

@@ -14,13 +14,13 @@ from evaluation.records import Score, write_jsonl
 from pipeline.core.errors import ConfigError, GateFailed, StageFailed
 from pipeline.launch.process import Launch
 from pipeline.plan.decide import Options
-from pipeline.run.baseline import bless
 from pipeline.run.documents import RunRecordDocument
+from pipeline.run.gates.baseline import bless
 from pipeline.run.gc import collect
 from pipeline.run.session import plan_only
 from pipeline.store.store import Store
 from stages.harness.documents import Spec, StageResult
-from tests.pipeline.run.test_gate import N, Pipeline
+from tests.pipeline.run.gates.test_gate import N, Pipeline
 
 SAMPLED = f"{{name: word_problems, problems: {N}, max_new_tokens: 64, temperature: 1.0, samples: 2}}"
 BESIDE = "{name: tiny_code, problems: 20, max_new_tokens: 64}"

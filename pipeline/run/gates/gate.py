@@ -12,8 +12,8 @@ from evaluation.gates.paired import Sampled, pair
 from evaluation.gates.verdict import Rule, Verdict, judge, overall
 from pipeline.config.gate import BASELINE, CheckSettings
 from pipeline.core.errors import GateFailed
-from pipeline.run.baseline import Anchor, Scores
 from pipeline.run.documents import GateVerdict
+from pipeline.run.gates.baseline import Anchor, Scores
 
 CRITICAL = "critical"
 COLOURS = {"PASS": "green", "FAIL": "red", "UNDECIDED": "yellow"}

@@ -11,8 +11,8 @@ from evaluation.gates.margin import FEWEST, Differences, margin_test
 from evaluation.gates.paired import Sampled, pair
 from evaluation.statistics import paired_difference
 from pipeline.config.gate import GateSettings
-from pipeline.run.baseline import ANY, Anchor, Scores, window_of
 from pipeline.run.documents import MovedScore, RunRecordDocument
+from pipeline.run.gates.baseline import ANY, Anchor, Scores, window_of
 from pipeline.store.store import Store
 
 NORMAL_95 = 1.96
