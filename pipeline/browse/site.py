@@ -17,6 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.history.collect import METRICS, collect_all, seed_of
 from pipeline.history.page import write_page
 from pipeline.run.documents import RunRecordDocument
+from pipeline.run.gates.gate import line, whole
 from pipeline.run.record import list_runs, unreadable_runs
 from pipeline.store.documents import Manifest, utc_now
 from pipeline.store.store import Artifact, Store
@@ -191,6 +192,8 @@ def _run(home: Path, folder: Path, record: RunRecordDocument, numbers: dict[str,
         for s in record.stages
     ]
     shown = {name: getattr(record, name) for name in ("id", "name", "status", "started", "command", "error")}
+    gate = [[one.verdict, one.tier, one.benchmark, one.checkpoint, line(one)] for one in record.gate or ()]
+    shown |= {"gate": gate, "overall": whole(record.gate) if record.gate else None}
     return shown | {"seed": seed_of(home / "runs" / record.id), "report": link, "stages": stages}
 
 

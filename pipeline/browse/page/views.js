@@ -96,12 +96,16 @@
     const stages = run.stages.map(([name, index, key, state, seconds]) => [
       index >= 0 ? link(name, "artifact", { n: index }) : name, state, seconds.toFixed(1),
       element("code", null, key), index >= 0 ? "" : "gone from the store"]);
+    const verdict = (word) => element("span", { class: word === "FAIL" ? "bad" : null }, word);
+    const gate = run.gate.map(([word, ...rest]) => [verdict(word), ...rest]);
     return [
       element("h2", null, run.id),
       facts([["status", run.status], ["started", run.started], ["seed", run.seed ?? "not known"],
         ["command", element("code", null, run.command)], ...(run.error ? [["error", run.error]] : []),
         ["report", run.report ? element("a", { href: run.report }, "report.html") : "none"]]),
       element("h2", null, "Scores"), table(SCORES, SCORE_KINDS, numbers.map((number) => scoreRow(site, number))),
+      ...(gate.length ? [element("h2", null, "Gate: ", verdict(run.overall)),
+        table(["verdict", "tier", "benchmark", "checkpoint", "asked and seen"], ["", "", "", "", "free"], gate)] : []),
       ...(flips.length ? [element("h2", null, "What flipped"), element("ul", null, flips)] : []),
       element("h2", null, "What was made from what"), vcore.graph(site.artifacts, known, -1),
       element("h2", null, "Stages"),

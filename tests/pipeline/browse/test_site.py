@@ -55,6 +55,28 @@ def test_runs_are_listed_newest_first_with_their_artifacts_and_report(site: Path
     assert names == ["data", "base", "generate.base", "score.base", "sft", "generate.sft", "score.sft"]
 
 
+def test_a_run_shows_what_its_gate_said(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    make_nights(home, [Night({"base": right(10)}), Night({"base": right(40)}, seed=1)], samples=True)
+    file = home / "runs/20260101-020000-nightly/run.json"
+    check = {
+        "benchmark": GSM,
+        "checkpoint": "base",
+        "tier": "critical",
+        "asked": "may drop by 1 points",
+        "against": "x",
+    }
+    seen = {"difference": -0.2, "low": -0.3, "high": -0.1, "n": 100, "p_pass": 1.0, "p_fail": 0.001, "detectable": 0.05}
+    record = json.loads(file.read_text()) | {"gate": [{**check, **seen, "verdict": "FAIL"}]}
+    file.write_text(json.dumps(record))
+    build_site(home, home / "site")
+    newer, older = value(home / "site", "site")["runs"]
+    assert (newer["gate"], newer["overall"]) == ([], None)
+    said = "may drop by 1 points against x; -20.0 points [-30.0, -10.0] of 100; p(pass) = 1, p(fail) = 0.001, "
+    assert older["gate"] == [["FAIL", "critical", GSM, "base", f"{said}detectable 5.0 points"]]
+    assert older["overall"] == "FAIL"
+
+
 def test_an_artifact_names_what_it_was_made_from(site: Path) -> None:
     artifacts = value(site, "site")["artifacts"]
     score = next(artifact for artifact in artifacts if artifact[0] == "score.sft")
