@@ -194,7 +194,9 @@ def _having(name: str, value: Any, problems: list[Problem]) -> list[Problem]:
 
 
 def _within(found: Any, window: Mapping[str, Any]) -> bool:
-    """Whether a value is of the type of the window's ends, and between them; texts, such as dates, by their order."""
+    """Whether a value is of the type of the window's ends, and between them. Ends that are texts are dates: of a time
+    of day the date counts."""
+    found = found[: len("2025-01-31")] if isinstance(found, str) else found
     ends = [end for end in (window.get("from"), window.get("to")) if end is not None]
     if any(type(found) is not type(end) for end in ends):
         return False

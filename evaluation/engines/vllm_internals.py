@@ -61,7 +61,8 @@ def prepare_environment(threads: int) -> None:
 
 def keep_weights_loadable() -> None:
     """Make vLLM's linear layers on a CPU compute with the weights that they have, so that `load_weights` works on a
-    running engine. Call it before the engine is built.
+    running engine. Call it before the engine is built. Convolutions (of state-space models) keep the kernels that vLLM
+    gives them, and their packed weights.
 
     Raises:
         EngineUnavailable: this vLLM chooses kernels elsewhere; weights would become stale or fail to load.

@@ -78,7 +78,7 @@ class ExecutionSettings(StageSettings):
 
     def time_limit_of(self, stage: str) -> float | None:
         """Seconds that a stage may take; None: as long as it needs."""
-        return next(filter(None, (self.time_limit_s.get(name) for name in _names(stage))), None)
+        return self.time_limit_s.get(stage) or self.time_limit_s.get(stage.partition(".")[0])
 
     @model_validator(mode="after")
     def _somebody_to_notify(self) -> ExecutionSettings:

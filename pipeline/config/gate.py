@@ -124,5 +124,5 @@ def check_more_samples(gate: GateSettings, benchmarks: Sequence[BenchmarkSetting
     drawn = {b.name: b.samples for b in benchmarks if b.temperature > 0 or b.from_generation_config}
     if not checked & drawn.keys():
         raise ValueError(f"{where}: {', '.join(sorted(checked))}: greedy, so that further samples would be the same")
-    if all(drawn[name] > most for name in checked & drawn.keys()):
-        raise ValueError(f"{where}: the benchmarks have more than {most} samples already")
+    if all(drawn[name] >= most for name in checked & drawn.keys()):
+        raise ValueError(f"{where}: the benchmarks have {most} samples or more already")

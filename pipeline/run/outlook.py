@@ -20,8 +20,9 @@ def outlook(
     done: Collection[str] = (),
     now: datetime.datetime | None = None,
 ) -> str:
-    """One line on what is left of a plan: how long it takes at most, when it will have ended, GPU hours, and of which
-    stages no time is known. Empty where that is little, or nothing.
+    """One line on what is left of a plan: how long that took last time, when it will have ended, GPU hours, and of
+    which stages no time is known. Empty where that is little, or nothing. It is no bound: a stage that waits may turn
+    out to be there, and one that continued, or took samples over, was computed in less than it takes as a whole.
 
     Args:
         done: stages that have their artifact by now, beside those that the plan found.
@@ -34,9 +35,9 @@ def outlook(
     if seconds < WORTH_SAYING_S:
         return ""
     end = (now or datetime.datetime.now().astimezone()) + datetime.timedelta(seconds=seconds)
-    text = f"at most {in_words(seconds)} to go by what the stages took last"
+    text = f"about {in_words(seconds)} left, judging by the last time these stages ran"
     if not untimed:
-        text += f", till {end:%H:%M}" + (f" on {end:%A}" if seconds > 12 * 3600 else "")
+        text += f"; done at about {end:%H:%M}" + (f" on {end:%A}" if seconds > 12 * 3600 else "")
     hours = sum(leased_gpus(execution, one.stage) * known.get(one.stage.name, 0.0) for one in left) / 3600
     text += f"; {hours:.1f} GPU hours" if hours else ""
     return text + (f"; not known of {', '.join(untimed)}" if untimed else "")

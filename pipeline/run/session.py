@@ -187,6 +187,8 @@ class Session:
         """The verdicts on checks; more is sampled for undecided ones, unless one stage was to run alone."""
 
         def ensure(executor: Executor, stage: Stage) -> StageOutcome:
+            if asked_to_stop():  # and a library swallowed it
+                raise Interrupted("interrupted")
             self._further.append(self.ensure(executor, stage))
             return self._further[-1]
 

@@ -63,7 +63,8 @@ def take_over(
 def depends_on_length(model: Path) -> bool:
     """Whether the longest request of a run decides how a model computes the others: with LongRoPE vLLM takes factors
     for the length that the engine is made for."""
-    return '"longrope"' in (model / "config.json").read_text(encoding="utf-8")
+    config = (model / "config.json").read_text(encoding="utf-8")
+    return '"longrope"' in config or '"su"' in config  # its older name
 
 
 def _way(benchmark: Mapping[str, Any]) -> str:

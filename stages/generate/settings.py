@@ -32,9 +32,9 @@ def _asked(value: Any) -> Any:
 
 
 def _is_date(text: str) -> bool:
-    """Whether this is a date as benchmarks note them, in the one form whose order as a text is that of time."""
+    """Whether this is a date in the form whose order as a text is that of time."""
     try:
-        return datetime.datetime.fromisoformat(text).isoformat().startswith(text[:10]) and len(text) >= 10
+        return datetime.date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False
 

@@ -100,6 +100,7 @@ def _run(
         last = known.measured[-1] if known.measured else ""
         measured = only or [benchmark for checkpoint, benchmark in known.scores if checkpoint == last] or measures
         checks = [_check(benchmark, margins) for benchmark in measured]
+        settings = settings.model_copy(update={"more_samples": None})  # these checks have one look
     if not checks:
         what = f"the config of run {record.id} has no checks" + (f" of {', '.join(only)}" if only else "")
         raise ConfigError(what, fix="Add a gate: section (docs/gates.md), or say what may pass: --max-drop 1")

@@ -19,6 +19,8 @@ from pipeline.run.gates.baseline import read_scores
 from pipeline.run.gates.gate import looks_at, whole
 from pipeline.run.record import RunRecord
 
+Want = tuple[str, str, int]
+"""Checkpoint (of a baseline `RUN:sft`), benchmark, samples of each problem."""
 Ensure = Callable[[Executor, Stage], StageOutcome]
 """Finds or makes a stage's artifact."""
 
@@ -37,27 +39,27 @@ def decide(
         executor: of the run; it has the artifacts of all models that the checks name.
         known: gets the further scores.
     """
+    failed: dict[Want, str] = {}
     while True:
-        verdicts = gate_verdicts(known, executor.config.gate, checks)
-        undecided = [
-            check
-            for check, one in zip(_judged(checks, known), verdicts, strict=True)
-            if one.verdict == "UNDECIDED" and one.difference is not None
-        ]
-        wanted = dict.fromkeys(want for check in undecided for want in _wanted(check, known, executor))
+        verdicts, wanted = gate_verdicts(known, executor.config.gate, checks), dict[Want, None]()
+        for index, (check, one) in enumerate(zip(_judged(checks, known), verdicts, strict=True)):
+            if one.verdict != "UNDECIDED" or one.difference is None:
+                continue
+            wants = list(_wanted(check, known, executor))
+            if why := "; ".join(dict.fromkeys(failed[want] for want in wants if want in failed)):
+                verdicts[index] = _because(one, f"more samples were not to be had: {why}")
+            else:
+                wanted |= dict.fromkeys(wants)
         if not wanted or whole(verdicts) == "FAIL":
             return verdicts
-        try:
-            for side, benchmark, samples in wanted:
-                known.further[side, benchmark, samples] = _sample(
-                    executor, record, known, side, benchmark, samples, ensure
-                )
-        except Interrupted:
-            raise
-        except UserError as error:  # of a run that has what it was to make: what is undecided remains so
-            why = f"more samples were not to be had: {error.message}"
-            executor.view.line(f"  {'gate':<15} [yellow]{escape(why)}[/]")
-            return [_because(one, why) if one.verdict == "UNDECIDED" else one for one in verdicts]
+        for want in wanted:
+            try:
+                known.further[want] = _sample(executor, record, known, *want, ensure)
+            except Interrupted:
+                raise
+            except UserError as error:  # the run has what it was to make: what is undecided remains so
+                failed[want] = error.message
+                executor.view.line(f"  {'gate':<15} [yellow]{escape(error.message)}[/]")
 
 
 def _judged(checks: Sequence[CheckSettings], known: Background) -> list[CheckSettings]:
@@ -73,8 +75,8 @@ def _checkpoint(check: CheckSettings, known: Background) -> str:
     return check.checkpoint or next(reversed(known.measured), "")
 
 
-def _wanted(check: CheckSettings, known: Background, executor: Executor) -> Iterator[tuple[str, str, int]]:
-    """(checkpoint, benchmark, samples of each problem) that the next look at a check takes and that are not there."""
+def _wanted(check: CheckSettings, known: Background, executor: Executor) -> Iterator[Want]:
+    """What the next look at a check takes and is not there."""
     checkpoint, benchmark = _checkpoint(check, known), check.benchmark
     sides = {checkpoint: known.scores[checkpoint, benchmark].samples}
     if check.against != BASELINE:

@@ -208,8 +208,9 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             with torch.no_grad():
                 with self.accelerator.autocast():
                     sees_all, _ = shared.score(model, ids, length, sees_all=True)
-                exact = not (self.args.bf16 or self.args.fp16)
-                shared_prompts.check(logps.detach(), alone()[0], sees_all, mask[:, -length:], exact=exact)
+                expected, exact = alone()[0], not (self.args.bf16 or self.args.fp16)
+            if shared.has_company:  # else all see the same, and there is nothing to tell
+                shared_prompts.check(logps.detach(), expected, sees_all, mask[:, -length:], exact=exact)
             self._shared_checked = True
         return logps, entropies, None
 

@@ -58,6 +58,7 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
         ("benchmarks.0={name: math500, where: {level: {from: 3, to: 2024-01-01}}}", r"one is a date, the other a"),
         ("benchmarks.0={name: math500, where: {level: {from: '2024-8-1'}}}", r"'2024-8-1' is no date, such as"),
         ("benchmarks.0={name: math500, where: {level: {from: '20240801'}}}", r"'20240801' is no date, such as"),
+        ("benchmarks.0={name: math500, where: {level: {to: '2025-01-31T07:00:00'}}}", r"T07:00:00' is no date, such"),
         ("benchmarks.0={name: math500, where: {level: {form: 3}}}", r"a window has from, to or both, and not form"),
         ("benchmarks.0={name: math500, where: {level: {}}}", r"a window has from, to or both, and not nothing"),
         ("benchmarks.0={name: math500, where: {level: {from: true}}}", r"True is no end of a window"),

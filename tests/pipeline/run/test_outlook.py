@@ -29,12 +29,12 @@ def test_what_is_left_and_till_when(tmp_path: Path) -> None:
     make(tmp_path)
     assert outlook(took(tmp_path), CPU) == ""  # all is cached
     left = took(tmp_path, "sft.learning_rate=1e-3", sft=1200.0, grpo=1800.0, generate_sft=60.0, generate_grpo=120.0)
-    rest = "by what the stages took last"
-    assert outlook(left, CPU, now=NOON) == f"at most 53 min to go {rest}, till 12:53"  # and 7.5 s of the others
-    assert outlook(left, CPU, {"sft", "generate.sft", "score.sft"}, NOON) == f"at most 32 min to go {rest}, till 12:32"
+    rest = "left, judging by the last time these stages ran; done at about"
+    assert outlook(left, CPU, now=NOON) == f"about 53 min {rest} 12:53"  # and 7.5 s of the others
+    assert outlook(left, CPU, {"sft", "generate.sft", "score.sft"}, NOON) == f"about 32 min {rest} 12:32"
     assert outlook(left, CPU, {"sft", "generate.sft", "grpo", "generate.grpo"}, NOON) == ""  # little
     long = took(tmp_path, "sft.learning_rate=1e-3", sft=20 * 3600.0)
-    assert outlook(long, CPU, now=NOON) == f"at most 20.0 h to go {rest}, till 08:00 on Sunday"
+    assert outlook(long, CPU, now=NOON) == f"about 20.0 h {rest} 08:00 on Sunday"
 
 
 def test_stages_of_which_nothing_is_known_are_named_and_leave_the_end_open(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_stages_of_which_nothing_is_known_are_named_and_leave_the_end_open(tmp_p
     make(tmp_path)
     left = took(tmp_path, "sft.learning_rate=1e-3", sft=None, grpo=1800.0)
     line = outlook(left, CPU, now=NOON)
-    assert line == "at most 30 min to go by what the stages took last; not known of sft"
+    assert line == "about 30 min left, judging by the last time these stages ran; not known of sft"
 
 
 def test_gpu_hours_are_those_of_the_stages_that_hold_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,8 +119,25 @@ def test_a_model_that_does_not_heed_the_mask_is_found_out(model: Any) -> None:
     for exact in (True, False):
         with pytest.raises(StageError, match="with shared prompts this model computes other log-probabilities"):
             compare(causal_alone, alone, exact)
-    with pytest.raises(StageError, match="other log-probabilities"):
-        check(alone * float("nan"), alone, alone, mask[:, 3:], exact=False)
+
+
+def test_how_far_log_probabilities_may_lie_apart() -> None:
+    alone, seen = torch.full((2, 4), -1.0), torch.ones(2, 4)
+    seen[1, 2:] = 0  # padding, where they may be anything
+    blind = torch.tensor([[0.0] * 4, [0.4] * 4])  # the second completion of the row sees the first
+
+    def refused(off: float, *, exact: bool, most: float = 1.0) -> bool:
+        shared = alone + torch.tensor([[0.0] * 4, [off, off, 9.0, 9.0]])
+        try:
+            check(shared, alone, alone + most * blind, seen, exact=exact)
+        except StageError:
+            return True
+        return False
+
+    assert [refused(off, exact=True) for off in (9e-4, 2e-3)] == [False, True]
+    assert [refused(off, exact=False) for off in (0.19, 0.21)] == [False, True]  # half of what the mask is worth
+    assert [refused(off, exact=False, most=0.1) for off in (0.045, 0.055)] == [False, True]  # rounding alone
+    assert refused(float("nan"), exact=False)
 
 
 def test_what_prompts_cannot_be_shared_with_is_refused(tmp_path: Path) -> None:
