@@ -54,7 +54,8 @@ def stop_after_checkpoint(
         stdout=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 180
-    while not (folder / "state" / "checkpoints" / f"checkpoint-{step}" / TRAINER_STATE).exists():
+    state = folder / "state" / "checkpoints" / f"checkpoint-{step}" / TRAINER_STATE
+    while not (state.exists() and state.read_text().endswith("\n}\n")):  # the last file, and whole
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.002)
