@@ -18,6 +18,10 @@ class LoadError(ValueError):
     """Problems that cannot be loaded: no such split, no such file, or no answer from the hub."""
 
 
+class NoneChosen(LoadError):
+    """`where` asks for values that no problem has."""
+
+
 def read_source(
     source: Source, split: str, data_dir: str | Path | None = None, revision: str | None = None
 ) -> Iterator[Mapping[str, Any]]:
@@ -160,8 +164,8 @@ def load(
             ones.
 
     Raises:
-        LoadError: no such split, a generated benchmark without `limit`, no problem that `where` asks for, or a source
-            that cannot be read.
+        LoadError: no such split, a generated benchmark without `limit`, or a source that cannot be read.
+        NoneChosen: no problem that `where` asks for.
         RecordError: a row or the whole set is not as it should be.
     """
     if split not in benchmark.splits:
@@ -189,7 +193,7 @@ def _having(name: str, value: Any, problems: list[Problem]) -> list[Problem]:
         values = sorted({f"{found:.40}" for found in has} - {"null"})[:10]
         entries = sorted({entry for problem in problems for entry in problem.meta})
         there = f"there is {', '.join(values)}" if values else f"they note {', '.join(entries) or 'nothing'}"
-        raise LoadError(f"where: no problem has {name} {json.dumps(value)}; {there}")
+        raise NoneChosen(f"where: no problem has {name} {json.dumps(value)}; {there}")
     return kept
 
 

@@ -74,7 +74,12 @@ class ExecutionSettings(StageSettings):
 
     def launch_of(self, stage: str) -> LaunchSettings:
         """How the process of a stage is started."""
-        return next(filter(None, (self.launch.get(name) for name in _names(stage))), LaunchSettings())
+        names = (
+            stage,
+            stage.rpartition(".")[0],
+            stage.partition(".")[0],
+        )  # generate.sft.svamp-16, generate.sft, generate
+        return next((self.launch[name] for name in names if name in self.launch), LaunchSettings())
 
     def time_limit_of(self, stage: str) -> float | None:
         """Seconds that a stage may take; None: as long as it needs."""
@@ -94,9 +99,3 @@ class ExecutionSettings(StageSettings):
             if seconds <= 0:
                 raise ValueError(f"time_limit_s.{stage}: must be above 0")
         return self
-
-
-def _names(stage: str) -> tuple[str, str, str]:
-    """A stage, the one whose benchmarks it samples more of, and its program: `generate.sft.svamp-16`, `generate.sft`,
-    `generate`."""
-    return stage, stage.rpartition(".")[0], stage.partition(".")[0]

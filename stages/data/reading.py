@@ -13,7 +13,7 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark
 from evaluation.grading import Grader, Item
 from evaluation.hub import load_dataset
-from evaluation.loading import load, read_file
+from evaluation.loading import NoneChosen, load, read_file
 from evaluation.records import Problem, RecordError
 from stages.data.programs import row_tests
 from stages.data.settings import DataSettings, SourceSettings
@@ -47,8 +47,8 @@ def load_task(
         problems = load(benchmark, split, ctx.machine.data_dir, limit, seed, revision=commit, where=where)
     except (ValueError, OSError) as error:  # RecordError, LoadError, and generated problems that do not turn up
         fix = "Check the file, or data_dir; the expected columns are in docs/data.md."
-        chosen = str(error).startswith("where:")
-        raise StageError(f"{label}: {error}", "Choose others, or leave where out." if chosen else fix) from error
+        fix = "Choose others, or leave where out." if isinstance(error, NoneChosen) else fix
+        raise StageError(f"{label}: {error}", fix) from error
     if not problems:
         raise StageError(f"{label}: no problems in split {split}", "The file or split is empty.")
     return list(itertools.islice(_shuffled(problems, seed), n)) if shuffle else problems

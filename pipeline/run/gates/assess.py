@@ -91,14 +91,13 @@ def gate_verdicts(known: Background, settings: GateSettings, checks: Sequence[Ch
 
 
 def assess(store: Store, record: RunRecordDocument, settings: GateSettings) -> Background:
-    """Note in the record of a run that has ended the anchor, the scores that moved, and the verdicts of the gate on
-    what there is. Returns what they were judged by."""
+    """Note in the record of a run that has ended the anchor and the scores that moved. Returns what the run's gate is
+    judged by."""
     known = background(store, record, settings)
     record.anchor = known.anchor.name if known.anchor is not None else None
     record.anchor_blessed = known.anchor is not None and known.anchor.blessed
     record.look = known.look
     record.moved = moved_scores(store, known.scores, known.anchor, known.earlier, record, known.seed, settings)
-    record.gate = gate_verdicts(known, settings, settings.checks) if settings.checks else None
     return known
 
 

@@ -16,7 +16,7 @@ from pipeline.run.earlier_samples import GENERATE
 from pipeline.run.execute import Executor, StageOutcome
 from pipeline.run.gates.assess import Background, gate_verdicts
 from pipeline.run.gates.baseline import read_scores
-from pipeline.run.gates.gate import looks_at, whole
+from pipeline.run.gates.gate import checkpoint_of, looks_at, whole
 from pipeline.run.record import RunRecord
 
 Want = tuple[str, str, int]
@@ -42,10 +42,11 @@ def decide(
     failed: dict[Want, str] = {}
     while True:
         verdicts, wanted = gate_verdicts(known, executor.config.gate, checks), dict[Want, None]()
-        for index, (check, one) in enumerate(zip(_judged(checks, known), verdicts, strict=True)):
+        judged = [check for check in checks if checkpoint_of(check, known.measured) is not None]
+        for index, (check, one) in enumerate(zip(judged, verdicts, strict=True)):
             if one.verdict != "UNDECIDED" or one.difference is None:
                 continue
-            wants = list(_wanted(check, known, executor))
+            wants = list(_wanted(check, one.checkpoint, known, executor.config.gate.more_samples))
             if why := "; ".join(dict.fromkeys(failed[want] for want in wants if want in failed)):
                 verdicts[index] = _because(one, f"more samples were not to be had: {why}")
             else:
@@ -62,32 +63,23 @@ def decide(
                 executor.view.line(f"  {'gate':<15} [yellow]{escape(error.message)}[/]")
 
 
-def _judged(checks: Sequence[CheckSettings], known: Background) -> list[CheckSettings]:
-    """Those that there is a verdict on."""
-    return [check for check in checks if _checkpoint(check, known) in known.measured]
-
-
 def _because(one: GateVerdict, why: str) -> GateVerdict:
     return one.model_copy(update={"reason": "; ".join(filter(None, [one.reason, why]))})
 
 
-def _checkpoint(check: CheckSettings, known: Background) -> str:
-    return check.checkpoint or next(reversed(known.measured), "")
-
-
-def _wanted(check: CheckSettings, known: Background, executor: Executor) -> Iterator[Want]:
-    """What the next look at a check takes and is not there."""
-    checkpoint, benchmark = _checkpoint(check, known), check.benchmark
-    sides = {checkpoint: known.scores[checkpoint, benchmark].samples}
+def _wanted(check: CheckSettings, checkpoint: str, known: Background, more_samples: int | None) -> Iterator[Want]:
+    """What the next look at a check of a checkpoint takes and is not there."""
+    benchmark, own = check.benchmark, known.scores[checkpoint, check.benchmark]
+    sides = {checkpoint: own.samples}
     if check.against != BASELINE:
         sides[check.against] = known.scores[check.against, benchmark].samples
     elif known.anchor is not None and (old := known.anchor.find(checkpoint, benchmark)) is not None:
         side = f"{known.anchor.name}:{checkpoint}"
         sides |= {side: old.samples} if side in known.models else {}
-    for samples in looks_at(known.scores[checkpoint, benchmark], check, executor.config.gate.more_samples)[1:]:
-        missing = [side for side, own in sides.items() if own < samples]
-        if missing := [side for side in missing if (side, benchmark, samples) not in known.further]:
-            yield from ((side, benchmark, samples) for side in missing)
+    for samples in looks_at(own, check, more_samples)[1:]:
+        wants = [(side, benchmark, samples) for side, has in sides.items() if has < samples]
+        if missing := [want for want in wants if want not in known.further]:
+            yield from missing
             return
 
 

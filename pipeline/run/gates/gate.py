@@ -72,8 +72,8 @@ def asked_of_run(
     further = further or {}
     there = {checkpoint for checkpoint, _ in scores}
     for check in checks:
-        checkpoint = check.checkpoint or (measured[-1] if measured else "")
-        if checkpoint not in measured:
+        checkpoint = checkpoint_of(check, measured)
+        if checkpoint is None:
             continue
         own, why = scores.get((checkpoint, check.benchmark)), ""
         if checkpoint not in there:
@@ -91,9 +91,8 @@ def asked_of_run(
             side = f"{anchor.name}:{checkpoint}"
             lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"
             why = why or ("" if old else "; ".join([lacks, *anchor.trouble]))
-        looks, series = [0], [(own, old)] if own is not None and old is not None else []
-        if own is not None and check.rule is not None:
-            looks = looks_at(own, check, more_samples)
+        looks = looks_at(own, check, more_samples) if own is not None and check.rule is not None else []
+        series = [(own, old)] if own is not None and old is not None else []
         for samples in looks[1:] if series else ():
             new = further.get((checkpoint, check.benchmark, samples))
             grown = further.get((side, check.benchmark, samples))
@@ -113,12 +112,18 @@ def asked_of_run(
                 check.rule,
                 tier=check.tier,
                 why=why,
-                looks=len(looks),
+                looks=max(1, len(looks)),
                 series=tuple(series),
                 **limits,
             )
         )
     return made
+
+
+def checkpoint_of(check: CheckSettings, measured: Sequence[str]) -> str | None:
+    """The checkpoint that a check is of, among those that a run was to measure; None where it was not to."""
+    checkpoint = check.checkpoint or next(reversed(measured), "")
+    return checkpoint if checkpoint in measured else None
 
 
 def _is_fixed(check: CheckSettings, side: str, growing: Container[str]) -> bool:
