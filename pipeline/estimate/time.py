@@ -45,7 +45,8 @@ def extra_passes(sft: SftSettings) -> tuple[float, float]:
     if not isinstance(method, VcoreSettings):
         return 0.0, 0.0
     forwards = {"finite_difference": 1, "central_difference": 2, "jvp": 2 if sft.lora else 3}[method.utility]
-    return forwards, 0.0 if method.direction == "previous" else max(method.probe_fraction, 1 / sft.batch_size)
+    probes = method.direction not in ("previous", "momentum")
+    return forwards, max(method.probe_fraction, 1 / sft.batch_size) if probes else 0.0
 
 
 def scoring_passes(grpo: GrpoSettings) -> int:

@@ -1,6 +1,7 @@
 """The GRPOConfig of a run: the stage's settings under TRL's names, TRL's defaults that change results, and the user's
 further options."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Mapping
@@ -103,9 +104,14 @@ def check_trainer_options(options: Mapping[str, Any]) -> None:
     """Check `grpo.trainer` against `trl.GRPOConfig`, in a process that trains nothing: making one sets up devices.
 
     Raises:
-        StageError: for the first option that cannot be used, or for what GRPOConfig itself says of their values.
+        StageError: for the first option that cannot be used, for a package that one of them needs and that is missing,
+            or for what GRPOConfig itself says of their values.
     """
     check_options(options, GRPOConfig, OWNED_OPTIONS)
+    if options.get("use_liger_kernel") and importlib.util.find_spec("liger_kernel") is None:
+        raise StageError(
+            "use_liger_kernel needs a package that is missing", "pip install liger-kernel, or leave it out."
+        )
     _make_config({"output_dir": ".", "use_cpu": True, "bf16": False, "report_to": "none", **PINNED, **options})
 
 

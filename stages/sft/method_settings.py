@@ -148,10 +148,11 @@ class VcoreSettings(StageSettings):
     """Dropout in the losses that are subtracted. `independent` draws new masks for each, as the released code does:
     their noise then exceeds the utilities."""
 
-    direction: Literal["fresh", "ema", "previous"] = identity("fresh")
+    direction: Literal["fresh", "ema", "previous", "momentum"] = identity("fresh")
     """`fresh`: the gradient of each step's probe batch, as in the paper. `ema`: an average over the steps' probes, at
     small learning rates the better direction even from tiny probes; at large ones it lags behind and misleads.
-    `previous`: the gradient of the step before, of its weighted loss, which costs no probe (docs/methods.md)."""
+    `previous`: the gradient of the step before, of its weighted loss, and `momentum`: Adam's average of such gradients;
+    both cost no probe but in the first step (docs/methods.md)."""
     ema_decay: float = identity(0.9, gt=0, lt=1)
     """Of `ema`: the factor by which a probe counts less with each step that passes."""
     probe_fraction: float = identity(0.125, gt=0)

@@ -51,6 +51,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vcore, jvp": {"name": "vcore", "utility": "jvp"},
     "vcore, ema r=1/16": {"name": "vcore", "direction": "ema", "probe_fraction": 0.0625},
     "vcore, previous": {"name": "vcore", "direction": "previous"},
+    "vcore, momentum": {"name": "vcore", "direction": "momentum"},
     "vcore, paper": {"name": "vcore", "preset": "paper"},
 }
 MEMORY_OF = ("uniform", "vcore, default", "vcore, central", "vcore, jvp", "vcore, paper")

@@ -76,6 +76,10 @@ class Evaluator(Protocol):
     def preconditioned(self, direction: Direction) -> Direction:
         """The direction over the root of the optimizer's second moments, as in Adam; itself before the first step."""
 
+    def momentum(self) -> Direction | None:
+        """The optimizer's average of the gradients so far, clipped and of the weighted losses, without its bias towards
+        zero, as in Adam; None before the first step."""
+
     def parameter_norm(self) -> float:
         """Euclidean norm of all trained parameters."""
 

@@ -1,4 +1,5 @@
-"""The direction along which VCORE measures utilities: a probe gradient, an average of them, or the step before."""
+"""The direction along which VCORE measures utilities: a probe gradient, an average of them, or what training has
+anyway, the gradient of the step before or the optimizer's momentum."""
 
 import math
 
@@ -11,7 +12,7 @@ from stages.training import distributed
 
 class ProbeDirection:
     """Each step's direction, from the gradient of the uniform loss on a probe batch that the step does not train on, or
-    from the gradient of the step before, which trained on other rows.
+    from the gradients of the steps before, which trained on other rows.
 
     Attributes:
         kept: what later steps need of this one, as large as the model: with `ema` the sum of decay^i * gradient of i
@@ -31,9 +32,8 @@ class ProbeDirection:
 
     def next(self, step: int, model: Evaluator) -> Direction | None:
         """The clipped direction, or None where it is zero or not finite."""
-        if self.settings.direction == "previous" and self.kept:
-            fresh, self.kept = self.kept, []
-        else:  # also in the first step, before which there is none
+        fresh = self._had_anyway(model)
+        if fresh is None:  # also in the first step, before which there is none
             fresh = model.probe_gradient(self.settings.probe_fraction, step)
         size = norm(fresh)
         self.metrics = {"probe_grad_norm": size}
@@ -49,6 +49,14 @@ class ProbeDirection:
         self.size = size * factor
         # The average is kept, and its multiple made for this step; what was made for it is scaled in place.
         return [part.mul_(factor) for part in direction]
+
+    def _had_anyway(self, model: Evaluator) -> Direction | None:
+        if self.settings.direction == "momentum":
+            return model.momentum()
+        if self.settings.direction == "previous" and self.kept:
+            kept, self.kept = self.kept, []
+            return kept
+        return None
 
     def end_step(self, model: Evaluator) -> None:
         """Keep what the next step needs of this one, whose gradient is complete."""

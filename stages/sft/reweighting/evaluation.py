@@ -167,6 +167,20 @@ class ModelEvaluator:
                 roots[id(parameter)] = unbiased.sqrt().add_(group["eps"])
         return [part / roots[id(parameter)] for part, parameter in zip(direction, self.parameters, strict=True)]
 
+    def momentum(self) -> Direction | None:
+        optimizer, means = self.optimizer(), {}
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if state and "exp_avg" not in state:
+                    raise StageError(
+                        f"{type(optimizer).__name__} keeps no average of the gradients to measure along",
+                        "Set sft.method.direction to previous, or leave it out.",
+                    )
+                if state:
+                    means[id(parameter)] = state["exp_avg"] / (1 - group["betas"][0] ** float(state["step"]))
+        return [means.get(id(part), torch.zeros_like(part)) for part in self.parameters] if means else None
+
     def parameter_norm(self) -> float:
         return norm([parameter.detach() for parameter in self.parameters])
 

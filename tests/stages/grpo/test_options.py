@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,12 @@ def test_what_cannot_be_used_is_refused_with_what_to_do() -> None:
     assert "draws from another distribution" in refusal(min_p=0.1).fix
     assert "nosuch is not a valid OptimizerNames" in refusal(optim="nosuch").message
     check_trainer_options({"optim": "sgd", "vespo_k_pos": 1.0})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is not None, reason="the package is here")
+def test_a_package_that_an_option_needs_is_missed_before_the_run() -> None:
+    assert "pip install liger-kernel" in refusal(use_liger_kernel=True).fix
+    check_trainer_options({"use_liger_kernel": False})
 
 
 def test_trl_has_every_option_that_is_named_here(tmp_path: Path) -> None:
