@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,47 +176,6 @@ def test_an_average_of_probes_is_theirs_and_knows_how_well_it_agrees(trainer: An
         assert torch.allclose(got, (0.25 * one + 0.5 * other) / 0.75, atol=1e-6)
     flat = [torch.cat([part.flatten() for part in gradient]) for gradient in (first, second)]
     assert probe.metrics["probe_cosine"] == pytest.approx(torch.cosine_similarity(*flat, dim=0).item(), abs=1e-5)
-
-
-def test_the_direction_of_the_previous_step_is_its_gradient_and_costs_no_probe(
-    sft_inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only the first step, before which there is none, draws a probe."""
-    from tests.stages.sft.test_trainer import train
-    from tests.tiny import open_stage, write_spec
-
-    directions, gradients, probes = [], [], []
-    prepare, finish, probe = Vcore.prepare, Vcore.finish, ModelEvaluator.probe_gradient
-
-    def watched_prepare(self: Vcore, *args: Any) -> Any:
-        prepared = prepare(self, *args)
-        directions.append(torch.cat([part.flatten() for part in self._direction or []]))
-        return prepared
-
-    def watched_finish(self: Vcore, model: Any) -> Any:
-        outcome = finish(self, model)
-        gradients.append(torch.cat([parameter.grad.flatten().clone() for parameter in model.parameters]))
-        return outcome
-
-    def watched_probe(self: ModelEvaluator, fraction: float, step: int, **options: Any) -> Any:
-        probes.append((fraction, step))
-        return probe(self, fraction, step, **options)
-
-    monkeypatch.setattr(Vcore, "prepare", watched_prepare)
-    monkeypatch.setattr(Vcore, "finish", watched_finish)
-    monkeypatch.setattr(ModelEvaluator, "probe_gradient", watched_probe)
-    method = {"name": "vcore", "direction": "previous", "diagnostics_steps": 1000}
-    settings = {"method": method, "batch_size": 8, "micro_batch_size": 2, "max_steps": 4, "max_length": 128}
-    done = train(open_stage(SftSettings, write_spec(tmp_path, "sft", settings, sft_inputs)))
-    assert [step for fraction, step in probes if fraction == 0.125] == [0]
-    assert len(directions) == len(gradients) == 4
-    for gradient, direction in zip(gradients, directions[1:], strict=False):
-        assert torch.allclose(direction, gradient * min(1.0, 1.0 / gradient.norm().item()), rtol=1e-5)
-    again = Vcore(done.method.settings)
-    again.restore(done.method.state())
-    again.restore_tensors(done.method.tensors())
-    again.probe.next(4, done.evaluator)
-    assert [step for fraction, step in probes if fraction == 0.125] == [0]
 
 
 def test_a_preconditioned_direction_is_adams(trainer: Any) -> None:

@@ -1,0 +1,106 @@
+"""VCORE's directions that training has anyway, `previous` and `momentum`: what they are, and that they cost nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages.harness.context import StageError
+from stages.sft.reweighting.evaluation import ModelEvaluator
+from stages.sft.reweighting.vcore import Vcore
+from stages.sft.settings import SftSettings
+from tests.stages.sft.test_trainer import train
+from tests.tiny import open_stage, write_spec
+
+
+@dataclasses.dataclass
+class Seen:
+    """Of each step: the direction and the gradient before clipping, flat; and which steps drew a probe."""
+
+    directions: list[Tensor]
+    gradients: list[Tensor]
+    probes: list[int]
+    trainer: Any
+
+
+@pytest.fixture
+def trained(sft_inputs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Seen]:
+    """Trains four steps with a direction, and tells what was seen."""
+    seen = Seen([], [], [], None)
+    prepare, finish, probe = Vcore.prepare, Vcore.finish, ModelEvaluator.probe_gradient
+
+    def watched_prepare(self: Vcore, *args: Any) -> Any:
+        prepared = prepare(self, *args)
+        seen.directions.append(torch.cat([part.flatten().clone() for part in self._direction or []]))
+        return prepared
+
+    def watched_finish(self: Vcore, model: Any) -> Any:
+        outcome = finish(self, model)
+        seen.gradients.append(torch.cat([parameter.grad.flatten().clone() for parameter in model.parameters]))
+        return outcome
+
+    def watched_probe(self: ModelEvaluator, fraction: float, step: int, **options: Any) -> Any:
+        if fraction == 0.125:  # the checks of the utilities draw others
+            seen.probes.append(step)
+        return probe(self, fraction, step, **options)
+
+    monkeypatch.setattr(Vcore, "prepare", watched_prepare)
+    monkeypatch.setattr(Vcore, "finish", watched_finish)
+    monkeypatch.setattr(ModelEvaluator, "probe_gradient", watched_probe)
+
+    def run(method: dict[str, Any], **settings: Any) -> Seen:
+        sizes = {"batch_size": 8, "micro_batch_size": 2, "max_steps": 4, "max_length": 128}
+        settings = {"method": {"name": "vcore", "diagnostics_steps": 1000, **method}, **sizes, **settings}
+        seen.trainer = train(open_stage(SftSettings, write_spec(tmp_path, "sft", settings, sft_inputs)))
+        assert len(seen.directions) == len(seen.gradients) == 4
+        assert seen.probes == [0], "only the first step, before which there is nothing, draws a probe"
+        return seen
+
+    return run
+
+
+def test_the_direction_of_the_step_before_is_its_gradient(trained: Callable[..., Seen]) -> None:
+    seen = trained({"direction": "previous"})
+    for gradient, direction in zip(seen.gradients, seen.directions[1:], strict=False):
+        assert torch.allclose(direction, gradient * min(1.0, 1.0 / gradient.norm().item()), rtol=1e-5)
+    method = seen.trainer.method
+    again = Vcore(method.settings)
+    again.restore(method.state())
+    again.restore_tensors(method.tensors())
+    again.probe.next(4, seen.trainer.evaluator)
+    assert seen.probes == [0], "a resumed run has it, too"
+
+
+def test_momentum_is_the_average_of_the_gradients_before(trained: Callable[..., Seen]) -> None:
+    """As Adam keeps it, without its bias towards zero. Neither clipping nor alpha changes the gradients here."""
+    seen = trained({"direction": "momentum", "probe_clip": None, "variance_control": "none"}, max_grad_norm=1e9)
+    average = torch.zeros_like(seen.gradients[0])
+    for step in range(1, 4):
+        average = 0.9 * average + 0.1 * seen.gradients[step - 1]
+        assert torch.allclose(seen.directions[step], average / (1 - 0.9**step), rtol=1e-4, atol=1e-7)
+    assert seen.trainer.method.tensors() == [], "the optimizer keeps it, also in checkpoints"
+
+
+def test_what_an_optimizer_keeps_is_asked_of_it() -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer: Any = torch.optim.AdamW(model.parameters(), lr=0.1)
+    sizes = {"batch_size": 1, "micro_batch_size": 1, "bfloat16": False, "seed": 0}
+    evaluator = ModelEvaluator(model, [], lambda rows: {}, lambda: optimizer, **sizes)  # type: ignore[arg-type]
+    assert evaluator.momentum() is None, "before the first step"
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    kept = optimizer.state[model.weight]["exp_avg"].clone()
+    momentum = evaluator.momentum()
+    assert momentum is not None
+    momentum[0].mul_(0)
+    assert torch.equal(optimizer.state[model.weight]["exp_avg"], kept), "a copy"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    optimizer.step()
+    with pytest.raises(StageError, match="SGD keeps no average of the gradients"):
+        evaluator.momentum()
