@@ -25,6 +25,8 @@ def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
             if not value.strip():
                 raise RecordError(f"{where}: column {name!r} is empty")
             return value
+    if empty := [name for name in names if name in row]:
+        raise RecordError(f"{where}: column {empty[0]!r} is empty")
     raise RecordError(f"{where}: no column {' or '.join(map(repr, names))}; the row has {sorted(row)}")
 
 

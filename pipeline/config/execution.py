@@ -40,7 +40,7 @@ class ExecutionSettings(StageSettings):
     """How stages run on this machine."""
 
     device: Literal["auto", "cpu", "cuda"] = execution("auto")
-    threads: int | None = execution(None, gt=0)
+    threads: int | None = execution(None, gt=0, le=4096)
     """CPU threads of one stage process. None: all cores, shared out where several stages run at once."""
     stages_at_once: int = execution(1, gt=0)
     """How many stages of a run may run at the same time, such as an evaluation beside the next training. On GPUs those
@@ -61,7 +61,7 @@ class ExecutionSettings(StageSettings):
     mirror: str | None = execution(None)
     """URL of a folder that stores share (file://, s3://, gs://, ...): finished artifacts are uploaded, missing ones
     fetched from there."""
-    notify: str | None = execution(None)
+    notify: str | None = execution(None, pattern=r"^[^/\s]+/[^/\s]+$")
     """A notification block of the Prefect server (`slack-webhook/my-channel`): told of what `notify_on` names."""
     notify_on: list[Literal["failed", "finished", "moved"]] = execution(NOTIFY_ON, min_length=1)
     """What `notify` is told of: runs that failed, runs that finished (those that found all cached, too), and scores

@@ -109,6 +109,8 @@ class PipelineConfig(StageSettings):
             if budget is not None and budget >= limit:
                 room = f"{limit} leaves no room for an answer after generate.thinking_budget {budget}"
                 raise ValueError(f"benchmarks.{index}.max_new_tokens: {room}")
+        if self.model == MAKE and self.model_revision != "main":
+            raise ValueError("model_revision: is for models of the hub, and this one is made; leave it out")
         _rl_fits_together(self)
         _served_fits_together(self)
         sizes = {benchmark.name: benchmark.problems for benchmark in self.benchmarks}

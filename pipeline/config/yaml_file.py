@@ -2,12 +2,13 @@
 
 import dataclasses
 import datetime
+import re
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.core.errors import ConfigError
 
@@ -36,6 +37,17 @@ def read(path: Path, overrides: list[str] | None = None) -> Document:
     return document
 
 
+def _line_of_no_date(text: str) -> int | None:
+    """Number of the first line with what is written as a date and is none; the parser does not tell."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        for written in re.findall(r"\b\d{4}-\d\d-\d\d\b", line):
+            try:
+                datetime.date.fromisoformat(written)
+            except ValueError:
+                return number
+    return None
+
+
 def _read_chain(path: Path, seen: list[Path]) -> Document:
     path = path.resolve() if seen else path
     if path.resolve() in seen:
@@ -49,10 +61,15 @@ def _read_chain(path: Path, seen: list[Path]) -> Document:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
+    except YAMLError as error:  # a control character, which has no mark
+        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", where=str(path)) from error
     except UnicodeDecodeError as error:
         raise ConfigError("not a text file in UTF-8", where=str(path)) from error
     except ValueError as error:
-        raise ConfigError(f"a date that does not exist: {error}", where=str(path)) from error
+        line = _line_of_no_date(path.read_text(encoding="utf-8"))
+        raise ConfigError(
+            f"a date that does not exist: {error}", where=f"{path}:{line}" if line else str(path)
+        ) from error
     if not isinstance(parsed, CommentedMap):
         raise ConfigError("a pipeline is a YAML mapping with sections such as data, sft, grpo", where=str(path))
     document = Document({}, {(): str(path)})
@@ -136,6 +153,8 @@ def _apply(document: Document, override: str) -> None:
         value = _plain(YAML(typ="rt").load(text), (), Path("--set"), {})
     except MarkedYAMLError as error:
         raise ConfigError(f"the value is not valid YAML: {error.problem}", where=where) from error
+    except YAMLError as error:
+        raise ConfigError(f"the value is not valid YAML: {' '.join(str(error).split())}", where=where) from error
     except ValueError as error:
         raise ConfigError(f"a date that does not exist: {error}", where=where) from error
     except ConfigError as error:  # of a tag or a type

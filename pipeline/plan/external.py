@@ -36,6 +36,14 @@ def hub_is_offline() -> bool:
 
 def _hub_commit(origin: Origin) -> str:
     """The commit that a revision stands for. A complete commit hash stands for itself, so the hub is not asked."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(origin.hub)
+    except HFValidationError as error:
+        message = f"{origin.hub} is neither a file or folder here nor an id of the hub (OWNER/NAME)"
+        raise ConfigError(message, where=origin.label, fix=origin.fix) from error
     if len(origin.revision) == 40 and all(c in "0123456789abcdef" for c in origin.revision):
         return origin.revision
     if hub_is_offline():

@@ -23,7 +23,7 @@ def answers_of(
         StageError: a column is not there or holds something else; the message names it and the row.
     """
     columns = source.columns
-    column = _whole(columns, row, ("prompt", "completion"))
+    column = _whole(columns, row, ("prompt", "completion"), label, number)
     if column is not None:
         turns, asked = _messages(row, column, label, number), 0
     else:
@@ -53,7 +53,7 @@ def request_in(row: Mapping[str, Any], source: SourceSettings, label: str, numbe
         StageError: a column is not there or holds something else; the message names it and the row.
     """
     columns = source.columns
-    column = _whole(columns, row, ("prompt",))
+    column = _whole(columns, row, ("prompt",), label, number)
     if column is None:
         turns = _asked(row, columns, label, number)
     else:
@@ -76,14 +76,21 @@ def gold_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str
     return text
 
 
-def _whole(columns: Columns, row: Mapping[str, Any], needed: tuple[str, ...]) -> str | None:
-    """The column with whole conversations, if there is one: as the settings say, or else where the usual columns are
-    not there and exactly one column has such a name."""
+def _whole(columns: Columns, row: Mapping[str, Any], needed: tuple[str, ...], label: str, number: int) -> str | None:
+    """The column with whole conversations, if there is one: as the settings say, or else the one column with such a
+    name where the usual columns are not there; `StageError` where several have one."""
     if columns.messages is not None or columns.prompt == columns.completion:
         return columns.messages or columns.prompt
     usual = (columns.prompt, columns.completion) == ("prompt", "completion")
     found = [name for name in WHOLE if name in row]
-    return found[0] if usual and len(found) == 1 and not all(name in row for name in needed) else None
+    if not found or not usual or all(name in row for name in needed):
+        return None
+    if len(found) > 1:
+        raise StageError(
+            f"{label}: row {number} may hold its conversation in {' or '.join(found)}",
+            f"Say which: {label}.columns.messages: {found[0]}.",
+        )
+    return found[0]
 
 
 def _messages(row: Mapping[str, Any], column: str, label: str, number: int) -> list[Turn]:

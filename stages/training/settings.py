@@ -1,6 +1,8 @@
 """Settings that the training stages have in common: the optimizer's, and the adapter's."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from stages.harness.settings import StageSettings, identity
 
@@ -11,7 +13,7 @@ class LoraSettings(StageSettings):
     rank: int = identity(8, gt=0)
     alpha: float = identity(16.0, gt=0)
     dropout: float = identity(0.0, ge=0, lt=1)
-    targets: Literal["all-linear"] | list[str] = identity("all-linear")
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = identity("all-linear")
     """Names of the modules that get an adapter."""
 
 

@@ -271,10 +271,11 @@ def draw(found: dict[str, Any], file: Path) -> None:
             right.plot(TEMPERATURES, values, style, color=f"C{index}", marker=".", label=named)
     left.axhline(0.5, color="grey", linewidth=0.5)
     left.set(xscale="log", xlabel="rows of the probe", ylabel="rank correlation of utilities", title="Probe's noise")
+    left.set_ylim(-1, 1.05)  # room for the legend
     middle.set(xscale="log", xlabel="step (epsilon), colours as left", title="Differences against exact utilities")
     right.axhline(0.05, color="grey", linewidth=0.5)
     right.set(xscale="log", yscale="log", xlabel="tau", ylabel="KL from uniform, nats", title="Sharpness of weights")
-    for axes in (left, middle, right):
-        axes.legend(fontsize=7)
+    for axes, place in ((left, "lower left"), (middle, "lower right"), (right, "center right")):
+        axes.legend(fontsize=7, loc=place)
     figure.savefig(file, dpi=110)
     plt.close(figure)

@@ -55,7 +55,7 @@ def test_answers_become_plain_integers(written: object, gold: str) -> None:
         ({"answer": None}, "aime24, row 1: the answer None"),
         ({"answer": "x+1"}, "'x\\+1' is not a whole number"),
         ({"problem": " "}, "aime24, row 1: column 'problem' is empty"),
-        ({"problem": None}, "no column 'problem' or 'question'"),
+        ({"problem": None}, "aime24, row 1: column 'problem' is empty"),
         ({"url": "https://example.org/2023_AIME_I_Problems/Problem_1"}, "is not one of a 2024 contest"),
     ],
 )

@@ -83,5 +83,5 @@ def test_gpqa_has_its_options_in_an_order_that_is_the_same_everywhere() -> None:
     assert all(f"{problem.gold}) right" in problem.prompt for problem in problems)
     with pytest.raises(RecordError, match="gpqa_diamond, row 1: the right answer is among the wrong ones"):
         parse("gpqa_diamond", gpqa_rows(**{"Incorrect Answer 2": "right"}))
-    with pytest.raises(RecordError, match="no column 'Incorrect Answer 3'"):
+    with pytest.raises(RecordError, match="column 'Incorrect Answer 3' is empty"):
         parse("gpqa_diamond", gpqa_rows(**{"Incorrect Answer 3": None}))

@@ -61,6 +61,9 @@ def test_overrides_set_values_sections_and_list_items(tmp_path: Path) -> None:
         ("a: 1\n", ["a.b=2"], "single value, not a section"),
         ("a: [1]\n", ["a.5=2"], "not an index"),
         ("a: 1\n", ["a=[1"], "not valid YAML"),
+        ("a: 'x\0y'\n", [], r"a\.yaml: not valid YAML: unacceptable character"),
+        ("a: 1\n", ["a='x\0y'"], "the value is not valid YAML"),
+        ("a: 2024-12-31\nb:\n  from: 2024-13-01\n", [], r"a\.yaml:3: a date that does not exist"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:

@@ -42,6 +42,12 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VCORE_DATA_DIR", raising=False)
 
 
+@pytest.mark.parametrize("model", ["owner/na me", "-x/y"])
+def test_what_no_hub_can_have_is_said_without_asking(tmp_path: Path, model: str) -> None:
+    with pytest.raises(ConfigError, match="neither a file or folder here nor an id of the hub"):
+        resolved(tmp_path, "base", f"model={model}")
+
+
 def config(tmp_path: Path, *overrides: str) -> PipelineConfig:
     path = tmp_path / "outside.yaml"
     path.write_text(CONFIG)

@@ -31,6 +31,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs" / "scheduling.md"
         (["execution.notify_on=[finished]"], "notify_on: nobody is told; name a notification block in notify"),
         (["execution.notify=a/b", "execution.notify_on=[failed,failed]"], "notify_on: names one thing twice"),
         (["execution.notify=a/b", "execution.notify_on=[]"], "notify_on"),
+        (["execution.notify=slack"], "execution.notify"),
         (["execution.notify=a/b", "execution.notify_on=[crashed]"], "notify_on"),
     ],
 )

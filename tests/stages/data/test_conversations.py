@@ -322,7 +322,7 @@ def test_a_benchmarks_problem_in_an_earlier_turn_is_overlap(tmp_path: Path) -> N
         ({"messages": [USER, SYSTEM, ASSISTANT]}, {}, "a system message stands after another message"),
         ({"messages": []}, {}, "column 'messages' is [], expected a list of messages"),
         ({"messages": "a"}, {"messages": "messages"}, "column 'messages' is 'a', expected a list of messages"),
-        ({"messages": BOTH, "conversations": [USER]}, {}, "row 1 has no column 'prompt'"),
+        ({"messages": BOTH, "conversations": [USER]}, {}, "its conversation in messages or conversations"),
         ({"prompt": BOTH, "completion": "a"}, {}, "the last message of 'prompt' is the assistant's"),
         ({"prompt": ASKED, "completion": BOTH}, {}, "the first message of 'completion' is the user's"),
         ({"prompt": "a", "completion": ["b", "c"]}, {}, "column 'completion' is ['b', 'c'], expected text"),

@@ -57,7 +57,7 @@ def test_a_test_that_loops_is_recorded() -> None:
         ({"test": "def check(:"}, "HumanEval/0: the column 'test' is not Python"),
         ({"test": "x = 1"}, r"HumanEval/0: the column 'test' defines no check\(candidate\)"),
         ({"test": "def check(candidate): assert True"}, "HumanEval/0: the column 'test' calls its candidate nowhere"),
-        ({"test": None}, "HumanEval/0: no column 'test'"),
+        ({"test": None}, "HumanEval/0: column 'test' is empty"),
     ],
 )
 def test_a_broken_row_is_named(change: dict[str, Any], message: str) -> None:

@@ -82,7 +82,7 @@ def test_the_root_finding_problem_is_checked_by_its_polynomial() -> None:
         (True, {"test": "def check(:"}, "HumanEval/0: the column 'test' is not Python"),
         (True, {"test": "def check(candidate): pass"}, "HumanEval/0: the column 'test' holds no list `inputs`"),
         (True, {"test": "inputs = [[{1, 2}]]"}, "HumanEval/0: the inputs are not JSON"),
-        (True, {"test": None}, "HumanEval/0: no column 'test'"),
+        (True, {"test": None}, "HumanEval/0: column 'test' is empty"),
         (True, {"test": "inputs = [[open('x')]]"}, "HumanEval/0: the inputs are not literals"),
     ],
 )

@@ -50,7 +50,7 @@ def test_the_entry_point_is_what_all_asserts_call() -> None:
         ({"test_list": []}, "mbpp task 11: test_list is not a list of asserts"),
         ({"code": "def h(): pass"}, "mbpp task 11: the asserts do not all call one function"),
         ({"code": "def g(:"}, "mbpp task 11: the program or an assert does not parse"),
-        ({"text": None}, "mbpp task 11: no column 'text' or 'prompt'"),
+        ({"text": None}, "mbpp task 11: column 'text' is empty"),
         ({"task_id": "11"}, "mbpp, row 2: task_id is '11', not an integer"),
         ({"task_id": 12}, "the problem 12 occurs twice"),
         ({"task_id": 600}, "499 problems, the complete set has 500"),
