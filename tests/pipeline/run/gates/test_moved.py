@@ -113,17 +113,29 @@ def test_gc_keeps_a_blessed_run_and_what_stood_before_it_goes(tmp_path: Path) ->
     assert [key for _, key, _ in store.artifacts()] == [stage.key for stage in kept.stages]
 
 
-def test_a_blessed_run_whose_scores_were_removed_is_one_clear_line(tmp_path: Path) -> None:
-    runs = make_nights(tmp_path, [sft(150), sft(120)])
-    bless(tmp_path, runs[0])
-    store = Store(tmp_path)
-    key = load_run(tmp_path / "runs" / runs[0]).stages[0].key
-    remove(store, [one for one in collect(store, keep_last=0, keep_named=("x",), max_bytes=None) if one.key == key])
+def test_where_the_scores_of_a_blessed_run_were_removed_the_first_run_stands_in(tmp_path: Path) -> None:
+    runs = make_nights(tmp_path, [sft(150), sft(151), sft(120)])
+    bless(tmp_path, runs[1])
+    key = load_run(tmp_path / "runs" / runs[1]).stages[0].key
     (tmp_path / "store" / "score" / key).rename(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match=f"run {runs[0]} cannot be compared with: its scores of sft are gone"):
-        assess(store, load_run(tmp_path / "runs" / runs[1]), GateSettings())
+    record = load_run(tmp_path / "runs" / runs[2])
+    lost = assess(Store(tmp_path), record, GateSettings()).lost
+    assert str(lost).startswith(
+        f"{tmp_path / 'runs' / runs[1]}: run {runs[1]} cannot be compared with: its scores of sft are gone"
+    )
+    assert (record.anchor, record.anchor_blessed) == (runs[0], False)
+    assert [(one.against, one.reference) for one in record.moved or ()] == [("anchor", runs[0])]
+    assert "the first run of its kind; no blessed run is there" in alert_text("nightly", record)
     with pytest.raises(ConfigError, match="cannot be a baseline"):
-        bless(tmp_path, runs[0])
+        bless(tmp_path, runs[1])
+
+
+def test_a_run_whose_id_only_begins_as_that_of_a_blessed_one_that_is_gone_is_not_taken_for_it(tmp_path: Path) -> None:
+    runs = make_nights(tmp_path, [sft(150), sft(149), sft(148)])
+    bless(tmp_path, runs[0])
+    (tmp_path / "runs" / runs[0]).rename(tmp_path / "runs" / f"{runs[0]}-2")
+    lost = assess(Store(tmp_path), load_run(tmp_path / "runs" / runs[2]), GateSettings()).lost
+    assert str(lost).startswith(f"{tmp_path / 'runs' / runs[0]}: run {runs[0]} was blessed and is gone")
 
 
 def test_a_scores_file_as_the_baseline_stands_for_the_last_checkpoint_alone(tmp_path: Path) -> None:
