@@ -42,7 +42,7 @@ class Blessing(Document):
 class Blessings(Document):
     """`HOME/baselines/PIPELINE.json`: every blessing, in the order they were given; the last of a seed counts."""
 
-    blessed: list[Blessing] = Field(default=[])
+    blessed: list[Blessing]
 
 
 class BaselineLost(ConfigError):
@@ -96,18 +96,32 @@ def baselines(home: Path, pipeline: str) -> Blessings:
     """Whatever was blessed for a pipeline. Raises `ConfigError` where the file is damaged."""
     file = home / "baselines" / f"{pipeline}.json"
     if not file.exists():
-        return Blessings()
+        return Blessings(blessed=[])
     found = Blessings.read(file)
     if found is None:
         raise ConfigError("what was blessed cannot be read", where=str(file), fix="Restore the file, or remove it.")
     return found
 
 
-def bless(home: Path, run: str, by: str | None = None) -> Blessing:
-    """Make a run, named as in `find_run`, the baseline of its pipeline and seed. Raises `ConfigError` for one without
-    scores in the store."""
+def bless(home: Path, run: str, by: str | None = None, *, even_failed: bool = False) -> Blessing:
+    """Make a run, named as in `find_run`, the baseline of its pipeline and seed.
+
+    Args:
+        by: who blesses it; None is the user.
+        even_failed: also a run that failed, was stopped (by its gate, too) or is not done.
+
+    Raises:
+        ConfigError: a run that is not done, one without scores in the store, or an empty name.
+    """
+    if by is not None and not by.strip():
+        raise ConfigError("a blessing has a name", where="--by", fix="Name somebody, or leave --by out: the user.")
     folder = find_run(home, run)
     record = load_run(folder)
+    if record.status != "done" and not even_failed:
+        how = {"running": "is not done yet", "interrupted": "was interrupted", "killed": "was killed"}
+        ended = how.get(record.status, record.status) + (f": {record.error}" if record.error else "")
+        fix = "Name another run (vcore runs), or make this one the baseline all the same: --even-failed"
+        raise ConfigError(f"run {record.id} {ended}", fix=fix)
     scores, trouble = run_scores(Store.existing(home), record)
     if not scores or trouble:
         why = "; ".join(trouble) or "it has no score"
@@ -127,7 +141,8 @@ def blessed_run(home: Path, pipeline: str, seed: int) -> str | None:
 
 
 def blessed_runs(home: Path) -> set[str]:
-    """The ids of all runs that are a baseline now, of any pipeline."""
+    """The ids of all runs that are a baseline now, of any pipeline. Raises `ConfigError` where what was blessed cannot
+    be read."""
     current: set[str] = set()
     for file in (home / "baselines").glob("*.json"):
         by_seed = {one.seed: one.run for one in baselines(home, file.stem).blessed}
