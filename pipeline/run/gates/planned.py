@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.comparison import differences
-from pipeline.config.gate import BASELINE, CheckSettings
+from evaluation.gates.levels import sample_looks
+from pipeline.config.gate import BASELINE, CheckSettings, more_sampled
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.plan.planning import Planned
@@ -60,9 +61,14 @@ def check_baseline(config: PipelineConfig, store: Store, plan: Sequence[Planned]
 
 
 def gate_notes(config: PipelineConfig, store: Store) -> list[str]:
-    """What a user should know of the gate before a run that `check_baseline` lets pass, a line each: that nothing is
-    left of the blessed run."""
+    """What a user should know of the gate before a run that `check_baseline` lets pass, a line each: after how many
+    samples an undecided check is looked at, and that nothing is left of the blessed run."""
     notes = []
+    most = config.gate.more_samples
+    for benchmark in config.benchmarks if most is not None else ():
+        if benchmark.name in more_sampled(config.gate, config.benchmarks):
+            looks = " → ".join(map(str, sample_looks(benchmark.samples, most)))
+            notes.append(f"{benchmark.name}: {looks} samples of each problem at most, while a check is undecided")
     lost, unless = None, ""
     try:
         anchor = chosen_anchor(store, config.name, config.seed, config.gate.baseline)
