@@ -65,8 +65,8 @@ def gate_notes(config: PipelineConfig, store: Store) -> list[str]:
     samples an undecided check is looked at, and that nothing is left of the blessed run."""
     notes = []
     most = config.gate.more_samples
-    for benchmark in config.benchmarks if most is not None else ():
-        if benchmark.name in more_sampled(config.gate, config.benchmarks):
+    for benchmark in config.benchmarks:
+        if most is not None and benchmark.name in more_sampled(config.gate, config.benchmarks):
             looks = " → ".join(map(str, sample_looks(benchmark.samples, most)))
             notes.append(f"{benchmark.name}: {looks} samples of each problem at most, while a check is undecided")
     lost, unless = None, ""
