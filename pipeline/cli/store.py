@@ -127,12 +127,16 @@ def store_gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove artifacts that no kept run needs, and the trash. Says what would go; --yes removes it."""
+    from pipeline.run.gates.baseline import blessed_runs
     from pipeline.run.gc import collect, remove
     from pipeline.store.store import Store
 
     store, limit = Store.existing(home, writing=yes), _bytes(max_size) if max_size else None
-    warn_of_unreadable_runs(home, "; what only that run needs is not kept")
     removals = collect(store, keep_last=keep_last, keep_named=tuple(keep_named or ()), max_bytes=limit)
+    warn_of_unreadable_runs(home, "; what only that run needs is not kept")
+    for run in sorted(blessed_runs(home)):
+        if not (home / "runs" / run).exists():
+            err.print(f"[yellow]run {run} was blessed and is gone; what it made is not kept[/]", soft_wrap=True)
     size = sum(removal.bytes for removal in removals)
     freed, busy = remove(store, removals) if yes else (0, [])
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from evaluation.gates.levels import LEVEL
 from evaluation.gates.margin import FEWEST
@@ -15,6 +15,9 @@ from stages.generate.settings import BenchmarkSettings
 from stages.harness.settings import StageSettings, execution
 
 BASELINE = "baseline"
+MOST_SAMPLES = 1024
+"""Of each problem, for an undecided check: with so many, the variance within problems is next to nothing beside that
+between them."""
 MARGINS = ("max_drop", "max_change", "must_exceed")
 BOUNDS = ("max_truncated", "max_no_answer")
 
@@ -68,15 +71,22 @@ class GateSettings(StageSettings):
     checks: list[CheckSettings] = execution([])
     level: float = execution(LEVEL, gt=0, lt=0.5)
     """Chance of a false alarm over all benchmarks and nights at one baseline, and of a false PASS."""
-    more_samples: int | None = execution(None, gt=1)
-    """The most samples of each problem. A critical check that is UNDECIDED, of a benchmark that is sampled at a
-    temperature, gets twice as many as it had, again and again: of its checkpoint and of what it is held against. None:
-    checks are judged on the benchmark's own `samples`."""
+    more_samples: int | None = execution(None, gt=1, le=MOST_SAMPLES)
+    """The most samples of each problem, up to 1,024. A critical check that is UNDECIDED, of a benchmark that is sampled
+    at a temperature, gets twice as many as it had, again and again: of its checkpoint and of what it is held against.
+    None: checks are judged on the benchmark's own `samples`."""
     window: int = execution(7, ge=0, le=100)
     """So many runs before this one whose mean is a second yardstick for whether a score moved. 0: none."""
     stop: bool = execution(True)
     """Whether a FAIL of a critical check ends a run before the next training, and a gate that cannot be judged keeps a
     run from starting."""
+
+    @field_validator("baseline")
+    @classmethod
+    def _named(cls, baseline: str | None) -> str | None:
+        if baseline is not None and not baseline.strip():
+            raise ValueError("name a run (vcore runs), a scores file or an artifact's folder; null is the blessed run")
+        return baseline
 
 
 def check_gate(gate: GateSettings, sizes: Mapping[str, int | None], checkpoints: Sequence[str]) -> None:
@@ -118,11 +128,28 @@ def check_more_samples(gate: GateSettings, benchmarks: Sequence[BenchmarkSetting
         raise ValueError(
             f"{where}: a served model would be asked for all samples again; set benchmarks' samples higher"
         )
-    checked = {check.benchmark for check in gate.checks if check.rule is not None and check.tier == "critical"}
+    checked = _checked(gate)
     if not checked:
         raise ValueError(f"{where}: no critical check has a margin that more samples could decide")
-    drawn = {b.name: b.samples for b in benchmarks if b.temperature > 0 or b.from_generation_config}
-    if not checked & drawn.keys():
+    drawn = [benchmark for benchmark in benchmarks if benchmark.name in checked and _is_drawn(benchmark)]
+    if not drawn:
         raise ValueError(f"{where}: {', '.join(sorted(checked))}: greedy, so that further samples would be the same")
-    if all(drawn[name] >= most for name in checked & drawn.keys()):
+    if not more_sampled(gate, benchmarks):
         raise ValueError(f"{where}: the benchmarks have {most} samples or more already")
+
+
+def more_sampled(gate: GateSettings, benchmarks: Sequence[BenchmarkSettings]) -> list[str]:
+    """The benchmarks of which an undecided check may take more samples: of a critical check with a margin, sampled at a
+    temperature, and fewer than `gate.more_samples` times."""
+    most, checked = gate.more_samples or 0, _checked(gate)
+    return [one.name for one in benchmarks if one.name in checked and _is_drawn(one) and one.samples < most]
+
+
+def _checked(gate: GateSettings) -> set[str]:
+    """The benchmarks of critical checks with a margin."""
+    return {check.benchmark for check in gate.checks if check.rule is not None and check.tier == "critical"}
+
+
+def _is_drawn(benchmark: BenchmarkSettings) -> bool:
+    """Whether its samples may differ from each other; what a checkpoint's own file says is not known yet."""
+    return benchmark.temperature > 0 or benchmark.from_generation_config

@@ -15,7 +15,7 @@ from evaluation.statistics import paired_interval
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.history.documents import Change, History, Point, RecordedMeasurement, Series
 from pipeline.run.documents import RunRecordDocument
-from pipeline.run.gates.baseline import baselines
+from pipeline.run.gates.baseline import BaselineLost, baselines, load_blessed
 from pipeline.run.record import list_runs, unreadable_runs
 from pipeline.store.scores import Outcomes, load_outcomes
 from pipeline.store.store import Store
@@ -79,8 +79,12 @@ def _history(reader: _Reader, name: str, records: Sequence[RunRecordDocument]) -
     home = reader.home
     blessed = {one.seed: one.run for one in baselines(home, name).blessed}
     points: dict[tuple[str, str], list[tuple[Point, RecordedMeasurement, Outcomes | None]]] = {}
-    gone = [run for run in blessed.values() if not (home / "runs" / run / "run.json").is_file()]
-    trouble = [f"run {run} was blessed and is gone; the first run of its seed stands in for it" for run in gone]
+    trouble = []
+    for run in blessed.values():
+        try:
+            load_blessed(home, run)
+        except BaselineLost as lost:
+            trouble.append(f"{lost.message}; the first run of its seed stands in for it")
     for record in records:
         seed = seed_of(home / "runs" / record.id)
         for stage in record.stages:

@@ -16,7 +16,7 @@ from pipeline.core.digests import DigestMemo
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.locks import open_lock, try_lock
 from pipeline.run.documents import RunRecordDocument
-from pipeline.run.gates.baseline import blessed_runs
+from pipeline.run.gates.baseline import blessed_runs, load_blessed
 from pipeline.run.record import find_run, list_runs, load_run
 from pipeline.store.store import Artifact, Store
 
@@ -114,8 +114,21 @@ def collect(store: Store, *, keep_last: int, keep_named: tuple[str, ...], max_by
     when it came to its report: one of a part, or that failed or was killed, keeps what it made besides, until a whole
     one follows. With `max_bytes` artifacts go only until the store is no larger. Interrupted attempts that have saved a
     state stay: a run resumes from them.
+
+    Raises:
+        ConfigError: a pattern matches no pipeline, or the record of a baseline cannot be read, so that what it needs is
+            not known. A baseline whose whole folder was removed needs nothing any more.
     """
-    needed = _needed(list_runs(store.home), keep_last, keep_named, blessed_runs(store.home))
+    runs, blessed = list_runs(store.home), blessed_runs(store.home)
+    for run in sorted(blessed):
+        if (store.home / "runs" / run).exists():
+            load_blessed(store.home, run)
+    names = sorted({record.name for record in runs})
+    for pattern in keep_named:
+        if not any(fnmatch.fnmatch(name, pattern) for name in names):
+            fix = f"There are runs of {', '.join(names)}." if names else "No run is recorded."
+            raise ConfigError(f"{pattern!r} matches no pipeline that has run", where="--keep-named", fix=fix)
+    needed = _needed(runs, keep_last, keep_named, blessed)
     trash = sorted((store.home / "trash").glob("*"))
     removals = [Removal("trash", folder, _size(folder), "set aside") for folder in trash]
     attempts = sorted((store.home / "work").glob("*/*"))

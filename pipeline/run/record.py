@@ -243,10 +243,11 @@ def report_of(run: Path) -> Path:
         why = "it ran only a part of the pipeline"
     others = [folder.name for folder in _folders(run.parent.parent) if (folder / "report.json").is_file()]
     instead = f" Or name a run that has one, such as {others[-1]}." if others else ""
-    raise ConfigError(f"run {run.name} has no report: {why}", fix=f"Run all of it: {_whole(record.command)}.{instead}")
+    fix = f"Run all of it: {whole_command(record.command)}.{instead}"
+    raise ConfigError(f"run {run.name} has no report: {why}", fix=fix)
 
 
-def _whole(command: str) -> str:
+def whole_command(command: str) -> str:
     """The command of a run without the options that made it a part, or compute again what is there now."""
     words = iter(shlex.split(command))
     return shlex.join(word for word in words if not (word in PARTIAL and next(words, "") is not None))

@@ -28,9 +28,10 @@ from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
 from pipeline.run.documents import GateVerdict
 from pipeline.run.execute import Executor, StageOutcome
-from pipeline.run.gates.assess import Background, assess, background, check_baseline, gate_verdicts
+from pipeline.run.gates.assess import Background, assess, background, gate_verdicts
 from pipeline.run.gates.further import Ensure, decide
 from pipeline.run.gates.gate import COLOURS, CRITICAL, check_failed, line, whole
+from pipeline.run.gates.planned import check_baseline, gate_notes
 from pipeline.run.outlook import WORTH_SAYING_S, outlook
 from pipeline.run.parallel import run_stages
 from pipeline.run.record import RunRecord
@@ -75,6 +76,8 @@ class Session:
         for planned in plan:
             for note in planned.notes:
                 view.line(f"[yellow]{planned.stage.name}: {escape(note)}[/]")
+        for note in gate_notes(config, store):
+            view.line(f"[yellow]gate: {escape(note)}[/]")
         command = command_line(path, overrides, options)
         with _disk_errors(store.home, "the run's record"):
             record = RunRecord.start(store.home, config, command, [planned.as_json() for planned in plan], view.line)
@@ -258,7 +261,7 @@ def _planned(path: Path, overrides: list[str], options: Options, *, running: boo
     decider = Decider(config, store, options)
     plan = plan_stages(decider)
     preflight(config, plan)
-    check_baseline(config, store)
+    check_baseline(config, store, plan)
     return decider, plan
 
 

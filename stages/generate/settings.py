@@ -79,6 +79,10 @@ class CustomProblems(StageSettings):
         return self
 
 
+MOST_SAMPLES = 65_536
+"""Of a problem: several times what studies of repeated sampling draw. More is a slip of the keyboard."""
+
+
 class BenchmarkSettings(StageSettings):
     """One benchmark of an evaluation: which problems, how many samples of each, drawn how."""
 
@@ -93,7 +97,7 @@ class BenchmarkSettings(StageSettings):
     """How many problems (the first ones; how many to make for a generated benchmark). None: all."""
     problem_seed: int = identity(0, ge=0)
     """Seed that generated problems are made from."""
-    samples: int = identity(1, gt=0)
+    samples: int = identity(1, gt=0, le=MOST_SAMPLES)
     """Completions per problem."""
     temperature: float = identity(0.0, ge=0)
     """0 is greedy decoding."""

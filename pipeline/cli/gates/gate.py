@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.cli.options import AsJson, Home, argument, option
 from pipeline.cli.printing import print_json, print_verdicts
-from pipeline.config.gate import CheckSettings, GateSettings
+from pipeline.config.gate import BASELINE, CheckSettings, GateSettings
 from pipeline.core.errors import EXIT_GATE_FAILED, EXIT_GATE_UNDECIDED, ConfigError
 from pipeline.run.documents import GateVerdict
 
@@ -106,6 +106,8 @@ def _run(
         raise ConfigError(what, fix="Add a gate: section (docs/gates.md), or say what may pass: --max-drop 1")
     if not known.scores:
         raise ConfigError(f"of run {record.id} no scores are left in the store", fix="Run it again.")
+    if known.lost is not None and any(check.rule is not None and check.against == BASELINE for check in checks):
+        raise known.lost
     return record.id, gate_verdicts(known, settings.model_copy(update={"checks": checks}), checks)
 
 

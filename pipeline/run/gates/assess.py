@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from evaluation.comparison import differences
 from evaluation.gates.levels import spend
-from pipeline.config.gate import BASELINE, CheckSettings, GateSettings
-from pipeline.config.schema import PipelineConfig
-from pipeline.core.errors import ConfigError
+from pipeline.config.gate import CheckSettings, GateSettings
 from pipeline.run.documents import GateVerdict, RunRecordDocument
 from pipeline.run.gates.baseline import (
     Anchor,
+    BaselineLost,
     Scores,
-    blessed_run,
     earlier_runs,
     find_anchor,
+    first_run,
     look_at,
     read_scores,
     run_scores,
@@ -29,8 +25,6 @@ from pipeline.run.gates.gate import TRAINED, Further, asked_of_run, judge_all
 from pipeline.run.gates.moved import moved_scores
 from pipeline.store.store import Artifact, Store
 
-ANYWAY = "To run nevertheless: --set gate.stop=false."
-
 
 @dataclasses.dataclass(frozen=True)
 class Background:
@@ -39,6 +33,8 @@ class Background:
     Attributes:
         measured: the checkpoints that the run was to measure, in the order of training.
         trouble: what became of scores that are not there any more, a line each.
+        anchor: what scores are compared with; where a blessed run is lost, the first run in its place.
+        lost: why nothing is left of what was chosen as the baseline. Checks against it cannot be judged then.
         further: scores of more samples than the run's own, as far as an undecided check has led to any.
         models: `RUN:sft` -> the model, of those checkpoints of the anchor that can be sampled more.
     """
@@ -52,17 +48,24 @@ class Background:
     seed: int
     further: Further
     models: dict[str, Artifact]
+    lost: BaselineLost | None = None
 
 
 def background(store: Store, record: RunRecordDocument, settings: GateSettings) -> Background:
-    """What a run is held against, as its scores and the records are now. Raises `ConfigError` where the baseline that
-    was chosen is not there."""
+    """What a run is held against, as its scores and the records are now. Raises `ConfigError` where the run's own
+    config, what was blessed, or the scores file that is the baseline cannot be read."""
     seed = seed_of(store.home / "runs" / record.id)
     scores, trouble = run_scores(store, record)
     names = {entry.stage for entry in record.plan} | {entry.name for entry in record.stages}
     measured = tuple(checkpoint for checkpoint in TRAINED if f"score.{checkpoint}" in names)
     protocols = {one.protocol for one in scores.values() if one.protocol is not None}
-    anchor = find_anchor(store, record.name, seed, settings.baseline, record.id, protocols)
+    lost = None
+    try:
+        anchor = find_anchor(store, record.name, seed, settings.baseline, record.id, protocols)
+    except BaselineLost as error:
+        lost = error if error.run != record.id else None
+        stand_in = lost is not None and settings.baseline is None
+        anchor = first_run(store, record.name, seed, record.id, protocols) if stand_in else None
     if anchor is not None and anchor.name == record.id:
         anchor = None  # it is the baseline itself
     earlier = list(earlier_runs(store.home, record.name, record.id)) if anchor is not None else []
@@ -78,14 +81,15 @@ def background(store: Store, record: RunRecordDocument, settings: GateSettings) 
         for stage in baseline.stages if baseline is not None else ():
             if stage.name in measured and (artifact := store.find(stage.name, stage.key).artifact) is not None:
                 models[f"{anchor.name}:{stage.name}"] = artifact
-    return Background(scores, measured, tuple(trouble), anchor, look, earlier, seed, further, models)
+    return Background(scores, measured, tuple(trouble), anchor, look, earlier, seed, further, models, lost)
 
 
 def gate_verdicts(known: Background, settings: GateSettings, checks: Sequence[CheckSettings]) -> list[GateVerdict]:
     """The verdicts on those of the config's checks whose checkpoint the run was to measure. A part of them, before a
     training, may spend a part of the level: the end judges all."""
     more = (known.further, known.models, settings.more_samples)
-    asked = asked_of_run(checks, known.scores, known.anchor, known.measured, known.trouble, *more)
+    anchor, lost = (known.anchor, "") if known.lost is None else (None, known.lost.message)
+    asked = asked_of_run(checks, known.scores, anchor, known.measured, known.trouble, *more, lost=lost)
     share = len(checks) / len(settings.checks) if settings.checks else 1.0
     return judge_all(asked, settings.level, share * spend(settings.level, known.look or 1))
 
@@ -99,41 +103,3 @@ def assess(store: Store, record: RunRecordDocument, settings: GateSettings) -> B
     record.look = known.look
     record.moved = moved_scores(store, known.scores, known.anchor, known.earlier, record, known.seed, settings)
     return known
-
-
-def check_baseline(config: PipelineConfig, store: Store) -> None:
-    """Raise `ConfigError`, before anything is computed, where the baseline that was chosen is gone, lacks what a check
-    compares with it, or was measured by another protocol, as far as settings say; what only the scores will say is
-    said then. With `gate.stop` off only a baseline that is gone is refused."""
-    settings = config.gate
-    chosen = settings.baseline or blessed_run(store.home, config.name, config.seed)
-    if chosen is None:
-        return
-    anchor = find_anchor(store, config.name, config.seed, settings.baseline, None, set())
-    if anchor is None or not settings.stop:
-        return
-    now = {benchmark.name: benchmark.identity_settings() for benchmark in config.benchmarks}
-    then = _benchmarks(store.home / "runs" / anchor.name / "config.json")
-    last = [name for name in TRAINED if name == "base" or getattr(config, name) is not None][-1]
-    for index, check in enumerate(settings.checks):
-        if check.rule is None or check.against != BASELINE:
-            continue
-        where, checkpoint = f"gate.checks.{index}", check.checkpoint or last
-        if anchor.find(checkpoint, check.benchmark) is None:
-            lacks = f"the baseline {anchor.name} has no {check.benchmark} of {checkpoint}"
-            raise ConfigError(lacks, where=where, fix=f"Leave the check out, or choose another baseline. {ANYWAY}")
-        before, asked = then.get(check.benchmark, {}), now[check.benchmark].copy()
-        asked.pop("samples")  # against a margin one side may have more
-        apart = differences({name: before[name] for name in asked if name in before}, asked) if before else []
-        if apart := [line for line in apart if line.partition(":")[0].partition(".")[0] in before]:
-            what = f"the baseline {anchor.name} was measured by another protocol: {', '.join(apart)}"
-            raise ConfigError(what, where=where, fix=f"{ANYWAY} Then bless the new run: vcore bless latest")
-
-
-def _benchmarks(config: Path) -> dict[str, dict[str, Any]]:
-    """Benchmark -> its settings in the config.json of a run; empty for a baseline that is no run."""
-    try:
-        listed = json.loads(config.read_bytes())["benchmarks"]
-        return {entry["name"]: entry for entry in listed}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}

@@ -16,7 +16,7 @@ from evaluation.comparison import read_measured
 from evaluation.gates.paired import Sampled, of_scores
 from pipeline.core.errors import ConfigError, StoreError
 from pipeline.run.documents import RunRecordDocument
-from pipeline.run.record import find_run, load_run
+from pipeline.run.record import find_run, load_run, read_run
 from pipeline.store.documents import utc_now
 from pipeline.store.scores import load_outcomes
 from pipeline.store.store import Store
@@ -26,6 +26,8 @@ Scores = dict[tuple[str, str], Sampled]
 """(checkpoint, benchmark) -> scores, in the order of training. Those of a file have the checkpoint `*`, which stands
 for each."""
 ANY = "*"
+_ANOTHER_NAMED = "Name another run (vcore runs) or a scores file."
+_ANOTHER_BLESSED = "Bless another run (vcore runs lists them): vcore bless RUN"
 
 
 class Blessing(Document):
@@ -40,7 +42,19 @@ class Blessing(Document):
 class Blessings(Document):
     """`HOME/baselines/PIPELINE.json`: every blessing, in the order they were given; the last of a seed counts."""
 
-    blessed: list[Blessing] = Field(default=[])
+    blessed: list[Blessing]
+
+
+class BaselineLost(ConfigError):
+    """Nothing is left to compare with of the run that was chosen as the baseline.
+
+    Attributes:
+        run: its id, or what `gate.baseline` says where there is no such run.
+    """
+
+    def __init__(self, run: str, message: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(message, where=where, fix=fix)
+        self.run = run
 
 
 class _Entry(Document):
@@ -82,18 +96,32 @@ def baselines(home: Path, pipeline: str) -> Blessings:
     """Whatever was blessed for a pipeline. Raises `ConfigError` where the file is damaged."""
     file = home / "baselines" / f"{pipeline}.json"
     if not file.exists():
-        return Blessings()
+        return Blessings(blessed=[])
     found = Blessings.read(file)
     if found is None:
         raise ConfigError("what was blessed cannot be read", where=str(file), fix="Restore the file, or remove it.")
     return found
 
 
-def bless(home: Path, run: str, by: str | None = None) -> Blessing:
-    """Make a run, named as in `find_run`, the baseline of its pipeline and seed. Raises `ConfigError` for one without
-    scores in the store."""
+def bless(home: Path, run: str, by: str | None = None, *, even_failed: bool = False) -> Blessing:
+    """Make a run, named as in `find_run`, the baseline of its pipeline and seed.
+
+    Args:
+        by: who blesses it; None is the user.
+        even_failed: also a run that failed, was stopped (by its gate, too) or is not done.
+
+    Raises:
+        ConfigError: a run that is not done, one without scores in the store, or an empty name.
+    """
+    if by is not None and not by.strip():
+        raise ConfigError("a blessing has a name", where="--by", fix="Name somebody, or leave --by out: the user.")
     folder = find_run(home, run)
     record = load_run(folder)
+    if record.status != "done" and not even_failed:
+        how = {"running": "is not done yet", "interrupted": "was interrupted", "killed": "was killed"}
+        ended = how.get(record.status, record.status) + (f": {record.error}" if record.error else "")
+        fix = "Name another run (vcore runs), or make this one the baseline all the same: --even-failed"
+        raise ConfigError(f"run {record.id} {ended}", fix=fix)
     scores, trouble = run_scores(Store.existing(home), record)
     if not scores or trouble:
         why = "; ".join(trouble) or "it has no score"
@@ -113,7 +141,8 @@ def blessed_run(home: Path, pipeline: str, seed: int) -> str | None:
 
 
 def blessed_runs(home: Path) -> set[str]:
-    """The ids of all runs that are a baseline now, of any pipeline."""
+    """The ids of all runs that are a baseline now, of any pipeline. Raises `ConfigError` where what was blessed cannot
+    be read."""
     current: set[str] = set()
     for file in (home / "baselines").glob("*.json"):
         by_seed = {one.seed: one.run for one in baselines(home, file.stem).blessed}
@@ -182,41 +211,77 @@ def file_scores(path: Path) -> dict[tuple[str, str], Sampled]:
 
 
 def find_anchor(
-    store: Store, pipeline: str, seed: int, named: str | None, this: str | None, protocols: set[str]
+    store: Store, pipeline: str, seed: int, named: str | None, this: str, protocols: set[str]
 ) -> Anchor | None:
-    """What a run is held against: what the config names, else the run that was blessed last, else the first run of the
-    same seed that shares a protocol; None where there is none.
+    """What a run is held against: what the config names, else the run that was blessed last, else the first run
+    (`first_run`); None where there is none.
 
     Args:
         named: `gate.baseline`.
-        this: the run's own id, which comes after those it is compared with; None for one that is planned.
+        this: the run's own id, which comes after those it is compared with.
         protocols: under which the run's scores were made.
 
     Raises:
-        ConfigError: the config names nothing that is there, or of a blessed run nothing is left.
+        BaselineLost: what was chosen is no run that is there, or none of its scores are.
+        ConfigError: the scores file that the config names cannot be read.
     """
+    anchor = chosen_anchor(store, pipeline, seed, named)
+    if anchor is None:
+        return first_run(store, pipeline, seed, this, protocols)
+    if not anchor.scores:
+        raise without_scores(store.home, anchor, named)
+    return anchor
+
+
+def chosen_anchor(store: Store, pipeline: str, seed: int, named: str | None) -> Anchor | None:
+    """What was chosen to be compared with: what the config names, else the run that was blessed last; None where
+    nothing was chosen. Of a run that has no scores any more, `trouble` says why. Raises as `find_anchor`."""
     home = store.home
-    if named is not None and (path := Path(named).expanduser()).exists():
-        return Anchor(str(path), True, file_scores(path))
-    chosen = named or blessed_run(home, pipeline, seed)
-    if chosen is None:
-        return _first(store, pipeline, seed, this, protocols)
-    file = home / "baselines" / f"{pipeline}.json"
-    where, again = "gate.baseline", "Name another run (vcore runs) or a scores file."
-    if named is None:
-        where, again = str(file), "Bless another run (vcore bless RUN), or none: remove this file."
-    try:
-        record = load_run(find_run(home, chosen))
-    except ConfigError as error:
-        raise ConfigError(error.message, where=where, fix=again) from error
+    if named is not None:
+        if (path := Path(named).expanduser()).exists():
+            return Anchor(str(path), True, file_scores(path))
+        try:
+            record = load_run(find_run(home, named))
+        except ConfigError as error:
+            what = f"{error.message} ({error.where})" if error.where else error.message
+            raise BaselineLost(named, what, where="gate.baseline", fix=_ANOTHER_NAMED) from error
+    else:
+        blessed = blessed_run(home, pipeline, seed)
+        if blessed is None:
+            return None
+        record = load_blessed(home, blessed)
     scores, trouble = run_scores(store, record)
-    if not scores:
-        why = "; ".join(trouble) or "it has no score"
-        raise ConfigError(f"run {record.id} cannot be compared with: {why}", where=where, fix=again)
+    if not scores and not trouble:
+        trouble = ["it has no score"]
     return Anchor(record.id, True, scores, tuple(f"{record.id}: {line}" for line in trouble))
 
 
-def _first(store: Store, pipeline: str, seed: int, this: str | None, protocols: set[str]) -> Anchor | None:
+def load_blessed(home: Path, run: str) -> RunRecordDocument:
+    """The record of a blessed run, by its whole id: one whose id only begins so is another. Raises `BaselineLost` where
+    it is gone or cannot be read."""
+    folder = home / "runs" / run
+    record = read_run(folder)
+    if record is not None:
+        return record
+    if not folder.is_dir():
+        raise BaselineLost(run, f"run {run} was blessed and is gone", where=str(folder), fix=_ANOTHER_BLESSED)
+    fix = f"Restore the file, or b{_ANOTHER_BLESSED[1:]}"
+    raise BaselineLost(
+        run, f"run {run} was blessed and its record cannot be read", where=str(folder / "run.json"), fix=fix
+    )
+
+
+def without_scores(home: Path, anchor: Anchor, named: str | None) -> BaselineLost:
+    """The error for a baseline none of whose scores are there."""
+    why = "; ".join(line.removeprefix(f"{anchor.name}: ") for line in anchor.trouble) or "it has no score"
+    where = "gate.baseline" if named is not None else str(home / "runs" / anchor.name)
+    fix = _ANOTHER_NAMED if named is not None else _ANOTHER_BLESSED
+    return BaselineLost(anchor.name, f"run {anchor.name} cannot be compared with: {why}", where=where, fix=fix)
+
+
+def first_run(store: Store, pipeline: str, seed: int, this: str, protocols: set[str]) -> Anchor | None:
+    """The first run before `this` with its seed and one of its protocols whose scores are still there: what a run is
+    held against where nothing was chosen, or nothing is left of it. None where there is none."""
     for folder, record in earlier_runs(store.home, pipeline, this):
         if not protocols & _protocols(store, record) or seed_of(folder) != seed:
             continue
@@ -237,10 +302,10 @@ def _protocols(store: Store, record: RunRecordDocument) -> set[str]:
     return found
 
 
-def earlier_runs(home: Path, pipeline: str, this: str | None) -> Iterator[tuple[Path, RunRecordDocument]]:
+def earlier_runs(home: Path, pipeline: str, this: str) -> Iterator[tuple[Path, RunRecordDocument]]:
     """The runs of a pipeline before the run `this`, oldest first; records that cannot be read are passed over."""
     for file in sorted((home / "runs").glob("*/run.json")):
-        record = RunRecordDocument.read(file) if this is None or file.parent.name < this else None
+        record = RunRecordDocument.read(file) if file.parent.name < this else None
         if record is not None and record.name == pipeline:
             yield file.parent, record
 

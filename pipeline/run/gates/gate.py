@@ -57,6 +57,7 @@ def asked_of_run(
     further: Further | None = None,
     growing: Container[str] = (),
     more_samples: int | None = None,
+    lost: str = "",
 ) -> list[Asked]:
     """The checks of a config with a run's scores.
 
@@ -67,6 +68,7 @@ def asked_of_run(
         further: scores of more samples than the run's own, at which checks look that have several looks.
         growing: checkpoints of the baseline, `RUN:sft`, that can be sampled more; others keep the scores they have.
         more_samples: `gate.more_samples`.
+        lost: why there is no anchor although one was chosen.
     """
     made = []
     further = further or {}
@@ -85,7 +87,8 @@ def asked_of_run(
             old = scores.get((check.against, check.benchmark))
             why = why or ("" if old else f"the run has no {check.benchmark} of {check.against}")
         elif check.rule is not None and anchor is None:
-            why = why or "there is nothing to compare with: this run is the baseline, or the first of its kind"
+            first = "there is nothing to compare with: this run is the baseline, or the first of its kind"
+            why = why or lost or first
         elif check.rule is not None and anchor is not None:
             old, against = anchor.find(checkpoint, check.benchmark), anchor.name
             side = f"{anchor.name}:{checkpoint}"

@@ -94,7 +94,7 @@ def _mean(recent: list[Sampled], new: Sampled) -> tuple[Differences, float, int]
 
 def alert_text(name: str, run: RunRecordDocument) -> str:
     """The alert as Markdown; `run` is a run record with `moved` and `anchor`."""
-    chosen = "blessed" if run.anchor_blessed else "the first run of its kind; nothing is blessed"
+    chosen = "blessed" if run.anchor_blessed else "the first run of its kind; no blessed run is there"
     lines = [f"# {name}: scores moved", "", f"Run {run.id} against {run.anchor} ({chosen}), look {run.look}.", ""]
     for m in run.moved or ():
         place = f"{m.benchmark}, {m.checkpoint}"

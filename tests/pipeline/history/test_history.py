@@ -68,6 +68,12 @@ def test_a_blessed_run_that_is_gone_is_named(tmp_path: Path) -> None:
     )
     bless(tmp_path, second, by="me")
     assert collect(tmp_path, "nightly").trouble == []
+    file = tmp_path / "runs" / second / "run.json"
+    file.write_text(file.read_text()[:50])
+    assert collect(tmp_path, "nightly").trouble == [
+        f"{file}: cannot be read and is passed over",
+        f"run {second} was blessed and its record cannot be read; the first run of its seed stands in for it",
+    ]
     shutil.rmtree(tmp_path / "runs" / second)
     found = collect(tmp_path, "nightly")
     assert found.trouble == [f"run {second} was blessed and is gone; the first run of its seed stands in for it"]

@@ -138,6 +138,20 @@ def test_a_run_is_judged_by_its_config_against_the_blessed_run(tmp_path: Path) -
     assert "this run is the baseline, or the first of its kind" in said
 
 
+def test_a_lost_blessed_run_matters_to_checks_against_it_alone(tmp_path: Path) -> None:
+    kept = {"benchmark": "gsm8k", "checkpoint": "sft", "against": "base", "max_drop": 3.0}
+    night = Night({"base": right(300, 400), "sft": right(300, 400)})
+    runs = gated(tmp_path, [night] * 3, kept)
+    run(runs[1], "--home", tmp_path, command="bless")
+    (tmp_path / "runs" / runs[1] / "run.json").write_text('{"id": ')
+    assert run("latest", "--home", tmp_path)[0] == 0
+    assert run(runs[0], "--home", tmp_path)[0] == 0
+    with pytest.raises(ConfigError, match="its record cannot be read") as refused:
+        run("latest", "--home", tmp_path, "--max-drop", 3)
+    assert refused.value.where == str(tmp_path / "runs" / runs[1] / "run.json")
+    assert "vcore bless RUN" in refused.value.fix
+
+
 def test_rates_are_bounded_and_advisory_checks_count_for_nothing(tmp_path: Path) -> None:
     silent = [["correct"]] * 300 + [["no_answer"]] * 100
     bound = {"benchmark": "gsm8k", "checkpoint": "sft", "max_no_answer": 10.0}

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from evaluation.gates.paired import Sampled
 from evaluation.gates.verdict import Rule
 from evaluation.records import Score, write_jsonl
+from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError, GateFailed, StageFailed
 from pipeline.launch.process import Launch
 from pipeline.plan.decide import Options
@@ -269,6 +271,26 @@ def test_a_baseline_of_another_pipeline_with_other_samples_is_sampled_more(pipel
     assert f"{baseline}:grpo" in {one.checkpoint for one in record.further}
 
 
+def test_a_plan_says_after_how_many_samples_a_check_is_looked_at(pipeline: Sampling) -> None:
+    asked = pipeline.settings(f"gate.checks=[{AGAINST_BASE}, {{benchmark: tiny_code, max_drop: 1}}]")
+    for most, looks in ((32, "2 → 4 → 8 → 16 → 32"), (6, "2 → 4 → 6")):
+        words = [word for one in (*asked, f"gate.more_samples={most}") for word in ("--set", one)]
+        planned = CliRunner().invoke(app, ["plan", str(pipeline.folder / "small.yaml"), *words])
+        said = f"gate: word_problems: {looks} samples of each problem at most, while a check is undecided"
+        assert planned.output.splitlines()[-1] == said
+    as_json = CliRunner().invoke(app, ["plan", str(pipeline.folder / "small.yaml"), "--json", *words])
+    assert json.loads(as_json.output)["gate"] == [said.removeprefix("gate: ")]
+
+
+@pytest.mark.parametrize("baseline", ["", " "])
+def test_an_empty_baseline_is_refused_with_its_line(pipeline: Sampling, baseline: str) -> None:
+    file = pipeline.folder / "small.yaml"
+    file.write_text(f"{file.read_text()}gate:\n  baseline: '{baseline}'\n")
+    line = len(file.read_text().splitlines())
+    with pytest.raises(ConfigError, match=rf"small\.yaml:{line}: gate\.baseline: name a run \(vcore runs\)"):
+        plan_only(file, pipeline.settings(), Options())
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -276,6 +298,11 @@ def test_a_baseline_of_another_pipeline_with_other_samples_is_sampled_more(pipel
         ((f"gate.checks=[{AGAINST_BASE}]", "gate.more_samples=1"), r"gate\.more_samples"),
         ((f"gate.checks=[{AGAINST_BASE}]", "benchmarks.0.samples=4", "gate.more_samples=4"), "have 4 samples or more"),
         ((f"gate.checks=[{AGAINST_BASE}]", "gate.more_samples=0"), r"gate\.more_samples"),
+        (
+            (f"gate.checks=[{AGAINST_BASE}]", "gate.more_samples=100000000000"),
+            r"gate\.more_samples: Input should be less than or equal to 1024 \(found 100000000000\)",
+        ),
+        (("benchmarks.0.samples=65537",), r"benchmarks\.0\.samples: Input should be less than or equal to 65536"),
         (
             ("gate.checks=[{benchmark: tiny_code, max_drop: 1}]", "gate.more_samples=4"),
             "tiny_code: greedy, so that further samples would be the same",

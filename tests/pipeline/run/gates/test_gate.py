@@ -4,6 +4,8 @@ session; what the stages' processes write is given."""
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pipeline.launch.process import Launch
 from pipeline.plan.decide import Options
 from pipeline.run import execute
 from pipeline.run.gates.baseline import bless
+from pipeline.run.gates.planned import gate_notes
 from pipeline.run.record import load_run
 from pipeline.run.session import Session, plan_only
 from pipeline.run.view import View
@@ -156,8 +159,78 @@ def test_a_baseline_that_lacks_or_measured_otherwise_is_refused_by_the_plan(pipe
         plan("grpo=null", "data.rl=[]", BENCHMARK.replace("64", "65"))
     for folder in (home / "store" / "score").iterdir():
         folder.rename(home / "trash" / folder.name)
-    with pytest.raises(ConfigError, match="cannot be compared with: its scores of base are gone"):
-        plan("grpo=null", "data.rl=[]", "gate.stop=false")
+    plan("grpo=null", "data.rl=[]")  # this run makes just these again
+    other = ("grpo=null", "data.rl=[]", "sft.learning_rate=1e-3")
+    gone = f"gate.checks.0: the scores of sft of the baseline {blessed.run} are gone from the store"
+    with pytest.raises(ConfigError, match=gone):
+        raise_whole(lambda: plan(*other))
+    plan(*other, "gate.stop=false")
+
+
+SFT_ALONE = ("grpo=null", "data.rl=[]")
+AGAINST_BASELINE = "gate.checks=[{benchmark: word_problems, max_drop: 5}]"
+
+
+def raise_whole(call: Callable[[], object]) -> None:
+    """Call; an error has its place in front and what to do behind, as it is shown."""
+    try:
+        call()
+    except ConfigError as error:
+        raise ConfigError(str(error)) from error
+
+
+@pytest.mark.parametrize("loss", ["folder gone", "record cut in half", "record gone"])
+def test_a_lost_blessed_run_stops_only_runs_that_are_held_against_it(pipeline: Pipeline, loss: str) -> None:
+    first = pipeline.run(*SFT_ALONE).record.data.id
+    blessed = bless(pipeline.folder / "home", pipeline.run(*SFT_ALONE).record.data.id, "ada").run
+    folder = pipeline.folder / "home" / "runs" / blessed
+    file = folder / "run.json"
+    if loss == "folder gone":
+        shutil.rmtree(folder)
+    elif loss == "record gone":
+        file.unlink()
+    else:
+        file.write_text(file.read_text()[:100])
+
+    def plan(*settings: str) -> list[str]:
+        arguments = pipeline.settings(*SFT_ALONE, *settings)
+        config, store, _ = plan_only(pipeline.folder / "small.yaml", arguments, Options())
+        return gate_notes(config, store)
+
+    where = str(folder if loss == "folder gone" else file)
+    with pytest.raises(ConfigError, match=rf"(?s)^{where}: run {blessed} was .*vcore bless RUN.*gate\.stop=false"):
+        raise_whole(lambda: plan(AGAINST_BASELINE))
+    for settings in ((), (BROKEN,), ("gate.checks=[{benchmark: word_problems, max_truncated: 5}]",)):
+        (note,) = plan(*settings)
+        assert note.startswith(f"{where}: run {blessed} was blessed")
+        assert "the first run with the same seed stands in for it. " in note
+        assert "UNDECIDED" not in note
+    assert "checks against it stay UNDECIDED" in plan(AGAINST_BASELINE, "gate.stop=false")[0]
+
+    record = pipeline.run(*SFT_ALONE, BROKEN).record.data
+    assert (record.status, record.anchor, record.anchor_blessed) == ("done", first, False)
+    assert [one.verdict for one in record.gate or ()] == ["PASS"]
+    record = pipeline.run(*SFT_ALONE, AGAINST_BASELINE, "gate.stop=false").record.data
+    (judged,) = record.gate or ()
+    assert (judged.verdict, judged.reason.partition(" was blessed")[0]) == ("UNDECIDED", f"run {blessed}")
+
+
+@pytest.mark.parametrize("file", ["scores.jsonl", "manifest.json"])
+def test_damaged_scores_of_the_baseline_are_made_again_or_named(pipeline: Pipeline, file: str) -> None:
+    session = pipeline.run(*SFT_ALONE)
+    blessed = bless(pipeline.folder / "home", "latest", "ada").run
+    key = {stage.name: stage.key for stage in session.record.data.stages}["score.sft"]
+    damaged = pipeline.folder / "home" / "store" / "score" / key / file
+    damaged.write_text(damaged.read_text()[:100])
+    said = rf"(?s)of sft of the baseline {blessed} cannot be read \((file )?{file} .*--until score.sft --set gate.stop="
+    with pytest.raises(ConfigError, match=said) as refused:
+        raise_whole(lambda: pipeline.run(*SFT_ALONE, AGAINST_BASELINE, "sft.learning_rate=1e-3"))
+    command = next(line for line in str(refused.value).splitlines() if "vcore run" in line).partition("again: ")[2]
+    assert command.startswith(f"vcore run {pipeline.folder / 'small.yaml'} ")
+
+    record = pipeline.run(*SFT_ALONE, AGAINST_BASELINE).record.data
+    assert [stage.name for stage in record.stages if stage.state == "ran"] == ["score.sft"]
+    assert [(one.against, one.verdict) for one in record.gate or ()] == [(blessed, "PASS")]
 
 
 def test_the_gate_is_in_no_key(pipeline: Pipeline) -> None:

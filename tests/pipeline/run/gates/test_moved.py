@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli.app import app
 from pipeline.config.gate import GateSettings
 from pipeline.core.errors import ConfigError
 from pipeline.run.documents import RunRecordDocument
@@ -113,17 +115,84 @@ def test_gc_keeps_a_blessed_run_and_what_stood_before_it_goes(tmp_path: Path) ->
     assert [key for _, key, _ in store.artifacts()] == [stage.key for stage in kept.stages]
 
 
-def test_a_blessed_run_whose_scores_were_removed_is_one_clear_line(tmp_path: Path) -> None:
-    runs = make_nights(tmp_path, [sft(150), sft(120)])
+def test_gc_stops_where_what_a_blessed_run_made_is_not_known(tmp_path: Path) -> None:
+    runs = make_nights(tmp_path, [sft(150), sft(120), sft(90)])
     bless(tmp_path, runs[0])
+    gc = ["store", "gc", "--yes", "--home", str(tmp_path)]
+    store, file = Store(tmp_path), tmp_path / "runs" / runs[0] / "run.json"
+    before, record = list(store.artifacts()), file.read_text()
+    for damage in (lambda: file.write_text(record[:60]), file.unlink):
+        damage()
+        refused = CliRunner().invoke(app, gc).exception
+        assert isinstance(refused, ConfigError)
+        assert str(refused).startswith(f"{file}: run {runs[0]} was blessed and its record cannot be read\n")
+        assert list(store.artifacts()) == before
+    file.write_text(record)
+    blessings = tmp_path / "baselines" / "nightly.json"
+    whole = blessings.read_text()
+    blessings.write_text("{}")
+    refused = CliRunner().invoke(app, gc).exception
+    assert str(refused).startswith(f"{blessings}: what was blessed cannot be read")
+    blessings.write_text(whole)
+    file.parent.rename(tmp_path / "elsewhere")
+    done = CliRunner().invoke(app, gc)
+    assert f"run {runs[0]} was blessed and is gone; what it made is not kept" in done.output
+    assert done.exit_code == 0
+    kept = {load_run(tmp_path / "runs" / run).stages[0].key for run in runs[1:]}
+    assert {key for _, key, _ in store.artifacts()} == kept
+
+
+def test_gc_refuses_a_pattern_that_matches_no_pipeline(tmp_path: Path) -> None:
+    make_nights(tmp_path, [sft(150), sft(120, name="paper-1")])
+    for pattern in ("[", "papr-*", ""):
+        refused = CliRunner().invoke(app, ["store", "gc", "--keep-named", pattern, "--home", str(tmp_path)]).exception
+        assert isinstance(refused, ConfigError)
+        said = f"--keep-named: {pattern!r} matches no pipeline that has run\nThere are runs of nightly, paper-1."
+        assert str(refused) == said
     store = Store(tmp_path)
-    key = load_run(tmp_path / "runs" / runs[0]).stages[0].key
-    remove(store, [one for one in collect(store, keep_last=0, keep_named=("x",), max_bytes=None) if one.key == key])
+    assert len(collect(store, keep_last=0, keep_named=("paper-*",), max_bytes=None)) == 1
+
+
+def test_a_run_that_is_not_done_is_blessed_only_where_one_insists(tmp_path: Path) -> None:
+    runs = make_nights(tmp_path, [sft(150), sft(120, status="failed"), sft(110, status="interrupted")])
+    file = tmp_path / "runs" / runs[1] / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"error": "gate before grpo: FAIL"}))
+    with pytest.raises(ConfigError, match=f"run {runs[1]} failed: gate before grpo: FAIL"):
+        bless(tmp_path, runs[1])
+    with pytest.raises(ConfigError, match=f"run {runs[2]} was interrupted"):
+        bless(tmp_path, runs[2])
+    for name in ("", " "):
+        with pytest.raises(ConfigError, match="a blessing has a name"):
+            bless(tmp_path, runs[0], name)
+    assert not (tmp_path / "baselines").exists()
+    result = CliRunner().invoke(app, ["bless", runs[1], "--even-failed", "--home", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert baselines(tmp_path, "nightly").blessed[-1].run == runs[1]
+
+
+def test_where_the_scores_of_a_blessed_run_were_removed_the_first_run_stands_in(tmp_path: Path) -> None:
+    runs = make_nights(tmp_path, [sft(150), sft(151), sft(120)])
+    bless(tmp_path, runs[1])
+    key = load_run(tmp_path / "runs" / runs[1]).stages[0].key
     (tmp_path / "store" / "score" / key).rename(tmp_path / "elsewhere")
-    with pytest.raises(ConfigError, match=f"run {runs[0]} cannot be compared with: its scores of sft are gone"):
-        assess(store, load_run(tmp_path / "runs" / runs[1]), GateSettings())
+    record = load_run(tmp_path / "runs" / runs[2])
+    lost = assess(Store(tmp_path), record, GateSettings()).lost
+    assert str(lost).startswith(
+        f"{tmp_path / 'runs' / runs[1]}: run {runs[1]} cannot be compared with: its scores of sft are gone"
+    )
+    assert (record.anchor, record.anchor_blessed) == (runs[0], False)
+    assert [(one.against, one.reference) for one in record.moved or ()] == [("anchor", runs[0])]
+    assert "the first run of its kind; no blessed run is there" in alert_text("nightly", record)
     with pytest.raises(ConfigError, match="cannot be a baseline"):
-        bless(tmp_path, runs[0])
+        bless(tmp_path, runs[1])
+
+
+def test_a_run_whose_id_only_begins_as_that_of_a_blessed_one_that_is_gone_is_not_taken_for_it(tmp_path: Path) -> None:
+    runs = make_nights(tmp_path, [sft(150), sft(149), sft(148)])
+    bless(tmp_path, runs[0])
+    (tmp_path / "runs" / runs[0]).rename(tmp_path / "runs" / f"{runs[0]}-2")
+    lost = assess(Store(tmp_path), load_run(tmp_path / "runs" / runs[2]), GateSettings()).lost
+    assert str(lost).startswith(f"{tmp_path / 'runs' / runs[0]}: run {runs[0]} was blessed and is gone")
 
 
 def test_a_scores_file_as_the_baseline_stands_for_the_last_checkpoint_alone(tmp_path: Path) -> None:
