@@ -265,10 +265,8 @@ def load_blessed(home: Path, run: str) -> RunRecordDocument:
         return record
     if not folder.is_dir():
         raise BaselineLost(run, f"run {run} was blessed and is gone", where=str(folder), fix=_ANOTHER_BLESSED)
-    fix = f"Restore the file, or b{_ANOTHER_BLESSED[1:]}"
-    raise BaselineLost(
-        run, f"run {run} was blessed and its record cannot be read", where=str(folder / "run.json"), fix=fix
-    )
+    message, fix = f"run {run} was blessed and its record cannot be read", f"Restore the file. {_ANOTHER_BLESSED}"
+    raise BaselineLost(run, message, where=str(folder / "run.json"), fix=fix)
 
 
 def without_scores(home: Path, anchor: Anchor, named: str | None) -> BaselineLost:
