@@ -20,7 +20,7 @@ from evaluation.graders.answers.nodes import (
 )
 from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
 from evaluation.graders.answers.regions import as_region, normal
-from evaluation.graders.answers.structure import as_list, parse, words
+from evaluation.graders.answers.structure import as_list, parse, same_spoken, same_words, words
 from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, without_percent
 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
@@ -68,6 +68,8 @@ class Equality:
         one, other = parse(gold), parse(answer)
         if isinstance(one, Group):
             other = as_list(other)
+        if isinstance(one, Words) != isinstance(other, Words) and not self.reason and same_words(gold, answer):
+            return True  # the other one was read as a product, or as a list: \\text{Ann and Bob}
         return not self.reason and self._same(one, other)
 
     def _same(self, gold: Node, answer: Node) -> bool:
@@ -90,7 +92,9 @@ class Equality:
         if isinstance(gold, Group) or isinstance(answer, Group):
             return self._same_groups(gold, answer)
         if isinstance(gold, Leaf) and isinstance(answer, Leaf):
-            return self._same_leaves(gold.text, answer.text)
+            return same_spoken(gold.text, answer.text) or self._same_leaves(gold.text, answer.text)
+        if isinstance(gold, Leaf) and isinstance(answer, Words):
+            return same_words(gold.text, answer.written)
         if isinstance(gold, Words) and isinstance(answer, Leaf):
             return gold == words(WRAPPED.sub(r"\1", answer.text))
         return False
