@@ -1,6 +1,7 @@
 """Maths: whether two answers, read as trees, say the same; algebra is asked only about their leaves."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
@@ -26,6 +27,10 @@ from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
 RELATIVE = Fraction(1, 10**6)  # numbers further apart than this share of the larger are never equal
 _INFINITE = {"\\infty", "-\\infty", "+\\infty"}
+
+_RADIANS = re.compile(
+    r"\\pi(?![A-Za-z])|\\arc(?:sin|cos|tan|cot)|\\(?:sin|cos|tan|cot)\s*\^\s*(?:\{\s*-\s*1\s*\}|-\s*1)"
+)
 
 
 class Algebra(Protocol):
@@ -159,7 +164,11 @@ class Equality:
         if isinstance(gold, Ratio) and isinstance(answer, Ratio):
             if len(gold.parts) != len(answer.parts):
                 return False
+            zeros = [[value(part) == 0 for part in node.parts] for node in (gold, answer)]
             pairs = list(zip(gold.parts, answer.parts, strict=True))
+            if zeros[0].count(False) < 2 or zeros[0] != zeros[1]:  # 1:0 is a result rather than a ratio
+                return all(itertools.starmap(self._same_leaves, pairs))
+            pairs = [pair for pair, is_zero in zip(pairs, zeros[0], strict=True) if not is_zero]
             numbers = [(value(one), value(other)) for one, other in pairs]
             if all(one and other for one, other in numbers):
                 return len({one / other for one, other in numbers if one and other}) == 1
@@ -258,7 +267,7 @@ class Equality:
         gold, answer = without_base(gold, answer)
         if squeezed(gold) == squeezed(answer):
             return True
-        if ("\\circ" in gold_unit) != ("\\circ" in unit) and "\\pi" in gold + answer:
+        if ("\\circ" in gold_unit) != ("\\circ" in unit) and _RADIANS.search(gold + answer):
             angles = (gold, gold_unit), (answer, unit)
             gold, answer = (
                 f"\\frac{{\\pi \\cdot ({text})}}{{180}}" if "\\circ" in own else text for text, own in angles

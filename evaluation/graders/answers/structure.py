@@ -26,6 +26,10 @@ from evaluation.graders.notation import WRAPPED, number_form, squeezed, value
 
 _DEEPEST = 8  # brackets within brackets; no answer has as many
 _UNGROUPED = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,]*\d)")
+_WITH_UNIT = re.compile(
+    r"((?:[A-Z][A-Za-z]{1,2}\.?\s*)?[-+]?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?)"
+    r"((?:\s*(?:[^\W\d_]{2,}|\\text\s*\{[^{}\d,;]*\})[^\d,]*)?)"
+)
 _NAME = re.compile(
     r"(?!\d)(?!.*\\(?:frac|sqrt|sin|cos|tan|cot|sec|csc|log|ln|cdot|times|pm|mp|text\s*\{\s*(?:or|and)|binom|int|sum))"
     r"[^-+*/^=<>\\\d]*(?:\\[A-Za-z]+[^-+*/^=<>\\\d]*|(?<=[A-Za-z_{(,])\d+[^-+*/^=<>\\\d]*)*"
@@ -155,8 +159,13 @@ def words(text: str) -> Words:
     return Words(written.casefold(), written)
 
 
+def _is_plain(text: str) -> bool:
+    """Whether a text without \\text{} is words all the same."""
+    return _PLAIN_WORDS.fullmatch(text) is not None or _PHRASE.fullmatch(text) is not None
+
+
 def same_spoken(gold: str, answer: str) -> bool:
-    """Whether two expressions are one word that could be a product, but can be spoken: Lynn and LYNN, not xyz and XYZ."""
+    """Whether two expressions are one word that could be a product, but can be spoken: Lynn, LYNN; not xyz, XYZ."""
     return _SPOKEN.fullmatch(gold) is not None and gold.casefold() == answer.casefold()
 
 
@@ -167,7 +176,7 @@ def same_words(gold: str, answer: str) -> bool:
     if not (_LETTERS.fullmatch(one) and _LETTERS.fullmatch(other)):
         return False
     left, right = words(one), words(other)
-    is_spoken = any(pattern.fullmatch(one) for pattern in (_PLAIN_WORDS, _PHRASE, _SPOKEN)) or "\\text" in gold
+    is_spoken = "\\text" in gold or _is_plain(one) or _SPOKEN.fullmatch(one)
     return left.text == right.text if is_spoken else left.written == right.written
 
 
@@ -191,6 +200,8 @@ _OR = {"or", "\\lor", "oder", "ou", "或"}
 def _split_list(text: str) -> list[tuple[str, str]]:
     if value(text) is not None:  # 1,234
         return [("", text)]
+    if (counted := _WITH_UNIT.fullmatch(text)) is not None:  # 1,234 dollars, USD 1,234
+        text = counted[1].replace(",", "") + counted[2]
     if re.search(r",\s|;|\b(?:and|or)\b", text):
         text = _UNGROUPED.sub(lambda number: number[0].replace(",", ""), text)
     parts = split(text, {",", ";"} | _AND | _OR)

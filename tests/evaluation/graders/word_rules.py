@@ -27,7 +27,7 @@ def plain_words() -> Rows:
 
 
 def products_of_letters() -> Rows:
-    for gold, right, wrong in (
+    yield from (
         ("ab", ["ba", "b a", r"a \cdot b", r"\text{ab}"], ["AB", r"\text{AB}", "ac", r"\text{ba c}"]),
         ("x y", ["yx", r"y \cdot x", "xy"], ["X Y", "x", "x + y"]),
         ("xyz", ["zyx", "x z y"], ["XYZ", r"\text{XYZ}", "xy"]),
@@ -37,5 +37,4 @@ def products_of_letters() -> Rows:
         ("x", [r"\text{x}", r"\mathrm{x}"], ["X", r"\text{X}", r"\text{y}"]),
         ("ABD", [r"\mathrm{ABD}", r"\text{ABD}", "ABD"], ["abd", r"\text{abd}", r"\text{ABC}"]),
         ("a, b", ["b, a", r"\text{a}, \text{b}"], [r"\text{ab}", "ab"]),
-    ):
-        yield gold, right, wrong
+    )
