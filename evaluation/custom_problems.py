@@ -1,11 +1,15 @@
 """Custom problems: a benchmark from a user's local file, which no module of this package defines."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, text
 from evaluation.conversations import Turn, is_conversation, request_of
+from evaluation.graders import choice
+from evaluation.graders.extraction import boxed_answer
+from evaluation.graders.notation import clean, value
 from evaluation.graders.programs.tests import BadTests, case_tests
 from evaluation.loading import read_file
 from evaluation.records import Kind, Problem, RecordError
@@ -29,7 +33,8 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
             prompt alone for the others.
 
     Raises:
-        RecordError: a row is no problem (its number is named), an id occurs twice, or there are no rows.
+        RecordError: a row is no problem, or no answer can ever equal its gold one (its number is named), an id occurs
+            twice, or there are no rows.
         OSError: the file cannot be read.
     """
     template = template or (maths_prompt("{prompt}") if kind == "maths" else "{prompt}")
@@ -46,12 +51,30 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
         tests = program_tests(row.get("tests"), where) if kind == "code" else {}
         unneeded = gold is None and "cases" in tests  # no reference program is run
         answer = "" if unneeded else str(gold) if is_number else text(row, ("gold",), where)
+        if isinstance(gold, float) and not math.isfinite(gold):
+            raise RecordError(f"{where}: gold is {gold}, which no answer equals; write the answer, infinity as \\infty")
+        if (reason := _never_equal(kind, answer)) is not None:
+            raise RecordError(f"{where}: no answer can equal the gold one, {answer!r:.80}: {reason}")
         meta = {"completion": text(row, ("beginning",), where)} if row.get("beginning") is not None else {}
         prompt = template.replace("{prompt}", question)
         problems.append(Problem(str(row.get("id", number)), name, kind, prompt, answer, tests, meta, context))
     if not problems:
         raise RecordError(f"{path}: no problems")
     return check_set(problems, len(problems), str(path))
+
+
+def _never_equal(kind: Kind, gold: str) -> str | None:
+    """Why the grader counts no answer as the gold one, whatever a model writes; None where one may be."""
+    if kind == "choice" and choice.letter(gold) != gold:
+        return "it has to be the letter of an option, A, B, ..., as a capital alone"
+    if kind != "maths":
+        return None
+    if not clean(gold):
+        return "nothing is left of it without markup and punctuation"
+    if boxed_answer(f"\\boxed{{{gold}}}") is None and value(clean(gold)) is None:
+        unclosed = "it has a brace that is never closed"
+        return unclosed if gold.count("{") > gold.count("}") else "a box that holds it counts as a placeholder"
+    return None
 
 
 def program_tests(tests: Any, where: str) -> dict[str, Any]:

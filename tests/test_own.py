@@ -75,15 +75,43 @@ def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
         ("maths", {"gold": "2"}, "no column 'prompt'"),
         ("code", {"prompt": "f", "gold": "def f(): 1"}, "tests needs to be an object with entry_point"),
         ("code", {"prompt": "f", "gold": "def f(): 1", "tests": {"entry_point": "f"}}, "asserts or inputs"),
+        ("maths", {"prompt": "a", "gold": float("nan")}, "gold is nan, which no answer equals"),
+        ("maths", {"prompt": "a", "gold": float("-inf")}, "gold is -inf, which no answer equals"),
+        ("maths", {"prompt": "a", "gold": "..."}, "no answer can equal the gold one, '...': a box"),
+        (
+            "maths",
+            {"prompt": "a", "gold": "?"},
+            "no answer can equal the gold one, .*: a box that holds it",
+        ),
+        ("maths", {"prompt": "a", "gold": "your answer"}, "a box that holds it counts as a placeholder"),
+        ("maths", {"prompt": "a", "gold": "\\text{}"}, "nothing is left of it without markup"),
+        (
+            "maths",
+            {"prompt": "a", "gold": "\\frac{"},
+            "no answer can equal the gold one, .*: it has a brace",
+        ),
+        ("choice", {"prompt": "a", "gold": "b"}, "it has to be the letter of an option"),
+        ("choice", {"prompt": "a", "gold": "seven"}, "it has to be the letter of an option"),
     ],
 )
 def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[str, object], message: str) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text(
-        '{"prompt": "a", "gold": "def f(): 1", "tests": {"entry_point": "f", "inputs": []}}\n' + json.dumps(row) + "\n"
+        json.dumps({"prompt": "a", "gold": "B", "tests": {"entry_point": "f", "inputs": []}}) + f"\n{json.dumps(row)}\n"
     )
     with pytest.raises(RecordError, match=rf"mine.jsonl:2.*{message}"):
         read_custom(path, "mine", kind, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold"),
+    [("maths", 0.5), ("maths", "nan"), ("maths", "n"), ("maths", "{5"), ("maths", r"\boxed{5}"),
+     ("maths", r"$\frac12$"), ("maths", r"1, 2, \ldots, n"), ("maths", "no solution"), ("choice", "B")],
+)  # fmt: skip
+def test_a_gold_answer_that_an_answer_can_equal_is_taken(tmp_path: Path, kind: str, gold: object) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "gold": gold}) + "\n")
+    assert read_custom(path, "mine", kind, None)[0].gold == str(gold)  # type: ignore[arg-type]
 
 
 def test_ids_are_distinct_and_files_are_not_empty(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from evaluation.graders.answers.equality import Equality, NeedsAlgebra, NoAlgebra
-from evaluation.graders.answers.quantity import known_unit
+from evaluation.graders.answers.quantity import known_unit, same_unit
 from evaluation.graders.notation import clean, whole_number
 from evaluation.harness.child_processes import wait_or_kill
 from evaluation.records import Verdict
 
-VERSION = "4"  # part of every score's protocol; raise it when the same answer may get another verdict
+VERSION = "5"  # part of every score's protocol; raise it when the same answer may get another verdict
 MAX_ANSWER = 2000  # characters; no reference answer has nearly as many, and longer text only keeps workers busy
 START_S = 120.0  # seconds a worker may take to import sympy and math-verify; it is about one on an idle machine
 
@@ -37,7 +37,7 @@ def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:
     if left is not None and right is not None and left != right:
         return "wrong", ""
     unit = None if gold.isdecimal() else known_unit(gold)
-    if unit is not None and known_unit(answer) not in (unit, None):
+    if unit is not None and (other := known_unit(answer)) is not None and not same_unit(unit, other):
         return "wrong", "in another unit"
     if left is not None and left == right:
         return "correct", ""

@@ -44,8 +44,15 @@ _DISPLAY = re.compile(r"\\(?:begin|end)\s*\{(?:equation|displaymath|math|multlin
 _NOT = re.compile(r"\\not\s*(=|\\in\b)")
 _LETTER = r"[^\W\d_]"
 _WITHOUT_LETTERS = re.compile(r"\\text\s*\{((?:(?!" + _LETTER + r")[^{}\\])*)\}")
-_NUMBER_IN_WORDS = re.compile(rf"\\text\s*\{{\s*([-+]?\d[\d.,/]*)(?![\d:])\s*((?={_LETTER}|°)[^{{}}\d]*)\}}")
+_NUMBER_IN_WORDS = re.compile(rf"\\text\s*\{{\s*([-+]?\d[\d.,/]*)(?![\d:])\s*((?={_LETTER}|°)(?:[^{{}}\d]|\^-?\d)*)\}}")
 _SYMBOL_IN_WORDS = re.compile(r"\\text\s*\{([ie])\}")
+# A unit as LaTeX sets it, \\mathrm{kg\\cdot m^2\\,s^{-1}}, and the micro sign outside of it, \\mu\\text{m}.
+_UNIT = re.compile(
+    r"\\text\s*\{((?=[^{}\d]*[\\^])(?:[^{}\\^\d+=<>*-]|\\(?:cdot|times|mu|Omega)(?![A-Za-z])|\^\s*\\circ(?![A-Za-z])|"
+    r"\^\s*(?:\{\s*-?\d\s*\}|-?\d))*)\}"
+)
+_BETWEEN_UNITS = re.compile(r"(\s*\\(?:cdot|times)\s*|\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d|\\circ))")
+_MICRO = re.compile(r"\\mu\\text\s*\{(?=(?:mol|[mgslLAVWJFHN])\})")
 _BOLD = re.compile(r"(\*{1,3}|_{1,2}|`+)(.+)\1", re.DOTALL)
 WRAPPED = re.compile(r"\\text\s*\{([^{}]*)\}")
 """Words in maths; the group is what stands in it."""
@@ -79,7 +86,7 @@ def clean(answer: str) -> str:
     symbols that have several.
 
     ½, \\dfrac12 and \\nicefrac{1}{2} are \\frac{1}{2}, 0.\\overline{3} is \\frac{1}{3}, 62.5 percent is 62.5\\%, all
-    words in maths are in \\text{}.
+    words in maths are in \\text{}, \\mathrm{m\\,s^{-1}} is \\text{m s}^{-1}.
     """
     text = _POWER.sub(
         lambda power: f"^{{{power[0].translate(_RAISED)}}}", unicodedata.normalize("NFC", answer).translate(_SYMBOLS)
@@ -93,8 +100,8 @@ def clean(answer: str) -> str:
         text = _DISPLAY.sub(" ", text)
         text = _ROMAN.sub(lambda words: f"\\text{{{words[1] or words[2] or ''}}}", text)
         text = without_markup(_NOT.sub(lambda sign: "\\ne " if sign[1] == "=" else "\\notin ", text))
-        text = _SYMBOL_IN_WORDS.sub(r" \1", _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)))
-        text = _NUMBER_IN_WORDS.sub(r"\1\\text{ \2}", text)
+        text = _NUMBER_IN_WORDS.sub(r"\1\\text{ \2}", _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)))
+        text = _SYMBOL_IN_WORDS.sub(r" \1", _MICRO.sub(r"\\text{µ", _UNIT.sub(_unit, text)))
         text = _SHORT_FRACTION.sub(_fraction, _SHORT_ROOT.sub(r"\\sqrt{\1}", text))
         text = _REPEATING.sub(_repeating, text)
     text = _PERCENT_WORD.sub(r"\\% ", _without_bold(_without_marks(text)))
@@ -181,6 +188,18 @@ def _ungrouped(text: str) -> str:
 def _fraction(match: re.Match[str]) -> str:
     over, under = (match[place] if match[place] is not None else match[place + 1] for place in (2, 4))
     return f"\\{match[1]}{{{over}}}{{{under}}}"
+
+
+def _unit(match: re.Match[str]) -> str:
+    """What stands in \\text{}, with signs and exponents outside of it."""
+    inner = re.sub(r"\s*\\Omega\s*", "Ω", re.sub(r"\\mu\s*", "µ", match[1]))
+    signs = _BETWEEN_UNITS.split(inner)
+    for place, part in enumerate(signs):
+        if place % 2 == 0:
+            signs[place] = f"\\text{{{part}}}" if part.strip() else ""
+        elif "^" not in part:
+            signs[place] = "\\cdot"
+    return "".join(signs)
 
 
 def _repeating(match: re.Match[str]) -> str:

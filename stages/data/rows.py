@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from evaluation.benchmarks import get
 from evaluation.conversations import Turn
+from evaluation.graders.extraction import after_thinking
 from evaluation.records import Kind, Problem, RecordError
 from stages.data.programs import row_tests
 from stages.data.questions import Question, question
@@ -67,6 +68,11 @@ def demonstrations(
     for number, row in read(source, label, ctx, dropped):
         answers = answers_of(row, source, label, number)
         for nth, (turns, answer) in enumerate(answers, start=1):
+            if after_thinking(answer["content"]) is None:
+                raise StageError(
+                    f"{label}: row {number}: an answer has a <think> that is never closed, so it answers nothing",
+                    "Correct or remove that row: what comes after the thought begins with </think>.",
+                )
             id = f"{name}:{number}" if len(answers) == 1 else f"{name}:{number}.{nth}"
             worded = _worded(source, turns, [], f"{label}: row {number}")
             rows.append(_demonstration(id, name, worded, answer, _questions(turns)))

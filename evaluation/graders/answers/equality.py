@@ -1,6 +1,7 @@
 """Maths: whether two answers, read as trees, say the same; algebra is asked only about their leaves."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
@@ -20,12 +21,16 @@ from evaluation.graders.answers.nodes import (
 )
 from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
 from evaluation.graders.answers.regions import as_region, normal
-from evaluation.graders.answers.structure import as_list, parse, words
+from evaluation.graders.answers.structure import as_list, parse, same_spoken, same_words, words
 from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, without_percent
 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
 RELATIVE = Fraction(1, 10**6)  # numbers further apart than this share of the larger are never equal
 _INFINITE = {"\\infty", "-\\infty", "+\\infty"}
+
+_RADIANS = re.compile(
+    r"\\pi(?![A-Za-z])|\\arc(?:sin|cos|tan|cot)|\\(?:sin|cos|tan|cot)\s*\^\s*(?:\{\s*-\s*1\s*\}|-\s*1)"
+)
 
 
 class Algebra(Protocol):
@@ -68,6 +73,8 @@ class Equality:
         one, other = parse(gold), parse(answer)
         if isinstance(one, Group):
             other = as_list(other)
+        if isinstance(one, Words) != isinstance(other, Words) and not self.reason and same_words(gold, answer):
+            return True  # the other one was read as a product, or as a list: \\text{Ann and Bob}
         return not self.reason and self._same(one, other)
 
     def _same(self, gold: Node, answer: Node) -> bool:
@@ -90,7 +97,9 @@ class Equality:
         if isinstance(gold, Group) or isinstance(answer, Group):
             return self._same_groups(gold, answer)
         if isinstance(gold, Leaf) and isinstance(answer, Leaf):
-            return self._same_leaves(gold.text, answer.text)
+            return same_spoken(gold.text, answer.text) or self._same_leaves(gold.text, answer.text)
+        if isinstance(gold, Leaf) and isinstance(answer, Words):
+            return same_words(gold.text, answer.written)
         if isinstance(gold, Words) and isinstance(answer, Leaf):
             return gold == words(WRAPPED.sub(r"\1", answer.text))
         return False
@@ -155,7 +164,11 @@ class Equality:
         if isinstance(gold, Ratio) and isinstance(answer, Ratio):
             if len(gold.parts) != len(answer.parts):
                 return False
+            zeros = [[value(part) == 0 for part in node.parts] for node in (gold, answer)]
             pairs = list(zip(gold.parts, answer.parts, strict=True))
+            if zeros[0].count(False) < 2 or zeros[0] != zeros[1]:  # 1:0 is a result rather than a ratio
+                return all(itertools.starmap(self._same_leaves, pairs))
+            pairs = [pair for pair, is_zero in zip(pairs, zeros[0], strict=True) if not is_zero]
             numbers = [(value(one), value(other)) for one, other in pairs]
             if all(one and other for one, other in numbers):
                 return len({one / other for one, other in numbers if one and other}) == 1
@@ -254,7 +267,7 @@ class Equality:
         gold, answer = without_base(gold, answer)
         if squeezed(gold) == squeezed(answer):
             return True
-        if ("\\circ" in gold_unit) != ("\\circ" in unit) and "\\pi" in gold + answer:
+        if ("\\circ" in gold_unit) != ("\\circ" in unit) and _RADIANS.search(gold + answer):
             angles = (gold, gold_unit), (answer, unit)
             gold, answer = (
                 f"\\frac{{\\pi \\cdot ({text})}}{{180}}" if "\\circ" in own else text for text, own in angles

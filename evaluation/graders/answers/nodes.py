@@ -1,7 +1,7 @@
 """Maths: the parts of a tree that an answer is read as, and how its text is taken apart at commas and other signs."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -14,9 +14,10 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Words:
-    """An answer in words, as letters and digits in lower case."""
+    """An answer in words, as letters and digits in lower case; `written` has the capitals."""
 
     text: str
+    written: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,15 @@ _CODES = {"USD": "dollar", "US": "dollar", "EUR": "euro", "GBP": "sterling", "CA
 _CODES |= {"Rs": "rupee", "RMB": "yuan", "CNY": "yuan", "JPY": "yen"}
 _CODE = re.compile(rf"(?:\\text\s*\{{\s*)?({'|'.join(_CODES)})\.?\s*\}}?\s*(?=[-+.\d])")
 _SIGNS = {r"\$": "dollar", r"\textdollar": "dollar", "€": "euro", r"\euro": "euro", r"\texteuro": "euro"}
-_SIGNS |= {"£": "sterling", r"\pounds": "sterling", "₹": "rupee", "₽": "rouble", "₩": "won"}
+_SIGNS |= {
+    "£": "sterling",
+    r"\pounds": "sterling",
+    r"\textsterling": "sterling",
+    "₹": "rupee",
+    "₽": "rouble",
+    "₩": "won",
+}
+_DOLLAR = re.compile(r"[^$]*(?<!\\)\$\s*[-+]?[\d.][^$]*")  # one that delimits no maths: $18
 _ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{)?\s*(st|nd|rd|th)\s*\}*")
 _EXPONENT = r"\s*\^\s*(?:\{\s*-?[123]\s*\}|-?[123])"
 _CIRCLE = r"\s*\^\s*\\circ(?![A-Za-z])"
@@ -29,12 +37,14 @@ _WORD = re.compile(r"[^\W\d_]+")
 _UNITS = """
 mm millimeter millimetre 毫米 мм | cm centimeter centimetre 厘米 см | dm decimeter decimetre 分米 |
 m meter metre 米 м | km kilometer kilometre 千米 公里 км | in inch inche | ft foot feet | yd yard | mi mile |
-mg milligram 毫克 | g gram 克 г | kg kilogram 千克 公斤 кг | lb pound | oz ounce | ton tonne 吨 |
+mg milligram 毫克 | g gram 克 г | kg kilogram 千克 公斤 кг | lb | pound | oz ounce | ton tonne 吨 |
 ml milliliter millilitre 毫升 мл | l liter litre 升 л | gallon gal | quart qt | s sec second 秒 с |
 min minute 分钟 мин | h hr hour 小时 ч | day d 天 | week wk 周 | month 月 | year yr 年 | cent ¢ |
-dollar USD usd buck | euro EUR | rupee Rs INR | yuan RMB 元 | circ degree deg 度 | circC celsius Celsius |
+dollar USD usd buck | euro EUR | sterling GBP | pence |
+rupee Rs INR | yuan RMB 元 | circ degree deg 度 | circC celsius Celsius |
 circF fahrenheit Fahrenheit | rad radian | acre | hectare ha | J joule | N newton | W watt | Hz hertz | V volt |
-A amp ampere
+A amp ampere | µm μm micrometer micrometre micron | µg μg microgram | µs μs microsecond | Ω ohm | kΩ kiloohm kilohm |
+MΩ megaohm megohm
 """
 _CANONICAL = {alias: names.split()[0] for names in _UNITS.replace("\n", " ").split("|") for alias in names.split()}
 _COMPOUND = {
@@ -140,7 +150,9 @@ def canonical_unit(unit: str) -> tuple[str, ...] | None:
         if part[3]:
             parts.append("circ")
         elif part[2]:
-            parts.append(part[2])
+            is_divisor = len([name for name in parts if not name.isdigit()]) > 1  # m s^{-2} is m/s^2
+            exponent = part[2].lstrip("-") if is_divisor else part[2]
+            parts += [] if exponent == "1" and is_divisor else [exponent]
         elif word in ("C", "F") and parts[-1:] == ["circ"]:
             parts[-1] += word
         elif plain in _DIMENSION:
@@ -154,6 +166,7 @@ def canonical_unit(unit: str) -> tuple[str, ...] | None:
             return None
     if parts[:1] == ["circ"] and parts[1:] in (["circC"], ["circF"]):
         parts = parts[1:]
+    parts = ["sterling"] if parts == ["pound", "sterling"] else parts
     return (*parts, power) if power else tuple(parts) or None
 
 
@@ -167,7 +180,16 @@ def known_unit(answer: str) -> tuple[str, ...] | None:
         return ("percent",)
     if (code := _CODE.match(cleaned)) is not None:
         return (_CODES[code[1]],) if _CODES[code[1]] else None
-    return canonical_unit(unit) if (unit := split_unit(cleaned, plain=True)[1]) else None
+    unit = canonical_unit(written) if (written := split_unit(cleaned, plain=True)[1]) else None
+    return ("dollar",) if unit is None and _DOLLAR.fullmatch(answer.replace(r"\$", "")) else unit
+
+
+def same_unit(gold: tuple[str, ...], answer: tuple[str, ...]) -> bool:
+    """Whether two known units are one. A pound is a weight, or money."""
+    return len(gold) == len(answer) and all(
+        one == other or {one, other} in ({"pound", "lb"}, {"pound", "sterling"})
+        for one, other in zip(gold, answer, strict=True)
+    )
 
 
 def contradiction(gold: str, answer: str) -> str | None:

@@ -22,10 +22,14 @@ from evaluation.graders.answers.nodes import (
     split,
 )
 from evaluation.graders.answers.regions import VARIABLE, as_region, comparison, flat, joined, united
-from evaluation.graders.notation import number_form, squeezed, value
+from evaluation.graders.notation import WRAPPED, number_form, squeezed, value
 
 _DEEPEST = 8  # brackets within brackets; no answer has as many
 _UNGROUPED = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?![\d,]*\d)")
+_WITH_UNIT = re.compile(
+    r"((?:[A-Z][A-Za-z]{1,2}\.?\s*)?[-+]?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?)"
+    r"((?:\s*(?:[^\W\d_]{2,}|\\text\s*\{[^{}\d,;]*\})[^\d,]*)?)"
+)
 _NAME = re.compile(
     r"(?!\d)(?!.*\\(?:frac|sqrt|sin|cos|tan|cot|sec|csc|log|ln|cdot|times|pm|mp|text\s*\{\s*(?:or|and)|binom|int|sum))"
     r"[^-+*/^=<>\\\d]*(?:\\[A-Za-z]+[^-+*/^=<>\\\d]*|(?<=[A-Za-z_{(,])\d+[^-+*/^=<>\\\d]*)*"
@@ -54,9 +58,22 @@ _MEMBER = re.compile(rf"(?P<variable>{VARIABLE.pattern}|\([A-Za-z, ]+\))\s*\\in\
 _REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\text\s*\{\s*all real numbers\s*\}|all real numbers", re.IGNORECASE)
 _REVERSED = re.compile(r"([\[\]])([^\[\](),;]+[,;][^\[\](),;]+)([\[\]])")
 _PLAIN_WORDS = re.compile(
-    r"(?=[A-Za-z]*[^\W\d_]{1,}[aeiouAEIOU])[^\W\d_]{3,}(?:[\s,.'-]+[^\W\d_]+)*|yes|no|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\.?\s+\d{1,4}(?:,\s*\d{4})?",
+    r"(?=[A-Za-z]*[^\W\d_]{1,}[aeiouAEIOU])[^\W\d_]{3,}(?:[\s,.'-]+[^\W\d_]+)*|yes|no|odd|all|any|(?:jan|feb|mar|apr|may|june?|july?|aug|sep|oct|nov|dec)[a-z]*\.?\s+\d{1,4}(?:,\s*\d{4})?",
     re.IGNORECASE,
 )
+_FUNCTIONS = (
+    "arc(?:sin|cos|tan|cot)|(?:sin|cos|tan|cot|sec)h?|log|exp|max|min|gcd|lim|mod|det|dim|deg|ker|sup|sqrt|frac|infty|"
+    "alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|rho|sigma|tau|omega"
+)
+# Words of which the first one alone could be a product: a circle, no real roots, Mr. Jones; but not x y, a cos b.
+_PHRASE = re.compile(
+    rf"(?=(?:.*[\s.'’])?(?!(?:{_FUNCTIONS})\b)[^\W\d_]+[aeiou](?<=[^\W\d_]{{2}})[^\W\d_]*\b(?<=[^\W\d_]{{3}}))"
+    r"[^\W\d_]+(?:(?:[\s.'’]+|(?<=[^\W\d_]{3})-(?=[^\W\d_]{3}))[^\W\d_]+)+|"
+    r"[^\W\d_]-(?:axis|axes|coordinates?|intercepts?|values?)",
+    re.IGNORECASE | re.DOTALL,
+)
+_LETTERS = re.compile(r"[^\W\d_]+(?:(?:[\s.-]+|(?<=[^\W\d_]{2})['’])[^\W\d_]+)*\.?")
+_SPOKEN = re.compile(r"(?!.*[aeiou])(?=.{3})[^\W\d_]*[b-df-hj-np-tv-wz]y[^\W\d_]*", re.IGNORECASE)  # try, Lynn
 _PUNCTUATION = re.compile(r"\A\s*(?:an?|the)\s+(?=\w{3})|[^\w+-]+", re.IGNORECASE)
 _PREDICATE = re.compile(r"(\\text\s*\{\s*)(?:is|are)\s+")
 
@@ -114,7 +131,11 @@ def _one(text: str) -> Node:
     if len(parts := [part for _, part in split(text, {":"})]) > 1 and all(part.strip() for part in parts):
         return Ratio(tuple(number_form(part) for part in parts))
     without = re.sub(r"\\text\s*\{[^{}]*\}", "", text)
-    if (without != text and not re.search(r"[\w\\]", without)) or _PLAIN_WORDS.fullmatch(text):
+    if (
+        (without != text and not re.search(r"[\w\\]", without))
+        or _PLAIN_WORDS.fullmatch(text)
+        or _PHRASE.fullmatch(text)
+    ):
         plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
         if len(several := [word.strip() for word in plain.split(",") if word.strip()]) > 1:
             named = [words(word) for word in several]
@@ -134,7 +155,29 @@ def as_list(node: Node) -> Node:
 
 def words(text: str) -> Words:
     """Words without punctuation, white space, and the article before them."""
-    return Words(_PUNCTUATION.sub("", text).casefold() or text.strip())
+    written = _PUNCTUATION.sub("", text) or text.strip()
+    return Words(written.casefold(), written)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text without \\text{} is words all the same."""
+    return _PLAIN_WORDS.fullmatch(text) is not None or _PHRASE.fullmatch(text) is not None
+
+
+def same_spoken(gold: str, answer: str) -> bool:
+    """Whether two expressions are one word that could be a product, but can be spoken: Lynn, LYNN; not xyz, XYZ."""
+    return _SPOKEN.fullmatch(gold) is not None and gold.casefold() == answer.casefold()
+
+
+def same_words(gold: str, answer: str) -> bool:
+    """Whether two cleaned answers that are nothing but letters are the same words: Lynn and \\text{Lynn}, AB and
+    \\text{AB}. Capitals count where letters may be a product: ab is not \\text{AB}."""
+    one, other = (WRAPPED.sub(r"\1", text).strip() for text in (gold, answer))
+    if not (_LETTERS.fullmatch(one) and _LETTERS.fullmatch(other)):
+        return False
+    left, right = words(one), words(other)
+    is_spoken = "\\text" in gold or _is_plain(one) or _SPOKEN.fullmatch(one)
+    return left.text == right.text if is_spoken else left.written == right.written
 
 
 def _clock(hours: int, minutes: int, seconds: int, half: str) -> Clock:
@@ -157,6 +200,8 @@ _OR = {"or", "\\lor", "oder", "ou", "或"}
 def _split_list(text: str) -> list[tuple[str, str]]:
     if value(text) is not None:  # 1,234
         return [("", text)]
+    if (counted := _WITH_UNIT.fullmatch(text)) is not None:  # 1,234 dollars, USD 1,234
+        text = counted[1].replace(",", "") + counted[2]
     if re.search(r",\s|;|\b(?:and|or)\b", text):
         text = _UNGROUPED.sub(lambda number: number[0].replace(",", ""), text)
     parts = split(text, {",", ";"} | _AND | _OR)

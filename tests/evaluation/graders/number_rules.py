@@ -162,6 +162,10 @@ def ratios() -> Rows:
         ["2:4:6", "1 : 2 : 3"],
         [":".join(order) for order in permutations("123") if order != ("1", "2", "3")],
     )
+    for gold, right, wrong in (("1:0", "01 : 0", "5:0"), ("0:1", "0 : 1", "0:2"), ("3:0", r"3\colon 0", "0:3")):
+        yield gold, [right], [wrong, "0:0", f"{gold}:0", "1:1"]
+    yield "1:0:2", ["2:0:4"], ["2:0:5", "2:1:4", "1:2:0"]
+    yield "0:0", ["0 : 0"], ["0:5", "1:0"]
 
 
 def residues() -> Rows:

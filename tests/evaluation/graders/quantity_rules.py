@@ -26,7 +26,7 @@ def percents() -> Rows:
 
 
 def money() -> Rows:
-    for text in ("18", "3.50", "1250", "0.75"):
+    for text in ("18", "3.50", "1250", "0.75", "1,250"):
         right = [
             rf"\${text}",
             text,
@@ -200,3 +200,65 @@ def times() -> Rows:
                     rf"{hour}:{minute + 2:02d}\text{{ {half}}}",
                 ],
             )
+
+
+def pounds() -> Rows:
+    said = [
+        r"5\text{ pounds}",
+        "5 pounds",
+        r"5\text{ pounds sterling}",
+        r"\pounds 5",
+        "£5",
+        "GBP 5",
+        r"5\text{ GBP}",
+        "5",
+    ]
+    others = [r"5\text{ kg}", "5 dollars", "€5", r"\$5", r"5\text{ pence}", "£6", r"5\text{ ounces}"]
+    for gold in ("£5", r"\pounds 5"):
+        yield gold, [*said, "5"], [*others, r"5\text{ lb}", "5 lbs"]
+    yield r"5\text{ lb}", ["5 pounds", "5 lbs", r"5\text{ pound}", "5"], [*others, "£5", "GBP 5"]
+    yield r"5\text{ pounds}", [*said, "5 lbs", "5"], others
+
+
+def dollars_as_in_prose() -> Rows:
+    for number in ("18", "3.50", "1,250"):
+        right = [f"${number}", rf"\${number}", number, f"{number} dollars", rf"{number}\text{{ dollars}}"]
+        wrong = [f"{number} euros", f"€{number}", rf"{number}\text{{ cents}}", f"{number} kg", f"$1{number}"]
+        yield f"${number}", right, wrong
+    yield "18 euros", ["18", "€18"], ["$18", r"\$18", "18 dollars"]
+    yield "$18$", ["18", "18 euros", "$18$", r"\$18"], ["$19$", "18 or 19"]
+
+
+def units_as_latex_sets_them() -> Rows:
+    spelt = [
+        r"\mathrm{m\cdot s^{-1}}", r"\mathrm{m\,s^{-1}}", r"\mathrm{m}\cdot\mathrm{s}^{-1}", r"\text{m s}^{-1}",
+        r"\mathrm{m/s}", r"\mathrm{m\times s^{-1}}",
+    ]  # fmt: skip
+    more = [
+        r"\mu\text{m}", r"\mathrm{\mu m}", r"\mathrm{k\Omega}", r"\mathrm{\Omega}", r"\mathrm{kg\cdot m/s^2}",
+        r"\mathrm{cm^2}", r"\mathrm{cm^{3}}", r"\mathrm{N\cdot m}", r"\mathrm{^\circ C}", r"\mathrm{m\,s^{-2}}",
+    ]  # fmt: skip
+    wrong = [rf"3\,{unit}" for unit in (*spelt, *more)] + [r"2\mu", r"2\mathrm{e^2}", r"2\,\mathrm{i}", r"2\Omega m"]
+    yield "2", [rf"2\,{unit}" for unit in (*spelt, *more)], wrong
+    pairs = (r"2\text{ km/h}", r"2\,\mathrm{m\,s^{-2}}", r"2\,\mathrm{cm\,s^{-1}}")
+    yield r"2\text{ m/s}", [rf"2\,{unit}" for unit in spelt] + ["2 meters per second"], [*pairs]
+    right = [r"2\,\mathrm{\mu m}", "2 µm", "2 μm", r"2\text{ micrometers}", "2"]
+    yield r"2\,\mu\text{m}", right, [r"2\text{ mm}", r"2\text{ m}", r"2\mu"]
+    yield (
+        r"2\,\mathrm{k\Omega}",
+        [r"2\text{ kΩ}", "2"],
+        [r"2\,\mathrm{\Omega}", r"2\text{ ohms}", r"2\,\mathrm{M\Omega}"],
+    )
+    yield r"2\,\mathrm{cm^2}", [r"2\text{ cm}^{2}", "2 square centimeters"], [r"2\,\mathrm{cm^3}", r"2\,\mathrm{m^2}"]
+    yield r"2\text{ s}", [r"2\,\mathrm{s}"], [r"2\,\mathrm{s^{-1}}"]
+
+
+def angles_of_inverse_functions() -> Rows:
+    for degrees, written in (
+        ("45", [r"\arctan 1", r"\tan^{-1} 1", r"\tan^{-1}(1)"]), ("30", [r"\arcsin\frac12", r"\sin^{-1}\frac{1}{2}"]),
+        ("60", [r"\arccos(0.5)", r"\cos^{-1}\frac12", r"\arctan\sqrt{3}"]),
+    ):  # fmt: skip
+        others = [r"\arctan 2", r"\tan 1", r"\arccos 1", r"\tan^{-1} 2", r"\sin^{-1} 1", r"\frac{\pi}{5}"]
+        yield rf"{degrees}^\circ", [*written, rf"\theta = {written[0]}"], others
+        for gold in written:
+            yield gold, [rf"{degrees}^\circ", f"{degrees}°", *written], [rf"{degrees}1^\circ", degrees, *others]

@@ -9,12 +9,12 @@ import pytest
 
 from evaluation.grading import Grader
 from evaluation.records import Problem
-from tests.evaluation.graders import number_rules, quantity_rules, structure_rules
+from tests.evaluation.graders import number_rules, quantity_rules, structure_rules, word_rules
 
 SHARE_RIGHT = 0.995
 KINDS: dict[str, Callable[[], number_rules.Rows]] = {
     name: rules
-    for module in (number_rules, quantity_rules, structure_rules)
+    for module in (number_rules, quantity_rules, structure_rules, word_rules)
     for name, rules in inspect.getmembers(module, inspect.isgeneratorfunction)
     if not inspect.signature(rules).parameters and rules.__module__ == module.__name__
 }

@@ -235,3 +235,14 @@ def test_rows_are_chosen_by_column_worded_by_template_and_verified(tmp_path: Pat
     wrong = refused(tmp_path / "wrong", sft=[{**source, "where": {"sort": "cot"}}])
     assert "row 1 has no column 'sort'" in wrong.message
     assert wrong.fix == "Set data.sft.0.where."
+
+
+@pytest.mark.parametrize("completion", ["<think>abc", "<think>a</think>b <think>\nc \\boxed{5}"])
+def test_a_thought_that_never_ends_is_no_demonstration(tmp_path: Path, completion: str) -> None:
+    good = {"prompt": "2+3?", "completion": "<think>5</think>\\boxed{5}", "answer": "5"}
+    rows = jsonl(tmp_path / "mine.jsonl", [good, {**good, "completion": completion}])
+    error = refused(tmp_path / "all", sft=[{"file": rows}])
+    assert "data.sft.0: row 2: an answer has a <think> that is never closed" in error.message
+    kept = made(tmp_path / "verified", sft=[{"file": rows, "columns": {"answer": "answer"}, "verified": True}])
+    [dropped] = map(json.loads, (kept / "dropped.jsonl").read_text().splitlines())
+    assert (dropped["row"], dropped["verdict"]) == (2, "no_answer")
