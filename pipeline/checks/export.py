@@ -19,7 +19,7 @@ PACKAGES = {"mlflow": "mlflow-skinny", "wandb": "wandb", "trackio": "trackio"}
 HOW = {
     "mlflow": "pip install mlflow-skinny (all of mlflow asks for other versions than the pinned ones)",
     "wandb": "pip install wandb",
-    "trackio": "pip install --no-deps trackio brotli gradio_client orjson (it asks for an older pillow than is pinned)",
+    "trackio": "pip install --no-deps trackio brotli gradio_client (it asks for an older pillow than is pinned)",
 }
 OFF, OFFLINE = ("disabled",), ("offline", "dryrun")
 """Values of WANDB_MODE."""

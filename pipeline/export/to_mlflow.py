@@ -51,7 +51,7 @@ def send(content: Content, settings: MlflowExport, home: Path) -> Sent:
     experiment, name = _experiment(client, settings.experiment, content.pipeline)
     found = _find(client, experiment, content.uid)
     run = found or _write(client, experiment, content)
-    place = without_secrets(client.tracking_uri)
+    place = without_secrets(client.tracking_uri).replace("***@", "")
     page = f"{place.rstrip('/')}/#/experiments/{experiment}/runs/{run}" if place.startswith("http") else ""
     state = "there" if found is not None else "exported"
     return Sent(to="mlflow", where=f"{place}, experiment {name}", run=run, url=page, state=state)

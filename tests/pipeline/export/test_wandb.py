@@ -21,7 +21,7 @@ OFFLINE = WandbExport(mode="offline")
 KEY = "0123456789" * 4
 READ = """
 # The file of an offline run: a header of 7 bytes, then blocks of 32 KiB with pieces of records, each behind 4 bytes of
-# a checksum, 2 of its length and 1 of its kind: a whole record (1), or the first (2), a middle (3) or the last (4) part.
+# a checksum, 2 of its length and 1 of its kind: a whole record (1), or a first (2), middle (3) or last (4) part.
 import json, sys
 from google.protobuf.json_format import MessageToDict
 from wandb.proto import wandb_internal_pb2
