@@ -24,6 +24,7 @@ LAYERS = (
     "pipeline.run",
     "pipeline.history",
     "pipeline.browse",
+    "pipeline.export",
     "pipeline.prefect_",
     "pipeline.sweep",
     "pipeline.share",

@@ -16,6 +16,7 @@ from evaluation.engines.vllm_internals import HEAD_SIZES
 from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.disk import check_disk
+from pipeline.checks.export import check_exports
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
 from pipeline.checks.trainer_options import check_trainer_options
 from pipeline.config.schema import PipelineConfig
@@ -32,7 +33,8 @@ SPLIT = ("FSDP2", "FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
 def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
-    """Raise `ConfigError` for what a stage that has to run would trip over later."""
+    """Raise `ConfigError` for what a stage that has to run would trip over later, or the run at its end."""
+    check_exports(config.export)
     stages = [planned.stage for planned in plan if planned.state != "HIT"]
     if not stages:
         return

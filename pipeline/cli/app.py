@@ -16,7 +16,7 @@ from pipeline.cli import sweep as sweeps
 from pipeline.cli.gates import bless, gate
 from pipeline.cli.options import option
 from pipeline.cli.printing import outlive_readers
-from pipeline.cli.results import browse, history
+from pipeline.cli.results import browse, export, history
 from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, GateFailed, Interrupted, UserError
 from pipeline.core.signals import asked_to_stop
 
@@ -55,6 +55,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bless": bless.bless,
     "history": history.history,
     "browse": browse.browse,
+    "export": export.export,
     "sweep": sweeps.sweep,
     "report": sweeps.report,
     "push": publish.push,

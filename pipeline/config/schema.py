@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from evaluation.benchmarks import get, names
 from evaluation.harness.nearest import nearest
 from pipeline.config.execution import ExecutionSettings
+from pipeline.config.export import Exports
 from pipeline.config.gate import GateSettings, check_gate, check_more_samples
 from pipeline.config.yaml_file import Document, Location, read
 from pipeline.core.errors import ConfigError
@@ -71,6 +72,8 @@ class PipelineConfig(StageSettings):
     sandbox: SandboxSettings = identity_where_set(SandboxSettings())
     """What the programs of models may use, in scoring, in RL's reward and in the choice of prompts alike."""
     report: ReportSettings = identity(ReportSettings())
+    export: Exports = execution([])
+    """The trackers that a run goes to when it has ended: a name, a mapping, or a list (docs/export.md)."""
     gate: GateSettings = Field(GateSettings(), json_schema_extra={"role": "execution"})
     execution: ExecutionSettings = Field(ExecutionSettings(), json_schema_extra={"role": "execution"})
 
@@ -334,9 +337,8 @@ def _models(annotation: Any, value: Any) -> list[type[BaseModel]]:
         tagged = [
             m
             for m in members
-            if isinstance(value, dict)
-            and "name" in m.model_fields
-            and m.model_fields["name"].default == value.get("name")
+            for tag in ("name", "to")
+            if isinstance(value, dict) and tag in m.model_fields and m.model_fields[tag].default == value.get(tag)
         ]
         return tagged or members
     return []

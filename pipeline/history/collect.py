@@ -133,9 +133,9 @@ class _Reader:
         found = self._read[key]
         if found.measured:
             return found
-        reported = _reported(self.store.home / "runs" / record.id / "report.json", checkpoint)
-        instead = "its numbers are those of the run's report" if reported else "its numbers are lost"
-        return _Scored(reported, {}, f"{found.trouble}; {instead}")
+        found_there = reported(self.store.home / "runs" / record.id / "report.json", checkpoint)
+        instead = "its numbers are those of the run's report" if found_there else "its numbers are lost"
+        return _Scored(found_there, {}, f"{found.trouble}; {instead}")
 
     def _artifact(self, key: str) -> _Scored:
         found = self.store.find("score", key)
@@ -150,7 +150,7 @@ class _Reader:
             return _Scored({}, {}, error.message)
 
 
-def _reported(file: Path, checkpoint: str) -> dict[str, RecordedMeasurement]:
+def reported(file: Path, checkpoint: str) -> dict[str, RecordedMeasurement]:
     """Benchmark -> the score of a checkpoint in a run's report.json; empty where there is none that can be read."""
     try:
         results = json.loads(file.read_bytes())["results"]

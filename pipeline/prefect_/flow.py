@@ -22,6 +22,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 from pipeline.config.schema import load_config
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError, Interrupted, StoreError, UserError
+from pipeline.export.after_run import exported
 from pipeline.plan.decide import Options, parse_triggers
 from pipeline.prefect_.client import SERVER_ERRORS, CancelWatch, start_thread, tag_flow_run
 from pipeline.prefect_.internals import stops_as_interrupts
@@ -94,7 +95,7 @@ def run_here(session: Session) -> State[Any]:
 
     def work() -> None:
         try:
-            with session.recorded():
+            with exported(session), session.recorded():
                 run_and_tell(session, events.put)
         except BaseException as error:  # noqa: BLE001 - raised on by the flow
             errors.append(error)

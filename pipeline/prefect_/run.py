@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from rich.markup import escape
 
 from pipeline.core.errors import ConfigError
+from pipeline.export.after_run import exported
 from pipeline.launch.environment import python_path
 from pipeline.prefect_.recording import EVENTS, Event, beginning, run_and_tell
 from pipeline.prefect_.server import health
@@ -35,7 +36,7 @@ def run(session: Session) -> None:
     that PREFECT_API_URL names does not answer from the start.
     """
     address = os.environ.get("PREFECT_API_URL")
-    with session.recorded():
+    with exported(session), session.recorded():
         if address is None and session.nothing_to_do and session.config.gate.more_samples is None:
             session.run_remaining()
             session.finish()

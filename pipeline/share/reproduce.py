@@ -108,10 +108,11 @@ def pinned(config: dict[str, Any], outside: dict[str, Any]) -> dict[str, Any]:
 def rerun(record: dict[str, Any], home: Path, overrides: list[str], view: View) -> Session:
     """Run the record's config on the data it had, in a store of its own; a second call goes on where the first was.
 
-    Nothing of the first run is there: a mirror, which would hand its artifacts over, is left out.
+    Nothing of the first run is there: a mirror, which would hand its artifacts over, is left out, and so are the
+    trackers that the first run went to, which may be those of somebody else.
     """
     home.mkdir(parents=True, exist_ok=True)
-    config = {**pinned(record["config"], record["outside"]), "home": str(home)}
+    config = {**pinned(record["config"], record["outside"]), "home": str(home), "export": None}
     config["execution"] = {**config.get("execution", {}), "mirror": None}
     write_json(home / "config.yaml", config)  # JSON is YAML
     session = Session.prepare(home / "config.yaml", overrides, Options(), view)
