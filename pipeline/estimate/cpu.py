@@ -147,6 +147,8 @@ class CpuEstimate:
         longest = min(sft.max_length, texts.longest) if texts else sft.max_length
         probing = 8 * self._trained(sft) if sft.method.name == "vcore" else 0
         peak = self._peak(speed, rows_at_once(sft, sft.batch_size, longest) * longest, probing)
+        if sft.method.name == "asft" and sft.lora is None:
+            peak += 4 * self.shape.parameters / 2**30  # the model that training starts from
         return Cost(planned, {"train": time}, texts is None, peak, *self._disk(sft, steps), note)
 
     def _grpo(self, planned: Planned, grpo: GrpoSettings) -> Cost:

@@ -30,6 +30,8 @@ SLACK_GIB = 2.0
 TILE = (4096, 32768)
 """Tokens and vocabulary entries whose logits exist at once in TRL's output layer (trl.kernels.chunked_logprob; a test
 compares)."""
+ANCHOR_TILE = 1 << 25
+"""Logits of a tile of an anchor's divergence (stages/sft/divergence.py; a test compares)."""
 ZERO_BUCKET = 5e8
 """Elements of DeepSpeed's buckets for gradients and for gathered weights, by its defaults; one of each."""
 AUTOCAST_COPY = "weights in 16 bits"
@@ -192,8 +194,24 @@ def _sft(config: PipelineConfig, shape: Shape) -> Need:
         each = split.processes if split.kind == "fsdp" else 1
         probing = 8 * trained / each - parts["activations"] - parts["output layer"]
         parts["VCORE's probe beyond activations"] = max(0.0, probing)
+    if sft.method.name == "asft":
+        parts |= _anchor(shape, sft, rows * sft.max_length, split)
     notes = (f"{rows} rows of {sft.max_length} tokens at once; {split}", *sft_times(shape, sft))
     return Need("sft", _gib(parts), notes=notes)
+
+
+def _anchor(shape: Shape, sft: SftSettings, positions: int, split: Split) -> dict[str, float]:
+    """Bytes of a divergence to the model that training starts from: that model, which with an adapter is there, and
+    four tiles of logits, both heads in 16 bits, and the head's gradient."""
+    head, width = shape.text.vocab_size * shape.text.hidden_size, BYTES[sft.dtype]
+    tiles = 16 * min(max(ANCHOR_TILE, shape.text.vocab_size), positions * shape.text.vocab_size)
+    heads = 4 * head if width < 4 else 0
+    parts: dict[str, float] = {"divergence": tiles + heads + (4 * head if sft.lora is None else 0)}
+    if sft.lora is None:
+        parts["reference model"] = reference_bytes(shape, sft.dtype, split)
+        if split.kind == "fsdp":
+            parts["reference model"] += 2 * head * width  # its embedding and head stay gathered
+    return parts
 
 
 def _grpo(config: PipelineConfig, shape: Shape) -> Need:

@@ -9,6 +9,7 @@ from pipeline.estimate.shape import Shape
 from stages.generate.settings import BenchmarkSettings, GenerateSettings
 from stages.grpo.settings import GrpoSettings
 from stages.sft.method_settings import VcoreSettings
+from stages.sft.objective_settings import AsftSettings
 from stages.sft.settings import SftSettings
 
 Sampling = GenerateSettings | GrpoSettings
@@ -42,6 +43,8 @@ def extra_passes(sft: SftSettings) -> tuple[float, float]:
     """What a method does beside plain SFT, for each token of a step: forward passes, and whole forward and backward
     passes of a probe batch. A method of the user's own counts as plain."""
     method = sft.method
+    if isinstance(method, AsftSettings):
+        return 1.0, 0.0  # of the model that training starts from; the head's further products are not counted
     if not isinstance(method, VcoreSettings):
         return 0.0, 0.0
     forwards = {"finite_difference": 1, "central_difference": 2, "jvp": 2 if sft.lora else 3}[method.utility]

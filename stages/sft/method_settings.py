@@ -7,6 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from stages.harness.settings import StageSettings, execution, identity
+from stages.sft.objective_settings import (
+    AsftSettings,
+    DeftSettings,
+    EaftSettings,
+    PriFtSettings,
+    ProFitSettings,
+    TrimSftSettings,
+)
 
 
 def instead(values: Any, given: str, default: str) -> Any:
@@ -228,46 +236,6 @@ class VcoreSettings(StageSettings):
         return self
 
 
-class EaftSettings(StageSettings):
-    """Entropy-adaptive fine-tuning (arXiv 2601.02151): a token's loss times the normalised entropy of the model."""
-
-    name: Literal["eaft"] = identity("eaft")
-    alpha: float = identity(1.0, gt=0)
-    """Power of the normalised entropy."""
-
-
-class ProFitSettings(StageSettings):
-    """ProFit (arXiv 2601.09195): tokens that the model gives a probability below `threshold` have no loss."""
-
-    name: Literal["profit"] = identity("profit")
-    threshold: float = identity(gt=0, lt=1)
-
-
-class DeftSettings(StageSettings):
-    """Dynamic entropy fine-tuning (arXiv 2602.11424): weights p^a, a the sum of the model's squared probabilities."""
-
-    name: Literal["deft"] = identity("deft")
-
-
-class TrimSftSettings(StageSettings):
-    """TrimSFT (arXiv 2609.09707): Gaussian weights of the gap between a token's logit and its strongest competitor's.
-
-    The defaults are the paper's (m, tau).
-    """
-
-    name: Literal["trim_sft"] = identity("trim_sft")
-    centre: float = identity(1.5)
-    """Gap with the full weight."""
-    width: float = identity(0.8, gt=0)
-    """Standard deviation of the Gaussian."""
-
-
-class PriFtSettings(StageSettings):
-    """PriFT-prob (arXiv 2606.09396): a token's loss times its probability under the model that training starts from."""
-
-    name: Literal["prift"] = identity("prift")
-
-
 class CustomSettings(StageSettings):
     """Your own method: a file with a class derived from `stages.sft.reweighting.base.Method`. See docs/methods.md."""
 
@@ -288,6 +256,7 @@ MethodSettings = Annotated[
     | DeftSettings
     | TrimSftSettings
     | PriFtSettings
+    | AsftSettings
     | RandomSettings
     | NoiseSettings
     | VcoreSettings

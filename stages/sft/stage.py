@@ -13,7 +13,8 @@ from stages.harness.declaration import (
     training_disk,
     wrong_precision,
 )
-from stages.sft.method_settings import CustomSettings, EaftSettings, TrimSftSettings, VcoreSettings
+from stages.sft.method_settings import CustomSettings, VcoreSettings
+from stages.sft.objective_settings import EaftSettings, TrimSftSettings
 from stages.sft.settings import SftSettings
 from stages.training import LIBRARIES
 

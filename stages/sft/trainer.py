@@ -8,7 +8,8 @@ So rows are dealt to micro-batches by length and extra evaluations run in the fi
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from contextlib import nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.nn.functional import pad
 
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json, write_json
+from stages.sft.anchor import AnchoredForward
 from stages.sft.reweighting.base import SIGNALS, Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
@@ -101,12 +103,22 @@ class ReweightingTrainer(TrainerWithOwnState):
             policy = MixedPrecisionPolicy(torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32)
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
         self.method = method
+        self.anchored = self._anchored_forward(method)
         self.head = self._head_signals(method.signals)
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)
         self._start_window(tokens=1)
         self._unlogged: defaultdict[str, list[float]] = defaultdict(list)
         """Metrics of the optimizer steps since the last log."""
+
+    def _anchored_forward(self, method: Method) -> AnchoredForward | None:
+        if method.anchor is None:
+            return None
+        accelerator = self.accelerator if self.is_fsdp_enabled else None
+        try:
+            return AnchoredForward(self.model, method.anchor, bfloat16=self.args.bf16, accelerator=accelerator)
+        except ValueError as error:
+            raise StageError(f"sft.method: {error}", "Choose a method without an anchor, such as dft.") from error
 
     def _head_signals(self, names: frozenset[str]) -> HeadSignals | None:
         if unknown := sorted(names - set(SIGNALS)):
@@ -126,6 +138,7 @@ class ReweightingTrainer(TrainerWithOwnState):
     def _start_window(self, tokens: int) -> None:
         self._window_tokens = tokens
         self._losses = Sums(2)
+        self._divergence = Sums(1)
         self._concentration = Concentration()
 
     @cached_property
@@ -197,8 +210,13 @@ class ReweightingTrainer(TrainerWithOwnState):
                 self._concentration.add(factors, mask)
             return factors
 
-        with log_probs_times(model, factors_of):  # TRL's own loss sums and normalises what is weighted here
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        at_rest = partial(self.evaluator.modes, training=False)
+        measured = nullcontext() if self.anchored is None else self.anchored.measured(inputs, at_rest)
+        with measured as penalty, log_probs_times(model, factors_of, penalty):  # TRL's own loss sums and normalises
+            result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.anchored is not None:
+            self._divergence.add(self.anchored.divergences.double().sum())
+        return result
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss: Tensor = super().training_step(*args, **kwargs)
@@ -210,6 +228,9 @@ class ReweightingTrainer(TrainerWithOwnState):
                         parameter.grad.mul_(outcome.scale)
             names, sums = ("uniform_loss", "weighted_loss"), self._losses.over_ranks(self.evaluator)
             losses = {name: value / self._window_tokens for name, value in zip(names, sums, strict=True)}
+            if self.anchored is not None:
+                [divergence] = self._divergence.over_ranks(self.evaluator)
+                losses["anchor_kl"] = divergence / self._window_tokens
             for name, value in {**losses, **self._concentration.metrics(self.evaluator), **outcome.metrics}.items():
                 self._unlogged[name].append(value)
             for line in outcome.notes:

@@ -1,4 +1,5 @@
-"""What this stage uses of TRL, transformers and torch although they do not promise it: private or undocumented names.
+"""What this stage uses of TRL, transformers and their like although they do not promise it: private or undocumented
+names.
 
 Each is used here alone, by what relies on it. tests/stages/sft/test_trl_internals.py tries each one, and says what to
 read where a new version has changed it.
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
+from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn.functional import linear
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -38,18 +41,25 @@ def token_log_probs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor, Any], Tensor | None]) -> Iterator[None]:
+def log_probs_times(
+    model: Any,
+    factors_of: Callable[[Tensor, Tensor, Any], Tensor | None],
+    added: Callable[[], Tensor] | None = None,
+) -> Iterator[None]:
     """Within: SFTTrainer.compute_loss sums log-probabilities that are multiplied by factors.
 
     Relies on that loss being made of the fused head's `log_probs` alone, and on the output's `label_mask`. The model is
     the one that compute_loss calls, in DDP's wrapper where it has one. `factors_of` takes (losses in float32, mask, the
-    model's output) and gives factors, or None for all ones; each is [rows, positions - 1].
+    model's output) and gives factors, or None for all ones; each is [rows, positions - 1]. `added` gives a number that
+    is added to the sum of the losses, before it is divided by their number.
     """
 
     def multiply(module: Any, arguments: Any, output: Any) -> Any:
         factors = factors_of(-output.log_probs.detach().float(), output.label_mask, output)
         if factors is not None:
             output.log_probs = output.log_probs * factors.to(output.log_probs.dtype)
+        if added is not None:  # in equal parts: only the sum counts
+            output.log_probs = output.log_probs - added() / output.log_probs.numel()
         return output
 
     hook = model.register_forward_hook(multiply)
@@ -57,6 +67,61 @@ def log_probs_times(model: Any, factors_of: Callable[[Tensor, Tensor, Any], Tens
         yield
     finally:
         hook.remove()
+
+
+def watch_hidden_states(model: Any, watch: Callable[[Tensor], None]) -> None:
+    """Have `watch` called with the last hidden states, [rows, positions, width], of each forward pass of the backbone.
+
+    Relies on the fused head's calling it as `base_model` and taking its `last_hidden_state`. `model` is not wrapped by
+    peft. The call is made within the model's forward, while FSDP2 has the head's weights whole.
+    """
+    model.base_model.register_forward_hook(lambda module, arguments, output: watch(output.last_hidden_state))
+
+
+def forward_without_head(model: Any, inputs: dict[str, Tensor], *, whole: bool) -> None:
+    """A forward pass for those who watch the hidden states; no head is computed.
+
+    Relies on the fused head's computing only labelled positions. `whole`: through the model's own forward, with which
+    FSDP2 begins to gather weights, and not through the backbone's.
+    """
+    arguments = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    if whole:
+        unlabelled = torch.full_like(inputs["labels"], -100)
+        model(**arguments, labels=unlabelled, use_cache=False, fused_lm_head=True)
+    else:
+        model.base_model(**arguments, use_cache=False)
+
+
+@contextmanager
+def adapter_off(model: Any) -> Iterator[None]:
+    """Within: a model of peft computes as if it had no adapter.
+
+    Unlike peft's own `disable_adapter` it leaves `requires_grad` alone, which FSDP2 reads when it gathers a weight for
+    the first time. Relies on the layers' `_disable_adapters`.
+    """
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
+def share_out(model: Any, accelerator: Any) -> None:
+    """Share a model's weights out over the processes, as accelerate does with the one that is trained under FSDP2.
+
+    Relies on accelerate.utils.fsdp_utils.fsdp2_prepare_model, which works in place.
+    """
+    fsdp2_prepare_model(accelerator, model)
+
+
+def refuse_scaled_logits(model: Any, who: str) -> None:
+    """Raise ValueError where the model's head scales logits, for those that take its weights as a plain product."""
+    config = model.config.get_text_config()
+    if scaled := [name for name in SCALED_LOGITS if getattr(config, name, None) not in (None, 1.0)]:
+        raise ValueError(f"the model scales its logits ({', '.join(scaled)}), which {who} does not know of")
 
 
 class HeadSignals:
@@ -83,13 +148,11 @@ class HeadSignals:
         if "concentration" in names:  # SFTTrainer asks for the other fields
             add_fused_lm_head(self._model, outputs=("log_probs", "entropy", "is_top1", "log_sum_sq_probs"))
         if names & {"top_entropy", "logit_gap"}:
-            config = self._model.config.get_text_config()
-            if scaled := [name for name in SCALED_LOGITS if getattr(config, name, None) not in (None, 1.0)]:
-                raise ValueError(f"the model scales its logits ({', '.join(scaled)}), which logit gaps do not know of")
-            self._model.base_model.register_forward_hook(self._keep)
+            refuse_scaled_logits(self._model, "a gap of logits")
+            watch_hidden_states(self._model, self._keep)
 
-    def _keep(self, module: Any, arguments: Any, output: Any) -> None:
-        self._hidden = output.last_hidden_state.detach()
+    def _keep(self, states: Tensor) -> None:
+        self._hidden = states.detach()
 
     def of(self, output: Any, labels: Tensor) -> dict[str, Tensor]:
         """The signals, each [rows, positions - 1], float32, detached, 0 where unsupervised.

@@ -46,6 +46,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "eaft": {"name": "eaft"},
     "trim_sft": {"name": "trim_sft"},
     "prift": {"name": "prift"},
+    "asft": {"name": "asft"},
+    "asft, reverse": {"name": "asft", "kl": "reverse"},
     "vcore, default": {"name": "vcore"},
     "vcore, central": {"name": "vcore", "utility": "central_difference"},
     "vcore, jvp": {"name": "vcore", "utility": "jvp"},
@@ -54,7 +56,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "vcore, momentum": {"name": "vcore", "direction": "momentum"},
     "vcore, paper": {"name": "vcore", "preset": "paper"},
 }
-MEMORY_OF = ("uniform", "vcore, default", "vcore, central", "vcore, jvp", "vcore, paper")
+MEMORY_OF = ("uniform", "asft", "vcore, default", "vcore, central", "vcore, jvp", "vcore, paper")
 """Methods whose memory is measured, each in a process of its own."""
 MODES: dict[str, dict[str, Any]] = {
     "full": {},

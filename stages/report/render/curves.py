@@ -27,6 +27,7 @@ CURVES: dict[str, Curves] = {
             # Methods without weights record one loss.
             (LOSS, {"uniform_loss": "uniform", "weighted_loss": "weighted"}, {"loss": "loss"}),
             ("KL, nats", {"kl": "token weights from uniform"}),
+            ("KL, nats per token", {"anchor_kl": "from the start"}),
             ("share", {"ess": "ESS", "top_share": "weight of top 1 %"}),
             ("factor", {"alpha": "alpha"}),
             ("rank correlation", {"rounding_agreement": "two sides", "probe_agreement": "two probes"}),
@@ -34,6 +35,7 @@ CURVES: dict[str, Curves] = {
         {
             f"uniform {LOSS}": ("uniform_loss", "loss"),
             "KL of weights, nats": ("kl",),
+            "KL from the start, nats per token": ("anchor_kl",),
             "effective share of tokens": ("ess",),
             "alpha": ("alpha",),
         },

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stages.sft import method_settings
+from stages.sft import method_settings, objective_settings
 from stages.sft.reweighting.base import Method
 from stages.sft.reweighting.baselines import Dft, IwSft, Noise, RandomTokens
 from stages.sft.reweighting.custom import load_method
-from stages.sft.reweighting.objectives import Deft, Eaft, PriFt, ProFit, TrimSft
+from stages.sft.reweighting.objectives import Asft, Deft, Eaft, PriFt, ProFit, TrimSft
 from stages.sft.reweighting.vcore import Vcore
 from stages.training.custom_code import NO_DIGESTS
 
@@ -27,16 +27,18 @@ def make_method(
             return Dft()
         case method_settings.IwSftSettings():
             return IwSft(settings)
-        case method_settings.EaftSettings():
+        case objective_settings.EaftSettings():
             return Eaft(settings)
-        case method_settings.ProFitSettings():
+        case objective_settings.ProFitSettings():
             return ProFit(settings)
-        case method_settings.DeftSettings():
+        case objective_settings.DeftSettings():
             return Deft()
-        case method_settings.TrimSftSettings():
+        case objective_settings.TrimSftSettings():
             return TrimSft(settings)
-        case method_settings.PriFtSettings():
+        case objective_settings.PriFtSettings():
             return PriFt()
+        case objective_settings.AsftSettings():
+            return Asft(settings)
         case method_settings.RandomSettings():
             return RandomTokens(settings, tokenizer, seed)
         case method_settings.NoiseSettings():

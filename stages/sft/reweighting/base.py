@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -94,6 +94,15 @@ class Evaluator(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Anchor:
+    """A penalty on each supervised token: `weight` times a KL divergence, over the whole vocabulary, between the model
+    and the one that training started from. `forward` is KL(start || model), `reverse` KL(model || start)."""
+
+    weight: float
+    kl: Literal["forward", "reverse"] = "forward"
+
+
+@dataclasses.dataclass(frozen=True)
 class WindowOutcome:
     """What a method concludes once it has weighted all micro-batches of a window."""
 
@@ -112,6 +121,8 @@ class Method:
 
     signals: ClassVar[frozenset[str]] = frozenset()
     """What `weigh` wants to know of each token beside its loss: names of `SIGNALS`. Costs nothing where it is empty."""
+    anchor: Anchor | None = None
+    """Added to the weighted loss, and divided by the window's supervised tokens as that is."""
 
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
         """Evaluate what `weigh` will need; one dictionary of tensors for each micro-batch of the window."""

@@ -66,14 +66,14 @@ class ModelEvaluator:
         return {name: batch[name].to(self.device) for name in MODEL_INPUTS}
 
     def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
-        with self._modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
+        with self.modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
             return -token_log_probs(self.model, self.model_inputs(batch)).float()
 
     def signals(self, batch: Batch) -> Prepared:
         if self.head is None:
             return {}
         inputs = self.model_inputs(batch)
-        with self._modes(training=False), torch.no_grad():
+        with self.modes(training=False), torch.no_grad():
             return self.head.measured(self.model, inputs)
 
     def losses_of_all_rows(self) -> dict[str, Tensor]:
@@ -105,7 +105,7 @@ class ModelEvaluator:
         batches = list(self._batches(rows[distributed.rank() :: distributed.world_size()]))
         [tokens] = self.sum_over_ranks([float(sum(int(supervised(batch).sum()) for batch in batches))])
         # Gradient checkpointing works only in training mode; dropout is off in both.
-        with self._modes(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
+        with self.modes(training=bool(getattr(self.model, "is_gradient_checkpointing", False))):
             return self._summed_gradient(batches, max(tokens, 1.0))
 
     def _summed_gradient(self, batches: Sequence[Batch], tokens: float) -> Direction:
@@ -134,7 +134,7 @@ class ModelEvaluator:
         return [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in self.parameters]
 
     def utilities(self, batch: Batch, direction: Direction) -> Tensor:
-        with self._modes(training=False), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with self.modes(training=False), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self._forward_mode.utilities(self.model_inputs(batch), direction)
 
     @contextmanager
@@ -194,7 +194,7 @@ class ModelEvaluator:
         return [value for part in distributed.gather(values) for value in part]
 
     @contextmanager
-    def _modes(self, *, training: bool, dropout_seed: int | None = None) -> Iterator[None]:
+    def modes(self, *, training: bool, dropout_seed: int | None = None) -> Iterator[None]:
         """Within: train or eval mode; dropout off, or with masks from a seed. Modes and random state come back."""
         modes = [(module, module.training) for module in self.model.modules()]
         try:

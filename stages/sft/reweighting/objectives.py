@@ -9,8 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stages.sft.method_settings import EaftSettings, ProFitSettings, TrimSftSettings
-from stages.sft.reweighting.base import Batch, Direction, Evaluator, Method, Prepared, Window, row_digests, supervised
+from stages.sft.objective_settings import AsftSettings, EaftSettings, ProFitSettings, TrimSftSettings
+from stages.sft.reweighting.base import (
+    Anchor,
+    Batch,
+    Direction,
+    Evaluator,
+    Method,
+    Prepared,
+    Window,
+    row_digests,
+    supervised,
+)
+from stages.sft.reweighting.baselines import Dft
 from stages.sft.trl_internals import TOP
 
 
@@ -112,3 +123,14 @@ class PriFt(Method):
         if tensors:
             lengths = [len(losses) for losses in self.reference.values()]
             self.reference = dict(zip(self.reference, tensors[0].cpu().split(lengths), strict=True))
+
+
+class Asft(Dft):
+    """Anchored SFT (Zhu et al. 2025, arXiv 2509.23753, ICLR 2026): DFT's loss plus lambda * KL of each token.
+
+    sg(p_t) * -log p_t + lambda * D_t, where D_t compares the whole distributions of the model and of the one that
+    training started from. Its authors' code has D = KL(start || model), the paper's first version KL(model || start).
+    """
+
+    def __init__(self, settings: AsftSettings) -> None:
+        self.anchor = Anchor(settings.kl_weight, settings.kl)

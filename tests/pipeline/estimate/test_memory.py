@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
-from pipeline.estimate.memory import TILE, Need, _step, estimate
+from pipeline.estimate.memory import ANCHOR_TILE, TILE, Need, _step, estimate
 from pipeline.estimate.shape import adapter_parameters, saved_bytes, shape_of
 from pipeline.estimate.time import ASSUMED_BANDWIDTH, GPUS, sampling_speed
 from stages.generate.settings import GenerateSettings
@@ -108,7 +108,10 @@ def test_logits_are_made_in_tiles_and_not_kept(tmp_path: Path, folder: Path) -> 
     from trl.kernels import chunked_logprob
     from trl.trainer import utils
 
+    from stages.sft import divergence
+
     assert TILE == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
+    assert ANCHOR_TILE == divergence.TILE
     shape, kept = shape_of(config(tmp_path, f"model={folder}")), {}
     hidden = torch.randn(64, shape.text.hidden_size, requires_grad=True)
     weight = torch.randn(50_000, shape.text.hidden_size, requires_grad=True)
@@ -184,6 +187,13 @@ def test_needs_follow_the_settings(tmp_path: Path, folder: Path) -> None:
     }
     assert "reference model" in stages["grpo"].parts
     assert not stages["grpo"].engine
+    plain, anchored, adapted = (
+        estimate(config(tmp_path, model, f"sft.method={{name: {method}}}", *more))[0].parts
+        for method, more in (("dft", ()), ("asft", ()), ("asft", ("sft.lora={rank: 4}",)))
+    )
+    assert anchored["reference model"] == plain["weights"]
+    assert anchored["divergence"] > adapted["divergence"] > 0
+    assert not {"reference model", "divergence"} & set(plain) | {"reference model"} & set(adapted)
     vllm = {need.stage: need for need in estimate(config(tmp_path, model, "grpo.gpu_memory_utilization=0.4"))}["grpo"]
     assert set(vllm.engine) == {"vLLM's weights", "vLLM's cache of one completion"}
     assert vllm.share == 0.4

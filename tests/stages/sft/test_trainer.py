@@ -34,6 +34,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "deft": {"name": "deft"},
     "trim_sft": {"name": "trim_sft"},
     "prift": {"name": "prift"},
+    "asft": {"name": "asft", "kl_weight": 0.3},
+    "asft_reverse": {"name": "asft", "kl": "reverse", "kl_weight": 0.3},
     "random": {"name": "random"},
     "noise": {"name": "noise"},
     "vcore": {"name": "vcore"},

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from torch.nn.modules import dropout
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.gpt_oss.modeling_gpt_oss import GptOssPreTrainedModel
@@ -25,10 +26,13 @@ from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import (
     TrainerWithOwnState,
+    adapter_off,
     attention_can_be_set,
     attention_set_to,
+    forward_without_head,
     log_probs_times,
     token_log_probs,
+    watch_hidden_states,
 )
 from stages.training.checkpoint import load_model_and_tokenizer
 from stages.training.dropout import DROPOUTS
@@ -36,6 +40,8 @@ from stages.training.setup import prepare_torch
 
 MakeContext = Callable[..., Context[SftSettings]]
 FUSED_HEAD = "read trl.trainer.utils.add_fused_lm_head again, then token_log_probs and log_probs_times"
+BACKBONE = "read trl.trainer.utils.add_fused_lm_head again, then watch_hidden_states and forward_without_head"
+ADAPTER = "read peft's BaseTunerLayer.enable_adapters again, then adapter_off"
 LOSS = "read trl.SFTTrainer.compute_loss again, then log_probs_times and ReweightingTrainer.compute_loss"
 CHECKPOINT = (
     "read transformers.Trainer._save_checkpoint and .train again, then TrainerWithOwnState and stages/training/loop.py"
@@ -112,6 +118,33 @@ def test_the_fused_head_gives_log_probabilities_of_the_next_tokens() -> None:
     assert torch.equal(masks[0], mask), FUSED_HEAD
 
 
+def test_the_backbones_hidden_states_are_those_that_the_head_is_given() -> None:
+    model, batch = tiny_model(), padded_batch()
+    seen: list[torch.Tensor] = []
+    watch_hidden_states(model, seen.append)
+    expected = token_log_probs(model, batch)
+    logits = model.lm_head(seen[0])[:, :-1].log_softmax(-1)
+    labels = batch["labels"][:, 1:]
+    again = logits.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1) * (labels != -100)
+    assert torch.allclose(again, expected, atol=1e-5), BACKBONE
+    for whole in (False, True):
+        forward_without_head(model, batch, whole=whole)
+        assert torch.equal(seen[-1], seen[0]), BACKBONE
+    assert len(seen) == 3, BACKBONE
+
+
+def test_an_adapter_that_is_off_leaves_the_model_as_it_was_and_stays_trainable() -> None:
+    model, batch = tiny_model(), padded_batch()
+    before = token_log_probs(model, batch)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    with adapter_off(adapted):
+        assert torch.equal(token_log_probs(adapted, batch), before), ADAPTER
+        assert [name for name, parameter in adapted.named_parameters() if parameter.requires_grad] == trained, ADAPTER
+    assert trained
+    assert not torch.allclose(token_log_probs(adapted, batch), before), ADAPTER
+
+
 def test_the_options_that_scale_logits_are_those_that_trl_reads() -> None:
     source = inspect.getsource(add_fused_lm_head)
     read = set(re.findall(r'getattr\(text_config, "(\w+)"', source)) - {"output_router_logits", "router_aux_loss_coef"}
@@ -124,7 +157,10 @@ def test_trls_loss_is_the_sum_of_the_log_probabilities_it_is_given(sft_context: 
     plain = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
     with log_probs_times(trainer.model, lambda losses, mask, _: torch.full_like(losses, 2.0)):
         doubled = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
+    with log_probs_times(trainer.model, lambda *_: None, lambda: torch.tensor(30.0)):
+        more = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
     assert doubled.item() == 2 * plain.item(), LOSS
+    assert more.item() == pytest.approx(plain.item() + 3.0, rel=1e-6), LOSS
     assert plain.item() == pytest.approx(-token_log_probs(trainer.model, batch).sum().item() / 10, rel=1e-6), LOSS
 
 
@@ -196,7 +232,7 @@ def test_the_names_are_used_nowhere_else_in_the_stage() -> None:
         "_metrics[",
     )
     names += ("_prepare_inputs", "_prepare_dataset", "_optimizer_and_scheduler", "_load_from_checkpoint")
-    names += ("_supports_attention_backend",)
+    names += ("_supports_attention_backend", "_disable_adapters", "fsdp2_prepare_model")
     sources = Path(trl_internals.__file__).parent.rglob("*.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "trl_internals.py"}
     assert [(file, name) for file, text in texts.items() for name in names if name in text] == [], "use trl_internals"

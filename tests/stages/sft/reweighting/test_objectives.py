@@ -11,7 +11,7 @@ import torch
 
 from stages.harness.context import Context, StageError
 from stages.sft.encoding import read_demonstrations
-from stages.sft.method_settings import DeftSettings, EaftSettings, PriFtSettings, ProFitSettings, TrimSftSettings
+from stages.sft.objective_settings import DeftSettings, EaftSettings, PriFtSettings, ProFitSettings, TrimSftSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import SIGNALS, Method, Window, row_digests, supervised
 from stages.sft.settings import SftSettings

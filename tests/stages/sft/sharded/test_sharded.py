@@ -29,7 +29,12 @@ STEPS = {**BRIEF, "max_steps": 2, "learning_rate": 0.1, "trainer": {"optim": "sg
 TRAINED: dict[str, dict[str, Any]] = {
     name: {**STEPS, "method": METHODS[name]}
     for name in ("uniform", "dft", "iw_sft", "noise", "vcore", "vcore_ema", "vcore_central_trajectories")
-} | {"vcore lora": {**STEPS, "method": METHODS["vcore"], "lora": {"rank": 2}}}
+} | {
+    "vcore lora": {**STEPS, "method": METHODS["vcore"], "lora": {"rank": 2}},
+    # Heavy enough that a divergence that is left out would show.
+    "anchored": {**STEPS, "method": {"name": "asft", "kl_weight": 10.0}},
+    "anchored lora": {**STEPS, "method": {"name": "asft", "kl": "reverse", "kl_weight": 10.0}, "lora": {"rank": 2}},
+}
 STAGES: dict[str, dict[str, Any]] = {
     name: {**BRIEF, "max_steps": 3, "checkpoint_steps": 2, "learning_rate": 2e-3, **settings}
     for name, settings in {
@@ -39,6 +44,7 @@ STAGES: dict[str, dict[str, Any]] = {
             "lora": {"rank": 2},
             "dtype": "bfloat16",
         },
+        "anchored": {"method": {"name": "asft", "kl_weight": 10.0}, "dtype": "bfloat16"},
     }.items()
 }
 
