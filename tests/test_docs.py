@@ -22,8 +22,10 @@ FOLDERS = "configs|docs|evaluation|findings|pipeline|requirements|stages|tests|t
 PATH = re.compile(rf"(?<![\w./:-])((?:{FOLDERS})/[\w./*-]*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-OTHERS = {"--check", "--enable-tokenizer-info-endpoint", "--gres", "--cpus-per-task", "--no-deps", "--time"}
-"""Options of pip, sbatch, vLLM and tools/lock.py that the text names by themselves."""
+OTHERS = {"--check", "--keep", "--enable-tokenizer-info-endpoint", "--gres", "--cpus-per-task", "--no-deps", "--time"}
+OTHERS |= {"--build-arg", "--secret", "--init", "--shm-size", "--device", "--gpus"}
+OTHERS |= {"--security-opt", "--cap-drop", "--cap-add", "--privileged"}
+"""Options of pip, sbatch, vLLM, tools/lock.py, Podman and Docker that the text names by themselves."""
 
 
 def pages() -> list[Any]:

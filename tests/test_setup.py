@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,13 +54,16 @@ def test_pins_satisfy_the_project(machine: str) -> None:
 
 
 def test_cpu_list_is_complete() -> None:
-    """Every requirement of every pinned package is pinned too, at a version it accepts."""
+    """Every requirement of every pinned package is pinned too, at a version it accepts; also for the oldest Python that
+    the project takes, for which some packages ask for more."""
+    [oldest] = SpecifierSet(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"])
+    pythons: list[dict[str, str]] = [{"extra": ""}, {"extra": "", "python_full_version": oldest.version}]
     known = pins("cpu") | pins("dev")
     problems = []
     for name in pins("cpu"):
         for text in distribution(name).requires or []:
             requirement = Requirement(text)
-            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            if requirement.marker is not None and not any(map(requirement.marker.evaluate, pythons)):
                 continue
             wanted = canonicalize_name(requirement.name)
             if wanted in LEFT_OUT:
@@ -139,6 +143,19 @@ def test_a_whole_package_is_left_alone(tmp_path: Path) -> None:
     assert "whole" not in check(str(tmp_path / "list.txt"), path=tmp_path / "site").stderr
 
 
+def test_a_build_that_nobody_gave_a_version_is_noticed(tmp_path: Path) -> None:
+    """As without setuptools-scm, where setuptools says nothing and takes 0.0.0."""
+    said = {}
+    for version in ("0.0.0", "0.2.1.dev1+g0123456"):
+        info = package(tmp_path / version, "vcore_pipeline", "vcore_pipeline/__init__.py,,6\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vcore-pipeline\nVersion: {version}\n")
+        (info / "direct_url.json").write_text(f'{{"url": "{ROOT.as_uri()}"}}')
+        (tmp_path / "list.txt").write_text("")
+        said[version] = check(str(tmp_path / "list.txt"), path=tmp_path / version).stderr
+    assert "vcore-pipeline was installed without setuptools-scm" in said["0.0.0"]
+    assert "setuptools-scm" not in said["0.2.1.dev1+g0123456"]
+
+
 def setup(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [folder / "tools" / "setup.sh", *arguments], capture_output=True, text=True, env={**os.environ, **environment}
@@ -162,7 +179,7 @@ def checkout(tmp_path: Path) -> Path:
     ("arguments", "environment", "said"),
     [
         (["tpu"], {}, "use MACHINE=cpu or MACHINE=cuda"),
-        (["cpu"], {"PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3 is not a Python 3.11 to 3.13"),
+        (["cpu"], {"PYTHON": "/nowhere/python3"}, "PYTHON=/nowhere/python3 is not a Python 3.11.3 to 3.13"),
     ],
 )
 def test_wrong_choices_are_one_line(
@@ -193,7 +210,7 @@ def test_a_failed_installation_says_why_leaves_no_stamp_and_is_continued(checkou
 def test_nothing_in_the_project_names_an_index_or_a_private_path() -> None:
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in files:
-        if name.endswith((".txt", ".toml", ".sh", ".yaml", "Makefile", "run")):
+        if name.endswith((".txt", ".toml", ".sh", ".yaml", "Makefile", "Containerfile", "run")):
             text = (ROOT / name).read_text()
             assert not re.search(r"--(extra-)?index-url\s+http|file:///|/root/|/home/", text), name
 

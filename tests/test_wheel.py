@@ -1,9 +1,11 @@
-"""An installed wheel, without a checkout: its configs, docs and pinned lists are found, and a pipeline starts."""
+"""An installed wheel, without a checkout: it has its version and commit, its configs, docs and pinned lists are found,
+and a pipeline starts."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +24,34 @@ Vcore = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def vcore(tmp_path_factory: pytest.TempPathFactory) -> Vcore:
-    """The command of a fresh environment that has the wheel, and this environment's libraries beside it."""
-    folder = tmp_path_factory.mktemp("wheel")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wheel")
+
+
+@pytest.fixture(scope="module")
+def commit(folder: Path) -> str:
+    """The commit of a repository in folder/source with these files: the first one after the release 7.1.2."""
     shutil.copytree(ROOT, folder / "source", ignore=NOT_BUILT)
+
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=somebody", "-c", "user.email=somebody@example.org", *words]
+        return subprocess.run(command, cwd=folder / "source", check=True, capture_output=True, text=True).stdout.strip()
+
+    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "released"), ("tag", "v7.1.2")):
+        git(*words)
+    git("commit", "-q", "--allow-empty", "-m", "after it")
+    return git("rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def vcore(folder: Path, commit: str) -> Vcore:
+    """The command of a fresh environment that has the wheel, and this environment's libraries beside it. As `python -m
+    build` does it, the wheel is made of an sdist, which has no repository any more."""
+    sdist = [sys.executable, "-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"]
+    subprocess.run(sdist, cwd=folder / "source", check=True, capture_output=True)
+    [archive] = folder.glob("*.tar.gz")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    made = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(folder / "source")]
+    made = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(archive)]
     subprocess.run(made, check=True, capture_output=True)
     [wheel] = folder.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
@@ -48,6 +72,15 @@ def vcore(tmp_path_factory: pytest.TempPathFactory) -> Vcore:
 
 
 @pytest.mark.slow
+def test_a_wheel_says_its_version_and_commit(vcore: Vcore, commit: str, tmp_path: Path) -> None:
+    said = vcore("--version", cwd=tmp_path)
+    assert said.returncode == 0, said.stderr
+    named = re.fullmatch(r"vcore 7\.1\.3\.dev1 \(commit ([0-9a-f]{7,})\)\n", said.stdout)
+    assert named, said.stdout
+    assert commit.startswith(named[1])
+
+
+@pytest.mark.slow
 def test_a_wheel_finds_its_configs_docs_and_lists(vcore: Vcore, tmp_path: Path) -> None:
     listed = vcore("config", "ls", "--json", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
@@ -62,7 +95,9 @@ def test_a_wheel_finds_its_configs_docs_and_lists(vcore: Vcore, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_config_of_the_wheel_is_written_planned_and_begun_in_an_empty_folder(vcore: Vcore, tmp_path: Path) -> None:
+def test_a_config_of_the_wheel_is_written_planned_and_begun_in_an_empty_folder(
+    vcore: Vcore, commit: str, tmp_path: Path
+) -> None:
     written = vcore("init", "gsm8k-qwen3-0.6b", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     assert {f.name for f in tmp_path.iterdir()} == {"gsm8k-qwen3-0.6b.yaml", "gsm8k-small.yaml"}, "with what it extends"
@@ -77,6 +112,11 @@ def test_a_config_of_the_wheel_is_written_planned_and_begun_in_an_empty_folder(v
     assert ran.returncode == 0, ran.stderr
     [manifest] = tmp_path.glob(".vcore/store/data/*/manifest.json")
     assert str(ROOT) not in manifest.read_text()
+    made = json.loads(manifest.read_text())
+    assert made["versions"]["vcore-pipeline"] == "7.1.3.dev0", "the commit is beside it"
+    assert commit.startswith(made["git"]["commit"])
+    assert made["git"]["dirty"] is False
+    assert "vcore-pipeline" not in made["preimage"]["versions"]
 
 
 @pytest.mark.slow

@@ -70,6 +70,8 @@ def project_problem() -> str | None:
         return "is not installed"
     if ROOT.as_uri() not in (installed.read_text("direct_url.json") or ""):
         return "is installed from another folder"
+    if installed.version == "0.0.0":  # what setuptools gives a package whose version nobody says
+        return "was installed without setuptools-scm, and has no version"
     return None if Path(sys.executable).with_name("vcore").exists() else "lacks its command vcore"
 
 

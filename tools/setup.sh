@@ -17,16 +17,16 @@ if [ "$machine" = auto ]; then
 fi
 case $machine in cpu | cuda) ;; *) die "unknown machine '$machine': use MACHINE=cpu or MACHINE=cuda" ;; esac
 
-usable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; }
+usable() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11, 3) <= sys.version_info < (3, 14))' 2>/dev/null; }
 if [ -n "${PYTHON:-}" ]; then
   python=$PYTHON
-  usable "$python" || die "PYTHON=$PYTHON is not a Python 3.11 to 3.13 with the venv module"
+  usable "$python" || die "PYTHON=$PYTHON is not a Python 3.11.3 to 3.13 with the venv module"
 else
   python=""
   for candidate in python3 python3.13 python3.12 python3.11; do
     if command -v "$candidate" >/dev/null && usable "$candidate"; then python=$candidate; break; fi
   done
-  [ -n "$python" ] || die "needs Python 3.11 to 3.13 with the venv module; name one with PYTHON=/path/to/python3"
+  [ -n "$python" ] || die "needs Python 3.11.3 to 3.13 with the venv module; name one with PYTHON=/path/to/python3"
 fi
 
 if command -v flock >/dev/null; then # without it, two set-ups at once are not kept apart

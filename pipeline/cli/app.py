@@ -19,6 +19,7 @@ from pipeline.cli.printing import outlive_readers
 from pipeline.cli.results import browse, export, history
 from pipeline.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_STAGE_FAILED, GateFailed, Interrupted, UserError
 from pipeline.core.signals import asked_to_stop
+from pipeline.core.version import own_code
 
 app = typer.Typer(
     name="vcore",
@@ -32,8 +33,20 @@ app.add_typer(configs.app, name="config")
 _debug = False
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vcore {own_code()}")
+        raise typer.Exit()
+
+
+_VERSION = "Print version and commit: of a checkout those that it has now, whenever it was installed."
+
+
 @app.callback()
-def _options(debug: Annotated[bool, option("--debug", "Show the traceback of an error.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, option("--debug", "Show the traceback of an error.")] = False,
+    version: Annotated[bool, option("--version", _VERSION, callback=_say_version, is_eager=True)] = False,
+) -> None:
     global _debug
     _debug = debug
     if os.environ.get("PREFECT_API_URL") == "":  # as `${URL:-}` leaves it: no server is named

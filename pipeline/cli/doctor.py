@@ -24,6 +24,7 @@ from pipeline.cli.printing import out, plain_table, print_json
 from pipeline.config.schema import load_config
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, StageFailed
 from pipeline.core.shipped import how_to_install
+from pipeline.core.version import own_code
 from pipeline.launch.machine import cores, gpus, hardware
 from pipeline.plan.external import hub_is_offline
 from stages.harness.context import StageError
@@ -123,7 +124,7 @@ def probe_table(probes: list[dict[str, Any]]) -> Table:
 def diagnose(home: Path) -> list[Finding]:
     """All checks, in the order they are shown. Takes some twenty seconds: the libraries are really imported."""
     installed = _installed()
-    findings = [_python()]
+    findings = [Finding("vcore", "ok", str(own_code())), _python()]
     if "vcore-pipeline" in installed:
         findings += versions(importlib.metadata.requires("vcore-pipeline") or [], installed)
     else:
@@ -185,8 +186,8 @@ def _installed() -> dict[str, str]:
 
 
 def _python() -> Finding:
-    level: Level = "ok" if sys.version_info >= (3, 11) else "fail"
-    return Finding("python", level, sys.version.split()[0], "Python 3.11 or newer is needed.")
+    level: Level = "ok" if sys.version_info >= (3, 11, 3) else "fail"
+    return Finding("python", level, sys.version.split()[0], "Python 3.11.3 or newer is needed.")
 
 
 def _machine() -> list[Finding]:

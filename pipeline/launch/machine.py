@@ -11,9 +11,8 @@ from pathlib import Path
 
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
-from pipeline.core.shipped import ROOT
 from pipeline.plan.graph import Stage
-from pipeline.store.documents import GitState, Hardware
+from pipeline.store.documents import Hardware
 
 
 def cores() -> int:
@@ -106,23 +105,3 @@ def _cpu_name() -> str:
         if name := re.search(r"^model name\s*:(.*)$", info, re.MULTILINE):
             return name[1].strip()
     return platform.processor() or "unknown"
-
-
-def git_state() -> GitState:
-    """Commit and whether the work tree differs from it; both None where the code has no git checkout of its own.
-
-    An environment inside somebody else's repository is none: that one's commit says nothing about this code.
-    """
-
-    def git(*arguments: str) -> str | None:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            return subprocess.check_output(
-                ["git", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL, text=True, timeout=10
-            ).strip()
-        return None
-
-    top = git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != ROOT:
-        return GitState()
-    commit, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    return GitState(commit=commit, dirty=bool(status) if status is not None else None)

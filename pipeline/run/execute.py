@@ -14,16 +14,17 @@ from rich.markup import escape
 from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
 from pipeline.core.shipped import DISTRIBUTION
+from pipeline.core.version import own_code
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import lease
-from pipeline.launch.machine import cores, git_state, hardware, leased_gpus, stage_device, visible_gpus
+from pipeline.launch.machine import cores, hardware, leased_gpus, stage_device, visible_gpus
 from pipeline.launch.process import Launch, run_process
-from pipeline.plan.code import library_versions, own_version
+from pipeline.plan.code import library_versions
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
 from pipeline.run.earlier_samples import GENERATE, earlier_samples
 from pipeline.run.view import View
-from pipeline.store.documents import InputRecord, ManifestDraft, utc_now
+from pipeline.store.documents import GitState, InputRecord, ManifestDraft, utc_now
 from pipeline.store.store import Artifact
 from stages.harness.documents import Machine, Spec, StageResult
 
@@ -263,6 +264,7 @@ class _StageRun:
 
     def _manifest(self, decision: Decision, result: StageResult, started: str, seconds: float) -> ManifestDraft:
         sources = ((name, source, self.inputs[name]) for name, source in self.stage.inputs.items())
+        code = own_code()
         return ManifestDraft(
             stage=self.stage.program,
             name=self.stage.name,
@@ -272,10 +274,10 @@ class _StageRun:
                 name: InputRecord(stage=source.stage, key=made.key, digest=made.content_digest(source.select))
                 for name, source, made in sources
             },
-            git=git_state(),
+            git=GitState(commit=code.commit, dirty=code.dirty),
             argv=sys.argv,
             command=self.run.command,
-            versions={DISTRIBUTION: own_version()} | library_versions(self._libraries, exact=True),
+            versions={DISTRIBUTION: code.release} | library_versions(self._libraries, exact=True),
             hardware=hardware(),
             gpus=leased_gpus(self.run.config.execution, self.stage) if self._runs_here else None,
             started=started,

@@ -172,8 +172,10 @@ def _differences(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
     out += [
         f"{name}: {old.get(name)} -> {new.get(name)}" for name in sorted({*old, *new}) if old.get(name) != new.get(name)
     ]
-    if record["git"]["commit"] != again["git"]["commit"]:
-        out.append(f"commit: {record['git']['commit']} -> {again['git']['commit']}")
+    before, now = record["git"]["commit"], again["git"]["commit"]
+    shorter = min(len(before or ""), len(now or ""))  # a wheel knows the first digits of its commit
+    if (before or "")[:shorter] != (now or "")[:shorter] or (before is None) != (now is None):
+        out.append(f"commit: {before} -> {now}")
     if record["git"]["dirty"]:
         out.append("the first run was of a checkout with changes that no commit holds")
     first, second = ({name: (r.get("hardware") or {}).get(name) for name in ("cpu", "gpu")} for r in (record, again))

@@ -81,11 +81,12 @@ class InputRecord(Document):
 
 
 class GitState(Document):
-    """The checkout that the code was in; None where it was in none."""
+    """The commit of the code; None where neither a checkout nor the version of a wheel says it."""
 
     commit: str | None = None
+    """All digits of a checkout's, the first nine or ten of a wheel's."""
     dirty: bool | None = None
-    """Whether the work tree differed from the commit."""
+    """Whether the files differed from the commit, of a wheel when it was built."""
 
 
 class Hardware(Document):

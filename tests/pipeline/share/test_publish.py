@@ -282,6 +282,24 @@ def test_other_data_are_a_reason_for_another_result() -> None:
     assert compare(REPORT, again(outside=OUTSIDE))["differences"][0].startswith("benchmark aime24: none recorded -> ")
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ("5a79e33b1", "5a79e33b1887", []),
+        ("5a79e33b1887", "5a79e33b1", []),
+        (None, None, []),
+        ("5a79e33b1", "5a79e33c0", ["commit: 5a79e33b1 -> 5a79e33c0"]),
+        (None, "5a79e33b1", ["commit: None -> 5a79e33b1"]),
+        ("5a79e33b1", None, ["commit: 5a79e33b1 -> None"]),
+    ],
+)
+def test_a_wheels_commit_is_that_of_the_checkout_it_was_made_from(
+    before: str | None, now: str | None, said: list[str]
+) -> None:
+    first = {**REPORT, "outside": OUTSIDE, "git": {"commit": before, "dirty": False}}
+    assert compare(first, again(outside=OUTSIDE, git={"commit": now, "dirty": False}))["differences"] == said
+
+
 def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

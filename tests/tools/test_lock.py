@@ -1,0 +1,117 @@
+"""The pinned lists say how they were made, and tools/lock.py makes them so; here of a few small wheels."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def head(text: str) -> tuple[list[str], dict[str, str]]:
+    """The sentences that a list begins with, and what it says of how it was made."""
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("#")]
+    facts = dict(match.groups() for line in lines if (match := re.fullmatch(r"([a-z ]+): (.+)", line)))
+    return [line for line in lines if not re.fullmatch(r"[a-z ]+: .+", line)], facts
+
+
+def check_head(text: str, machine: str) -> dict[str, str]:
+    sentences, facts = head(text)
+    assert "--no-deps" in sentences[0]
+    assert f"{machine.upper()} machine" in sentences[0]
+    assert list(facts) == ["command", "resolver", "resolved", "index as of", "made for"]
+    command = re.fullmatch(rf"python tools/lock\.py (--keep )?{machine}", facts["command"])
+    assert command
+    assert ("held to the pins before" in facts["resolved"]) == bool(command[1])
+    assert re.match(r"pip \d+\.\d+\S*: pip install --dry-run ", facts["resolver"])
+    day = datetime.date.fromisoformat(facts["index as of"].partition(" ")[0])
+    assert datetime.date(2026, 11, 1) <= day <= datetime.datetime.now(datetime.UTC).date()
+    made_for = re.fullmatch(r"CPython (\d+\.\d+\.\d+), Linux \S+, \S.*", facts["made for"])
+    assert made_for
+    assert SpecifierSet(PROJECT["requires-python"]).contains(made_for[1])
+    assert text.splitlines()[len(sentences) + len(facts)].partition("==")[1], "nothing but pins after it"
+    return facts
+
+
+@pytest.mark.parametrize("machine", ["cpu", "cuda"])
+def test_a_list_says_how_it_was_made(machine: str) -> None:
+    check_head((ROOT / "requirements" / f"{machine}.txt").read_text(), machine)
+
+
+def test_both_lists_are_for_one_python_and_platform() -> None:
+    made_for = [head((ROOT / "requirements" / f"{name}.txt").read_text())[1]["made for"] for name in ("cpu", "cuda")]
+    assert len({re.sub(r"(\d+\.\d+)\.\d+", r"\1", text).rpartition(",")[0] for text in made_for}) == 1
+
+
+def wheel(folder: Path, name: str, version: str, *requires: str) -> None:
+    info = f"{name}-{version}.dist-info"
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {text}" for text in requires)]
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as file:
+        file.writestr(f"{info}/METADATA", "\n".join(["Metadata-Version: 2.1", *lines, ""]))
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.slow
+def test_a_list_is_made_kept_and_checked(tmp_path: Path) -> None:
+    index, requirements = tmp_path / "index", tmp_path / "requirements"
+    index.mkdir()
+    requirements.mkdir()
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "small"\ndependencies = ["direct>=1"]\n[project.optional-dependencies]\n'
+        '[dependency-groups]\ncpu = ["engine"]\n'
+    )
+    environment = {**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}
+    environment.pop("PIP_CONSTRAINT", None)
+
+    def lock(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(tmp_path / "tools" / "lock.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    def pins() -> list[str]:
+        return [line for line in made.read_text().splitlines() if not line.startswith("#")]
+
+    made = requirements / "cpu.txt"
+    made.write_text("# nothing yet\n")
+    wheel(index, "direct", "1.0", "inner")
+    wheel(index, "inner", "1.0")
+    wheel(index, "engine", "3.1")
+    wheel(index, "triton", "1.0")
+    assert lock("cpu").returncode == 0
+    assert pins() == ["direct==1.0", "engine==3.1", "inner==1.0"]
+    facts = check_head(made.read_text(), "cpu")
+    assert facts["command"] == "python tools/lock.py cpu"
+
+    wheel(index, "inner", "1.1")
+    wheel(index, "engine", "3.2", "triton", "more")
+    wheel(index, "more", "5.0")
+    assert lock("--check", "cpu").returncode == 0, "newer releases are no contradiction"
+    assert lock("--keep", "cpu").returncode == 0
+    assert pins() == ["direct==1.0", "engine==3.1", "inner==1.0"]
+    assert check_head(made.read_text(), "cpu")["command"] == "python tools/lock.py --keep cpu"
+    assert "3 packages, 0 new or changed" in lock("--keep", "cpu").stdout
+
+    made.write_text(made.read_text().replace("inner==1.0\n", "stray==2.0\n"))
+    checked = lock("--check", "cpu")
+    assert checked.returncode == 1
+    assert "inner==1.1 is needed but not pinned" in checked.stdout
+    assert "stray==2.0 is pinned but not needed" in checked.stdout
+
+    assert lock("cpu").returncode == 0
+    assert pins() == ["direct==1.0", "engine==3.2", "inner==1.1", "more==5.0"], "triton is left out"
+    refused = lock("tpu")
+    assert refused.returncode == 2
+    assert "no list for tpu" in refused.stderr
+    assert lock("--check", "--keep").returncode == 2
