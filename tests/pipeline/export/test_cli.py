@@ -103,7 +103,7 @@ def test_a_tracker_that_fails_keeps_none_of_the_others_from_it(
 
     monkeypatch.setattr("pipeline.export.process.export_run", export_run)
     make_run(tmp_path, "export=[{to: mlflow}, {to: trackio}]")
-    with pytest.raises(ExportFailed, match="^mlflow: down\nLog: here.$") as failed:
+    with pytest.raises(ExportFailed, match=r"^mlflow: down\nLog: here\.$") as failed:
         export(tmp_path / "home")
     assert failed.value.exit_code == 1
     assert [settings.to for _, settings in asked] == ["trackio"]

@@ -285,8 +285,8 @@ def test_other_data_are_a_reason_for_another_result() -> None:
 def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mirror would hand over the first run's artifacts, and a tracker may be somebody else's; and a stage that fails ends in 1 and the command that
-    compares as well."""
+    """A mirror would hand over the first run's artifacts, and a tracker may be somebody else's; and a stage that fails
+    ends in 1 and the command that compares as well."""
     planned: list[PipelineConfig] = []
 
     def failing(session: Session) -> None:
