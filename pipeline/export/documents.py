@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline.config.export import ExportSettings
 from stages.harness.documents import Document
 
@@ -45,7 +43,3 @@ class Failed(Document):
 
     error: str
     fix: str = ""
-
-
-Answer = dict[str, Any]
-"""`Sent` or `Failed` as JSON."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def send(content: Content, settings: TrackioExport, home: Path) -> Sent:
 
     project = settings.project or content.pipeline
     SQLiteStorage.validate_project_name(project)
-    note = f"To look at it: trackio show --project {project}"
+    store = f"TRACKIO_DIR={shlex.quote(str(TRACKIO_DIR))} " if settings.folder is not None else ""
+    note = f"To look at it: {store}trackio show --project {shlex.quote(project)}"
     if given := [name for name in ELSEWHERE if os.environ.get(name)]:
         note += f". It is here only; `trackio sync` takes it elsewhere, {given[0]} does not"
     sent = Sent(to="trackio", where=f"{TRACKIO_DIR}, project {project}", run=content.run, note=note)

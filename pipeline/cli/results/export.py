@@ -34,7 +34,7 @@ def export(
     """
     from pipeline.checks.export import check_exports
     from pipeline.export.after_run import describe
-    from pipeline.export.process import export_run
+    from pipeline.export.process import ExportFailed, export_run
     from pipeline.run.record import find_run, load_run
 
     path = find_run(home, run)
@@ -46,15 +46,21 @@ def export(
     exports = [_with(one, given) for one in _chosen(path, to)]
     check_exports(exports)
     stop_on_signals()
-    sent = []
+    sent, failed = [], []
     for settings in exports:
-        sent.append(export_run(home, path.name, settings))
+        try:
+            sent.append(export_run(home, path.name, settings))
+        except ExportFailed as error:  # the others may take it
+            failed.append(error)
+            continue
         for line in sent[-1].trouble:
             err.print(f"[yellow]left out: {escape(line)}[/]", soft_wrap=True)
         if not as_json:
             show(escape(describe(sent[-1])))
     if as_json:
         print_json([one.model_dump(mode="json") for one in sent])
+    if failed:
+        raise ExportFailed("\n".join(map(str, failed)))
 
 
 def _chosen(run: Path, to: str | None) -> list[ExportSettings]:

@@ -13,6 +13,7 @@ from pipeline.cli.app import app
 from pipeline.config.export import ExportSettings, MlflowExport, TrackioExport, WandbExport
 from pipeline.core.errors import ConfigError
 from pipeline.export.documents import Sent
+from pipeline.export.process import ExportFailed
 from pipeline.run.record import RunRecord
 from tests.pipeline.export.runs import make_run
 from tests.pipeline.helpers import config
@@ -89,6 +90,23 @@ def test_what_is_wrong_is_refused(tmp_path: Path, asked: list[Any], arguments: l
     assert said in str(refused.value)
     assert "hunter2" not in str(refused.value)
     assert asked == []
+
+
+def test_a_tracker_that_fails_keeps_none_of_the_others_from_it(
+    tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_run(home: Path, run: str, settings: ExportSettings) -> Sent:
+        if settings.to == "mlflow":
+            raise ExportFailed("down", where="mlflow", fix="Log: here.")
+        asked.append((run, settings))
+        return Sent(to=settings.to, where="there", run="7")
+
+    monkeypatch.setattr("pipeline.export.process.export_run", export_run)
+    make_run(tmp_path, "export=[{to: mlflow}, {to: trackio}]")
+    with pytest.raises(ExportFailed, match=r"^mlflow: down\nLog: here\.$") as failed:
+        export(tmp_path / "home")
+    assert failed.value.exit_code == 1
+    assert [settings.to for _, settings in asked] == ["trackio"]
 
 
 def test_a_run_that_goes_on_is_refused(tmp_path: Path, asked: list[Any]) -> None:

@@ -303,8 +303,8 @@ def test_a_wheels_commit_is_that_of_the_checkout_it_was_made_from(
 def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mirror would hand over the first run's artifacts; and a stage that fails ends in 1 and the command that
-    compares as well."""
+    """A mirror would hand over the first run's artifacts, and a tracker may be somebody else's; and a stage that fails
+    ends in 1 and the command that compares as well."""
     planned: list[PipelineConfig] = []
 
     def failing(session: Session) -> None:
@@ -313,7 +313,8 @@ def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
             raise StageFailed("data", "no memory")
 
     monkeypatch.setattr("pipeline.share.reproduce.run_session", failing)
-    settings = config(tmp_path, f"execution.mirror=file://{tmp_path / 'mirror'}").model_dump(mode="json")
+    mirror, tracker = f"execution.mirror=file://{tmp_path / 'mirror'}", "export={to: mlflow, uri: http://theirs}"
+    settings = config(tmp_path, mirror, tracker).model_dump(mode="json")
     record = tmp_path / "record.json"
     record.write_text(json.dumps({**REPORT, "config": settings}))
     home = tmp_path / "new home"
@@ -324,6 +325,6 @@ def test_it_runs_apart_from_the_first_and_says_how_to_go_on(
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == EXIT_STAGE_FAILED
-    assert [c.execution.mirror for c in planned] == [None, None]
+    assert [(c.execution.mirror, c.export) for c in planned] == [(None, []), (None, [])]
     assert {c.home for c in planned} == {str(home / "reproduce" / "nightly-seed-3")}
     assert f"vcore reproduce {record} --home '{home}' --set execution.threads=1" in capsys.readouterr().err
