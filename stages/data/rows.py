@@ -3,8 +3,9 @@
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from evaluation.benchmarks import get
@@ -16,6 +17,7 @@ from stages.data.questions import Question, question
 from stages.data.reading import Dropped, load_task, read, seed_of
 from stages.data.settings import DataSettings, SourceSettings
 from stages.data.turns import answers_of, gold_of, request_in
+from stages.data.values import weight_of
 from stages.harness.context import Context, StageError
 
 Row = dict[str, Any]
@@ -65,8 +67,10 @@ def demonstrations(
             for p, completion in zip(problems, completions, strict=True)
         ]
     rows = []
+    column = source.columns.weight
     for number, row in read(source, label, ctx, dropped):
         answers = answers_of(row, source, label, number)
+        weight = {} if column is None else {"weight": weight_of(row, column, label, number)}
         for nth, (turns, answer) in enumerate(answers, start=1):
             if after_thinking(answer["content"]) is None:
                 raise StageError(
@@ -75,7 +79,12 @@ def demonstrations(
                 )
             id = f"{name}:{number}" if len(answers) == 1 else f"{name}:{number}.{nth}"
             worded = _worded(source, turns, [], f"{label}: row {number}")
-            rows.append(_demonstration(id, name, worded, answer, _questions(turns)))
+            rows.append(_demonstration(id, name, worded, answer, _questions(turns), weight))
+    if rows and column is not None and not any(row.content["weight"] for row in rows):
+        raise StageError(
+            f"{label}: all {len(rows)} weights in the column {column!r} are 0, and nothing would be learnt of it",
+            f"Correct {label}.columns.weight, or leave the source out.",
+        )
     return rows
 
 
@@ -84,9 +93,14 @@ def _turn(role: str, content: str) -> Turn:
 
 
 def _demonstration(
-    id: str, source: str, prompt: list[Turn], answer: Turn, asked: Questions | None = None
+    id: str,
+    source: str,
+    prompt: list[Turn],
+    answer: Turn,
+    asked: Questions | None = None,
+    weight: Mapping[str, float] = MappingProxyType({}),
 ) -> TrainingRow[Row]:
-    content = {"id": id, "source": source, "prompt": prompt, "completion": [answer]}
+    content = {"id": id, "source": source, "prompt": prompt, "completion": [answer], **weight}
     return TrainingRow(id, content, _questions(prompt) if asked is None else asked)
 
 

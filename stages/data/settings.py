@@ -38,6 +38,8 @@ class Columns(StageSettings):
     private_tests], are put together."""
     setup: str | None = identity(None)
     """Column with code that runs before a list of asserts: text, or a list of lines."""
+    weight: str | None = identity_where_set(None)
+    """Column with the weight of a demonstration (SFT), a number of at least 0 that SFT multiplies its loss by."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -101,6 +103,8 @@ class SourceSettings(StageSettings):
             raise ValueError("set exactly one of task, file and hub")
         if self.hub is None and (self.hub_config is not None or self.hub_files):
             raise ValueError("hub_config and hub_files: are for a dataset on the hub")
+        if self.task is not None and self.columns.weight is not None:
+            raise ValueError("columns.weight: is of a file or a hub dataset, and demonstrations of a task have none")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
         if self.file is not None and not self.file.endswith(ENDINGS):
@@ -155,7 +159,12 @@ class DataSettings(StageSettings):
     def _prompts_are_no_demonstrations(self) -> Self:
         for name, sources in (("rl", self.rl), ("dev", self.dev)):
             for number, source in enumerate(sources):
-                given = {"verify": source.verify, "verified": source.verified, "turns": source.turns == "last"}
+                given = {
+                    "verify": source.verify,
+                    "verified": source.verified,
+                    "turns": source.turns == "last",
+                    "columns.weight": source.columns.weight,
+                }
                 if setting := next((setting for setting, value in given.items() if value), None):
-                    raise ValueError(f"{name}.{number}.{setting}: chooses demonstrations, and these rows are prompts")
+                    raise ValueError(f"{name}.{number}.{setting}: is for demonstrations, and these rows are prompts")
         return self

@@ -6,6 +6,9 @@ from typing import Any
 
 from stages.harness.context import StageError
 
+MOST_WEIGHT = 1_000_000
+"""The largest weight of a row: weights are relative to 1, and a larger one is a mistake."""
+
 
 def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setting: str = "columns") -> Any:
     """A row's value, by the column's name or by its path to inside of one (`reward_model.ground_truth`,
@@ -24,6 +27,18 @@ def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setti
                 f"Set {label}.{setting}.",
             )
     return value
+
+
+def weight_of(row: Mapping[str, Any], column: str, label: str, number: int) -> float:
+    """A row's weight; `StageError` where it is none: no number, negative, or not finite."""
+    value = value_of(row, column, label, number)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_WEIGHT:
+        raise StageError(
+            f"{label}: row {number}: column {column!r} is {value!r:.200}, expected a weight: a number from 0 to "
+            f"{MOST_WEIGHT:,}",
+            "Correct or remove that row; weight 1 leaves its loss as it is, and 0 takes it away.",
+        )
+    return float(value)
 
 
 def text_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str:

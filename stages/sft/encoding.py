@@ -12,6 +12,7 @@ from evaluation.chat import messages_of, rendered_prompt
 from evaluation.records import RecordError, read_rows
 from stages.harness.context import StageError
 from stages.sft.rendering import LostText, Rendered, render
+from stages.sft.row_values import WEIGHT, is_weight
 from stages.sft.settings import SftSettings
 
 BATCH = 512
@@ -19,21 +20,22 @@ BATCH = 512
 
 
 def read_demonstrations(path: Path) -> list[dict[str, Any]]:
-    """The rows of an `sft.jsonl`: `prompt` and `completion`, each a list of messages with `role` and `content`."""
+    """The rows of an `sft.jsonl`: `prompt` and `completion`, each a list of messages with `role` and `content`, and
+    `weight` where a row has one."""
     try:
         rows = [row for _, row in read_rows(path)] if path.is_file() else []
     except RecordError as error:
         raise StageError(str(error), "Run the data stage again, or correct the file.") from error
+    fix = "Check the columns in `data.sft`."
     if not rows:
         raise StageError(f"{path}: no demonstrations to train on", "Check `data.sft` in the config.")
     for number, row in enumerate(rows, start=1):
         for field in ("prompt", "completion"):
             messages = row.get(field)
             if not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
-                raise StageError(
-                    f"{path}:{number}: {field!r} must be a list of messages with role and content",
-                    "Check the columns in `data.sft`.",
-                )
+                raise StageError(f"{path}:{number}: {field!r} must be a list of messages with role and content", fix)
+        if not is_weight(row.get(WEIGHT, 1)):
+            raise StageError(f"{path}:{number}: a weight is a number of at least 0, not {row[WEIGHT]!r:.200}", fix)
     return rows
 
 
@@ -49,7 +51,8 @@ def encoded(
     note: Callable[[str], None],
     asked_with: Mapping[str, dict[str, Any]] | None = None,
 ) -> Dataset:
-    """The rows with `input_ids`, and `completion_mask` that is 1 where a token belongs to the answer.
+    """The rows with `input_ids`, and `completion_mask` that is 1 where a token belongs to the answer. Where any row has
+    a weight, all do.
 
     Args:
         rows: as `read_demonstrations` gives them.
@@ -70,12 +73,15 @@ def encoded(
             f"{len(moved)} of {len(rows)} answers are written after the evaluation's prompt as they are: the chat "
             f"template ({template}) by itself {why}"
         )
-    texts = Dataset.from_dict({"prompt": [row.prompt for row in rendered], "answer": [row.answer for row in rendered]})
-    return texts.map(
+    values: dict[str, list[Any]] = {}
+    if any(WEIGHT in row for row in rows):
+        values[WEIGHT] = [float(row.get(WEIGHT, 1)) for row in rows]
+    columns = {"prompt": [row.prompt for row in rendered], "answer": [row.answer for row in rendered]}
+    return Dataset.from_dict({**columns, **values}).map(
         lambda batch: tokens_of(batch["prompt"], batch["answer"], tokenizer),
         batched=True,
         batch_size=BATCH,
-        remove_columns=texts.column_names,
+        remove_columns=list(columns),
         new_fingerprint="encoded",  # it lies in memory: there is no cache that this would be looked up in
     )
 

@@ -12,6 +12,7 @@ from stages.harness.context import Context, Result, StageError
 from stages.harness.json_files import write_json
 from stages.sft.encoding import encoded, read_demonstrations, template_origin
 from stages.sft.reweighting import make_method
+from stages.sft.row_values import WEIGHT
 from stages.sft.settings import SftSettings
 from stages.sft.trainer import ReweightingTrainer
 from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint, whole_model
@@ -97,6 +98,7 @@ def run(ctx: Context[SftSettings]) -> Result:
     )
     dataset = trainer.train_dataset
     _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)
+    _report_weights(ctx, dataset)
     train(ctx, trainer)
     trained = whole_model(ctx, trainer, base, frozen_dtype)
     if not ctx.main:
@@ -194,3 +196,17 @@ def _report_truncation(ctx: Context[SftSettings], dataset: Dataset, *, total: in
             "The chat template must end the assistant's turn with the tokenizer's eos_token; set it with "
             "`sft.trainer: {eos_token: ...}`.",
         )
+
+
+def _report_weights(ctx: Context[SftSettings], dataset: Dataset) -> None:
+    if WEIGHT not in dataset.column_names:
+        return
+    weights = dataset[WEIGHT][:]
+    if not any(weights):
+        fix = "Check `columns.weight` in `data.sft`."
+        raise StageError(f"all {len(weights)} rows have the weight 0: nothing would be learnt", fix)
+    mean = sum(weights) / len(weights)
+    ctx.note(
+        f"rows are weighted, from {min(weights):g} to {max(weights):g}, {mean:g} on average; the loss is divided by "
+        "the number of tokens, whatever they weigh"
+    )

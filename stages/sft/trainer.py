@@ -27,6 +27,7 @@ from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.sharded import ShardedEvaluator
 from stages.sft.reweighting.sums import Sums
+from stages.sft.row_values import KINDS, WEIGHT, RowCollator, times_row_weights
 from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
@@ -48,7 +49,8 @@ def dealt_by_length(
     The step's loss is a sum over its rows, so that only rounding depends on which of them are padded together.
 
     Args:
-        batches: the micro-batches as drawn, padded on the right; each entry is [rows, positions].
+        batches: the micro-batches as drawn, padded on the right; each entry is [rows, positions], or [rows] where it
+            is of `row_values.KINDS`.
         pad_token: what `input_ids` are padded with.
         multiple: of which the numbers of positions are.
         max_tokens: of a micro-batch, padding included, where that bounds it and not a number of rows; all processes
@@ -62,12 +64,17 @@ def dealt_by_length(
         name: torch.cat([pad(batch[name], (0, width - batch[name].shape[1]), value=value) for batch in batches])
         for name, value in padding.items()
     }
+    values = {name: torch.cat([batch[name] for batch in batches]) for name in KINDS if name in batches[0]}
     lengths = [(length,) for length in rows["attention_mask"].sum(-1).tolist()]
     if max_tokens is None:
         dealt = deal(lengths, len(batches[0]["labels"]), multiple)
     else:
         dealt = deal_within(lengths, max_tokens, multiple, distributed.gather)
-    return [{name: value[part, :width] for name, value in rows.items()} for part, [width] in dealt]
+    return [
+        {name: tokens[part, :width] for name, tokens in rows.items()}
+        | {name: value[part] for name, value in values.items()}
+        for part, [width] in dealt
+    ]
 
 
 class ReweightingTrainer(TrainerWithOwnState):
@@ -87,6 +94,9 @@ class ReweightingTrainer(TrainerWithOwnState):
     ) -> None:
         self.encode = encode
         super().__init__(*args, **kwargs)
+        self.row_values = tuple(name for name in KINDS if name in self.train_dataset.column_names)
+        if self.row_values:
+            self.data_collator = RowCollator(self.data_collator)
         self.max_tokens = max_tokens
         if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
             raise StageError(
@@ -197,6 +207,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         prepared = inputs.pop(PREPARED)
+        values = {name: inputs.pop(name) for name in self.row_values if name in inputs}
         if not inputs:
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         labels = inputs["labels"]
@@ -204,18 +215,21 @@ class ReweightingTrainer(TrainerWithOwnState):
         def factors_of(losses: Tensor, mask: Tensor, output: Any) -> Tensor | None:
             signals = {} if self.head is None else self.head.of(output, labels)
             factors = self.method.weigh(losses, mask, prepared | signals)
-            weighted = losses if factors is None else losses * factors
-            self._losses.add(losses.double().sum(), weighted.double().sum())
             if factors is not None:
                 self._concentration.add(factors, mask)
+            if WEIGHT in values:
+                factors = times_row_weights(torch.ones_like(losses) if factors is None else factors, values)
+            weighted = losses if factors is None else losses * factors
+            self._losses.add(losses.double().sum(), weighted.double().sum())
             return factors
 
         at_rest = partial(self.evaluator.modes, training=False)
-        measured = nullcontext() if self.anchored is None else self.anchored.measured(inputs, at_rest)
+        anchored, weights = self.anchored, values.get(WEIGHT)
+        measured = nullcontext() if anchored is None else anchored.measured(inputs, at_rest, weights)
         with measured as penalty, log_probs_times(model, factors_of, penalty):  # TRL's own loss sums and normalises
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self.anchored is not None:
-            self._divergence.add(self.anchored.divergences.double().sum())
+        if anchored is not None:
+            self._divergence.add(anchored.divergences.double().sum())
         return result
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -200,14 +200,20 @@ class HeadSignals:
 
 
 class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with rows that are tokenised here, and with further files in each checkpoint.
+    """SFTTrainer with rows that are tokenised here and may have further values, and with further files in each
+    checkpoint.
 
-    Relies on two private methods of transformers.Trainer: `_save_optimizer_and_scheduler`, called for each checkpoint
-    before the trainer_state.json that marks it as complete, and `_load_from_checkpoint`, called first on a resume. And
-    on SFTTrainer's `_prepare_dataset`, called in its constructor with the tokenizer as TRL's options have made it,
-    which takes rows with `input_ids` and `completion_mask` as tokenised.
+    Relies on three private methods of transformers.Trainer: `_save_optimizer_and_scheduler`, called for each checkpoint
+    before the trainer_state.json that marks it as complete, `_load_from_checkpoint`, called first on a resume, and
+    `_set_signature_columns_if_needed`, after which `_signature_columns` are the columns that reach the collator. And on
+    SFTTrainer's `_prepare_dataset`, called in its constructor with the tokenizer as TRL's options have made it, which
+    takes rows with `input_ids` and `completion_mask` as tokenised.
     """
 
+    data_collator: Any
+    _signature_columns: list[str]
+    row_values: tuple[str, ...] = ()
+    """Columns of the rows, beside the tokens', that the collator is given."""
     encode: Callable[[Any], Any] | None = None
     """Makes the tokenised rows with the tokenizer; set before the constructor runs. None leaves it to TRL."""
 
@@ -215,6 +221,10 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
         if self.encode is not None:
             dataset = self.encode(processing_class)
         return super()._prepare_dataset(dataset, processing_class, *args, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *self.row_values]))
 
     def write_own_state(self, folder: Path) -> None:
         """Add files to the checkpoint `folder`; called in the main process only."""

@@ -111,7 +111,9 @@ def print_row(path: Path, overrides: list[str], number: int, as_json: bool) -> N
         return
     length, supervised = len(row["token_ids"]), sum(row["supervised"])
     cut = f", cut at sft.max_length {row['max_length']}" if row["tokens_cut"] else ""
-    out.print(f"[bold]{escape(row['id'])}[/], {length} tokens, {supervised} of them supervised (in brackets){cut}\n")
+    weight = "" if row["weight"] is None else f", weight {row['weight']:g}"
+    counts = f"{length} tokens, {supervised} of them supervised (in brackets){cut}{weight}"
+    out.print(f"[bold]{escape(row['id'])}[/], {counts}\n")
     parts = {False: ("", ""), True: ("[green]", "[/]")}
     for learnt, text in row["text"]:
         before, after = parts[learnt]
@@ -152,4 +154,5 @@ def _shown_row(path: Path, number: int, model: str, settings: Any) -> dict[str, 
         "supervised": learnt,
         "tokens_cut": cut,
         "max_length": settings.max_length,
+        "weight": row.get("weight"),
     }

@@ -14,6 +14,7 @@ from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, Prepared, row_digests, supervised
 from stages.sft.reweighting.direction import norm
 from stages.sft.reweighting.forward_mode import ForwardMode
+from stages.sft.row_values import times_row_weights
 from stages.sft.trl_internals import HeadSignals, token_log_probs
 from stages.training import distributed
 from stages.training.dealing import deal, deal_within
@@ -109,10 +110,11 @@ class ModelEvaluator:
             return self._summed_gradient(batches, max(tokens, 1.0))
 
     def _summed_gradient(self, batches: Sequence[Batch], tokens: float) -> Direction:
-        """Gradient of the sum of the losses over `tokens`, of the batches of all processes."""
+        """Gradient of the sum of the losses, times their rows' weights, over `tokens`: of the batches of all
+        processes."""
         sums: list[Tensor | None] = [None] * len(self.parameters)
         for batch in batches:
-            loss = -token_log_probs(self.model, self.model_inputs(batch)).sum() / tokens
+            loss = -times_row_weights(token_log_probs(self.model, self.model_inputs(batch)), batch).sum() / tokens
             parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             for index, (accumulated, gradient) in enumerate(zip(sums, parts, strict=True)):
                 if accumulated is not None and gradient is not None:

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction
 from stages.sft.reweighting.evaluation import ModelEvaluator
+from stages.sft.row_values import times_row_weights
 from stages.sft.trl_internals import token_log_probs
 from stages.training import distributed
 
@@ -64,8 +65,8 @@ class ShardedEvaluator(ModelEvaluator):
             raise RuntimeError("a probe in the middle of an optimizer step would be added to its gradient")
         for batch in batches:
             # FSDP reduces gradients to their mean over the processes, and only in a backward pass of its own.
-            loss = -token_log_probs(self.model, self.model_inputs(batch)).sum() / tokens * distributed.world_size()
-            loss.backward()
+            log_probs = times_row_weights(token_log_probs(self.model, self.model_inputs(batch)), batch)
+            (-log_probs.sum() / tokens * distributed.world_size()).backward()
         gradient = []
         for parameter in self.parameters:
             gradient.append(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)

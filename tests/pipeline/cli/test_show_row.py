@@ -19,13 +19,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, demonstrations, and a config that trains the one on the other."""
     folder = tmp_path_factory.mktemp("show_row")
     make_tiny_model(folder / "model", positions=1024)
-    write_jsonl(folder / "sft.jsonl", tiny_demonstrations(3))
+    write_jsonl(folder / "sft.jsonl", [{**row, "weight": 0.5} for row in tiny_demonstrations(3)])
     write_jsonl(folder / "exam.jsonl", [{"prompt": "What is 1 + 1?", "gold": "2"}])
     (folder / "pipeline.yaml").write_text(
         f"name: shown\nseed: 0\nmodel: {folder}/model\nhome: {folder}/home\ngrpo: null\nsft: {{}}\n"
         "generate: {engine: transformers}\n"
         f"benchmarks: [{{name: exam, own: {{file: {folder}/exam.jsonl}}}}]\n"
-        f"data: {{sft: [{{file: {folder}/sft.jsonl}}]}}\n"
+        f"data: {{sft: [{{file: {folder}/sft.jsonl, columns: {{weight: weight}}}}]}}\n"
     )
     return folder
 
@@ -44,7 +44,7 @@ def shown(folder: Path, number: int, **settings: Any) -> dict[str, Any]:
 def test_a_row_is_shown_with_what_is_supervised(folder: Path) -> None:
     row, demonstration = shown(folder, 2), tiny_demonstrations(3)[1]
     asked, answered = demonstration["prompt"][0]["content"], demonstration["completion"][0]["content"]
-    assert row["id"] == "tiny-1"
+    assert (row["id"], row["weight"]) == ("tiny-1", 0.5)
     assert row["text"] == [
         (False, f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"),
         (True, f"{answered}<|im_end|>\n"),
@@ -73,6 +73,7 @@ def test_the_command_prints_it_once_the_data_is_there(folder: Path) -> None:
     command("run", folder / "pipeline.yaml", "--until", "data")
     said = command("plan", folder / "pipeline.yaml", "--show-row", 3)
     assert said.startswith("sft.jsonl:3, ")
+    assert "weight 0.5" in said
     answered = tiny_demonstrations(3)[2]["completion"][0]["content"]
     assert f"<|im_start|>assistant\n[[{answered}<|im_end|>\n]]" in said
     row = json.loads(command("plan", folder / "pipeline.yaml", "--show-row", 3, "--json"))

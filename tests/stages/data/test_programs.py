@@ -141,7 +141,7 @@ def test_settings_that_cannot_be_verified_are_refused() -> None:
     source = {"file": "a.jsonl", "columns": {"tests": "t", "answer": "a"}}
     for chosen in ({"verify": "tests"}, {"verified": True}, {"turns": "last"}):
         for name in ("rl", "dev"):
-            with pytest.raises(ValueError, match=rf"{name}\.0\.{next(iter(chosen))}: chooses demonstrations"):
+            with pytest.raises(ValueError, match=rf"{name}\.0\.{next(iter(chosen))}: is for demonstrations"):
                 DataSettings.model_validate({name: [source | chosen]})
 
 

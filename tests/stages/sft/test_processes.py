@@ -67,13 +67,16 @@ def test_two_processes_give_the_weights_of_one_whatever_the_number_of_rows(
     sft_inputs: dict[str, Path], tmp_path: Path, rows: int, batch: int, micro: int | None
 ) -> None:
     """Every method, over two epochs whose last batch is short: of 9 rows by four, the second process has none of it.
-    Of 21 by eight, each process deals its own four to micro-batches of two."""
+    Of 21 by eight, which have weights, each process deals its own four to micro-batches of two."""
     from safetensors.torch import load_file
 
     from stages.sft.settings import SftSettings
     from tests.stages.sft.test_trainer import METHODS, train, weights
 
-    write_jsonl(tmp_path / "data" / "sft.jsonl", tiny_demonstrations(rows))
+    demonstrations = tiny_demonstrations(rows)
+    for number, row in enumerate(demonstrations if micro else []):
+        row["weight"] = 0.5 * (number % 4)
+    write_jsonl(tmp_path / "data" / "sft.jsonl", demonstrations)
     inputs = {**sft_inputs, "data": tmp_path / "data"}
     settings = {**BRIEF, "batch_size": batch, "max_steps": None, "epochs": 2.0}
     folders = {name: tmp_path / name for name in METHODS}

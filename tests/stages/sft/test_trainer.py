@@ -14,7 +14,7 @@ from datasets import Dataset
 from trl import SFTTrainer
 
 from stages.harness.context import Context, StageError
-from stages.sft.encoding import read_demonstrations
+from stages.sft.encoding import encoded, read_demonstrations
 from stages.sft.reweighting import make_method
 from stages.sft.run import OWNED_OPTIONS, check_trainer_options, run, trainer_config
 from stages.sft.settings import SftSettings
@@ -34,8 +34,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "deft": {"name": "deft"},
     "trim_sft": {"name": "trim_sft"},
     "prift": {"name": "prift"},
-    "asft": {"name": "asft", "kl_weight": 0.3},
-    "asft_reverse": {"name": "asft", "kl": "reverse", "kl_weight": 0.3},
+    "asft": {"name": "asft", "kl_weight": 0.1},
+    "asft_reverse": {"name": "asft", "kl": "reverse", "kl_weight": 0.1},
     "random": {"name": "random"},
     "noise": {"name": "noise"},
     "vcore": {"name": "vcore"},
@@ -66,14 +66,12 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
     for name, value in options.items():
         setattr(args, name, value)
     rows = read_demonstrations(context.inputs["data"] / "sft.jsonl")
-    method = (
-        {
-            "method": make_method(context.settings.method, tokenizer, context.seed),
-            "max_tokens": context.settings.max_tokens_per_micro_batch,
-        }
-        if issubclass(trainer_class, ReweightingTrainer)
-        else {}
-    )
+    method: dict[str, Any] = {}
+    if issubclass(trainer_class, ReweightingTrainer):
+        method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
+        method["max_tokens"] = context.settings.max_tokens_per_micro_batch
+        if any("weight" in row for row in rows):
+            method["encode"] = lambda tokenizer: encoded(rows, tokenizer, context.settings, "its template", print)
     trainer = trainer_class(
         model=model,
         args=args,

@@ -232,7 +232,7 @@ def test_the_names_are_used_nowhere_else_in_the_stage() -> None:
         "_metrics[",
     )
     names += ("_prepare_inputs", "_prepare_dataset", "_optimizer_and_scheduler", "_load_from_checkpoint")
-    names += ("_supports_attention_backend", "_disable_adapters", "fsdp2_prepare_model")
+    names += ("_signature_columns", "_supports_attention_backend", "_disable_adapters", "fsdp2_prepare_model")
     sources = Path(trl_internals.__file__).parent.rglob("*.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "trl_internals.py"}
     assert [(file, name) for file, text in texts.items() for name in names if name in text] == [], "use trl_internals"
