@@ -12,7 +12,7 @@ from evaluation.chat import messages_of, rendered_prompt
 from evaluation.records import RecordError, read_rows
 from stages.harness.context import StageError
 from stages.sft.rendering import LostText, Rendered, render
-from stages.sft.row_values import WEIGHT, is_weight
+from stages.sft.row_values import PROMPT_TOKENS, WEIGHT, is_weight
 from stages.sft.settings import SftSettings
 
 BATCH = 512
@@ -52,7 +52,7 @@ def encoded(
     asked_with: Mapping[str, dict[str, Any]] | None = None,
 ) -> Dataset:
     """The rows with `input_ids`, and `completion_mask` that is 1 where a token belongs to the answer. Where any row has
-    a weight, all do.
+    a weight, all do; where prompts carry a loss, rows have `prompt_tokens` (see `row_values`).
 
     Args:
         rows: as `read_demonstrations` gives them.
@@ -77,8 +77,15 @@ def encoded(
     if any(WEIGHT in row for row in rows):
         values[WEIGHT] = [float(row.get(WEIGHT, 1)) for row in rows]
     columns = {"prompt": [row.prompt for row in rendered], "answer": [row.answer for row in rendered]}
+
+    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        tokens: dict[str, list[Any]] = dict(tokens_of(batch["prompt"], batch["answer"], tokenizer))
+        if not settings.completion_only_loss:
+            tokens[PROMPT_TOKENS] = [mask.count(0) for mask in tokens["completion_mask"]]
+        return tokens
+
     return Dataset.from_dict({**columns, **values}).map(
-        lambda batch: tokens_of(batch["prompt"], batch["answer"], tokenizer),
+        tokenised,
         batched=True,
         batch_size=BATCH,
         remove_columns=list(columns),

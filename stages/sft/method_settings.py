@@ -14,6 +14,7 @@ from stages.sft.objective_settings import (
     PriFtSettings,
     ProFitSettings,
     TrimSftSettings,
+    WitSettings,
 )
 
 
@@ -257,6 +258,7 @@ MethodSettings = Annotated[
     | TrimSftSettings
     | PriFtSettings
     | AsftSettings
+    | WitSettings
     | RandomSettings
     | NoiseSettings
     | VcoreSettings

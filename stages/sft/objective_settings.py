@@ -76,3 +76,16 @@ class AsftSettings(StageSettings):
     def _fill_in(cls, values: Any) -> Any:
         preset = values.get("preset") if isinstance(values, dict) else None
         return {**ASFT_PRESETS[preset], **values} if isinstance(preset, str) and preset in ASFT_PRESETS else values
+
+
+class WitSettings(StageSettings):
+    """Weighted instruction tuning (arXiv 2507.07817): a weight for the prompt's tokens and one for the answer's.
+
+    The weighted sum of their losses is divided by the number of tokens whose weight is not 0. The defaults are those of
+    its authors' script; the paper finds 0 to 0.5 for prompts and 0.5 to 1 for answers best.
+    """
+
+    name: Literal["wit"] = identity("wit")
+    prompt_weight: float = identity(0.4, ge=0)
+    """Where it is above 0, `sft.completion_only_loss` is false."""
+    response_weight: float = identity(0.6, gt=0)

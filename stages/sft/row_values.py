@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.sft.reweighting.base import Batch
-
+Batch = dict[str, Any]
+"""One collated micro-batch, as `stages.sft.reweighting.base` has it."""
 WEIGHT = "weight"
 """A factor on the row's loss, whatever the method; of rows without one it is 1."""
-KINDS = {WEIGHT: torch.float32}
+PROMPT_TOKENS = "prompt_tokens"
+"""How many of the row's tokens come before the answer; there where prompts carry a loss."""
+KINDS = {WEIGHT: torch.float32, PROMPT_TOKENS: torch.int64}
 """What a row may have -> its type in a batch, where it is [rows]."""
 
 
@@ -39,6 +41,14 @@ def times_row_weights(values: Tensor, batch: Batch) -> Tensor:
     """Values of tokens, [rows, positions], times the weights of their rows, where the batch has some."""
     weights = batch.get(WEIGHT)
     return values if weights is None else values * weights.to(values).unsqueeze(-1)
+
+
+def of_prompts(batch: Batch) -> Tensor:
+    """Which next tokens belong to the prompt, [rows, positions - 1]; none where prompts carry no loss."""
+    labels = batch["labels"][:, 1:]
+    if PROMPT_TOKENS not in batch:
+        return torch.zeros_like(labels, dtype=torch.bool)
+    return torch.arange(1, labels.shape[1] + 1, device=labels.device) < batch[PROMPT_TOKENS].unsqueeze(-1)
 
 
 def is_weight(value: Any) -> bool:

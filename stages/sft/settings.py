@@ -8,10 +8,18 @@ from pydantic import model_validator
 
 from stages.harness.settings import TemplateDate, execution, identity
 from stages.sft.method_settings import MethodSettings, VcoreSettings, instead, require_one, with_bfloat16_defaults
+from stages.sft.objective_settings import WitSettings
 from stages.training.settings import LoraSettings, OptimizerSettings
 
 RESOLUTION = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 """Relative distance between neighbouring numbers."""
+
+
+def weighs_prompts(method: Any) -> bool:
+    """Whether a method, as settings or as it is written, is `wit` and gives the prompt's tokens a weight above 0."""
+    if isinstance(method, dict) and method.get("name") == "wit":
+        return bool(method.get("prompt_weight", WitSettings.model_fields["prompt_weight"].default))
+    return isinstance(method, WitSettings) and method.prompt_weight > 0
 
 
 class SftSettings(OptimizerSettings):
@@ -43,7 +51,7 @@ class SftSettings(OptimizerSettings):
     enable_thinking: bool | None = identity(None)
     """Passed to the chat template where set, as `generate.enable_thinking` is; None leaves the template's default."""
     completion_only_loss: bool = identity(True)
-    """Whether the prompt's tokens carry no loss."""
+    """Whether the prompt's tokens carry no loss. Left out, it is as the method `wit` needs it."""
     packing: bool = identity(False)
     """One row per sequence; packing is refused, because a method's weights are a distribution over one trajectory."""
     template_date: TemplateDate = identity(None)
@@ -62,8 +70,11 @@ class SftSettings(OptimizerSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """`max_steps` replaces `epochs`, and bfloat16 changes defaults of `vcore` (see `VcoreSettings`)."""
+        """`max_steps` replaces `epochs`, bfloat16 changes defaults of `vcore` (see `VcoreSettings`), and weights of
+        prompts give them a loss."""
         values = instead(values, "max_steps", "epochs")
+        if isinstance(values, dict) and weighs_prompts(values.get("method")):
+            values = {"completion_only_loss": False, **values}
         if isinstance(values, dict) and values.get("dtype") == "bfloat16":
             return {**values, "method": with_bfloat16_defaults(values.get("method", {"name": "vcore"}))}
         return values
@@ -74,6 +85,11 @@ class SftSettings(OptimizerSettings):
         if self.packing:
             raise ValueError(
                 "packing puts several trajectories into one row, over which token weights are not defined; leave it out"
+            )
+        if isinstance(self.method, WitSettings) and self.completion_only_loss == weighs_prompts(self.method):
+            raise ValueError(
+                f"method wit with prompt_weight {self.method.prompt_weight:g} needs completion_only_loss "
+                f"{str(not self.completion_only_loss).lower()}; leave that out"
             )
         method, resolution = self.method, RESOLUTION[self.dtype]
         if isinstance(method, VcoreSettings) and method.unmeasurable == "stop" and (method.epsilon or 1.0) < resolution:

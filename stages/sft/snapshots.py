@@ -29,7 +29,7 @@ class Snapshots:
         """Ask the method for the rows' weights; one row at a time, so that padding plays no part."""
         rows = []
         for index in range(min(ROWS, len(self.dataset))):
-            batch = model.model_inputs(model.collate([self.dataset[index]]))
+            batch = {name: value.to(model.device) for name, value in model.collate([self.dataset[index]]).items()}
             mask = supervised(batch)
             window = Window([batch], step, int(mask.sum()) * distributed.world_size(), distributed.world_size())
             factors = method.preview(window, model)

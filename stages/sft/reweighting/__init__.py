@@ -7,7 +7,7 @@ from stages.sft import method_settings, objective_settings
 from stages.sft.reweighting.base import Method
 from stages.sft.reweighting.baselines import Dft, IwSft, Noise, RandomTokens
 from stages.sft.reweighting.custom import load_method
-from stages.sft.reweighting.objectives import Asft, Deft, Eaft, PriFt, ProFit, TrimSft
+from stages.sft.reweighting.objectives import Asft, Deft, Eaft, PriFt, ProFit, TrimSft, Wit
 from stages.sft.reweighting.vcore import Vcore
 from stages.training.custom_code import NO_DIGESTS
 
@@ -39,6 +39,8 @@ def make_method(
             return PriFt()
         case objective_settings.AsftSettings():
             return Asft(settings)
+        case objective_settings.WitSettings():
+            return Wit(settings)
         case method_settings.RandomSettings():
             return RandomTokens(settings, tokenizer, seed)
         case method_settings.NoiseSettings():

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stages.sft.objective_settings import AsftSettings, EaftSettings, ProFitSettings, TrimSftSettings
+from stages.sft.objective_settings import AsftSettings, EaftSettings, ProFitSettings, TrimSftSettings, WitSettings
 from stages.sft.reweighting.base import (
     Anchor,
     Batch,
@@ -22,6 +22,7 @@ from stages.sft.reweighting.base import (
     supervised,
 )
 from stages.sft.reweighting.baselines import Dft
+from stages.sft.row_values import of_prompts
 from stages.sft.trl_internals import TOP
 
 
@@ -134,3 +135,22 @@ class Asft(Dft):
 
     def __init__(self, settings: AsftSettings) -> None:
         self.anchor = Anchor(settings.kl_weight, settings.kl)
+
+
+class Wit(Method):
+    """Weighted instruction tuning (Chatterjee et al. 2025, arXiv 2507.07817): a weight for prompts, one for answers.
+
+    -(lambda_p * sum of the prompt's log-probabilities + lambda_r * sum of the answer's) over the number of tokens whose
+    weight is not 0, of all rows of an optimizer step, as in its authors' code. (That counts each row's first token too,
+    which nothing predicts.)
+    """
+
+    def __init__(self, settings: WitSettings) -> None:
+        self.settings = settings
+
+    def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
+        return [{"of_prompt": of_prompts(batch)} for batch in window.batches]
+
+    def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
+        weights = torch.full_like(losses, self.settings.response_weight)
+        return weights.masked_fill(prepared["of_prompt"].to(losses.device), self.settings.prompt_weight)

@@ -13,6 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from stages.harness.context import Context, StageError, StageStopped
 from stages.sft import run as sft
+from stages.sft.objective_settings import WitSettings
+from stages.sft.reweighting import make_method
+from stages.sft.reweighting.base import Window
 from stages.sft.settings import SftSettings
 from stages.training.checkpoint import load_model_and_tokenizer
 from tests.stages.sft.test_train import content
@@ -136,11 +139,58 @@ def test_what_is_no_weight_and_weights_that_are_all_zero_are_refused(sft_context
         sft.run(sft_context("zero", inputs=data(tmp_path / "zero", rows)))
 
 
+def test_wit_on_a_worked_example() -> None:
+    """Five tokens, three of them the prompt's; the first is predicted by nothing. Losses 1, 2 of the prompt and 3, 4 of
+    the answer: (0.4 * 3 + 0.6 * 7) / 4 = 1.35."""
+    tokens = torch.arange(5).unsqueeze(0)
+    batch = {"input_ids": tokens, "labels": tokens, "prompt_tokens": torch.tensor([3])}
+    method = make_method(WitSettings(), None, 0)
+    each = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    [prepared] = method.prepare(Window([batch], 0, 4, 1), None)  # type: ignore[arg-type]
+    factors = method.weigh(each, torch.ones_like(each, dtype=torch.bool), prepared)
+    assert factors is not None
+    assert factors.tolist() == [pytest.approx([0.4, 0.4, 0.6, 0.6])]
+    assert float((factors * each).sum() / 4) == pytest.approx(1.35)
+
+
+@pytest.mark.parametrize("cut", [{}, {"max_tokens_per_micro_batch": 150}])
+def test_wit_weighs_prompts_and_answers_over_the_number_of_both(
+    sft_context: MakeContext, tmp_path: Path, cut: dict[str, Any]
+) -> None:
+    method = {"name": "wit", "prompt_weight": 0.25, "response_weight": 1.5}
+    context = sft_context(inputs=data(tmp_path / "data", weighted_rows()), method=method, **cut, **ONE_STEP)
+    trainer = train(context)
+    start, _ = load_model_and_tokenizer(context.inputs["model"] / "model", "float32")
+    before = {name: parameter.detach().clone() for name, parameter in start.named_parameters()}
+    tokens = 0
+    for row in trainer.train_dataset:
+        ids = torch.tensor([row["input_ids"]])
+        loss = cross_entropy(start(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+        answer = row["prompt_tokens"] - 1  # where its first token is predicted
+        assert 0 < answer < len(loss)
+        (row["weight"] * (0.25 * loss[:answer].sum() + 1.5 * loss[answer:].sum())).backward()
+        tokens += len(loss)
+    moved = weights(trainer)
+    for name, parameter in start.named_parameters():
+        assert parameter.grad is not None
+        step, gradient = (before[name] - moved[name]) / 100, parameter.grad / tokens
+        assert (step - gradient).norm() <= 1e-3 * gradient.norm(), name
+
+
+@pytest.mark.parametrize("prompt_weight", [0.0, 1.0])
+def test_wit_of_weights_zero_or_one_is_plain_sft(sft_context: MakeContext, prompt_weight: float) -> None:
+    method = {"name": "wit", "prompt_weight": prompt_weight, "response_weight": 1.0}
+    ours = weights(train(sft_context("ours", method=method, micro_batch_size=4)))
+    plain = {"method": {"name": "uniform"}, "completion_only_loss": not prompt_weight, "micro_batch_size": 4}
+    assert_identical(ours, weights(train(sft_context("plain", **plain))))
+
+
 @pytest.mark.slow
 def test_a_stopped_run_with_weights_ends_in_the_same_bytes(
     sft_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"max_steps": 8, "checkpoint_steps": 3, "inputs": data(tmp_path / "data", weighted_rows(40))}
+    settings: dict[str, Any] = {"max_steps": 8, "checkpoint_steps": 3, "method": {"name": "wit"}}
+    settings |= {"inputs": data(tmp_path / "data", weighted_rows(40)), "max_tokens_per_micro_batch": 300}
     straight = sft_context("straight", **settings)
     sft.run(straight)
     stopped = sft_context("stopped", **settings)

@@ -58,6 +58,14 @@ def test_an_alternative_replaces_the_default_it_excludes() -> None:
         ({"method": {"name": "vcore", "epsilon": 1e-4}, "dtype": "bfloat16"}, "below what bfloat16 resolves"),
         ({"method": {"name": "random", "kept": 0.0}}, "greater than 0"),
         ({"method": {"name": "noise", "kl": 0.0}}, "greater than 0"),
+        ({"method": {"name": "asft", "kl_weight": 0.0}}, "greater than 0"),
+        ({"method": {"name": "asft", "preset": "paper"}}, "'paper_v1' or 'official'"),
+        ({"method": {"name": "wit", "response_weight": 0.0}}, "greater than 0"),
+        ({"method": {"name": "wit"}, "completion_only_loss": True}, "prompt_weight 0.4 needs completion_only_loss fal"),
+        (
+            {"method": {"name": "wit", "prompt_weight": 0.0}, "completion_only_loss": False},
+            "prompt_weight 0 needs completion_only_loss true",
+        ),
         ({"batch_size": 8, "micro_batch_size": 3}, "does not divide"),
         ({"micro_batch_size": 8, "max_tokens_per_micro_batch": 512}, "it takes the place of micro_batch_size"),
         ({"method": {"name": "uniform", "kl": 0.1}}, "Extra inputs"),
@@ -137,3 +145,11 @@ def test_a_custom_methods_path_is_not_its_identity() -> None:
     )
     assert one == other
     assert one["method"] == {"name": "custom", "class_name": "Weights", "options": {"x": 1}}
+
+
+def test_weights_of_prompts_give_them_a_loss() -> None:
+    assert make().completion_only_loss
+    assert not make(method={"name": "wit"}).completion_only_loss
+    assert make(method={"name": "wit", "prompt_weight": 0.0}).completion_only_loss
+    written = make(method={"name": "wit"}).model_dump()
+    assert SftSettings.model_validate(written).model_dump() == written

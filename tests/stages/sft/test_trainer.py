@@ -36,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "prift": {"name": "prift"},
     "asft": {"name": "asft", "kl_weight": 0.1},
     "asft_reverse": {"name": "asft", "kl": "reverse", "kl_weight": 0.1},
+    "wit": {"name": "wit"},
     "random": {"name": "random"},
     "noise": {"name": "noise"},
     "vcore": {"name": "vcore"},
@@ -70,7 +71,7 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
     if issubclass(trainer_class, ReweightingTrainer):
         method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
         method["max_tokens"] = context.settings.max_tokens_per_micro_batch
-        if any("weight" in row for row in rows):
+        if any("weight" in row for row in rows) or not context.settings.completion_only_loss:
             method["encode"] = lambda tokenizer: encoded(rows, tokenizer, context.settings, "its template", print)
     trainer = trainer_class(
         model=model,
