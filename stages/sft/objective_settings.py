@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from stages.harness.settings import StageSettings, execution, identity
+from stages.harness.settings import StageSettings, execution, identity, identity_where_set
 
 
 class EaftSettings(StageSettings):
@@ -44,9 +44,20 @@ class TrimSftSettings(StageSettings):
 
 
 class PriFtSettings(StageSettings):
-    """PriFT-prob (arXiv 2606.09396): a token's loss times its probability under the model that training starts from."""
+    """PriFT (arXiv 2606.09396): a token's loss times a weight that the model that training starts from gives it."""
 
     name: Literal["prift"] = identity("prift")
+    weights: Literal["prob", "mass"] = identity_where_set("prob")
+    """`prob`: the token's probability (PriFT-prob). `mass`: 1 where the token and all that are less likely have at
+    least `threshold` of the probability together, else 0 (PriFT-mass)."""
+    threshold: float = identity_where_set(0.5, gt=0, le=1)
+    """Of `mass`; its authors take 0.5."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PriFtSettings:
+        if self.weights != "mass" and self.threshold != type(self).model_fields["threshold"].default:
+            raise ValueError("threshold: is for weights: mass")
+        return self
 
 
 ASFT_PRESETS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from stages.harness.declaration import (
     wrong_precision,
 )
 from stages.sft.method_settings import CustomSettings, VcoreSettings
-from stages.sft.objective_settings import EaftSettings, TrimSftSettings
+from stages.sft.objective_settings import EaftSettings, PriFtSettings, TrimSftSettings
 from stages.sft.settings import SftSettings
 from stages.training import LIBRARIES
 
@@ -29,6 +29,8 @@ def _whole_weights(settings: SftSettings) -> Iterator[tuple[str, str]]:
         yield "sft.method.utility", "central_difference"
     if isinstance(settings.method, EaftSettings | TrimSftSettings):  # a product of their own with the head
         yield "sft.method", "{name: uniform}"
+    if isinstance(settings.method, PriFtSettings) and settings.method.weights == "mass":
+        yield "sft.method.weights", "prob"
 
 
 def _custom_code(settings: SftSettings) -> Iterator[CustomCode]:

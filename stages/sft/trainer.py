@@ -29,14 +29,12 @@ from stages.sft.reweighting.sharded import ShardedEvaluator
 from stages.sft.reweighting.sums import Sums
 from stages.sft.row_values import KINDS, WEIGHT, RowCollator, times_row_weights
 from stages.sft.snapshots import Snapshots
-from stages.sft.trl_internals import HeadSignals, TrainerWithOwnState, log_probs_times
+from stages.sft.trl_internals import WHOLE_HEAD, HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
 from stages.training.dealing import deal, deal_within
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
-WHOLE_HEAD = frozenset({"top_entropy", "logit_gap"})
-"""Signals for which the head is multiplied once more, outside the forward pass."""
 METHOD_STATE = "reweighting.json"
 METHOD_TENSORS = "reweighting.safetensors"
 
@@ -114,7 +112,7 @@ class ReweightingTrainer(TrainerWithOwnState):
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
         self.method = method
         self.anchored = self._anchored_forward(method)
-        self.head = self._head_signals(method.signals)
+        self.head = self._head_signals(method.signals | method.start_signals)
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)
         self._start_window(tokens=1)
@@ -213,7 +211,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         labels = inputs["labels"]
 
         def factors_of(losses: Tensor, mask: Tensor, output: Any) -> Tensor | None:
-            signals = {} if self.head is None else self.head.of(output, labels)
+            signals = self.head.of(output, labels) if self.head is not None and self.method.signals else {}
             factors = self.method.weigh(losses, mask, prepared | signals)
             if factors is not None:
                 self._concentration.add(factors, mask)

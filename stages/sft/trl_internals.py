@@ -25,6 +25,8 @@ from trl.trainer.utils import add_fused_lm_head
 SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Options by which TRL's fused head scales logits; `forward_mode` differentiates a plain head and refuses them."""
 
+WHOLE_HEAD = frozenset({"top_entropy", "logit_gap", "mass"})
+"""Signals for which the head is multiplied once more, outside the forward pass."""
 TOP = 20
 """Most likely tokens whose entropy `top_entropy` is: K of EAFT."""
 TILE = 1 << 25
@@ -128,8 +130,8 @@ class HeadSignals:
     """What a model's head says of each next token, in the forward pass that has just been made.
 
     Relies on the fields that `trl.trainer.utils.add_fused_lm_head` computes on request, on its being called once more
-    on the same model, and on its calling the backbone as `base_model`, whose hidden states are kept for the two signals
-    that it does not have: these cost one more product with the head.
+    on the same model, and on its calling the backbone as `base_model`, whose hidden states are kept for the signals
+    that it does not have, `WHOLE_HEAD`.
     """
 
     def __init__(self, model: Any, names: frozenset[str], *, bfloat16: bool) -> None:
@@ -147,8 +149,8 @@ class HeadSignals:
         self._hidden: Tensor | None = None
         if "concentration" in names:  # SFTTrainer asks for the other fields
             add_fused_lm_head(self._model, outputs=("log_probs", "entropy", "is_top1", "log_sum_sq_probs"))
-        if names & {"top_entropy", "logit_gap"}:
-            refuse_scaled_logits(self._model, "a gap of logits")
+        if wanted := sorted(names & WHOLE_HEAD):
+            refuse_scaled_logits(self._model, ", ".join(wanted))
             watch_hidden_states(self._model, self._keep)
 
     def _keep(self, states: Tensor) -> None:
@@ -169,8 +171,7 @@ class HeadSignals:
         if "concentration" in self._names:
             signals["concentration"] = output.log_sum_sq_probs.detach().float().exp() * output.label_mask
         if self._hidden is not None:
-            own = self._of_logits(self._hidden[:, :-1], labels[:, 1:].to(self._hidden.device))
-            signals |= {name: value for name, value in own.items() if name in self._names}
+            signals |= self._of_logits(self._hidden[:, :-1], labels[:, 1:].to(self._hidden.device))
             self._hidden = None
         return signals
 
@@ -183,18 +184,24 @@ class HeadSignals:
         head = self._model.get_output_embeddings()
         mask = labels != -100
         states, gold = hidden[mask], labels[mask]
-        entropies, gaps = [], []
+        made: dict[str, list[Tensor]] = {name: [] for name in WHOLE_HEAD & self._names}
         rows = max(1, TILE // head.weight.shape[0])
         for start in range(0, len(gold), rows):
             with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self._bfloat16):
                 logits = linear(states[start : start + rows], head.weight, head.bias).float()
+            token = gold[start : start + rows, None]
+            own = logits.gather(-1, token)
             best, ids = logits.topk(min(TOP, logits.shape[-1]), dim=-1)
-            log_probs = best.log_softmax(-1)
-            entropies.append(-(log_probs.exp() * log_probs).sum(-1))
-            own = gold[start : start + rows, None]
-            other = torch.where(ids[:, :1] == own, best[:, 1:2], best[:, :1])
-            gaps.append((logits.gather(-1, own) - other).squeeze(-1))
-        made = {"top_entropy": entropies, "logit_gap": gaps}
+            if "top_entropy" in made:
+                log_probs = best.log_softmax(-1)
+                made["top_entropy"].append(-(log_probs.exp() * log_probs).sum(-1))
+            if "logit_gap" in made:
+                other = torch.where(ids[:, :1] == token, best[:, 1:2], best[:, :1])
+                made["logit_gap"].append((own - other).squeeze(-1))
+            if "mass" in made:
+                probabilities = logits.softmax(-1)
+                of_less_likely = probabilities.masked_fill(logits >= own, 0.0).sum(-1)
+                made["mass"].append(probabilities.gather(-1, token).squeeze(-1) + of_less_likely)
         empty = torch.zeros(mask.shape, device=hidden.device)
         return {name: empty.masked_scatter(mask, torch.cat([*parts, empty[:0, 0]])) for name, parts in made.items()}
 

@@ -46,6 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "eaft": {"name": "eaft"},
     "trim_sft": {"name": "trim_sft"},
     "prift": {"name": "prift"},
+    "prift, mass": {"name": "prift", "weights": "mass"},
     "wit": {"name": "wit"},
     "asft": {"name": "asft"},
     "asft, reverse": {"name": "asft", "kl": "reverse"},

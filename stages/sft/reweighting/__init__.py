@@ -36,7 +36,7 @@ def make_method(
         case objective_settings.TrimSftSettings():
             return TrimSft(settings)
         case objective_settings.PriFtSettings():
-            return PriFt()
+            return PriFt(settings)
         case objective_settings.AsftSettings():
             return Asft(settings)
         case objective_settings.WitSettings():

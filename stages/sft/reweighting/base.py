@@ -19,10 +19,11 @@ Direction = list[Tensor]
 """A direction in the space of the trained parameters: a tensor for each, in the order of `model.parameters()`."""
 
 
-SIGNALS = ("entropy", "concentration", "is_top1", "top_entropy", "logit_gap")
+SIGNALS = ("entropy", "concentration", "is_top1", "top_entropy", "logit_gap", "mass")
 """What a method may ask of the model's head, for each token: the entropy of the distribution in nats; the sum of its
 squared probabilities; whether the token is the most likely one (1 or 0); the entropy of the 20 most likely tokens,
-renormalised; its logit minus that of the strongest other token. The last two cost one more product with the head."""
+renormalised; its logit minus that of the strongest other token; its probability with those of all less likely tokens.
+The last three cost one more product with the head."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Evaluator(Protocol):
     def losses_of_all_rows(self) -> dict[str, Tensor]:
         """Digest of a row (see `row_digests`) -> losses of its supervised tokens, float32 on the CPU, for the whole
         training set."""
+
+    def signals_of_all_rows(self, name: str) -> dict[str, Tensor]:
+        """Digest of a row -> one of the method's `start_signals` of its supervised tokens, float32 on the CPU, for the
+        whole training set."""
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         """Digest of a row (see `row_digests`) -> mean loss of its supervised tokens, for the whole training set."""
@@ -121,6 +126,8 @@ class Method:
 
     signals: ClassVar[frozenset[str]] = frozenset()
     """What `weigh` wants to know of each token beside its loss: names of `SIGNALS`. Costs nothing where it is empty."""
+    start_signals: frozenset[str] = frozenset()
+    """Signals that `prepare` asks for by `signals_of_all_rows`, and `weigh` is not given."""
     anchor: Anchor | None = None
     """Added to the weighted loss, and divided by the window's supervised tokens as that is."""
 

@@ -78,12 +78,18 @@ class ModelEvaluator:
             return self.head.measured(self.model, inputs)
 
     def losses_of_all_rows(self) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = {}
+        return self._of_all_rows(self.losses)
+
+    def signals_of_all_rows(self, name: str) -> dict[str, Tensor]:
+        return self._of_all_rows(lambda batch: self.signals(batch)[name])
+
+    def _of_all_rows(self, measure: Callable[[Batch], Tensor]) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
         for batch in self._batches(range(distributed.rank(), len(self.dataset), distributed.world_size())):
-            measured, mask = self.losses(batch).cpu(), supervised(batch).cpu()
+            measured, mask = measure(batch).cpu(), supervised(batch).cpu()
             rows = zip(row_digests(batch), measured, mask, strict=True)
-            losses |= {digest: of_row[labelled].clone() for digest, of_row, labelled in rows}
-        return {digest: of_row for part in distributed.gather(losses) for digest, of_row in part.items()}
+            values |= {digest: of_row[labelled].clone() for digest, of_row, labelled in rows}
+        return {digest: of_row for part in distributed.gather(values) for digest, of_row in part.items()}
 
     def mean_losses_of_all_rows(self) -> dict[str, float]:
         means: dict[str, float] = {}

@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stages.sft.objective_settings import AsftSettings, EaftSettings, ProFitSettings, TrimSftSettings, WitSettings
+from stages.sft.objective_settings import (
+    AsftSettings,
+    EaftSettings,
+    PriFtSettings,
+    ProFitSettings,
+    TrimSftSettings,
+    WitSettings,
+)
 from stages.sft.reweighting.base import (
     Anchor,
     Batch,
@@ -86,33 +93,41 @@ class TrimSft(Method):
 
 
 class PriFt(Method):
-    """PriFT-prob (Wang et al. 2026, arXiv 2606.09396): a token's loss times its probability under the initial model.
+    """PriFT (Wang et al. 2026, arXiv 2606.09396): a token's loss times what the initial model makes of the token.
 
-    These probabilities are measured once, over all rows, before the first step; a checkpoint carries them.
+    PriFT-prob: its probability q(y). PriFT-mass: 1 where q(y) + sum of q(v) over the tokens v with q(v) < q(y) is at
+    least a threshold, else 0, as in the authors' code. (Their formula also counts other tokens exactly as likely.)
+    These are measured once, over all rows, before the first step; a checkpoint carries them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: PriFtSettings) -> None:
+        self.settings = settings
+        self.start_signals = frozenset({"mass"} if settings.weights == "mass" else ())
         self.reference: dict[str, Tensor] = {}
-        """Digest of a row -> losses of its supervised tokens under the model that training started from."""
+        """Digest of a row -> losses, or masses, of its supervised tokens under the model that training started from."""
 
     def prepare(self, window: Window, model: Evaluator) -> list[Prepared]:
         if not self.reference:
-            self.reference = model.losses_of_all_rows()
-        return [{"reference": self._losses(batch)} for batch in window.batches]
+            mass = self.settings.weights == "mass"
+            self.reference = model.signals_of_all_rows("mass") if mass else model.losses_of_all_rows()
+        return [{"reference": self._of_rows(batch)} for batch in window.batches]
 
-    def _losses(self, batch: Batch) -> Tensor:
+    def _of_rows(self, batch: Batch) -> Tensor:
         mask = supervised(batch).cpu()
-        losses = torch.zeros(mask.shape)
+        values = torch.zeros(mask.shape)
         for row, digest in enumerate(row_digests(batch)):
             if mask[row].any():  # others only fill a batch
-                losses[row, mask[row]] = self.reference[digest]
-        return losses
+                values[row, mask[row]] = self.reference[digest]
+        return values
 
     def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
-        return torch.exp(-prepared["reference"].to(losses))
+        reference = prepared["reference"].to(losses)
+        if self.settings.weights == "mass":
+            return (reference >= self.settings.threshold).to(losses.dtype)
+        return torch.exp(-reference)
 
     def state(self) -> dict[str, Any]:
-        return {"rows": {digest: len(losses) for digest, losses in self.reference.items()}}
+        return {"rows": {digest: len(values) for digest, values in self.reference.items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.reference = {digest: torch.zeros(length) for digest, length in state["rows"].items()}
@@ -122,7 +137,7 @@ class PriFt(Method):
 
     def restore_tensors(self, tensors: Direction) -> None:
         if tensors:
-            lengths = [len(losses) for losses in self.reference.values()]
+            lengths = [len(values) for values in self.reference.values()]
             self.reference = dict(zip(self.reference, tensors[0].cpu().split(lengths), strict=True))
 
 

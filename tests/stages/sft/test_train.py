@@ -126,6 +126,7 @@ def test_a_stopped_program_resumes_to_the_same_bytes(
         {"method": {"name": "vcore", "utility": "jvp", "direction": "ema", "precondition": True}},
         {"method": {"name": "vcore", "preset": "official"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "iw_sft"}},
+        {"method": {"name": "prift", "weights": "mass"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "asft"}, "max_tokens_per_micro_batch": 300},
         {"method": {"name": "asft", "kl": "reverse"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "random"}},

@@ -34,6 +34,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "deft": {"name": "deft"},
     "trim_sft": {"name": "trim_sft"},
     "prift": {"name": "prift"},
+    "prift_mass": {"name": "prift", "weights": "mass"},
     "asft": {"name": "asft", "kl_weight": 0.1},
     "asft_reverse": {"name": "asft", "kl": "reverse", "kl_weight": 0.1},
     "wit": {"name": "wit"},

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from stages.harness.context import Context, StageError
 from stages.sft.encoding import read_demonstrations
@@ -16,6 +17,7 @@ from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import SIGNALS, Method, Window, row_digests, supervised
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import HeadSignals
+from stages.training.checkpoint import load_model_and_tokenizer
 from tests.stages.sft.reweighting.test_methods import BATCH, MASK, WINDOW
 from tests.stages.sft.test_trainer import train
 from tests.tiny import make_tiny_tokenizer
@@ -92,6 +94,33 @@ def test_prift_weighs_by_the_probability_under_the_initial_model_also_after_a_re
     assert not after["reference"][1].any()
 
 
+@pytest.mark.parametrize(("token", "mass"), [(0, 1.0), (1, 0.5), (2, 0.2)])
+def test_prift_mass_keeps_tokens_in_the_likelier_part_of_the_initial_distribution(token: int, mass: float) -> None:
+    """Of 0.5, 0.3 and 0.2, the second is in with 0.3 + 0.2 = 0.5, which is just enough, and the third is out."""
+    assert float(P[P[token] >= P].sum()) == pytest.approx(mass)
+    settings = PriFtSettings(weights="mass")
+    assert weigh(settings, [1.0], reference=[mass]) == [float(mass >= 0.5)]
+    assert weigh(PriFtSettings(weights="mass", threshold=0.6), [1.0], reference=[mass]) == [float(mass >= 0.6)]
+
+
+def test_prift_mass_asks_for_the_initial_models_masses_once(sft_context: MakeContext) -> None:
+    trainer = train(sft_context(method={"name": "prift", "weights": "mass"}, max_steps=2, micro_batch_size=4))
+    fresh, _ = load_model_and_tokenizer(sft_context("base").inputs["model"] / "model", "float32")
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(3)])
+    with torch.no_grad():
+        logits = fresh(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    expected, mask = signals_of(logits, batch["labels"][:, 1:])["mass"], supervised(batch)
+    for row, digest in enumerate(row_digests(batch)):
+        assert torch.allclose(trainer.method.reference[digest], expected[row, mask[row]], atol=1e-5)
+
+
+def test_what_prift_was_keeps_its_key_and_a_threshold_is_of_masses_alone() -> None:
+    assert PriFtSettings().identity_settings() == {"name": "prift"}
+    assert PriFtSettings(weights="mass").identity_settings() == {"name": "prift", "weights": "mass"}
+    with pytest.raises(ValidationError, match="threshold: is for weights: mass"):
+        PriFtSettings(threshold=0.3)
+
+
 class Everything(Method):
     """Asks for all signals, keeps them, and weighs nothing."""
 
@@ -116,6 +145,7 @@ def signals_of(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Te
         "is_top1": (logits.argmax(-1) == gold.squeeze(-1)).float(),
         "top_entropy": -(top * top.log()).sum(-1),
         "logit_gap": logits.gather(-1, gold).squeeze(-1) - others,
+        "mass": (p * (p <= p.gather(-1, gold))).sum(-1),
     }
 
 
