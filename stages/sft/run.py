@@ -24,7 +24,7 @@ from stages.training.setup import prepare_torch
 
 SAME_NAMES = (
     *("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon"),
-    *("max_length", "gradient_checkpointing", "completion_only_loss", "packing", "logging_steps"),
+    *("max_length", "gradient_checkpointing", "completion_only_loss", "logging_steps"),
 )
 """Settings that are options of SFTConfig under the same name."""
 OWNERS = {
@@ -95,6 +95,7 @@ def run(ctx: Context[SftSettings]) -> Result:
         encode=lambda tokenizer: encoded(rows, tokenizer, settings, template, ctx.note, ctx.details.get("asked_with")),
         note=ctx.note,
         max_tokens=settings.max_tokens_per_micro_batch,
+        packing=settings.packing,
     )
     dataset = trainer.train_dataset
     _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)

@@ -53,7 +53,8 @@ class SftSettings(OptimizerSettings):
     completion_only_loss: bool = identity(True)
     """Whether the prompt's tokens carry no loss. Left out, it is as the method `wit` needs it."""
     packing: bool = identity(False)
-    """One row per sequence; packing is refused, because a method's weights are a distribution over one trajectory."""
+    """Whether the rows of a micro-batch go through the model end to end, each seeing itself alone, without padding.
+    The step stays the same up to rounding (and its dropout). For models with full attention in all layers."""
     template_date: TemplateDate = identity(None)
     """Filled from the pipeline's top-level `template_date`; write it there."""
     lora: LoraSettings | None = identity(None)
@@ -82,10 +83,6 @@ class SftSettings(OptimizerSettings):
     @model_validator(mode="after")
     def _consistent(self) -> SftSettings:
         require_one(self, "epochs", "max_steps")
-        if self.packing:
-            raise ValueError(
-                "packing puts several trajectories into one row, over which token weights are not defined; leave it out"
-            )
         if isinstance(self.method, WitSettings) and self.completion_only_loss == weighs_prompts(self.method):
             raise ValueError(
                 f"method wit with prompt_weight {self.method.prompt_weight:g} needs completion_only_loss "

@@ -17,62 +17,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.nn.functional import pad
 
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json, write_json
 from stages.sft.anchor import AnchoredForward
+from stages.sft.packing import packed, require_same
 from stages.sft.reweighting.base import SIGNALS, Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.sharded import ShardedEvaluator
 from stages.sft.reweighting.sums import Sums
-from stages.sft.row_values import KINDS, WEIGHT, RowCollator, times_row_weights
+from stages.sft.row_values import KINDS, WEIGHT, RowCollator, dealt_by_length, times_row_weights
 from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import WHOLE_HEAD, HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
-from stages.training.dealing import deal, deal_within
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
 METHOD_STATE = "reweighting.json"
 METHOD_TENSORS = "reweighting.safetensors"
-
-
-def dealt_by_length(
-    batches: list[Batch], pad_token: int, multiple: int | None = None, max_tokens: int | None = None
-) -> list[Batch]:
-    """The rows of one optimizer step, the longest first, in micro-batches of the same sizes with little padding.
-
-    The step's loss is a sum over its rows, so that only rounding depends on which of them are padded together.
-
-    Args:
-        batches: the micro-batches as drawn, padded on the right; each entry is [rows, positions], or [rows] where it
-            is of `row_values.KINDS`.
-        pad_token: what `input_ids` are padded with.
-        multiple: of which the numbers of positions are.
-        max_tokens: of a micro-batch, padding included, where that bounds it and not a number of rows; all processes
-            have to call this then, and have as many micro-batches.
-    """
-    if len(batches) == 1:
-        return batches
-    width = max(batch["labels"].shape[1] for batch in batches)
-    padding = {"input_ids": pad_token, "labels": -100, "attention_mask": 0}
-    rows = {
-        name: torch.cat([pad(batch[name], (0, width - batch[name].shape[1]), value=value) for batch in batches])
-        for name, value in padding.items()
-    }
-    values = {name: torch.cat([batch[name] for batch in batches]) for name in KINDS if name in batches[0]}
-    lengths = [(length,) for length in rows["attention_mask"].sum(-1).tolist()]
-    if max_tokens is None:
-        dealt = deal(lengths, len(batches[0]["labels"]), multiple)
-    else:
-        dealt = deal_within(lengths, max_tokens, multiple, distributed.gather)
-    return [
-        {name: tokens[part, :width] for name, tokens in rows.items()}
-        | {name: value[part] for name, value in values.items()}
-        for part, [width] in dealt
-    ]
 
 
 class ReweightingTrainer(TrainerWithOwnState):
@@ -88,6 +51,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         note: Callable[[str], None] = print,
         encode: Callable[[Any], Any] | None = None,
         max_tokens: int | None = None,
+        packing: bool = False,
         **kwargs: Any,
     ) -> None:
         self.encode = encode
@@ -96,6 +60,9 @@ class ReweightingTrainer(TrainerWithOwnState):
         if self.row_values:
             self.data_collator = RowCollator(self.data_collator)
         self.max_tokens = max_tokens
+        self.packing = packing
+        if packing:
+            require_same(self.model, experts=self.aux_loss_enabled)
         if self.is_deepspeed_enabled or (self.is_fsdp_enabled and not self.accelerator.is_fsdp2):
             raise StageError(
                 "token weights move and probe parameters, which DeepSpeed and FSDP's first version keep to themselves",
@@ -161,6 +128,7 @@ class ReweightingTrainer(TrainerWithOwnState):
             batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps * distributed.world_size(),
             micro_batch_size=args.per_device_train_batch_size,
             max_tokens=self.max_tokens,
+            packing=self.packing,
             bfloat16=args.bf16,
             seed=args.seed,
             head=self.head,
@@ -171,7 +139,8 @@ class ReweightingTrainer(TrainerWithOwnState):
         batches, items = super().get_batch_samples(rows, num_batches, device)
         if batches:
             drawn, multiple = len(batches), self.args.pad_to_multiple_of
-            batches = dealt_by_length(batches, self.data_collator.pad_token_id, multiple, self.max_tokens)
+            pad_token, budget = self.data_collator.pad_token_id, self.max_tokens
+            batches = dealt_by_length(batches, pad_token, multiple, budget, packing=self.packing)
             masks = [batch["labels"][:, 1:] != -100 for batch in batches]
             own = [float(sum(mask.sum() for mask in masks)), float(sum(mask.any(-1).sum() for mask in masks))]
             tokens, trajectories = self.evaluator.sum_over_ranks(own)
@@ -184,6 +153,10 @@ class ReweightingTrainer(TrainerWithOwnState):
             # The Trainer counts micro-batches; those too many come first, as processes share gradients in the last.
             batches = [{PREPARED: {}} for _ in range(drawn - len(batches))] + batches
         return batches, items
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with packed(self.model) if self.packing else nullcontext():
+            return super().train(*args, **kwargs)
 
     def floating_point_ops(self, inputs: Batch) -> int:
         return super().floating_point_ops(inputs) if "input_ids" in inputs else 0

@@ -254,16 +254,26 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
         self.read_own_state(Path(resume_from_checkpoint))
 
 
-@contextmanager
-def attention_set_to(model: Any, name: str, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within: the model's attention is `forward` with the masks of `sdpa`, registered with transformers as `name`.
+def no_masks(*args: Any, **kwargs: Any) -> None:
+    """In place of transformers' masks, for an attention that knows by itself who sees whom."""
 
-    Relies on `config._attn_implementation`, as no public name says which attention is in use, and on where `sdpa_mask`
-    and, for a `forward` that calls it, `sdpa_attention_forward` are defined.
+
+@contextmanager
+def attention_set_to(
+    model: Any, name: str, forward: Callable[..., Any], masks: Callable[..., Any] | None = None
+) -> Iterator[None]:
+    """Within: the model's attention is `forward`, registered with transformers as `name`.
+
+    `masks` makes its masks. None: those of `sdpa`, or none where the attention whose place it takes has none.
+
+    Relies on `config._attn_implementation`, as no public name says which attention is in use, on AttentionMaskInterface
+    being a mapping, and on where `sdpa_mask` and, for a `forward` that calls it, `sdpa_attention_forward` are defined.
     """
-    AttentionInterface.register(name, forward)
-    AttentionMaskInterface.register(name, sdpa_mask)
     usual = model.config._attn_implementation
+    if masks is None:
+        masks = no_masks if AttentionMaskInterface().get(usual) is no_masks else sdpa_mask
+    AttentionInterface.register(name, forward)
+    AttentionMaskInterface.register(name, masks)
     model.set_attn_implementation(name)
     try:
         yield

@@ -38,8 +38,12 @@ def deal_within(
     budget: int,
     multiple: int | None = None,
     everyone: Callable[[list[Lengths]], list[list[Lengths]]] = lambda mine: [mine],
+    *,
+    padded: bool = True,
 ) -> Dealt:
-    """As `deal`, but micro-batches of at most `budget` positions, padding included; a longer row goes alone.
+    """As `deal`, but micro-batches of at most `budget` positions; a longer row goes alone.
+
+    `padded`: whether padding counts, which takes memory only where rows are not put end to end.
 
     Where each process has as many rows as the others, which call this at the same time, `everyone` gathers what they
     have: all then have as many micro-batches, each of as many rows, since what is measured in one is gathered, too.
@@ -48,10 +52,10 @@ def deal_within(
     step = multiple or 1
 
     def positions(order: list[int]) -> int:
-        return _positions(_cut(lengths, order, _cuts([[lengths[row] for row in order]], budget, step), step))
+        return _positions(_cut(lengths, order, _cuts([[lengths[row] for row in order]], budget, step, padded), step))
 
     order = min(_orders(lengths), key=positions)
-    return _cut(lengths, order, _cuts(everyone([lengths[row] for row in order]), budget, step), step)
+    return _cut(lengths, order, _cuts(everyone([lengths[row] for row in order]), budget, step, padded), step)
 
 
 def _orders(lengths: Sequence[Lengths]) -> list[list[int]]:
@@ -63,12 +67,15 @@ def _orders(lengths: Sequence[Lengths]) -> list[list[int]]:
     return [sorted(range(len(lengths)), key=key, reverse=True) for key in keys]
 
 
-def _cuts(of_all: list[list[Lengths]], budget: int, multiple: int) -> list[tuple[int, int]]:
+def _cuts(of_all: list[list[Lengths]], budget: int, multiple: int, padded: bool) -> list[tuple[int, int]]:
     """First and past the last of each micro-batch, so that each process' sorted rows keep within the budget."""
+
+    def size(rows: list[Lengths]) -> int:
+        return len(rows) * sum(_widths(rows, multiple)) if padded else sum(map(sum, rows))
+
     cuts, first = [], 0
     for row in range(1, len(of_all[0])):
-        count = row + 1 - first
-        if any(count * sum(_widths(rows[first : row + 1], multiple)) > budget for rows in of_all):
+        if any(size(rows[first : row + 1]) > budget for rows in of_all):
             cuts.append((first, row))
             first = row
     return [*cuts, (first, len(of_all[0]))]

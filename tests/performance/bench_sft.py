@@ -214,8 +214,8 @@ def train_on_lengths(
     prepare_torch(context)
     model, tokenizer = load_model_and_tokenizer(base, "float32")
     positions: list[int] = []
-    model.register_forward_pre_hook(
-        lambda _, args, kwargs: positions.append(kwargs["input_ids"].numel()), with_kwargs=True
+    model.model.layers[0].register_forward_pre_hook(
+        lambda _, args: positions.append(args[0].shape[0] * args[0].shape[1])
     )
     draw = np.random.default_rng(0)
     rows = [
@@ -227,6 +227,7 @@ def train_on_lengths(
     if not stock:
         method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
         method["max_tokens"] = context.settings.max_tokens_per_micro_batch
+        method["packing"] = context.settings.packing
     trainer = (SFTTrainer if stock else ReweightingTrainer)(
         model=model,
         args=trainer_config(context),
@@ -251,6 +252,10 @@ def test_rows_of_real_lengths(tmp_path: Path) -> None:
         "SFTTrainer, 4 rows": (True, {"micro_batch_size": 4}),
         "4 rows": (False, {"micro_batch_size": 4}),
         "budget of 1,024": (False, {"max_tokens_per_micro_batch": 1024}),
+        "4 rows, packing": (False, {"micro_batch_size": 4, "packing": True}),
+        "1,024, packing": (False, {"max_tokens_per_micro_batch": 1024, "packing": True}),
+        "SFTTrainer, all 32": (True, {}),
+        "all 32, packing": (False, {"packing": True}),
     }
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     positions = {}

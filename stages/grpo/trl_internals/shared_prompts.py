@@ -8,7 +8,6 @@ the prompt alone, so each log-probability is that of the completion in a row of 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +16,11 @@ from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.training.dropout import has_dropout
+from stages.training.same_log_probs import require_full_attention
 
 PROMPT, PADDING = 0, -1
 """Segments of a row's tokens; those of completions are 1, 2, ..."""
-LARGEST_DIFFERENCE = 1e-3
-"""Nats by which a token's log-probability may differ from that of a row of its own, in float32."""
-LARGEST_MEAN, LARGEST_SHARE = 0.05, 0.5
-"""Where less precise numbers are computed with: the mean of that difference over the tokens that another completion
-stands before, in nats, or as a share of what it is where they see that completion; the larger one counts."""
+SETTING = "grpo.share_prompts"
 
 
 def numbers(ids: Tensor, mask: Tensor) -> list[int]:
@@ -87,8 +83,8 @@ class Shared:
         """Log-probabilities of the micro-batch `ids`, [completions, `keep`], 0 at padding, and entropies if asked for.
 
         `model` has TRL's fused output layer (trl.trainer.utils.add_fused_lm_head), and takes a mask of attention,
-        [rows, 1, positions, positions]; `check` says whether it heeds it. With `sees_all`, for that, each token sees
-        all before it, other completions as well.
+        [rows, 1, positions, positions]; `check_same` says whether it heeds it. With `sees_all`, for that, each token
+        sees all before it, other completions as well.
         """
         sources, positions, segments = (
             torch.tensor(table, device=ids.device) for table in (self.sources, self.positions, self.segments)
@@ -140,44 +136,9 @@ def require_same(model: Any, *, experts: bool) -> None:
     `experts`: whether the loss that balances a mixture's experts is trained on, which counts the tokens of a prompt
     once for each of its completions.
     """
-    fix = "Leave grpo.share_prompts out."
+    fix = f"Leave {SETTING} out."
     if has_dropout(model):
-        raise StageError("share_prompts: this model drops activations, of each completion's prompt others", fix)
+        raise StageError(f"{SETTING}: this model drops activations, of each completion's prompt others", fix)
     if experts:
-        raise StageError("share_prompts: the loss that balances experts counts each completion's prompt", fix)
-    if (attention := model.config._attn_implementation) != "sdpa":
-        problem = f"share_prompts: the attention {attention!r} takes no mask of who sees whom; torch's, sdpa, does"
-        raise StageError(problem, fix)
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    if getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None) is not None:
-        kinds = ["sliding_attention"]
-    if others := sorted(set(kinds) - {"full_attention"}):
-        # A mask takes the place of the window, which `check` would only see in rows that are longer than it.
-        raise StageError(f"share_prompts: this model has layers of {', '.join(others)}, which a mask would undo", fix)
-
-
-def check(shared: Tensor, alone: Tensor, sees_all: Tensor, mask: Tensor, *, exact: bool) -> None:
-    """Compare log-probabilities of shared prompts with those of rows of their own, [completions, positions].
-
-    Args:
-        shared: those of `Shared.score`.
-        alone: those of rows of their own.
-        sees_all: those of `Shared.score` with `sees_all`, as of a model that does not heed the mask.
-        mask: which count.
-        exact: whether float32 was computed with.
-
-    Raises:
-        StageError: they differ by more than rounding. The model does not heed the mask or the positions: it has a state
-            that runs through the row, or an attention kernel that takes no mask.
-    """
-    difference, blind = ((other - alone).abs().masked_fill(mask == 0, 0.0) for other in (shared, sees_all))
-    heeded = (mask != 0) & (shared != sees_all)
-    tokens, largest = heeded.sum().item(), difference.max().item()
-    mean, most = (each[heeded].sum().item() / max(1, tokens) for each in (difference, blind))
-    differs = largest > LARGEST_DIFFERENCE if exact else mean > max(LARGEST_MEAN, LARGEST_SHARE * most)
-    if differs or not tokens or math.isnan(largest):
-        raise StageError(
-            f"with shared prompts this model computes other log-probabilities: by up to {largest:.2g} nat",
-            "It does not keep to the mask of who sees whom, or to the positions; leave grpo.share_prompts out.",
-        )
+        raise StageError(f"{SETTING}: the loss that balances experts counts each completion's prompt", fix)
+    require_full_attention(model, SETTING)

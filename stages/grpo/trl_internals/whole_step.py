@@ -13,6 +13,7 @@ from stages.grpo.trl_internals.shared_prompts import Shared
 from stages.training import distributed
 from stages.training.dealing import Lengths, deal, deal_together, deal_within
 from stages.training.dropout import has_dropout
+from stages.training.same_log_probs import check_same
 
 MEANS_OF_COMPLETIONS = ("grpo", "sapo", "dr_grpo", "luspo")
 """Losses of TRL's that are divided by the completions of a micro-batch; all others by a number that it is given."""
@@ -210,7 +211,8 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
                     sees_all, _ = shared.score(model, ids, length, sees_all=True)
                 expected, exact = alone()[0], not (self.args.bf16 or self.args.fp16)
             if shared.has_company:  # else all see the same, and there is nothing to tell
-                shared_prompts.check(logps.detach(), expected, sees_all, mask[:, -length:], exact=exact)
+                own = mask[:, -length:]
+                check_same(logps.detach(), expected, sees_all, own, shared_prompts.SETTING, exact=exact)
             self._shared_checked = True
         return logps, entropies, None
 

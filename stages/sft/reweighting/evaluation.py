@@ -37,7 +37,8 @@ class ModelEvaluator:
         dataset, collate: the tokenised training rows, and what makes a batch of some.
         optimizer: gives the optimizer; called only when its moments are needed.
         batch_size, micro_batch_size: rows of one optimizer step, over all processes, and of one forward pass.
-        max_tokens: of one forward pass, padding included, instead of a number of rows.
+        max_tokens: of one forward pass, instead of a number of rows; padding is included unless rows are packed.
+        packing: whether the model computes rows end to end, without their padding.
         bfloat16: whether the model's forward runs under bfloat16 autocast.
         seed: of the probe batches.
         head: tells the method's signals, where it declares any.
@@ -53,6 +54,7 @@ class ModelEvaluator:
     seed: int
     head: HeadSignals | None = None
     max_tokens: int | None = None
+    packing: bool = False
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -104,7 +106,8 @@ class ModelEvaluator:
             some = [self.dataset[row] for row in rows[start : start + self.batch_size]]
             lengths = [(len(row["input_ids"]),) for row in some]
             size, budget = self.micro_batch_size, self.max_tokens
-            for part, _ in deal(lengths, size) if budget is None else deal_within(lengths, budget):
+            dealt = deal(lengths, size) if budget is None else deal_within(lengths, budget, padded=not self.packing)
+            for part, _ in dealt:
                 yield self.collate([some[row] for row in part])
 
     def probe_gradient(self, fraction: float, step: int, part: tuple[int, int] = (0, 1)) -> Direction:

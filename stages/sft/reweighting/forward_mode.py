@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.harness.context import StageError
+from stages.sft.packing import in_rows
 from stages.sft.reweighting.base import Batch, Direction, supervised
 from stages.sft.trl_internals import (
     SCALED_LOGITS,
@@ -66,7 +67,8 @@ class ForwardMode:
         """
         mask = supervised(inputs)
         arguments = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "use_cache": False}
-        attention = attention_set_to(self.language_model, "sdpa_with_forward_mode", attention_with_forward_mode)
+        forward = in_rows(attention_with_forward_mode)
+        attention = attention_set_to(self.language_model, "sdpa_with_forward_mode", forward)
         with torch.no_grad(), attention, eager_experts(self.language_model), fwAD.dual_level():
             duals = {
                 name: fwAD.make_dual(self.backbone.get_parameter(name).detach(), direction[position])

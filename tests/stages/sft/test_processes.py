@@ -46,7 +46,7 @@ def test_two_processes_give_the_update_of_one(
 ) -> None:
     from safetensors.torch import load_file
 
-    settings = {**BRIEF, "method": method}
+    settings = {**BRIEF, "method": method, "packing": method["name"] == "iw_sft"}
     one = run_stage_program(tmp_path / "one", "sft", settings, sft_inputs)
     assert one.code == 0, one.log
     spec = write_spec(tmp_path / "two", "sft", settings, sft_inputs, threads=1)

@@ -70,7 +70,6 @@ def test_an_alternative_replaces_the_default_it_excludes() -> None:
         ({"micro_batch_size": 8, "max_tokens_per_micro_batch": 512}, "it takes the place of micro_batch_size"),
         ({"method": {"name": "uniform", "kl": 0.1}}, "Extra inputs"),
         ({"method": {"name": "vcor"}}, "vcore"),
-        ({"packing": True}, "several trajectories into one row"),
         ({"learning_rate": "1e-5"}, "valid number"),
         ({"lora": {"rank": 0}}, "greater than 0"),
     ],

@@ -120,9 +120,9 @@ def test_a_stopped_program_resumes_to_the_same_bytes(
     "settings",
     [
         {"method": {"name": "vcore", "direction": "previous"}, "max_tokens_per_micro_batch": 300},
-        {"method": {"name": "vcore", "direction": "momentum"}},
+        {"method": {"name": "vcore", "direction": "momentum"}, "packing": True},
         {"method": {"name": "uniform"}, "lora": {"rank": 2, "dropout": 0.3}},
-        {"method": {"name": "vcore"}, "lora": {"rank": 2, "dropout": 0.3}},
+        {"method": {"name": "vcore"}, "lora": {"rank": 2, "dropout": 0.3}, "packing": True},
         {"method": {"name": "vcore", "utility": "jvp", "direction": "ema", "precondition": True}},
         {"method": {"name": "vcore", "preset": "official"}, "lora": {"rank": 2, "dropout": 0.3}},
         {"method": {"name": "iw_sft"}},

@@ -72,6 +72,7 @@ def train(context: Context[SftSettings], trainer_class: type = ReweightingTraine
     if issubclass(trainer_class, ReweightingTrainer):
         method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
         method["max_tokens"] = context.settings.max_tokens_per_micro_batch
+        method["packing"] = context.settings.packing
         if any("weight" in row for row in rows) or not context.settings.completion_only_loss:
             method["encode"] = lambda tokenizer: encoded(rows, tokenizer, context.settings, "its template", print)
     trainer = trainer_class(

@@ -11,9 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from stages.grpo.trl_internals.shared_prompts import Shared, check, numbers, require_same
+from stages.grpo.trl_internals.shared_prompts import SETTING, Shared, numbers, require_same
 from stages.harness.context import StageError
 from stages.training.library_internals import score_labelled_positions_only
+from stages.training.same_log_probs import check_same
 from tests.stages.grpo.runs import BRIEF, result
 from tests.tiny import make_tiny_model, run_stage_program
 
@@ -109,7 +110,7 @@ def test_a_model_that_does_not_heed_the_mask_is_found_out(model: Any) -> None:
 
     def compare(scored: Any, alone: torch.Tensor, exact: bool) -> None:
         seen = (shared.score(scored, ids, 3, sees_all=blind)[0].float() for blind in (False, True))
-        check(next(seen), alone.float(), next(seen), mask[:, 3:], exact=exact)
+        check_same(next(seen), alone.float(), next(seen), mask[:, 3:], SETTING, exact=exact)
 
     alone = rows_of_their_own(model).log_probs[:, -3:]
     compare(model, alone, exact=True)
@@ -117,7 +118,7 @@ def test_a_model_that_does_not_heed_the_mask_is_found_out(model: Any) -> None:
     add_fused_lm_head(rough, outputs=("log_probs", "entropy"))
     compare(rough, rows_of_their_own(rough).log_probs[:, -3:], exact=False)
     for exact in (True, False):
-        with pytest.raises(StageError, match="with shared prompts this model computes other log-probabilities"):
+        with pytest.raises(StageError, match="share_prompts: this model computes other log-probabilities"):
             compare(causal_alone, alone, exact)
 
 
@@ -129,7 +130,7 @@ def test_how_far_log_probabilities_may_lie_apart() -> None:
     def refused(off: float, *, exact: bool, most: float = 1.0) -> bool:
         shared = alone + torch.tensor([[0.0] * 4, [off, off, 9.0, 9.0]])
         try:
-            check(shared, alone, alone + most * blind, seen, exact=exact)
+            check_same(shared, alone, alone + most * blind, seen, SETTING, exact=exact)
         except StageError:
             return True
         return False

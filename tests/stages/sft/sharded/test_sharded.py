@@ -31,6 +31,8 @@ TRAINED: dict[str, dict[str, Any]] = {
     for name in ("uniform", "dft", "iw_sft", "noise", "vcore", "vcore_ema", "vcore_central_trajectories")
 } | {
     "vcore lora": {**STEPS, "method": METHODS["vcore"], "lora": {"rank": 2}},
+    "packed": {**STEPS, "method": METHODS["dft"], "packing": True},
+    "vcore packed": {**STEPS, "method": METHODS["vcore"], "packing": True},
     # Heavy enough that a divergence that is left out would show.
     "anchored": {**STEPS, "method": {"name": "asft", "kl_weight": 10.0}},
     "anchored lora": {**STEPS, "method": {"name": "asft", "kl": "reverse", "kl_weight": 10.0}, "lora": {"rank": 2}},
@@ -44,7 +46,7 @@ STAGES: dict[str, dict[str, Any]] = {
             "lora": {"rank": 2},
             "dtype": "bfloat16",
         },
-        "anchored": {"method": {"name": "asft", "kl_weight": 10.0}, "dtype": "bfloat16"},
+        "anchored": {"method": {"name": "asft", "kl_weight": 10.0}, "dtype": "bfloat16", "packing": True},
     }.items()
 }
 
