@@ -38,6 +38,9 @@ def read_source(
         LoadError: the file is missing, or the hub's data set cannot be loaded.
         RecordError: a line is not a JSON object.
     """
+    if source.rows_in:
+        yield from _rows_of_folder(source, split, data_dir, revision or source.revision)
+        return
     if data_dir is not None:
         local = Path(data_dir).expanduser() / source.local
         for path in [local / file for file in source.files] or [local]:
@@ -58,6 +61,33 @@ def read_source(
             f"without the hub, put {source.local} below a local data folder"
         ) from error
     yield from rows
+
+
+def _rows_of_folder(
+    source: Source, split: str, data_dir: str | Path | None, revision: str
+) -> Iterator[Mapping[str, Any]]:
+    """The rows in one file of a folder, each with the folder. Raises `LoadError`."""
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser() / source.local
+    else:
+        folder = _hub_folder(source, split, revision)
+    if not (folder / source.rows_in).is_file():
+        raise LoadError(f"{split}: {folder / source.rows_in} does not exist ({folder} is a copy of {source.hub})")
+    yield from ({**row, "folder": str(folder)} for _, row in read_rows(folder / source.rows_in))
+
+
+def _hub_folder(source: Source, split: str, revision: str) -> Path:
+    """The source's whole repository on the hub. Raises `LoadError`."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(source.hub, repo_type="dataset", revision=revision))
+    except (HfHubHTTPError, OSError, ValueError) as error:  # offline, or no such revision
+        raise LoadError(
+            f"{split}: the hub's {source.hub} cannot be loaded: {type(error).__name__}: {error}; "
+            f"without the hub, put a copy of it below a local data folder as {source.local}"
+        ) from error
 
 
 def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[str, Any]]:

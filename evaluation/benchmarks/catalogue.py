@@ -40,6 +40,8 @@ CATALOGUE = MappingProxyType(
         "mbpp": Entry("code.mbpp", "Mostly basic Python problems, the 500 of the test split."),
         "mbpp_plus": Entry("code.mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),
         "mbpp_sanitized": Entry("code.mbpp", "Mostly basic Python problems, the 427 checked by hand."),
+        "ojbench_cpp": Entry("code.ojbench", "Problems of NOI and ICPC, judged by all their cases: programs in C++17."),
+        "ojbench_python": Entry("code.ojbench", "The same problems, with programs in Python."),
         "olympiadbench": Entry(
             "maths.olympiadbench", "Olympiad mathematics with numbers, expressions, tuples, intervals."
         ),

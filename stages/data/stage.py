@@ -42,7 +42,9 @@ def _of_task(label: str, task: str, split: str, revision: str | None, places: Da
         return  # generated from a seed
     if places.folder is not None:
         local = places.folder / source.local
-        if not source.files:
+        if source.rows_in:
+            yield Origin(label, path=local, holds=source.rows_in, what=f"folder {local}", fix=IN_DATA_DIR)
+        elif not source.files:
             yield Origin(label, path=local, fix=IN_DATA_DIR)
         for file in source.files:
             yield Origin(f"{label} {file}", path=local / file, fix=IN_DATA_DIR)

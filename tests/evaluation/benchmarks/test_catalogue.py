@@ -25,6 +25,8 @@ def test_names() -> None:
         "mbpp_plus",
         "mbpp_sanitized",
         "noisy_word_problems",
+        "ojbench_cpp",
+        "ojbench_python",
         "rbench_t",
         "supergpqa",
         "tiny_code",
