@@ -1,5 +1,6 @@
 """Reading the problems of a benchmark: from a file below a data folder, from the hub, or made from a seed."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -107,7 +108,7 @@ def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[st
 
 
 def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number, row) of each row: of a .parquet table, of one array in a .json file, else of the lines of a .jsonl file.
+    """(number, row) of each row: of a .parquet or .csv table, of one array in a .json file, else of the lines of a .jsonl file.
 
     The number is the line of a .jsonl file, else counted from 1. The file is read itself: a cache that knows it by path
     and time of change (`datasets` has one) gives the old rows of a file that was replaced by one of the same time.
@@ -118,6 +119,8 @@ def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
     if path.suffix == ".parquet":
         return enumerate(_table(path), start=1)
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        return enumerate(_comma_separated(path), start=1)
     if path.name.removesuffix(".gz").endswith(".json"):
         return enumerate(_array(path), start=1)
     return read_rows(path)
@@ -133,6 +136,19 @@ def _table(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise RecordError(f"{path}: not a Parquet table: {error}") from error
+
+
+def _comma_separated(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows by the names in the first line; cells that a short row lacks are None."""
+    try:
+        with open_text(path) as file:
+            # Not strict: published files hold quotation marks in the wrong place, which a parser has to have seen.
+            for number, row in enumerate(csv.DictReader(file), start=1):
+                if None in row:
+                    raise RecordError(f"{path}: row {number} has more cells than the first line has names")
+                yield row
+    except (csv.Error, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordError(f"{path}: not a table of comma-separated values in UTF-8: {error}") from error
 
 
 def _array(path: Path) -> list[dict[str, Any]]:

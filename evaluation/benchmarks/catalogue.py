@@ -30,6 +30,7 @@ CATALOGUE = MappingProxyType(
         "hmmt_nov25": Entry("maths.fresh", "Harvard-MIT Mathematics Tournament, November 2025."),
         "humaneval": Entry("code.humaneval", "Functions to complete from signature and docstring."),
         "humaneval_plus": Entry("code.humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
+        "imo_answerbench": Entry("maths.imo_answerbench", "Olympiad problems with short answers, by category."),
         **{
             f"livecodebench_v{number}": Entry(
                 "code.livecodebench", f"Programming contests, release v{number}: standard input, or methods."
