@@ -71,6 +71,7 @@ STAGE = StageDeclaration(
     name="data",
     settings=DataSettings,
     libraries=("datasets", "math-verify", "latex2sympy2_extended", "sympy"),
+    packages=lambda s: s.packages,
     loads=lambda s: [*modules(tasks(s)), *programs(s)],
     origins=_origins,
 )
