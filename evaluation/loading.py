@@ -108,7 +108,7 @@ def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[st
 
 
 def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number, row) of each row: of a .parquet or .csv table, of one array in a .json file, else of the lines of a .jsonl file.
+    """(number, row) of each row of a .parquet or .csv table, of one array in a .json file, or else of a .jsonl file.
 
     The number is the line of a .jsonl file, else counted from 1. The file is read itself: a cache that knows it by path
     and time of change (`datasets` has one) gives the old rows of a file that was replaced by one of the same time.

@@ -71,7 +71,9 @@ class DmojProblem:
             binary = case.get("binary_data", self._settings.get("binary_data", False))
             texts = [self._text(case.get(name), number, binary=bool(binary)) for name in ("in", "out")]
             if sum(map(len, texts)) > LONGEST_CASE or len(texts[1].encode()) > LONGEST_OUTPUT:
-                raise NotGraded(f"case {number} is too long: {' and '.join(f'{len(text):,}' for text in texts)} characters")
+                raise NotGraded(
+                    f"case {number} is too long: {' and '.join(f'{len(text):,}' for text in texts)} characters"
+                )
             yield {"input": texts[0], "output": texts[1]}
 
     def _text(self, name: Any, number: int, *, binary: bool) -> str:

@@ -96,9 +96,7 @@ def _temporary() -> tempfile.TemporaryDirectory[str]:
 def _benchmark(language: str) -> Benchmark:
     parse_language: Callable[[str, Iterable[Mapping[str, Any]]], list[Problem]] = partial(parse, language=language)
     source = Source(local="ojbench", hub="He-Ren/OJBench_testdata", hub_split="test", rows_in="prompts/full.jsonl")
-    return Benchmark(
-        name=f"ojbench_{language}", kind="code", size=SIZE, sources={"test": source}, parse=parse_language
-    )
+    return Benchmark(name=f"ojbench_{language}", kind="code", size=SIZE, sources={"test": source}, parse=parse_language)
 
 
 CPP, PYTHON = map(_benchmark, LANGUAGES)

@@ -4,7 +4,8 @@ The file is `answerbench_v2.csv` of February 2026, in which eleven answers and s
 corrected; the hub's copies may be of either, and the digest tells. Its authors have a model judge the answers. Here the
 maths grader compares them, and so an answer of `BY_WORDS` counts as right only where it is written as in the file: a
 condition in words, a family of solutions with a constant whose name is the writer's choice, or an equality that holds
-only for what the problem says of its letters. `where: {checkable: true}` leaves these out; with them a score is a lower bound.
+only for what the problem says of its letters. `where: {checkable: true}` leaves these out; with them a score is a lower
+bound.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,8 +48,8 @@ def parse(split: str, rows: Iterable[Mapping[str, Any]]) -> list[Problem]:
 
 
 def _apart(question: str, where: str) -> tuple[str, str]:
-    """A question and its answer, which a misplaced quotation mark in the published file joins (algebra-036): asked as it
-    stands, the question would give its answer away."""
+    """A question and its answer, which a misplaced quotation mark in the published file joins (algebra-036): asked as
+    it stands, the question would give its answer away."""
     question, comma, answer = question.rpartition("\n,")
     if not comma:
         raise RecordError(f"{where}: the answer is the name of a category")
@@ -60,8 +61,6 @@ BENCHMARK = Benchmark(
     kind="maths",
     size=SIZE,
     digest="c1535980da73",
-    sources={
-        "test": Source(local=f"{NAME}/answerbench_v2.csv", hub="Hwilner/imo-answerbench", hub_split="train")
-    },
+    sources={"test": Source(local=f"{NAME}/answerbench_v2.csv", hub="Hwilner/imo-answerbench", hub_split="train")},
     parse=parse,
 )

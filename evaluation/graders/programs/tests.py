@@ -18,8 +18,9 @@ KEYS = {
 }
 LANGUAGES = ("python", "cpp")
 CASE_KEYS = {"input", "output", "time_limit_s"}
-LONGEST_CASE = 64 * 2**20
-"""Characters of one case's input and output; more is refused, for the grader holds a case whole."""
+LONGEST_CASE = 96 * 2**20
+"""Characters of one case's input and output; more is refused, for the grader holds a case whole: some 385 MiB for one
+of this length."""
 
 LONGEST_OUTPUT = 16 * 2**20
 """Bytes that a program may print in one case; tests that expect more cannot be graded."""
@@ -117,7 +118,8 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
     if wrapped and function is None:
         raise BadTests("wrapped is for values of a function")
     memory_mib, calls_main = tests.get("memory_mib"), tests.get("calls_main", False)
-    if memory_mib is not None and (type(memory_mib) is not int or memory_mib < 1) or not isinstance(calls_main, bool):
+    unfit = memory_mib is not None and (type(memory_mib) is not int or memory_mib < 1)
+    if unfit or not isinstance(calls_main, bool):
         raise BadTests("memory_mib is a whole number of MiB, calls_main is true or false")
     language = language_of(tests)
     if language == "cpp":

@@ -57,7 +57,9 @@ def test_prompts_whose_programs_read_and_print_are_chosen_by_their_cases(tmp_pat
         "python-always": (cases, [PYTHON.format("")] * 3),
         "cpp-once": (cases | {"language": "cpp"}, [CPP.format(""), CPP.format("+ 1"), CPP.format("+ x")]),
     }
-    problems = [Problem(p, "sums", "code", "Add.", "", tests | {"time_limit_s": 1.0}) for p, (tests, _) in asked.items()]
+    problems = [
+        Problem(p, "sums", "code", "Add.", "", tests | {"time_limit_s": 1.0}) for p, (tests, _) in asked.items()
+    ]
     write_jsonl(tmp_path / "data" / "rl.jsonl", [dataclasses.asdict(problem) for problem in problems])
     generations = [
         Generation("rl", p, number, "Add.", text, "stop", 4, 4, number)

@@ -48,7 +48,12 @@ def test_both_languages_are_sets_of_their_own(data: Path) -> None:
     assert cpp[1].meta == {"dataset": "ICPC", "difficulty": "easy", "graded": True}
     assert digest(cpp) != digest(python)
     tests = case_tests(cpp[0].tests)
-    assert (tests.language, tests.comparison, tests.time_limit_s, tests.memory_mib) == ("cpp", "dmoj_standard", 10, 1024)
+    assert (tests.language, tests.comparison, tests.time_limit_s, tests.memory_mib) == (
+        "cpp",
+        "dmoj_standard",
+        10,
+        1024,
+    )
     assert [(case.input, case.output) for case in tests.cases()] == [(b"1 2\n", b"3\n"), (b"5 6\n", b"11\n")]
     assert (case_tests(cpp[1].tests).comparison, case_tests(cpp[1].tests).tolerance) == ("dmoj_floats", 1e-6)
 
