@@ -141,9 +141,8 @@ def test_ten_thousand_random_programs_leave_nothing_behind(tmp_path: Path, monke
     print(f"\n  {NUMBER:,} programs in {spent:.0f} s at the level {level}, {len(kinds)} kinds")
     print(f"  before {before}\n  after  {after}\n  closed {held(tmp_path)}; {kept} compiled programs were kept")
     for what, kib in (("the grader", memory), ("its servers", memory_of_servers)):
-        print(
-            f"  memory of {what}, MiB, every tenth of the way: {[round(one / 1024, 1) for one in kib[:: len(kib) // 10]]}"
-        )
+        shown = ", ".join(f"{one / 1024:.1f}" for one in kib[:: max(1, len(kib) // 8)])
+        print(f"  memory of {what}, MiB, in equal steps: {shown}")
     for name, counts in verdicts.items():
         print(f"  {name:28} {dict(counts)}")
     assert after == before

@@ -1,8 +1,8 @@
 """The checkers that DMOJ's judge has built in, as rules of comparison: OJBench's problems name them.
 
 Written from what they accept (judge-server at commit f098cd3, `dmoj/checkers/`), and tested against a table of it.
-White space is that of C, lines end at line feeds and carriage returns. A checker that gives a share of the points counts
-as passed where all points are given, except for `linematches`, which passes with any, and is not here.
+White space is that of C, lines end at line feeds and carriage returns. A checker that gives a share of the points
+counts as passed where all points are given, except for `linematches`, which passes with any, and is not here.
 """
 
 import itertools
