@@ -1,5 +1,6 @@
 """Reading the problems of a benchmark: from a file below a data folder, from the hub, or made from a seed."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -38,6 +39,9 @@ def read_source(
         LoadError: the file is missing, or the hub's data set cannot be loaded.
         RecordError: a line is not a JSON object.
     """
+    if source.rows_in:
+        yield from _rows_of_folder(source, split, data_dir, revision or source.revision)
+        return
     if data_dir is not None:
         local = Path(data_dir).expanduser() / source.local
         for path in [local / file for file in source.files] or [local]:
@@ -60,6 +64,33 @@ def read_source(
     yield from rows
 
 
+def _rows_of_folder(
+    source: Source, split: str, data_dir: str | Path | None, revision: str
+) -> Iterator[Mapping[str, Any]]:
+    """The rows in one file of a folder, each with the folder. Raises `LoadError`."""
+    if data_dir is not None:
+        folder = Path(data_dir).expanduser() / source.local
+    else:
+        folder = _hub_folder(source, split, revision)
+    if not (folder / source.rows_in).is_file():
+        raise LoadError(f"{split}: {folder / source.rows_in} does not exist ({folder} is a copy of {source.hub})")
+    yield from ({**row, "folder": str(folder)} for _, row in read_rows(folder / source.rows_in))
+
+
+def _hub_folder(source: Source, split: str, revision: str) -> Path:
+    """The source's whole repository on the hub. Raises `LoadError`."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(source.hub, repo_type="dataset", revision=revision))
+    except (HfHubHTTPError, OSError, ValueError) as error:  # offline, or no such revision
+        raise LoadError(
+            f"{split}: the hub's {source.hub} cannot be loaded: {type(error).__name__}: {error}; "
+            f"without the hub, put a copy of it below a local data folder as {source.local}"
+        ) from error
+
+
 def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[str, Any]]:
     """The rows of the source's files on the hub, one file after the other. Raises `LoadError`."""
     from huggingface_hub import hf_hub_download
@@ -77,7 +108,7 @@ def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[st
 
 
 def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number, row) of each row: of a .parquet table, of one array in a .json file, else of the lines of a .jsonl file.
+    """(number, row) of each row of a .parquet or .csv table, of one array in a .json file, or else of a .jsonl file.
 
     The number is the line of a .jsonl file, else counted from 1. The file is read itself: a cache that knows it by path
     and time of change (`datasets` has one) gives the old rows of a file that was replaced by one of the same time.
@@ -88,6 +119,8 @@ def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
     if path.suffix == ".parquet":
         return enumerate(_table(path), start=1)
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        return enumerate(_comma_separated(path), start=1)
     if path.name.removesuffix(".gz").endswith(".json"):
         return enumerate(_array(path), start=1)
     return read_rows(path)
@@ -103,6 +136,19 @@ def _table(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
     except pyarrow.ArrowException as error:
         raise RecordError(f"{path}: not a Parquet table: {error}") from error
+
+
+def _comma_separated(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows by the names in the first line; cells that a short row lacks are None."""
+    try:
+        with open_text(path) as file:
+            # Not strict: published files hold quotation marks in the wrong place, which a parser has to have seen.
+            for number, row in enumerate(csv.DictReader(file), start=1):
+                if None in row:
+                    raise RecordError(f"{path}: row {number} has more cells than the first line has names")
+                yield row
+    except (csv.Error, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise RecordError(f"{path}: not a table of comma-separated values in UTF-8: {error}") from error
 
 
 def _array(path: Path) -> list[dict[str, Any]]:

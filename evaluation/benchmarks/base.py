@@ -23,6 +23,9 @@ class Source:
     files: tuple[str, ...] = ()
     """Files of JSON lines, where there are several: below the local folder `local`, and in the hub's repository, which
     are then read as they are."""
+    rows_in: str = ""
+    """File of JSON lines with the rows, where problems are more than rows: `local` is then a folder, a copy of the
+    hub's whole repository, that holds the file; and each row has the folder's path in `folder`."""
     revision: str = "main"
     """Revision on the hub; the commit it stands for enters the stage's key."""
 

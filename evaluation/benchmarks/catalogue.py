@@ -30,6 +30,7 @@ CATALOGUE = MappingProxyType(
         "hmmt_nov25": Entry("maths.fresh", "Harvard-MIT Mathematics Tournament, November 2025."),
         "humaneval": Entry("code.humaneval", "Functions to complete from signature and docstring."),
         "humaneval_plus": Entry("code.humaneval_plus", "HumanEval with the test inputs of EvalPlus."),
+        "imo_answerbench": Entry("maths.imo_answerbench", "Olympiad problems with short answers, by category."),
         **{
             f"livecodebench_v{number}": Entry(
                 "code.livecodebench", f"Programming contests, release v{number}: standard input, or methods."
@@ -40,6 +41,8 @@ CATALOGUE = MappingProxyType(
         "mbpp": Entry("code.mbpp", "Mostly basic Python problems, the 500 of the test split."),
         "mbpp_plus": Entry("code.mbpp_plus", "Sanitized MBPP with the test inputs of EvalPlus."),
         "mbpp_sanitized": Entry("code.mbpp", "Mostly basic Python problems, the 427 checked by hand."),
+        "ojbench_cpp": Entry("code.ojbench", "Problems of NOI and ICPC, judged by all their cases: programs in C++17."),
+        "ojbench_python": Entry("code.ojbench", "The same problems, with programs in Python."),
         "olympiadbench": Entry(
             "maths.olympiadbench", "Olympiad mathematics with numbers, expressions, tuples, intervals."
         ),

@@ -27,18 +27,21 @@ Cases (programming contests, LiveCodeBench), which need no reference program::
     {"cases": [{"input": "1 2\\n",          # the standard input of the program; or arguments for `function`
                 "output": "3\\n",           # what it has to print, or to return
                 "time_limit_s": 2.0}],      # optional: CPU seconds for this case
-     "comparison": "tokens",                # optional: tokens, exact, lines or floats (`graders.programs.outputs`)
+     "comparison": "tokens",                # optional: tokens, exact, lines, floats, ... (`graders.programs.outputs`)
      "tolerance": 1e-6,                     # for floats: absolute, or relative to a number above 1
      "checker": "def check(input, output, expected): ...",  # in place of `comparison`: Python, true where it is right
      "time_limit_s": 6.0,                   # optional: for cases without one of their own
+     "memory_mib": 1024,                    # optional: address space, in place of the grader's
      "function": "solve",                   # optional: a function of this name, or a method of a class Solution, is
                                             # tested: inputs are JSON values, one a line, outputs are one JSON value
      "wrapped": true,                       # optional: of an output in a list of one, the value is right, too
      "language": "cpp",                     # optional: C++17, compiled by g++; without it, Python
      "star_imports": true,                  # optional: names of the standard library are there without an import
+     "calls_main": true,                    # optional: a main() that is defined and never called is called
      "digits": 50000}                       # optional: most digits of an integer that is read or printed
 
-or with ``packed`` in place of ``cases``, where they lie in a file of their own (`graders.programs.packed`).
+or with ``packed`` in place of ``cases``, where they lie in a file of their own (`graders.programs.packed`), or with
+``refused``, the reason for which they cannot be graded here: each program is then the grader's error.
 
 The program never sees an expected value. Of `assert A == B` the side that calls the entry point is evaluated in the
 sandbox and sent back; the other is a literal, or is evaluated in a sandbox beside the reference program. Of any other

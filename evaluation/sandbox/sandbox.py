@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import CodeType
 from typing import Any, Literal, NamedTuple
@@ -163,20 +163,29 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         Raises:
             SandboxError: the sandbox cannot be set up, or is closed.
         """
+        with self._room(memory_mib) as memory:
+            return self._run(job, cpu_limit_s, memory, self._means)
+
+    @contextlib.contextmanager
+    def _room(self, memory_mib: int | None) -> Iterator[int]:
+        """The address space of a job, in which it may use it."""
         memory_mib = memory_mib or self.memory_mib
         with self._much_memory if memory_mib > self.memory_mib else contextlib.nullcontext():
-            return self._run(job, cpu_limit_s, memory_mib, self._means)
+            yield memory_mib
 
-    def run_cases(self, job: Job, cpu_limit_s: float, most: int, enough_s: float = 0.5) -> list[CaseResult]:
+    def run_cases(
+        self, job: Job, cpu_limit_s: float, most: int, enough_s: float = 0.5, memory_mib: int | None = None
+    ) -> list[CaseResult]:
         """What a program did in each of a job's cases, in one process: up to the first that did not end well, or until
         they took `enough_s` CPU seconds or printed megabytes. At least one; of each output, `most` bytes and one more
-        at most.
+        at most. Address space as of `run`.
 
         Raises:
             SandboxError: the sandbox cannot be set up, or is closed.
         """
         extra = {"most": most, "enough_s": enough_s}
-        return read_cases(*self._carry_out(job, cpu_limit_s, self.memory_mib, self._means, extra), len(job.cases))
+        with self._room(memory_mib) as memory:
+            return read_cases(*self._carry_out(job, cpu_limit_s, memory, self._means, extra), len(job.cases))
 
     def compiled(self, source: str) -> contextlib.AbstractContextManager[Path]:
         """A context with the program that a C++ source becomes, for `Job.program`; compiled once, while it is in use or

@@ -70,7 +70,7 @@ class PipelineConfig(StageSettings):
     generate: GenerateSettings = identity(GenerateSettings())
     score: ScoreSettings = identity(ScoreSettings())
     sandbox: SandboxSettings = identity_where_set(SandboxSettings())
-    """What the programs of models may use, in scoring, in RL's reward and in the choice of prompts alike."""
+    """What programs may use, in scoring, RL's reward, the choice of prompts and the check of demonstrations alike."""
     report: ReportSettings = identity(ReportSettings())
     export: Exports = execution([])
     """The trackers that a run goes to when it has ended: a name, a mapping, or a list (docs/export.md)."""
@@ -86,7 +86,7 @@ class PipelineConfig(StageSettings):
         for section in ("sft", "grpo", "generate"):
             if getattr(getattr(self, section), "template_date", None) is not None:
                 raise ValueError(f"{section}.template_date is filled from the top-level template_date; write it there")
-        for section, settings in (("score", self.score), ("grpo", self.grpo)):
+        for section, settings in (("data", self.data), ("score", self.score), ("grpo", self.grpo)):
             if settings is not None and settings.packages:
                 raise ValueError(f"{section}.packages is filled from the top-level sandbox.packages; write it there")
         if self.sft is not None and not self.data.sft:

@@ -24,7 +24,7 @@ def resolve(origin: Origin, memo: DigestMemo) -> OutsideInput:
     if not origin.holds:
         return OutsideInput(sha256=memo.sha256(origin.path))
     if not (origin.path / origin.holds).is_file():  # before everything in a large folder is read
-        message = f"{origin.path} holds no {origin.holds}: not a checkpoint folder"
+        message = f"{origin.path} holds no {origin.holds}"
         raise ConfigError(message, where=origin.label, fix=fix)
     return OutsideInput(sha256=folder_digest(origin.path, memo))
 

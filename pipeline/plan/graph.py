@@ -69,7 +69,8 @@ def build_graph(config: PipelineConfig) -> list[Stage]:
                     name=b.name, own=b.own, split=b.split, where=b.where, problems=b.problems, seed=b.problem_seed
                 )
                 for b in config.benchmarks
-            ]
+            ],
+            **(_sandboxed(config) if any(source.verify for source in config.data.sft) else {}),
         }
     )
     stages = [Stage("data", DATA, data, {})]
@@ -141,7 +142,7 @@ def _dated(config: PipelineConfig) -> dict[str, Any]:
 
 
 def _sandboxed(config: PipelineConfig) -> dict[str, Any]:
-    """The setting of all stages that run programs of models."""
+    """The setting of all stages that run programs that nobody has read."""
     return {"packages": config.sandbox.packages}
 
 

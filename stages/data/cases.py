@@ -21,7 +21,7 @@ from evaluation.records import RecordError
 
 PAIRS = (("inputs", "outputs"), ("input", "output"))
 NAMES = ("fn_name", "func_name")
-RULES = ("comparison", "tolerance", "checker", "time_limit_s", "language")
+RULES = ("comparison", "tolerance", "checker", "time_limit_s", "memory_mib", "language")
 
 
 def are_cases(value: Any) -> bool:

@@ -9,14 +9,14 @@ from typing import Any
 
 from evaluation.custom_problems import program_tests
 from evaluation.records import RecordError
-from stages.data.cases import are_cases, cases_of, is_empty, joined
-from stages.data.settings import Columns
+from stages.data.cases import are_cases, cases_of, checked, is_empty, joined
+from stages.data.settings import SourceSettings
 from stages.data.values import value_of
 from stages.harness.context import StageError
 
 
 def row_tests(
-    row: Mapping[str, Any], columns: Columns, program: str, label: str, number: int, *, demonstrated: bool = False
+    row: Mapping[str, Any], source: SourceSettings, program: str, label: str, number: int, *, demonstrated: bool = False
 ) -> dict[str, Any]:
     """The tests in a row's columns; none where no column is named. Raises `StageError`.
 
@@ -24,6 +24,7 @@ def row_tests(
         program: the reference program, or "" where there is none.
         demonstrated: tests that are no cases may do without it: they are for a demonstration.
     """
+    columns = source.columns
     if columns.tests is None:
         return {}
     setup = None if columns.setup is None else value_of(row, columns.setup, label, number)
@@ -35,11 +36,22 @@ def row_tests(
             values = (value_of(row, column, label, number) for column in named)
             # One of them may be empty: some problems have no private tests.
             tests = joined([tests_of(v, program, setup, where) for v in values if v and not is_empty(v)], where)
+        if source.language is not None and "language" not in tests:
+            tests = _in_language(tests, source.language, where)
         if not program and not demonstrated and "cases" not in tests:
             raise RecordError(f"{where}: tests that are no cases need the reference program: columns.answer")
     except RecordError as error:
         raise StageError(str(error), "Correct or remove that row; docs/own.md shows all forms of tests.") from None
     return tests
+
+
+def _in_language(tests: dict[str, Any], language: str, where: str) -> dict[str, Any]:
+    """The tests, for programs in this language. Raises `RecordError` where they can only be for Python."""
+    if language == "python":
+        return tests
+    if "cases" not in tests:
+        raise RecordError(f"{where}: language: {language} is for tests by cases; these are Python")
+    return checked({**tests, "language": language}, where)
 
 
 def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from evaluation.grading import Grader, Item
 from evaluation.hub import load_dataset
 from evaluation.loading import NoneChosen, load, read_file
 from evaluation.records import Problem, RecordError
+from evaluation.sandbox import SandboxError
 from stages.data.programs import row_tests
 from stages.data.settings import DataSettings, SourceSettings
 from stages.data.turns import answers_of, gold_of
@@ -162,7 +163,13 @@ def _kept(
     if not source.verified and source.verify is None:
         yield from passing
         return
-    with Grader(ctx.machine.threads) as grader:
+    with Grader(ctx.machine.threads, packages=ctx.settings.packages) as grader:
+        if source.verify is not None:
+            try:
+                grader.start_sandbox()
+            except SandboxError as error:
+                fix = "vcore doctor says what the machine lacks."
+                raise StageError(f"{label}: no programs can be run: {error}", fix) from error
         while batch := list(itertools.islice(passing, VERIFY_BATCH)):
             items = [_item(row, source, label, number) for number, row in batch]
             for entry, graded in zip(batch, grader.grade(items), strict=True):
@@ -179,7 +186,7 @@ def _item(row: Mapping[str, Any], source: SourceSettings, label: str, number: in
     gold = "" if columns.answer is None else gold_of(row, columns.answer, label, number)
     if source.verified:
         return Problem(str(number), "data", "maths", "", gold), completion, "stop"
-    tests = row_tests(row, columns, gold, label, number, demonstrated=True)
+    tests = row_tests(row, source, gold, label, number, demonstrated=True)
     return Problem(f"{label}:{number}", "data", "code", "", gold, tests), completion, "stop"
 
 

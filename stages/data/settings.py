@@ -89,6 +89,8 @@ class SourceSettings(StageSettings):
     verify: Literal["tests"] | None = identity_where_set(None)
     """`tests`: keep only demonstrations whose program passes the tests in `columns.tests` (SFT). dropped.jsonl and
     summary.json of the data say which were left out, and why."""
+    language: Literal["python", "cpp"] | None = identity_where_set(None)
+    """What the programs are written in, where tests by cases do not say it themselves. None: Python."""
     seed: int | None = identity(None)
     """Seed of generated and of shuffled rows; None takes the pipeline's seed."""
 
@@ -117,6 +119,8 @@ class SourceSettings(StageSettings):
             raise ValueError("template: shows {tests}, and columns.tests names no column of them")
         if self.verify is not None and (self.columns.tests is None or self.task is not None or self.verified):
             raise ValueError("verify: needs columns.tests of a file or a hub dataset, and no `verified` beside it")
+        if self.language is not None and self.columns.tests is None:
+            raise ValueError("language: is that of programs with tests; name their column, columns.tests")
         if self.verified and self.columns.answer is None:
             raise ValueError("columns.answer: verified demonstrations need the column with the gold answer")
         return self
@@ -145,6 +149,8 @@ class DataSettings(StageSettings):
     """Problems that RL's checkpoint is chosen by (`grpo.dev_every`) and its start is judged by (`difficulty`): no
     training prompts, and no problems of the benchmarks."""
     benchmarks: list[BenchmarkSource] = identity([])
+    packages: list[str] = identity_where_set([])
+    """Filled from the pipeline's top-level `sandbox.packages`, where demonstrations are run; write it there."""
     on_overlap: Literal["refuse", "drop", "note"] = identity("refuse")
     """What happens to training prompts that are, or contain, problems of the benchmarks of this pipeline: the stage
     stops, they are left out, or they stay. Listed in summary.json whichever way."""

@@ -42,7 +42,9 @@ def _of_task(label: str, task: str, split: str, revision: str | None, places: Da
         return  # generated from a seed
     if places.folder is not None:
         local = places.folder / source.local
-        if not source.files:
+        if source.rows_in:
+            yield Origin(label, path=local, holds=source.rows_in, what=f"folder {local}", fix=IN_DATA_DIR)
+        elif not source.files:
             yield Origin(label, path=local, fix=IN_DATA_DIR)
         for file in source.files:
             yield Origin(f"{label} {file}", path=local / file, fix=IN_DATA_DIR)
@@ -69,6 +71,7 @@ STAGE = StageDeclaration(
     name="data",
     settings=DataSettings,
     libraries=("datasets", "math-verify", "latex2sympy2_extended", "sympy"),
+    packages=lambda s: s.packages,
     loads=lambda s: [*modules(tasks(s)), *programs(s)],
     origins=_origins,
 )

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from evaluation.graders.programs.outputs import cut, first_difference, same
 from evaluation.graders.programs.plain import leaves_nothing
 from evaluation.graders.programs.prelude import prelude
-from evaluation.graders.programs.tests import BadTests, Case, CaseTests
+from evaluation.graders.programs.tests import LONGEST_OUTPUT, BadTests, Case, CaseTests
 from evaluation.records import Verdict
 from evaluation.sandbox import CaseResult, CompileError, Job, Sandbox
 from evaluation.sandbox.child.program import pack
@@ -27,7 +27,6 @@ MOST_CASES, MOST_BYTES = 200, 2**22
 LEAST_OUTPUT = 2**20
 """Bytes of output that are read at least; beyond this, four times what is expected, to the next power of two: a program
 that finds the number learns nothing of what is expected."""
-LONGEST_OUTPUT = 16 * 2**20
 CHECKER_S = 10.0
 _CHECK = "\ndef _accepts(*texts): return True if check(*texts) else False"
 
@@ -95,6 +94,8 @@ def judge(tests: CaseTests, source: str, sandbox: Sandbox, timeout_s: float, *, 
                 return _judge(tests, Job([], program=program), sandbox, timeout_s, together=True, all_cases=all_cases)
         except CompileError as error:
             return Judged("wrong", f"compile error: {error}", 0, tests.number)
+    if tests.calls_main and source.count("main()") == source.count("def main():") == 1:
+        source += "\nmain()\n"
     together = tests.function is not None or leaves_nothing(source)
     sections = [prelude(source), source] if tests.star_imports else [source]
     job = Job(sections, function=tests.function, digits=tests.digits)
@@ -111,7 +112,7 @@ def _judge(
     while batch := waiting.take(MOST_CASES if together else 1):
         limit_s = batch[0].time_limit_s or tests.time_limit_s or timeout_s
         job = dataclasses.replace(job, cases=[case.input for case in batch])
-        results = sandbox.run_cases(job, limit_s, _most_output(batch))
+        results = sandbox.run_cases(job, limit_s, _most_output(batch), memory_mib=tests.memory_mib)
         failure = None
         for place, (case, result) in enumerate(zip(batch, results, strict=False)):
             failure = _failure(tests, case, result, sandbox)

@@ -10,11 +10,20 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Literal, get_args
 
-Comparison = Literal["tokens", "exact", "lines", "floats"]
+from evaluation.graders.programs.dmoj import RULES, TOLERANT
+
+Comparison = Literal[
+    "tokens", "exact", "lines", "floats",
+    "dmoj_standard", "dmoj_identical", "dmoj_floats", "dmoj_floatsabs", "dmoj_floatsrel", "dmoj_rstripped",
+    "dmoj_rstripped_filled", "dmoj_linecount", "dmoj_sorted", "dmoj_unordered", "dmoj_easy",
+]  # fmt: skip
 """`tokens`: the same tokens, whatever white space is between them. `exact`: byte by byte, but for carriage returns
 before line ends and one line end at the end. `lines`: the same lines, each without white space at its ends, or with
-equal decimal numbers (LiveCodeBench's rule). `floats`: tokens, and numbers within a tolerance, absolute or relative."""
+equal decimal numbers (LiveCodeBench's rule). `floats`: tokens, and numbers within a tolerance, absolute or relative.
+The others are checkers of DMOJ's (`evaluation.graders.programs.dmoj`)."""
 COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
+WITH_TOLERANCE = ("floats", *TOLERANT)
+"""Those that need a tolerance, which no other has."""
 _TOKEN, _LINE = re.compile(rb"\S+"), re.compile(rb"[^\n]*\n|[^\n]+\Z")
 SHOWN = 60  # characters of an output in a message
 LONGEST_LINE = 10_000  # bytes of a line that are looked at for a message
@@ -23,7 +32,9 @@ LONGEST_NUMBER = 400  # characters of a token that is read as a number
 
 
 def same(got: bytes, expected: bytes, comparison: Comparison, tolerance: float = 0.0) -> bool:
-    """Whether the output is right by the rule; `tolerance` is that of `floats`."""
+    """Whether the output is right by the rule; `tolerance` is that of floats."""
+    if comparison in RULES:
+        return RULES[comparison](got, expected, tolerance)
     if got == expected:
         return True
     if comparison == "exact":

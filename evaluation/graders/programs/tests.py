@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from evaluation.graders.programs import packed
-from evaluation.graders.programs.outputs import COMPARISONS, Comparison
+from evaluation.graders.programs.outputs import COMPARISONS, WITH_TOLERANCE, Comparison
 from evaluation.graders.reachable import UNPARSABLE, syntax_tree
 from evaluation.sandbox import NoCompiler, find_compiler
 
@@ -14,14 +14,19 @@ Language = Literal["python", "cpp"]
 
 KEYS = {
     *("cases", "packed", "comparison", "tolerance", "checker", "time_limit_s", "function", "star_imports", "digits"),
-    *("wrapped", "language"),
+    *("wrapped", "language", "memory_mib", "calls_main"),
 }
 LANGUAGES = ("python", "cpp")
 CASE_KEYS = {"input", "output", "time_limit_s"}
-LONGEST_CASE = 64 * 2**20
-"""Characters of one case's input and output; more is refused, for the grader holds a case whole."""
+LONGEST_CASE = 96 * 2**20
+"""Characters of one case's input and output; more is refused, for the grader holds a case whole: some 385 MiB for one
+of this length."""
 
+LONGEST_OUTPUT = 16 * 2**20
+"""Bytes that a program may print in one case; tests that expect more cannot be graded."""
 LONGEST_LIMIT_S = 86_400.0
+REFUSED = "refused"
+"""The entry of tests that cannot be graded here: the reason. Every program then gets a grader error that names it."""
 
 
 class BadTests(ValueError):
@@ -51,6 +56,8 @@ class CaseTests:
     time_limit_s: float | None
     tests: Mapping[str, Any]
     language: Language = "python"
+    memory_mib: int | None = None
+    calls_main: bool = False
 
     @property
     def number(self) -> int:
@@ -71,11 +78,13 @@ class CaseTests:
 
 def has_cases(tests: Mapping[str, Any]) -> bool:
     """Whether tests are of this kind."""
-    return "cases" in tests or "packed" in tests
+    return "cases" in tests or "packed" in tests or REFUSED in tests
 
 
 def case_tests(tests: Mapping[str, Any]) -> CaseTests:
     """The tests, checked but for cases that are stored elsewhere. Raises `BadTests`."""
+    if REFUSED in tests:
+        raise BadTests(f"not graded here: {tests[REFUSED]}")
     if unknown := sorted(set(tests) - KEYS):
         raise BadTests(f"unknown {', '.join(unknown)}; tests by cases have {', '.join(sorted(KEYS))}")
     if ("cases" in tests) == ("packed" in tests):
@@ -89,8 +98,8 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
     if comparison not in COMPARISONS:
         raise BadTests(f"comparison is {comparison!r:.40}, not one of {', '.join(COMPARISONS)}")
     tolerance = tests.get("tolerance")
-    if (tolerance is not None) != (comparison == "floats") or not _positive(tolerance, or_none=True):
-        raise BadTests("tolerance, a positive number, is for the comparison floats, which needs it")
+    if (tolerance is not None) != (comparison in WITH_TOLERANCE) or not _positive(tolerance, or_none=True):
+        raise BadTests(f"tolerance, a positive number, is for {', '.join(WITH_TOLERANCE)}, which need it")
     checker, function, limit_s = tests.get("checker"), tests.get("function"), tests.get("time_limit_s")
     for name, value in (("checker", checker), ("function", function)):
         if value is not None and (not isinstance(value, str) or not value.strip()):
@@ -108,15 +117,20 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
         raise BadTests("digits is a number from 0 up, star_imports and wrapped are true or false")
     if wrapped and function is None:
         raise BadTests("wrapped is for values of a function")
+    memory_mib, calls_main = tests.get("memory_mib"), tests.get("calls_main", False)
+    unfit = memory_mib is not None and (type(memory_mib) is not int or memory_mib < 1)
+    if unfit or not isinstance(calls_main, bool):
+        raise BadTests("memory_mib is a whole number of MiB, calls_main is true or false")
     language = language_of(tests)
     if language == "cpp":
-        if others := sorted({"function", "star_imports", "digits"} & set(tests)):
+        if others := sorted({"function", "star_imports", "digits", "calls_main"} & set(tests)):
             raise BadTests(f"{', '.join(others)}: is for Python; programs in C++ read standard input and print")
         try:
             find_compiler()
         except NoCompiler as error:
             raise BadTests(str(error)) from error
-    return CaseTests(comparison, tolerance or 0.0, checker, function, wrapped, star, digits, limit_s, tests, language)
+    rules = comparison, tolerance or 0.0, checker, function, wrapped, star, digits, limit_s, tests, language
+    return CaseTests(*rules, memory_mib, calls_main)
 
 
 def language_of(tests: Mapping[str, Any]) -> Language:

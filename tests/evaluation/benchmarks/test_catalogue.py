@@ -15,7 +15,16 @@ from evaluation.loading import digest, load
 
 def test_names() -> None:
     contests = {"aime24", "aime25", "amc23", "math500", "olympiadbench", "svamp"}
-    fresh = {"aime26", "hmmt_feb25", "hmmt_nov25", "hmmt_feb26", "brumo25", "beyond_aime", "gpqa_diamond"}
+    fresh = {
+        "aime26",
+        "hmmt_feb25",
+        "hmmt_nov25",
+        "hmmt_feb26",
+        "brumo25",
+        "beyond_aime",
+        "gpqa_diamond",
+        "imo_answerbench",
+    }
     assert set(names()) == contests | fresh | {
         "gsm8k",
         "humaneval",
@@ -25,6 +34,8 @@ def test_names() -> None:
         "mbpp_plus",
         "mbpp_sanitized",
         "noisy_word_problems",
+        "ojbench_cpp",
+        "ojbench_python",
         "rbench_t",
         "supergpqa",
         "tiny_code",

@@ -10,7 +10,9 @@ import pytest
 
 from evaluation.grading import Grader
 from evaluation.records import Problem, read_records
+from pipeline.config.schema import PipelineConfig
 from pipeline.plan.code import code_of
+from pipeline.plan.graph import build_graph
 from stages.data.settings import Columns, DataSettings, SourceSettings
 from stages.data.stage import STAGE
 from tests.evaluation.benchmarks.contests.rows import texts
@@ -117,6 +119,83 @@ def test_demonstrations_stay_where_their_program_passes_and_the_others_are_liste
     assert "ModuleNotFoundError" in dropped[2]["detail"]
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
     assert summary["sft"]["dropped"] == {"data.sft.0": {"no_answer": 1, "wrong": 2}}
+
+
+CPP = '#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }'
+ENDLESS = CPP.replace("int a, b;", "for (volatile int n = 0;;) ++n; int a, b;")
+NUMPY = "import numpy as np\nprint(int(np.array(list(map(int, input().split()))).sum()))"
+
+
+def verified(folder: Path, programs: list[str], tests: Any, fence: str = "", **settings: Any) -> tuple[Path, list[int]]:
+    """The data stage's output for demonstrations with these programs, and which of them stay."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {"prompt": f"Add ({n}).", "completion": f"So:\n```{fence}\n{one}\n```", "tests": tests}
+        for n, one in enumerate(programs)
+    ]
+    source = {"file": jsonl(folder / "a.jsonl", rows), "columns": {"tests": "tests"}, "verify": "tests"}
+    common = {name: settings.pop(name) for name in ("packages",) if name in settings}
+    output = made(folder, sft=[source | settings], **common)
+    lines = (output / "sft.jsonl").read_text(encoding="utf-8").splitlines()
+    return output, [int(json.loads(line)["id"].rpartition(":")[2]) for line in lines]
+
+
+def test_demonstrations_in_cpp_are_compiled_and_run(tmp_path: Path) -> None:
+    value = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"], "time_limit_s": 0.5}
+    programs = [CPP, CPP.replace("+", "-"), "int main() { return x; }", ENDLESS, "int add(int a, int b);"]
+    output, kept = verified(tmp_path, programs, value, "cpp", language="cpp")
+    assert kept == [1]
+    dropped = [json.loads(line) for line in (output / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(one["row"], one["verdict"]) for one in dropped] == [
+        (2, "wrong"),
+        (3, "wrong"),
+        (4, "timeout"),
+        (5, "no_answer"),
+    ]
+    assert dropped[1]["detail"].startswith("compile error: ")
+    assert dropped[3]["detail"] == "no C++ program defines main"
+
+
+def test_demonstrations_may_use_the_sandboxs_packages(tmp_path: Path) -> None:
+    value = {"inputs": ["1 2\n"], "outputs": ["3\n"]}
+    programs = [NUMPY, NUMPY.replace("sum", "prod"), STDIN, "import pandas\n" + STDIN]
+    output, kept = verified(tmp_path, programs, value, packages=["numpy"])
+    assert kept == [1, 3]
+    dropped = [json.loads(line) for line in (output / "dropped.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert dropped[0]["detail"] == "case 1: '2' instead of '3'"
+    assert "No module named 'pandas'" in dropped[1]["detail"]
+
+
+def test_the_packages_are_the_pipelines_and_only_where_demonstrations_are_run(tmp_path: Path) -> None:
+    def data(**source: Any) -> Any:
+        config = {
+            "name": "x",
+            "seed": 0,
+            "benchmarks": [{"name": "gsm8k"}],
+            "data": {"sft": [{"file": "a.jsonl", **source}]},
+            "sft": {},
+            "sandbox": {"packages": ["numpy"]},
+        }
+        return build_graph(PipelineConfig.model_validate(config))[0]
+
+    assert data().settings.packages == []
+    checked = data(columns={"tests": "t"}, verify="tests")
+    assert checked.settings.packages == ["numpy"] == list(checked.kind.packages(checked.settings))
+    with pytest.raises(ValueError, match=r"data\.packages is filled from the top-level sandbox\.packages"):
+        PipelineConfig.model_validate(
+            {"name": "x", "seed": 0, "benchmarks": [{"name": "gsm8k"}], "data": {"packages": ["numpy"]}}
+        )
+
+
+def test_a_language_that_tests_name_themselves_goes_before(tmp_path: Path) -> None:
+    value = {"inputs": ["1 2\n"], "outputs": ["3\n"], "language": "python"}
+    assert verified(tmp_path / "0", [STDIN], value, language="cpp")[1] == [1]
+    rows = [{"prompt": "?", "completion": "?", "tests": ["assert add(1, 2) == 3"]}]
+    source = {"file": jsonl(tmp_path / "b.jsonl", rows), "columns": {"tests": "tests"}, "verify": "tests"}
+    error = refused(tmp_path / "1", sft=[source | {"language": "cpp"}])
+    assert "language: cpp is for tests by cases; these are Python" in error.message
+    with pytest.raises(ValueError, match=r"language: is that of programs with tests; name their column"):
+        SourceSettings(file="a.jsonl", language="cpp")
 
 
 def test_demonstrations_with_asserts_need_no_reference_program(tmp_path: Path) -> None:

@@ -41,6 +41,47 @@ def test_prompts_that_are_solved_sometimes_are_kept(tmp_path: Path) -> None:
     assert result.metrics["headline"] == "2 of 4 prompts kept, 1 too hard, 1 too easy"
 
 
+PYTHON = "```python\nprint(sum(map(int, input().split())) {})\n```"
+CPP = """```cpp
+#include <cstdio>
+int main() {{ int a, b; scanf("%d %d", &a, &b); printf("%d", a + b {}); }}
+```"""
+
+
+def test_prompts_whose_programs_read_and_print_are_chosen_by_their_cases(tmp_path: Path) -> None:
+    """A sample is right where it passes all cases, whatever share of rewards RL gives for some."""
+    cases = {"cases": [{"input": "1 2\n", "output": "3\n"}, {"input": "2 2\n", "output": "4\n"}]}
+    asked = {
+        "python-never": (cases, [PYTHON.format("- 1"), "I cannot say.", PYTHON.format("* 0 + 3")]),
+        "python-once": (cases, [PYTHON.format("- 1"), PYTHON.format(""), "```python\nwhile True: pass\n```"]),
+        "python-always": (cases, [PYTHON.format("")] * 3),
+        "cpp-once": (cases | {"language": "cpp"}, [CPP.format(""), CPP.format("+ 1"), CPP.format("+ x")]),
+    }
+    problems = [
+        Problem(p, "sums", "code", "Add.", "", tests | {"time_limit_s": 1.0}) for p, (tests, _) in asked.items()
+    ]
+    write_jsonl(tmp_path / "data" / "rl.jsonl", [dataclasses.asdict(problem) for problem in problems])
+    generations = [
+        Generation("rl", p, number, "Add.", text, "stop", 4, 4, number)
+        for p, (_, texts) in asked.items()
+        for number, text in enumerate(texts)
+    ]
+    write_jsonl(tmp_path / "generations" / "generations.jsonl", [dataclasses.asdict(g) for g in generations])
+    inputs = {"data": tmp_path / "data", "generations": tmp_path / "generations"}
+    context = open_stage(DifficultySettings, write_spec(tmp_path, "difficulty", {"samples": 3}, inputs))
+    run(context)
+    rates = [json.loads(line) for line in (context.output / "pass_rates.jsonl").read_text().splitlines()]
+    assert {rate["problem_id"]: rate["right"] for rate in rates} == {
+        "python-never": 0,
+        "python-once": 1,
+        "python-always": 3,
+        "cpp-once": 1,
+    }
+    kept = [json.loads(line) for line in (context.output / "rl.jsonl").read_text().splitlines()]
+    assert [problem["id"] for problem in kept] == ["python-once", "cpp-once"]
+    assert kept[0]["tests"] == cases | {"time_limit_s": 1.0}, "RL grades by the same tests"
+
+
 def test_bounds_are_the_users(tmp_path: Path) -> None:
     _, output = stage(tmp_path, {"rl": {"never": 0, "once": 1, "often": 3, "always": 4}}, above=None, below=0.5)
     assert [json.loads(line)["id"] for line in (output / "rl.jsonl").read_text().splitlines()] == ["never", "once"]
