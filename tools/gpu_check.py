@@ -262,7 +262,7 @@ class Checks:
         return {**found, "ok": True}
 
     def optimizer(self) -> dict[str, Any]:
-        """Adam as it is pinned (foreach) and fused: memory, and tokens a second."""
+        """Adam fused, as it is pinned, and as torch has it by default (foreach): memory, and tokens a second."""
         found: dict[str, Any] = {}
         for name, fused in (("foreach", False), ("fused", True)):
             model, batch = self.model(), self.batch(4, 1024)

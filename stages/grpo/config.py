@@ -75,7 +75,7 @@ OFF = (
 PINNED: dict[str, Any] = {
     **dict.fromkeys(UNSET.split()),
     **dict.fromkeys(OFF.split(), False),
-    "optim": "adamw_torch",
+    "optim": "adamw_torch_fused",
     "label_smoothing_factor": 0.0,
     "shuffle_dataset": True,
     "train_sampling_strategy": "random",

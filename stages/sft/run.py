@@ -146,7 +146,7 @@ def trainer_config(ctx: Context[SftSettings]) -> SFTConfig:
         **shared_trainer_options(ctx, logging_steps=settings.logging_steps, checkpoint_steps=settings.checkpoint_steps),
         **{name: getattr(settings, name) for name in SAME_NAMES},
         "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": share // micro_batch,
         "num_train_epochs": settings.epochs if settings.epochs is not None else 1.0,

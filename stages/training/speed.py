@@ -58,7 +58,8 @@ def run(ctx: Context[TrainingSpeed]) -> Result:
     settings = ctx.settings
     prepare_torch(ctx)
     model = _prepared(random_model(ctx.inputs["model"], settings.dtype if settings.lora else "float32"), settings)
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-6)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)  # as both trainers have it
     short = min(settings.length, WARM_UP)
     for _ in range(2):  # the first one sets everything up
         optimizer.zero_grad()
