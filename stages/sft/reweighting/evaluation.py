@@ -29,8 +29,8 @@ PROBE_STREAM = 1
 class ModelEvaluator:
     """Evaluates a causal language model that has TRL's fused head; see `Evaluator` for what the methods give.
 
-    Nothing here leaves a trace in the global random state, `.grad`, or the train and eval modes that the model was in: a run that
-    evaluates trains exactly as one that does not.
+    Nothing here leaves a trace in the global random state, `.grad`, or the train and eval modes that the model was in:
+    a run that evaluates trains exactly as one that does not.
 
     Attributes:
         model: as the Trainer calls it (with its autocast), not wrapped for data parallelism.
