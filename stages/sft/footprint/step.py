@@ -251,7 +251,7 @@ def fused_attention(
     return _Fused.apply(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
 
 
-class _Fused(torch.autograd.Function):
+class _Fused(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         out = query.new_empty((*query.shape[:-1], value.shape[-1]))

@@ -65,7 +65,8 @@ def check_measurement(
         if norm(direction) != 0.0:
             along_halves.append(measurement.measure(batch, model, direction))
     if len(along_halves) == 2:
-        metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(*along_halves, mask), model)
+        one, other = along_halves
+        metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(one, other, mask), model)
     return metrics, notes
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoConfig
+from transformers import AutoConfig, Qwen3Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl.kernels import chunked_logprob
 
+from stages.harness.process import peak_memory_gib
 from stages.sft.encoding import encoded, read_demonstrations
 from stages.sft.footprint.live import LiveBytes
 from stages.sft.footprint.step import Peaks, Step, fused_attention, peaks_of
@@ -147,3 +148,27 @@ def test_processes_have_a_share_of_what_is_as_large_as_the_model(inputs: dict[st
     one, half = (peaks_of(Step(method, 2, 64, 2, "float32", share=share), described) for share in (1.0, 0.5))
     assert half.rest == pytest.approx(one.rest / 2, rel=0.02)
     assert half.others == one.others
+
+
+SHAPES = {
+    "0.6B": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
+    "4B": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
+}
+"""Of Qwen3."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SHAPES)
+def test_full_fine_tuning_with_vcore_takes_hardly_more_than_plain_sft(tmp_path: Path, size: str) -> None:
+    """Of models of which nothing is allocated, on a GPU, in bfloat16."""
+    common = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}
+    Qwen3Config(**common, **SHAPES[size]).save_pretrained(tmp_path)
+    described = AutoConfig.from_pretrained(tmp_path)
+    before, peaks = peak_memory_gib(), []
+    for method in ({"name": "uniform"}, {"name": "vcore", "utility": "central_difference"}):
+        settings = SftSettings.model_validate({"method": method, "dtype": "bfloat16"})
+        step = Step(settings.method, 1, 4096, 32, "bfloat16", gradient_checkpointing=True)
+        peaks.append(max(peaks_of(step, described).phases.values()))
+    assert peaks[0] > 20 * 0.59e9, "weights, gradients, Adam's state, and a temporary of its step"
+    assert peaks[1] <= 1.05 * peaks[0]
+    assert peak_memory_gib() - before < 1
