@@ -189,7 +189,9 @@ class Checks:
                 for number in (1, 2):
                     factors = None
                     if method == "vcore":
-                        [prepared] = vcore.prepare(Window([batch], number, int(mask.sum()), 1), evaluator)
+                        window = Window([batch], number, int(mask.sum()), 1)
+                        [prepared] = vcore.prepare(window, evaluator)
+                        vcore.examine(window, evaluator)
                         factors = vcore.weigh(evaluator.losses(batch), mask, prepared)
                     self.step(model, optimizer, batch, factors)
             found[name]["expected_gib"] = EXPECTED_GIB[name]

@@ -85,7 +85,7 @@ def _check_split(stages: list[Stage], name: str, file: str) -> None:
     A reference model is loaded when torch.distributed is up: all processes but the first may then leave it at zero, and
     TRL hands nothing on from the first.
     """
-    how, where = _distributed(file), f"execution.launch.{name}.config"
+    how, where = distributed_type(file), f"execution.launch.{name}.config"
     for stage in stages if how in SPLIT else ():
         if how not in stage.kind.splits_model:
             can = f" {' and '.join(stage.kind.splits_model)} can be." if stage.kind.splits_model else ""
@@ -111,7 +111,7 @@ def zeros_at_load(file: str) -> bool:
     return config["distributed_type"] == "FSDP" and str(efficient).lower() == "true"
 
 
-def _distributed(file: str) -> str:
+def distributed_type(file: str) -> str:
     """The `distributed_type` of one of accelerate's files; FSDP's second version is FSDP2."""
     config = _accelerate_config(file)
     second = str((config.get("fsdp_config") or {}).get("fsdp_version", 1)) == "2"

@@ -101,17 +101,18 @@ def plan(
 
         print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
         return
+    from pipeline.checks.hints import hints
     from pipeline.launch.machine import leased_gpus
     from pipeline.run.gates.planned import gate_notes
     from pipeline.run.outlook import outlook
     from pipeline.run.session import plan_only
 
     settings, store, planned = plan_only(config, overrides or [], options(force, start, only, until, triggers))
-    notes = gate_notes(settings, store)
+    notes, cheaper = gate_notes(settings, store), hints(settings, planned)
     gpus = [leased_gpus(settings.execution, p.stage) if p.state != "HIT" else 0 for p in planned]
     if as_json:
         stages = [p.as_json() | {"gpus": held} for p, held in zip(planned, gpus, strict=True)]
-        print_json({"home": str(store.home), "stages": stages, "gate": notes})
+        print_json({"home": str(store.home), "stages": stages, "gate": notes, "hints": cheaper})
         return
     table = plain_table("stage", "state", "key", "last time", *(["GPUs"] if any(gpus) else []), "why", fold=True)
     for p, held in zip(planned, gpus, strict=True):
@@ -124,6 +125,8 @@ def plan(
     for p in planned:
         for note in p.notes:
             show(f"[yellow]{p.stage.name}: {escape(note)}[/]")
+    for hint in cheaper:
+        show(f"[yellow]{escape(hint)}[/]")
     for note in notes:
         show(f"[yellow]gate: {escape(note)}[/]")
 

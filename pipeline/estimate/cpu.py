@@ -114,8 +114,8 @@ class CpuEstimate:
             return LIBRARIES_GIB + width + settings.cpu_kv_cache_gib
         if isinstance(settings, GrpoSettings) and settings.rollout == "vllm":
             engine = width + settings.cpu_kv_cache_gib
-        parts, _ = training_state(self.shape, settings.lora, settings.dtype, Split())
-        return LIBRARIES_GIB + sum(parts.values()) / 2**30 + engine
+        parts, trained = training_state(self.shape, settings.lora, settings.dtype, Split())
+        return LIBRARIES_GIB + (sum(parts.values()) + 4 * trained) / 2**30 + engine  # with gradients
 
     def _base(self, planned: Planned, settings: BaseSettings) -> Cost:
         size = 4.0 * self.shape.parameters
@@ -154,19 +154,19 @@ class CpuEstimate:
     def _grpo(self, planned: Planned, grpo: GrpoSettings) -> Cost:
         texts = self.counter.texts("rl.jsonl")
         prompt = texts.prompt if texts else PROMPT_TOKENS
-        completion = min(self.ended.get("rl", math.inf), grpo.max_completion_length)
+        ended = self._ended()
+        completion = min(ended or math.inf, grpo.max_completion_length)
         samples, rollouts = grpo.prompts_per_step * grpo.num_generations, grpo.steps // grpo.steps_per_rollout
         together = 1  # completions in a row of the model's input
         if grpo.share_prompts:
             together = min(grpo.num_generations, grpo.micro_batch_size or grpo.num_generations)
         length = prompt + together * completion
-        longest = prompt + together * grpo.max_completion_length
         at_once = max(1, rows_at_once(grpo, grpo.completions_per_step, length) // together)
         speed = self._training(grpo, at_once, length, together * completion / length)
         passes = speed.times["step_s"] * grpo.num_iterations + speed.times["forward_s"] * scoring_passes(grpo)
         train = passes * (samples / together * length * rollouts) + speed.times["optimizer_s"] * grpo.steps
-        peak = self._peak(speed, at_once * longest, 0)
-        times, at_most = {"train": train}, "rl" not in self.ended
+        peak = self._peak(speed, at_once * length, 0)
+        times, at_most = {"train": train}, ended is None
         if grpo.rollout != "vllm_server":
             engine = self._sampling(grpo.rollout, grpo.dtype, prompt, samples)
             read = _prompt_tokens(grpo.rollout, prompt, grpo.num_generations) / grpo.num_generations
@@ -179,6 +179,13 @@ class CpuEstimate:
             f"{rollouts} rollouts of {samples} completions of {bound}{completion:.0f} tokens, prompts of {prompt:.0f}"
         )
         return Cost(planned, times, at_most, peak, *self._disk(grpo, grpo.steps), note)
+
+    def _ended(self) -> float | None:
+        """Mean tokens of a completion of RL's prompts by the last checkpoint that was sampled: on these prompts, or
+        else on the benchmarks of the same names as RL's sources; None where there are none."""
+        names = ["rl", *(source.task for source in self.config.data.rl if source.task)]
+        known = [self.ended[name] for name in names if name in self.ended]
+        return None if not known else known[0] if names[0] in self.ended else sum(known) / len(known)
 
     def _generate(self, planned: Planned, settings: GenerateSettings) -> Cost:
         asked = read = new = samples = 0.0  # tokens of prompts, of those that are computed, and of completions

@@ -1,9 +1,9 @@
 """What a pipeline needs of a GPU, before one is rented: memory and time of SFT, RL and sampling.
 
-What a training step keeps is counted exactly (pipeline/estimate/shape.py), and shared out over processes as the pinned
-libraries do it: torch's DDP, accelerate's DeepSpeed and FSDP2 plugins, TRL's reference model. Times are arithmetic on
-data sheets (pipeline/estimate/time.py). Not counted: the CUDA context and the allocator's slack, about 2 GiB for the
-trainer and for vLLM each, and temporary buffers of single kernels.
+A training step is computed on tensors without content (pipeline/estimate/footprint.py), and shared out over processes
+as the pinned libraries do it: torch's DDP, accelerate's DeepSpeed and FSDP2 plugins, TRL's reference model. Times are
+arithmetic on data sheets (pipeline/estimate/time.py). Not counted: the CUDA context and the allocator's slack, about 2
+GiB for the trainer and for vLLM each, and temporary buffers of single kernels.
 """
 
 import dataclasses
@@ -17,7 +17,9 @@ from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.shipped import shipped
-from pipeline.estimate.shape import Shape, adapter_parameters, saved_bytes, shape_of
+from pipeline.estimate.footprint import Footprint, footprint
+from pipeline.estimate.measure import Measure
+from pipeline.estimate.shape import Shape, adapter_parameters
 from pipeline.estimate.time import BYTES, rl_times, sampling_times, sft_times
 from pipeline.launch.machine import gpus
 from stages.generate.settings import GenerateSettings
@@ -27,16 +29,13 @@ from stages.training.settings import LoraSettings
 
 SLACK_GIB = 2.0
 """CUDA context, allocator and kernels' buffers of a trainer, and of an engine: from experience, not counted."""
-TILE = (4096, 32768)
-"""Tokens and vocabulary entries whose logits exist at once in TRL's output layer (trl.kernels.chunked_logprob; a test
-compares)."""
 ANCHOR_TILE = 1 << 25
 """Logits of a tile of an anchor's divergence (stages/sft/divergence.py; a test compares)."""
 ZERO_BUCKET = 5e8
 """Elements of DeepSpeed's buckets for gradients and for gathered weights, by its defaults; one of each."""
-AUTOCAST_COPY = "weights in 16 bits"
-"""Autocast makes them anew in each forward pass: they are there only while it trains."""
-ONLY_WHILE_TRAINING = (AUTOCAST_COPY, "gradients", "activations", "output layer", "VCORE's probe beyond activations")
+STEP = "a step beyond them"
+"""Gradients, activations, 16-bit copies and directions, as many as are there at the step's peak."""
+ONLY_WHILE_TRAINING = (STEP, "gradients")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +92,11 @@ class Need:
         return max(sizes)
 
 
-def estimate(config: PipelineConfig) -> list[Need]:
-    """The needs of a config's GPU stages. Raises `ConfigError` where the config of the model or of a launch cannot be
-    read."""
-    shape = shape_of(config)
-    sft = [_sft(config, shape)] if config.sft is not None else []
-    grpo = [_grpo(config, shape)] if config.grpo is not None else []
+def estimate(config: PipelineConfig, shape: Shape, measure: Measure) -> list[Need]:
+    """The needs of a config's GPU stages, whose steps `measure` computes. Raises `ConfigError` where the config of a
+    launch cannot be read, and `StageFailed` where a step cannot be computed."""
+    sft = [_sft(config, shape, measure)] if config.sft is not None else []
+    grpo = [_grpo(config, shape, measure)] if config.grpo is not None else []
     return [*sft, *grpo, _generate(config, shape)]
 
 
@@ -140,18 +138,15 @@ def _accelerate_kind(file: str) -> str:
 def training_state(shape: Shape, lora: LoraSettings | None, dtype: str, split: Split) -> tuple[dict[str, float], int]:
     """Bytes of each part in one process, and how many parameters are trained.
 
-    What is trained is float32 with Adam's two moments. In bfloat16, autocast keeps a 16-bit copy; DeepSpeed and FSDP2
-    have 16-bit weights of their own instead.
+    What is trained is float32 with Adam's two moments; DeepSpeed and FSDP2 have 16-bit weights of their own beside.
+    What only a step has is not there, but for DeepSpeed's gradients.
     """
     trained = shape.parameters if lora is None else adapter_parameters(shape, lora)
     frozen = 0 if lora is None else shape.parameters
     width, each = BYTES[dtype], split.processes
     parts: dict[str, float]
     if split.kind in ("none", "ddp"):
-        parts = {"weights": 4 * trained + width * frozen}
-        if lora is None and dtype == "bfloat16":
-            parts[AUTOCAST_COPY] = 2 * trained
-        parts |= {"gradients": 4 * trained, "optimizer": 8 * trained}
+        parts = {"weights": 4 * trained + width * frozen, "optimizer": 8 * trained}
         if split.kind == "ddp":
             parts["DDP's buckets"] = 4 * trained  # gradients once more: gradient_as_bucket_view is off by default
     elif split.kind == "fsdp":
@@ -159,7 +154,7 @@ def training_state(shape: Shape, lora: LoraSettings | None, dtype: str, split: S
         outside = 2 * shape.text.vocab_size * shape.text.hidden_size
         gathered = width * (outside + 3 * max(0, shape.parameters - outside) / shape.text.num_hidden_layers)
         parts = {"weights": (4 * trained + width * frozen) / each, "weights gathered at once": gathered}
-        parts |= {"gradients": 4 * trained / each, "optimizer": 8 * trained / each}
+        parts["optimizer"] = 8 * trained / each
     else:
         weights = width * (trained + frozen) / (each if split.kind == "zero3" else 1)
         parts = {"weights": weights, "float32 weights of the optimizer": 4 * trained / each}
@@ -183,21 +178,28 @@ def rows_at_once(settings: SftSettings | GrpoSettings, share: int, length: float
     return settings.micro_batch_size or max(1, share)
 
 
-def _sft(config: PipelineConfig, shape: Shape) -> Need:
+def _sft(config: PipelineConfig, shape: Shape, measure: Measure) -> Need:
     sft, split = config.sft, split_of(config.execution.launch_of("sft"))
     assert sft is not None
-    rows = rows_at_once(sft, sft.batch_size // split.processes, sft.max_length)
-    parts, trained = training_state(shape, sft.lora, sft.dtype, split)
-    parts |= _step(shape, sft, rows, sft.max_length, sft.max_length)
-    if sft.method.name == "vcore":
-        # A copy of what is trained and a direction of its size, while utilities are measured, without activations.
-        each = split.processes if split.kind == "fsdp" else 1
-        probing = 8 * trained / each - parts["activations"] - parts["output layer"]
-        parts["VCORE's probe beyond activations"] = max(0.0, probing)
+    share = sft.batch_size // split.processes
+    rows = rows_at_once(sft, share, sft.max_length)
+    made = footprint(measure, sft, rows, sft.max_length, batch_size=share, share=_share(split))
+    parts, _ = training_state(shape, sft.lora, sft.dtype, split)
+    parts |= _step(made, split)
     if sft.method.name == "asft":
         parts |= _anchor(shape, sft, rows * sft.max_length, split)
-    notes = (f"{rows} rows of {sft.max_length} tokens at once; {split}", *sft_times(shape, sft))
-    return Need("sft", _gib(parts), notes=notes)
+    note = f"{rows} rows of {sft.max_length} tokens at once; {split}"
+    return Need("sft", _gib(parts), notes=(note, f"peaks of a step, GiB: {made}", *sft_times(shape, sft)))
+
+
+def _share(split: Split) -> float:
+    """Of what is as large as the model, that a process has."""
+    return 1 / split.processes if split.kind == "fsdp" else 1.0
+
+
+def _step(made: Footprint, split: Split) -> dict[str, float]:
+    """Bytes of a step beyond the training state. DeepSpeed's gradients and buffers are there already."""
+    return {STEP: made.others if split.kind.startswith("zero") else made.peak - made.rest}
 
 
 def _anchor(shape: Shape, sft: SftSettings, positions: int, split: Split) -> dict[str, float]:
@@ -214,24 +216,27 @@ def _anchor(shape: Shape, sft: SftSettings, positions: int, split: Split) -> dic
     return parts
 
 
-def _grpo(config: PipelineConfig, shape: Shape) -> Need:
+def _grpo(config: PipelineConfig, shape: Shape, measure: Measure) -> Need:
     grpo, split = config.grpo, split_of(config.execution.launch_of("grpo"))
     assert grpo is not None
     length = grpo.max_model_len or min(2 * grpo.max_completion_length, shape.text.max_position_embeddings)
-    rows = rows_at_once(grpo, grpo.completions_per_step // split.processes, length)
+    share = grpo.completions_per_step // split.processes
+    rows, scored = rows_at_once(grpo, share, length), min(1.0, grpo.max_completion_length / length)
+    made = footprint(measure, grpo, rows, length, batch_size=share, scored=scored, share=_share(split))
     parts, _ = training_state(shape, grpo.lora, grpo.dtype, split)
-    parts |= _step(shape, grpo, rows, length, grpo.max_completion_length)
+    parts |= _step(made, split)
     if grpo.beta and grpo.lora is None:
         parts["reference model"] = reference_bytes(shape, grpo.dtype, split)
     note = f"{rows} completions of {length} tokens with their prompts at once; {split}"
+    peaks = f"peaks of a step, GiB: {made}"
     if grpo.rollout != "vllm":
         where = "on GPUs of its own" if grpo.rollout == "vllm_server" else "and is not counted"
-        return Need("grpo", _gib(parts), notes=(note, f"What samples ({grpo.rollout}) is {where}"))
+        return Need("grpo", _gib(parts), notes=(note, peaks, f"What samples ({grpo.rollout}) is {where}"))
     sleeping = ", and sleeps while it computes" if grpo.sleep else ""
     beside = f"vLLM takes {grpo.gpu_memory_utilization:.0%} of the GPU beside the trainer{sleeping}"
     need = Need("grpo", _gib(parts), _engine(shape, grpo, length), grpo.gpu_memory_utilization, grpo.sleep)
     return dataclasses.replace(
-        need, notes=(note, beside, *rl_times(shape, grpo, length, split.processes, need.smallest_gpu))
+        need, notes=(note, peaks, beside, *rl_times(shape, grpo, length, split.processes, need.smallest_gpu))
     )
 
 
@@ -244,26 +249,6 @@ def _generate(config: PipelineConfig, shape: Shape) -> Need:
     need = Need("generate", {}, _engine(shape, settings, limit), settings.gpu_memory_utilization)
     times = sampling_times(shape, settings, config.benchmarks, need.smallest_gpu)
     return dataclasses.replace(need, notes=(note, *times))
-
-
-def _step(shape: Shape, settings: SftSettings | GrpoSettings, rows: int, tokens: int, scored: int) -> dict[str, float]:
-    """Bytes of activations and output layer of one micro-batch, `scored` tokens of each row being trained on.
-
-    Checkpointing keeps each layer's input, and what one layer keeps while it is computed again. TRL never makes the
-    logits of all tokens: it keeps hidden states, and takes the output layer in tiles, forward and backward.
-    """
-    saved = saved_bytes(shape, rows, tokens, settings.gradient_checkpointing)
-    if settings.gradient_checkpointing:
-        saved += saved_bytes(shape, rows, tokens, False) // shape.text.num_hidden_layers
-    width, positions = BYTES[settings.dtype], rows * scored
-    tile = (
-        width * TILE[1] * (min(positions, TILE[0]) + shape.text.hidden_size)
-    )  # logits, and the weights they are made with
-    states = positions * shape.text.hidden_size * (width + 4)  # the scored hidden states, and their gradient in float32
-    head = (
-        4 * shape.text.vocab_size * shape.text.hidden_size if settings.lora is None else 0
-    )  # its gradient, before it joins others
-    return {"activations": saved * width / 2, "output layer": tile + states + head}
 
 
 def _engine(shape: Shape, settings: GenerateSettings | GrpoSettings, tokens: int) -> dict[str, float]:

@@ -150,6 +150,7 @@ class ReweightingTrainer(TrainerWithOwnState):
                 batch[PREPARED] = prepared
             if self.snapshots.due(window.step, self.state.max_steps):
                 self.snapshots.take(window.step, self.method, self.evaluator)
+            self.method.examine(window, self.evaluator)
             # The Trainer counts micro-batches; those too many come first, as processes share gradients in the last.
             batches = [{PREPARED: {}} for _ in range(drawn - len(batches))] + batches
         return batches, items

@@ -42,7 +42,9 @@ def print_estimate(path: Path, overrides: list[str], options: Options, as_json: 
 
 def _print_gpu_estimate(config: PipelineConfig, as_json: bool) -> None:
     """The needs of each GPU stage, by part, beside the memory of the GPU that is here."""
-    needs, here = memory.estimate(config), memory.gpu_memory_gib()
+    shape, here = shape_of(config), memory.gpu_memory_gib()
+    measure = measuring(config, shape.described, lambda text: err.print(text))
+    needs = memory.estimate(config, shape, measure)
     if as_json:
         print_json({"gpu_gib": here, "slack_gib": SLACK_GIB, "stages": [_as_json(need, here) for need in needs]})
         return
@@ -117,7 +119,8 @@ def _print_cpu_estimate(path: Path, overrides: list[str], options: Options, as_j
     busy = others > BUSY
     table = plain_table("stage", "state", "time", *(["as busy as now"] if busy else []), "memory", "made of", fold=True)
     for cost in costs:
-        peak = f"{cost.memory_gib:.1f} GiB" if cost.memory_gib is not None else ""
+        bound = "at most " if cost.at_most else ""
+        peak = f"{bound}{cost.memory_gib:.1f} GiB" if cost.memory_gib is not None else ""
         times = [_quiet(cost.times, cost.at_most), *([_duration(cost.total.now)] if busy else [])]
         shown = times if cost.times else [""] * len(times)
         table.add_row(cost.planned.stage.name, cost.planned.state, *shown, peak, escape(cost.note))

@@ -121,7 +121,8 @@ class WindowOutcome:
 class Method:
     """A token weighting method; as it stands here it weights uniformly, and the loss stays as TRL computes it.
 
-    For each optimizer step the trainer calls `prepare` once, `weigh` for each micro-batch in order, and `finish` once.
+    For each optimizer step the trainer calls `prepare` and `examine` once, `weigh` for each micro-batch in order, and
+    `finish` once.
     """
 
     signals: ClassVar[frozenset[str]] = frozenset()
@@ -149,6 +150,9 @@ class Method:
             uniform weighting. None leaves the losses untouched.
         """
         return None
+
+    def examine(self, window: Window, model: Evaluator) -> None:
+        """Check what was prepared, after all else has asked for it and before the first `weigh`."""
 
     def finish(self, model: Evaluator) -> WindowOutcome:
         """The factor for the window's gradient, and numbers worth plotting."""

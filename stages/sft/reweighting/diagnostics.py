@@ -21,9 +21,13 @@ TOP_SHARE = 0.01
 
 
 def check_measurement(
-    settings: VcoreSettings, measurement: Measurement, window: Window, model: Evaluator, direction: Direction
+    settings: VcoreSettings, measurement: Measurement, window: Window, model: Evaluator, given: list[Direction]
 ) -> tuple[dict[str, float], list[str]]:
     """Compare the utilities of a few rows with themselves: against rounding, and between two halves of a probe batch.
+
+    Args:
+        given: the step's direction, as the only item of a list, which is empty afterwards: a direction is as large as
+            what is trained, and only one is there at a time.
 
     Returns:
         Metrics `rounding_agreement` (rank correlation of the loss changes on the two sides; differences only) and
@@ -37,6 +41,7 @@ def check_measurement(
     mask = supervised(batch)
     metrics: dict[str, float] = {}
     notes: list[str] = []
+    direction = given.pop()
     if isinstance(measurement, Differences):
         agreement = _mean_over_ranks(rank_agreement(*measurement.both_sides(batch, model, direction), mask), model)
         metrics["rounding_agreement"] = agreement
@@ -53,9 +58,14 @@ def check_measurement(
                 f"weights may be noise: at {cause} the loss changes on the two sides of the step agree only to rank "
                 f"correlation {agreement:.2f} (step {window.step + 1})"
             )
-    halves = [model.probe_gradient(2 * settings.probe_fraction, window.step, part=(half, 2)) for half in (0, 1)]
-    if all(norm(half) != 0.0 for half in halves):
-        one, other = (measurement.measure(batch, model, half) for half in halves)
+    along_halves = []
+    for part in ((0, 2), (1, 2)):
+        del direction
+        direction = model.probe_gradient(2 * settings.probe_fraction, window.step, part=part)
+        if norm(direction) != 0.0:
+            along_halves.append(measurement.measure(batch, model, direction))
+    if len(along_halves) == 2:
+        one, other = along_halves
         metrics["probe_agreement"] = _mean_over_ranks(rank_agreement(one, other, mask), model)
     return metrics, notes
 

@@ -29,8 +29,8 @@ PROBE_STREAM = 1
 class ModelEvaluator:
     """Evaluates a causal language model that has TRL's fused head; see `Evaluator` for what the methods give.
 
-    Nothing here touches the global random state, `.grad`, or the train and eval modes that the model was in: a run that
-    evaluates trains exactly as one that does not.
+    Nothing here leaves a trace in the global random state, `.grad`, or the train and eval modes that the model was in:
+    a run that evaluates trains exactly as one that does not.
 
     Attributes:
         model: as the Trainer calls it (with its autocast), not wrapped for data parallelism.
@@ -69,8 +69,25 @@ class ModelEvaluator:
         return {name: batch[name].to(self.device) for name in MODEL_INPUTS}
 
     def losses(self, batch: Batch, dropout_seed: int | None = None) -> Tensor:
-        with self.modes(training=dropout_seed is not None, dropout_seed=dropout_seed), torch.no_grad():
+        modes = self.modes(training=dropout_seed is not None, dropout_seed=dropout_seed)
+        with modes, self._no_copies_of_weights(), torch.no_grad():
             return -token_log_probs(self.model, self.model_inputs(batch)).float()
+
+    @contextmanager
+    def _no_copies_of_weights(self) -> Iterator[None]:
+        """Within: autocast keeps no copy of a weight in 16 bits beyond its use. It would keep all to the end of a
+        forward pass, for a backward pass that is not made here."""
+        language_model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        usual = torch.is_autocast_cache_enabled()
+        # The model's own autocast, which its forward enters, brings its own answer with it.
+        hook = language_model.base_model.register_forward_pre_hook(
+            lambda module, arguments: torch.set_autocast_cache_enabled(False)
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
+            torch.set_autocast_cache_enabled(usual)
 
     def signals(self, batch: Batch) -> Prepared:
         if self.head is None:
@@ -121,19 +138,19 @@ class ModelEvaluator:
     def _summed_gradient(self, batches: Sequence[Batch], tokens: float) -> Direction:
         """Gradient of the sum of the losses, times their rows' weights, over `tokens`: of the batches of all
         processes."""
-        sums: list[Tensor | None] = [None] * len(self.parameters)
-        for batch in batches:
-            loss = -times_row_weights(token_log_probs(self.model, self.model_inputs(batch)), batch).sum() / tokens
-            parts = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-            for index, (accumulated, gradient) in enumerate(zip(sums, parts, strict=True)):
-                if accumulated is not None and gradient is not None:
-                    accumulated.add_(gradient)
-                elif gradient is not None:  # the first is the sum so far: one set less of the weights' size
-                    sums[index] = gradient.contiguous()
-            del parts
-        total = [torch.zeros_like(p) if part is None else part for p, part in zip(self.parameters, sums, strict=True)]
-        distributed.sum_tensors(total)
-        return total
+        held = [parameter.grad for parameter in self.parameters]
+        try:
+            for parameter in self.parameters:
+                parameter.grad = None
+            for batch in batches:  # added up in `.grad`, each as it is made: never two sets of the weights' size
+                log_probs = times_row_weights(token_log_probs(self.model, self.model_inputs(batch)), batch)
+                (-log_probs.sum() / tokens).backward()
+            sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        finally:
+            for parameter, gradient in zip(self.parameters, held, strict=True):
+                parameter.grad = gradient
+        distributed.sum_tensors(sums)
+        return sums
 
     def probe_rows(self, fraction: float, step: int, at_least: int = 1) -> list[int]:
         """Rows of an optimizer step's probe, drawn without replacement by (seed, step), the same on a resume."""

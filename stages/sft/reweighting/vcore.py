@@ -31,7 +31,7 @@ class Vcore(Method):
         self.measurement: Measurement = Derivatives() if settings.utility == "jvp" else Differences(settings)
         self.control = VarianceControl(settings.variance_control, settings.max_alpha)
         self._direction: Direction | None = None
-        """While the step's utilities are measured; None then where the probe said nothing, and the rest of the time."""
+        """From `prepare` to `examine`; None then where the probe said nothing, and the rest of the time."""
         self._known = False
         self._window = Window([], 0, 0, 0)
         self._neutral = Sums(1)
@@ -45,13 +45,16 @@ class Vcore(Method):
         self._known = direction is not None
         if direction is None:  # nothing is known of any token, so all weigh the same
             return [{} for _ in window.batches]
-        prepared = self.measurement.prepare(window, model, direction, self.probe.size)
-        if window.step % self.settings.diagnostics_steps == 0:
-            self._checks, self._notes = check_measurement(self.settings, self.measurement, window, model, direction)
-        return prepared
+        return self.measurement.prepare(window, model, direction, self.probe.size)
+
+    def examine(self, window: Window, model: Evaluator) -> None:
+        direction, self._direction = self._direction, None  # all is measured, and it is as large as what is trained
+        if direction is not None and window.step % self.settings.diagnostics_steps == 0:
+            given = [direction]
+            del direction
+            self._checks, self._notes = check_measurement(self.settings, self.measurement, window, model, given)
 
     def weigh(self, losses: Tensor, mask: Tensor, prepared: Prepared) -> Tensor:
-        self._direction = None  # all is measured, and it is as large as what is trained
         utility = self.measurement.utility(losses, mask, prepared) if self._known else torch.zeros_like(losses)
         weights = self._distribution(utility, mask)
         factors = self._factors(weights, mask)

@@ -35,8 +35,11 @@ SAMPLING = Measured(
 )
 
 
-def costs(tmp_path: Path, *overrides: str, asked: list[Any] | None = None) -> dict[str, Cost]:
-    """The estimate of the small pipeline on a machine of the speeds above; `asked` gets what was to be measured."""
+def costs(
+    tmp_path: Path, *overrides: str, asked: list[Any] | None = None, ended: dict[str, float] | None = None
+) -> dict[str, Cost]:
+    """The estimate of the small pipeline on a machine of the speeds above; `asked` gets what was to be measured, and
+    `ended` is how long completions were, by benchmark."""
 
     def measure(program: str, kind: dict[str, Any], size: dict[str, Any]) -> Measured:
         if asked is not None:
@@ -45,7 +48,9 @@ def costs(tmp_path: Path, *overrides: str, asked: list[Any] | None = None) -> di
 
     settings = config(tmp_path, *overrides)
     plan = make_plan(settings, Store(settings.home_folder))
-    found = CpuEstimate(settings, plan, shape_of(settings), measure).costs()
+    estimate = CpuEstimate(settings, plan, shape_of(settings), measure)
+    estimate.ended = ended or {}
+    found = estimate.costs()
     return {cost.planned.stage.name: cost for cost in found}
 
 
@@ -81,6 +86,17 @@ def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
     assert shared.memory_gib == pytest.approx(1 + HEAP * 0.001 * 16 * (150 + 8 * 64) + 1.5)
     alone = costs(tmp_path, "grpo.rollout=vllm_server", "grpo.server_url=http://other:8000")["grpo"]
     assert list(alone.times) == ["train"]
+
+
+def test_rl_is_counted_with_completions_as_long_as_they_were(tmp_path: Path) -> None:
+    """On RL's own prompts, or else on the benchmark of the same task; a limit stands for what is not known."""
+    assert costs(tmp_path)["grpo"].at_most
+    for ended in ({"word_problems": 20.0}, {"rl": 20.0, "word_problems": 60.0}):
+        grpo = costs(tmp_path, ended=ended)["grpo"]
+        assert not grpo.at_most
+        assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 170 + 1.5)
+        assert grpo.times["train"].quiet == pytest.approx(2 * 128 * 170 * 0.002 + 2 * 0.5)
+    assert costs(tmp_path, ended={"gsm8k": 20.0})["grpo"].at_most, "of other problems"
 
 
 def test_an_evaluation_loads_reads_and_samples(tmp_path: Path) -> None:

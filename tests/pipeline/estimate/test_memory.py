@@ -1,5 +1,4 @@
-"""Memory on shapes against memory that is there: parameters, adapters, optimizer state and what a backward pass
-keeps."""
+"""Memory on shapes against memory that is there: parameters, adapters, optimizer state, and what is shared out."""
 
 import json
 import math
@@ -10,12 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
+from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.estimate.memory import ANCHOR_TILE, TILE, Need, _step, estimate
-from pipeline.estimate.shape import adapter_parameters, saved_bytes, shape_of
+from pipeline.estimate.footprint import PROGRAM
+from pipeline.estimate.measure import Measured
+from pipeline.estimate.memory import ANCHOR_TILE, STEP, Need, estimate
+from pipeline.estimate.shape import adapter_parameters, shape_of
 from pipeline.estimate.time import ASSUMED_BANDWIDTH, GPUS, sampling_speed
 from stages.generate.settings import GenerateSettings
-from stages.sft.settings import SftSettings
 from stages.training.settings import LoraSettings
 from tests.pipeline.helpers import config
 from tests.tiny import make_tiny_model
@@ -77,130 +78,68 @@ def test_adapters_of_experts_are_counted(tmp_path: Path, family: str) -> None:
         adapter_parameters(shape, LoraSettings(targets=["no_such_module"]))
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_a_backward_pass_keeps_is_what_a_real_one_keeps(tmp_path: Path, folder: Path, checkpointing: bool) -> None:
-    import torch
-
-    model, kept = loaded(folder), {}
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def keep(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
-        return tensor
-
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.model(input_ids=torch.zeros((2, 128), dtype=torch.long), use_cache=False)
-    real = sum(size for size, _ in kept.values())
-    assert saved_bytes(shape_of(config(tmp_path, f"model={folder}")), 2, 128, checkpointing) == pytest.approx(
-        real, rel=0.1
-    )
+PEAKS = {"rest": 100.0 * 2**20, "others": 30.0 * 2**20, "forward": 120.0 * 2**20, "backward": 190.0 * 2**20}
+"""Of a step, as if they had been computed; tests/stages/sft/test_footprint.py compares such with real ones."""
 
 
-def test_logits_are_made_in_tiles_and_not_kept(tmp_path: Path, folder: Path) -> None:
-    """What TRL's output layer keeps beside the model's activations is what is counted: hidden states, never tokens x
-    vocabulary."""
-    import torch
-    from trl.kernels import chunked_logprob
-    from trl.trainer import utils
+def needs(settings: PipelineConfig, asked: list[dict[str, Any]] | None = None) -> list[Need]:
+    """The estimate where each step has these peaks; `asked` gets what was to be computed."""
 
+    def measure(program: str, kind: dict[str, Any], size: dict[str, Any]) -> Measured:
+        assert program == PROGRAM
+        if asked is not None:
+            asked.append(kind)
+        return Measured({}, dict(PEAKS), peak_gib=0.0)
+
+    return estimate(settings, shape_of(settings), measure)
+
+
+def test_an_anchors_tile_is_that_of_the_stage() -> None:
     from stages.sft import divergence
 
-    assert TILE == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
     assert ANCHOR_TILE == divergence.TILE
-    shape, kept = shape_of(config(tmp_path, f"model={folder}")), {}
-    hidden = torch.randn(64, shape.text.hidden_size, requires_grad=True)
-    weight = torch.randn(50_000, shape.text.hidden_size, requires_grad=True)
-
-    def keep(tensor: Any) -> Any:
-        if tensor.data_ptr() != weight.data_ptr():
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        targets = torch.zeros(64, dtype=torch.long)
-        chunked_logprob.ChunkedLogProbFunction.apply(
-            hidden, weight, None, targets, 1.0, TILE[1], None, 1.0, ("entropy",)
-        )
-    assert sum(kept.values()) < 2 * hidden.nbytes
-    frozen, trained = (
-        SftSettings(dtype="bfloat16", gradient_checkpointing=False, lora=lora) for lora in (LoraSettings(), None)
-    )
-    counted = [_step(shape, frozen, 1, 256, scored)["output layer"] for scored in (1, 65)]
-    states, tile = shape.text.hidden_size * 6, TILE[1] * 2
-    assert counted[1] - counted[0] == 64 * (states + tile), "hidden states, and a longer tile"
-    counted = [_step(shape, settings, 1, 64, 64)["output layer"] for settings in (frozen, trained)]
-    assert counted[1] - counted[0] == 4 * shape.text.vocab_size * shape.text.hidden_size
 
 
-@pytest.mark.parametrize("window", [16, 64, 65])
-def test_a_window_that_needs_a_mask_repeats_keys_and_values(tmp_path: Path, window: int) -> None:
-    """What torch's fused attention keeps of real tensors is what is counted, with a mask and without."""
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
-
-    config_of = MistralConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        sliding_window=window,
-    )
-    config_of.save_pretrained(tmp_path / "windowed")
-    shape, sizes = shape_of(config(tmp_path, f"model={tmp_path / 'windowed'}")), []
-    model = MistralForCausalLM(config_of).to(torch.bfloat16).train()
-
-    def keep(tensor: Any) -> Any:
-        if tensor.dim() == 4 and tensor.shape[1] in (2, 8) and tensor.shape[2] == 64:
-            sizes.append((tensor.shape[1], tensor.untyped_storage().nbytes()))
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.model(input_ids=torch.zeros((1, 64), dtype=torch.long), use_cache=False)
-    repeated = {heads for heads, _ in sizes} == {8}
-    assert repeated == (window <= 64)
-    plain = shape_of(config(tmp_path, f"model={tmp_path / 'windowed'}"))
-    plain.model.config.sliding_window = None
-    for layer in plain.model.model.layers:
-        layer.self_attn.sliding_window = None
-    more = saved_bytes(shape, 1, 64, False) - saved_bytes(plain, 1, 64, False)
-    assert more == (2 * 6 * 64 * 8 * 2 if repeated else 0), "six more heads of keys and values"
+def test_a_step_is_computed_as_the_settings_say(tmp_path: Path, folder: Path) -> None:
+    asked: list[dict[str, Any]] = []
+    model = f"model={folder}"
+    sft = needs(config(tmp_path, model, "sft.max_length=256", "sft.micro_batch_size=4"), asked)[0]
+    assert sft.parts[STEP] == pytest.approx(90 / 1024), "the peak beyond what is there between steps"
+    assert "peaks of a step, GiB: forward 0.1, backward 0.2" in sft.notes[1]
+    assert asked[0]["method"]["name"] == "vcore"
+    assert (asked[0]["rows"], asked[0]["length"], asked[0]["batch_size"], asked[0]["padded"]) == (4, 256, 32, True)
+    assert (asked[1]["method"], asked[1]["rows"]) == ({"name": "uniform"}, 128)
+    assert asked[1]["scored"] == pytest.approx(0.5), "of a completion with its prompt"
+    rows = ("sft.max_tokens_per_micro_batch=1200", "sft.max_tokens_per_micro_batch=200")
+    for row in rows:
+        needs(config(tmp_path, model, row, "sft.max_length=256", "sft.method={name: iw_sft}"), asked)
+    assert [kind["rows"] for kind in asked[2::2]] == [4, 1], "a row that is longer than the budget goes alone"
+    assert not asked[4]["padded"]
+    assert asked[4]["method"] == {"name": "uniform"}
 
 
 def test_needs_follow_the_settings(tmp_path: Path, folder: Path) -> None:
     model = f"model={folder}"
-    full, lora = (estimate(config(tmp_path, model, *more))[0] for more in ((), ("sft.lora={rank: 4}",)))
-    assert full.parts["optimizer"] == pytest.approx(2 * full.parts["gradients"])
+    full, lora = (needs(config(tmp_path, model, *more))[0] for more in ((), ("sft.lora={rank: 4}",)))
+    assert full.parts["optimizer"] == pytest.approx(2 * full.parts["weights"])
     assert lora.parts["optimizer"] < 0.2 * full.parts["optimizer"]
-    rows = ("sft.micro_batch_size=4", "sft.max_tokens_per_micro_batch=1200", "sft.max_tokens_per_micro_batch=200")
-    four, budget, one = (estimate(config(tmp_path, model, row, "sft.max_length=256"))[0].parts for row in rows)
-    assert budget == four, "four rows of 256 fit into 1200"
-    assert 0 < one["activations"] < 0.3 * four["activations"], "a row that is longer than the budget goes alone"
-    stages = {
-        need.stage: need for need in estimate(config(tmp_path, model, "grpo.beta=0.1", "grpo.rollout=transformers"))
-    }
+    stages = {need.stage: need for need in needs(config(tmp_path, model, "grpo.beta=0.1", "grpo.rollout=transformers"))}
     assert "reference model" in stages["grpo"].parts
     assert not stages["grpo"].engine
     plain, anchored, adapted = (
-        estimate(config(tmp_path, model, f"sft.method={{name: {method}}}", *more))[0].parts
+        needs(config(tmp_path, model, f"sft.method={{name: {method}}}", *more))[0].parts
         for method, more in (("dft", ()), ("asft", ()), ("asft", ("sft.lora={rank: 4}",)))
     )
     assert anchored["reference model"] == plain["weights"]
     assert anchored["divergence"] > adapted["divergence"] > 0
     assert not {"reference model", "divergence"} & set(plain) | {"reference model"} & set(adapted)
-    vllm = {need.stage: need for need in estimate(config(tmp_path, model, "grpo.gpu_memory_utilization=0.4"))}["grpo"]
+    vllm = {need.stage: need for need in needs(config(tmp_path, model, "grpo.gpu_memory_utilization=0.4"))}["grpo"]
     assert set(vllm.engine) == {"vLLM's weights", "vLLM's cache of one completion"}
     assert vllm.share == 0.4
 
 
 def test_what_vllm_takes_for_itself_is_not_there_for_the_trainer() -> None:
-    parts, engine = {"weights": 60.0, "gradients": 15.0, "activations": 23.0}, {"vLLM's weights": 8.0, "cache": 1.0}
+    parts, engine = {"weights": 60.0, STEP: 38.0}, {"vLLM's weights": 8.0, "cache": 1.0}
     beside = Need("grpo", parts, engine, share=0.3)
     assert beside.peak(140.0) == pytest.approx(
         100 + 42
@@ -208,7 +147,7 @@ def test_what_vllm_takes_for_itself_is_not_there_for_the_trainer() -> None:
     assert beside.smallest_gpu == pytest.approx(100 / 0.7)
     assert beside.peak(beside.smallest_gpu) == pytest.approx(beside.smallest_gpu)
     asleep = Need("grpo", parts, engine, share=0.3, sleeps=True)
-    assert asleep.waiting == 62.0  # gradients and activations are gone while vLLM is awake
+    assert asleep.waiting == 62.0  # what a step makes is gone while vLLM is awake
     assert asleep.peak(140.0) == pytest.approx(62 + 42)  # not at once with the training's 100
     assert asleep.smallest_gpu == pytest.approx(100)
     assert Need("generate", {}, {"vLLM's weights": 30.0}, share=0.2).smallest_gpu == pytest.approx(160), (
@@ -219,8 +158,8 @@ def test_what_vllm_takes_for_itself_is_not_there_for_the_trainer() -> None:
 
 def launched(tmp_path: Path, folder: Path, launch: str, *more: str) -> Need:
     overrides = (f"model={folder}", "grpo.beta=0.1", "grpo.dtype=bfloat16", "grpo.micro_batch_size=4", *more)
-    needs = estimate(config(tmp_path, *overrides, f"execution.launch={{grpo: {launch}}}"))
-    return next(need for need in needs if need.stage == "grpo")
+    stages = needs(config(tmp_path, *overrides, f"execution.launch={{grpo: {launch}}}"))
+    return next(need for need in stages if need.stage == "grpo")
 
 
 def test_processes_share_what_their_launch_splits(tmp_path: Path, folder: Path) -> None:
@@ -233,16 +172,17 @@ def test_processes_share_what_their_launch_splits(tmp_path: Path, folder: Path) 
     n = one["weights"]  # float32
     for ddp in (accelerate("ddp.yaml"), launched(tmp_path, folder, "{kind: torchrun, processes: 4}").parts):
         assert {name: ddp[name] for name in one} == one, "data parallelism splits nothing"
-        assert ddp["DDP's buckets"] == one["gradients"]
+        assert ddp["DDP's buckets"] == n
     zero2, zero3, fsdp = accelerate("zero2.yaml"), accelerate("zero3.yaml"), accelerate("fsdp2.yaml")
     for split in (zero2, zero3, fsdp):
         assert split["optimizer"] == pytest.approx(one["optimizer"] / 4)
-        assert split["activations"] == one["activations"], "the micro-batch is that of one process"
     # DeepSpeed computes with 16-bit weights, whole up to stage 2, and keeps its share of float32 ones.
     assert zero2["weights"] == zero2["reference model"] == pytest.approx(n / 2)
     assert zero3["weights"] == zero3["reference model"] == pytest.approx(n / 8)
     assert zero2["float32 weights of the optimizer"] == pytest.approx(n / 4)
     assert fsdp["weights"] == fsdp["reference model"] == pytest.approx(n / 4)
+    assert zero2[STEP] == zero3[STEP] == pytest.approx(30 / 1024), "DeepSpeed's gradients are counted apart"
+    assert one[STEP] == fsdp[STEP] == pytest.approx(90 / 1024)
     rows = [
         launched(tmp_path, folder, launch, "grpo.micro_batch_size=null").notes[0]
         for launch in ("{kind: local}", "{kind: slurm, processes: 4}")
@@ -280,15 +220,33 @@ def test_sampling_is_bound_by_reading_weights_and_caches(tmp_path: Path, folder:
     assert sampling_speed(shape, gpu, no_share, length=2, most=1) is None
     notes = {
         need.stage: " ".join(need.notes)
-        for need in estimate(config(tmp_path, f"model={folder}", "benchmarks.0.samples=1"))
+        for need in needs(config(tmp_path, f"model={folder}", "benchmarks.0.samples=1"))
     }
     assert "0.0 million new tokens a checkpoint at most" in notes["generate"]
     assert "A rollout of 128 completions" in notes["grpo"]
     assert "all 2 of them" in notes["grpo"]
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.cli.planning import estimate as command_module
     from pipeline.estimate import memory as module
+
+    done: dict[str, Measured] = {}
+
+    def measuring(*arguments: Any) -> Any:
+        """Each step is computed once, in a process of its own."""
+        measure = real(*arguments)
+
+        def once(program: str, kind: dict[str, Any], size: dict[str, Any]) -> Measured:
+            if repr(kind) not in done:
+                done[repr(kind)] = measure(program, kind, size)
+            return done[repr(kind)]
+
+        return once
+
+    real = command_module.measuring
+    monkeypatch.setattr(command_module, "measuring", measuring)
 
     config(tmp_path)  # writes small.yaml
     command = ["plan", str(tmp_path / "small.yaml"), "--estimate", "--set", f"model={folder}"]
@@ -297,10 +255,12 @@ def test_the_command(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
     def stages(*more: str) -> dict[str, Any]:
         return {
             stage["stage"]: stage
-            for stage in json.loads(CliRunner().invoke(app, [*command, "--json", *more]).output)["stages"]
+            for stage in json.loads(CliRunner().invoke(app, [*command, "--json", *more]).stdout)["stages"]
         }
 
     here = stages()
+    assert len(done) == 2, "of SFT and of GRPO"
+    assert all(stage["parts"][STEP] > 0 for stage in here.values() if stage["parts"])
     assert list(here) == ["sft", "grpo", "generate"]
     assert {stage["fits"] for stage in here.values()} == {None}
     assert stages("--set", "grpo.gpu_memory_utilization=1.0")["grpo"]["smallest_gpu_gib"] is None
@@ -320,4 +280,4 @@ def test_the_command(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "empty").mkdir()
     no_model = config(tmp_path, f"model={tmp_path / 'empty'}")
     with pytest.raises(ConfigError, match=r"the config of .* cannot be had"):
-        estimate(no_model)
+        shape_of(no_model)

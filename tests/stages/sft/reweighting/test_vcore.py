@@ -121,10 +121,18 @@ def test_scoring_restores_parameters_modes_gradients_and_random_state(trainer: A
     before = [parameter.detach().clone() for parameter in model.parameters()]
     random_state = torch.get_rng_state()
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(8)])
-    Vcore(VcoreSettings()).prepare(Window([batch], 0, int((batch["labels"] != -100).sum()), 8), evaluator)
+    kept = [torch.ones_like(parameter) for parameter in model.parameters()]
+    for parameter, gradient in zip(model.parameters(), kept, strict=True):
+        parameter.grad = gradient
+    window, method = Window([batch], 0, int((batch["labels"] != -100).sum()), 8), Vcore(VcoreSettings())
+    method.prepare(window, evaluator)
+    method.examine(window, evaluator)
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert [module.training for module in model.modules()] == modes
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.grad is gradient for parameter, gradient in zip(model.parameters(), kept, strict=True))
+    assert all(bool((gradient == 1).all()) for gradient in kept)
+    for parameter in model.parameters():  # other tests use this model, too
+        parameter.grad = None
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
@@ -194,13 +202,17 @@ def test_rounding_is_noticed_and_stops_or_warns(trainer: Any) -> None:
     batch = trainer.data_collator([trainer.train_dataset[index] for index in range(8)])
     window = Window([batch], 0, int((batch["labels"][:, 1:] != -100).sum()), 8)
     settings = {"name": "vcore", "epsilon": 2e-7}
+    stopped = Vcore(VcoreSettings.model_validate(settings))
+    stopped.prepare(window, evaluator)
     with pytest.raises(StageError, match="the utilities are rounding"):
-        Vcore(VcoreSettings.model_validate(settings)).prepare(window, evaluator)
+        stopped.examine(window, evaluator)
     warned = Vcore(VcoreSettings.model_validate({**settings, "unmeasurable": "warn"}))
     warned.prepare(window, evaluator)
+    warned.examine(window, evaluator)
     assert "weights may be noise: at epsilon 2e-07" in warned._notes[0]
     fine = Vcore(VcoreSettings())
     fine.prepare(window, evaluator)
+    fine.examine(window, evaluator)
     assert fine._notes == []
     assert fine._checks["rounding_agreement"] > 0.9
     assert -1 <= fine._checks["probe_agreement"] <= 1
