@@ -19,6 +19,7 @@ from pipeline.core.processes import MARK, kill_all, new_mark
 from pipeline.launch import slurm
 from pipeline.launch.commands import launch_command
 from pipeline.launch.grace import Grace
+from pipeline.launch.node import ENDS_S, LOST_S, NODES, ends_of_nodes, node_log
 from stages.harness.disk import FREE_SOME, RESERVED_BYTES
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
@@ -131,6 +132,7 @@ def _prepare(launch: Launch, spec: Spec) -> None:
     said = (work / "error.json", *work.glob(f"{STOPPED}.*"), work / slurm.STARTED, work / "events.jsonl")
     for file in said:
         file.unlink(missing_ok=True)
+    shutil.rmtree(work / NODES, ignore_errors=True)
     if not (work / "state").is_dir() or not any((work / "state").iterdir()):
         shutil.rmtree(work / "out", ignore_errors=True)
     (work / "out").mkdir(exist_ok=True)
@@ -159,10 +161,11 @@ def _follow(process: subprocess.Popen[bytes], launch: Launch, events: _Tail, on_
     """Report what the stage says until its process ends. Raises where it has to be stopped."""
     started = time.monotonic() if launch.settings.kind != "slurm" else None
     failed: float | None = None
+    patience = FAILED_S if launch.settings.nodes == 1 else FAILED_S + LOST_S + ENDS_S  # they find out which one it was
     while process.poll() is None:
-        if failed is None and launch.settings.processes > 1 and (launch.work / "error.json").is_file():
+        if failed is None and launch.settings.world > 1 and (launch.work / "error.json").is_file():
             failed = time.monotonic()
-        if failed is not None and time.monotonic() > failed + FAILED_S:  # peers that wait for the one that failed
+        if failed is not None and time.monotonic() > failed + patience:  # peers that wait for the one that failed
             wait_or_kill(process, 0)
             return
         for event in events.read():
@@ -189,7 +192,7 @@ def _result(launch: Launch, code: int) -> StageResult:
     # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it
     # was stopped. A negative code: asked before it could listen. The files: asked while torchrun was between us, which
     # ends with a code of its own.
-    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.processes))
+    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.world))
     stopped = code in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
     if code != 0 and stopped and not (work / "error.json").is_file():
         raise _stopped(launch)
@@ -200,7 +203,8 @@ def _result(launch: Launch, code: int) -> StageResult:
     if result is None or not result.proof:
         what = f"left a {file} that cannot be read" if result is None else "ended without a completion proof"
         raise StageFailed(launch.stage, what, log=str(launch.log), fix=f"See the end of its log: {launch.log}")
-    shutil.copyfile(launch.log, file.with_name(launch.log.name))
+    for log in _logs(launch):
+        shutil.copyfile(log, file.with_name(log.name))
     return result
 
 
@@ -210,10 +214,27 @@ def _stopped(launch: Launch) -> Interrupted:
     )
 
 
+def _logs(launch: Launch) -> list[Path]:
+    """What each node of the stage has printed; its own log, where it runs on one."""
+    logs = (node_log(launch.work, rank) for rank in range(launch.settings.nodes))
+    return [log for log in logs if log.is_file()]
+
+
 def _failure(launch: Launch, code: int) -> StageFailed:
-    """Why a stage failed: as it says itself, or as its exit code says."""
-    log = str(launch.log)
+    """Why a stage failed: as it says itself, or as its exit code says, and on which of several nodes."""
+    log = ", ".join(map(str, _logs(launch)))
     error = ErrorDocument.read(launch.work / "error.json")
+    ends = ends_of_nodes(launch.work)
+    if lost := next((end.lost for end in ends.values() if end.lost), ""):
+        then = f"; then: {error.message}" if error is not None else ""
+        message = f"{lost} was lost: its processes were killed, or the machine does not answer{then}"
+        fix = f"What was saved is kept: the same command continues from there. See the logs: {log}"
+        return StageFailed(launch.stage, message, fix=fix, log=log, cause="node")
+    first = [f"node {rank} ({end.host})" for rank, end in ends.items() if end.code and not end.followed]
+    if error is not None and launch.settings.nodes > 1:
+        where = f" ({', '.join(first)} failed)" if first else ""
+        fix = f"{error.fix or 'See the logs.'} The logs: {log}"
+        return StageFailed(launch.stage, f"{error.message}{where}", fix=fix, log=log, cause=error.cause)
     if error is not None:
         return StageFailed(
             launch.stage, error.message, fix=error.fix or f"See the log: {log}", log=log, cause=error.cause
@@ -223,7 +244,7 @@ def _failure(launch: Launch, code: int) -> StageFailed:
     elif code < 0:
         message = f"was killed by {signal.Signals(-code).name}"
     else:
-        message = f"ended with exit code {code} and no result"
+        message = f"ended with exit code {code} and no result{': ' if first else ''}{', '.join(first)}"
     fix = f"See the end of its log: {log}"
     if shutil.disk_usage(launch.work).free < RESERVED_BYTES:  # some libraries end the process where they cannot write
         message, fix = f"{message}: no room is left below {launch.work}", f"{FREE_SOME}. {fix}"

@@ -241,7 +241,7 @@ class _StageRun:
                 return self._attempt(spec, launch)
             except StageFailed as error:
                 smaller = self._smaller_batch(spec, launch) if error.cause == "memory" else {}
-                if not smaller and error.cause not in ("network", "engine"):
+                if not smaller and error.cause not in ("network", "engine", "node"):
                     raise
                 spec = spec.model_copy(update={"settings": {**spec.settings, **smaller}})
                 how = "".join(f"with {name} {value}" for name, value in smaller.items()) or "again"
@@ -255,7 +255,7 @@ class _StageRun:
         """The setting that halves what goes through the model at once; empty where there is none."""
         if tokens := spec.settings.get("max_tokens_per_micro_batch"):
             return {"max_tokens_per_micro_batch": tokens // 2} if tokens > 1 else {}
-        size = smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
+        size = smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.world)
         return {} if size is None else {"micro_batch_size": size}
 
     def _attempt(self, spec: Spec, launch: Launch) -> StageResult:

@@ -184,7 +184,7 @@ def test_a_stage_leases_what_it_computes_on_and_leaves_the_rest(
 def test_impossible_launches_are_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
 ) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))  # without sbatch
     settings = config(tmp_path, override)
     with pytest.raises(ConfigError, match=message):
         preflight(settings, make_plan(settings, Store(settings.home_folder)))
