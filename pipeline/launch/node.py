@@ -1,4 +1,5 @@
-"""One node's part of a stage that runs on several: `python -m pipeline.launch.node SPEC MODULE LAUNCH ATTEMPT RANK HOST PORT`.
+"""One node's part of a stage that runs on several: `python -m pipeline.launch.node SPEC MODULE LAUNCH ATTEMPT RANK HOST
+PORT`.
 
 Starts the stage's processes on this machine and watches over them and the other nodes. The nodes tell each other what
 they do through files in the stage's work folder, which all of them share: torchrun's static rendezvous notices no other
@@ -118,7 +119,8 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=None if self.rank == 0 else log,
                 stderr=None if self.rank == 0 else subprocess.STDOUT,
-                env={**os.environ, MARK: mark},
+                # How long its processes may take to save their state is for the orchestrator to say, and no 30 s.
+                env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(7 * 86400), **os.environ, MARK: mark},
                 start_new_session=True,
             )
         told, ends_by = False, float("inf")
@@ -134,11 +136,15 @@ class Node:
         kill_all(child.pid, mark)
         code = child.wait()
         code = 128 - code if code < 0 else code
+        self._say_end(code)
         while code != 0 and not self.followed and not self._stopping and self._others_at_work():
             time.sleep(POLL_SECONDS)  # it may have failed because another one is gone, which shows later
+        self._say_end(code)
+        return code
+
+    def _say_end(self, code: int) -> None:
         end = NodeExit(host=host_name(), code=code, lost=self.lost, followed=self.followed)
         end.write(self.folder / f"{self.rank}.exit")
-        return code
 
     @property
     def _stopping(self) -> bool:

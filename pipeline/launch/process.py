@@ -16,10 +16,10 @@ from evaluation.harness.child_processes import wait_or_kill
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
 from pipeline.core.processes import MARK, kill_all, new_mark
-from pipeline.launch import slurm
-from pipeline.launch.commands import launch_command
+from pipeline.launch import by_hand, slurm
+from pipeline.launch.commands import Place, launch_command
 from pipeline.launch.grace import Grace
-from pipeline.launch.node import ENDS_S, LOST_S, NODES, ends_of_nodes, node_log
+from pipeline.launch.node import ENDS_S, LOST_S, NODES, STOP, ends_of_nodes, node_log
 from stages.harness.disk import FREE_SOME, RESERVED_BYTES
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
@@ -54,6 +54,8 @@ class Launch:
     settings: LaunchSettings = dataclasses.field(default_factory=LaunchSettings)
     time_limit_s: float | None = None
     """Seconds that the stage may run; what a Slurm job waits in the queue does not count."""
+    home: Path | None = None
+    """Where nodes meet that are no Slurm job's (pipeline/launch/by_hand.py)."""
     stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
     """Stops the stage when it is set."""
 
@@ -82,7 +84,8 @@ def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
     _end_earlier_job(launch, on_event)
     _prepare(launch, spec)
     mark = new_mark()
-    process = _start(launch, mark)
+    place = _invite(launch, spec, mark, on_event) if launch.settings.nodes > 1 else None
+    process = _start(launch, mark, place)
     events, grace = _Tail(launch.work / "events.jsonl"), launch.grace()
 
     def tell(event: Note | Progress) -> None:
@@ -140,14 +143,37 @@ def _prepare(launch: Launch, spec: Spec) -> None:
     spec.model_copy(update=filled_in).write(work / "spec.json")
 
 
-def _start(launch: Launch, mark: str) -> subprocess.Popen[bytes]:
+def _invite(launch: Launch, spec: Spec, attempt: str, on_event: OnEvent) -> Place | None:
+    """Wait for the nodes that share an attempt, unless Slurm brings them together; this one's place among them."""
+    if launch.settings.kind == "slurm":
+        return None
+
+    def check() -> None:
+        if launch.stopping.is_set():
+            raise _stopped(launch)
+
+    assert launch.home is not None  # the executor gives it
+    invitation = by_hand.Invitation(
+        attempt=attempt,
+        stage=launch.stage,
+        program=launch.program,
+        work=str(launch.work.resolve()),
+        launch=launch.settings.model_dump(),
+        machine=spec.machine,
+        hub="HF_HUB_OFFLINE" not in launch.environment,
+    )
+    nodes = launch.settings.nodes
+    return by_hand.invite(launch.home, invitation, nodes, lambda text: on_event(Note(message=text)), check)
+
+
+def _start(launch: Launch, mark: str, place: Place | None) -> subprocess.Popen[bytes]:
     # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint. What they
     # may take is not known yet, so it is left to `run_process` to end them.
     limit = NO_LIMIT_S if launch.grace_s is None else max(1, int(launch.grace_s) - 1)
     shutdown = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(limit)}
     with open(launch.log, "ab") as output:
         return subprocess.Popen(
-            launch_command(launch.settings, launch.program, launch.work / "spec.json"),
+            launch_command(launch.settings, launch.program, launch.work / "spec.json", mark, place),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -194,7 +220,9 @@ def _result(launch: Launch, code: int) -> StageResult:
     # ends with a code of its own.
     all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.world))
     stopped = code in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
-    if code != 0 and stopped and not (work / "error.json").is_file():
+    # Nodes hear of a stop one after the other, and in one that has not the processes may fail because others left.
+    asked = next((work / NODES).glob(f"*/{STOP}"), None) is not None
+    if code != 0 and (asked or (stopped and not (work / "error.json").is_file())):
         raise _stopped(launch)
     file = work / "out" / "record" / "result.json"
     if code != 0 or not file.is_file():

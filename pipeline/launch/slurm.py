@@ -188,7 +188,9 @@ def _on_nodes(work: Path, command: list[str], nodes: int) -> tuple[str, str]:
     """
     program = f"exec {shlex.join(command)} $SLURM_JOB_ID $SLURM_NODEID $SLURM_LAUNCH_NODE_IPADDR $0"
     step = f"--nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0"
-    port = shlex.join([sys.executable, "-P", "-c", "from pipeline.launch import environment as e; print(e.free_port())"])
+    port = shlex.join(
+        [sys.executable, "-P", "-c", "from pipeline.launch import environment as e; print(e.free_port())"]
+    )
     cores = "${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}"
     start = f"port=$({port})\nsrun {step} {cores} bash -c {shlex.quote(program)} $port"
     folder = f"{shlex.quote(str(work / NODES))}/$SLURM_JOB_ID"

@@ -218,6 +218,7 @@ class _StageRun:
             saved_bytes=self._saved_bytes,
             settings=execution.launch_of(self.stage.name),
             time_limit_s=execution.time_limit_of(self.stage.name),
+            home=self.run.store.home,
             stopping=self.run.stopping,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -17,15 +16,20 @@ from pipeline.core.errors import StageFailed
 from pipeline.launch import node
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.process import Launch, run_process
-from pipeline.store.store import Store
 from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
 from tests.pipeline.launch.slurm_cluster import KILL_WAIT_S, NODES, jobs
-from tests.pipeline.launch.test_process import launch
+from tests.pipeline.launch.test_process import ROOT, launch
 from tests.tiny import make_tiny_model, tiny_demonstrations, write_jsonl
 
 ONE = LaunchSettings(kind="torchrun", processes=2)
 TWO = LaunchSettings(kind="slurm", nodes=2, sbatch=["--cpus-per-task=1"])
-SFT: dict[str, Any] = {"batch_size": 8, "max_length": 128, "max_steps": 12, "learning_rate": 1e-2, "checkpoint_steps": 2}
+SFT: dict[str, Any] = {
+    "batch_size": 8,
+    "max_length": 128,
+    "max_steps": 12,
+    "learning_rate": 1e-2,
+    "checkpoint_steps": 2,
+}
 SFT["method"] = {"name": "vcore", "probe_fraction": 0.5, "direction": "ema"}
 OnEvent = Callable[[Note | Progress], None]
 
@@ -67,15 +71,21 @@ def of_node(rank: int) -> list[psutil.Process]:
         environment = process.info["environ"] or {}
         if environment.get("SLURM_NODEID") == str(rank) and environment.get("SLURMD_NODENAME") == NODES[rank]:
             marked.append(process)
-    holders = {parent.pid: parent for process in marked for parent in process.parents() if "slurmstepd" in parent.name()}
+    holders = {
+        parent.pid: parent for process in marked for parent in process.parents() if "slurmstepd" in parent.name()
+    }
     return [*holders.values(), *marked]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "file", [None, str(ROOT / "configs" / "accelerate" / "ddp.yaml")], ids=["torchrun", "accelerate"]
+)
 def test_two_nodes_make_what_two_processes_on_one_make(
-    tmp_path: Path, cluster: Path, sft_inputs: dict[str, str], straight: dict[str, bytes]
+    tmp_path: Path, cluster: Path, sft_inputs: dict[str, str], straight: dict[str, bytes], file: str | None
 ) -> None:
-    result = train(tmp_path, sft_inputs, TWO, lambda event: None)
+    how = LaunchSettings(kind="slurm", nodes=2, config=file, sbatch=TWO.sbatch)
+    result = train(tmp_path, sft_inputs, how, lambda event: None)
     assert result.proof["steps"] == 12
     assert content(tmp_path) == straight
     assert {rank: (end.host, end.code) for rank, end in node.ends_of_nodes(tmp_path).items()} == {

@@ -1,5 +1,5 @@
-"""Stages as jobs of a real Slurm of two nodes (tests/pipeline/launch/slurm_cluster.py): jobs that wait, run, save, hang,
-and outlive who started them."""
+"""Stages as jobs of a real Slurm of two nodes (tests/pipeline/launch/slurm_cluster.py): jobs that wait, run, save,
+hang, and outlive who started them."""
 
 import os
 import signal
