@@ -61,6 +61,7 @@ def steps(home: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_same_command_on_each_node_makes_what_one_node_makes(tmp_path: Path, config: Path) -> None:
     """Stopped once on the way, from a node that is not the first."""
     one, two, address = tmp_path / "one", tmp_path / "two", f"localhost:{free_port()}"

@@ -96,6 +96,7 @@ def test_two_nodes_make_what_two_processes_on_one_make(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_node_that_is_killed_ends_the_others_and_the_next_run_ends_in_the_same_bytes(
     tmp_path: Path, cluster: Path, sft_inputs: dict[str, str], straight: dict[str, bytes]
 ) -> None:

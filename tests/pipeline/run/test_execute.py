@@ -179,18 +179,6 @@ def test_a_stage_leases_what_it_computes_on_and_leaves_the_rest(
             "demo.yaml is no configuration of accelerate's",
         ),
         ("execution.launch={sft: {kind: slurm}}", "there is no sbatch on this machine"),
-        (
-            "execution.launch={score: {kind: slurm, nodes: 2}}",
-            r"launch\.score\.nodes: score runs on one node; of the stages, trainings alone can have several",
-        ),
-        (
-            "execution.launch={sft: {kind: torchrun, nodes: 2}}",
-            r"launch\.sft\.nodes: 2 nodes need to know where they meet, and VCORE_RENDEZVOUS is not set",
-        ),
-        (
-            "execution.launch={sft: {kind: slurm, nodes: 3, processes: 3}}",
-            "9 processes cannot share the 32 rows of a step evenly",
-        ),
     ],
 )
 def test_impossible_launches_are_refused_before_anything_starts(
@@ -219,18 +207,6 @@ def test_a_kind_of_stage_stands_for_all_of_its_stages(tmp_path: Path) -> None:
         ("execution.launch={sft: {processes: 2}}", "one local process is one"),
         ("execution.launch={sft: {kind: accelerate}}", "accelerate needs a file"),
         ("execution.time_limit_s={sft: 0.0}", "must be above 0"),
-        ("execution.launch={sft: {nodes: 2}}", "one local process is on one"),
-        *(
-            (
-                f"execution.launch={{sft: {{kind: slurm, sbatch: [{asked}]}}}}",
-                r"asks for 2(-4)? nodes, and the stage uses one",
-            )
-            for asked in ("--nodes=2", "'-N 2'", "-N2", "--nodes, '2'", "--gres=gpu:8, --nodes=2-4")
-        ),
-        (
-            "execution.launch={sft: {kind: slurm, nodes: 4, sbatch: [--nodes=2]}}",
-            "asks for 2 nodes, and nodes is 4; write `nodes: N` in place of --nodes",
-        ),
     ],
 )
 def test_settings_that_contradict_themselves(tmp_path: Path, override: str, message: str) -> None:
