@@ -130,7 +130,8 @@ class Node:
             if not told and (failed or self._stopping):
                 told, self.followed = True, failed and not self._stopping
                 child.terminate()
-                ends_by = time.monotonic() + ENDS_S if self.followed else ends_by
+            if self.followed or self.lost:  # what they wait for does not come, to save a state neither
+                ends_by = min(ends_by, time.monotonic() + ENDS_S)
             if time.monotonic() > ends_by:
                 break
         kill_all(child.pid, mark)

@@ -85,8 +85,9 @@ def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytes
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
-def test_an_engine_that_died_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts = run_sft(tmp_path, monkeypatch, [failure("engine")])
+@pytest.mark.parametrize("lost", ["engine", "node"])
+def test_what_died_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    attempts = run_sft(tmp_path, monkeypatch, [failure(lost)])
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
