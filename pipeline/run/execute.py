@@ -280,7 +280,7 @@ class _StageRun:
             command=self.run.command,
             versions={DISTRIBUTION: code.release} | library_versions(self._libraries, exact=True),
             hardware=hardware(),
-            gpus=leased_gpus(self.run.config.execution, self.stage) if self._runs_here else None,
+            gpus=self._gpus if self._runs_here else None,
             started=started,
             ended=utc_now(),
             seconds=round(seconds, 3),
@@ -295,6 +295,12 @@ class _StageRun:
         disk, base = self.stage.kind.disk(self.stage.settings), self.run.outcomes.get("base")
         values = base.artifact.manifest.proof.get("parameters", 0) if base is not None else 0
         return disk.saved * values if disk is not None and isinstance(values, int) else 0
+
+    @property
+    def _gpus(self) -> int:
+        """How many GPUs it computes on, on all of its nodes."""
+        execution = self.run.config.execution
+        return leased_gpus(execution, self.stage) * execution.launch_of(self.stage.name).nodes
 
     @property
     def _runs_here(self) -> bool:
