@@ -221,8 +221,10 @@ def _result(launch: Launch, code: int) -> StageResult:
     all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.world))
     stopped = code in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
     # Nodes hear of a stop one after the other, and in one that has not the processes may fail because others left.
-    asked = next((work / NODES).glob(f"*/{STOP}"), None) is not None
-    if code != 0 and (asked or (stopped and not (work / "error.json").is_file())):
+    # The job of a lost node is cancelled, and the other nodes then take that for a stop.
+    lost = any(end.lost for end in ends_of_nodes(work).values())
+    asked = next((work / NODES).glob(f"*/{STOP}"), None) is not None and not lost
+    if code != 0 and (asked or (stopped and not lost and not (work / "error.json").is_file())):
         raise _stopped(launch)
     file = work / "out" / "record" / "result.json"
     if code != 0 or not file.is_file():
