@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from pipeline.config.execution import LaunchSettings
-from pipeline.core.errors import StageFailed
+from pipeline.core.errors import Interrupted, StageFailed
 from pipeline.launch import node
 from pipeline.launch.environment import stage_environment
-from pipeline.launch.process import Launch, run_process
+from pipeline.launch.process import Launch, _result, run_process
 from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
 from tests.pipeline.launch.slurm_cluster import KILL_WAIT_S, NODES, jobs
 from tests.pipeline.launch.test_process import ROOT, launch
@@ -160,3 +160,14 @@ def test_nodes_that_do_not_listen_are_ended(tmp_path: Path, cluster: Path) -> No
     assert len(list((tmp_path / "w" / "out").glob("pid*"))) == 2
     assert not jobs()
     assert not of_node(0) + of_node(1)
+
+
+@pytest.mark.parametrize(("lost", "ends"), [("node 1 (n2)", StageFailed), ("", Interrupted)])
+def test_a_lost_node_is_no_stop_although_its_job_is_cancelled(tmp_path: Path, lost: str, ends: type[Exception]) -> None:
+    folder = tmp_path / node.NODES / "17"
+    folder.mkdir(parents=True)
+    (folder / node.STOP).touch()
+    node.NodeExit(host="n1", code=1, lost=lost).write(folder / "0.exit")
+    attempt = Launch("sft", "stages.sft", tmp_path, {}, locks=(), grace_s=60, settings=TWO)
+    with pytest.raises(ends):
+        _result(attempt, 75)
