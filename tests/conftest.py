@@ -13,7 +13,7 @@ from pipeline.core import signals
 # use.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-pytest_plugins = ["tests.prefect_server"]
+pytest_plugins = ["tests.prefect_server", "tests.pipeline.launch.slurm_cluster"]
 
 
 @pytest.fixture(autouse=True)

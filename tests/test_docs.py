@@ -24,7 +24,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 OTHERS = {"--check", "--keep", "--enable-tokenizer-info-endpoint", "--gres", "--cpus-per-task", "--no-deps", "--time"}
 OTHERS |= {"--build-arg", "--secret", "--init", "--shm-size", "--device", "--gpus"}
-OTHERS |= {"--security-opt", "--cap-drop", "--cap-add", "--privileged"}
+OTHERS |= {"--security-opt", "--cap-drop", "--cap-add", "--privileged", "--nodes", "--ntasks-per-node"}
 """Options of pip, sbatch, vLLM, tools/lock.py, Podman and Docker that the text names by themselves."""
 
 

@@ -19,9 +19,11 @@ from pipeline.checks.disk import check_disk
 from pipeline.checks.export import check_exports
 from pipeline.checks.sizes import check_batches, check_lengths, check_memory
 from pipeline.checks.trainer_options import check_trainer_options
+from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.shipped import how_to_install, shipped
+from pipeline.launch.by_hand import RANK, RENDEZVOUS, rendezvous
 from pipeline.launch.machine import leased_gpus, stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
@@ -70,6 +72,8 @@ def _check_launches(config: PipelineConfig) -> None:
         if (launch.kind in ("torchrun", "accelerate") or launch.processes > 1) and not kinds[name].several_processes:
             can = f"; {' and '.join(several)} can be several" if several else ""
             raise ConfigError(f"{name} is one process{can}", where=where, fix="Use kind: local or slurm.")
+        if launch.nodes > 1:
+            _check_nodes(name, launch, kinds[name].several_processes, where)
         if launch.config is not None and not Path(launch.config).expanduser().is_file():
             raise ConfigError(f"file {launch.config} does not exist", where=f"{where}.config")
         if launch.config is not None:
@@ -77,6 +81,18 @@ def _check_launches(config: PipelineConfig) -> None:
         if launch.kind == "slurm" and shutil.which("sbatch") is None:
             fix = "Start the run on a node of the cluster."
             raise ConfigError("there is no sbatch on this machine", where=where, fix=fix)
+
+
+def _check_nodes(name: str, launch: LaunchSettings, several: bool, where: str) -> None:
+    """A stage that several nodes share can be shared, and the nodes find each other."""
+    if not several:
+        message = f"{name} runs on one node; of the stages, trainings alone can have several"
+        fix = "Leave it out. Evaluations are shared out over machines as cells of a sweep (docs/orchestration.md)."
+        raise ConfigError(message, where=f"{where}.nodes", fix=fix)
+    if launch.kind != "slurm" and rendezvous() is None:
+        message = f"{launch.nodes} nodes need to know where they meet, and {RENDEZVOUS} is not set"
+        fix = f"On each of them: export {RENDEZVOUS}=HOST:PORT {RANK}=N (docs/orchestration.md), or use kind: slurm."
+        raise ConfigError(message, where=f"{where}.nodes", fix=fix)
 
 
 def _check_split(stages: list[Stage], name: str, file: str) -> None:

@@ -18,7 +18,7 @@ def check_batches(config: PipelineConfig, stages: Iterable[Stage]) -> None:
         batch = stage.kind.batch(stage.settings)
         if batch is None:
             continue
-        processes = config.execution.launch_of(stage.name).processes
+        processes = config.execution.launch_of(stage.name).world
         if batch.size % processes:
             raise ConfigError(
                 f"{processes} processes cannot share the {batch.size} {batch.unit} of a step evenly",

@@ -32,6 +32,7 @@ from pipeline.cli.printing import (
     show,
     warn_of_unreadable_runs,
 )
+from pipeline.core.errors import Interrupted
 from pipeline.core.signals import stop_on_signals
 
 COLOURS = {"HIT": "cyan", "RUN": "green", "RESUME": "yellow", "WAIT": "magenta"}
@@ -48,11 +49,21 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline: every stage that is not cached, then a table and a report."""
+    from pipeline.config.schema import load_config
+    from pipeline.launch.by_hand import rendezvous, take_part
     from pipeline.prefect_.run import run as run_session
     from pipeline.run.session import Session
     from pipeline.run.view import View
 
     stop_on_signals()
+    place = rendezvous()
+    if place is not None and place.rank > 0:
+        settings = load_config(config, overrides or [])
+        try:
+            take_part(settings.home_folder, place, settings.execution.threads, show)
+        except KeyboardInterrupt as stop:
+            raise Interrupted("interrupted", fix="Start the same command again on all nodes to continue.") from stop
+        return
     with View() as view:
         session = Session.prepare(config, overrides or [], options(force, start, only, until, triggers), view)
         stages = count(len(session.plan), "stage")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import model_validator
@@ -18,22 +19,43 @@ class LaunchSettings(StageSettings):
     kind: Literal["local", "torchrun", "accelerate", "slurm"] = execution("local")
     processes: int = execution(1, gt=0)
     """Training processes on one machine, with torchrun and accelerate; `sft` shares its batch out over them."""
+    nodes: int = execution(1, gt=0)
+    """Machines that share one training out, each with `processes` of it: those of a Slurm job, or, with torchrun and
+    accelerate, those on which the same command was started (docs/orchestration.md, "Several nodes")."""
     config: str | None = execution(None)
     """A file for `accelerate launch --config_file`: configs/accelerate/ has some."""
     sbatch: list[str] = execution([])
-    """Options of Slurm's sbatch, for example --gres=gpu:8. With `processes` above 1 the job runs torchrun."""
+    """Options of Slurm's sbatch, for example --gres=gpu:8. With several processes the job runs torchrun, or accelerate
+    where `config` names a file."""
+
+    @property
+    def world(self) -> int:
+        """Processes on all nodes together."""
+        return self.nodes * self.processes
 
     @model_validator(mode="after")
     def _consistent(self) -> LaunchSettings:
         if self.kind == "local" and self.processes > 1:
             raise ValueError("processes: one local process is one; choose kind: torchrun or accelerate")
-        if self.config is not None and self.kind != "accelerate":
+        if self.kind == "local" and self.nodes > 1:
+            raise ValueError("nodes: one local process is on one; choose kind: slurm, torchrun or accelerate")
+        if self.config is not None and self.kind not in ("accelerate", "slurm"):
             raise ValueError(f"config: is a file of accelerate's, and kind is {self.kind}")
         if self.kind == "accelerate" and self.config is None:
             raise ValueError("config: accelerate needs a file, or it would use whatever is set up on the machine")
         if self.sbatch and self.kind != "slurm":
             raise ValueError(f"sbatch: are options of Slurm's, and kind is {self.kind}")
+        asked = nodes_asked(self.sbatch)
+        if asked not in (None, str(self.nodes)):
+            uses = "the stage uses one" if self.nodes == 1 else f"nodes is {self.nodes}"
+            raise ValueError(f"sbatch: asks for {asked} nodes, and {uses}; write `nodes: N` in place of --nodes")
         return self
+
+
+def nodes_asked(sbatch: list[str]) -> str | None:
+    """How many nodes options of sbatch ask for, as they say it (`2`, or `2-4`); None where they leave it open."""
+    found = re.findall(r"(?:^|\s)(?:-N[=\s]*|--nodes[=\s]\s*)([^\s=]+)", " ".join(sbatch))
+    return found[-1] if found else None
 
 
 class ExecutionSettings(StageSettings):

@@ -42,7 +42,7 @@ class StageFailed(UserError):
 
     Attributes:
         log: file with its complete output.
-        cause: `memory` or `network` for a transient failure.
+        cause: `memory`, `network`, `engine` or `node` (one of several is lost) for a transient failure.
     """
 
     exit_code = EXIT_STAGE_FAILED

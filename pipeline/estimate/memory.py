@@ -115,7 +115,7 @@ class Split:
 def split_of(launch: LaunchSettings) -> Split:
     """The split of a launch. Raises `ConfigError` where a file of accelerate's cannot be read or is not known here."""
     kind = _accelerate_kind(launch.config) if launch.config is not None else "ddp"
-    return Split(launch.processes, kind) if kind != "ddp" or launch.processes > 1 else Split()
+    return Split(launch.world, kind) if kind != "ddp" or launch.world > 1 else Split()
 
 
 def _accelerate_kind(file: str) -> str:

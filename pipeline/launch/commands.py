@@ -3,6 +3,8 @@
 Whatever starts it, a stage program reads the same spec, works in the same folders, and saves its state at SIGTERM.
 """
 
+import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,30 +13,69 @@ from pipeline.config.execution import LaunchSettings
 from stages.harness.process import die_with_parent
 
 
-def launch_command(launch: LaunchSettings, module: str, spec: Path) -> list[str]:
-    """The words that run `python -m MODULE SPEC` as `launch` says."""
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One node among those that a stage runs on."""
+
+    rank: int
+    """Its number, from 0."""
+    host: str
+    """Address of node 0, where the processes of all nodes find each other."""
+    port: int
+
+
+def launch_command(
+    launch: LaunchSettings, module: str, spec: Path, attempt: str = "", place: Place | None = None
+) -> list[str]:
+    """The words that run `python -m MODULE SPEC` as `launch` says.
+
+    Args:
+        attempt: names this attempt for the nodes that share it, and `place` is the one of this machine; for several
+            nodes that are no Slurm job.
+    """
     python = [sys.executable, "-P"]
     if launch.kind == "local":
         return [*python, "-m", module, str(spec)]
-    program = _distributed(launch, module, spec)
+    if launch.nodes > 1:
+        program = [*python, "-m", "pipeline.launch.node", str(spec), module, json.dumps(launch.model_dump())]
+        if place is not None:
+            program += [attempt, str(place.rank), place.host, str(place.port)]
+    else:
+        program = distributed_command(launch, module, spec)
     if launch.kind == "slurm":
-        options = [str(spec), str(launch.processes), *launch.sbatch]
+        options = [str(spec), str(launch.processes), str(launch.nodes), *launch.sbatch]
         program = [*python, "-m", "pipeline.launch.slurm", *options, "--", *program]
-    # torchrun, accelerate and the Slurm watcher do not die with the orchestrator; this asks for it, and becomes them.
-    return [*python, "-m", "pipeline.launch.commands", str(os.getpid()), *program]
+    return dying_with(os.getpid(), program)
 
 
-def _distributed(launch: LaunchSettings, module: str, spec: Path) -> list[str]:
+def dying_with(parent: int, command: list[str]) -> list[str]:
+    """A command that is sent SIGTERM when `parent`, which starts it, dies; torchrun, accelerate and the Slurm watcher
+    do not ask for that themselves. What it starts asks for it, and becomes the command."""
+    return [sys.executable, "-P", "-m", "pipeline.launch.commands", str(parent), *command]
+
+
+def distributed_command(launch: LaunchSettings, module: str, spec: Path, place: Place | None = None) -> list[str]:
+    """The words that start a stage's processes on this machine: all of them, or those of one node among several.
+
+    The nodes have fixed ranks (torchrun's static rendezvous), so that rank 0 is on node 0, and a run that is continued
+    deals every process what it had.
+    """
     python, program = [sys.executable, "-P", "-m"], ["-m", module, str(spec)]
-    if launch.kind == "accelerate":
-        assert launch.config is not None  # checked by LaunchSettings
-        options = ["--config_file", launch.config, "--num_processes", str(launch.processes)]
+    if launch.config is not None:
+        options = ["--config_file", launch.config, "--num_processes", str(launch.world)]
+        if place is not None:
+            options += [f"--num_machines={launch.nodes}", f"--machine_rank={place.rank}", "--same_network"]
+            options += [f"--main_process_ip={place.host}", f"--main_process_port={place.port}"]
+            options += ["--rdzv_backend=static", "--deepspeed_multinode_launcher=standard"]
         return [*python, "accelerate.commands.launch", *options, *program]
-    if launch.kind == "torchrun" or launch.processes > 1:
+    if place is not None:
+        meeting = [f"--node-rank={place.rank}", f"--master-addr={place.host}", f"--master-port={place.port}"]
+    elif launch.kind == "torchrun" or launch.processes > 1:
         meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
-        options = ["--nnodes=1", f"--nproc-per-node={launch.processes}", *meeting, "--max-restarts=0"]
-        return [*python, "torch.distributed.run", *options, *program]
-    return [sys.executable, "-P", *program]
+    else:
+        return [sys.executable, "-P", *program]
+    options = [f"--nnodes={launch.nodes}", f"--nproc-per-node={launch.processes}", *meeting, "--max-restarts=0"]
+    return [*python, "torch.distributed.run", *options, *program]
 
 
 if __name__ == "__main__":

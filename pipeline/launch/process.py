@@ -16,9 +16,10 @@ from evaluation.harness.child_processes import wait_or_kill
 from pipeline.config.execution import LaunchSettings
 from pipeline.core.errors import Interrupted, StageFailed
 from pipeline.core.processes import MARK, kill_all, new_mark
-from pipeline.launch import slurm
-from pipeline.launch.commands import launch_command
+from pipeline.launch import by_hand, slurm
+from pipeline.launch.commands import Place, launch_command
 from pipeline.launch.grace import Grace
+from pipeline.launch.node import ENDS_S, LOST_S, NODES, STOP, ends_of_nodes, node_log
 from stages.harness.disk import FREE_SOME, RESERVED_BYTES
 from stages.harness.documents import EVENT, ErrorDocument, Note, Progress, Spec, StageResult
 from stages.harness.process import EXIT_STOPPED, STOPPED
@@ -53,6 +54,8 @@ class Launch:
     settings: LaunchSettings = dataclasses.field(default_factory=LaunchSettings)
     time_limit_s: float | None = None
     """Seconds that the stage may run; what a Slurm job waits in the queue does not count."""
+    home: Path | None = None
+    """Where nodes meet that are no Slurm job's (pipeline/launch/by_hand.py)."""
     stopping: threading.Event = dataclasses.field(default_factory=threading.Event)
     """Stops the stage when it is set."""
 
@@ -81,7 +84,8 @@ def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
     _end_earlier_job(launch, on_event)
     _prepare(launch, spec)
     mark = new_mark()
-    process = _start(launch, mark)
+    place = _invite(launch, spec, mark, on_event) if launch.settings.nodes > 1 else None
+    process = _start(launch, mark, place)
     events, grace = _Tail(launch.work / "events.jsonl"), launch.grace()
 
     def tell(event: Note | Progress) -> None:
@@ -131,6 +135,7 @@ def _prepare(launch: Launch, spec: Spec) -> None:
     said = (work / "error.json", *work.glob(f"{STOPPED}.*"), work / slurm.STARTED, work / "events.jsonl")
     for file in said:
         file.unlink(missing_ok=True)
+    shutil.rmtree(work / NODES, ignore_errors=True)
     if not (work / "state").is_dir() or not any((work / "state").iterdir()):
         shutil.rmtree(work / "out", ignore_errors=True)
     (work / "out").mkdir(exist_ok=True)
@@ -138,14 +143,37 @@ def _prepare(launch: Launch, spec: Spec) -> None:
     spec.model_copy(update=filled_in).write(work / "spec.json")
 
 
-def _start(launch: Launch, mark: str) -> subprocess.Popen[bytes]:
+def _invite(launch: Launch, spec: Spec, attempt: str, on_event: OnEvent) -> Place | None:
+    """Wait for the nodes that share an attempt, unless Slurm brings them together; this one's place among them."""
+    if launch.settings.kind == "slurm":
+        return None
+
+    def check() -> None:
+        if launch.stopping.is_set():
+            raise _stopped(launch)
+
+    assert launch.home is not None  # the executor gives it
+    invitation = by_hand.Invitation(
+        attempt=attempt,
+        stage=launch.stage,
+        program=launch.program,
+        work=str(launch.work.resolve()),
+        launch=launch.settings.model_dump(),
+        machine=spec.machine,
+        hub="HF_HUB_OFFLINE" not in launch.environment,
+    )
+    nodes = launch.settings.nodes
+    return by_hand.invite(launch.home, invitation, nodes, lambda text: on_event(Note(message=text)), check)
+
+
+def _start(launch: Launch, mark: str, place: Place | None) -> subprocess.Popen[bytes]:
     # torchrun gives its processes 30 s of its own accord, and then kills them in the middle of a checkpoint. What they
     # may take is not known yet, so it is left to `run_process` to end them.
     limit = NO_LIMIT_S if launch.grace_s is None else max(1, int(launch.grace_s) - 1)
     shutdown = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(limit)}
     with open(launch.log, "ab") as output:
         return subprocess.Popen(
-            launch_command(launch.settings, launch.program, launch.work / "spec.json"),
+            launch_command(launch.settings, launch.program, launch.work / "spec.json", mark, place),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -159,10 +187,11 @@ def _follow(process: subprocess.Popen[bytes], launch: Launch, events: _Tail, on_
     """Report what the stage says until its process ends. Raises where it has to be stopped."""
     started = time.monotonic() if launch.settings.kind != "slurm" else None
     failed: float | None = None
+    patience = FAILED_S if launch.settings.nodes == 1 else FAILED_S + LOST_S + ENDS_S  # they find out which one it was
     while process.poll() is None:
-        if failed is None and launch.settings.processes > 1 and (launch.work / "error.json").is_file():
+        if failed is None and launch.settings.world > 1 and (launch.work / "error.json").is_file():
             failed = time.monotonic()
-        if failed is not None and time.monotonic() > failed + FAILED_S:  # peers that wait for the one that failed
+        if failed is not None and time.monotonic() > failed + patience:  # peers that wait for the one that failed
             wait_or_kill(process, 0)
             return
         for event in events.read():
@@ -189,9 +218,13 @@ def _result(launch: Launch, code: int) -> StageResult:
     # An error comes first: torchrun stops the other processes when one has failed, and each of them then says that it
     # was stopped. A negative code: asked before it could listen. The files: asked while torchrun was between us, which
     # ends with a code of its own.
-    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.processes))
+    all_stopped = all((work / f"{STOPPED}.{rank}").is_file() for rank in range(launch.settings.world))
     stopped = code in (EXIT_STOPPED, -signal.SIGINT, -signal.SIGTERM) or all_stopped
-    if code != 0 and stopped and not (work / "error.json").is_file():
+    # Nodes hear of a stop one after the other, and in one that has not the processes may fail because others left.
+    # The job of a lost node is cancelled, and the other nodes then take that for a stop.
+    lost = any(end.lost for end in ends_of_nodes(work).values())
+    asked = next((work / NODES).glob(f"*/{STOP}"), None) is not None and not lost
+    if code != 0 and (asked or (stopped and not lost and not (work / "error.json").is_file())):
         raise _stopped(launch)
     file = work / "out" / "record" / "result.json"
     if code != 0 or not file.is_file():
@@ -200,7 +233,8 @@ def _result(launch: Launch, code: int) -> StageResult:
     if result is None or not result.proof:
         what = f"left a {file} that cannot be read" if result is None else "ended without a completion proof"
         raise StageFailed(launch.stage, what, log=str(launch.log), fix=f"See the end of its log: {launch.log}")
-    shutil.copyfile(launch.log, file.with_name(launch.log.name))
+    for log in _logs(launch):
+        shutil.copyfile(log, file.with_name(log.name))
     return result
 
 
@@ -210,10 +244,27 @@ def _stopped(launch: Launch) -> Interrupted:
     )
 
 
+def _logs(launch: Launch) -> list[Path]:
+    """What each node of the stage has printed; its own log, where it runs on one."""
+    logs = (node_log(launch.work, rank) for rank in range(launch.settings.nodes))
+    return [log for log in logs if log.is_file()]
+
+
 def _failure(launch: Launch, code: int) -> StageFailed:
-    """Why a stage failed: as it says itself, or as its exit code says."""
-    log = str(launch.log)
+    """Why a stage failed: as it says itself, or as its exit code says, and on which of several nodes."""
+    log = ", ".join(map(str, _logs(launch)))
     error = ErrorDocument.read(launch.work / "error.json")
+    ends = ends_of_nodes(launch.work)
+    if lost := next((end.lost for end in ends.values() if end.lost), ""):
+        then = f"; then: {error.message}" if error is not None else ""
+        message = f"{lost} was lost: its processes were killed, or the machine does not answer{then}"
+        fix = f"What was saved is kept: the same command continues from there. See the logs: {log}"
+        return StageFailed(launch.stage, message, fix=fix, log=log, cause="node")
+    first = [f"node {rank} ({end.host})" for rank, end in ends.items() if end.code and not end.followed]
+    if error is not None and launch.settings.nodes > 1:
+        where = f" ({', '.join(first)} failed)" if first else ""
+        fix = f"{error.fix or 'See the logs.'} The logs: {log}"
+        return StageFailed(launch.stage, f"{error.message}{where}", fix=fix, log=log, cause=error.cause)
     if error is not None:
         return StageFailed(
             launch.stage, error.message, fix=error.fix or f"See the log: {log}", log=log, cause=error.cause
@@ -223,7 +274,7 @@ def _failure(launch: Launch, code: int) -> StageFailed:
     elif code < 0:
         message = f"was killed by {signal.Signals(-code).name}"
     else:
-        message = f"ended with exit code {code} and no result"
+        message = f"ended with exit code {code} and no result{': ' if first else ''}{', '.join(first)}"
     fix = f"See the end of its log: {log}"
     if shutil.disk_usage(launch.work).free < RESERVED_BYTES:  # some libraries end the process where they cannot write
         message, fix = f"{message}: no room is left below {launch.work}", f"{FREE_SOME}. {fix}"

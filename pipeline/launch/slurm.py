@@ -1,4 +1,4 @@
-"""A stage as a Slurm job: `python -m pipeline.launch.slurm SPEC PROCESSES [SBATCH OPTION ...] -- COMMAND ...`.
+"""A stage as a Slurm job: `python -m pipeline.launch.slurm SPEC PROCESSES NODES [SBATCH OPTION ...] -- COMMAND ...`.
 
 Submits the command with sbatch, follows the job, and ends as it ended. Stopping this process (SIGTERM) sends SIGTERM to
 the job, which saves its state and leaves; so does Slurm itself before the job's time limit (--signal). Node and
@@ -7,6 +7,10 @@ orchestrator must share the store's files.
 A job does not die with the process that follows it. Its id is in the work folder from its submission to its end, so
 that it can be ended before its stage is given up or started again: two jobs in one folder would write into each other's
 state.
+
+With several nodes the job runs the command once on each of them with srun (pipeline/launch/node.py), and these programs
+watch each other. So neither srun nor Slurm ends a step because one node has: it may have saved its state sooner than
+the others.
 """
 
 import contextlib
@@ -21,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 
 from pipeline.core.processes import MARK
+from pipeline.launch.node import NODES, STOP, ends_of_nodes
 from stages.harness.documents import ErrorDocument, Spec
 from stages.harness.process import EXIT_STOPPED
 
@@ -40,7 +45,12 @@ UNKNOWN_JOB = "Invalid job id"
 def is_listed(job: str) -> bool:
     """Whether the job waits, runs or is ending; it may where Slurm does not answer. Raises `OSError` without squeue."""
     answer = subprocess.run(["squeue", "--noheader", "--format=%T", f"--jobs={job}"], capture_output=True, text=True)
-    return bool(answer.stdout.strip()) if answer.returncode == 0 else UNKNOWN_JOB not in answer.stderr
+    return says_listed(answer.returncode, answer.stdout, answer.stderr)
+
+
+def says_listed(code: int, output: str, errors: str) -> bool:
+    """Whether squeue, asked for one job, says that it waits, runs or is ending, or does not know."""
+    return bool(output.strip()) if code == 0 else UNKNOWN_JOB not in errors
 
 
 def ask_to_stop(job: str) -> None:
@@ -81,7 +91,7 @@ def _wait_until_gone(job: str, seconds: float) -> bool:
     return not listed
 
 
-def main(file: Path, processes: int, options: list[str], command: list[str]) -> int:
+def main(file: Path, processes: int, nodes: int, options: list[str], command: list[str]) -> int:
     """Submit, wait, and return the exit code of the stage; 1 where Slurm ended the job without one."""
     work, log = file.parent, file.parent / "stage.log"
     (work / EXIT_CODE).unlink(missing_ok=True)
@@ -89,8 +99,10 @@ def main(file: Path, processes: int, options: list[str], command: list[str]) -> 
     spec.model_copy(update={"parent": None}).write(file)  # the orchestrator is no process of the node's
     script = work / "slurm.sh"
     count_cores = spec.machine.threads_given is None
-    script.write_text(_script(work, command, processes, set_threads=count_cores), encoding="utf-8")
+    script.write_text(_script(work, command, processes, nodes, set_threads=count_cores), encoding="utf-8")
     fixed = ["--parsable", f"--job-name=vcore-{spec.stage}", f"--output={log}", "--open-mode=append"]
+    if nodes > 1:  # a job that Slurm queues again by itself would go on with what its first start has said
+        fixed += [f"--nodes={nodes}", "--ntasks-per-node=1", "--no-requeue"]
     stop_first = f"--signal=B:TERM@{SAVE_SECONDS}"
     signals: list[int] = []
     job = ""
@@ -118,6 +130,9 @@ def main(file: Path, processes: int, options: list[str], command: list[str]) -> 
         time.sleep(POLL_SECONDS)
         if (work / EXIT_CODE).is_file():
             break
+        if any(end.lost for end in ends_of_nodes(work).values()):  # srun would wait for what the lost one says
+            end_job(work, grace_s=0)
+            return 1
         if poll % ASK_SLURM_EVERY == 0 and not is_listed(job):
             if not signals:  # its exit code may still be on its way through a shared file system
                 time.sleep(ASK_SLURM_EVERY * POLL_SECONDS)
@@ -139,7 +154,7 @@ def _environment(spec: Spec) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
-def _script(work: Path, command: list[str], processes: int, *, set_threads: bool) -> str:
+def _script(work: Path, command: list[str], processes: int, nodes: int, *, set_threads: bool) -> str:
     """The job. bash handles a signal only between commands, so it passes the signal on to a stage in the background."""
     exit_code, part = (shlex.quote(str(work / name)) for name in (EXIT_CODE, f"{EXIT_CODE}.part"))
     threads = (
@@ -148,14 +163,16 @@ def _script(work: Path, command: list[str], processes: int, *, set_threads: bool
         "[ $OMP_NUM_THREADS -ge 1 ] || export OMP_NUM_THREADS=1\n"
         "export MKL_NUM_THREADS=$OMP_NUM_THREADS\n"
     )
+    start, stop = (shlex.join(command), "kill -TERM $child") if nodes == 1 else _on_nodes(work, command, nodes)
     return (
         "#!/bin/bash\n"
         f"touch {shlex.quote(str(work / STARTED))}\n"
         f"cd {shlex.quote(str(Path.cwd()))}\n"
         f"{threads if set_threads else ''}"
-        f"{shlex.join(command)} &\n"
+        f"{start} &\n"
         "child=$!\n"
-        "trap 'kill -TERM $child' TERM INT\n"
+        f"stop() {{ {stop}; }}\n"
+        "trap stop TERM INT\n"
         "wait $child; code=$?\n"
         "while kill -0 $child 2>/dev/null; do wait $child; code=$?; done\n"
         f"echo $code > {part} && mv {part} {exit_code}\n"
@@ -163,6 +180,24 @@ def _script(work: Path, command: list[str], processes: int, *, set_threads: bool
     )
 
 
+def _on_nodes(work: Path, command: list[str], nodes: int) -> tuple[str, str]:
+    """What starts the command on each node of a job, and what stops it: a signal would make srun kill its step.
+
+    The script runs on the job's first node, whose address srun tells all of them. --cpus-per-task is no longer taken
+    over from sbatch since Slurm 22.05.
+    """
+    program = f"exec {shlex.join(command)} $SLURM_JOB_ID $SLURM_NODEID $SLURM_LAUNCH_NODE_IPADDR $0"
+    step = f"--nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=0"
+    port = shlex.join(
+        [sys.executable, "-P", "-c", "from pipeline.launch import environment as e; print(e.free_port())"]
+    )
+    cores = "${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}"
+    start = f"port=$({port})\nsrun {step} {cores} bash -c {shlex.quote(program)} $port"
+    folder = f"{shlex.quote(str(work / NODES))}/$SLURM_JOB_ID"
+    return start, f"mkdir -p {folder} && touch {folder}/{STOP}"
+
+
 if __name__ == "__main__":
     split = sys.argv.index("--")
-    raise SystemExit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:split], sys.argv[split + 1 :]))
+    counts, options = sys.argv[2:4], sys.argv[4:split]
+    raise SystemExit(main(Path(sys.argv[1]), int(counts[0]), int(counts[1]), options, sys.argv[split + 1 :]))

@@ -218,6 +218,7 @@ class _StageRun:
             saved_bytes=self._saved_bytes,
             settings=execution.launch_of(self.stage.name),
             time_limit_s=execution.time_limit_of(self.stage.name),
+            home=self.run.store.home,
             stopping=self.run.stopping,
         )
 
@@ -241,7 +242,7 @@ class _StageRun:
                 return self._attempt(spec, launch)
             except StageFailed as error:
                 smaller = self._smaller_batch(spec, launch) if error.cause == "memory" else {}
-                if not smaller and error.cause not in ("network", "engine"):
+                if not smaller and error.cause not in ("network", "engine", "node"):
                     raise
                 spec = spec.model_copy(update={"settings": {**spec.settings, **smaller}})
                 how = "".join(f"with {name} {value}" for name, value in smaller.items()) or "again"
@@ -255,7 +256,7 @@ class _StageRun:
         """The setting that halves what goes through the model at once; empty where there is none."""
         if tokens := spec.settings.get("max_tokens_per_micro_batch"):
             return {"max_tokens_per_micro_batch": tokens // 2} if tokens > 1 else {}
-        size = smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.processes)
+        size = smaller_micro_batch(self.stage, spec.settings.get("micro_batch_size"), launch.settings.world)
         return {} if size is None else {"micro_batch_size": size}
 
     def _attempt(self, spec: Spec, launch: Launch) -> StageResult:
@@ -279,7 +280,7 @@ class _StageRun:
             command=self.run.command,
             versions={DISTRIBUTION: code.release} | library_versions(self._libraries, exact=True),
             hardware=hardware(),
-            gpus=leased_gpus(self.run.config.execution, self.stage) if self._runs_here else None,
+            gpus=self._gpus if self._runs_here else None,
             started=started,
             ended=utc_now(),
             seconds=round(seconds, 3),
@@ -294,6 +295,12 @@ class _StageRun:
         disk, base = self.stage.kind.disk(self.stage.settings), self.run.outcomes.get("base")
         values = base.artifact.manifest.proof.get("parameters", 0) if base is not None else 0
         return disk.saved * values if disk is not None and isinstance(values, int) else 0
+
+    @property
+    def _gpus(self) -> int:
+        """How many GPUs it computes on, on all of its nodes."""
+        execution = self.run.config.execution
+        return leased_gpus(execution, self.stage) * execution.launch_of(self.stage.name).nodes
 
     @property
     def _runs_here(self) -> bool:

@@ -23,6 +23,7 @@ from pipeline.core.errors import (
     disk_trouble,
 )
 from pipeline.core.signals import asked_to_stop
+from pipeline.launch.by_hand import hosting
 from pipeline.plan.decide import TRIGGERS, Decider, Options
 from pipeline.plan.graph import Stage
 from pipeline.plan.planning import Planned, plan_stages
@@ -116,7 +117,7 @@ class Session:
         An error that means wrong arguments before a run means a failed run from here on: its exit code becomes 1.
         """
         try:
-            with _disk_errors(self.store.home):
+            with _disk_errors(self.store.home), hosting(self.store.home):
                 yield
                 self.record.end("done")
         except UserError as error:

@@ -130,10 +130,15 @@ def _write_error(spec_path: Path, message: str, fix: str, cause: str) -> None:
 
 
 def _install_stop_handler(context: Context[Any]) -> None:
+    """A second request ends the process where it is. The first may come when it has long heard of it from another
+    process of its stage, and is saving its state."""
+    asked = False
+
     def stop(signum: int, frame: FrameType | None) -> None:
-        if context.stop_requested or not context.stops_gracefully:
+        nonlocal asked
+        if asked or not context.stops_gracefully:
             raise StageStopped
-        context.stop_requested = True
+        asked = context.stop_requested = True
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)

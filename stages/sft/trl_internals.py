@@ -210,11 +210,12 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with rows that are tokenised here and may have further values, and with further files in each
     checkpoint.
 
-    Relies on three private methods of transformers.Trainer: `_save_optimizer_and_scheduler`, called for each checkpoint
-    before the trainer_state.json that marks it as complete, `_load_from_checkpoint`, called first on a resume, and
-    `_set_signature_columns_if_needed`, after which `_signature_columns` are the columns that reach the collator. And on
-    SFTTrainer's `_prepare_dataset`, called in its constructor with the tokenizer as TRL's options have made it, which
-    takes rows with `input_ids` and `completion_mask` as tokenised.
+    Relies on four private methods of transformers.Trainer: `_save_optimizer_and_scheduler` and `_save_rng_state`,
+    called by every process for each checkpoint before the first one writes the trainer_state.json that marks it as
+    complete, `_load_from_checkpoint`, called first on a resume, and `_set_signature_columns_if_needed`, after which
+    `_signature_columns` are the columns that reach the collator. And on SFTTrainer's `_prepare_dataset`, called in its
+    constructor with the tokenizer as TRL's options have made it, which takes rows with `input_ids` and
+    `completion_mask` as tokenised.
     """
 
     data_collator: Any
@@ -247,6 +248,9 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
         if self.args.should_save:
             self.write_own_state(Path(output_dir))
         self.write_own_shard(Path(output_dir))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()  # a checkpoint counts as complete by a file that is written after this
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

@@ -68,6 +68,12 @@ class StageTrainer(WholeStepTrainer):
                 # TRL merges the adapter in place: see merged_parameters.
                 self.vllm_generation._iter_named_params = functools.partial(merged_parameters, self.model)
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Called by every process for a checkpoint, before the first one writes trainer_state.json, which marks it as
+        complete: another node may still be writing its part."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     @contextlib.contextmanager
     def _clock(self, part: str) -> Iterator[None]:
         """Count the seconds of a part of a training step; what is clocked within counts for the inner part alone."""

@@ -1,5 +1,5 @@
-"""Stages as Slurm jobs, with stand-ins for Slurm's commands: jobs that wait, run, save, hang, and outlive who started
-them."""
+"""Stages as jobs of a real Slurm of two nodes (tests/pipeline/launch/slurm_cluster.py): jobs that wait, run, save,
+hang, and outlive who started them."""
 
 import os
 import signal
@@ -25,76 +25,33 @@ from pipeline.run.view import View
 from pipeline.store.store import Store
 from stages.harness.documents import Note, Progress, Spec
 from tests.pipeline.helpers import config
-from tests.pipeline.launch.test_process import ROOT, alive, launch
-
-SLURM = """#!{python}
-# What sbatch, squeue and scancel do for one job at a time, in processes of this machine. `queue`: seconds that a job
-# waits.
-import os, pathlib, signal, subprocess, sys
-folder, name = pathlib.Path({folder!r}), pathlib.Path(sys.argv[0]).name
-pid, began = folder / "pid", folder / "began"
-def alive():
-    try:
-        os.kill(int(pid.read_text()), 0)
-        return open(f"/proc/{{int(pid.read_text())}}/stat").read().split()[2] != "Z"
-    except (OSError, ValueError):
-        return False
-if name == "sbatch":
-    assert not alive(), "two jobs at once"
-    (folder / "options").write_text(" ".join(sys.argv[1:]))
-    if "--refuse" in sys.argv:
-        sys.exit("sbatch: error: invalid partition")
-    began.unlink(missing_ok=True)
-    log = next(word for word in sys.argv if word.startswith("--output=")).partition("=")[2]
-    wait = (folder / "queue").read_text() if (folder / "queue").exists() else "0"
-    words = ["bash", "-c", 'sleep "$0"; touch "$1"; exec bash "$2"', wait, str(began), sys.argv[-1]]
-    job = subprocess.Popen(words, stdout=open(log, "ab"), stderr=subprocess.STDOUT, start_new_session=True)
-    pid.write_text(str(job.pid))
-    print("17;cluster")
-elif name == "squeue":
-    if (folder / "silent").exists():
-        sys.exit("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
-    if not alive():
-        sys.exit("slurm_load_jobs error: Invalid job id specified")
-    print("RUNNING" if began.exists() else "PENDING")
-elif alive():
-    if "--signal=TERM" in sys.argv:
-        if began.exists():  # a signal does not reach a job that waits
-            os.kill(int(pid.read_text()), signal.SIGTERM)
-    elif "--state=PENDING" not in sys.argv or not began.exists():
-        os.killpg(int(pid.read_text()), signal.SIGKILL)
-"""
-
-
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "slurm"
-    folder.mkdir()
-    for name in ("sbatch", "squeue", "scancel"):
-        (folder / name).write_text(SLURM.format(python=sys.executable, folder=str(folder)))
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-    return folder
-
+from tests.pipeline.launch.slurm_cluster import jobs
+from tests.pipeline.launch.test_process import ROOT, launch
 
 JOB = LaunchSettings(kind="slurm")
 
 
+def left(tmp_path: Path) -> list[str]:
+    """Processes of the fake stage that are still there."""
+    return subprocess.run(["pgrep", "-f", f"fake_stage {tmp_path}"], capture_output=True, text=True).stdout.split()
+
+
 @pytest.mark.slow
-def test_a_job_ends_as_its_stage_does(tmp_path: Path, commands: Path) -> None:
-    settings = LaunchSettings(kind="slurm", sbatch=["--gres=gpu:1"])
+def test_a_job_ends_as_its_stage_does(tmp_path: Path, cluster: Path) -> None:
+    settings = LaunchSettings(kind="slurm", sbatch=["--comment=ours"])
     assert launch(tmp_path, "succeed", settings=settings).proof == {"steps": 3}
-    assert "--gres=gpu:1" in (commands / "options").read_text()
-    assert "Slurm job 17" in (tmp_path / "w" / "out" / "record" / "stage.log").read_text()
+    said = (tmp_path / "w" / "out" / "record" / "stage.log").read_text().partition("Slurm job ")[2]
+    about = ["scontrol", "show", "job", said.split()[0]]
+    assert "Comment=ours" in subprocess.run(about, capture_output=True, text=True, check=True).stdout
     with pytest.raises(StageFailed, match="the data are empty"):
         launch(tmp_path, "stage_error", settings=settings)
-    with pytest.raises(StageFailed, match="sbatch refused the job: sbatch: error: invalid partition"):
-        launch(tmp_path, "succeed", settings=LaunchSettings(kind="slurm", sbatch=["--refuse"]))
+    with pytest.raises(StageFailed, match="sbatch refused the job: sbatch: error: invalid partition specified: none"):
+        launch(tmp_path, "succeed", settings=LaunchSettings(kind="slurm", sbatch=["--partition=none"]))
     assert not (tmp_path / "w" / slurm.JOB).exists()
 
 
 @pytest.mark.slow
-def test_a_stopped_job_saves_and_resumes(tmp_path: Path, commands: Path) -> None:
+def test_a_stopped_job_saves_and_resumes(tmp_path: Path, cluster: Path) -> None:
     def interrupt(event: Note | Progress) -> None:
         if isinstance(event, Progress) and event.step >= 2:
             raise KeyboardInterrupt
@@ -106,34 +63,36 @@ def test_a_stopped_job_saves_and_resumes(tmp_path: Path, commands: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_job_that_does_not_listen_is_cancelled(tmp_path: Path, commands: Path) -> None:
+def test_a_job_that_does_not_listen_is_cancelled(tmp_path: Path, cluster: Path) -> None:
     with pytest.raises(StageFailed, match="time limit"):
         launch(tmp_path, "deaf", settings=JOB, time_limit_s=10.0, grace_s=2)
-    assert not alive(int((commands / "pid").read_text()))
+    assert not left(tmp_path)
+    assert not jobs()
     assert not (tmp_path / "w" / slurm.JOB).exists()
 
 
 @pytest.mark.slow
-def test_waiting_in_the_queue_is_no_running_time(tmp_path: Path, commands: Path) -> None:
-    (commands / "queue").write_text("21")
-    assert launch(tmp_path, "succeed", settings=JOB, time_limit_s=20.0).proof == {"steps": 3}
+def test_waiting_in_the_queue_is_no_running_time(tmp_path: Path, cluster: Path) -> None:
+    later = LaunchSettings(kind="slurm", sbatch=["--begin=now+21"])
+    began = time.monotonic()
+    assert launch(tmp_path, "succeed", settings=later, time_limit_s=20.0).proof == {"steps": 3}
+    assert time.monotonic() - began > 20
 
 
 @pytest.mark.slow
-def test_a_job_that_waits_is_taken_from_the_queue(tmp_path: Path, commands: Path) -> None:
-    (commands / "queue").write_text("600")
-
+def test_a_job_that_waits_is_taken_from_the_queue(tmp_path: Path, cluster: Path) -> None:
     class Patience:
         def is_set(self) -> bool:
-            return (commands / "pid").is_file()
+            return bool(jobs())
 
+    held = LaunchSettings(kind="slurm", sbatch=["--hold"])
     with pytest.raises(execute.Interrupted):
-        launch(tmp_path, "succeed", settings=JOB, stopping=Patience(), grace_s=30)
-    assert not alive(int((commands / "pid").read_text()))
+        launch(tmp_path, "succeed", settings=held, stopping=Patience(), grace_s=30)
+    assert not jobs()
 
 
 @pytest.mark.slow
-def test_a_job_that_outlived_its_run_is_ended_before_the_next(tmp_path: Path, commands: Path) -> None:
+def test_a_job_that_outlived_its_run_is_ended_before_the_next(tmp_path: Path, cluster: Path) -> None:
     """As after a login node went down: neither orchestrator nor watcher could tell the job."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
@@ -154,35 +113,64 @@ def test_a_job_that_outlived_its_run_is_ended_before_the_next(tmp_path: Path, co
     parent.kill()
     parent.wait()
     os.kill(watcher, signal.SIGKILL)
-    assert alive(int((commands / "pid").read_text())), "the job goes on"
+    (job,) = jobs()  # it goes on
     events: list[Note | Progress] = []
-    launch(tmp_path, "succeed", events, settings=JOB, grace_s=30)  # the stand-in refuses two jobs at once
+    launch(tmp_path, "succeed", events, settings=JOB, grace_s=30)
     assert isinstance(events[0], Note)
     assert events[0].message.startswith("ends the Slurm job of an earlier run")
     assert int(counter.read_text()) < 1000
+    assert job not in jobs()
 
 
+@pytest.mark.slow
 def test_a_job_is_not_gone_because_slurm_is_silent(
-    tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not slurm.is_listed("17")
-    (commands / "silent").touch()
-    assert slurm.is_listed("17")
-    monkeypatch.setattr(slurm, "CANCEL_SECONDS", 0)
-    (tmp_path / "w").mkdir()
-    (tmp_path / "w" / slurm.JOB).write_text("17")
-    with pytest.raises(StageFailed, match="Slurm job 17 of an earlier run may still be at work"):
-        launch(tmp_path, "succeed", grace_s=0.1)
+    assert not slurm.is_listed("4711")
+    elsewhere = tmp_path / "slurm.conf"  # where no controller listens
+    text = (cluster / "slurm.conf").read_text()
+    port = next(line for line in text.splitlines() if line.startswith("SlurmctldPort="))
+    elsewhere.write_text(text.replace(port, "SlurmctldPort=9") + "MessageTimeout=1\n")
+    with monkeypatch.context() as silent:
+        silent.setenv("SLURM_CONF", str(elsewhere))
+        silent.setattr(slurm, "CANCEL_SECONDS", 0)
+        (tmp_path / "w").mkdir()
+        (tmp_path / "w" / slurm.JOB).write_text("4711")
+        with pytest.raises(StageFailed, match="Slurm job 4711 of an earlier run may still be at work"):
+            launch(tmp_path, "succeed", grace_s=0.1)
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "errors", "listed"),
+    [
+        (0, "PENDING\n", "", True),
+        (0, "COMPLETING\n", "", True),
+        (0, "", "", False),  # ended a moment ago
+        (1, "", "slurm_load_jobs error: Invalid job id specified\n", False),  # ended long ago
+        (1, "", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", True),
+    ],
+)
+def test_what_squeue_says_of_a_job(code: int, output: str, errors: str, listed: bool) -> None:
+    """As Slurm 22.05.8 says it."""
+    assert slurm.says_listed(code, output, errors) == listed
 
 
 @pytest.mark.slow
 def test_the_node_counts_its_cores_and_has_its_gpus(
-    tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-    launch(tmp_path, "succeed", settings=JOB, device="cuda", threads=None)
+    six = LaunchSettings(kind="slurm", sbatch=["--cpus-per-task=6"])
+    launch(tmp_path, "succeed", settings=six, device="cuda", threads=None)
     assert "6 threads, GPUs None" in (tmp_path / "w" / "stage.log").read_text()
+
+
+@pytest.fixture
+def on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has sbatch, for what is known before a job is submitted."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +192,7 @@ def test_a_job_computes_on_what_it_asks_for(options: list[str], device: str) -> 
 @pytest.mark.parametrize("here", [[], ["NVIDIA H100, 81559 MiB"] * 2], ids=["login node", "GPU box"])
 @pytest.mark.parametrize("device", ["auto", "cuda"])
 def test_a_job_takes_nothing_of_this_machine(
-    tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch, here: list[str], device: str
+    tmp_path: Path, on_a_cluster: None, monkeypatch: pytest.MonkeyPatch, here: list[str], device: str
 ) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: here)
     monkeypatch.setenv("VCORE_GPU_LOCKS", str(tmp_path / "locks"))
@@ -232,7 +220,7 @@ def test_a_job_takes_nothing_of_this_machine(
 
 
 def test_what_is_no_job_still_needs_its_gpu_here(
-    tmp_path: Path, commands: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, on_a_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: [])
     settings = config(tmp_path, "execution.launch={sft: {kind: slurm}}", "execution.device=cuda")

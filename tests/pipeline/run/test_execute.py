@@ -85,8 +85,9 @@ def test_the_network_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytes
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
-def test_an_engine_that_died_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts = run_sft(tmp_path, monkeypatch, [failure("engine")])
+@pytest.mark.parametrize("lost", ["engine", "node"])
+def test_what_died_is_tried_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    attempts = run_sft(tmp_path, monkeypatch, [failure(lost)])
     assert [attempt["micro"] for attempt in attempts] == [None, None]
 
 
@@ -184,7 +185,7 @@ def test_a_stage_leases_what_it_computes_on_and_leaves_the_rest(
 def test_impossible_launches_are_refused_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
 ) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PATH", str(tmp_path))  # without sbatch
     settings = config(tmp_path, override)
     with pytest.raises(ConfigError, match=message):
         preflight(settings, make_plan(settings, Store(settings.home_folder)))

@@ -1,7 +1,16 @@
 """What a stage's process says of itself."""
 
+import os
+import signal
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stages.harness import process
+from stages.harness.context import StageStopped
 
 SAYS = """
 import subprocess, sys
@@ -24,3 +33,13 @@ def test_the_peak_memory_is_the_largest_process_of_the_stage_and_not_of_who_star
     assert first < 0.2
     assert abs(own - first - 300 / 1024) < 0.02
     assert abs(started - 600 / 1024) < 0.03
+
+
+def test_a_request_that_another_process_has_passed_on_before_ends_nothing() -> None:
+    """Nodes hear of a stop one after the other: the later one is in the middle of saving its state by then."""
+    context: Any = SimpleNamespace(stop_requested=True, stops_gracefully=True)
+    process._install_stop_handler(context)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert context.stop_requested
+    with pytest.raises(StageStopped):
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -177,6 +177,20 @@ def test_a_step_calls_its_hooks_in_order_and_checkpoints_are_marked_last(sft_con
     assert again.calls == ["read checkpoint-1", *step, "write, incomplete"], CHECKPOINT
 
 
+def test_a_checkpoint_is_marked_when_every_process_has_written_its_part(
+    sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(sft_context(max_steps=1, checkpoint_steps=1))
+    folder, waits = Path(trainer.args.output_dir) / "checkpoint-1", []
+
+    def wait() -> None:
+        waits.append((any(folder.glob("rng_state*.pth")), (folder / "trainer_state.json").exists()))
+
+    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
+    trainer.train()
+    assert (True, False) in waits, CHECKPOINT
+
+
 def test_rows_that_are_tokenised_here_are_cut_and_labelled_by_trl_and_no_more(
     sft_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +204,7 @@ def test_rows_that_are_tokenised_here_are_cut_and_labelled_by_trl_and_no_more(
     assert (len(rows[1]["input_ids"]), rows[1]["labels"][9:12]) == (128, [-100, 15, 16]), ROWS
 
 
-@pytest.mark.parametrize("name", ["_save_optimizer_and_scheduler", "_load_from_checkpoint"])
+@pytest.mark.parametrize("name", ["_save_optimizer_and_scheduler", "_save_rng_state", "_load_from_checkpoint"])
 def test_the_trainers_private_methods_take_what_the_overrides_pass_on(name: str) -> None:
     ours, theirs = (list(inspect.signature(getattr(cls, name)).parameters) for cls in (TrainerWithOwnState, SFTTrainer))
     assert ours == theirs, CHECKPOINT

@@ -118,9 +118,24 @@ def test_a_step_samples_grades_and_logs_where_the_stage_expects_it(trainer: Reco
     assert trainer.step_values == {}, STEP  # log() empties what it logged
 
 
-@pytest.mark.parametrize(
-    "name", ["_generate", "_calculate_rewards", "_generate_and_score_completions", "_load_from_checkpoint"]
-)
+def test_a_checkpoint_is_marked_when_every_process_has_written_its_part(
+    trainer: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.args.save_strategy, trainer.args.save_steps = "steps", 1
+    folder, waits = Path(trainer.args.output_dir) / "checkpoint-1", []
+
+    def wait() -> None:
+        waits.append((any(folder.glob("rng_state*.pth")), (folder / "trainer_state.json").exists()))
+
+    monkeypatch.setattr(trainer.accelerator, "wait_for_everyone", wait)
+    trainer.train()
+    assert (True, False) in waits, RESUME
+
+
+CALLED = ["_generate", "_calculate_rewards", "_generate_and_score_completions"]
+
+
+@pytest.mark.parametrize("name", [*CALLED, "_load_from_checkpoint", "_save_rng_state"])
 def test_the_private_methods_take_what_the_overrides_pass_on(name: str) -> None:
     assert names_of(getattr(StageTrainer, name)) == names_of(getattr(GRPOTrainer, name)), f"{name}: {ROLLOUT}"
 
