@@ -18,7 +18,7 @@ from torch import Tensor
 from stages.harness.context import StageError
 from stages.sft.row_values import Batch
 from stages.sft.trl_internals import attention_set_to, no_masks, sdpa_attention_forward, token_log_probs
-from stages.training.same_log_probs import check_same, require_full_attention
+from stages.training.same_outputs import check_same, require_full_attention
 
 SETTING = "sft.packing"
 ROWS = "rows_end_to_end"

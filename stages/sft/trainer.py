@@ -26,9 +26,9 @@ from stages.sft.reweighting.base import SIGNALS, Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.sharded import ShardedEvaluator
+from stages.sft.reweighting.snapshots import Snapshots
 from stages.sft.reweighting.sums import Sums
 from stages.sft.row_values import KINDS, WEIGHT, RowCollator, dealt_by_length, times_row_weights
-from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import WHOLE_HEAD, HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
 

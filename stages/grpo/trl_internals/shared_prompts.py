@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.harness.context import StageError
-from stages.training.dropout import has_dropout
-from stages.training.same_log_probs import require_full_attention
+from stages.training.same_outputs import has_dropout, require_full_attention
 
 PROMPT, PADDING = 0, -1
 """Segments of a row's tokens; those of completions are 1, 2, ..."""

@@ -12,8 +12,7 @@ from stages.grpo.trl_internals.sampler_check import SamplerCheck
 from stages.grpo.trl_internals.shared_prompts import Shared
 from stages.training import distributed
 from stages.training.dealing import Lengths, deal, deal_together, deal_within
-from stages.training.dropout import has_dropout
-from stages.training.same_log_probs import check_same
+from stages.training.same_outputs import check_same, has_dropout
 
 MEANS_OF_COMPLETIONS = ("grpo", "sapo", "dr_grpo", "luspo")
 """Losses of TRL's that are divided by the completions of a micro-batch; all others by a number that it is given."""

@@ -4,8 +4,8 @@ Model, adapter, output layer, token weighting and optimizer are the stage's own 
 there. So nothing is counted of data loading, logging and checkpoints, nor of GRPO's sampling and rewards.
 
 A CPU build of torch has no autograd for tensors of a GPU. A step on one is therefore computed on the CPU, with what
-differs there put in its place: attention keeps and makes what fused kernels do, the output layer's tiles are worked on
-in place, and Adam goes over all tensors at once.
+differs there put in its place: attention keeps and makes what fused kernels do, and the output layer's tiles are worked
+on in place.
 """
 
 import dataclasses
@@ -147,7 +147,7 @@ def _compute(step: Step, model: Any, live: LiveBytes) -> float:
     """An optimizer step as most are. The checks that VCORE makes in some have one direction at a time, too, and take no
     more (tests/stages/sft/test_footprint.py has them in each step). Returns what is alive between steps."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5, foreach=True if step.on_gpu else None)
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     rows = [{"input_ids": range(step.length)}] * (2 * step.rows)
     evaluator = _ShallowEvaluator(
         model,

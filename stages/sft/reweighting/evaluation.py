@@ -18,7 +18,7 @@ from stages.sft.row_values import times_row_weights
 from stages.sft.trl_internals import HeadSignals, token_log_probs
 from stages.training import distributed
 from stages.training.dealing import deal, deal_within
-from stages.training.dropout import DROPOUTS, has_dropout
+from stages.training.same_outputs import DROPOUTS, has_dropout
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "labels")
 PROBE_STREAM = 1

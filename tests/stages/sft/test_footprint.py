@@ -137,8 +137,10 @@ def test_a_step_on_a_gpu_needs_the_names_of_the_output_layer(inputs: dict[str, P
     assert there.others < here.others
     for name in ("_forward_tile", "_backward_tile", "_addmm_fp32"):
         assert getattr(chunked_logprob, name).__module__ == chunked_logprob.__name__
-    masked = peaks_of(Step(method, 2, 64, 2, "bfloat16", padded=True), described)
-    plain = peaks_of(Step(method, 2, 64, 2, "bfloat16"), described)
+    masked, plain = (
+        peaks_of(Step(method, 2, 1024, 2, "bfloat16", scored=0.01, padded=padded), described)
+        for padded in (True, False)
+    )
     assert masked.others > plain.others, "keys and values of every head, and the mask"
 
 
@@ -159,7 +161,7 @@ SHAPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SHAPES)
-def test_full_fine_tuning_with_vcore_takes_hardly_more_than_plain_sft(tmp_path: Path, size: str) -> None:
+def test_full_fine_tuning_with_vcore_takes_a_tenth_more_than_plain_sft(tmp_path: Path, size: str) -> None:
     """Of models of which nothing is allocated, on a GPU, in bfloat16."""
     common = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}
     Qwen3Config(**common, **SHAPES[size]).save_pretrained(tmp_path)
@@ -169,6 +171,6 @@ def test_full_fine_tuning_with_vcore_takes_hardly_more_than_plain_sft(tmp_path: 
         settings = SftSettings.model_validate({"method": method, "dtype": "bfloat16"})
         step = Step(settings.method, 1, 4096, 32, "bfloat16", gradient_checkpointing=True)
         peaks.append(max(peaks_of(step, described).phases.values()))
-    assert peaks[0] > 20 * 0.59e9, "weights, gradients, Adam's state, and a temporary of its step"
-    assert peaks[1] <= 1.05 * peaks[0]
+    assert peaks[0] > 16 * 0.59e9, "weights, gradients and Adam's state"
+    assert peaks[1] <= 1.12 * peaks[0]
     assert peak_memory_gib() - before < 1

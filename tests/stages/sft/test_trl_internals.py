@@ -35,7 +35,7 @@ from stages.sft.trl_internals import (
     watch_hidden_states,
 )
 from stages.training.checkpoint import load_model_and_tokenizer
-from stages.training.dropout import DROPOUTS
+from stages.training.same_outputs import DROPOUTS
 from stages.training.setup import prepare_torch
 
 MakeContext = Callable[..., Context[SftSettings]]

@@ -14,7 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 from stages.grpo.trl_internals.shared_prompts import SETTING, Shared, numbers, require_same
 from stages.harness.context import StageError
 from stages.training.library_internals import score_labelled_positions_only
-from stages.training.same_log_probs import check_same
+from stages.training.same_outputs import check_same
 from tests.stages.grpo.runs import BRIEF, result
 from tests.tiny import make_tiny_model, run_stage_program
 

@@ -1,17 +1,28 @@
-"""Whether a model computes the same log-probabilities where its rows are laid out otherwise; not every model does."""
+"""Whether a model computes the same twice, and the same where its rows are laid out otherwise; not every model does."""
 
 import math
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.harness.context import StageError
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""torch's modules that drop activations, whose common base is private; a canary in tests/stages/sft lists them anew."""
 LARGEST_DIFFERENCE = 1e-3
 """Nats by which a token's log-probability may differ from that of a row of its own, in float32."""
 LARGEST_MEAN, LARGEST_SHARE = 0.05, 0.5
 """Where less precise numbers are computed with: the mean of that difference over the tokens that another row's stand
 before, in nats, or as a share of what it is where they see those; the larger one counts."""
+
+
+def has_dropout(model: Any) -> bool:
+    """Whether two training forwards of one input may differ: a module that drops, or a rate in the model's config."""
+    if any(isinstance(module, DROPOUTS) and module.p > 0 for module in model.modules()):
+        return True
+    options = model.config.to_dict().items()
+    rates = [value for name, value in options if name.endswith(("dropout", "_pdrop"))]
+    return any(rate for rate in rates if isinstance(rate, int | float))
 
 
 def require_full_attention(model: Any, setting: str) -> None:
