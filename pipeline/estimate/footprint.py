@@ -64,7 +64,7 @@ def footprint(
         "lora": settings.lora.model_dump() if settings.lora else None,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "scored": scored,
-        "padded": rows > 1,
+        "padded": rows > 1 and not (isinstance(settings, SftSettings) and settings.packing),
         "share": share,
         "on_gpu": on_gpu,
     }

@@ -30,7 +30,7 @@ from stages.training.settings import LoraSettings
 SLACK_GIB = 2.0
 """CUDA context, allocator and kernels' buffers of a trainer, and of an engine: from experience, not counted."""
 ANCHOR_TILE = 1 << 25
-"""Logits of a tile of an anchor's divergence (stages/sft/divergence.py; a test compares)."""
+"""Logits of a tile of an anchor's divergence (stages/sft/anchors/divergence.py; a test compares)."""
 ZERO_BUCKET = 5e8
 """Elements of DeepSpeed's buckets for gradients and for gathered weights, by its defaults; one of each."""
 STEP = "a step beyond them"

@@ -20,15 +20,15 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from stages.harness.context import StageError
 from stages.harness.json_files import read_json, write_json
-from stages.sft.anchor import AnchoredForward
+from stages.sft.anchors.forward import AnchoredForward
 from stages.sft.packing import packed, require_same
 from stages.sft.reweighting.base import SIGNALS, Batch, Method, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.sharded import ShardedEvaluator
-from stages.sft.reweighting.snapshots import Snapshots
 from stages.sft.reweighting.sums import Sums
 from stages.sft.row_values import KINDS, WEIGHT, RowCollator, dealt_by_length, times_row_weights
+from stages.sft.snapshots import Snapshots
 from stages.sft.trl_internals import WHOLE_HEAD, HeadSignals, TrainerWithOwnState, log_probs_times
 from stages.training import distributed
 

@@ -10,7 +10,7 @@ on in place.
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Batch, Direction, Method, Prepared, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
-from stages.sft.trl_internals import attention_set_to, log_probs_times
+from stages.sft.trl_internals import attention_set_to, log_probs_times, no_masks, sdpa_attention_forward
 from stages.training.library_internals import score_labelled_positions_only
 from stages.training.lora import lora_config
 from stages.training.settings import LoraSettings
@@ -222,11 +222,11 @@ def _as_on_a_gpu(step: Step, model: Any) -> Iterator[None]:
     for name in tiles:
         setattr(output_layer, name, lambda *arguments, **options: None)
     try:
-        with (
-            sdpa_kernel(SDPBackend.MATH)
-            if whole
-            else attention_set_to(language_model, "fused_on_a_gpu", fused_attention)
-        ):
+        # Transformers leaves a mask out where it is all ones, but not of tensors whose values it cannot see.
+        masks = None if step.padded else no_masks
+        attention = sdpa_attention_forward if whole else fused_attention
+        kernels = sdpa_kernel(SDPBackend.MATH) if whole else nullcontext()
+        with kernels, attention_set_to(language_model, "on_a_gpu", attention, masks):
             yield
     finally:
         for name, function in tiles.items():

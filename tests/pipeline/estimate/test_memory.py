@@ -95,7 +95,7 @@ def needs(settings: PipelineConfig, asked: list[dict[str, Any]] | None = None) -
 
 
 def test_an_anchors_tile_is_that_of_the_stage() -> None:
-    from stages.sft import divergence
+    from stages.sft.anchors import divergence
 
     assert ANCHOR_TILE == divergence.TILE
 

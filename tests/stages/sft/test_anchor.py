@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 from stages.harness.context import Context, StageError
-from stages.sft import divergence
-from stages.sft.divergence import Head, weighted_kl
+from stages.sft.anchors import divergence
+from stages.sft.anchors.divergence import Head, weighted_kl
 from stages.sft.objective_settings import AsftSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Anchor, Method

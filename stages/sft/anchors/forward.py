@@ -2,7 +2,7 @@
 
 The model itself with its adapter switched off is that start under LoRA; else a copy of the weights is kept, which no
 step moves. For each micro-batch its hidden states are made first. While the training forward is under way, and its
-hidden states are there with their graph, both go through the heads (stages/sft/divergence.py).
+hidden states are there with their graph, both go through the heads (stages/sft/anchors/divergence.py).
 """
 
 import copy
@@ -15,7 +15,7 @@ from accelerate.utils import is_peft_model
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from stages.sft.divergence import Head, weighted_kl
+from stages.sft.anchors.divergence import Head, weighted_kl
 from stages.sft.reweighting.base import Anchor, Batch, supervised
 from stages.sft.trl_internals import (
     adapter_off,
