@@ -71,8 +71,9 @@ def _runs(group: Group, stage: str, names: tuple[str, ...]) -> Iterator[Curve]:
 
 
 def _styles(groups: list[str]) -> dict[str, tuple[str, str]]:
-    """Group -> colour and line style."""
-    return {name: (COLOURS[i % len(COLOURS)], LINES[i % len(LINES)]) for i, name in enumerate(groups)}
+    """Group -> colour and line style; those that share a colour have different lines."""
+    lines = [LINES[(i + i // len(COLOURS)) % len(LINES)] for i in range(len(groups))]
+    return {name: (COLOURS[i % len(COLOURS)], lines[i]) for i, name in enumerate(groups)}
 
 
 def mean_curve(runs: list[Curve]) -> Curve:

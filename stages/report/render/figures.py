@@ -36,6 +36,8 @@ STYLE = {
     "savefig.transparent": True,
     "legend.frameon": False,
 }
+SCORE_ENDS = (10, 20, 40, 100)
+"""Where the axis of scores may end, in per cent."""
 WIDE_LEGEND = 27  # characters of two names that fit beside each other
 Curve = list[tuple[float, float]]
 """(optimizer step, value)"""
@@ -70,10 +72,12 @@ def bin_width(count: int, most: int) -> int:
 
 
 def score_axes(axes: Any, rows: Sequence[str], label: str, checkpoints: int) -> None:
-    """Axes for scores in per cent: one line for each of the names in `rows`, from the top."""
+    """Axes for scores in per cent that have been drawn: one line for each of the names in `rows`, from the top. They
+    end at 100, or well before where all scores are low, which could not be told apart otherwise."""
+    highest = next(end for end in SCORE_ENDS if end == SCORE_ENDS[-1] or axes.dataLim.x1 <= 0.95 * end)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(-2, 102)
+    axes.set_xlim(-0.02 * highest, 1.02 * highest)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.25, color=INK)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=checkpoints)

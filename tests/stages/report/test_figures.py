@@ -6,9 +6,12 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
 from stages.report import figures
+from stages.report.render import figures as drawing
 from stages.report.render.curves import CURVES
 
 CURVE = {
@@ -64,3 +67,11 @@ def test_no_legend_ends_beyond_its_drawing(monkeypatch: Any) -> None:
             ends.append(float(x) + TextPath((0, 0), text, size=9).get_extents().width - float(viewed[1]))
     assert len(ends) >= 15
     assert max(ends) < -5
+
+
+@pytest.mark.parametrize(("highest", "end"), [(0.0, 10), (6.2, 10), (9.6, 20), (18.8, 20), (39.0, 100), (95.8, 100)])
+def test_the_axis_of_scores_ends_near_the_highest(highest: float, end: int) -> None:
+    axes = Figure().add_subplot()
+    axes.plot([0.0, highest], [0, 0], label="sft")
+    drawing.score_axes(axes, ["plain"], "accuracy, %", 1)
+    assert axes.get_xlim() == pytest.approx((-0.02 * end, 1.02 * end))

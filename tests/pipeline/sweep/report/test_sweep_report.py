@@ -12,6 +12,7 @@ import pytest
 from evaluation.metrics.estimates import wilson_interval
 from evaluation.statistics import mcnemar_exact
 from pipeline.sweep.documents import SweepRecord
+from pipeline.sweep.report import figures
 from pipeline.sweep.report.cells import run_of_cell
 from pipeline.sweep.report.collect import collect
 from pipeline.sweep.report.figures import mean_curve
@@ -294,3 +295,8 @@ def test_one_comparison_has_nothing_to_hold_together(tmp_path: Path) -> None:
     folder = pages_of(tmp_path, seeds("sft", 40, 60, 50) + seeds("vcore", 51, 70, 61))
     assert all("together" not in row for row in table(json.loads((folder / "report.json").read_text()), "sft").values())
     assert "together" not in (folder / "report.md").read_text()
+
+
+def test_no_two_groups_have_colour_and_line_in_common() -> None:
+    groups = [f"method-{number}" for number in range(30)]
+    assert len(set(figures._styles(groups).values())) == 30
