@@ -36,6 +36,11 @@ def _of_training(config: PipelineConfig, name: str, settings: SftSettings | Grpo
             "in float32 a GPU's fused attention serves only some models and batches; elsewhere each layer keeps the "
             f"scores of every head, a square of up to {length:,} tokens. With {name}.dtype: bfloat16 it never does."
         )
+    if isinstance(settings, SftSettings) and settings.packing and settings.dtype == "float32":
+        yield (
+            "rows end to end have no mask, and without one a GPU's fused attention takes no grouped keys in float32: "
+            f"each layer keeps the scores of every head then. With {name}.dtype: bfloat16 it never does."
+        )
     file = config.execution.launch_of(name).config
     checked = settings.stop_check_prompts if isinstance(settings, GrpoSettings) else 0
     if checked and file is not None and distributed_type(file) in SPLIT:

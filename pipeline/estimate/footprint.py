@@ -4,6 +4,7 @@
 import dataclasses
 from typing import Any
 
+from pipeline.core.errors import StageFailed
 from pipeline.estimate.measure import Measure
 from stages.grpo.settings import GrpoSettings
 from stages.sft.settings import SftSettings
@@ -21,11 +22,13 @@ class Footprint:
         rest: between steps: weights and the optimizer's state.
         phases: the most at once in each part of a step.
         others: the most at once beside tensors of a parameter's shape: activations and buffers.
+        instead: why this is of plain SFT although the stage weighs tokens; empty where it does not matter.
     """
 
     rest: float
     phases: dict[str, float]
     others: float
+    instead: str = ""
 
     @property
     def peak(self) -> float:
@@ -33,7 +36,8 @@ class Footprint:
         return max(self.phases.values())
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {size / 2**30:.1f}" for name, size in self.phases.items())
+        phases = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in self.phases.items())
+        return f"{phases}; of plain SFT, for {self.instead}" if self.instead else phases
 
 
 def footprint(
@@ -68,6 +72,13 @@ def footprint(
         "share": share,
         "on_gpu": on_gpu,
     }
-    numbers = dict(measure(PROGRAM, asked, {}).numbers)
+    instead = ""
+    try:
+        numbers = dict(measure(PROGRAM, asked, {}).numbers)
+    except StageFailed:
+        if asked["method"]["name"] == "uniform":
+            raise
+        instead = "the step with token weights cannot be computed without content for this model"
+        numbers = dict(measure(PROGRAM, asked | {"method": {"name": "uniform"}}, {}).numbers)
     rest, others = numbers.pop("rest"), numbers.pop("others")
-    return Footprint(rest, numbers, others)
+    return Footprint(rest, numbers, others, instead)

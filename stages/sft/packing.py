@@ -26,8 +26,8 @@ ROWS = "rows_end_to_end"
 ATTENTION = "rows_end_to_end"
 ALIKE = 0.8
 """Share of the longest row's tokens that others have at least where attention is computed for them together."""
-TRIED = (12, 7, 9)
-"""Tokens of the rows with which `require_same` tries a model."""
+TRIED = (12, 10, 7, 1)
+"""Tokens of the rows with which `require_same` tries a model; attention is computed for the first two together."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +95,10 @@ def in_rows(attention: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple
     length at a time.
     """
 
-    def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+    def forward(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
         rows: Rows | None = options.pop(ROWS, None)
         if rows is None:
-            return attention(module, query, key, value, mask, **options)
+            return attention(module, query, key, value, attention_mask, **options)
         tokens = [part[0].transpose(0, 1) for part in (query, key, value)]
         outs = []
         for numbers, some in rows.alike:
@@ -171,6 +171,11 @@ def require_same(model: Any, *, experts: bool) -> None:
             alone, sees_all = token_log_probs(model, batch), token_log_probs(model, one_row)
             with packed(model):
                 ours = token_log_probs(model, batch)
+    except (TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise StageError(
+            f"{SETTING}: this model cannot compute rows end to end: {reason}", f"Leave {SETTING} out."
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode
@@ -183,7 +188,7 @@ def require_same(model: Any, *, experts: bool) -> None:
 
 
 def _tried(model: Any) -> Batch:
-    """Three rows of different lengths whose tokens are drawn from the vocabulary."""
+    """Rows of different lengths whose tokens are drawn from the vocabulary."""
     device, width = next(model.parameters()).device, max(TRIED)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.randint(vocabulary, (len(TRIED), width), generator=torch.Generator().manual_seed(0))

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import torch
+
 from stages.sft.reweighting.base import Method, Window, supervised
 from stages.sft.reweighting.evaluation import ModelEvaluator
+from stages.sft.row_values import PROMPT_TOKENS
 from stages.training import distributed
 
 ROWS = 3
@@ -39,9 +42,15 @@ class Snapshots:
         self.taken.append({"step": step, "rows": rows})
 
     def _described(self, batch: Any, mask: Any, factors: Any, losses: Any) -> dict[str, Any]:
+        """The answer's tokens. Where the prompt has a loss, too, it is shown as text, without its weights."""
         ids = batch["input_ids"][0].cpu()
+        if PROMPT_TOKENS in batch:
+            of_prompt = torch.arange(len(ids)) < batch[PROMPT_TOKENS][0].cpu()
+            mask = mask & ~of_prompt[1:]
+        else:
+            of_prompt = batch["labels"][0].cpu() == -100
         return {
-            "prompt": self.tokenizer.decode(ids[batch["labels"][0].cpu() == -100], skip_special_tokens=True),
+            "prompt": self.tokenizer.decode(ids[of_prompt], skip_special_tokens=True),
             "tokens": [self.tokenizer.decode([token]) for token in ids[1:][mask].tolist()[:MOST_TOKENS]],
             "weights": [round(value, 4) for value in factors[mask].tolist()[:MOST_TOKENS]],
             "losses": [round(value, 4) for value in losses[mask].tolist()[:MOST_TOKENS]],

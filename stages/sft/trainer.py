@@ -80,6 +80,8 @@ class ReweightingTrainer(TrainerWithOwnState):
         self.method = method
         self.anchored = self._anchored_forward(method)
         self.head = self._head_signals(method.signals | method.start_signals)
+        if self.head is not None:
+            self.head.in_training = method.signals
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)
         self._start_window(tokens=1)
@@ -185,7 +187,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         labels = inputs["labels"]
 
         def factors_of(losses: Tensor, mask: Tensor, output: Any) -> Tensor | None:
-            signals = self.head.of(output, labels) if self.head is not None and self.method.signals else {}
+            signals = {} if self.head is None else self.head.of(output, labels)
             factors = self.method.weigh(losses, mask, prepared | signals)
             if factors is not None:
                 self._concentration.add(factors, mask)

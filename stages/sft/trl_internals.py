@@ -33,6 +33,11 @@ TILE = 1 << 25
 """Logits that are held at once, 128 MiB in float32."""
 
 
+def add_output_layer(model: Any) -> None:
+    """Give a model, not wrapped by peft, the fused head that SFTTrainer gives it, with the fields that it asks for."""
+    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+
+
 def token_log_probs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     """Log-probability of each next token by the head that SFTTrainer adds, [rows, positions - 1]; 0 where unsupervised.
 
@@ -132,6 +137,9 @@ class HeadSignals:
     Relies on the fields that `trl.trainer.utils.add_fused_lm_head` computes on request, on its being called once more
     on the same model, and on its calling the backbone as `base_model`, whose hidden states are kept for the signals
     that it does not have, `WHOLE_HEAD`.
+
+    Attributes:
+        in_training: the signals that the training forward is asked for; all, unless it is set.
     """
 
     def __init__(self, model: Any, names: frozenset[str], *, bfloat16: bool) -> None:
@@ -145,8 +153,10 @@ class HeadSignals:
             ValueError: the head scales logits, and a signal is asked for that would need to know how.
         """
         self._names, self._bfloat16 = names, bfloat16
+        self.in_training = names
         self._model = model.get_base_model() if is_peft_model(model) else model
         self._hidden: Tensor | None = None
+        self._measuring = False
         if "concentration" in names:  # SFTTrainer asks for the other fields
             add_fused_lm_head(self._model, outputs=("log_probs", "entropy", "is_top1", "log_sum_sq_probs"))
         if wanted := sorted(names & WHOLE_HEAD):
@@ -154,7 +164,8 @@ class HeadSignals:
             watch_hidden_states(self._model, self._keep)
 
     def _keep(self, states: Tensor) -> None:
-        self._hidden = states.detach()
+        if self._measuring or self.in_training & WHOLE_HEAD:
+            self._hidden = states.detach()
 
     def of(self, output: Any, labels: Tensor) -> dict[str, Tensor]:
         """The signals, each [rows, positions - 1], float32, detached, 0 where unsupervised.
@@ -164,27 +175,32 @@ class HeadSignals:
             labels: that it was given, [rows, positions].
         """
         signals: dict[str, Tensor] = {}
-        if "entropy" in self._names:
+        names = self._names if self._measuring else self.in_training
+        if "entropy" in names:
             signals["entropy"] = output.entropy.detach().float()
-        if "is_top1" in self._names:
+        if "is_top1" in names:
             signals["is_top1"] = output.is_top1.float()
-        if "concentration" in self._names:
+        if "concentration" in names:
             signals["concentration"] = output.log_sum_sq_probs.detach().float().exp() * output.label_mask
         if self._hidden is not None:
-            signals |= self._of_logits(self._hidden[:, :-1], labels[:, 1:].to(self._hidden.device))
+            signals |= self._of_logits(self._hidden[:, :-1], labels[:, 1:].to(self._hidden.device), names & WHOLE_HEAD)
             self._hidden = None
         return signals
 
     def measured(self, model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """The signals of a forward pass that is made for them."""
-        return self.of(model(**inputs, use_cache=False, fused_lm_head=True), inputs["labels"])
+        self._measuring = True
+        try:
+            return self.of(model(**inputs, use_cache=False, fused_lm_head=True), inputs["labels"])
+        finally:
+            self._measuring = False
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
-    def _of_logits(self, hidden: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _of_logits(self, hidden: Tensor, labels: Tensor, names: frozenset[str]) -> dict[str, Tensor]:
         head = self._model.get_output_embeddings()
         mask = labels != -100
         states, gold = hidden[mask], labels[mask]
-        made: dict[str, list[Tensor]] = {name: [] for name in WHOLE_HEAD & self._names}
+        made: dict[str, list[Tensor]] = {name: [] for name in names}
         rows = max(1, TILE // head.weight.shape[0])
         for start in range(0, len(gold), rows):
             with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self._bfloat16):

@@ -6,6 +6,8 @@ Lengths = tuple[int, ...]
 """Of a row: the tokens of each part that is padded by itself, as prompt and completion are in GRPO."""
 
 
+MOST_PADDED = 4
+"""Positions with padding over a budget of tokens without."""
 Dealt = list[tuple[list[int], Lengths]]
 """Of each micro-batch: the numbers of its rows, and the widths its parts need."""
 
@@ -43,7 +45,8 @@ def deal_within(
 ) -> Dealt:
     """As `deal`, but micro-batches of at most `budget` positions; a longer row goes alone.
 
-    `padded`: whether padding counts, which takes memory only where rows are not put end to end.
+    `padded`: whether padding counts. Where rows are put end to end it takes part in the last hidden states alone, and
+    may be `MOST_PADDED` times the budget.
 
     Where each process has as many rows as the others, which call this at the same time, `everyone` gathers what they
     have: all then have as many micro-batches, each of as many rows, since what is measured in one is gathered, too.
@@ -70,8 +73,9 @@ def _orders(lengths: Sequence[Lengths]) -> list[list[int]]:
 def _cuts(of_all: list[list[Lengths]], budget: int, multiple: int, padded: bool) -> list[tuple[int, int]]:
     """First and past the last of each micro-batch, so that each process' sorted rows keep within the budget."""
 
-    def size(rows: list[Lengths]) -> int:
-        return len(rows) * sum(_widths(rows, multiple)) if padded else sum(map(sum, rows))
+    def size(rows: list[Lengths]) -> float:
+        positions = len(rows) * sum(_widths(rows, multiple))
+        return positions if padded else max(sum(map(sum, rows)), positions / MOST_PADDED)
 
     cuts, first = [], 0
     for row in range(1, len(of_all[0])):

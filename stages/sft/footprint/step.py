@@ -20,7 +20,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForCausalLM
-from trl.trainer.utils import add_fused_lm_head
 
 from stages.sft.footprint.live import LiveBytes, lists_of_ones
 from stages.sft.method_settings import MethodSettings
@@ -28,15 +27,20 @@ from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Batch, Direction, Method, Prepared, Window
 from stages.sft.reweighting.diagnostics import Concentration
 from stages.sft.reweighting.evaluation import ModelEvaluator
-from stages.sft.trl_internals import attention_set_to, log_probs_times, no_masks, sdpa_attention_forward
+from stages.sft.trl_internals import (
+    add_output_layer,
+    attention_set_to,
+    log_probs_times,
+    no_masks,
+    sdpa_attention_forward,
+    token_log_probs,
+)
 from stages.training.library_internals import score_labelled_positions_only
 from stages.training.lora import lora_config
 from stages.training.settings import LoraSettings
 
 DEPTH = 2
 """Layers of a forward pass that keeps nothing for a backward pass: more of them take time and no memory."""
-SFT_OUTPUTS = ("log_probs", "entropy", "is_top1")
-"""That SFTTrainer asks its output layer for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +100,11 @@ def _model(step: Step, described: Any) -> Any:
     trained_dtype = torch.float32 if step.lora is None else getattr(torch, step.dtype)
     model = AutoModelForCausalLM.from_config(described, dtype=trained_dtype)
     model.config.use_cache = False
+    model.set_experts_implementation("eager")  # torch's grouped product asks tensors for values
     if step.lora is not None:
         with _modules_stay_where_they_are():
             model = get_peft_model(model, lora_config(step.lora))
-    add_fused_lm_head(model.get_base_model() if step.lora is not None else model, outputs=SFT_OUTPUTS)
+    add_output_layer(model.get_base_model() if step.lora is not None else model)
     if step.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if step.lora is not None:
@@ -200,8 +205,7 @@ def _micro_batch(model: Any, batch: Batch, method: Method, prepared: Prepared, l
 
     live.phase = "forward"
     with log_probs_times(model, factors_of):
-        output = model(**batch, use_cache=False, fused_lm_head=True)
-    loss = -output.log_probs.sum()
+        loss = -token_log_probs(model, batch).sum()
     live.phase = "backward"
     loss.backward()
 

@@ -191,7 +191,7 @@ class ModelEvaluator:
                         f"{type(optimizer).__name__} keeps no second moments to precondition with",
                         "Set sft.method.precondition to false.",
                     )
-                unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+                unbiased = state["exp_avg_sq"] / (1 - group["betas"][1] ** _on_device(state["step"]))
                 roots[id(parameter)] = unbiased.sqrt().add_(group["eps"])
         return [part / roots[id(parameter)] for part, parameter in zip(direction, self.parameters, strict=True)]
 
@@ -206,7 +206,7 @@ class ModelEvaluator:
                         "Set sft.method.direction to previous, or leave it out.",
                     )
                 if state:
-                    means[id(parameter)] = state["exp_avg"] / (1 - group["betas"][0] ** float(state["step"]))
+                    means[id(parameter)] = state["exp_avg"] / (1 - group["betas"][0] ** _on_device(state["step"]))
         return [means.get(id(part), torch.zeros_like(part)) for part in self.parameters] if means else None
 
     def parameter_norm(self) -> float:
@@ -238,3 +238,9 @@ class ModelEvaluator:
         finally:
             for module, mode in modes:
                 module.training = mode
+
+
+def _on_device(step: Any) -> Tensor:
+    """An optimizer's count of steps, of which the fused one has a tensor on the device for each parameter: to read them
+    would be to wait for each."""
+    return torch.as_tensor(step, dtype=torch.float64)

@@ -40,3 +40,10 @@ def test_a_check_that_samples_on_the_cpu(tmp_path: Path, file: str, slow: bool) 
     assert len(found) == slow
     assert all("8 prompts are completed on the CPU" in hint for hint in found)
     assert said(tmp_path, "execution.device=cuda", launch, "grpo.stop_check_prompts=0") == []
+
+
+def test_rows_end_to_end_in_float32_on_a_gpu(tmp_path: Path) -> None:
+    [found] = said(tmp_path, "execution.device=cuda", "sft.packing=true")
+    assert found.startswith("sft: rows end to end")
+    assert said(tmp_path, "execution.device=cuda", "sft.packing=true", "sft.dtype=bfloat16") == []
+    assert said(tmp_path, "execution.device=cpu", "sft.packing=true") == []

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.config.schema import PipelineConfig
-from pipeline.core.errors import ConfigError
-from pipeline.estimate.footprint import PROGRAM
+from pipeline.core.errors import ConfigError, StageFailed
+from pipeline.estimate.footprint import PROGRAM, footprint
 from pipeline.estimate.measure import Measured
 from pipeline.estimate.memory import ANCHOR_TILE, STEP, Need, estimate
 from pipeline.estimate.shape import adapter_parameters, shape_of
@@ -281,3 +281,21 @@ def test_the_command(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
     no_model = config(tmp_path, f"model={tmp_path / 'empty'}")
     with pytest.raises(ConfigError, match=r"the config of .* cannot be had"):
         shape_of(no_model)
+
+
+def test_a_step_that_cannot_be_computed_with_weights_is_computed_as_plain_sft_and_says_so(tmp_path: Path) -> None:
+    def measure(program: str, kind: dict[str, Any], size: dict[str, Any]) -> Measured:
+        if kind["method"]["name"] != "uniform":
+            raise StageFailed("footprint", "meta and cpu")
+        return Measured({}, {"rest": 1.0, "others": 2.0, "backward": float(2**30)}, 0.0)
+
+    settings = config(tmp_path).sft
+    assert settings is not None
+    made = footprint(measure, settings, 2, 64, batch_size=4)
+    assert str(made).startswith("backward 1.0; of plain SFT, for the step with token weights cannot be computed")
+
+    def fails(*arguments: Any) -> Measured:
+        raise StageFailed("footprint", "no such architecture")
+
+    with pytest.raises(StageFailed, match="no such architecture"):
+        footprint(fails, settings, 2, 64, batch_size=4)

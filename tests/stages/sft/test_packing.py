@@ -22,7 +22,7 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from stages.harness.context import Context, StageError
-from stages.sft.packing import Rows, packed, require_same
+from stages.sft.packing import Rows, _tried, in_rows, packed, require_same
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import attention_set_to, sdpa_attention_forward, token_log_probs, watch_hidden_states
@@ -144,6 +144,35 @@ def test_padding_takes_no_part_in_a_budget_of_tokens() -> None:
     lengths = [(90,), (50,), (10,), (10,), (10,), (10,)]
     assert [rows for rows, _ in deal_within(lengths, 100)] == [[0], [1, 2], [3, 4, 5]]
     assert [rows for rows, _ in deal_within(lengths, 100, padded=False)] == [[0], [1, 2, 3, 4, 5]]
+
+
+def test_hidden_states_with_their_padding_stay_within_four_budgets() -> None:
+    """Rows come apart after the last layer: one long row among many short ones would pad them all to its length."""
+    lengths = [(8000,), *[(100,)] * 80]
+    dealt = deal_within(lengths, 16_384, padded=False)
+    assert sorted(row for rows, _ in dealt for row in rows) == list(range(81))
+    assert max(len(rows) * width for rows, [width] in dealt) <= 4 * 16_384
+
+
+def test_models_name_the_argument_of_the_mask() -> None:
+    query = torch.randn(1, 2, 3, 4)
+    attention = in_rows(lambda module, query, key, value, attention_mask, **options: (query, attention_mask))
+    assert attention(None, query, query, query, attention_mask="theirs") == (query, "theirs")
+
+
+def test_rows_of_like_length_with_padding_are_among_those_that_a_model_is_tried_with() -> None:
+    groups = [some for _, some in Rows.of(_tried(llama())["attention_mask"]).alike]
+    assert any(some.shape[0] > 1 and len(some.places) < some.shape[0] * some.shape[1] for some in groups)
+    assert (1, 1) in [some.shape for some in groups]
+
+
+def test_a_model_that_fails_on_rows_end_to_end_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any, **options: Any) -> Any:
+        raise TypeError("unexpected keyword argument 'rows_end_to_end'")
+
+    monkeypatch.setattr("stages.sft.packing._of_rows_only", fails)
+    with pytest.raises(StageError, match="cannot compute rows end to end: unexpected keyword argument"):
+        require_same(llama(), experts=False)
 
 
 def test_models_that_would_compute_something_else_are_refused() -> None:

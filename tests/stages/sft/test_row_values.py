@@ -177,6 +177,14 @@ def test_wit_weighs_prompts_and_answers_over_the_number_of_both(
         assert (step - gradient).norm() <= 1e-3 * gradient.norm(), name
 
 
+def test_the_report_shows_the_answers_weights_where_prompts_have_some(sft_context: MakeContext, tmp_path: Path) -> None:
+    trainer = train(sft_context(inputs=data(tmp_path / "data", weighted_rows()), method={"name": "wit"}, **ONE_STEP))
+    for row, shown in zip(trainer.train_dataset, trainer.snapshots.taken[0]["rows"], strict=False):
+        assert len(shown["tokens"]) == len(row["input_ids"]) - row["prompt_tokens"]
+        assert set(shown["weights"]) == {0.6}
+        assert shown["prompt"]
+
+
 @pytest.mark.parametrize("prompt_weight", [0.0, 1.0])
 def test_wit_of_weights_zero_or_one_is_plain_sft(sft_context: MakeContext, prompt_weight: float) -> None:
     method = {"name": "wit", "prompt_weight": prompt_weight, "response_weight": 1.0}

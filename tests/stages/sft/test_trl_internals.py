@@ -25,6 +25,7 @@ from stages.sft.encoding import read_demonstrations
 from stages.sft.run import trainer_config
 from stages.sft.settings import SftSettings
 from stages.sft.trl_internals import (
+    HeadSignals,
     TrainerWithOwnState,
     adapter_off,
     attention_can_be_set,
@@ -250,3 +251,15 @@ def test_the_names_are_used_nowhere_else_in_the_stage() -> None:
     sources = Path(trl_internals.__file__).parent.rglob("*.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "trl_internals.py"}
     assert [(file, name) for file, text in texts.items() for name in names if name in text] == [], "use trl_internals"
+
+
+def test_signals_of_the_start_alone_keep_nothing_of_a_training_forward() -> None:
+    model, batch = tiny_model(), padded_batch()
+    head = HeadSignals(model, frozenset({"mass", "logit_gap"}), bfloat16=False)
+    head.in_training = frozenset({"logit_gap"})
+    output = model(**batch, use_cache=False, fused_lm_head=True)
+    assert set(head.of(output, batch["labels"])) == {"logit_gap"}
+    assert set(head.measured(model, batch)) == {"mass", "logit_gap"}
+    head.in_training = frozenset()
+    assert head.of(model(**batch, use_cache=False, fused_lm_head=True), batch["labels"]) == {}
+    assert head._hidden is None
