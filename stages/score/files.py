@@ -103,4 +103,5 @@ def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
     parse = get(benchmark).parse
     if parse is None:
         raise LoadError(f"{benchmark} is generated: it has no file")
-    return parse("test", (row for _, row in read_file(path)))
+    loose = get(benchmark).sources["test"].loose_csv
+    return parse("test", (row for _, row in read_file(path, loose_csv=loose)))
