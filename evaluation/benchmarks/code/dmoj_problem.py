@@ -187,11 +187,12 @@ def _whole(data: bytes, file: Path) -> bytes:
 
 def _rule(checker: Any, folder: Path) -> dict[str, Any]:
     """A checker as a rule of comparison."""
-    name, given = checker, {}
+    name, given = checker, None
     if isinstance(checker, Mapping):
-        name, given = checker.get("name"), checker.get("args") or {}
-        if not isinstance(given, Mapping):
-            raise RecordError(f"{folder / 'init.yml'}: the checker's args are {given!r:.40}, not a mapping")
+        name, given = checker.get("name"), checker.get("args")
+    given = given or {}
+    if not isinstance(given, Mapping):
+        raise RecordError(f"{folder / 'init.yml'}: the checker's args are {given!r:.40}, not a mapping")
     if name in ("standard", "easy", "unordered") or name in PLAIN:
         return {"comparison": f"dmoj_{name}"}
     if name in ("floats", "floatsabs", "floatsrel"):

@@ -7,7 +7,8 @@ to pass all cases; a main() in Python that is never called is called; and three 
 Python is CPython here and PyPy there.
 
 A problem whose judge this project does not have stays in the set, and each program for it is the grader's error, with
-the reason. `where: {graded: true}` leaves such problems out.
+the reason; it counts as not passed, and not as a failure of the grader. `where: {graded: true}` leaves such problems
+out.
 """
 
 import re

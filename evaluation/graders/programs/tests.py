@@ -27,8 +27,8 @@ LONGEST_OUTPUT = 16 * 2**20
 """Bytes that a program may print in one case; tests that expect more cannot be graded."""
 LONGEST_LIMIT_S = 86_400.0
 LEAST_MEMORY_MIB, MOST_MEMORY_MIB = 64, 16_384
-"""Address space that tests may ask for: with a few MiB right programs in Python fail at their start, and no row of a data
-set should lift what the sandbox is there to limit."""
+"""Address space that tests may ask for: with a few MiB right programs in Python fail at their start, and no row of a
+data set should lift what the sandbox is there to limit."""
 REFUSED = "refused"
 """The entry of tests that cannot be graded here: the reason. Every program then gets a grader error that names it."""
 
