@@ -14,6 +14,9 @@ from evaluation.graders.programs import packed
 from evaluation.hub import load_dataset
 from evaluation.records import Problem, RecordError, open_text, read_rows
 
+LONGEST_CELL = 2**31 - 1
+"""Characters of one cell of a .csv table."""
+
 
 class LoadError(ValueError):
     """Problems that cannot be loaded: no such split, no such file, or no answer from the hub."""
@@ -47,7 +50,7 @@ def read_source(
         for path in [local / file for file in source.files] or [local]:
             if not path.is_file():
                 raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
-            yield from (row for _, row in read_file(path))
+            yield from (row for _, row in read_file(path, loose_csv=source.loose_csv))
         return
     if source.files:
         yield from _hub_files(source, split, revision or source.revision)
@@ -107,11 +110,15 @@ def _hub_files(source: Source, split: str, revision: str) -> Iterator[Mapping[st
         yield from (row for _, row in read_rows(path))
 
 
-def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def read_file(path: Path, *, loose_csv: bool = False) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(number, row) of each row of a .parquet or .csv table, of one array in a .json file, or else of a .jsonl file.
 
     The number is the line of a .jsonl file, else counted from 1. The file is read itself: a cache that knows it by path
     and time of change (`datasets` has one) gives the old rows of a file that was replaced by one of the same time.
+
+    Args:
+        path: the file.
+        loose_csv: whether a .csv table may have quotation marks in the wrong place, and rows with too few cells (None).
 
     Raises:
         RecordError: the file is damaged, or holds something else.
@@ -120,7 +127,7 @@ def read_file(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if path.suffix == ".parquet":
         return enumerate(_table(path), start=1)
     if path.name.removesuffix(".gz").endswith(".csv"):
-        return enumerate(_comma_separated(path), start=1)
+        return enumerate(_comma_separated(path, loose_csv), start=1)
     if path.name.removesuffix(".gz").endswith(".json"):
         return enumerate(_array(path), start=1)
     return read_rows(path)
@@ -138,17 +145,26 @@ def _table(path: Path) -> Iterator[dict[str, Any]]:
         raise RecordError(f"{path}: not a Parquet table: {error}") from error
 
 
-def _comma_separated(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows by the names in the first line; cells that a short row lacks are None."""
+def _comma_separated(path: Path, loose: bool) -> Iterator[dict[str, Any]]:
+    """Rows by the names in the first line. Strict, so that a missing quotation mark, which makes one cell of many rows,
+    is an error; `loose` allows marks in the wrong place, and cells that a short row lacks are None."""
+    csv.field_size_limit(LONGEST_CELL)  # of the process; the library's own is 131,072
+    number = 0
     try:
-        with open_text(path) as file:
-            # Not strict: published files hold quotation marks in the wrong place, which a parser has to have seen.
-            for number, row in enumerate(csv.DictReader(file), start=1):
+        with open_text(path, newline="") as file:  # the parser has to see line ends in cells as they are
+            reader = csv.DictReader(file, strict=not loose)
+            names = reader.fieldnames or []
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise RecordError(f"{path}: the first line has {', '.join(map(repr, twice))} twice")
+            for number, row in enumerate(reader, start=1):
                 if None in row:
                     raise RecordError(f"{path}: row {number} has more cells than the first line has names")
+                if not loose and None in row.values():
+                    raise RecordError(f"{path}: row {number} has fewer cells than the first line has names")
                 yield row
     except (csv.Error, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordError(f"{path}: not a table of comma-separated values in UTF-8: {error}") from error
+        where = f"{path}: not a table of comma-separated values in UTF-8, after row {number}"
+        raise RecordError(f"{where}: {error}") from error
 
 
 def _array(path: Path) -> list[dict[str, Any]]:

@@ -120,9 +120,12 @@ def _line(value: Any) -> bytes:
         return json.dumps(value).encode() + b"\n"
 
 
-def open_text(path: Path) -> TextIO:
-    """Open a text file in UTF-8, compressed where its name ends in .gz, with or without a byte order mark."""
-    return gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else open(path, encoding="utf-8-sig")
+def open_text(path: Path, newline: str | None = None) -> TextIO:
+    """Open a text file in UTF-8, compressed where its name ends in .gz, with or without a byte order mark; `newline` as
+    `open` has it."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
+    return open(path, encoding="utf-8-sig", newline=newline)
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -31,7 +31,7 @@ Cases (programming contests, LiveCodeBench), which need no reference program::
      "tolerance": 1e-6,                     # for floats: absolute, or relative to a number above 1
      "checker": "def check(input, output, expected): ...",  # in place of `comparison`: Python, true where it is right
      "time_limit_s": 6.0,                   # optional: for cases without one of their own
-     "memory_mib": 1024,                    # optional: address space, in place of the grader's
+     "memory_mib": 1024,                    # optional: address space (64 to 16,384), in place of the grader's
      "function": "solve",                   # optional: a function of this name, or a method of a class Solution, is
                                             # tested: inputs are JSON values, one a line, outputs are one JSON value
      "wrapped": true,                       # optional: of an output in a list of one, the value is right, too

@@ -12,7 +12,7 @@ from evaluation.comparison import compare as compare_measured
 from evaluation.gates.margin import FEWEST, detectable_difference, differences, problems_needed
 from evaluation.records import write_jsonl
 from pipeline.cli.options import AsJson, Home, argument, option
-from pipeline.cli.printing import interval, out, print_json, show
+from pipeline.cli.printing import count, interval, out, print_json, show
 from pipeline.core.errors import ConfigError, StageFailed
 
 _SCORES = (
@@ -147,7 +147,9 @@ def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
         pinned = f"these are not the problems this project was checked against ({metrics['pinned_digest']})"
         out.print(f"  [yellow]{pinned}[/]")
     missing = f"; {metrics['missing']} problems of the benchmark are not in the file" if metrics["missing"] else ""
-    out.print("  " + ", ".join(f"{verdict} {count}" for verdict, count in metrics["verdicts"].items()) + missing)
+    out.print("  " + ", ".join(f"{verdict} {n}" for verdict, n in metrics["verdicts"].items()) + missing)
+    if refused := metrics.get("not_graded"):
+        show(f"  not graded, and so not right: {count(len(refused), 'problem')} ({escape(', '.join(refused))})")
     unknown = f", not known of {metrics['finish_unknown']}" if metrics["finish_unknown"] else ""
     too_long = f"prompt too long to be sampled: {metrics['prompt_too_long']}"
     out.print(f"  cut at the token limit: {metrics['truncated']}{unknown}; {too_long}")

@@ -27,6 +27,8 @@ Numbered = tuple[int, Mapping[str, Any]]
 
 VERIFY_BATCH = 256
 """Demonstrations graded at once."""
+MAX_GRADER_ERROR_SHARE = 0.01
+"""Share of the graded demonstrations that the grader itself may fail on, as in scoring (`max_grader_error_share`)."""
 SHUFFLE_BUFFER = 20_000
 """Rows of a hub dataset that are held to draw the next one from: some hundred megabytes of long demonstrations."""
 
@@ -67,7 +69,7 @@ def read(
     them. Those that are read and not verified are added to `dropped`.
 
     Raises:
-        StageError: the source cannot be read, a row is broken, or none is kept.
+        StageError: the source cannot be read, a row is broken, none is kept, or the grader itself failed on too many.
     """
     from datasets.exceptions import DatasetsError
 
@@ -81,6 +83,7 @@ def read(
         raise StageError(
             f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset."
         ) from error
+    _check_grader(passed, label)
     if dropped is not None:
         dropped += passed.dropped
     if source.verified:
@@ -120,12 +123,27 @@ def _counted(dropped: Sequence[Dropped]) -> str:
 
 @dataclasses.dataclass
 class _Passed:
-    """How many rows were read and how many of them pass `where`; and what the first has in its columns."""
+    """How many rows were read, how many of them pass `where`, and how many of these were graded; what the first has in
+    its columns; and those that are left out, among them those that the grader failed on."""
 
     read: int = 0
     where: int = 0
+    graded: int = 0
     first: str = ""
     dropped: list[Dropped] = dataclasses.field(default_factory=list)
+    failed: list[Dropped] = dataclasses.field(default_factory=list)
+
+
+def _check_grader(passed: _Passed, label: str) -> None:
+    """Raises `StageError` where the grader itself failed on too many: to leave these out would be to leave out rows for
+    what is wrong with this machine or with their tests, and not with their programs."""
+    if len(passed.failed) > MAX_GRADER_ERROR_SHARE * passed.graded:
+        one = passed.failed[0]
+        raise StageError(
+            f"{label}: the grader failed on {len(passed.failed)} of {passed.graded} demonstrations; "
+            f"the first: row {one.row}: {one.detail}",
+            f"Put right what the message names, or leave such rows out; {MAX_GRADER_ERROR_SHARE:.0%} may fail.",
+        )
 
 
 def _commit(label: str, ctx: Context[DataSettings]) -> str | None:
@@ -172,11 +190,15 @@ def _kept(
                 raise StageError(f"{label}: no programs can be run: {error}", fix) from error
         while batch := list(itertools.islice(passing, VERIFY_BATCH)):
             items = [_item(row, source, label, number) for number, row in batch]
-            for entry, graded in zip(batch, grader.grade(items), strict=True):
-                if graded.verdict == "correct":
-                    yield entry
+            found = list(zip(batch, grader.grade(items), strict=True))
+            passed.graded += len(found)
+            unkept = {row: Dropped(label, row, g.verdict, g.detail) for (row, _), g in found if g.verdict != "correct"}
+            passed.failed += [one for one in unkept.values() if one.verdict == "grader_error"]
+            for entry, _ in found:
+                if entry[0] in unkept:
+                    passed.dropped.append(unkept[entry[0]])
                 else:
-                    passed.dropped.append(Dropped(label, entry[0], graded.verdict, graded.detail))
+                    yield entry
 
 
 def _item(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> Item:

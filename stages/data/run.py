@@ -14,7 +14,7 @@ from pathlib import Path
 from evaluation.benchmarks import get, names
 from evaluation.custom_problems import COLUMNS, read_custom
 from evaluation.graders.programs import packed
-from evaluation.graders.programs.tests import REFUSED
+from evaluation.graders.programs.tests import refusals
 from evaluation.loading import digest
 from evaluation.records import Problem, RecordError, write_jsonl
 from stages.data.overlap import Hit, ReportedQuestions
@@ -91,7 +91,7 @@ def run(ctx: Context[DataSettings]) -> Result:
                 "problems": n,
                 "complete": get(name).size if name in names() else n,
                 "sha256": _sha256(folder / f"{name}.jsonl"),
-                **({"not_graded": refused} if (refused := _refused(benchmarks[name])) else {}),
+                **({"not_graded": refused} if (refused := refusals(benchmarks[name])) else {}),
             }
             for name, n in counts.items()
         },
@@ -123,18 +123,13 @@ def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Prob
     benchmark = get(source.name)
     loaded = load_task(benchmark, source.split, source.problems, source.seed, label, ctx, where=source.where)
     problems = _enough(loaded, source, label)
-    if refused := _refused(problems):
+    if refused := refusals(problems):
         reasons = "; ".join(f"{problem}: {reason}" for problem, reason in refused.items())
         ctx.note(f"{label}: {len(refused)} of {len(problems)} problems cannot be graded (grader_error): {reasons}")
     complete = source.split == "test" and len(problems) == benchmark.size
     if complete and benchmark.digest not in (None, digest(problems)):
         ctx.note(f"{label}: digest {digest(problems)}, not the {benchmark.digest} this project was checked against")
     return problems
-
-
-def _refused(problems: Iterable[Problem]) -> dict[str, str]:
-    """Problem -> why it cannot be graded here, of those that cannot."""
-    return {problem.id: str(problem.tests[REFUSED]) for problem in problems if REFUSED in problem.tests}
 
 
 def _enough(problems: list[Problem], source: BenchmarkSource, label: str) -> list[Problem]:

@@ -79,7 +79,7 @@ def _right(
             check_isolation(grader, scoring)
         graded = grade(grader, generations, problems, lambda done: ctx.progress(done, len(generations), "grading"))
     scores = make_scores(generations, graded, problems)
-    check_grader_errors(scores, scoring)
+    check_grader_errors(scores, scoring, problems)
     right: dict[tuple[str, str], list[bool]] = {}
     for score in scores:
         right.setdefault((score.benchmark, score.problem_id), []).append(score.verdict == "correct")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from evaluation.graders.extraction import continue_prompt, whole_program
+from evaluation.graders.programs.tests import refusals
 from evaluation.grading import Graded, Grader
 from evaluation.records import Generation, Problem, RecordError, Score, make_record, read_rows
 from evaluation.sandbox import Level, SandboxError
@@ -84,13 +85,17 @@ def make_scores(generations: Sequence[Generation], graded: Sequence[Graded], pro
     return scores
 
 
-def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings) -> None:
-    """`StageError` where the grader itself failed on more than the allowed share of any benchmark."""
-    totals = Counter(score.benchmark for score in scores)
+def check_grader_errors(scores: Sequence[Score], settings: ScoreSettings, problems: Problems) -> None:
+    """`StageError` where the grader itself failed on more than the allowed share of any benchmark. Problems that are
+    refused by name are no failure: which these are is known before anything is sampled."""
+    refused = {(name, one) for name, of_set in problems.items() for one in refusals(of_set.values())}
+    totals: Counter[str] = Counter()
     failed: dict[str, list[Score]] = {}
     for score in scores:
-        if score.verdict == "grader_error":
-            failed.setdefault(score.benchmark, []).append(score)
+        if (score.benchmark, score.problem_id) not in refused:
+            totals[score.benchmark] += 1
+            if score.verdict == "grader_error":
+                failed.setdefault(score.benchmark, []).append(score)
     for name, errors in failed.items():
         if len(errors) > settings.max_grader_error_share * totals[name]:
             raise StageError(

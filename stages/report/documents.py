@@ -135,6 +135,7 @@ class BenchmarkResult(Measurement):
 
     completion_tokens: float  # mean over samples, in tokens of the checkpoint's own tokenizer
     pass_at: dict[str, dict[str, float]] = {}  # k -> {value, low, high} of pass@k; empty for a single sample
+    not_graded: dict[str, str] = {}  # problem that is refused by name -> the reason; its samples count as not right
     thinking: dict[str, int] = {}  # how thoughts ended -> number of samples; empty without a thinking budget
     majority: dict[str, float] = {}  # {value, low, high} of the samples' vote; empty for a single sample and for code
     protocol_details: dict[str, Any]  # what `protocol` is the fingerprint of

@@ -106,6 +106,9 @@ def _of_benchmark(benchmark: str, results: list[BenchmarkResult]) -> Iterator[st
     if unanswered := _shares(results, lambda r: r.no_answer):
         none = f"no answer could be found in {unanswered} of the completions"
         yield f"{benchmark}: {none}; the score is of the format as well."
+    if first.not_graded:
+        refused = f"{len(first.not_graded)} of {first.n} problems are not graded here ({', '.join(first.not_graded)})"
+        yield f"{benchmark}: {refused}; their samples count as not right, programs for them as the grader's failures."
     for r in results:
         name, samples = f"{benchmark}, {r.checkpoint}", f"{r.samples} samples"
         if errors := r.verdicts.get("grader_error", 0):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import get
+from evaluation.graders.programs.tests import refusals
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load, read_file
 from evaluation.records import Kind, Problem, RecordError, Score
@@ -75,9 +76,10 @@ def score_file(
         if kind == "code":
             check_isolation(grader, settings)
         scores = make_scores(generations, grade(grader, generations, known), known)
-        check_grader_errors(scores, settings)
+        check_grader_errors(scores, settings, known)
         metrics = benchmark_metrics(
-            generations, scores, kind, sampling, settings, grader, compiler_of(problems.values())
+            *(generations, scores, kind, sampling, settings, grader, compiler_of(problems.values())),
+            not_graded=refusals(problems.values()),
         )
         isolation = {"sandbox_level": grader.sandbox_level, "sandbox_unprotected": list(grader.sandbox_unprotected)}
     if second:
@@ -103,4 +105,5 @@ def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
     parse = get(benchmark).parse
     if parse is None:
         raise LoadError(f"{benchmark} is generated: it has no file")
-    return parse("test", (row for _, row in read_file(path)))
+    loose = get(benchmark).sources["test"].loose_csv
+    return parse("test", (row for _, row in read_file(path, loose_csv=loose)))

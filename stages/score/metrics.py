@@ -1,7 +1,7 @@
 """One benchmark's numbers: the metric with its interval, counts of verdicts, and the protocol they compare under."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from evaluation.grading import Grader, fingerprint, grader_version
@@ -20,6 +20,7 @@ def benchmark_metrics(
     settings: ScoreSettings,
     grader: Grader,
     compiler: str | None = None,
+    not_graded: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The entry of one benchmark in `metrics.json`.
 
@@ -27,7 +28,8 @@ def benchmark_metrics(
     or `pass@1` (code) of a single sample, `avg@k` of several. Everything but `correct` counts as not right. With
     several samples, `pass_at` holds the unbiased pass@k for the powers of two below the number of samples and for that
     number, and `majority` the accuracy of their vote (not for code). Under a thinking budget, `thinking` counts the
-    samples by how their thought ended.
+    samples by how their thought ended. Where problems are refused by name, `not_graded` holds them with the reasons,
+    and the protocol how many they are: they count, as not right.
 
     Args:
         generations: of one benchmark.
@@ -35,6 +37,7 @@ def benchmark_metrics(
         sampling: the protocol under which they were sampled, from the generations' summary.
         grader: decides which answers are one vote.
         compiler: what programs are compiled with, where any are.
+        not_graded: problem -> why it cannot be graded; only those with scores are reported.
     """
     right = [int(score.verdict == "correct") for score in scores]
     ids = [score.problem_id for score in scores]
@@ -44,6 +47,10 @@ def benchmark_metrics(
     protocol = {"sampling": sampling, "scoring": scoring_protocol(kind, settings, grader.sandbox_level)}
     if compiler is not None:
         protocol["scoring"]["compiler"] = compiler
+    scored = set(ids)
+    refused = {name: reason for name, reason in (not_graded or {}).items() if name in scored}
+    if refused:
+        protocol["scoring"]["not_graded"] = len(refused)
     entry: dict[str, Any] = {
         "metric": f"avg@{k}" if k > 1 else "pass@1" if kind == "code" else "accuracy",
         "value": accuracy["accuracy"],
@@ -58,6 +65,8 @@ def benchmark_metrics(
         "protocol": fingerprint(protocol),
         "protocol_details": protocol,
     }
+    if refused:
+        entry["not_graded"] = refused
     if thoughts := Counter(generation.thinking for generation in generations if generation.thinking is not None):
         entry["thinking"] = {ending: thoughts[ending] for ending in get_args(ThoughtEnding)}
     if k > 1:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from evaluation.graders.programs.tests import refusals
 from evaluation.grading import Grader
 from evaluation.records import Generation, Problem, RecordError, read_records, write_jsonl
 from stages.data.documents import problems_path
@@ -45,7 +46,7 @@ def run(ctx: Context[ScoreSettings]) -> Result:
             ctx.note(f"programs run with isolation level {grader.sandbox_level}{missing}")
         graded = grade(grader, generations, problems, lambda done: ctx.progress(done, len(generations), "grading"))
         scores = make_scores(generations, graded, problems)
-        check_grader_errors(scores, settings)
+        check_grader_errors(scores, settings, problems)
         metrics = {
             name: benchmark_metrics(
                 [g for g in generations if g.benchmark == name],
@@ -55,9 +56,14 @@ def run(ctx: Context[ScoreSettings]) -> Result:
                 settings,
                 grader,
                 compiler_of(problems[name].values()),
+                refusals(problems[name].values()),
             )
             for name in names
         }
+        for name, entry in metrics.items():
+            if refused := entry.get("not_graded"):
+                named = ", ".join(refused)
+                ctx.note(f"{name}: {len(refused)} of {entry['n']} problems are not graded, and not right: {named}")
         level, unprotected, started = grader.sandbox_level, grader.sandbox_unprotected, grader.maths_workers_started
     n_scores = write_jsonl(ctx.output / "scores.jsonl", scores)
     write_json(ctx.output / "metrics.json", metrics)

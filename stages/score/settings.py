@@ -17,7 +17,8 @@ class ScoreSettings(StageSettings):
     packages: list[str] = identity_where_set([])
     """Filled from the pipeline's top-level `sandbox.packages`; write it there."""
     max_grader_error_share: float = identity(0.01, ge=0, le=1)
-    """Share of generations that the grader itself may fail on; above it the stage fails."""
+    """Share of generations that the grader itself may fail on; above it the stage fails. Those of problems that are
+    refused by name (`not_graded`) are no failures."""
     require_sandbox: Literal["rlimits", "namespaces"] = execution("rlimits")
     """The least isolation that programs may run with; the machine's best is used either way. See evaluation/sandbox."""
     workers: int | None = execution(None, gt=0)

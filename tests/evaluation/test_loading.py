@@ -13,7 +13,7 @@ import pytest
 
 from evaluation.benchmarks import get
 from evaluation.benchmarks.base import Source
-from evaluation.loading import LoadError, digest, load, read_source
+from evaluation.loading import LoadError, digest, load, read_file, read_source
 from evaluation.records import Problem, RecordError, read_rows
 from tests.evaluation.benchmarks.test_contest import aime_rows
 
@@ -165,3 +165,37 @@ def test_a_mark_of_the_encoding_is_no_part_of_the_first_line(tmp_path: Path) -> 
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
     assert list(read_rows(file)) == [(1, {"a": 1})]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_tables_of_comma_separated_values(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+
+    def write_bytes(content: bytes) -> None:
+        file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+    write_bytes('\ufeffa,b\r\n"1\r\n2\n3","say ""x"""\r\n\r\né,\r\n'.encode())
+    assert list(read_file(file)) == [(1, {"a": "1\r\n2\n3", "b": 'say "x"'}), (2, {"a": "é", "b": ""})]
+    write_bytes(b"a,b\n1," + b"x" * 200_000 + b"\n")
+    assert [len(row["b"]) for _, row in read_file(file)] == [200_000]
+    write_bytes(b"")
+    assert list(read_file(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a,b\n1,2,3\n", "row 1 has more cells than the first line has names"),
+        (b"a,b\n1,2\n3\n", "row 2 has fewer cells than the first line has names"),
+        (b"a,b,a\n1,2,3\n", "the first line has 'a' twice"),
+        (b"a,b\n\xff,1\n", "not a table of comma-separated values in UTF-8"),
+        (b'a,b\n1,2\n3,"4\n5,6\n7,8\n', "not a table .* after row 1: unexpected end of data"),
+        (b'a,b\n1,"2\n3,4\n5,"6"\n', "not a table .* after row 0: ',' expected after '\"'"),
+        (b'a,b\n1,2"\n3\n', "row 2 has fewer cells"),
+    ],
+)
+def test_tables_that_would_lose_rows_or_cells_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(content)
+    with pytest.raises(RecordError, match=f"a.csv: {message}"):
+        list(read_file(file))

@@ -7,9 +7,11 @@ to pass all cases; a main() in Python that is never called is called; and three 
 Python is CPython here and PyPy there.
 
 A problem whose judge this project does not have stays in the set, and each program for it is the grader's error, with
-the reason. `where: {graded: true}` leaves such problems out.
+the reason; it counts as not passed, and not as a failure of the grader. `where: {graded: true}` leaves such problems
+out.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -27,6 +29,8 @@ SIZE = 232
 LANGUAGES = ("cpp", "python")
 SKIPPED = frozenset({"nwerc2023_H", "swerc2023_L", "loj-3897"})
 """Problems that its own judge leaves out: a program for one counts as not passed there."""
+FOLDER = re.compile(r"[\w-][\w.-]*")
+"""Names of folders: none that leads out of the set, as `..` does."""
 RULES = {"time_limit_s": 10.0, "memory_mib": 1024}
 
 
@@ -54,7 +58,7 @@ def _problem(name: str, row: Mapping[str, Any], language: str, where: str, file:
     if row.get("folder") is None:
         raise RecordError(f"{where}: the tests of {name} are in the set's folder; a file of prompts is not enough")
     problem_id = f"loj-{given}" if isinstance(given, int) else given
-    if problem_id != Path(problem_id).name or dataset != Path(dataset).name:
+    if not FOLDER.fullmatch(problem_id) or not FOLDER.fullmatch(dataset):
         raise RecordError(f"{where}: {dataset}/{problem_id} is no name of a folder")
     try:
         tests = _tests(Path(row["folder"]) / dataset / problem_id, problem_id, language, file)

@@ -61,6 +61,10 @@ BENCHMARK = Benchmark(
     kind="maths",
     size=SIZE,
     digest="c1535980da73",
-    sources={"test": Source(local=f"{NAME}/answerbench_v2.csv", hub="Hwilner/imo-answerbench", hub_split="train")},
+    sources={
+        "test": Source(
+            local=f"{NAME}/answerbench_v2.csv", hub="Hwilner/imo-answerbench", hub_split="train", loose_csv=True
+        )
+    },
     parse=parse,
 )

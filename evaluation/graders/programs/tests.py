@@ -2,12 +2,13 @@
 
 import ast
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from evaluation.graders.programs import packed
 from evaluation.graders.programs.outputs import COMPARISONS, WITH_TOLERANCE, Comparison
 from evaluation.graders.reachable import UNPARSABLE, syntax_tree
+from evaluation.records import Problem
 from evaluation.sandbox import NoCompiler, find_compiler
 
 Language = Literal["python", "cpp"]
@@ -25,6 +26,9 @@ of this length."""
 LONGEST_OUTPUT = 16 * 2**20
 """Bytes that a program may print in one case; tests that expect more cannot be graded."""
 LONGEST_LIMIT_S = 86_400.0
+LEAST_MEMORY_MIB, MOST_MEMORY_MIB = 64, 16_384
+"""Address space that tests may ask for: with a few MiB right programs in Python fail at their start, and no row of a
+data set should lift what the sandbox is there to limit."""
 REFUSED = "refused"
 """The entry of tests that cannot be graded here: the reason. Every program then gets a grader error that names it."""
 
@@ -81,6 +85,11 @@ def has_cases(tests: Mapping[str, Any]) -> bool:
     return "cases" in tests or "packed" in tests or REFUSED in tests
 
 
+def refusals(problems: Iterable[Problem]) -> dict[str, str]:
+    """Problem -> why it cannot be graded here, of those that cannot."""
+    return {problem.id: str(problem.tests[REFUSED]) for problem in problems if REFUSED in problem.tests}
+
+
 def case_tests(tests: Mapping[str, Any]) -> CaseTests:
     """The tests, checked but for cases that are stored elsewhere. Raises `BadTests`."""
     if REFUSED in tests:
@@ -118,9 +127,11 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
     if wrapped and function is None:
         raise BadTests("wrapped is for values of a function")
     memory_mib, calls_main = tests.get("memory_mib"), tests.get("calls_main", False)
-    unfit = memory_mib is not None and (type(memory_mib) is not int or memory_mib < 1)
-    if unfit or not isinstance(calls_main, bool):
-        raise BadTests("memory_mib is a whole number of MiB, calls_main is true or false")
+    if memory_mib is not None and not (type(memory_mib) is int and LEAST_MEMORY_MIB <= memory_mib <= MOST_MEMORY_MIB):
+        bounds = f"{LEAST_MEMORY_MIB} to {MOST_MEMORY_MIB:,}"
+        raise BadTests(f"memory_mib is {memory_mib!r:.40}, not a whole number of MiB, {bounds}")
+    if not isinstance(calls_main, bool):
+        raise BadTests("calls_main is true or false")
     language = language_of(tests)
     if language == "cpp":
         if others := sorted({"function", "star_imports", "digits", "calls_main"} & set(tests)):

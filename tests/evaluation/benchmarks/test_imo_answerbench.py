@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.benchmarks.maths.imo_answerbench import BENCHMARK, BY_WORDS
 from evaluation.grading import Grader
-from evaluation.loading import load, read_file
+from evaluation.loading import load
 from evaluation.records import RecordError
 
 NAMES = ("Problem ID", "Problem", "Short Answer", "Category", "Subcategory", "Source")
@@ -62,15 +62,14 @@ def test_an_answer_that_slipped_into_its_question_is_not_asked(tmp_path: Path) -
         load(BENCHMARK, "test", tmp_path)
 
 
-def test_tables_of_comma_separated_values(tmp_path: Path) -> None:
-    file = tmp_path / "a.csv"
-    file.write_bytes('\ufeffa,b\r\n"1\r\n2","say ""x"""\r\né\r\n'.encode())
-    assert list(read_file(file)) == [(1, {"a": "1\n2", "b": 'say "x"'}), (2, {"a": "é", "b": None})]
-    file.write_text("a,b\n1,2,3\n")
-    with pytest.raises(RecordError, match=r"a\.csv: row 1 has more cells than the first line has names"):
-        list(read_file(file))
-    file.write_bytes(b"a,b\n\xff,1\n")
-    with pytest.raises(RecordError, match="not a table of comma-separated values in UTF-8"):
-        list(read_file(file))
+def test_a_row_that_is_missing_shows(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="399 problems, the complete set has 400"):
         load(BENCHMARK, "test", written(tmp_path, rows()[1:]))
+
+
+def test_a_missing_quotation_mark_names_its_row(tmp_path: Path) -> None:
+    file = written(tmp_path, rows()) / "imo_answerbench" / "answerbench_v2.csv"
+    broken = file.read_bytes().replace(b'Find 7.\nAll of it, please.\n"', b"Find 7.\nAll of it, please.\n", 1)
+    file.write_bytes(broken)
+    with pytest.raises(RecordError, match="row 7: column 'Short Answer' is empty"):
+        load(BENCHMARK, "test", tmp_path)

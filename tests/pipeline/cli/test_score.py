@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evaluation.benchmarks.code import ojbench
 from evaluation.grading import Grader
-from evaluation.records import Score, read_records
+from evaluation.records import Score, read_records, write_jsonl
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
+from tests.evaluation.benchmarks.contests.ojbench_set import CPP, add_problem
 
 
 def run(*arguments: object) -> str:
@@ -114,3 +116,15 @@ def test_a_file_that_is_not_there_is_said_before_the_benchmark_is_asked_for(tmp_
         run("gsm8k", tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="is a folder"):
         run("gsm8k", tmp_path)
+
+
+def test_problems_that_are_not_graded_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ojbench, "SIZE", 2)
+    add_problem(tmp_path / "ojbench", 1000, checker="bridged")
+    add_problem(tmp_path / "ojbench", 1001)
+    file = tmp_path / "g.jsonl"
+    rows = [{"problem_id": f"loj-{n}", "completion": f"```cpp\n{CPP}\n```"} for n in (1000, 1001)]
+    write_jsonl(file, rows)
+    said = run("ojbench_cpp", file, "--data", tmp_path)
+    assert "grader_error 1" in said
+    assert "not graded, and so not right: 1 problem (loj-1000)" in said

@@ -213,6 +213,24 @@ def test_where_no_program_passes_the_first_says_why(tmp_path: Path) -> None:
     assert "none is verified; row 1 is wrong: case 1: '1' instead of '2'" in error.message
 
 
+@pytest.mark.parametrize(("good", "kept"), [(98, False), (99, True)])
+def test_demonstrations_that_the_grader_itself_fails_on_are_at_most_one_in_a_hundred(
+    tmp_path: Path, good: int, kept: bool
+) -> None:
+    broken = {"inputs": ["1"], "outputs": ["1"], "checker": "def check(i, o, e): return 1 // 0"}
+    tests = [broken, *[{"inputs": [""], "outputs": ["2"]}] * good]
+    rows = [{"prompt": f"{n}", "completion": fenced("print(2)"), "tests": one} for n, one in enumerate(tests)]
+    source = {"file": jsonl(tmp_path / "a.jsonl", rows), "columns": {"tests": "tests"}, "verify": "tests"}
+    if kept:
+        output = made(tmp_path, sft=[source])
+        [dropped] = (json.loads(line) for line in (output / "dropped.jsonl").read_text(encoding="utf-8").splitlines())
+        assert (dropped["row"], dropped["verdict"]) == (1, "grader_error")
+    else:
+        error = refused(tmp_path, sft=[source])
+        assert "data.sft.0: the grader failed on 1 of 99 demonstrations; the first: row 1: " in error.message
+        assert "ZeroDivisionError" in error.message
+
+
 def test_settings_that_cannot_be_verified_are_refused() -> None:
     for wrong in ({}, {"columns": Columns(tests="t", answer="a"), "verified": True}):
         with pytest.raises(ValueError, match="verify: needs"):

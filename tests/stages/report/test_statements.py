@@ -138,6 +138,8 @@ def test_caveats_follow_from_the_data() -> None:
     failed = said(result("base", verdicts={"correct": 50, "wrong": 140, "grader_error": 10}))
     assert "the grader failed on 10 of 200 samples" in failed
     assert "the value would be 30.0 %" in failed
+    refused = said(result("base", not_graded={"x": "it talks"}))
+    assert "toy: 1 of 200 problems are not graded here (x); their samples count as not right" in refused
     assert "toy is saturated (sft 99.0 %, grpo 99.5 %)" in said(
         result("base"), result("sft", right=198), result("grpo", right=199)
     )

@@ -13,6 +13,7 @@ from evaluation.graders.programs.tests import case_tests
 from evaluation.grading import Grader
 from evaluation.loading import LoadError, digest, load
 from evaluation.records import Problem, RecordError, read_records
+from stages.harness.context import StageError
 from stages.score.files import score_file
 from stages.score.settings import ScoreSettings
 from tests.evaluation.benchmarks.contests.ojbench_set import CPP, PYTHON, add_problem, write_settings
@@ -203,15 +204,33 @@ def test_rows_that_are_not_as_they_should_be_are_named(data: Path, changed: dict
         load(ojbench.CPP, "test", data)
 
 
-def test_a_score_counts_what_is_not_graded_and_fails_where_that_is_too_much(data: Path, tmp_path: Path) -> None:
+def test_a_score_says_what_is_not_graded_and_does_not_take_it_for_a_failure(data: Path, tmp_path: Path) -> None:
+    write_settings(data / "ojbench/NOI/loj-1000", {"test_cases": [{}], "checker": "bridged"})
+    file = tmp_path / "g.jsonl"
+    rows = [{"problem_id": name, "completion": FENCED["cpp"]} for name in ("loj-1000", "nwerc2023_A")]
+    write_jsonl(file, rows)
+    metrics, scores = score_file("ojbench_cpp", file, data)
+    assert [score.verdict for score in scores] == ["grader_error", "correct"]
+    assert (metrics["value"], metrics["n"], metrics["verdicts"]["grader_error"]) == (0.5, 2, 1)
+    assert metrics["not_graded"] == {"loj-1000": "its checker is not supported: bridged"}
+    assert metrics["protocol_details"]["scoring"]["not_graded"] == 1
+    write_jsonl(file, rows[1:])
+    other, _ = score_file("ojbench_cpp", file, data, partial=True)
+    assert "not_graded" not in other | other["protocol_details"]["scoring"]
+
+
+def test_failures_on_problems_that_are_graded_count_among_those_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_settings(data / "ojbench/NOI/loj-1000", {"test_cases": [{}], "checker": "bridged"})
     file = tmp_path / "g.jsonl"
     write_jsonl(file, [{"problem_id": name, "completion": FENCED["cpp"]} for name in ("loj-1000", "nwerc2023_A")])
-    metrics, scores = score_file("ojbench_cpp", file, data, settings=ScoreSettings(max_grader_error_share=0.5))
-    assert [score.verdict for score in scores] == ["grader_error", "correct"]
-    assert metrics["verdicts"]["grader_error"] == 1
-    with pytest.raises(Exception, match="the grader failed on 1 of 2 generations of ojbench_cpp; the first: loj-1000"):
-        score_file("ojbench_cpp", file, data)
+    monkeypatch.setitem(ojbench.RULES, "memory_mib", 63)  # which every program's tests are refused for
+    for share in (0.01, 0.99):
+        with pytest.raises(
+            StageError, match="the grader failed on 1 of 1 generations of ojbench_cpp; the first: nwerc"
+        ):
+            score_file("ojbench_cpp", file, data, settings=ScoreSettings(max_grader_error_share=share))
 
 
 def test_the_data_stage_names_what_is_not_graded_and_where_leaves_it_out(data: Path, tmp_path: Path) -> None:

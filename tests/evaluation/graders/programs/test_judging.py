@@ -167,6 +167,10 @@ def test_functions(grader: Grader, program: str, verdict: str, detail: str) -> N
         ({"cases": [{"input": "", "output": "", "time_limit_s": 1e9}]}, "time_limit_s 0 to 86,400"),
         (cases(("", ""), checker="def check(input"), "the checker is no Python: '(' was never closed"),
         (cases(("", ""), checker="def test(i, o, e): return True"), "the checker defines no check("),
+        *(
+            (cases(("", ""), memory_mib=size), f"memory_mib is {size}, not a whole number of MiB, 64 to 16,384")
+            for size in (63, 16_385, 1024.0, True)
+        ),
         (cases(("1", ""), function="f"), "an expected value is not JSON"),
     ],
 )
