@@ -26,7 +26,7 @@ def on_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("{score: {kind: slurm, nodes: 2}}", r"launch\.score\.nodes: score runs on one node; .* trainings alone"),
         ("{data: {kind: slurm, nodes: 2}}", r"launch\.data\.nodes: data runs on one node"),
         ("{sft: {kind: torchrun, nodes: 2}}", "2 nodes need to know where they meet, and VCORE_RENDEZVOUS is not set"),
-        ("{sft: {kind: torchrun, nodes: 2}, score: {kind: slurm, config: some.yaml}}", "score is one process"),
+        ("{score: {kind: slurm, config: some.yaml}}", "score is one process"),
         ("{sft: {kind: slurm, nodes: 3, processes: 3}}", "9 processes cannot share the 32 rows of a step evenly"),
     ],
 )
