@@ -120,9 +120,10 @@ def check_address() -> None:
     place = rendezvous()
     if place is None or place.rank > 0:
         return
+    refusals: list[OSError | None]
     try:
         found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-        refusals = [_refusal_to_bind(*entry[:3], entry[4]) for entry in found]
+        refusals = [_refusal_to_bind(family, kind, number, address) for family, kind, number, _, address in found]
     except socket.gaierror as error:
         refusals = [error]
     in_use = [refusal for refusal in refusals if refusal is not None and refusal.errno == errno.EADDRINUSE]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli.sweep import sweep
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError, StageFailed, UserError
 from pipeline.launch import by_hand, gpus, peer
@@ -177,6 +178,8 @@ def test_only_run_is_for_other_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("VCORE_NODE_RANK", "1")
     with pytest.raises(ConfigError, match="VCORE_NODE_RANK is 1: such a node takes part in a `vcore run`"):
         Session.prepare(tmp_path / "small.yaml", [f"home={settings.home_folder}"], Options(), View())
+    with pytest.raises(ConfigError, match="takes part in a `vcore run`"):
+        sweep(tmp_path / "before-this-is-read.yaml")
 
 
 def test_a_number_that_no_stage_has_is_refused(tmp_path: Path) -> None:
