@@ -164,7 +164,6 @@ class _Peer:
 
     def _check_of(self, attempt: str) -> Callable[[], None]:
         """What raises `_GivenUp` as soon as node 0 has ended, or given the attempt up."""
-
         file = self._folder / INVITATION
 
         def check() -> None:
@@ -187,7 +186,7 @@ class _Peer:
         Raises:
             ConfigError: another machine takes part under the same number.
         """
-        joined = answer(self._folder, invitation.attempt, self._place.rank, "joined")
+        joined, other = answer(self._folder, invitation.attempt, self._place.rank, "joined"), ""
         began = Path(invitation.work) / NODES / invitation.attempt / "0.beat"
         try:
             with open(joined, "x", encoding="utf-8") as file:
@@ -196,7 +195,10 @@ class _Peer:
             if began.exists():  # this node's command was started again before node 0 found that it was lost
                 self._say(f"{invitation.stage} is at work; waits for what comes next")
                 return False
-            message = f"node {self._place.rank} is {joined.read_text(encoding='utf-8')} already"
+            check()
+            with contextlib.suppress(OSError):  # it may be leaving at this moment
+                other = joined.read_text(encoding="utf-8")
+            message = f"node {self._place.rank} is {other or 'another machine'} already"
             fix = f"Give each machine a number of its own ({RANK}). Where that command was killed, remove {joined}"
             raise ConfigError(message, fix=fix) from error
         try:
