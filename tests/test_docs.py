@@ -24,7 +24,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 OTHERS = {"--check", "--keep", "--enable-tokenizer-info-endpoint", "--gres", "--cpus-per-task", "--no-deps", "--time"}
 OTHERS |= {"--build-arg", "--secret", "--init", "--shm-size", "--device", "--gpus"}
-OTHERS |= {"--security-opt", "--cap-drop", "--cap-add", "--privileged", "--nodes", "--ntasks-per-node"}
+OTHERS |= {"--security-opt", "--cap-drop", "--cap-add", "--privileged", "--nodes"}
+OTHERS |= {"--ntasks-per-node", "--requeue", "--array"}
 """Options of pip, sbatch, vLLM, tools/lock.py, Podman and Docker that the text names by themselves."""
 
 

@@ -23,7 +23,7 @@ from pipeline.config.execution import LaunchSettings
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.shipped import how_to_install, shipped
-from pipeline.launch.by_hand import RANK, RENDEZVOUS, rendezvous
+from pipeline.launch.by_hand import RANK, RENDEZVOUS, check_address, rendezvous
 from pipeline.launch.machine import leased_gpus, stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.planning import Planned
@@ -43,6 +43,8 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     device = {stage.name: stage_device(config.execution, stage) for stage in stages}
     here = [stage for stage in stages if config.execution.launch_of(stage.name).kind != "slurm"]
     _check_launches(config)
+    if any(config.execution.launch_of(stage.name).nodes > 1 for stage in here):
+        check_address()
     _check_gpus(config, here, device)
     _check_engines(config, stages)
     _check_libraries(stages)
@@ -69,9 +71,11 @@ def _check_launches(config: PipelineConfig) -> None:
     several = dict.fromkeys(kind.name for kind in kinds.values() if kind.several_processes)
     for name, launch in config.execution.launch.items():
         where = f"execution.launch.{name}"
-        if (launch.kind in ("torchrun", "accelerate") or launch.processes > 1) and not kinds[name].several_processes:
+        shared = launch.kind in ("torchrun", "accelerate") or launch.processes > 1 or launch.config is not None
+        if shared and not kinds[name].several_processes:
             can = f"; {' and '.join(several)} can be several" if several else ""
-            raise ConfigError(f"{name} is one process{can}", where=where, fix="Use kind: local or slurm.")
+            fix = "Use kind: local or slurm, with one process and no config."
+            raise ConfigError(f"{name} is one process{can}", where=where, fix=fix)
         if launch.nodes > 1:
             _check_nodes(name, launch, kinds[name].several_processes, where)
         if launch.config is not None and not Path(launch.config).expanduser().is_file():

@@ -50,7 +50,8 @@ def run(
 ) -> None:
     """Run a pipeline: every stage that is not cached, then a table and a report."""
     from pipeline.config.schema import load_config
-    from pipeline.launch.by_hand import rendezvous, take_part
+    from pipeline.launch.by_hand import rendezvous
+    from pipeline.launch.peer import take_part
     from pipeline.prefect_.run import run as run_session
     from pipeline.run.session import Session
     from pipeline.run.view import View
@@ -60,7 +61,7 @@ def run(
     if place is not None and place.rank > 0:
         settings = load_config(config, overrides or [])
         try:
-            take_part(settings.home_folder, place, settings.execution.threads, show)
+            take_part(settings.home_folder, place, settings.execution, show)
         except KeyboardInterrupt as stop:
             raise Interrupted("interrupted", fix="Start the same command again on all nodes to continue.") from stop
         return

@@ -48,6 +48,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Run a pipeline for each cell of a matrix of settings. What cells share is made once; the same command resumes."""
+    from pipeline.launch.by_hand import refuse_other_nodes
     from pipeline.sweep.documents import SweepRecord, SweepReport
     from pipeline.sweep.fan_out import run_cells
     from pipeline.sweep.find_report import sweep_report
@@ -56,6 +57,7 @@ def sweep(
     from pipeline.sweep.sweep import load_sweep, plan_sweep
 
     stop_on_signals()
+    refuse_other_nodes()
     loaded = load_sweep(file, overrides or [])
     planned = plan_sweep(loaded)
     if plan:

@@ -49,12 +49,34 @@ class LaunchSettings(StageSettings):
         if asked not in (None, str(self.nodes)):
             uses = "the stage uses one" if self.nodes == 1 else f"nodes is {self.nodes}"
             raise ValueError(f"sbatch: asks for {asked} nodes, and {uses}; write `nodes: N` in place of --nodes")
+        for option, why in OF_ONE_NODE.items() if self.nodes > 1 else ():
+            if _has_option(self.sbatch, option):
+                raise ValueError(f"sbatch: {option} cannot be with several nodes: {why}")
         return self
+
+
+OF_ONE_NODE = {
+    "--requeue": "a job that Slurm starts again by itself would read what its first start has said; leave it out, and "
+    "execution.retries tries again",
+    "--ntasks-per-node": "each of them has one task, which starts `processes`; leave it out",
+    "--array": "each of its jobs would write into the same folder; leave it out",
+}
+"""Options of sbatch that a job on several nodes cannot have -> why."""
+
+
+def _has_option(sbatch: list[str], option: str) -> bool:
+    """Whether an option of sbatch is among `sbatch`: in full, or as the beginning of it that sbatch understands."""
+    words = " ".join(sbatch).split()
+    if option == "--array" and any(word.startswith("-a") for word in words):
+        return True
+    shortest = {"--requeue": "--req", "--ntasks-per-node": "--ntasks-per-n", "--array": "--ar"}[option]
+    names = (word.partition("=")[0] for word in words)
+    return any(name.startswith(shortest) and option.startswith(name) for name in names)
 
 
 def nodes_asked(sbatch: list[str]) -> str | None:
     """How many nodes options of sbatch ask for, as they say it (`2`, or `2-4`); None where they leave it open."""
-    found = re.findall(r"(?:^|\s)(?:-N[=\s]*|--nodes[=\s]\s*)([^\s=]+)", " ".join(sbatch))
+    found = re.findall(r"(?:^|\s)(?:-N[=\s]*|--nod(?:es?)?[=\s]\s*)([^\s=]+)", " ".join(sbatch))
     return found[-1] if found else None
 
 

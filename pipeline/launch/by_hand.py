@@ -1,35 +1,39 @@
 """Several nodes without Slurm: the same `vcore run` is started on each, with VCORE_RENDEZVOUS and VCORE_NODE_RANK set.
 
 The run of node 0 plans and runs the pipeline. Those of the other nodes take part in the stages that have several nodes
-(pipeline/launch/node.py). They meet in `HOME/nodes/HOST-PORT/`, on the file system that all of them share: node 0's run
-holds a lock there as long as it lives, writes an invitation for each attempt at such a stage, and at last how it ended.
+(pipeline/launch/peer.py, pipeline/launch/node.py). They meet in `HOME/nodes/HOST-PORT/`, on the file system that all of
+them share:
+
+- `run.lock` is locked by node 0's run as long as it lives, and says who that is.
+- `invitation.json` is of the attempt at such a stage that waits or is at work.
+- `ATTEMPT-RANK.joined` says that a node takes part in it, `ATTEMPT-RANK.refused` why it cannot.
+- `end.json` says how the last run ended.
 """
 
 import contextlib
+import errno
 import os
 import re
-import subprocess
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from evaluation.harness.child_processes import wait_or_kill
-from pipeline.config.execution import LaunchSettings
-from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, UserError
-from pipeline.core.locks import open_lock, read_holder, this_process, try_lock, unlock, write_holder
-from pipeline.core.processes import MARK, kill_all, new_mark
-from pipeline.launch.commands import Place, launch_command
-from pipeline.launch.environment import stage_environment
-from pipeline.launch.gpus import lease
-from pipeline.launch.machine import visible_gpus
-from pipeline.launch.node import NODES, host_name
+from pipeline.config.execution import ExecutionSettings, LaunchSettings
+from pipeline.core.errors import ConfigError, StageFailed
+from pipeline.core.locks import open_lock, read_holder, this_process, try_lock, write_holder
+from pipeline.launch.commands import Place
+from pipeline.launch.node import NODES
 from stages.harness.documents import Document, Machine
 
-RENDEZVOUS, RANK = "VCORE_RENDEZVOUS", "VCORE_NODE_RANK"
+RENDEZVOUS, RANK, TIMEOUT = "VCORE_RENDEZVOUS", "VCORE_NODE_RANK", "VCORE_RENDEZVOUS_TIMEOUT"
+TIMEOUT_S = 1800.0
+"""How long nodes wait for each other, where TIMEOUT does not say."""
 POLL_SECONDS = 0.5
-SAVES_S = 3600.0
-"""How long the processes of a node that is told to stop may take; the run of node 0 ends them sooner."""
+LOOKED_AT_S = 5.0
+"""How long to try for the lock: other nodes look whether it is free, and hold it for that moment."""
+LOCK, INVITATION, END = "run.lock", "invitation.json", "end.json"
 Say = Callable[[str], None]
 
 
@@ -43,12 +47,28 @@ class Invitation(Document):
     launch: dict[str, Any]
     machine: Machine
     hub: bool
+    run: str = ""
+    """The run it is from, as `run.lock` names it."""
+
+    @property
+    def settings(self) -> LaunchSettings:
+        return LaunchSettings.model_validate(self.launch)
 
 
 class RunEnd(Document):
     """`end.json`: how the run of node 0 ended."""
 
     failed: bool
+    run: str
+    """As `run.lock` named it."""
+    ended: float
+    """Seconds since the epoch, by the clock of node 0."""
+
+
+class Refusal(Document):
+    """`ATTEMPT-RANK.refused`: a node cannot take part in an attempt."""
+
+    why: str
 
 
 def rendezvous() -> Place | None:
@@ -65,37 +85,127 @@ def rendezvous() -> Place | None:
     parts = re.fullmatch(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
     if parts is None:
         raise ConfigError(f"{RENDEZVOUS} is {address!r}", fix="Write HOST:PORT, an address of node 0.")
+    if not 1 <= int(parts["port"]) <= 65535:
+        raise ConfigError(f"{RENDEZVOUS} is {address!r}", fix="A port is a number from 1 to 65535.")
     if not rank.isdecimal():
         raise ConfigError(f"{RANK} is {rank!r}", fix="It is a number from 0.")
     return Place(int(rank), parts["host"].strip("[]"), int(parts["port"]))
 
 
-def _folder(home: Path, place: Place) -> Path:
-    return home / NODES / f"{place.host.replace(':', '.')}-{place.port}"
+def timeout() -> float:
+    """How many seconds nodes wait for each other, by the environment. Raises `ConfigError` where that is no number."""
+    given = os.environ.get(TIMEOUT, "").strip()
+    if not given:
+        return TIMEOUT_S
+    if re.fullmatch(r"\d+(\.\d+)?", given) is None or float(given) == 0:
+        raise ConfigError(f"{TIMEOUT} is {given!r}", fix="It is a number of seconds above 0.")
+    return float(given)
+
+
+def nodes_by_hand(execution: ExecutionSettings) -> int:
+    """The most nodes on which a stage is started by hand; 1 where none has several, or all of them are Slurm jobs."""
+    return max((launch.nodes for launch in execution.launch.values() if launch.kind != "slurm"), default=1)
+
+
+def refuse_other_nodes() -> None:
+    """Raise `ConfigError` where the environment makes this a node other than node 0; for all but `vcore run` itself."""
+    place = rendezvous()
+    if place is not None and place.rank > 0:
+        message = f"{RANK} is {place.rank}: such a node takes part in a `vcore run` of node 0, and does nothing else"
+        raise ConfigError(message, fix=f"Use `vcore run` with node 0's config and options, or unset {RANK}.")
+
+
+def check_address() -> None:
+    """Raise `ConfigError` where this is node 0 and its processes could not be reached where the nodes are to meet."""
+    place = rendezvous()
+    if place is None or place.rank > 0:
+        return
+    refusals: list[OSError | None]
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        refusals = [_refusal_to_bind(family, kind, number, address) for family, kind, number, _, address in found]
+    except socket.gaierror as error:
+        refusals = [error]
+    in_use = [refusal for refusal in refusals if refusal is not None and refusal.errno == errno.EADDRINUSE]
+    refusal = next(iter(in_use), refusals[0])
+    if refusal is None or (None in refusals and not in_use):  # a name may have addresses of IPv4 and of IPv6
+        return
+    if refusal.errno == errno.EADDRINUSE:
+        message, fix = f"port {place.port} of {place.host} is in use on this machine", "Take another port on all nodes."
+    elif refusal.errno == errno.EADDRNOTAVAIL or isinstance(refusal, socket.gaierror):
+        message = f"{place.host} is no address of this machine, which is node 0"
+        fix = f"Name one that the other nodes reach, or set {RANK} to this node's number."
+    else:
+        message, fix = f"cannot listen on {place.host}:{place.port}: {refusal}", "Take another port on all nodes."
+    raise ConfigError(message, where=RENDEZVOUS, fix=fix)
+
+
+def _refusal_to_bind(family: int, kind: int, protocol: int, address: Any) -> OSError | None:
+    """What the system says of listening there; None where it can be."""
+    try:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as what listens there sets it
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
+
+
+def meeting_folder(home: Path, place: Place) -> Path:
+    """Where the nodes of a rendezvous meet; it is made where it is missing."""
+    folder = home / NODES / f"{place.host.replace(':', '.')}-{place.port}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextlib.contextmanager
-def hosting(home: Path) -> Iterator[None]:
-    """Hold the rendezvous that the environment names for as long as the run of node 0 lasts; nothing where it names
-    none. Raises `ConfigError` where another run holds it."""
+def hosting(home: Path, execution: ExecutionSettings) -> Iterator[None]:
+    """Hold the rendezvous that the environment names for as long as the run of node 0 lasts, and say how it ended;
+    nothing where it names none, or no stage is started on several nodes by hand.
+
+    Raises:
+        ConfigError: another run holds it, or this is not node 0.
+    """
+    refuse_other_nodes()
     place = rendezvous()
-    if place is None:
+    if place is None or nodes_by_hand(execution) == 1:
         yield
         return
-    folder = _folder(home, place)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open_lock(folder / "run.lock") as lock:
-        if not try_lock(lock):
-            raise ConfigError(f"{read_holder(lock)} is node 0 of {place.host}:{place.port}", fix="Take another port.")
-        for file in folder.glob("*.json"):
-            file.unlink()
-        write_holder(lock, this_process())
-        end = RunEnd(failed=True)
+    timeout()
+    folder = meeting_folder(home, place)
+    with open_lock(folder / LOCK) as lock:
+        _take_lock(lock, place)
+        _forget_attempts(folder)
+        run = this_process()
+        write_holder(lock, run)
+        failed = True
         try:
             yield
-            end = RunEnd(failed=False)
+            failed = False
         finally:
-            end.write(folder / "end.json")
+            with contextlib.suppress(OSError):  # the lock is free then, and the other nodes take that for a failure
+                RunEnd(failed=failed, run=run, ended=time.time()).write(folder / END)
+                _forget_attempts(folder)
+                write_holder(lock, "")
+
+
+def _take_lock(lock: TextIO, place: Place) -> None:
+    deadline = time.monotonic() + LOOKED_AT_S
+    while not try_lock(lock):
+        if time.monotonic() > deadline:
+            holder = read_holder(lock) or "another run"
+            raise ConfigError(f"{holder} is node 0 of {place.host}:{place.port}", fix="Take another port.")
+        time.sleep(POLL_SECONDS / 10)
+
+
+def _forget_attempts(folder: Path) -> None:
+    for file in (folder / INVITATION, *folder.glob("*.joined"), *folder.glob("*.refused")):
+        file.unlink(missing_ok=True)
+
+
+def answer(folder: Path, attempt: str, rank: int, kind: str) -> Path:
+    """The file in which a node answers an invitation: `joined`, or `refused`."""
+    return folder / f"{attempt}-{rank}.{kind}"
 
 
 def invite(home: Path, invitation: Invitation, nodes: int, say: Say, check: Callable[[], None]) -> Place:
@@ -103,99 +213,46 @@ def invite(home: Path, invitation: Invitation, nodes: int, say: Say, check: Call
 
     Args:
         check: called again and again while waiting; it may raise to give up.
+
+    Raises:
+        StageFailed: a node cannot take part, or has not come in time.
     """
     place = rendezvous()
     assert place is not None  # preflight has seen it
-    folder = _folder(home, place)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.joined"):
-        file.unlink(missing_ok=True)
-    invitation.write(folder / "invitation.json")
+    folder, attempt, stage = meeting_folder(home, place), invitation.attempt, invitation.stage
+    _forget_attempts(folder)
+    run = (folder / LOCK).read_text(encoding="utf-8").strip()
+    invitation.model_copy(update={"run": run}).write(folder / INVITATION)
+    deadline = time.monotonic() + timeout()
     said: list[int] = []
-    while missing := [
-        rank for rank in range(1, nodes) if not (folder / f"{invitation.attempt}-{rank}.joined").exists()
-    ]:
-        check()
-        time.sleep(POLL_SECONDS)
-        if missing != said:
-            names, said = ", ".join(map(str, missing)), missing
-            say(f"waits for node {names}: start the same command there with {RANK} set to its number")
+    try:
+        while missing := [r for r in range(1, nodes) if not answer(folder, attempt, r, "joined").exists()]:
+            check()
+            names = ", ".join(map(str, missing))
+            for rank in missing:
+                refusal = Refusal.read(answer(folder, attempt, rank, "refused"))
+                if refusal is not None:
+                    fix = "Put that right, and start the same command on all nodes."
+                    raise StageFailed(stage, refusal.why, fix=fix)
+            if time.monotonic() > deadline:
+                fix = f"Start the same command there with {RANK} set to its number. {TIMEOUT} is how long nodes wait."
+                raise StageFailed(stage, f"node {names} did not take part within {timeout():g} s", fix=fix)
+            if missing != said:
+                said = missing
+                say(f"waits for node {names}: start the same command there with {RANK} set to its number")
+            time.sleep(POLL_SECONDS)
+    except BaseException:
+        withdraw(home, attempt)
+        raise
     return place
 
 
-def take_part(home: Path, place: Place, threads: int | None, say: Say) -> None:
-    """Take part in the stages of the run of node 0 until it ends.
-
-    Raises:
-        UserError: that run failed, was stopped or was killed.
-    """
-    folder = _folder(home, place)
-    folder.mkdir(parents=True, exist_ok=True)
-    say(f"node {place.rank} of {place.host}:{place.port}: waits for the run of node 0")
-    with open_lock(folder / "run.lock") as lock:
-        while _is_free(lock):
-            time.sleep(POLL_SECONDS)
-        say(f"takes part in the run of {read_holder(lock)}")
-        done = ""
-        while not _is_free(lock):
-            invitation = Invitation.read(folder / "invitation.json")
-            if invitation is not None and invitation.attempt != done and place.rank < _settings(invitation).nodes:
-                done = invitation.attempt
-                _take_part_in(folder, invitation, place, threads, lambda: _is_free(lock), say)
-            time.sleep(POLL_SECONDS)
-    end = RunEnd.read(folder / "end.json")
-    if end is None or end.failed:
-        error = UserError("the run of node 0 failed or was stopped", fix="It says why; start it again on all nodes.")
-        error.exit_code = EXIT_STAGE_FAILED
-        raise error
-    say("the run of node 0 is done")
-
-
-def _is_free(lock: Any) -> bool:
-    if not try_lock(lock, shared=True):
-        return False
-    unlock(lock)
-    return True
-
-
-def _settings(invitation: Invitation) -> LaunchSettings:
-    return LaunchSettings.model_validate(invitation.launch)
-
-
-def _take_part_in(
-    folder: Path, invitation: Invitation, place: Place, threads: int | None, gone: Callable[[], bool], say: Say
-) -> None:
-    """Run this node's processes of one attempt, on GPUs that they take for themselves."""
-    launch, machine, work = _settings(invitation), invitation.machine, Path(invitation.work)
-    environment = stage_environment(machine.device, threads or machine.threads_given, hub=invitation.hub)
-    mark = new_mark()
-    with contextlib.ExitStack() as held:
-        locks: tuple[int, ...] = ()
-        if machine.device == "cuda":
-            who = f"node {place.rank} of {invitation.stage}"
-            gpus = held.enter_context(lease(visible_gpus(), launch.processes, who, say))
-            environment["CUDA_VISIBLE_DEVICES"], locks = ",".join(gpus.gpus), gpus.descriptors
-        (folder / f"{invitation.attempt}-{place.rank}.joined").write_text(host_name(), encoding="utf-8")
-        while not (work / NODES / invitation.attempt / "0.beat").exists():  # while others are missing
-            if gone():
-                return
-            time.sleep(POLL_SECONDS)
-        say(f"{invitation.stage} begins")
-        command = launch_command(launch, invitation.program, work / "spec.json", invitation.attempt, place)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            env={**environment, MARK: mark},
-            start_new_session=True,
-            pass_fds=locks,
-        )
-        try:
-            code = process.wait()
-            say(f"{invitation.stage} has ended{f' with exit code {code}' if code else ''}")
-        except BaseException:
-            say("asks all nodes to save their state and to stop")
-            process.terminate()
-            wait_or_kill(process, SAVES_S)
-            raise
-        finally:
-            kill_all(process.pid, mark)
+def withdraw(home: Path, attempt: str) -> None:
+    """Take back the invitation to an attempt that is over, so that no node waits for its beginning."""
+    place = rendezvous()
+    if place is None:
+        return
+    file = meeting_folder(home, place) / INVITATION
+    invitation = Invitation.read(file)
+    if invitation is not None and invitation.attempt == attempt:
+        file.unlink(missing_ok=True)

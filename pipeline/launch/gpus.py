@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from pipeline.core.errors import ConfigError
 from pipeline.core.locks import open_lock, read_holder, this_process, try_lock, unlock, write_holder
 from pipeline.launch.machine import gpu_uuids
 
@@ -49,7 +50,13 @@ def lease(
         who: names the holder for those who wait.
         waiting: called once while the GPUs are not free, with who holds them and who is before this request.
         check: called again and again while waiting; it may raise to give up.
+
+    Raises:
+        ConfigError: there are not so many.
     """
+    if count > len(gpus):
+        message = f"{who} needs {count} GPUs, and {len(gpus)} can be seen"
+        raise ConfigError(message, fix="Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or ask for fewer.")
     folder = lock_folder()
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)

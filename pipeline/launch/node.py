@@ -12,6 +12,7 @@ node's end, and a process that waits for one that is gone may wait for half an h
 What the processes of other nodes than the first one print is in `stage.node-RANK.log`.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -104,7 +105,7 @@ class Node:
         self.folder, self.log, self.rank = work / NODES / attempt, node_log(work, rank), rank
         self.folder.mkdir(parents=True, exist_ok=True)
         self.peers = [_Peer(self.folder, other) for other in range(nodes) if other != rank]
-        self.lost, self.followed = "", False
+        self.lost, self.followed, self._asked = "", False, False
         self._beats, self._next_beat = 0, 0.0
 
     def run(self, command: list[str]) -> int:
@@ -124,17 +125,19 @@ class Node:
                 start_new_session=True,
             )
         told, ends_by = False, float("inf")
-        while child.poll() is None:
-            time.sleep(POLL_SECONDS)
-            failed = self._look()
-            if not told and (failed or self._stopping):
-                told, self.followed = True, failed and not self._stopping
-                child.terminate()
-            if self.followed or self.lost:  # what they wait for does not come, to save a state neither
-                ends_by = min(ends_by, time.monotonic() + ENDS_S)
-            if time.monotonic() > ends_by:
-                break
-        kill_all(child.pid, mark)
+        try:
+            while child.poll() is None:
+                time.sleep(POLL_SECONDS)
+                failed = self._look()
+                if not told and (failed or self._stopping):
+                    told, self.followed = True, failed and not self._stopping
+                    child.terminate()
+                if self.followed or self.lost:  # what they wait for does not come, to save a state neither
+                    ends_by = min(ends_by, time.monotonic() + ENDS_S)
+                if time.monotonic() > ends_by:
+                    break
+        finally:
+            kill_all(child.pid, mark)
         code = child.wait()
         code = 128 - code if code < 0 else code
         self._say_end(code)
@@ -145,14 +148,27 @@ class Node:
 
     def _say_end(self, code: int) -> None:
         end = NodeExit(host=host_name(), code=code, lost=self.lost, followed=self.followed)
-        end.write(self.folder / f"{self.rank}.exit")
+        try:
+            end.write(self.folder / f"{self.rank}.exit")
+        except OSError as error:  # the others will find that this node is lost
+            print(f"node {self.rank} ended with {code}, and cannot say so: {error}", file=sys.stderr)
 
     @property
     def _stopping(self) -> bool:
-        return (self.folder / STOP).exists()
+        try:
+            return self._asked or (self.folder / STOP).exists()
+        except OSError:  # of a file system that stands still; it is asked again
+            return False
 
     def _ask_all_to_stop(self, signum: int, frame: FrameType | None) -> None:
-        (self.folder / STOP).touch()
+        self._asked = True
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Tell the other nodes to stop, where this one was told; again, where the file system did not take it."""
+        if self._asked:
+            with contextlib.suppress(OSError):
+                (self.folder / STOP).touch()
 
     def _look(self) -> bool:
         """Count, and look whether another node has failed."""
@@ -162,8 +178,10 @@ class Node:
         self._beats += 1
         beat = self.folder / f"{self.rank}.beat"
         part = beat.with_suffix(".part")
-        part.write_text(f"{host_name()} {self._beats}", encoding="utf-8")
-        part.replace(beat)
+        with contextlib.suppress(OSError):  # a full disk may have room again: `LOST_S` is how long it may take
+            part.write_text(f"{host_name()} {self._beats}", encoding="utf-8")
+            part.replace(beat)
+        self._pass_on()
         ended = {peer: peer.code() for peer in self.peers}
         lost = [peer.name for peer, code in ended.items() if peer.is_lost() and code is None]
         self.lost = self.lost or ", ".join(lost)

@@ -100,6 +100,8 @@ def run_process(launch: Launch, spec: Spec, on_event: OnEvent) -> StageResult:
         wait_or_kill(process, grace.seconds)
         raise
     finally:
+        if place is not None and launch.home is not None:
+            by_hand.withdraw(launch.home, mark)
         survivors = kill_all(process.pid, mark)
         if survivors:
             on_event(Note(message=f"processes {survivors} do not end, and may still hold its GPUs and its lock"))

@@ -63,6 +63,8 @@ class Session:
     judged, empty at the run's end."""
     ensure: Ensure = lambda executor, stage: executor.ensure(stage)
     """Finds or makes a stage of further samples, and shows it where somebody shows the run."""
+    _hosted: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack, repr=False)
+    """Holds the place where nodes meet that were started by hand, until the run has ended."""
     _further: list[StageOutcome] = dataclasses.field(default_factory=list, repr=False)
     """Of stages that sampled more for an undecided check."""
     _judged: set[tuple[str, ...]] = dataclasses.field(default_factory=set, repr=False)
@@ -71,9 +73,21 @@ class Session:
     @classmethod
     def prepare(cls, path: Path, overrides: list[str], options: Options, view: View) -> Session:
         """Plan, check, and open the run record. Raises `ConfigError` or `StoreError` before anything has been
-        computed."""
-        decider, plan = _planned(path, overrides, options, running=True)
-        config, store = decider.config, decider.store
+        computed; nodes that were started by hand, and wait for this run, then hear of it."""
+        config = load_config(path, overrides)
+        with contextlib.ExitStack() as hosted:
+            with _disk_errors(config.home_folder):
+                hosted.enter_context(hosting(config.home_folder, config.execution))
+            session = cls._prepare(path, overrides, config, options, view)
+            session._hosted = hosted.pop_all()
+        return session
+
+    @classmethod
+    def _prepare(
+        cls, path: Path, overrides: list[str], config: PipelineConfig, options: Options, view: View
+    ) -> Session:
+        decider, plan = _planned(config, options, running=True)
+        store = decider.store
         for planned in plan:
             for note in planned.notes:
                 view.line(f"[yellow]{planned.stage.name}: {escape(note)}[/]")
@@ -117,7 +131,7 @@ class Session:
         An error that means wrong arguments before a run means a failed run from here on: its exit code becomes 1.
         """
         try:
-            with _disk_errors(self.store.home), hosting(self.store.home):
+            with self._hosted, _disk_errors(self.store.home):
                 yield
                 self.record.end("done")
         except UserError as error:
@@ -252,12 +266,11 @@ def _disk_errors(home: Path, where: str = "") -> Iterator[None]:
 
 def plan_only(path: Path, overrides: list[str], options: Options) -> tuple[PipelineConfig, Store, list[Planned]]:
     """Config, store and plan, checked; what `vcore plan` shows. A store that is there is only read."""
-    decider, plan = _planned(path, overrides, options, running=False)
+    decider, plan = _planned(load_config(path, overrides), options, running=False)
     return decider.config, decider.store, plan
 
 
-def _planned(path: Path, overrides: list[str], options: Options, *, running: bool) -> tuple[Decider, list[Planned]]:
-    config = load_config(path, overrides)
+def _planned(config: PipelineConfig, options: Options, *, running: bool) -> tuple[Decider, list[Planned]]:
     store = Store(config.home_folder, writing=running or not (config.home_folder / "store").is_dir())
     decider = Decider(config, store, options)
     plan = plan_stages(decider)

@@ -111,6 +111,8 @@ def test_where_nodes_meet(monkeypatch: pytest.MonkeyPatch, address: str, rank: s
         ("node0", "0", "VCORE_RENDEZVOUS is 'node0'\nWrite HOST:PORT"),
         ("http://node0:1", "0", "Write HOST:PORT"),
         ("node0:29500", "first", "VCORE_NODE_RANK is 'first'"),
+        ("node0:0", "0", "A port is a number from 1 to 65535"),
+        ("node0:70000", "0", "A port is a number from 1 to 65535"),
     ],
 )
 def test_a_rendezvous_that_is_none_is_refused(

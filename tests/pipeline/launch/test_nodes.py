@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -171,3 +173,37 @@ def test_a_lost_node_is_no_stop_although_its_job_is_cancelled(tmp_path: Path, lo
     attempt = Launch("sft", "stages.sft", tmp_path, {}, locks=(), grace_s=60, settings=TWO)
     with pytest.raises(ends):
         _result(attempt, 75)
+
+
+def test_a_disk_that_refuses_a_beat_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no room from before the first beat until the training has ended; the exit code is said then."""
+    work, written = tmp_path / "work", Path.write_text
+    here = node.Node(work, "a", 0, 1)
+
+    def full(path: Path, *args: Any, **kwargs: Any) -> int:
+        if path.suffix == ".part" and path.parent == here.folder:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return written(path, *args, **kwargs)
+
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(node, "BEAT_SECONDS", 0.0)
+    try:
+        code = here.run([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"])
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    assert code == 0
+    assert (tmp_path / "ran").is_file()
+    assert not (here.folder / "0.beat").exists()
+    assert node.ends_of_nodes(work)[0].code == 0
+
+
+def test_a_stop_that_cannot_be_written_stops_this_node_and_is_passed_on_later(tmp_path: Path) -> None:
+    here = node.Node(tmp_path, "a", 0, 2)
+    aside = here.folder.rename(tmp_path / "aside")  # as a file system that does not answer
+    here._ask_all_to_stop(signal.SIGTERM, None)
+    assert here._stopping
+    aside.rename(here.folder)
+    here._look()
+    assert (here.folder / node.STOP).exists()
