@@ -113,9 +113,8 @@ def test_a_stage_that_fills_the_disk_still_says_so(tmp_path: Path, disk: Path) -
 KILLED = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-from pipeline.launch.process import _failure
+from pipeline.launch.process import Launch, _failure
 
 disk = Path(sys.argv[1])
 with open(disk / "filler", "wb", buffering=0) as file:
@@ -123,7 +122,8 @@ with open(disk / "filler", "wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
     except OSError:
-        print(_failure(SimpleNamespace(stage="sft", work=disk, log=disk / "stage.log"), -6))
+        launch = Launch(stage="sft", program="stages.sft", work=disk, environment={}, locks=(), grace_s=1.0)
+        print(_failure(launch, -6))
 """
 
 
