@@ -31,15 +31,12 @@ def _of_training(config: PipelineConfig, name: str, settings: SftSettings | Grpo
         length = settings.max_length
     else:
         length = settings.max_model_len or settings.max_completion_length
-    if settings.dtype == "float32" and length > LONG:
+    packing = isinstance(settings, SftSettings) and settings.packing
+    if settings.dtype == "float32" and (packing or length > LONG):
+        which = "some models, as rows end to end have no mask" if packing else "some models and batches"
         yield (
-            "in float32 a GPU's fused attention serves only some models and batches; elsewhere each layer keeps the "
-            f"scores of every head, a square of up to {length:,} tokens. With {name}.dtype: bfloat16 it never does."
-        )
-    if isinstance(settings, SftSettings) and settings.packing and settings.dtype == "float32":
-        yield (
-            "rows end to end have no mask, and without one a GPU's fused attention takes no grouped keys in float32: "
-            f"each layer keeps the scores of every head then. With {name}.dtype: bfloat16 it never does."
+            f"in float32 a GPU's fused attention serves only {which}; elsewhere each layer keeps the scores of every "
+            f"head, a square of up to {length:,} tokens. With {name}.dtype: bfloat16 it never does."
         )
     file = config.execution.launch_of(name).config
     checked = settings.stop_check_prompts if isinstance(settings, GrpoSettings) else 0

@@ -49,14 +49,15 @@ def footprint(
     batch_size: int,
     scored: float = 1.0,
     share: float = 1.0,
-    on_gpu: bool = True,
 ) -> Footprint:
-    """Of micro-batches of `rows` x `length` tokens, of which the share `scored` carries loss. Raises `StageFailed`.
+    """A step on a GPU, of micro-batches of `rows` x `length` tokens, of which the share `scored` carries loss.
 
     Args:
         batch_size: rows of a step in one process.
         share: of weights, gradients, moments and directions that one process has.
-        on_gpu: whether the step is one on a GPU.
+
+    Raises:
+        StageFailed: the step of this model cannot be computed.
     """
     method = settings.method.model_dump() if isinstance(settings, SftSettings) else {"name": "uniform"}
     asked: dict[str, Any] = {
@@ -70,9 +71,8 @@ def footprint(
         "scored": scored,
         "padded": rows > 1 and not (isinstance(settings, SftSettings) and settings.packing),
         "share": share,
-        "on_gpu": on_gpu,
     }
-    instead = ""
+    instead = "" if method["name"] in COMPUTED else f"{method['name']} is not computed as it is"
     try:
         numbers = dict(measure(PROGRAM, asked, {}).numbers)
     except StageFailed:

@@ -57,7 +57,7 @@ def take_part(home: Path, place: Place, execution: ExecutionSettings, say: Say) 
         raise ConfigError(f"{RANK} is {place.rank}, and no stage has {'more: ' if nodes > 1 else ''}{what}", fix=fix)
     folder = meeting_folder(home, place)
     with open_lock(folder / LOCK) as lock:
-        end = _Peer(folder, lock, place, execution.threads, say).follow()
+        end = _Follower(folder, lock, place, execution.threads, say).follow()
     if end is None or end.failed:
         raise _failed("the run of node 0 failed or was stopped", fix="It says why; start it again on all nodes.")
     say("the run of node 0 is done")
@@ -73,7 +73,7 @@ class _GivenUp(Exception):
     """The attempt that this node was about to take part in is over."""
 
 
-class _Peer:
+class _Follower:
     """This node, and the run of node 0 as its files show it."""
 
     def __init__(self, folder: Path, lock: TextIO, place: Place, threads: int | None, say: Say) -> None:

@@ -77,9 +77,9 @@ def score_file(
             check_isolation(grader, settings)
         scores = make_scores(generations, grade(grader, generations, known), known)
         check_grader_errors(scores, settings, known)
+        compiler, not_graded = compiler_of(problems.values()), refusals(problems.values())
         metrics = benchmark_metrics(
-            *(generations, scores, kind, sampling, settings, grader, compiler_of(problems.values())),
-            not_graded=refusals(problems.values()),
+            generations, scores, kind, sampling, settings, grader, compiler=compiler, not_graded=not_graded
         )
         isolation = {"sandbox_level": grader.sandbox_level, "sandbox_unprotected": list(grader.sandbox_unprotected)}
     if second:

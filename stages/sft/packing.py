@@ -17,7 +17,13 @@ from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.row_values import Batch
-from stages.sft.trl_internals import attention_set_to, no_masks, sdpa_attention_forward, token_log_probs
+from stages.sft.trl_internals import (
+    attention_set_to,
+    language_model,
+    no_masks,
+    sdpa_attention_forward,
+    token_log_probs,
+)
 from stages.training.same_outputs import check_same, require_full_attention
 
 SETTING = "sft.packing"
@@ -136,17 +142,13 @@ def packed(model: Any) -> Iterator[None]:
         model: a causal language model, with peft's adapter or without, not wrapped for data parallelism; its backbone
             is called with `input_ids` and `attention_mask`, [rows, positions], padded on the right.
     """
-    backbone = _language_model(model).base_model
+    backbone = language_model(model).base_model
     with ExitStack() as stack:
-        stack.enter_context(attention_set_to(_language_model(model), ATTENTION, _of_rows_only, masks=no_masks))
+        stack.enter_context(attention_set_to(language_model(model), ATTENTION, _of_rows_only, masks=no_masks))
         stack.callback(backbone.register_forward_pre_hook(_put_end_to_end, with_kwargs=True).remove)
         # Before all others that look at hidden states: they expect rows.
         stack.callback(backbone.register_forward_hook(_take_apart, with_kwargs=True, prepend=True).remove)
         yield
-
-
-def _language_model(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def require_same(model: Any, *, experts: bool) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -82,21 +82,8 @@ def run(ctx: Context[SftSettings]) -> Result:
     model, tokenizer = load_model_and_tokenizer(base, frozen_dtype, settings.template_date)
     left_out = make_saveable(ctx, model, tokenizer)
     _check_length(settings.max_length, model)
-    template = template_origin(base, settings.trainer)
     callback = StageCallback(ctx, "sft", shown=("loss",))
-    trainer = ReweightingTrainer(
-        model=model,
-        args=trainer_config(ctx),
-        train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
-        processing_class=tokenizer,
-        peft_config=lora_config(settings.lora),
-        callbacks=[callback, *tensorboard(ctx)],
-        method=make_method(settings.method, tokenizer, ctx.seed, ctx.code_digests),
-        encode=lambda tokenizer: encoded(rows, tokenizer, settings, template, ctx.note, ctx.details.get("asked_with")),
-        note=ctx.note,
-        max_tokens=settings.max_tokens_per_micro_batch,
-        packing=settings.packing,
-    )
+    trainer = make_trainer(ctx, model, tokenizer, rows, [callback, *tensorboard(ctx)])
     dataset = trainer.train_dataset
     _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)
     _report_weights(ctx, dataset)
@@ -120,6 +107,32 @@ def run(ctx: Context[SftSettings]) -> Result:
         "loss_last": proof["loss_last"],
     }
     return Result({**proof, **merged, **({"generation_config_left_out": left_out} if left_out else {})}, metrics)
+
+
+def make_trainer(
+    ctx: Context[SftSettings], model: Any, tokenizer: Any, rows: list[dict[str, Any]], callbacks: Sequence[Any] = ()
+) -> ReweightingTrainer:
+    """The trainer of a run, with its rows tokenised (`trainer.train_dataset`).
+
+    Args:
+        model: of `inputs["model"]`, and its `tokenizer`.
+        rows: as `read_demonstrations` gives them.
+    """
+    settings = ctx.settings
+    template = template_origin(ctx.inputs["model"] / "model", settings.trainer)
+    return ReweightingTrainer(
+        model=model,
+        args=trainer_config(ctx),
+        train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
+        processing_class=tokenizer,
+        peft_config=lora_config(settings.lora),
+        callbacks=list(callbacks),
+        method=make_method(settings.method, tokenizer, ctx.seed, ctx.code_digests),
+        encode=lambda tokenizer: encoded(rows, tokenizer, settings, template, ctx.note, ctx.details.get("asked_with")),
+        note=ctx.note,
+        max_tokens=settings.max_tokens_per_micro_batch,
+        packing=settings.packing,
+    )
 
 
 def _check_length(max_length: int, model: Any) -> None:

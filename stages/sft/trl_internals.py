@@ -33,9 +33,14 @@ TILE = 1 << 25
 """Logits that are held at once, 128 MiB in float32."""
 
 
+def language_model(model: Any) -> Any:
+    """The causal language model itself, which peft wraps where it trains an adapter."""
+    return model.get_base_model() if is_peft_model(model) else model
+
+
 def add_output_layer(model: Any) -> None:
-    """Give a model, not wrapped by peft, the fused head that SFTTrainer gives it, with the fields that it asks for."""
-    add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+    """Give a model the fused head that SFTTrainer gives it, with the fields that it asks for."""
+    add_fused_lm_head(language_model(model), outputs=("log_probs", "entropy", "is_top1"))
 
 
 def token_log_probs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -154,7 +159,7 @@ class HeadSignals:
         """
         self._names, self._bfloat16 = names, bfloat16
         self.in_training = names
-        self._model = model.get_base_model() if is_peft_model(model) else model
+        self._model = language_model(model)
         self._hidden: Tensor | None = None
         self._measuring = False
         if "concentration" in names:  # SFTTrainer asks for the other fields

@@ -7,7 +7,7 @@ Lengths = tuple[int, ...]
 
 
 MOST_PADDED = 4
-"""Positions with padding over a budget of tokens without."""
+"""How many times a budget of tokens the positions may be, where their padding does not count."""
 Dealt = list[tuple[list[int], Lengths]]
 """Of each micro-batch: the numbers of its rows, and the widths its parts need."""
 

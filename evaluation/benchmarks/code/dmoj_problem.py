@@ -30,8 +30,9 @@ PLAIN = ("identical", "linecount")
 """Checkers with arguments that decide nothing."""
 POINTER = b"version https://git-lfs"
 DAMAGED = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
-    *(OSError, ValueError, NotImplementedError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError),
+    *(ValueError, OverflowError),  # offsets and lengths that are none
+    RuntimeError,  # encrypted; NotImplementedError, one of these: packed in a way that it does not know
 )
 """What zipfile raises for an archive that is damaged, encrypted or packed in a way of its own."""
 

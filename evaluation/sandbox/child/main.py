@@ -20,7 +20,7 @@ import gc
 import marshal
 import os
 import time
-from signal import SIG_IGN, SIGKILL, SIGTERM, signal
+from signal import SIG_IGN, SIGINT, SIGKILL, SIGTERM, default_int_handler, signal
 
 from evaluation.sandbox.child import cases, isolation, native, packages
 from evaluation.sandbox.child.program import run_program
@@ -41,6 +41,7 @@ def serve(found: tuple[Any, ...]) -> None:
     Args:
         found: the packages that programs may import, as `packages.load` takes them.
     """
+    signal(SIGINT, default_int_handler)  # which Python leaves out where its caller ignores it, as behind nohup
     for name in PRELOADED:
         __import__(name)
     failure = packages.load(*found)

@@ -20,6 +20,7 @@ from stages.sft.reweighting.base import Anchor, Batch, supervised
 from stages.sft.trl_internals import (
     adapter_off,
     forward_without_head,
+    language_model,
     refuse_scaled_logits,
     share_out,
     watch_hidden_states,
@@ -45,7 +46,7 @@ class AnchoredForward:
             ValueError: the head scales logits, which the divergence would need to know of.
         """
         self._anchor, self._bfloat16, self._sharded = anchor, bfloat16, accelerator is not None
-        own = model.get_base_model() if is_peft_model(model) else model
+        own = language_model(model)
         refuse_scaled_logits(own, "the anchor")
         self._model, self._own = model, own
         if is_peft_model(model):

@@ -21,8 +21,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
     """Within: counts storages from the operation that makes them to the moment when nobody has them any more.
 
     Buffers that a kernel takes and gives back within one operation are not seen, nor what an allocator keeps.
-    Inside a `FakeTensorMode` tensors have no values. There a number that is asked for is 1, a truth is `true`, and a
-    mask chooses as many elements as `chosen` of it.
+    Inside a `FakeTensorMode` tensors have no values. There a number that is asked for is 1, all is true, and a mask
+    chooses as many elements as `chosen` of it.
 
     Attributes:
         phase: a name for what runs now; peaks are kept for each.
@@ -30,17 +30,16 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
         others: the most bytes at once beside tensors of a trained parameter's shape: activations and buffers.
     """
 
-    def __init__(self, share: float = 1.0, chosen: float = 1.0, true: bool = True, empty: bool = False) -> None:
+    def __init__(self, share: float = 1.0, chosen: float = 1.0, empty: bool = False) -> None:
         """
         Args:
             share: what counts of a tensor that has the shape of a parameter (weights, gradients, moments, directions),
                 where processes share these out.
             chosen: share of a tensor's elements that a mask chooses.
-            true: what a tensor of one truth value is taken for.
             empty: whether tensors have no values.
         """
         super().__init__()
-        self.share, self.chosen, self.true, self.empty = share, chosen, true, empty
+        self.share, self.chosen, self.empty = share, chosen, empty
         self.phase = "start"
         self.peaks: dict[str, float] = {}
         self.others = 0.0
@@ -98,9 +97,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
     def _without_values(self, func: Any, args: Any) -> Any:
         """What an operation whose result depends on values gives here; NotImplemented for all others."""
         if func is aten._local_scalar_dense.default:
-            return self.true if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
+            return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
         if func is aten.equal.default:
-            return self.true
+            return True
         if func is aten.nonzero.default:
             return args[0].new_empty((self._chosen(args[0]), args[0].dim()), dtype=torch.long)
         if func is aten.index.Tensor and [index.dtype for index in args[1] if index is not None] == [torch.bool]:

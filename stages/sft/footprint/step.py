@@ -30,6 +30,7 @@ from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.trl_internals import (
     add_output_layer,
     attention_set_to,
+    language_model,
     log_probs_times,
     no_masks,
     sdpa_attention_forward,
@@ -81,8 +82,7 @@ class Peaks:
 
 def peaks_of(step: Step, described: Any) -> Peaks:
     """The peaks of a step of the model that transformers' config `described` describes. Nothing is allocated."""
-    # Transformers looks at a mask to leave it out where it is all ones.
-    live = LiveBytes(step.share, step.scored, true=not step.padded, empty=True)
+    live = LiveBytes(step.share, step.scored, empty=True)
     score_labelled_positions_only()
     with ExitStack() as stack:
         stack.enter_context(lists_of_ones())
@@ -104,7 +104,7 @@ def _model(step: Step, described: Any) -> Any:
     if step.lora is not None:
         with _modules_stay_where_they_are():
             model = get_peft_model(model, lora_config(step.lora))
-    add_output_layer(model.get_base_model() if step.lora is not None else model)
+    add_output_layer(model)
     if step.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if step.lora is not None:
@@ -219,8 +219,8 @@ def _as_on_a_gpu(step: Step, model: Any) -> Iterator[None]:
     sees to; elsewhere it keeps all scores.
     """
     tiles = {name: getattr(output_layer, name) for name in ("_forward_tile", "_backward_tile", "_addmm_fp32")}
-    language_model = model.get_base_model() if step.lora is not None else model
-    config = language_model.config.get_text_config()
+    own = language_model(model)
+    config = own.config.get_text_config()
     grouped = getattr(config, "num_key_value_heads", None) not in (None, config.num_attention_heads)
     whole = step.dtype == "float32" and grouped and not step.padded
     for name in tiles:
@@ -230,7 +230,7 @@ def _as_on_a_gpu(step: Step, model: Any) -> Iterator[None]:
         masks = None if step.padded else no_masks
         attention = sdpa_attention_forward if whole else fused_attention
         kernels = sdpa_kernel(SDPBackend.MATH) if whole else nullcontext()
-        with kernels, attention_set_to(language_model, "on_a_gpu", attention, masks):
+        with kernels, attention_set_to(own, "on_a_gpu", attention, masks):
             yield
     finally:
         for name, function in tiles.items():

@@ -15,7 +15,7 @@ from stages.sft.reweighting.base import Batch, Direction, Prepared, row_digests,
 from stages.sft.reweighting.direction import norm
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.row_values import times_row_weights
-from stages.sft.trl_internals import HeadSignals, token_log_probs
+from stages.sft.trl_internals import HeadSignals, language_model, token_log_probs
 from stages.training import distributed
 from stages.training.dealing import deal, deal_within
 from stages.training.same_outputs import DROPOUTS, has_dropout
@@ -77,10 +77,9 @@ class ModelEvaluator:
     def _no_copies_of_weights(self) -> Iterator[None]:
         """Within: autocast keeps no copy of a weight in 16 bits beyond its use. It would keep all to the end of a
         forward pass, for a backward pass that is not made here."""
-        language_model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         usual = torch.is_autocast_cache_enabled()
         # The model's own autocast, which its forward enters, brings its own answer with it.
-        hook = language_model.base_model.register_forward_pre_hook(
+        hook = language_model(self.model).base_model.register_forward_pre_hook(
             lambda module, arguments: torch.set_autocast_cache_enabled(False)
         )
         try:

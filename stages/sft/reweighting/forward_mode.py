@@ -20,6 +20,7 @@ from stages.sft.trl_internals import (
     attention_can_be_set,
     attention_set_to,
     eager_experts,
+    language_model,
     sdpa_attention_forward,
 )
 
@@ -38,7 +39,7 @@ class ForwardMode:
     """
 
     def __init__(self, model: Any, parameters: Sequence[torch.nn.Parameter]) -> None:
-        self.language_model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.language_model = language_model(model)
         self.backbone = self.language_model.base_model
         self.head = self.language_model.get_output_embeddings()
         self._refuse_unsupported()

@@ -116,6 +116,17 @@ def test_nothing_passes_from_one_program_to_the_next(sandbox: Sandbox) -> None:
         assert run(sandbox, look).values == [expected]
 
 
+def test_programs_do_not_see_that_their_caller_ignores_a_signal() -> None:
+    """As behind nohup, or in the background of a script."""
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Sandbox() as sandbox:
+            source = "import signal\ndef f(): return signal.getsignal(2) == signal.default_int_handler"
+            assert run(sandbox, source).values == [True]
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def test_programs_draw_their_own_random_numbers(sandbox: Sandbox) -> None:
     draw = "import random, uuid, tempfile\ndef f(): return [random.random(), uuid.uuid4().hex]"
     assert run(sandbox, draw).values != run(sandbox, draw).values

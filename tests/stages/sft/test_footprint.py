@@ -7,22 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, Qwen3Config
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from trl.kernels import chunked_logprob
 
 from stages.harness.process import peak_memory_gib
-from stages.sft.encoding import encoded, read_demonstrations
+from stages.sft.encoding import read_demonstrations
 from stages.sft.footprint.live import LiveBytes
 from stages.sft.footprint.step import Peaks, Step, fused_attention, peaks_of
-from stages.sft.reweighting import make_method
-from stages.sft.run import trainer_config
+from stages.sft.run import make_trainer
 from stages.sft.settings import SftSettings
-from stages.sft.trainer import ReweightingTrainer
 from stages.training.checkpoint import load_model_and_tokenizer
-from stages.training.lora import lora_config
 from stages.training.setup import prepare_torch
 from tests.tiny import make_tiny_model, open_stage, tiny_demonstrations, write_jsonl, write_spec
 
@@ -48,15 +44,7 @@ def real_and_computed(inputs: dict[str, Path], folder: Path, settings: dict[str,
     model, tokenizer = load_model_and_tokenizer(inputs["model"] / "model", frozen)
     described = model.config
     rows = read_demonstrations(inputs["data"] / "sft.jsonl")
-    trainer = ReweightingTrainer(
-        model=model,
-        args=trainer_config(context),
-        train_dataset=Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]),
-        processing_class=tokenizer,
-        peft_config=lora_config(given.lora),
-        method=make_method(given.method, tokenizer, 0),
-        encode=lambda tokenizer: encoded(rows, tokenizer, given, "", context.note, None),
-    )
+    trainer = make_trainer(context, model, tokenizer, rows)
     row = trainer.train_dataset[0]
     length, labels = len(row["input_ids"]), row["labels"]
     live = LiveBytes()

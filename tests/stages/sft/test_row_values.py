@@ -146,7 +146,8 @@ def test_wit_on_a_worked_example() -> None:
     batch = {"input_ids": tokens, "labels": tokens, "prompt_tokens": torch.tensor([3])}
     method = make_method(WitSettings(), None, 0)
     each = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    [prepared] = method.prepare(Window([batch], 0, 4, 1), None)  # type: ignore[arg-type]
+    asked: Any = None  # it asks no model for anything
+    [prepared] = method.prepare(Window([batch], 0, 4, 1), asked)
     factors = method.weigh(each, torch.ones_like(each, dtype=torch.bool), prepared)
     assert factors is not None
     assert factors.tolist() == [pytest.approx([0.4, 0.4, 0.6, 0.6])]

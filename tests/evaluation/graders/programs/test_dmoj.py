@@ -3,7 +3,7 @@
 import pytest
 
 from evaluation.graders.programs.dmoj import RULES
-from evaluation.graders.programs.outputs import COMPARISONS, WITH_TOLERANCE, same
+from evaluation.graders.programs.outputs import COMPARISONS, WITH_TOLERANCE, Comparison, same
 
 TABLE: dict[str, list[tuple[bytes, bytes, bool]]] = {
     "dmoj_standard": [
@@ -41,11 +41,11 @@ TABLE: dict[str, list[tuple[bytes, bytes, bool]]] = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_what_a_checker_accepts(name: str) -> None:
+def test_what_a_checker_accepts(name: Comparison) -> None:
     rows = TABLE[name]
     assert {right for *_, right in rows} == {True, False}, "the table has outputs of both kinds"
     for got, expected, right in rows:
-        assert same(got, expected, name, 1e-3) is right, (got, expected)  # type: ignore[arg-type]
+        assert same(got, expected, name, 1e-3) is right, (got, expected)
 
 
 def test_every_rule_is_a_comparison_and_has_its_table() -> None:
