@@ -125,6 +125,7 @@ def write_spec(
     inputs: dict[str, Path],
     seed: int = 0,
     threads: int = 1,
+    deterministic: bool = False,
     **details: Any,
 ) -> Path:
     """Write the SPEC.json of one stage run whose output and state live under `folder`; returns its path."""
@@ -136,7 +137,7 @@ def write_spec(
         "output": str(folder / "output"),
         "state": str(folder / "state"),
         "seed": seed,
-        "machine": {"device": "cpu", "threads": threads, "data_dir": None},
+        "machine": {"device": "cpu", "threads": threads, "deterministic": deterministic},
         "details": details,
         "parent": None,
     }
@@ -158,10 +159,16 @@ def stage_environment() -> dict[str, str]:
 
 
 def run_stage_program(
-    folder: Path, stage: str, settings: dict[str, Any], inputs: dict[str, Path], seed: int = 0, timeout_s: float = 300
+    folder: Path,
+    stage: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    seed: int = 0,
+    timeout_s: float = 300,
+    **machine: bool,
 ) -> StageRun:
     """Run `python -m stages.STAGE SPEC.json` to its end, as the orchestrator would."""
-    spec = write_spec(folder, stage, settings, inputs, seed)
+    spec = write_spec(folder, stage, settings, inputs, seed, **machine)
     command = [sys.executable, "-m", f"stages.{stage}", str(spec)]
     done = subprocess.run(
         command, env=stage_environment(), capture_output=True, text=True, timeout=timeout_s, check=False

@@ -82,6 +82,9 @@ def reproduce(
         out.print(f"other bytes: {', '.join(changed)}" if changed else "every artifact has the same bytes")
         for difference in comparison["differences"]:
             show(f"  {escape(difference)}")
+        if (broken := comparison["broken"]) is not None:
+            show(f"  {broken} was to come back bit for bit, and nothing that is recorded differs: ")
+            show("  other settings of the environment, a library that no list names, or a fault of vcore's")
         out.print(f"[bold]{comparison['verdict']}[/]")
     if comparison["verdict"] == "not reproduced":
         raise typer.Exit(EXIT_STAGE_FAILED)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import ConfigError
@@ -70,6 +71,21 @@ def stage_device(execution: ExecutionSettings, stage: Stage) -> str:
     if launch.kind == "slurm":
         return ("cuda" if asks_for_gpus(launch.sbatch) else "cpu") if execution.device == "auto" else execution.device
     return device(execution) if stage.kind.uses_gpu or gpus() else "cpu"
+
+
+def comes_back(execution: ExecutionSettings, stage: Stage) -> Literal["bit for bit", "to rounding", ""]:
+    """How a stage's content comes back on the same hardware, with the same versions, threads and processes.
+
+    On a GPU bit for bit only with `execution.deterministic`, in one process, and where the stage has kernels for it;
+    empty where a server computes. Raises `ConfigError` as `stage_device` does.
+    """
+    if getattr(stage.settings, "server", None) is not None:
+        return ""
+    if not stage.kind.uses_gpu or stage_device(execution, stage) == "cpu":
+        return "bit for bit"
+    alone = execution.launch_of(stage.name).world == 1
+    exact = execution.deterministic and alone and stage.kind.deterministic_on_gpu(stage.settings)
+    return "bit for bit" if exact else "to rounding"
 
 
 def leased_gpus(execution: ExecutionSettings, stage: Stage) -> int:

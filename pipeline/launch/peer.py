@@ -145,7 +145,12 @@ class _Follower:
     def _take_part_in(self, invitation: Invitation) -> None:
         """Run this node's processes of one attempt, on GPUs that they take for themselves."""
         launch, machine, stage = invitation.settings, invitation.machine, invitation.stage
-        environment = stage_environment(machine.device, self._threads or machine.threads_given, hub=invitation.hub)
+        environment = stage_environment(
+            machine.device,
+            self._threads or machine.threads_given,
+            hub=invitation.hub,
+            deterministic=machine.deterministic,
+        )
         check = self._check_of(invitation.attempt)
         with contextlib.ExitStack() as held:
             locks: tuple[int, ...] = ()

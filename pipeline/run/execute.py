@@ -17,7 +17,7 @@ from pipeline.core.shipped import DISTRIBUTION
 from pipeline.core.version import own_code
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import lease
-from pipeline.launch.machine import cores, hardware, leased_gpus, stage_device, visible_gpus
+from pipeline.launch.machine import comes_back, cores, hardware, leased_gpus, stage_device, visible_gpus
 from pipeline.launch.process import Launch, run_process
 from pipeline.plan.code import library_versions
 from pipeline.plan.decide import Decider, Decision
@@ -176,6 +176,7 @@ class _StageRun:
         return Machine(
             device=stage_device(config.execution, self.stage),
             threads=max(1, share // launch.processes) if share is not None else None,
+            deterministic=config.execution.deterministic,
             data_dir=str(config.data_folder.resolve()) if config.data_folder else None,
         )
 
@@ -211,7 +212,13 @@ class _StageRun:
             stage=self.stage.name,
             program=self.stage.kind.program,
             work=work,
-            environment=stage_environment(machine.device, machine.threads_given, hub=hub),
+            environment=stage_environment(
+                machine.device,
+                machine.threads_given,
+                hub=hub,
+                deterministic=machine.deterministic,
+                batch_invariant=self.stage.kind.batch_invariant(self.stage.settings),
+            ),
             locks=(lock,),
             grace_s=execution.stop_grace_s,
             steps_to_a_stop=self.stage.kind.steps_to_a_stop(self.stage.settings),
@@ -281,6 +288,7 @@ class _StageRun:
             versions={DISTRIBUTION: code.release} | library_versions(self._libraries, exact=True),
             hardware=hardware(),
             gpus=self._gpus if self._runs_here else None,
+            comes_back=comes_back(self.run.config.execution, self.stage),
             started=started,
             ended=utc_now(),
             seconds=round(seconds, 3),

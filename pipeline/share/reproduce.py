@@ -13,6 +13,8 @@ from pipeline.run.session import Session
 from pipeline.run.view import View
 from stages.harness.json_files import write_json
 
+OF_ROUNDING = ("device", "threads", "stages_at_once", "launch", "deterministic")
+"""Settings of `execution` by which sums are taken in another order."""
 NEEDED = ("title", "seed", "config", "stages", "results", "versions", "git")
 
 
@@ -129,13 +131,14 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `verdict`: `bit for bit` (every artifact but the report has the same bytes), `within the intervals` (every score
         lies in the 95 % interval that it had, under the same protocol) or `not reproduced`; `stages` and `results`, one
-        entry each; `differences` of data, versions, commit and hardware, which may be the reason.
+        entry each; `differences` of data, versions, commit and hardware, which may be the reason; `broken`, the first
+        stage that made other bytes of the same inputs although nothing differs and it was to come back bit for bit
+        in both runs, else None. The verdict is then `not reproduced`, wherever the scores lie: something has an effect
+        that no record has.
     """
-    digests = {stage["name"]: stage["digest"] for stage in again["stages"]}
+    made = {stage["name"]: stage for stage in again["stages"]}
     stages = [
-        {"stage": stage["name"], "same_bytes": digests.get(stage["name"]) == stage["digest"]}
-        for stage in record["stages"]
-        if stage["name"] != "report"
+        _made_again(stage, made.get(stage["name"], {})) for stage in record["stages"] if stage["name"] != "report"
     ]
     measured = {(r["checkpoint"], r["benchmark"]): r for r in again["results"]}
     results = [_came_back(old, measured.get((old["checkpoint"], old["benchmark"]))) for old in record["results"]]
@@ -144,7 +147,30 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
         verdict = "bit for bit"
     elif all(result["came_back"] in ("the same", "within the interval") for result in results):
         verdict = "within the intervals"
-    return {"verdict": verdict, "stages": stages, "results": results, "differences": _differences(record, again)}
+    differences = _differences(record, again)
+    broken = None if differences else _broken(stages)
+    if broken is not None:
+        verdict = "not reproduced"
+    return {"verdict": verdict, "stages": stages, "results": results, "differences": differences, "broken": broken}
+
+
+def _made_again(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """One stage of the first run beside that of the second: whether it took the same inputs, and how it was to come
+    back, the weaker word of the two."""
+    words = {old.get("comes_back", ""), new.get("comes_back", "")}
+    taken = [{name: entry["digest"] for name, entry in stage.get("inputs", {}).items()} for stage in (old, new)]
+    return {
+        "stage": old["name"],
+        "same_inputs": taken[0] == taken[1],
+        "same_bytes": new.get("digest") == old["digest"],
+        "comes_back": next((word for word in ("", "to rounding") if word in words), "bit for bit"),
+    }
+
+
+def _broken(stages: list[dict[str, Any]]) -> str | None:
+    """The first stage that made other bytes of the same inputs, and was to come back bit for bit."""
+    kept = (s["stage"] for s in stages if s["same_inputs"] and not s["same_bytes"] and s["comes_back"] == "bit for bit")
+    return next(kept, None)
 
 
 def _came_back(old: dict[str, Any], new: dict[str, Any] | None) -> dict[str, Any]:
@@ -178,9 +204,13 @@ def _differences(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
         out.append(f"commit: {before} -> {now}")
     if record["git"]["dirty"]:
         out.append("the first run was of a checkout with changes that no commit holds")
-    first, second = ({name: (r.get("hardware") or {}).get(name) for name in ("cpu", "gpu")} for r in (record, again))
+    first, second = (
+        {name: (r.get("hardware") or {}).get(name) for name in ("cpu", "cores", "gpu")} for r in (record, again)
+    )
     out += [f"{name}: {first[name]} -> {second[name]}" for name in first if first[name] != second[name]]
-    return out
+    how, how_now = (r["config"].get("execution", {}) for r in (record, again))
+    changed = (name for name in OF_ROUNDING if name in how and name in how_now and how[name] != how_now[name])
+    return out + [f"execution.{name}: {how[name]} -> {how_now[name]}" for name in changed]
 
 
 def _read_outside(entry: dict[str, Any] | None) -> str:

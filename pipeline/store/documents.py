@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -131,6 +131,9 @@ class ManifestDraft(Document):
     hardware: Hardware = Hardware()
     gpus: int | None = None
     """How many of the machine's GPUs the stage leased; None of a job on another machine, and of older artifacts."""
+    comes_back: Literal["bit for bit", "to rounding", ""] = ""
+    """How the same stage's content comes back on the same hardware, with the same versions, threads and processes;
+    empty where nobody can say (a served model) and of older artifacts."""
     started: str = ""
     ended: str = ""
     seconds: float

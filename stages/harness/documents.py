@@ -43,6 +43,8 @@ class Machine(Document):
     """`cpu` or `cuda`; the orchestrator has resolved `auto`."""
     threads_given: int | None = Field(alias="threads")
     """CPU threads of one process; None for a Slurm job, whose script counts the cores of its node."""
+    deterministic: bool = False
+    """Whether torch has to refuse an operation whose result may not come back bit for bit."""
     data_dir: str | None = None
     """Folder with local copies of datasets; None reads them from the hub."""
 

@@ -92,7 +92,8 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         raise SystemExit(EXIT_STOPPED) from None
     except Exception as error:
         release(spec_path.parent)
-        known = full_disk(error, spec_path.parent) or (error if isinstance(error, StageError) else None)
+        known = full_disk(error, spec_path.parent) or _not_deterministic(error)
+        known = known or (error if isinstance(error, StageError) else None)
         shown = known or StageError(f"{type(error).__name__}: {error}".strip())
         _write_error(spec_path, shown.message, shown.fix, transient_cause(error))  # before the log, which may be full
         if known is None:
@@ -100,6 +101,15 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
         else:
             print(f"error: {known.message}\n{known.fix}", file=sys.stderr)
         raise SystemExit(EXIT_FAILED) from error
+
+
+def _not_deterministic(error: Exception) -> StageError | None:
+    """Torch's refusal of an operation without a deterministic kernel, in the words of the setting that asked for it."""
+    if not isinstance(error, RuntimeError) or "use_deterministic_algorithms" not in str(error):
+        return None
+    what = str(error).partition(", but you set")[0]
+    fix = "Set `execution.deterministic: false`: the result then comes back to rounding, and what was computed is kept."
+    return StageError(f"execution.deterministic: {what}", fix)
 
 
 def peak_memory_gib() -> float:

@@ -95,6 +95,7 @@ class ReportedStage(ReportDocument):
     started: str
     seconds: float  # wall time of its computation, whenever that was
     peak_memory_gib: float = 0.0  # the most resident memory that its largest process had; 0 where not known
+    comes_back: str = ""  # on the same machine: `bit for bit`, `to rounding`; empty where nobody can say
     inputs: dict[str, dict[str, str]]  # input name -> {stage, key, digest}
     outside: Outside = {}  # what it read from outside the store
     settings: dict[str, Any]  # those of its settings that enter its key

@@ -52,8 +52,17 @@ def view(report: Report) -> dict[str, Any]:
         "protocol_shared": shared,
         "protocols": different,
         "machines": list(dict.fromkeys(stage.hardware.line for stage in report.stages)),
+        "comes_back": _comes_back(report),
         "commits": list(dict.fromkeys(stage.git.short or "not a git checkout" for stage in report.stages)),
     }
+
+
+def _comes_back(report: Report) -> list[str]:
+    """What a second computation of the stages gives: `bit for bit: base, data`, one line for each answer."""
+    names: dict[str, list[str]] = {}
+    for stage in report.stages:
+        names.setdefault(stage.comes_back or "not known", []).append(stage.name)
+    return [f"{how}: {', '.join(those)}" for how, those in names.items()]
 
 
 def _results(report: Report) -> Table:

@@ -55,6 +55,7 @@ STAGE = StageDeclaration(
     libraries=LIBRARIES,
     origins=_origins,
     uses_gpu=True,
+    deterministic_on_gpu=lambda s: True,
     several_processes=True,
     splits_model=("FSDP2",),
     whole_weights=_whole_weights,

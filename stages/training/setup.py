@@ -18,6 +18,10 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def prepare_torch(ctx: Context[Any]) -> None:
     """Seed every generator, set the thread count, ask torch for deterministic kernels, and silence progress bars.
 
+    Where an operation has no deterministic kernel torch only warns, and on a GPU attention's backward pass then takes
+    the faster kernel that is not. Where the run asks for determinism (`execution.deterministic`) it takes the other,
+    and raises where there is none.
+
     Raises:
         StageError: the run is for a CUDA device, and torch sees none.
     """
@@ -27,7 +31,7 @@ def prepare_torch(ctx: Context[Any]) -> None:
     random.seed(ctx.seed)
     np.random.seed(ctx.seed)
     torch.manual_seed(ctx.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=not ctx.machine.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time and changes no result
     transformers.utils.logging.disable_progress_bar()
     load_onto_numbered_cpus()

@@ -12,6 +12,24 @@ import pytest
 from stages.harness import process
 from stages.harness.context import StageStopped
 
+REFUSED = """
+import torch
+from stages.harness.process import _not_deterministic
+
+torch.use_deterministic_algorithms(True)
+try:
+    torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
+except RuntimeError as error:
+    print(_not_deterministic(error).message)
+print(_not_deterministic(RuntimeError("another")))
+"""
+
+
+def test_an_operation_without_a_deterministic_kernel_is_told_by_its_setting() -> None:
+    said = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=True).stdout
+    assert said == "execution.deterministic: put_ does not have a deterministic implementation\nNone\n"
+
+
 SAYS = """
 import subprocess, sys
 from stages.harness.process import peak_memory_gib

@@ -63,6 +63,8 @@ def test_the_program_trains_and_writes_the_same_bytes_each_time(sft_inputs: dict
     )
     assert (first.code, first.error) == (0, None), first.log
     assert content(first.output) == content(second.output)
+    strict = run_stage_program(tmp_path / "strict", "sft", settings, sft_inputs, deterministic=True)
+    assert (strict.code, content(strict.output)) == (0, content(first.output)), "a CPU's kernels are deterministic"
     assert {
         "model/model.safetensors",
         "model/generation_config.json",

@@ -202,7 +202,7 @@ import torch
 from stages.harness.context import Context
 from stages.training.setup import prepare_torch
 if "prepared" in sys.argv:
-    prepare_torch(SimpleNamespace(machine=SimpleNamespace(threads=1, device="cpu"), seed=0))
+    prepare_torch(SimpleNamespace(machine=SimpleNamespace(threads=1, device="cpu", deterministic=False), seed=0))
 faults = lambda: int(open("/proc/self/stat").read().rpartition(")")[2].split()[7])
 for _ in range(3):
     torch.ones(16 << 20)
@@ -225,7 +225,8 @@ def test_the_memory_of_a_freed_tensor_serves_the_next_one_on_a_cpu() -> None:
 
 
 def test_a_process_of_several_on_a_cpu_can_load_what_it_saved(tmp_path: Path) -> None:
-    ctx: Any = SimpleNamespace(machine=SimpleNamespace(threads=torch.get_num_threads(), device="cpu"), seed=0)
+    machine = SimpleNamespace(threads=torch.get_num_threads(), device="cpu", deterministic=False)
+    ctx: Any = SimpleNamespace(machine=machine, seed=0)
     prepare_torch(ctx)
     torch.use_deterministic_algorithms(False)
     torch.save({"moment": torch.arange(3.0)}, tmp_path / "optimizer.pt")
