@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.graders.programs import packed
 from evaluation.hub import load_dataset
-from evaluation.records import Problem, RecordError, open_text, read_rows
+from evaluation.records import Problem, RecordError, one_of_each, open_text, read_rows
 
 LONGEST_CELL = 2**31 - 1
 """Characters of one cell of a .csv table."""
@@ -170,7 +170,7 @@ def _comma_separated(path: Path, loose: bool) -> Iterator[dict[str, Any]]:
 def _array(path: Path) -> list[dict[str, Any]]:
     try:
         with open_text(path) as file:
-            rows = json.load(file)
+            rows = json.load(file, object_pairs_hook=one_of_each)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(f"{path}: damaged: {error}") from error
     except (ValueError, RecursionError) as error:

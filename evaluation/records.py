@@ -128,11 +128,24 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
     return open(path, encoding="utf-8-sig", newline=newline)
 
 
+def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs as a dict, for the parser; Python's own keeps the last of two values and says nothing.
+
+    Raises:
+        ValueError: a key is there twice.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return value
+
+
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each non-empty line of a .jsonl or .jsonl.gz file.
 
     Raises:
-        RecordError: a line is not a JSON object or not UTF-8, or a compressed file ends too early.
+        RecordError: a line is not a JSON object or has a key twice, is not UTF-8, or a compressed file ends too early.
     """
     number = 0
     with open_text(Path(path)) as file:
@@ -148,7 +161,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=one_of_each)
     except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise RecordError(f"{where}: not a JSON object: {error}") from error
     if not isinstance(value, dict):
