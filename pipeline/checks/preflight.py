@@ -26,6 +26,7 @@ from pipeline.core.shipped import how_to_install, shipped
 from pipeline.launch.by_hand import RANK, RENDEZVOUS, check_address, rendezvous
 from pipeline.launch.machine import leased_gpus, stage_device, visible_gpus
 from pipeline.plan.graph import Stage, build_graph
+from pipeline.plan.interpreters import Interpreters
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, gguf_file
 
@@ -47,7 +48,9 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
         check_address()
     _check_gpus(config, here, device)
     _check_engines(config, stages)
-    _check_libraries(stages)
+    interpreters = Interpreters(config)
+    interpreters.check_imports(stages)
+    _check_libraries([stage for stage in stages if interpreters.of(stage.name) is None])
     _check_environment(stages)
     _check_what_needs_gpus([stage for stage in stages if device[stage.name] == "cpu"])
     check_custom_code(stages)
@@ -56,7 +59,7 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     check_memory(config, [stage for stage in here if device[stage.name] == "cpu"])
     _check_heads(config, [stage for stage in stages if device[stage.name] == "cpu"])
     check_disk(config, plan)
-    check_trainer_options(stages, config.home_folder / "cache")
+    check_trainer_options(stages, config.home_folder / "cache", interpreters)
 
 
 def _check_launches(config: PipelineConfig) -> None:
@@ -199,6 +202,7 @@ def _check_what_needs_gpus(on_cpu: list[Stage]) -> None:
 
 
 def _check_libraries(stages: list[Stage]) -> None:
+    """What stages import that the pipeline's own interpreter runs is there; of others, `Interpreters` knows."""
     for stage in stages:
         vllm = stage.kind.vllm(stage.settings)
         if vllm is not None and importlib.util.find_spec("vllm") is None:

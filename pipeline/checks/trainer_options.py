@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
+from pipeline.core.interpreters import Interpreter, code_of_a_moment, environment_of
 from pipeline.launch.environment import python_path
-from pipeline.plan.code import code_of, library_versions
+from pipeline.plan.code import code_of
 from pipeline.plan.graph import Stage
+from pipeline.plan.interpreters import Interpreters
 
 CHECK = """
 import json, sys
@@ -26,7 +29,7 @@ except StageError as error:
 """
 
 
-def check_trainer_options(stages: Iterable[Stage], cache: Path) -> None:
+def check_trainer_options(stages: Iterable[Stage], cache: Path, interpreters: Interpreters) -> None:
     """Check names, types and values, and that no option is one that this project sets itself.
 
     In a process of its own: importing TRL takes up to half a minute, which standard error says. What passed is
@@ -36,16 +39,14 @@ def check_trainer_options(stages: Iterable[Stage], cache: Path) -> None:
         trainer = getattr(stage.settings, "trainer", None) if stage.kind.trainer_config else None
         if not trainer:
             continue
-        versions = library_versions(stage.kind.libraries, exact=True)
+        versions = interpreters.versions(stage.name, stage.kind.libraries, exact=True)
         same = digest([stage.program, trainer, code_of(stage.kind, stage.settings), versions])
         passed = cache / f"trainer-options.{same}"
         if passed.exists():
             continue
         where = f"{stage.program}.trainer"
         print(f"{where}: TRL is asked, once for these options; that can take half a minute", file=sys.stderr)
-        command = [sys.executable, "-P", "-c", CHECK.format(program=stage.kind.program)]
-        environment = {**os.environ, "PYTHONPATH": python_path()}
-        answer = subprocess.run(command, input=json.dumps(trainer), capture_output=True, text=True, env=environment)
+        answer = _ask(stage, trainer, interpreters.of(stage.name))
         if answer.returncode == 3:
             message, fix = json.loads(answer.stdout.splitlines()[-1])
             raise ConfigError(message, where=where, fix=fix)
@@ -54,3 +55,14 @@ def check_trainer_options(stages: Iterable[Stage], cache: Path) -> None:
             raise ConfigError(message, where=where, fix="Run `vcore doctor`.")
         with contextlib.suppress(OSError):  # a full disk, or no store yet: it is asked again next time
             passed.touch()
+
+
+def _ask(stage: Stage, trainer: dict[str, Any], interpreter: Interpreter | None) -> subprocess.CompletedProcess[str]:
+    program, asked = CHECK.format(program=stage.kind.program), json.dumps(trainer)
+    if interpreter is None:
+        environment = {**os.environ, "PYTHONPATH": python_path()}
+        command = [sys.executable, "-P", "-c", program]
+        return subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)
+    with code_of_a_moment() as code:
+        environment, command = environment_of(interpreter.python, code), [interpreter.python, "-P", "-c", program]
+        return subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)

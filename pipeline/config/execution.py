@@ -1,11 +1,13 @@
-"""The `execution:` section of a config: how stages run on a machine. None of it enters a key, whatever it is set to."""
+"""The `execution:` section of a config: how stages run on a machine. None of it enters a key, whatever it is set to; of
+another Python (`python`) its versions do, as those of the pipeline's own."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Container
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from stages.harness.settings import StageSettings, execution
 
@@ -80,6 +82,13 @@ def nodes_asked(sbatch: list[str]) -> str | None:
     return found[-1] if found else None
 
 
+def entry_for(stage: str, entries: Container[str]) -> str | None:
+    """The entry of a mapping that holds for a stage: of generate.sft.svamp-16 its own, or that of generate.sft, or that
+    of generate; None where there is none."""
+    names = (stage, stage.rpartition(".")[0], stage.partition(".")[0])
+    return next((name for name in names if name in entries), None)
+
+
 class ExecutionSettings(StageSettings):
     """How stages run on this machine."""
 
@@ -98,6 +107,10 @@ class ExecutionSettings(StageSettings):
     of a training, tensor_parallel x data_parallel for an evaluation. Runs on one machine wait for each other."""
     launch: dict[str, LaunchSettings] = execution({})
     """Stage (`generate.sft`), or all of a kind (`generate`) -> how its process is started; else one local one."""
+    python: dict[str, Annotated[str, Field(min_length=1)]] = execution({})
+    """Stage, or all of a kind -> the Python that runs its process: an interpreter, or the folder of a virtual
+    environment. Its versions are in that stage's key. None named: the pipeline's own (docs/orchestration.md, "Another
+    environment for a stage")."""
     time_limit_s: dict[str, float] = execution({})
     """Stage, or all of a kind, each -> seconds after which it is asked to stop and the run fails. Its state is kept: a
     run with a higher limit continues."""
@@ -122,16 +135,13 @@ class ExecutionSettings(StageSettings):
 
     def launch_of(self, stage: str) -> LaunchSettings:
         """How the process of a stage is started."""
-        names = (
-            stage,
-            stage.rpartition(".")[0],
-            stage.partition(".")[0],
-        )  # generate.sft.svamp-16, generate.sft, generate
-        return next((self.launch[name] for name in names if name in self.launch), LaunchSettings())
+        name = entry_for(stage, self.launch)
+        return self.launch[name] if name is not None else LaunchSettings()
 
     def time_limit_of(self, stage: str) -> float | None:
         """Seconds that a stage may take; None: as long as it needs."""
-        return self.time_limit_s.get(stage) or self.time_limit_s.get(stage.partition(".")[0])
+        name = entry_for(stage, self.time_limit_s)
+        return self.time_limit_s[name] if name is not None else None
 
     @model_validator(mode="after")
     def _somebody_to_notify(self) -> ExecutionSettings:

@@ -47,6 +47,8 @@ class Invitation(Document):
     launch: dict[str, Any]
     machine: Machine
     hub: bool
+    python: str | None = None
+    """The interpreter of the stage, where it is another than the pipeline's own."""
     run: str = ""
     """The run it is from, as `run.lock` names it."""
 

@@ -25,26 +25,32 @@ class Place:
 
 
 def launch_command(
-    launch: LaunchSettings, module: str, spec: Path, attempt: str = "", place: Place | None = None
+    launch: LaunchSettings,
+    module: str,
+    spec: Path,
+    attempt: str = "",
+    place: Place | None = None,
+    python: str = sys.executable,
 ) -> list[str]:
     """The words that run `python -m MODULE SPEC` as `launch` says.
 
     Args:
+        python: the interpreter of the stage's own processes. What watches over them runs under the pipeline's.
         attempt: names this attempt for the nodes that share it, and `place` is the one of this machine; for several
             nodes that are no Slurm job.
     """
-    python = [sys.executable, "-P"]
     if launch.kind == "local":
-        return [*python, "-m", module, str(spec)]
+        return [python, "-P", "-m", module, str(spec)]
+    ours = [sys.executable, "-P", "-m"]
     if launch.nodes > 1:
-        program = [*python, "-m", "pipeline.launch.node", str(spec), module, json.dumps(launch.model_dump())]
+        program = [*ours, "pipeline.launch.node", str(spec), module, python, json.dumps(launch.model_dump())]
         if place is not None:
             program += [attempt, str(place.rank), place.host, str(place.port)]
     else:
-        program = distributed_command(launch, module, spec)
+        program = distributed_command(launch, module, spec, python=python)
     if launch.kind == "slurm":
         options = [str(spec), str(launch.processes), str(launch.nodes), *launch.sbatch]
-        program = [*python, "-m", "pipeline.launch.slurm", *options, "--", *program]
+        program = [*ours, "pipeline.launch.slurm", *options, "--", *program]
     return dying_with(os.getpid(), program)
 
 
@@ -54,28 +60,31 @@ def dying_with(parent: int, command: list[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "pipeline.launch.commands", str(parent), *command]
 
 
-def distributed_command(launch: LaunchSettings, module: str, spec: Path, place: Place | None = None) -> list[str]:
+def distributed_command(
+    launch: LaunchSettings, module: str, spec: Path, place: Place | None = None, python: str = sys.executable
+) -> list[str]:
     """The words that start a stage's processes on this machine: all of them, or those of one node among several.
+    torchrun and accelerate run under the interpreter that they start the processes with, `python`.
 
     The nodes have fixed ranks (torchrun's static rendezvous), so that rank 0 is on node 0, and a run that is continued
     deals every process what it had.
     """
-    python, program = [sys.executable, "-P", "-m"], ["-m", module, str(spec)]
+    starter, program = [python, "-P", "-m"], ["-m", module, str(spec)]
     if launch.config is not None:
         options = ["--config_file", launch.config, "--num_processes", str(launch.world)]
         if place is not None:
             options += [f"--num_machines={launch.nodes}", f"--machine_rank={place.rank}", "--same_network"]
             options += [f"--main_process_ip={place.host}", f"--main_process_port={place.port}"]
             options += ["--rdzv_backend=static", "--deepspeed_multinode_launcher=standard"]
-        return [*python, "accelerate.commands.launch", *options, *program]
+        return [*starter, "accelerate.commands.launch", *options, *program]
     if place is not None:
         meeting = [f"--node-rank={place.rank}", f"--master-addr={place.host}", f"--master-port={place.port}"]
     elif launch.kind == "torchrun" or launch.processes > 1:
         meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
     else:
-        return [sys.executable, "-P", *program]
+        return [python, "-P", *program]
     options = [f"--nnodes={launch.nodes}", f"--nproc-per-node={launch.processes}", *meeting, "--max-restarts=0"]
-    return [*python, "torch.distributed.run", *options, *program]
+    return [*starter, "torch.distributed.run", *options, *program]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""One node's part of a stage that runs on several: `python -m pipeline.launch.node SPEC MODULE LAUNCH ATTEMPT RANK HOST
-PORT`.
+"""One node's part of a stage that runs on several: `python -m pipeline.launch.node SPEC MODULE PYTHON LAUNCH ATTEMPT
+RANK HOST PORT`.
 
 Starts the stage's processes on this machine and watches over them and the other nodes. The nodes tell each other what
 they do through files in the stage's work folder, which all of them share: torchrun's static rendezvous notices no other
@@ -191,13 +191,13 @@ class Node:
         return not self._look() and any(peer.code() is None for peer in self.peers)
 
 
-def main(spec: Path, module: str, launch: LaunchSettings, attempt: str, place: Place) -> int:
+def main(spec: Path, module: str, python: str, launch: LaunchSettings, attempt: str, place: Place) -> int:
     """Run this node's processes of a stage, and return the exit code of what started them."""
     node = Node(spec.parent, attempt, place.rank, launch.nodes)
-    return node.run(distributed_command(launch, module, spec, place))
+    return node.run(distributed_command(launch, module, spec, place, python))
 
 
 if __name__ == "__main__":
-    file, module, settings, attempt, rank, host, port = sys.argv[1:]
+    file, module, python, settings, attempt, rank, host, port = sys.argv[1:]
     launch = TypeAdapter(LaunchSettings).validate_python(json.loads(settings))
-    raise SystemExit(main(Path(file), module, launch, attempt, Place(int(rank), host, int(port))))
+    raise SystemExit(main(Path(file), module, python, launch, attempt, Place(int(rank), host, int(port))))

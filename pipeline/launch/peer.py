@@ -4,7 +4,9 @@ It takes part in the stages of node 0's run that have several nodes, and ends wh
 """
 
 import contextlib
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TextIO
 from evaluation.harness.child_processes import wait_or_kill
 from pipeline.config.execution import ExecutionSettings
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, UserError
+from pipeline.core.interpreters import environment_of, link_code
 from pipeline.core.locks import open_lock, try_lock, unlock
 from pipeline.core.processes import MARK, kill_all, new_mark
 from pipeline.launch.by_hand import (
@@ -151,6 +154,12 @@ class _Follower:
             hub=invitation.hub,
             deterministic=machine.deterministic,
         )
+        if invitation.python is not None:
+            if not os.access(invitation.python, os.X_OK):
+                self._refuse(invitation, f"execution.python names {invitation.python}, which is not on this machine")
+                return
+            code = link_code(Path(invitation.work), invitation.program)
+            environment = environment_of(invitation.python, code, environment)
         check = self._check_of(invitation.attempt)
         with contextlib.ExitStack() as held:
             locks: tuple[int, ...] = ()
@@ -219,7 +228,14 @@ class _Follower:
         self._say(f"{invitation.stage} begins")
         mark, spec = new_mark(), Path(invitation.work) / "spec.json"
         process = subprocess.Popen(
-            launch_command(invitation.settings, invitation.program, spec, invitation.attempt, self._place),
+            launch_command(
+                invitation.settings,
+                invitation.program,
+                spec,
+                invitation.attempt,
+                self._place,
+                invitation.python or sys.executable,
+            ),
             stdin=subprocess.DEVNULL,
             env={**environment, MARK: mark},
             start_new_session=True,

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,8 @@ class Launch:
     saved_bytes: int = 0
     """Of the state that it saves; 0 where that is not known."""
     settings: LaunchSettings = dataclasses.field(default_factory=LaunchSettings)
+    python: str = sys.executable
+    """The interpreter that runs the program; `environment` leads it to this project's code."""
     time_limit_s: float | None = None
     """Seconds that the stage may run; what a Slurm job waits in the queue does not count."""
     home: Path | None = None
@@ -163,6 +166,7 @@ def _invite(launch: Launch, spec: Spec, attempt: str, on_event: OnEvent) -> Plac
         launch=launch.settings.model_dump(),
         machine=spec.machine,
         hub="HF_HUB_OFFLINE" not in launch.environment,
+        python=launch.python if launch.python != sys.executable else None,
     )
     nodes = launch.settings.nodes
     return by_hand.invite(launch.home, invitation, nodes, lambda text: on_event(Note(message=text)), check)
@@ -175,7 +179,7 @@ def _start(launch: Launch, mark: str, place: Place | None) -> subprocess.Popen[b
     shutdown = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(limit)}
     with open(launch.log, "ab") as output:
         return subprocess.Popen(
-            launch_command(launch.settings, launch.program, launch.work / "spec.json", mark, place),
+            launch_command(launch.settings, launch.program, launch.work / "spec.json", mark, place, launch.python),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

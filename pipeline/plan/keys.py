@@ -1,19 +1,21 @@
 """Stage keys: the digest of everything a stage's result depends on."""
 
-import functools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError, StageFailed
-from pipeline.plan.code import code_now, code_of, library_versions
+from pipeline.plan.code import code_now, code_of
 from pipeline.plan.external import resolve
 from pipeline.plan.graph import Stage
+from pipeline.plan.inside import packages, packages_in, user_code_in
+from pipeline.plan.interpreters import Interpreters
 from pipeline.plan.user_code import READS, UserCode, user_code
 from pipeline.store.documents import OutsideInput, Preimage
 from pipeline.store.store import Artifact, Store
-from stages.harness.declaration import DataPlaces, Origin
+from stages.harness.declaration import CustomCode, DataPlaces, Origin
+from stages.harness.versions import without_builds
 
 STAGE_SCHEMA = 1
 """Raise it when the meaning of a stage's settings or payload changes in a way that its code digest does not show."""
@@ -22,16 +24,19 @@ STAGE_SCHEMA = 1
 class KeyMaker:
     """Makes the keys of one pipeline's stages.
 
-    What they read from outside the store is resolved once, when it is created, and so are the versions of libraries. A
-    hub is asked for a revision once, and a run has the keys that its plan shows.
+    What they read from outside the store is resolved once, when it is created, and so are the versions of libraries,
+    of a stage that another Python runs those beside that one. A hub is asked for a revision once, and a run has the
+    keys that its plan shows.
     """
 
     def __init__(self, config: PipelineConfig, stages: list[Stage], store: Store) -> None:
         self.seed = config.seed
+        self.interpreters = Interpreters(config)
         self._user_code = {
-            stage.name: {code.setting: user_code(code, stage.kind.libraries) for code in stage.custom_code}
+            stage.name: {code.setting: self._read_user_code(stage, code) for code in stage.custom_code}
             for stage in stages
         }
+        self._packages = {stage.name: self._find_packages(stage) for stage in stages}
         self._modules = {name: list(_origins(code, "imports")) for name, code in self._user_code.items()}
         """Stage -> modules of the user's, which a process has loaded when it begins."""
         self.origins = {
@@ -43,16 +48,20 @@ class KeyMaker:
             for name, origins in self.origins.items()
         }
         """Stage -> label -> what stands for it in the key."""
-        self._versions = {libraries: library_versions(libraries) for libraries in set(map(self.libraries, stages))}
+        self._versions = {stage.name: self._versions_now(stage) for stage in stages}
         self._memo = store.memo
         store.memo.save()
 
     def libraries(self, stage: Stage) -> tuple[str, ...]:
-        """The distributions that a stage computes with, those of the user's own code and of the sandbox among them.
-        Raises `ConfigError` for a package that is not installed."""
+        """The distributions that a stage computes with, those of the user's own code and of the sandbox among them."""
         more = {name for code in self._user_code[stage.name].values() for name in code.distributions}
-        packages = _packages(tuple(stage.kind.packages(stage.settings)))
-        return (*stage.kind.libraries, *sorted(more.union(packages).difference(stage.kind.libraries)))
+        more |= self._packages[stage.name]
+        return (*stage.kind.libraries, *sorted(more.difference(stage.kind.libraries)))
+
+    def exact_versions(self, stage: Stage) -> dict[str, str]:
+        """Versions of these, and Python's, as they are now beside the interpreter that runs the stage, build tags
+        included."""
+        return self.interpreters.versions(stage.name, self.libraries(stage), exact=True)
 
     def code_digests(self, stage: Stage) -> dict[str, str]:
         """Path of each file of the user's own that the stage runs, or reads as it says -> the sha256 in its key."""
@@ -72,7 +81,7 @@ class KeyMaker:
             update={
                 "inputs": {name: inputs[name].content_digest(source.select) for name, source in stage.inputs.items()},
                 "code": code_of(stage.kind, stage.settings, self._ours(stage)),
-                "versions": self._versions[self.libraries(stage)],
+                "versions": self._versions[stage.name],
             }
         )
 
@@ -109,6 +118,26 @@ class KeyMaker:
         loaded = {f"{code.setting}.file" for code in stage.custom_code} | {o.label for o in self._modules[stage.name]}
         self._refuse(stage, self._changed_inputs(stage, [o for o in self.origins[stage.name] if o.label not in loaded]))
 
+    def check_versions(self, stage: Stage, told: dict[str, str]) -> None:
+        """Refuse to publish what other libraries have computed than the key names, as where the node of a job has
+        another environment at the same path.
+
+        Args:
+            told: library -> exact version, as the process of the stage found them when it began.
+
+        Raises:
+            StageFailed: one of them is another one.
+        """
+        planned = self._versions[stage.name]
+        other = [
+            f"{name} {version}, not {planned[name]}"
+            for name, version in without_builds(told).items()
+            if name in planned and planned[name] != version
+        ]
+        if other:
+            message = f"its process ran with {'; '.join(other)} as its key says"
+            raise StageFailed(stage.name, message, fix="Give it the same environment everywhere, and run it again.")
+
     def _refuse(self, stage: Stage, changed: list[str]) -> None:
         if changed:
             message = f"{', '.join(changed)} changed after this run was planned, and its key stands for what was there"
@@ -124,18 +153,35 @@ class KeyMaker:
         ]
 
     def _changed_code(self, stage: Stage) -> list[str]:
-        libraries, ours = self.libraries(stage), self._ours(stage)
+        ours = self._ours(stage)
         try:
             code = code_now(stage.kind, stage.settings, ours)
         except (OSError, SyntaxError) as error:
             return [str(error.filename)]
         changed = [name for name, _ in sorted(code.items() ^ code_of(stage.kind, stage.settings, ours).items())]
-        versions = self._versions[libraries].items() ^ library_versions(libraries).items()
+        versions = self._versions[stage.name].items() ^ self._versions_now(stage).items()
         return list(dict.fromkeys([*changed, *(name for name, _ in sorted(versions))]))
 
     def _ours(self, stage: Stage) -> frozenset[str]:
         """Modules of this project that the user's own code imports."""
         return frozenset().union(*(code.ours for code in self._user_code[stage.name].values()))
+
+    def _versions_now(self, stage: Stage) -> dict[str, str]:
+        return self.interpreters.versions(stage.name, self.libraries(stage))
+
+    def _read_user_code(self, stage: Stage, code: CustomCode) -> UserCode:
+        interpreter = self.interpreters.of(stage.name)
+        if interpreter is None:
+            return user_code(code, stage.kind.libraries)
+        return user_code_in(interpreter, code, stage.kind.libraries)
+
+    def _find_packages(self, stage: Stage) -> frozenset[str]:
+        """The distributions that the sandbox shows, what they need included. Raises `ConfigError` for one that is not
+        installed."""
+        names, interpreter = tuple(stage.kind.packages(stage.settings)), self.interpreters.of(stage.name)
+        if not names:
+            return frozenset()
+        return packages(names) if interpreter is None else packages_in(interpreter, names)
 
     def _now(self, origin: Origin) -> OutsideInput | None:
         try:
@@ -148,20 +194,6 @@ def origins_of(config: PipelineConfig, stages: Iterable[Stage]) -> dict[str, lis
     """Stage -> what it reads from outside the store."""
     places = DataPlaces(config.data_folder, config.benchmark_revisions)
     return {stage.name: list(stage.kind.origins(stage.settings, places)) for stage in stages}
-
-
-@functools.cache
-def _packages(names: tuple[str, ...]) -> frozenset[str]:
-    """The distributions that the sandbox shows for these, what they need included."""
-    if not names:
-        return frozenset()  # without the sandbox's modules, which a plan needs for nothing else
-    from evaluation.sandbox import UnknownPackage, find_packages
-
-    try:
-        return frozenset(find_packages(names).versions)
-    except UnknownPackage as error:
-        fix = "Install it, or leave it out of the list."
-        raise ConfigError(str(error), where="sandbox.packages", fix=fix) from error
 
 
 def _origins(user: dict[str, UserCode], how: Literal["imports", "reads"]) -> Iterator[Origin]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.shipped import ROOT
+from pipeline.core.shipped import ROOT, is_checkout
 from pipeline.plan.code import imported_modules, mark
 from stages.harness.declaration import CustomCode
 
@@ -156,7 +156,9 @@ def _locate(name: str, beside: Path) -> Path | None:
     """
     first = 0 if sys.flags.safe_path else 1  # a stage's own first entry is none (python -P)
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    folders = [Path(entry) for entry in (str(ROOT), *given, *sys.path[first:], str(beside))]
+    # An interpreter beside that of an installed package is led to its code by a link, and to no library beside it.
+    ours = [str(ROOT)] if is_checkout() or str(ROOT) in sys.path else []
+    folders = [Path(entry) for entry in (*ours, *given, *sys.path[first:], str(beside))]
     file: Path | None = None
     for depth, part in enumerate(name.split(".")):
         file, folders = _in_folders(part, folders)

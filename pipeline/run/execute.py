@@ -13,13 +13,13 @@ from rich.markup import escape
 
 from pipeline.checks.sizes import smaller_micro_batch
 from pipeline.core.errors import Interrupted, StageFailed, StoreError, disk_trouble
+from pipeline.core.interpreters import environment_of, link_code
 from pipeline.core.shipped import DISTRIBUTION
 from pipeline.core.version import own_code
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.gpus import lease
 from pipeline.launch.machine import comes_back, cores, hardware, leased_gpus, stage_device, visible_gpus
 from pipeline.launch.process import Launch, run_process
-from pipeline.plan.code import library_versions
 from pipeline.plan.decide import Decider, Decision
 from pipeline.plan.graph import Stage
 from pipeline.run.earlier_samples import GENERATE, earlier_samples
@@ -146,7 +146,7 @@ class _StageRun:
         try:
             with self._with_gpus(machine, launch) as launch:
                 result = self._run_with_retries(spec, launch)
-            self._check_inputs(decision.key)
+            self._check_inputs(decision.key, result)
             seconds = time.monotonic() - clock
             manifest = self._manifest(decision, result, started, seconds)
             artifact = store.publish(self.stage.program, decision.key, manifest)
@@ -160,10 +160,12 @@ class _StageRun:
         self.view.ended(name, f"[green]done[/]   {seconds:.1f} s [dim]{artifact.key[:12]}[/]{shown}")
         return StageOutcome(name, "ran", artifact, seconds)
 
-    def _check_inputs(self, key: str) -> None:
-        """Refuse to publish what was computed while its inputs changed; its state is set aside, never to be resumed."""
+    def _check_inputs(self, key: str, result: StageResult) -> None:
+        """Refuse to publish what was computed while its inputs changed, or with other libraries than the key names; its
+        state is set aside, never to be resumed."""
         try:
             self.run.decider.keys.check_inputs(self.stage)
+            self.run.decider.keys.check_versions(self.stage, result.versions)
         except StageFailed:
             self.run.store.set_work_aside(self.stage.program, key)
             raise
@@ -187,7 +189,7 @@ class _StageRun:
             "code_digests": self.run.decider.keys.code_digests(self.stage),
         }
         if self.stage.program == GENERATE and self.stage.name not in self.run.decider.forced:
-            versions = library_versions(self._libraries, exact=True)
+            versions = self.run.decider.keys.exact_versions(self.stage)
             details["earlier_samples"] = earlier_samples(self.run.store, decision.key, decision.preimage, versions)
         if self.stage.kind.needs_run:
             details = {
@@ -202,28 +204,34 @@ class _StageRun:
             inputs={name: str(artifact.folder) for name, artifact in self.inputs.items()},
             seed=self.run.config.seed,
             machine=machine,
+            libraries=list(self.run.decider.keys.libraries(self.stage)),
             details=self.stage.details | details,
         )
 
     def _launch(self, machine: Machine, work: Path, lock: int) -> Launch:
         execution, outside = self.run.config.execution, self.run.decider.keys.outside[self.stage.name]
         hub = any(entry.hub is not None for entry in outside.values())
+        environment = stage_environment(
+            machine.device,
+            machine.threads_given,
+            hub=hub,
+            deterministic=machine.deterministic,
+            batch_invariant=self.stage.kind.batch_invariant(self.stage.settings),
+        )
+        interpreter = self.run.decider.keys.interpreters.of(self.stage.name)
+        if interpreter is not None:
+            environment = environment_of(interpreter.python, link_code(work, self.stage.kind.program), environment)
         return Launch(
             stage=self.stage.name,
             program=self.stage.kind.program,
             work=work,
-            environment=stage_environment(
-                machine.device,
-                machine.threads_given,
-                hub=hub,
-                deterministic=machine.deterministic,
-                batch_invariant=self.stage.kind.batch_invariant(self.stage.settings),
-            ),
+            environment=environment,
             locks=(lock,),
             grace_s=execution.stop_grace_s,
             steps_to_a_stop=self.stage.kind.steps_to_a_stop(self.stage.settings),
             saved_bytes=self._saved_bytes,
             settings=execution.launch_of(self.stage.name),
+            python=sys.executable if interpreter is None else interpreter.python,
             time_limit_s=execution.time_limit_of(self.stage.name),
             home=self.run.store.home,
             stopping=self.run.stopping,
@@ -285,7 +293,8 @@ class _StageRun:
             git=GitState(commit=code.commit, dirty=code.dirty),
             argv=sys.argv,
             command=self.run.command,
-            versions={DISTRIBUTION: code.release} | library_versions(self._libraries, exact=True),
+            python=result.python,
+            versions={DISTRIBUTION: code.release} | result.versions,
             hardware=hardware(),
             gpus=self._gpus if self._runs_here else None,
             comes_back=comes_back(self.run.config.execution, self.stage),
@@ -313,10 +322,6 @@ class _StageRun:
     @property
     def _runs_here(self) -> bool:
         return self.run.config.execution.launch_of(self.stage.name).kind != "slurm"
-
-    @property
-    def _libraries(self) -> tuple[str, ...]:
-        return self.run.decider.keys.libraries(self.stage)
 
     def _say(self, text: str) -> None:
         self.view.line(f"  {self.stage.name:<15} {text}")

@@ -126,8 +126,10 @@ class ManifestDraft(Document):
     """`sys.argv` of the orchestrator."""
     command: str = ""
     """The command that repeats the run."""
+    python: str = ""
+    """The interpreter that ran the stage; empty in older manifests."""
     versions: dict[str, str] = {}
-    """Library -> exact version, build tags included."""
+    """Library -> exact version, build tags included, as the stage's process found them when it began."""
     hardware: Hardware = Hardware()
     gpus: int | None = None
     """How many of the machine's GPUs the stage leased; None of a job on another machine, and of older artifacts."""

@@ -66,6 +66,8 @@ class Spec(Document):
     seed: int
     """The pipeline's seed."""
     machine: Machine
+    libraries: list[str] = []
+    """Distributions that the stage computes with, whose versions its result is to name."""
     details: dict[str, Any] = {}
     """Facts that are no settings and enter no key, such as the hub's commits."""
     output: str = ""
@@ -83,6 +85,10 @@ class StageResult(Document):
     """Shows that the work was done; a result without a proof counts as a failure."""
     metrics: dict[str, Any] = {}
     """What goes to the manifest and the report."""
+    python: str = ""
+    """The interpreter that ran it."""
+    versions: dict[str, str] = {}
+    """Python's version, and those of `Spec.libraries`, with their build tags, as they were when the process began."""
     peak_memory_gib: float = 0.0
     """The most resident memory that the largest of its processes had, in GiB; 0 where that is not known."""
 

@@ -31,6 +31,7 @@ from stages.harness.context import Context, Result, S, StageError, StageStopped,
 from stages.harness.disk import full_disk, release, reserve
 from stages.harness.documents import ErrorDocument, Spec, StageResult
 from stages.harness.transient import transient_cause
+from stages.harness.versions import library_versions
 
 EXIT_FAILED = 1
 EXIT_STOPPED = 75  # BSD's EX_TEMPFAIL: stopped on request, can be resumed
@@ -79,12 +80,19 @@ def _run_stage(settings_type: type[S], run: Callable[[Context[S]], Result]) -> N
     context.record.mkdir(parents=True, exist_ok=True)
     context.state.mkdir(parents=True, exist_ok=True)
     _install_stop_handler(context)
+    versions = library_versions(spec.libraries, exact=True)
     try:
         reserve(spec_path.parent)
         result = run(context)
         release(spec_path.parent)
         if is_main_process():
-            ended = StageResult(proof=result.proof, metrics=result.metrics, peak_memory_gib=peak_memory_gib())
+            ended = StageResult(
+                proof=result.proof,
+                metrics=result.metrics,
+                python=sys.executable,
+                versions=versions,
+                peak_memory_gib=peak_memory_gib(),
+            )
             ended.write(context.output / "record" / "result.json")
     except StageStopped:
         context.note("stopped on request; state is saved")

@@ -8,8 +8,9 @@ import pytest
 
 from pipeline.core.digests import DigestMemo, canonical_json, digest, folder_digest
 from pipeline.plan import code
-from pipeline.plan.code import code_of, library_versions
+from pipeline.plan.code import code_of
 from stages.generate.stage import STAGE as GENERATE
+from stages.harness.versions import library_versions
 from stages.score.stage import STAGE as SCORE
 from stages.sft.stage import STAGE as SFT
 

@@ -262,7 +262,7 @@ def test_until_plans_a_stage_and_what_it_needs(tmp_path: Path) -> None:
 
 def test_what_is_no_trigger_does_not_rerun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path)
-    monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
+    monkeypatch.setattr("pipeline.plan.interpreters.library_versions", lambda libraries, exact: {"torch": "9.9"})
     assert plan(tmp_path)["data"].state == "RUN"
     accepted = plan(tmp_path, triggers=("config", "inputs", "code"))
     assert set(states(accepted).values()) == {"HIT"}
@@ -276,7 +276,7 @@ def test_what_is_no_trigger_does_not_rerun(tmp_path: Path, monkeypatch: pytest.M
 def test_the_executor_accepts_what_the_plan_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path)
     key = plan(tmp_path)["data"].key
-    monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
+    monkeypatch.setattr("pipeline.plan.interpreters.library_versions", lambda libraries, exact: {"torch": "9.9"})
     settings = config(tmp_path)
     triggers = parse_triggers("config,inputs,code")
     executor = Executor(Decider(settings, Store(settings.home_folder), Options(triggers=triggers)), View(), command="")

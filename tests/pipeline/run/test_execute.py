@@ -307,7 +307,7 @@ def test_plan_and_run_agree_on_what_is_mirrored_and_what_would_be_accepted(
     make(tmp_path, until="data")
     triggers = ("config", "inputs", "code")
     old = plan(tmp_path)["data"].artifact
-    monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
+    monkeypatch.setattr("pipeline.plan.interpreters.library_versions", lambda libraries, exact: {"torch": "9.9"})
     settings = config(tmp_path, f"execution.mirror=file://{tmp_path / 'mirror'}")
     store = Store(tmp_path / "home")
     make(tmp_path, until="data", content="9.9")

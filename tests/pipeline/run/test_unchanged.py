@@ -174,7 +174,7 @@ def test_a_library_that_is_replaced_during_a_run_starts_no_stage_under_the_old_k
     started = stage_program(monkeypatch)
     settings = config(tmp_path)
     executor = Executor(Decider(settings, Store(settings.home_folder)), View(), command="")
-    monkeypatch.setattr("pipeline.plan.keys.library_versions", lambda libraries: {"torch": "9.9"})
+    monkeypatch.setattr("pipeline.plan.interpreters.library_versions", lambda libraries, exact: {"torch": "9.9"})
     with pytest.raises(StageFailed, match=r"torch.* changed after this run was planned"):
         executor.ensure(executor.decider.stages[1])
     assert started == []
