@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import shipped
+from tests.environments import install_other_version, make_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_BUILT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
@@ -117,6 +118,28 @@ def test_a_config_of_the_wheel_is_written_planned_and_begun_in_an_empty_folder(
     assert commit.startswith(made["git"]["commit"])
     assert made["git"]["dirty"] is False
     assert "vcore-pipeline" not in made["preimage"]["versions"]
+
+
+@pytest.mark.slow
+def test_another_python_runs_the_code_of_the_wheel_with_its_own_libraries(
+    vcore: Vcore, folder: Path, tmp_path: Path
+) -> None:
+    """The wheel lies among the libraries of its environment, and none of those may come along."""
+    install_other_version(folder / "venv", "math_verify", "8.8.8")
+    other = make_environment(tmp_path / "other")
+    install_other_version(other, "math_verify", "9.9.9")
+    assert vcore("init", cwd=tmp_path).returncode == 0
+    named = ("--set", "execution.python={data: other, score: other}")
+    ran = vcore("run", "demo.yaml", "--until", "data", *named, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    [manifest] = tmp_path.glob(".vcore/store/data/*/manifest.json")
+    made = json.loads(manifest.read_text())
+    assert made["python"] == f"{other}/bin/python"
+    assert made["versions"]["math-verify"] == "9.9.9"
+    assert not list(tmp_path.glob(".vcore/work/data/*")), "with the links to its code"
+    bare = make_environment(tmp_path / "bare", libraries=False)
+    said = vcore("plan", "demo.yaml", "--set", f"execution.python.data={bare}", cwd=tmp_path).stderr
+    assert "lacks datasets, huggingface_hub, packaging, pyarrow, pydantic, pydantic_core, which data imports" in said
 
 
 @pytest.mark.slow

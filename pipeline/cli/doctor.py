@@ -19,10 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.cli.options import AsJson, Home, option
+from pipeline.cli.options import AsJson, Home, Overrides, option
 from pipeline.cli.printing import out, plain_table, print_json
 from pipeline.config.schema import load_config
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError, StageFailed
+from pipeline.core.interpreters import OLDEST
 from pipeline.core.shipped import how_to_install
 from pipeline.core.version import own_code
 from pipeline.launch.machine import cores, gpus, hardware
@@ -76,6 +77,13 @@ class Finding:
 
 
 def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG]", help="Say which Python runs each stage of this config, too.", show_default=False
+        ),
+    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
     home: Home = Path(".vcore"),
     rewards: Annotated[
@@ -83,12 +91,17 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this environment and say what to do about what is wrong."""
+    if config is None and overrides:
+        raise ConfigError("there is no config to override", where="--set", fix="vcore doctor CONFIG --set KEY=VALUE")
+    if rewards is not None and config is not None:
+        raise ConfigError("probes its own config, and nothing else", where="--rewards", fix="Leave CONFIG out.")
     if rewards is not None:
         probes = probe_rewards(rewards)
         print_json(probes) if as_json else out.print(probe_table(probes))
         failed = any(probe["fooled"] for probe in probes)
     else:
-        findings = diagnose(home)
+        pythons = stage_findings(config, overrides or []) if config is not None else []
+        findings = [*diagnose(home), *pythons]
         print_json([vars(finding) for finding in findings]) if as_json else render(findings, out)
         failed = any(finding.level == "fail" for finding in findings)
     if failed:
@@ -133,6 +146,16 @@ def diagnose(home: Path) -> list[Finding]:
     imports = _imports([name for name in IMPORTS if name != "vLLM" or has_vllm])
     kernels = [triton_kernels(imports)] if gpus() else []
     return [*findings, *_machine(), _disk(home), *imports, *_unused_gpu(imports), *kernels, _hub(), _sandbox()]
+
+
+def stage_findings(config: Path, overrides: list[str]) -> list[Finding]:
+    """Which Python runs each stage of a config, and whether it can. Raises `ConfigError` where the config is wrong."""
+    from pipeline.cli.planning.interpreters import stage_pythons
+
+    return [
+        Finding(told.stages, "fail" if told.wrong else "ok", told.wrong or str(told), told.advice)
+        for told in stage_pythons(config, overrides)
+    ]
 
 
 def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding]:
@@ -186,8 +209,9 @@ def _installed() -> dict[str, str]:
 
 
 def _python() -> Finding:
-    level: Level = "ok" if sys.version_info >= (3, 11, 3) else "fail"
-    return Finding("python", level, sys.version.split()[0], "Python 3.11.3 or newer is needed.")
+    level: Level = "ok" if sys.version_info >= OLDEST else "fail"
+    needed = ".".join(map(str, OLDEST))
+    return Finding("python", level, sys.version.split()[0], f"Python {needed} or newer is needed.")
 
 
 def _machine() -> list[Finding]:

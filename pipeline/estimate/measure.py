@@ -1,12 +1,14 @@
 """Measurements of this machine, in processes of their own: pipeline/ imports nothing that computes."""
 
 import dataclasses
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config.schema import PipelineConfig
+from pipeline.core.interpreters import environment_of, find_python, link_code
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.machine import cores
 from pipeline.launch.process import Launch, run_process
@@ -68,15 +70,29 @@ def _run(program: str, settings: dict[str, Any], folder: Path, config: PipelineC
         seed=config.seed,
         machine=Machine.model_validate({"device": "cpu", "threads": threads}),
     )
+    environment, python = stage_environment("cpu", threads, hub=False), _python(program, config)
+    if python is not None:
+        environment = environment_of(python, link_code(folder), environment)
     launch = Launch(
         stage=program,
         program=program,
         work=folder / "work",
-        environment=stage_environment("cpu", threads, hub=False),
+        environment=environment,
+        python=python or sys.executable,
         locks=(),
         grace_s=GRACE_S,
     )
     return run_process(launch, spec, lambda event: None)
+
+
+def _python(program: str, config: PipelineConfig) -> str | None:
+    """The interpreter that the config names for the kind of stage that a program measures; None for the pipeline's own.
+    What trainings share is measured as the first of them."""
+    kind = program.split(".")[1]
+    if kind == "training":
+        kind = "sft" if config.sft is not None else "grpo"
+    given = config.execution.python.get(kind)
+    return find_python(given, f"execution.python.{kind}") if given is not None else None
 
 
 def _read(result: StageResult) -> Measured:

@@ -17,6 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.launch.by_hand import rendezvous
 from pipeline.launch.commands import Place
 from pipeline.launch.environment import free_port
+from tests.environments import make_environment
 from tests.pipeline.launch.test_process import ROOT
 from tests.tiny import make_tiny_model
 
@@ -63,10 +64,11 @@ def steps(home: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_same_command_on_each_node_makes_what_one_node_makes(tmp_path: Path, config: Path) -> None:
-    """Stopped once on the way, from a node that is not the first."""
+    """Stopped once on the way, from a node that is not the first. Its stage runs under an interpreter of its own."""
+    python = make_environment(tmp_path / "venv")
     one, two, address = tmp_path / "one", tmp_path / "two", f"localhost:{free_port()}"
     log = [tmp_path / "0.log", tmp_path / "1.log"]
-    nodes = command(config, two, "{kind: torchrun, nodes: 2}")
+    nodes = [*command(config, two, "{kind: torchrun, nodes: 2}"), f"--set=execution.python.sft={python}"]
     other = start(nodes, log[1], address, rank=1)
     first = start(nodes, log[0], address)
     deadline = time.monotonic() + 300
@@ -87,6 +89,8 @@ def test_the_same_command_on_each_node_makes_what_one_node_makes(tmp_path: Path,
     assert start(command(config, one, "{kind: torchrun, processes: 2}"), log[0]).wait(300) == 0, log[0].read_text()
     assert weights(one) == weights(two)
     assert [path.name for path in one.glob("store/sft/*")] == [path.name for path in two.glob("store/sft/*")]
+    (manifest,) = two.glob("store/sft/*/manifest.json")
+    assert json.loads(manifest.read_text())["python"] == f"{python}/bin/python"
 
 
 @pytest.mark.parametrize(

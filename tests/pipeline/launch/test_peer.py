@@ -197,6 +197,15 @@ def test_node_0_names_who_did_not_come(tmp_path: Path, monkeypatch: pytest.Monke
     assert waiting.ended() == ""
 
 
+def test_a_node_without_the_interpreter_of_the_stage_says_so_to_node_0(tmp_path: Path) -> None:
+    there_only = invitation(tmp_path).model_copy(update={"python": "/envs/new/bin/python"})
+    with hosting(tmp_path, execution()):
+        waiting = Started(tmp_path)
+        with pytest.raises(StageFailed, match=r"names /envs/new/bin/python, which is not on this machine"):
+            invite(tmp_path, there_only, 2, lambda text: None, lambda: None)
+    assert waiting.ended() == ""
+
+
 def test_a_node_with_too_few_gpus_says_so_to_node_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "visible_gpus", lambda: ["0"])
     with hosting(tmp_path, execution()):

@@ -20,6 +20,7 @@ from pipeline.launch.grace import Grace
 from pipeline.launch.process import Launch, run_process
 from pipeline.store.store import Store
 from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
+from tests.environments import make_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -180,6 +181,16 @@ TORCHRUN = LaunchSettings(kind="torchrun", processes=2)
 def test_torchrun_starts_the_processes_and_the_first_one_reports(tmp_path: Path) -> None:
     assert launch(tmp_path, "ranks", settings=TORCHRUN).proof == {"ranks": 2}
     assert {(tmp_path / f"w/out/rank{rank}").read_text() for rank in (0, 1)} == {"2"}
+
+
+@pytest.mark.slow
+def test_the_processes_of_torchrun_run_under_the_interpreter_of_their_stage(tmp_path: Path) -> None:
+    python = str(make_environment(tmp_path / "venv") / "bin" / "python")
+    result = launch(tmp_path, "ranks", settings=TORCHRUN, python=python)
+    assert result.proof == {"ranks": 2}
+    assert result.python == python
+    assert launch(tmp_path, "succeed", python=python).python == python
+    assert launch(tmp_path, "succeed").python == sys.executable
 
 
 @pytest.mark.slow

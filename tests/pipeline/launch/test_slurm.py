@@ -24,6 +24,7 @@ from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
 from stages.harness.documents import Note, Progress, Spec
+from tests.environments import make_environment
 from tests.pipeline.helpers import config
 from tests.pipeline.launch.slurm_cluster import jobs
 from tests.pipeline.launch.test_process import ROOT, launch
@@ -48,6 +49,16 @@ def test_a_job_ends_as_its_stage_does(tmp_path: Path, cluster: Path) -> None:
     with pytest.raises(StageFailed, match="sbatch refused the job: sbatch: error: invalid partition specified: none"):
         launch(tmp_path, "succeed", settings=LaunchSettings(kind="slurm", sbatch=["--partition=none"]))
     assert not (tmp_path / "w" / slurm.JOB).exists()
+
+
+@pytest.mark.slow
+def test_a_job_on_one_node_or_two_runs_under_the_interpreter_of_its_stage(tmp_path: Path, cluster: Path) -> None:
+    python = str(make_environment(tmp_path / "venv") / "bin" / "python")
+    assert launch(tmp_path, "succeed", settings=JOB, python=python).python == python
+    two = LaunchSettings(kind="slurm", nodes=2, sbatch=["--cpus-per-task=1"])
+    result = launch(tmp_path, "ranks", settings=two, python=python)
+    assert result.proof == {"ranks": 2}
+    assert result.python == python
 
 
 @pytest.mark.slow
