@@ -88,6 +88,8 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
     for name, source in manifest.inputs.items():
         table.add_row("input", f"{name}: {source.stage} {source.key[:12]}")
     table.add_row("settings", escape(json.dumps(manifest.preimage.settings, ensure_ascii=False)))
+    if manifest.python:
+        table.add_row("interpreter", escape(manifest.python))
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items()))
     table.add_row("proof", escape(json.dumps(manifest.proof, ensure_ascii=False)))
     for entry in manifest.files:

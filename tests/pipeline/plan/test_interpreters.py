@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipeline.checks.preflight import preflight
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core import interpreters
 from pipeline.core.errors import ConfigError, StageFailed
+from pipeline.core.shipped import ROOT
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.interpreters import Interpreters, imports_of
 from pipeline.plan.keys import KeyMaker
@@ -216,3 +218,11 @@ def test_custom_code_and_packages_are_looked_up_beside_it(tmp_path: Path, other:
         keys(config(tmp_path, "sandbox.packages=[bonus-lib]", "grpo=null"))
     with pytest.raises(ConfigError, match=rf"nolib is not installed here \({other}/bin/python\)"):
         keys(config(tmp_path, "sandbox.packages=[nolib]", f"execution.python.score={other}", "grpo=null"))
+
+
+def test_the_docs_list_what_each_stage_imports(tmp_path: Path) -> None:
+    listed = dict(
+        re.findall(r"^  \| `(\w+)` \| ([\w, ]+) \|$", (ROOT / "docs" / "orchestration.md").read_text(), re.MULTILINE)
+    )
+    found = {stage.program: imports_of(stage) for stage in build_graph(config(tmp_path, "difficulty={}"))}
+    assert listed == {program: ", ".join(sorted(modules)) for program, modules in found.items()}
