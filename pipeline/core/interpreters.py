@@ -139,7 +139,7 @@ def _probe(python: str, modules: tuple[str, ...]) -> Interpreter:
     if "error" in told and not set(told["lacks"]) & set(OWN_MODULES):
         install = found.how_to_install(OWN_MODULES)
         raise _Unusable(f"{python} cannot import this project's code: {told['error']}", f"Perhaps: {install}")
-    if "code" in told and not Path(told["code"]).resolve().is_relative_to(ROOT):
+    if "code" in told and not told["code"].startswith(os.path.join(code, "")):  # by its links, which are gone by now
         other = Path(told["code"]).parents[2]
         message = f"{python} imports the code of this project from {other}, and this is {ROOT}"
         raise _Unusable(message, "Uninstall it there: stages bring the pipeline's own code with them.")
