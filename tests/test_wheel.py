@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import shipped
-from tests.environments import install_other_version, make_environment
+from tests.pipeline.environments import install_other_version, make_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_BUILT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")

@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.launch.by_hand import rendezvous
 from pipeline.launch.commands import Place
 from pipeline.launch.environment import free_port
-from tests.environments import make_environment
+from tests.pipeline.environments import make_environment
 from tests.pipeline.launch.test_process import ROOT
 from tests.tiny import make_tiny_model
 

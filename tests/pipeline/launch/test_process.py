@@ -20,7 +20,7 @@ from pipeline.launch.grace import Grace
 from pipeline.launch.process import Launch, run_process
 from pipeline.store.store import Store
 from stages.harness.documents import Machine, Note, Progress, Spec, StageResult
-from tests.environments import make_environment
+from tests.pipeline.environments import make_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -24,7 +24,7 @@ from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Store
 from stages.harness.documents import Note, Progress, Spec
-from tests.environments import make_environment
+from tests.pipeline.environments import make_environment
 from tests.pipeline.helpers import config
 from tests.pipeline.launch.slurm_cluster import jobs
 from tests.pipeline.launch.test_process import ROOT, launch

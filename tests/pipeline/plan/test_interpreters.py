@@ -19,7 +19,7 @@ from pipeline.plan.interpreters import Interpreters, imports_of
 from pipeline.plan.keys import KeyMaker
 from pipeline.plan.planning import make_plan
 from pipeline.store.store import Store
-from tests.environments import install, install_other_version, make_environment, site_packages
+from tests.pipeline.environments import install, install_other_version, make_environment, site_packages
 from tests.pipeline.helpers import config, make, plan, states
 
 

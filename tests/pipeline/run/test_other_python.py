@@ -15,7 +15,7 @@ from pipeline.plan.graph import build_graph
 from pipeline.run.execute import Executor
 from pipeline.run.view import View
 from pipeline.store.store import Artifact, Store
-from tests.environments import install_other_version, make_environment
+from tests.pipeline.environments import install_other_version, make_environment
 from tests.pipeline.helpers import config
 
 
