@@ -53,7 +53,7 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
         answer = "" if unneeded else str(gold) if is_number else text(row, ("gold",), where)
         if isinstance(gold, float) and not math.isfinite(gold):
             raise RecordError(f"{where}: gold is {gold}, which no answer equals; write the answer, infinity as \\infty")
-        if (reason := _never_equal(kind, answer)) is not None:
+        if (reason := never_equal(kind, answer)) is not None:
             raise RecordError(f"{where}: no answer can equal the gold one, {answer!r:.80}: {reason}")
         meta = {"completion": text(row, ("beginning",), where)} if row.get("beginning") is not None else {}
         prompt = template.replace("{prompt}", question)
@@ -63,7 +63,7 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
     return check_set(problems, len(problems), str(path))
 
 
-def _never_equal(kind: Kind, gold: str) -> str | None:
+def never_equal(kind: Kind, gold: str) -> str | None:
     """Why the grader counts no answer as the gold one, whatever a model writes; None where one may be."""
     if kind == "choice" and choice.letter(gold) != gold:
         return "it has to be the letter of an option, A, B, ..., as a capital alone"

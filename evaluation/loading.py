@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.graders.programs import packed
 from evaluation.hub import load_dataset
-from evaluation.records import Problem, RecordError, one_of_each, open_text, read_rows
+from evaluation.records import Problem, RecordError, line_not_text, one_of_each, open_text, read_rows
 
 LONGEST_CELL = 2**31 - 1
 """Characters of one cell of a .csv table."""
@@ -49,7 +49,7 @@ def read_source(
         local = Path(data_dir).expanduser() / source.local
         for path in [local / file for file in source.files] or [local]:
             if not path.is_file():
-                raise LoadError(f"{split}: {path} does not exist (the local copy of {source.hub})")
+                raise LoadError(f"{split}: {path} does not exist (the local copy of {source.origin or source.hub})")
             yield from (row for _, row in read_file(path, loose_csv=source.loose_csv))
         return
     if source.files:
@@ -162,7 +162,9 @@ def _comma_separated(path: Path, loose: bool) -> Iterator[dict[str, Any]]:
                 if not loose and None in row.values():
                     raise RecordError(f"{path}: row {number} has fewer cells than the first line has names")
                 yield row
-    except (csv.Error, UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: line {line_not_text(path)} is not text in UTF-8 ({error.reason})") from error
+    except (csv.Error, EOFError, zlib.error, gzip.BadGzipFile) as error:
         where = f"{path}: not a table of comma-separated values in UTF-8, after row {number}"
         raise RecordError(f"{where}: {error}") from error
 

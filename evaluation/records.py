@@ -154,9 +154,20 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if line.strip():
                     yield number, _object(line, f"{path}:{number}")
         except UnicodeDecodeError as error:
-            raise RecordError(f"{path}:{number + 1}: not text in UTF-8 ({error.reason})") from error
+            raise RecordError(f"{path}:{line_not_text(Path(path))}: not text in UTF-8 ({error.reason})") from error
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise RecordError(f"{path}: damaged after line {number}: {error}") from error
+
+
+def line_not_text(path: Path) -> int:
+    """The number of the first line that is not UTF-8. The decoder, which reads ahead, does not know it."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

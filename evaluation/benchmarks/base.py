@@ -26,6 +26,8 @@ class Source:
     rows_in: str = ""
     """File of JSON lines with the rows, where problems are more than rows: `local` is then a folder, a copy of the
     hub's whole repository, that holds the file; and each row has the folder's path in `folder`."""
+    origin: str = ""
+    """Where the local file comes from, if it is not the hub's."""
     loose_csv: bool = False
     """Whether the local file of comma-separated values breaks the form's rules, and has to be read all the same: then
     rows that a missing quotation mark swallowed show by what the benchmark's parser needs, and by the set's size."""

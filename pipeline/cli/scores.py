@@ -207,7 +207,7 @@ def _score_folder(home: Path, name: str) -> Path:
     keys = {s.name.partition(".")[2]: s.key for s in record.stages if s.name.startswith("score.")}
     if not keys or (checkpoint and checkpoint not in keys):
         of = f" of {checkpoint}" if checkpoint else ""
-        raise ConfigError(f"run {record.id} has no scores{of}; it has {', '.join(keys) or 'none'}")
+        raise ConfigError(f"run {record.id} has no scores{of}" + (f"; it has {', '.join(keys)}" if keys else ""))
     # By key and not by the path in the record: the home may have moved, and what is damaged is noticed.
     checkpoint = checkpoint or list(keys)[-1]
     found = Store.existing(home).find("score", keys[checkpoint])

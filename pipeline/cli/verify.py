@@ -72,7 +72,9 @@ def verify(
     from pipeline.share.verify import verify as verify_claim
 
     if not 0 < tolerance < 100:
-        raise ConfigError(f"{tolerance:g} is not between 0 and 100 points", where="--tolerance")
+        raise ConfigError(
+            f"{tolerance:g} is no tolerance: a number of points above 0 and below 100", where="--tolerance"
+        )
     asked = {"prompt": prompt, "samples": samples, "temperature": temperature, "problems": problems}
     asked = {name: value for name, value in (asked | {"max_new_tokens": max_new_tokens}).items() if value is not None}
     scores = _existing_scores(home, model)

@@ -321,6 +321,8 @@ def _fields_at(model: Any, path: Location, values: Any) -> set[str]:
     inside: Any = values[path[0]] if isinstance(values, dict | list) else None  # type: ignore[index]
     if isinstance(path[0], int):
         return _fields_at(model, path[1:], inside)
+    if typing.get_origin(model) is dict:  # its keys are names: each has the same settings
+        return _fields_at(typing.get_args(model)[1], path[1:], inside)
     for member in _models(model, values):
         if path[0] in member.model_fields:
             found |= _fields_at(member.model_fields[path[0]].annotation, path[1:], inside)

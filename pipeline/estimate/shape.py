@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, gguf_file
+from stages.base.stage import EXISTING_MODEL, looks_like_path
 from stages.harness.context import StageError
 from stages.training.settings import LoraSettings
 
@@ -46,6 +47,8 @@ def shape_of(config: PipelineConfig) -> Shape:
         elif file is not None:
             described = config_of(file)
         else:
+            if looks_like_path(config.model) and not Path(config.model).expanduser().exists():
+                raise ConfigError(f"model folder {config.model} does not exist", where="model", fix=EXISTING_MODEL)
             described = AutoConfig.from_pretrained(Path(config.model).expanduser(), revision=config.model_revision)
     except (OSError, ValueError, StageError) as error:
         message = f"the config of {config.model} cannot be had: {str(error).splitlines()[0]}"

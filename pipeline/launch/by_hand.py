@@ -241,7 +241,9 @@ def invite(home: Path, invitation: Invitation, nodes: int, say: Say, check: Call
                 raise StageFailed(stage, f"node {names} did not take part within {timeout():g} s", fix=fix)
             if missing != said:
                 said = missing
-                say(f"waits for node {names}: start the same command there with {RANK} set to its number")
+                say(
+                    f"is node 0, and waits for node {names}: start the same command there with {RANK} set to its number"
+                )
             time.sleep(POLL_SECONDS)
     except BaseException:
         withdraw(home, attempt)

@@ -119,8 +119,9 @@ class _Follower:
             if end is not None and (end != before or (recent and waited > RECENT_S)):
                 return end
             if waited > limit:
-                message = f"node 0 did not start its run within {limit:g} s"
-                raise _failed(message, fix=f"Start the same command there. {TIMEOUT} is how long nodes wait.")
+                message = f"node 0 did not start its run within {limit:g} s, as {self._folder} shows"
+                fix = f"Start the same command there, with a home that both share. {TIMEOUT} is how long nodes wait."
+                raise _failed(message, fix=fix)
             time.sleep(POLL_SECONDS)
         return None
 

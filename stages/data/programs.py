@@ -41,7 +41,9 @@ def row_tests(
         if not program and not demonstrated and "cases" not in tests:
             raise RecordError(f"{where}: tests that are no cases need the reference program: columns.answer")
     except RecordError as error:
-        raise StageError(str(error), "Correct or remove that row; docs/own.md shows all forms of tests.") from None
+        raise StageError(
+            str(error), "Correct or remove that row; docs/own.md and docs/data.md show the forms of tests."
+        ) from None
     return tests
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +79,9 @@ def read(
         kept = _kept(_all_rows(source, label, ctx), source, label, ctx, passed)
         taken = list(itertools.islice(kept, source.rows))
     except RecordError as error:
-        raise StageError(f"{label}: {error}", "Correct or remove that line.") from error
+        of_a_line = re.search(r":\d+: |: row \d+", str(error)) is not None
+        fix = "Correct or remove that line." if of_a_line else "Get the file anew, or write it anew."
+        raise StageError(f"{label}: {error}", fix) from error
     except (OSError, ValueError, DatasetsError) as error:
         raise StageError(
             f"{label}: cannot be read: {error}", "Check the path, the split and the config of the dataset."
@@ -101,7 +104,11 @@ def read(
                 one = passed.dropped[0]
                 reason += f"; row {one.row} is {one.verdict}: {one.detail}" if one.detail else ""
         fix = f"Look at {label}.where and {label}.verified."
+        if source.verify is not None:
+            fix = f"Look at {label}.where, {label}.columns.tests and the programs."
         raise StageError(f"{label}: {name} has no rows that are kept: {reason}", fix)
+    if source.rows is not None and len(taken) < source.rows:
+        ctx.note(f"{label}: {name} has {len(taken)} rows that are kept, and {source.rows} were asked for")
     return taken
 
 

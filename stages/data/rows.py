@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from evaluation.benchmarks import get
 from evaluation.conversations import Turn
+from evaluation.custom_problems import never_equal
 from evaluation.graders.extraction import after_thinking
 from evaluation.records import Kind, Problem, RecordError
 from stages.data.programs import row_tests
@@ -126,7 +127,24 @@ def rl_problems(
         *context, asked = _worded(source, turns, tests.get("asserts", []), f"{label}: row {number}")
         problem = Problem(f"{name}:{number}", name, kind, asked["content"], gold, tests, context=context)
         problems.append(TrainingRow(problem.id, problem, _questions(turns)))
+    _note_unwinnable([row.content for row in problems], label, ctx)
     return problems
+
+
+def _note_unwinnable(problems: Sequence[Problem], label: str, ctx: Context[DataSettings]) -> None:
+    """Say which prompts can earn no reward, and which ask for two answers: RL learns nothing of them, or noise."""
+    lost = [(p, reason) for p in problems if p.kind == "maths" and (reason := never_equal("maths", p.gold)) is not None]
+    if lost:
+        problem, reason = lost[0]
+        count = f"{len(lost)} of {len(problems)} prompts have a gold answer that no answer can equal"
+        ctx.note(f"{label}: {count}; the first is {problem.id}, {problem.gold!r:.60}: {reason}")
+    golds: dict[str, Problem] = {}
+    for problem in problems:
+        first = golds.setdefault(f"{problem.context} {problem.prompt}", problem)
+        if first.gold != problem.gold:
+            what = "the same prompt with two gold answers, of which one cannot be right"
+            ctx.note(f"{label}: {first.id} and {problem.id} (perhaps others) are {what}")
+            return
 
 
 def refuse_repeated(problems: Sequence[TrainingRow[Problem]], label: str) -> None:

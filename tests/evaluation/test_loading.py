@@ -141,7 +141,7 @@ def test_the_digest_follows_whatever_decides_a_prompt_or_a_verdict(change: dict[
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": 1}\n\xff\xfe{"b": 2}\n', "rows.jsonl:[12]: not text in UTF-8"),
+        (b'{"a": 1}\n' * 9_000 + b'\xff\xfe{"b": 2}\n{}\n', "rows.jsonl:9001: not text in UTF-8"),
         (b'{"a": 1}\n' + b"[" * 100_000 + b"\n", "rows.jsonl:2: not a JSON object"),
         (b'{"a": 1}\n{"b": {"c": 1, "c": 1}}\n', "rows.jsonl:2: not a JSON object: 'c' is there twice"),
     ],
@@ -189,7 +189,7 @@ def test_tables_of_comma_separated_values(tmp_path: Path, name: str) -> None:
         (b"a,b\n1,2,3\n", "row 1 has more cells than the first line has names"),
         (b"a,b\n1,2\n3\n", "row 2 has fewer cells than the first line has names"),
         (b"a,b,a\n1,2,3\n", "the first line has 'a' twice"),
-        (b"a,b\n\xff,1\n", "not a table of comma-separated values in UTF-8"),
+        (b"a,b\n" + b"1,2\n" * 9_000 + b"\xff,1\n3,4\n", "line 9002 is not text in UTF-8"),
         (b'a,b\n1,2\n3,"4\n5,6\n7,8\n', "not a table .* after row 1: unexpected end of data"),
         (b'a,b\n1,"2\n3,4\n5,"6"\n', "not a table .* after row 0: ',' expected after '\"'"),
         (b'a,b\n1,2"\n3\n', "row 2 has fewer cells"),

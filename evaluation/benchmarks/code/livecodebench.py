@@ -44,9 +44,9 @@ def _problem(name: str, number: int, row: Mapping[str, Any], folder: Path) -> Pr
     where = f"{name}, row {number}"
     problem_id = text(row, ("question_id",), where)
     try:
-        function = json.loads(text(row, ("metadata",), where)).get("func_name")
+        function = _object(row, where).get("func_name")
         date = datetime.datetime.fromisoformat(text(row, ("contest_date",), where))
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise RecordError(f"{where} ({problem_id}): metadata or contest_date: {error}") from error
     if function is not None and not isinstance(function, str):
         raise RecordError(f"{where} ({problem_id}): func_name is {function!r:.40}, not text")
@@ -61,7 +61,7 @@ def _problem(name: str, number: int, row: Mapping[str, Any], folder: Path) -> Pr
         benchmark=name,
         kind="code",
         # Read as it is: the lines of the question are part of the protocol.
-        prompt=prompt_of(str(row["question_content"]), str(row.get("starter_code") or "")),
+        prompt=prompt_of(_as_it_is(row, "question_content", where), _as_it_is(row, "starter_code", where)),
         gold="",
         tests={"packed": stored, **rules, "time_limit_s": TIME_LIMIT_S, "star_imports": True, "digits": DIGITS},
         meta={
@@ -72,6 +72,22 @@ def _problem(name: str, number: int, row: Mapping[str, Any], folder: Path) -> Pr
         },
         context=[{"role": "system", "content": SYSTEM}],
     )
+
+
+def _object(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    value = json.loads(text(row, ("metadata",), where))
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.40} is no object")
+    return value
+
+
+def _as_it_is(row: Mapping[str, Any], name: str, where: str) -> str:
+    """The text of a column with its own line ends; of the starter code, which a program on standard input has not, also
+    none. Raises `RecordError`."""
+    if name == "starter_code" and name in row and not row[name]:
+        return ""
+    text(row, (name,), where)
+    return str(row[name])
 
 
 def _cases(row: Mapping[str, Any], kind: str, where: str) -> Iterator[dict[str, str]]:

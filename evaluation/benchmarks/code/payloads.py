@@ -135,6 +135,9 @@ def _objects(pieces: Iterator[str]) -> Iterator[str]:
                 quoted, place = False, place + 1
                 continue
             mark = _MARK.search(text, place)
+            between = text[place : mark.start() if mark else len(text)]
+            if depth == 0 and (between.strip(" \t\r\n,") or (mark is not None and mark[0] == '"')):
+                raise PayloadError(f"an item of the tests is no object: {text[place:].lstrip():.40}")
             if mark is None:
                 place = len(text)
                 break

@@ -63,7 +63,11 @@ BENCHMARK = Benchmark(
     digest="c1535980da73",
     sources={
         "test": Source(
-            local=f"{NAME}/answerbench_v2.csv", hub="Hwilner/imo-answerbench", hub_split="train", loose_csv=True
+            local=f"{NAME}/answerbench_v2.csv",
+            hub="Hwilner/imo-answerbench",
+            hub_split="train",
+            origin="imobench/answerbench_v2.csv of google-deepmind/superhuman on GitHub",
+            loose_csv=True,
         )
     },
     parse=parse,

@@ -86,7 +86,8 @@ def schedule(step: int, settings: BaseSettings) -> float:
 
 
 def train(model: Qwen3ForCausalLM, rows: Sequence[Row], ctx: Context[BaseSettings]) -> tuple[float, float]:
-    """Train in place. Returns the mean loss of the first and of the last ten steps, in nats per token."""
+    """Train in place. Returns the mean loss of the first and of the last ten steps (of fewer than twenty, of the first
+    half and the last), in nats per token."""
     settings = ctx.settings
     optimizers = _optimizers(model, settings)
     model.train()
@@ -107,7 +108,8 @@ def train(model: Qwen3ForCausalLM, rows: Sequence[Row], ctx: Context[BaseSetting
         if (step + 1) % 10 == 0 or step + 1 == settings.steps:
             recent = losses[-10:]
             ctx.curve(step + 1, loss=sum(recent) / len(recent), learning_rate=factor * settings.learning_rate)
-    return sum(losses[:10]) / len(losses[:10]), sum(losses[-10:]) / len(losses[-10:])
+    count = max(1, min(10, len(losses) // 2))
+    return sum(losses[:count]) / count, sum(losses[-count:]) / count
 
 
 def accuracy(model: Qwen3ForCausalLM, rows: Sequence[Row], device: str) -> float:

@@ -29,6 +29,10 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
             r"--set sft.learnin_rate=1: sft.learnin_rate: unknown setting; did you mean 'learning_rate'",
         ),
         ("sft.method={name: vcore, deltta: 0.1}", r"sft.method.deltta: unknown setting"),
+        (
+            "execution.launch={sft: {kind: torchrun, node: 2}}",
+            r"execution.launch.sft.node: unknown setting; did you mean 'nodes'",
+        ),
         ("stf={}", r"stf: unknown setting; did you mean 'sft'"),
         ("sft.method={name: vcroe}", r"sft.method.name: there is no 'vcroe'; did you mean 'vcore'"),
         ("sft.method={}", r"sft.method.name: this setting is required"),

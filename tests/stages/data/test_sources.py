@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from evaluation.records import Problem, read_records
 from pipeline.plan.code import code_of
 from stages.data.reading import load_task
 from stages.data.rows import demonstrations
+from stages.data.run import run as run_data
 from stages.data.settings import Columns, DataSettings, SourceSettings
 from stages.data.stage import STAGE
 from stages.harness.context import StageError
@@ -226,3 +229,30 @@ def test_verified_demonstrations_put_the_graders_worker_into_the_key() -> None:
     verified = DataSettings(sft=[SourceSettings(file="a.jsonl", columns=Columns(answer="a"), verified=True)])
     worker = "evaluation/graders/maths_worker.py"
     assert (worker in code_of(STAGE, plain), worker in code_of(STAGE, verified)) == (False, True)
+
+
+def notes(folder: Path, **settings: Any) -> list[str]:
+    spec = write_spec(Path(tempfile.mkdtemp(dir=folder)), "data", settings, {})
+    run_data(open_stage(DataSettings, spec))
+    events = [json.loads(line) for line in (spec.parent / "events.jsonl").read_text().splitlines()]
+    return [event["message"] for event in events if event["event"] == "note"]
+
+
+def test_prompts_that_rl_can_learn_nothing_of_are_counted(tmp_path: Path) -> None:
+    golds = [("1 + 1?", "2"), ("2 + 2?", "..."), ("3 + 3?", "6"), ("4 + 4?", "\\boxed{"), ("3 + 3?", "7")]
+    rows = [{"question": question, "result": gold} for question, gold in golds]
+    source = {"file": jsonl(tmp_path / "mine.jsonl", rows), "columns": {"prompt": "question", "answer": "result"}}
+    never, contradicting = notes(tmp_path, rl=[source])
+    assert never.startswith("data.rl.0: 2 of 5 prompts have a gold answer that no answer can equal; the first is")
+    assert "mine.jsonl:2, '...'" in never
+    assert "mine.jsonl:3 and mine.jsonl:5" in contradicting
+    assert notes(tmp_path, rl=[{**source, "rows": 1}]) == []
+
+
+def test_a_source_with_fewer_rows_than_were_asked_for_says_so(tmp_path: Path) -> None:
+    rows = [{"question": f"{i}?", "solution": "yes"} for i in range(4)]
+    columns = {"prompt": "question", "completion": "solution"}
+    source = {"file": jsonl(tmp_path / "mine.jsonl", rows), "columns": columns}
+    (said,) = notes(tmp_path, sft=[{**source, "rows": 99}])
+    assert said.endswith("mine.jsonl has 4 rows that are kept, and 99 were asked for")
+    assert notes(tmp_path, sft=[{**source, "rows": 4}]) == []

@@ -48,6 +48,26 @@ def test_rows_of_both_kinds(small: Path) -> None:
     assert cases == [(b"1 2\n", b"3\n"), (b"3 4\n", b"7\n"), (b"5 6\n", b"11\n")]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"question_content": None}, "column 'question_content' is empty"),
+        ({"question_content": 5}, "column 'question_content' holds int, not text"),
+        ({"starter_code": 5}, "column 'starter_code' holds int, not text"),
+        ({"question_content": ...}, "no column 'question_content'"),
+        ({"starter_code": ...}, "no column 'starter_code'"),
+        ({"metadata": "[]"}, "p2\\): metadata or contest_date: \\[\\] is no object"),
+    ],
+)
+def test_a_row_that_asks_nothing_is_named(small: Path, change: dict[str, Any], message: str) -> None:
+    file = small / "livecodebench" / "test.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows[2] = {name: value for name, value in (rows[2] | change).items() if value is not ...}
+    write_jsonl(file, rows)
+    with pytest.raises(RecordError, match=f"livecodebench_v1, row 3.*{message}"):
+        load(BENCHMARK, "test", small)
+
+
 def test_a_window_of_dates(small: Path) -> None:
     def ids(**window: str) -> list[str]:
         return [problem.id for problem in load(BENCHMARK, "test", small, where={"contest_date": window})]
@@ -102,6 +122,11 @@ def _payload(data: bytes) -> str:
         _payload(pickle.dumps('[{"input": "1", "output": "2", "testtype": "stdin"}')),
         _payload(pickle.dumps('[{"input": "1", "output": 2, "testtype": "stdin"}]')),
         _payload(pickle.dumps('"no list"')),
+        *(
+            _payload(pickle.dumps(f"[{item}]"))
+            for item in ("5", '"x"', "null", '{"input": "", "output": "", "testtype": ""}, 5')
+        ),
+        "[5]",
         _payload(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f."),
         private([("1", "2")])[:-8],
         "%%%",
