@@ -12,7 +12,7 @@ from typing import Any
 from evaluation.benchmarks.base import Benchmark, Source
 from evaluation.graders.programs import packed
 from evaluation.hub import load_dataset
-from evaluation.records import Problem, RecordError, line_not_text, one_of_each, open_text, read_rows
+from evaluation.records import KeyTwice, Problem, RecordError, line_not_text, one_of_each, open_text, read_rows
 
 LONGEST_CELL = 2**31 - 1
 """Characters of one cell of a .csv table."""
@@ -175,6 +175,8 @@ def _array(path: Path) -> list[dict[str, Any]]:
             rows = json.load(file, object_pairs_hook=one_of_each)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise RecordError(f"{path}: damaged: {error}") from error
+    except KeyTwice as error:
+        raise RecordError(f"{path}: in an object {error}") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path}: not a JSON array: {error}; one object a line is a .jsonl file") from error
     if not isinstance(rows, list):

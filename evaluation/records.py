@@ -6,6 +6,7 @@ nothing else of the package is imported here.
 
 from __future__ import annotations  # _EXPECTED is found by their texts
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -128,16 +129,20 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
     return open(path, encoding="utf-8-sig", newline=newline)
 
 
+class KeyTwice(ValueError):
+    """A JSON object that has a key twice."""
+
+
 def one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object's pairs as a dict, for the parser; Python's own keeps the last of two values and says nothing.
 
     Raises:
-        ValueError: a key is there twice.
+        KeyTwice: a key is there twice.
     """
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise KeyTwice(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
     return value
 
 
@@ -162,17 +167,21 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def line_not_text(path: Path) -> int:
     """The number of the first line that is not UTF-8. The decoder, which reads ahead, does not know it."""
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 0
+        number = 0
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # it is damaged as well: after that line
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    return number
+    return number
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line, object_pairs_hook=one_of_each)
+    except KeyTwice as error:
+        raise RecordError(f"{where}: {error}") from error
     except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise RecordError(f"{where}: not a JSON object: {error}") from error
     if not isinstance(value, dict):

@@ -137,6 +137,14 @@ def test_another_python_runs_the_code_of_the_wheel_with_its_own_libraries(
     assert made["python"] == f"{other}/bin/python"
     assert made["versions"]["math-verify"] == "9.9.9"
     assert not list(tmp_path.glob(".vcore/work/data/*")), "with the links to its code"
+    [code] = (folder / "venv").glob("lib/python*/site-packages/evaluation")
+    links = tmp_path / "code"
+    links.mkdir()
+    (links / "evaluation").symlink_to(code)
+    told = "from evaluation.graders import maths; print(maths._PROJECT)"
+    command, environment = [str(other / "bin" / "python"), "-P", "-c", told], {**os.environ, "PYTHONPATH": str(links)}
+    worker = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    assert worker == str(links), "the workers of the maths grader would have the libraries of the wheel's environment"
     bare = make_environment(tmp_path / "bare", libraries=False)
     said = vcore("plan", "demo.yaml", "--set", f"execution.python.data={bare}", cwd=tmp_path).stderr
     assert "lacks datasets, huggingface_hub, packaging, pyarrow, pydantic, pydantic_core, which data imports" in said

@@ -26,7 +26,7 @@ VERSION = "5"  # part of every score's protocol; raise it when the same answer m
 MAX_ANSWER = 2000  # characters; no reference answer has nearly as many, and longer text only keeps workers busy
 START_S = 120.0  # seconds a worker may take to import sympy and math-verify; it is about one on an idle machine
 
-_PROJECT = Path(__file__).resolve().parents[2]
+_PROJECT = Path(__file__).absolute().parents[2]  # of a link where there is one, beside which no other libraries lie
 
 
 def without_worker(gold: str, answer: str) -> tuple[Verdict, str] | None:

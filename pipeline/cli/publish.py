@@ -84,7 +84,7 @@ def reproduce(
             show(f"  {escape(difference)}")
         if (broken := comparison["broken"]) is not None:
             show(f"  {broken} was to come back bit for bit, and nothing that is recorded differs: ")
-            show("  other settings of the environment, a library that no list names, or a fault of vcore's")
+            show("  a retry with less memory, the environment, a library that no list names, or a fault of vcore's")
         out.print(f"[bold]{comparison['verdict']}[/]")
     if comparison["verdict"] == "not reproduced":
         raise typer.Exit(EXIT_STAGE_FAILED)

@@ -94,8 +94,8 @@ class ExecutionSettings(StageSettings):
 
     device: Literal["auto", "cpu", "cuda"] = execution("auto")
     deterministic: bool = execution(False)
-    """On a GPU, ask for kernels whose results come back bit for bit: torch's in training (`sft`, `base`, `grpo`), and
-    vLLM's batch-invariant ones where a stage only samples. They are slower, and a model for which there are none ends
+    """On a GPU, ask for kernels whose results come back bit for bit: torch's in SFT, and vLLM's
+    batch-invariant ones where a stage only samples. They are slower, and a model for which there are none ends
     with an error. False: results come back to rounding. On a CPU they come back bit for bit either way."""
     threads: int | None = execution(None, gt=0, le=4096)
     """CPU threads of one stage process. None: all cores, shared out where several stages run at once."""

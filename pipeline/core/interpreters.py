@@ -52,12 +52,14 @@ class Interpreter:
         version: 3, 12, 4.
         path: where it looks for modules, its `sys.path`.
         lacks: of the modules that it was asked for, those that it does not find.
+        state: when what it has changed; what was found out about it holds no longer.
     """
 
     python: str
     version: tuple[int, ...]
     path: tuple[str, ...]
     lacks: frozenset[str]
+    state: tuple[int, ...] = ()
 
     def how_to_install(self, modules: Iterable[str]) -> str:
         """The command that adds modules to its environment."""
@@ -74,7 +76,11 @@ def find_python(given: str, where: str) -> str:
     """
     fix = "Name an interpreter (ENVIRONMENT/bin/python) or the folder of a virtual environment."
     place = Path(os.path.abspath(os.path.expanduser(given)))
-    if not place.exists():
+    try:
+        there = place.exists()
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be looked at: {error.strerror}", where=where, fix=fix) from error
+    if not there:
         what = "is a link to what is not there" if place.is_symlink() else "does not exist"
         raise ConfigError(f"{place} {what}", where=where, fix=fix)
     if place.is_dir():
@@ -88,7 +94,7 @@ def find_python(given: str, where: str) -> str:
 
 
 def probe(python: str, modules: Iterable[str], where: str) -> Interpreter:
-    """What an interpreter is and has. It is asked once in the life of this process, for the same modules.
+    """What an interpreter is and has. It is asked once for the same modules, and anew when its environment changes.
 
     Args:
         modules: top-level modules that are to be looked for; nothing of them is imported.
@@ -98,7 +104,7 @@ def probe(python: str, modules: Iterable[str], where: str) -> Interpreter:
         ConfigError: it does not answer in time, is no Python, is too old, or cannot import this project's code.
     """
     try:
-        return _probe(python, tuple(sorted({*modules, *OWN_MODULES})))
+        return _probe(python, tuple(sorted({*modules, *OWN_MODULES})), _state_of(python))
     except _Unusable as error:
         raise ConfigError(error.message, where=where, fix=error.fix) from error
 
@@ -109,8 +115,16 @@ class _Unusable(Exception):
         self.message, self.fix = message, fix
 
 
+def _state_of(python: str) -> tuple[int, ...]:
+    """Times of change of an interpreter, of its environment's description and of the folders that hold its libraries:
+    a server plans in one process for days, while packages come and environments are made anew."""
+    root = Path(python).parent.parent
+    places = [Path(python), root / "pyvenv.cfg", *sorted(root.glob("lib*/python*/*-packages"))]
+    return tuple(place.stat().st_mtime_ns for place in places if place.exists())
+
+
 @functools.cache
-def _probe(python: str, modules: tuple[str, ...]) -> Interpreter:
+def _probe(python: str, modules: tuple[str, ...], state: tuple[int, ...]) -> Interpreter:
     oldest = ".".join(map(str, OLDEST))
     fix = f"Name a Python {oldest} or newer, or the folder of a virtual environment that has one."
     with code_of_a_moment() as code:
@@ -143,7 +157,7 @@ def _probe(python: str, modules: tuple[str, ...]) -> Interpreter:
         other = Path(told["code"]).parents[2]
         message = f"{python} imports the code of this project from {other}, and this is {ROOT}"
         raise _Unusable(message, "Uninstall it there: stages bring the pipeline's own code with them.")
-    return dataclasses.replace(found, lacks=frozenset(told["lacks"]))
+    return dataclasses.replace(found, lacks=frozenset(told["lacks"]), state=state)
 
 
 def _last_line(output: str) -> dict[str, Any] | None:
@@ -166,7 +180,7 @@ def environment_of(python: str, code: str, environment: Mapping[str, str] = os.e
     folder = os.path.dirname(python)
     changed = {
         **environment,
-        "PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH", "")])),
+        "PYTHONPATH": os.pathsep.join([code, *_others(os.environ.get("PYTHONPATH", ""))]),
         "PYTHONSAFEPATH": "1",
         "PATH": os.pathsep.join(filter(None, [folder, environment.get("PATH", "")])),
         "VIRTUAL_ENV": os.path.dirname(folder),
@@ -174,6 +188,12 @@ def environment_of(python: str, code: str, environment: Mapping[str, str] = os.e
     if not os.path.isfile(os.path.join(changed["VIRTUAL_ENV"], "pyvenv.cfg")):
         del changed["VIRTUAL_ENV"]
     return changed
+
+
+def _others(python_path: str) -> list[str]:
+    """The entries of a PYTHONPATH but the folder of this project's code, which a sweep's cells are given: of an
+    installed package that is the folder of all libraries of the pipeline's own Python."""
+    return [entry for entry in python_path.split(os.pathsep) if entry and os.path.realpath(entry) != str(ROOT)]
 
 
 def link_code(folder: Path, program: str = "") -> str:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.config.execution import entry_for
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.interpreters import environment_of, find_python, link_code
 from pipeline.launch.environment import stage_environment
 from pipeline.launch.machine import cores
 from pipeline.launch.process import Launch, run_process
+from pipeline.plan.graph import build_graph
 from stages.harness.documents import Machine, Spec, StageResult
 
 GRACE_S = 5.0
@@ -86,13 +88,14 @@ def _run(program: str, settings: dict[str, Any], folder: Path, config: PipelineC
 
 
 def _python(program: str, config: PipelineConfig) -> str | None:
-    """The interpreter that the config names for the kind of stage that a program measures; None for the pipeline's own.
-    What trainings share is measured as the first of them."""
+    """The interpreter that the config names for the first stage of the kind that a program measures; None for the
+    pipeline's own. What trainings share is measured as the first of them."""
     kind = program.split(".")[1]
     if kind == "training":
         kind = "sft" if config.sft is not None else "grpo"
-    given = config.execution.python.get(kind)
-    return find_python(given, f"execution.python.{kind}") if given is not None else None
+    first = next((stage.name for stage in build_graph(config) if stage.program == kind), kind)
+    entry = entry_for(first, config.execution.python)
+    return find_python(config.execution.python[entry], f"execution.python.{entry}") if entry is not None else None
 
 
 def _read(result: StageResult) -> Measured:

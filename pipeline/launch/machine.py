@@ -76,14 +76,15 @@ def stage_device(execution: ExecutionSettings, stage: Stage) -> str:
 def comes_back(execution: ExecutionSettings, stage: Stage) -> Literal["bit for bit", "to rounding", ""]:
     """How a stage's content comes back on the same hardware, with the same versions, threads and processes.
 
-    On a GPU bit for bit only with `execution.deterministic`, in one process, and where the stage has kernels for it;
-    empty where a server computes. Raises `ConfigError` as `stage_device` does.
+    On a GPU bit for bit only with `execution.deterministic`, on one GPU, and where the stage has kernels for it; empty
+    where a server computes. Raises `ConfigError` as `stage_device` does.
     """
     if getattr(stage.settings, "server", None) is not None:
         return ""
     if not stage.kind.uses_gpu or stage_device(execution, stage) == "cpu":
         return "bit for bit"
-    alone = execution.launch_of(stage.name).world == 1
+    launch = execution.launch_of(stage.name)
+    alone = launch.nodes == 1 and stage.kind.gpus(stage.settings, launch.processes) == 1
     exact = execution.deterministic and alone and stage.kind.deterministic_on_gpu(stage.settings)
     return "bit for bit" if exact else "to rounding"
 

@@ -159,7 +159,7 @@ class _Follower:
             if not os.access(invitation.python, os.X_OK):
                 self._refuse(invitation, f"execution.python names {invitation.python}, which is not on this machine")
                 return
-            code = link_code(Path(invitation.work), invitation.program)
+            code = link_code(Path(invitation.work) / f"node-{self._place.rank}", invitation.program)
             environment = environment_of(invitation.python, code, environment)
         check = self._check_of(invitation.attempt)
         with contextlib.ExitStack() as held:

@@ -51,7 +51,7 @@ def adopt(
             differing = differences(earlier.manifest.preimage, preimage)
             parts = {entry.name: entry for entry in earlier.folder.iterdir() if entry.name != "manifest.json"}
         adopted = Adopted.model_validate({"from": origin, "differences": differing, "at": utc_now()})
-        draft = draft.model_copy(update={"key": key, "preimage": preimage, "adopted": adopted})
+        draft = draft.model_copy(update={"key": key, "preimage": preimage, "adopted": adopted, "comes_back": ""})
         try:
             shutil.rmtree(incoming, ignore_errors=True)
             incoming.mkdir(parents=True)

@@ -175,10 +175,11 @@ class _StageRun:
         share = config.execution.threads
         if share is None and launch.kind != "slurm":  # a job counts the cores of its node
             share = cores() // config.execution.stages_at_once
+        device = stage_device(config.execution, self.stage)
         return Machine(
-            device=stage_device(config.execution, self.stage),
+            device=device,
             threads=max(1, share // launch.processes) if share is not None else None,
-            deterministic=config.execution.deterministic,
+            deterministic=config.execution.deterministic and device == "cuda" and self._deterministic_on_gpu,
             data_dir=str(config.data_folder.resolve()) if config.data_folder else None,
         )
 
@@ -297,7 +298,10 @@ class _StageRun:
             versions={DISTRIBUTION: code.release} | result.versions,
             hardware=hardware(),
             gpus=self._gpus if self._runs_here else None,
-            comes_back=comes_back(self.run.config.execution, self.stage),
+            # Samples that were taken over may be another machine's.
+            comes_back=""
+            if result.metrics.get("earlier_samples")
+            else comes_back(self.run.config.execution, self.stage),
             started=started,
             ended=utc_now(),
             seconds=round(seconds, 3),
@@ -318,6 +322,10 @@ class _StageRun:
         """How many GPUs it computes on, on all of its nodes."""
         execution = self.run.config.execution
         return leased_gpus(execution, self.stage) * execution.launch_of(self.stage.name).nodes
+
+    @property
+    def _deterministic_on_gpu(self) -> bool:
+        return self.stage.kind.deterministic_on_gpu(self.stage.settings)
 
     @property
     def _runs_here(self) -> bool:

@@ -15,6 +15,8 @@ from stages.harness.json_files import write_json
 
 OF_ROUNDING = ("device", "threads", "stages_at_once", "launch", "deterministic")
 """Settings of `execution` by which sums are taken in another order."""
+WITHOUT_A_CLOCK = ("base", "sft", "generate")
+"""Stages whose bytes no time limit decides, as it does where answers are graded."""
 NEEDED = ("title", "seed", "config", "stages", "results", "versions", "git")
 
 
@@ -148,29 +150,40 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     elif all(result["came_back"] in ("the same", "within the interval") for result in results):
         verdict = "within the intervals"
     differences = _differences(record, again)
-    broken = None if differences else _broken(stages)
+    broken = None if differences else _broken(record, again)
     if broken is not None:
         verdict = "not reproduced"
     return {"verdict": verdict, "stages": stages, "results": results, "differences": differences, "broken": broken}
 
 
 def _made_again(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """One stage of the first run beside that of the second: whether it took the same inputs, and how it was to come
-    back, the weaker word of the two."""
-    words = {old.get("comes_back", ""), new.get("comes_back", "")}
-    taken = [{name: entry["digest"] for name, entry in stage.get("inputs", {}).items()} for stage in (old, new)]
+    """One stage of the first run beside that of the second."""
+    return {"stage": old["name"], "same_bytes": new.get("digest") == old["digest"]}
+
+
+def _broken(record: dict[str, Any], again: dict[str, Any]) -> str | None:
+    """The first stage that was to come back bit for bit and did not, with all equal that is known to matter."""
+    made = {stage["name"]: stage for stage in again["stages"]}
+    for old in record["stages"]:
+        new, kind = made.get(old["name"]), old["name"].partition(".")[0]
+        if new is None or new["digest"] == old["digest"] or kind not in WITHOUT_A_CLOCK:
+            continue
+        promised = all(stage.get("comes_back") == "bit for bit" for stage in (old, new))
+        configs = (record["config"].get(kind), again["config"].get(kind))
+        if old.get("state") == "ran" and promised and configs[0] == configs[1] and _facts(old) == _facts(new):
+            return str(old["name"])
+    return None
+
+
+def _facts(stage: dict[str, Any]) -> dict[str, Any]:
+    """What decides a stage's bytes, as its manifest has it; of a changed checkout nothing is equal."""
+    git, hardware = stage["git"], stage["hardware"]
     return {
-        "stage": old["name"],
-        "same_inputs": taken[0] == taken[1],
-        "same_bytes": new.get("digest") == old["digest"],
-        "comes_back": next((word for word in ("", "to rounding") if word in words), "bit for bit"),
+        "inputs": {name: entry["digest"] for name, entry in stage["inputs"].items()},
+        "versions": stage["versions"],
+        "commit": object() if git["dirty"] else git["commit"],
+        **{name: hardware.get(name) for name in ("cpu", "cores", "gpu")},
     }
-
-
-def _broken(stages: list[dict[str, Any]]) -> str | None:
-    """The first stage that made other bytes of the same inputs, and was to come back bit for bit."""
-    kept = (s["stage"] for s in stages if s["same_inputs"] and not s["same_bytes"] and s["comes_back"] == "bit for bit")
-    return next(kept, None)
 
 
 def _came_back(old: dict[str, Any], new: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from evaluation.benchmarks import get
 from evaluation.conversations import Turn
 from evaluation.custom_problems import never_equal
 from evaluation.graders.extraction import after_thinking
+from evaluation.graders.notation import clean
 from evaluation.records import Kind, Problem, RecordError
 from stages.data.programs import row_tests
 from stages.data.questions import Question, question
@@ -132,7 +133,7 @@ def rl_problems(
 
 
 def _note_unwinnable(problems: Sequence[Problem], label: str, ctx: Context[DataSettings]) -> None:
-    """Say which prompts can earn no reward, and which ask for two answers: RL learns nothing of them, or noise."""
+    """Say which prompts can earn no reward, and which seem to have two answers: RL learns nothing of them, or noise."""
     lost = [(p, reason) for p in problems if p.kind == "maths" and (reason := never_equal("maths", p.gold)) is not None]
     if lost:
         problem, reason = lost[0]
@@ -141,9 +142,10 @@ def _note_unwinnable(problems: Sequence[Problem], label: str, ctx: Context[DataS
     golds: dict[str, Problem] = {}
     for problem in problems:
         first = golds.setdefault(f"{problem.context} {problem.prompt}", problem)
-        if first.gold != problem.gold:
-            what = "the same prompt with two gold answers, of which one cannot be right"
-            ctx.note(f"{label}: {first.id} and {problem.id} (perhaps others) are {what}")
+        if problem.kind == "maths" and clean(first.gold) != clean(problem.gold):
+            what = f"the same prompt with the gold answers {first.gold!r:.60} and {problem.gold!r:.60}"
+            why = "unless they are two forms of one, one of them cannot be right"
+            ctx.note(f"{label}: {first.id} and {problem.id} (perhaps others) are {what}: {why}")
             return
 
 

@@ -20,7 +20,9 @@ def test_a_stage_says_how_it_comes_back(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(machine, "gpus", lambda: ["a GPU"] * 2)
     sampling = {"generate.base", "generate.sft", "generate.grpo"}
     assert to_rounding() == {"base", "sft", "grpo", *sampling}
-    assert to_rounding("execution.deterministic=true") == {"grpo"}
-    assert to_rounding("execution.deterministic=true", "generate.engine=transformers") == {"grpo", *sampling}
+    made = {"base", "grpo"}  # its base model is trained from nothing
+    assert to_rounding("execution.deterministic=true") == made
+    assert to_rounding("execution.deterministic=true", "generate.engine=transformers") == {*made, *sampling}
+    assert to_rounding("execution.deterministic=true", "generate.tensor_parallel=2") == {*made, *sampling}
     two = "execution.launch={sft: {kind: torchrun, processes: 2}}"
-    assert to_rounding("execution.deterministic=true", two) == {"sft", "grpo"}
+    assert to_rounding("execution.deterministic=true", two) == {"sft", *made}

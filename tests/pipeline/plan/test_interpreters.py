@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -112,6 +113,18 @@ def test_an_interpreter_is_asked_once_for_all_its_stages(
     asked.clear()
     make_plan(config(tmp_path), Store(settings.home_folder))
     assert asked == [], "a config that names none asks none"
+    [libraries] = same.glob("lib/python*/site-packages")
+    (libraries / "new.pth").write_text("")  # as where pip has installed something since
+    make_plan(settings, Store(settings.home_folder))
+    assert asked.count(f"{same}/bin/python") == 1
+
+
+def test_what_a_sweep_gives_its_cells_does_not_lead_another_python_to_our_libraries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(interpreters.ROOT), "/mine"]))
+    given = interpreters.environment_of("/other/bin/python", "/links")
+    assert given["PYTHONPATH"] == os.pathsep.join(["/links", "/mine"])
 
 
 def script(tmp_path: Path, text: str) -> str:

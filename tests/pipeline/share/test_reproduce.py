@@ -33,31 +33,53 @@ def test_how_a_result_came_back() -> None:
     assert compare(REPORT, again(stages=report_only))["verdict"] == "bit for bit"
 
 
-def stage(name: str, digest: str, comes_back: str = "bit for bit", **inputs: str) -> dict[str, Any]:
-    taken = {source: {"stage": source, "key": "k", "digest": of} for source, of in inputs.items()}
-    return {"name": name, "digest": digest, "inputs": taken, "comes_back": comes_back}
+def stage(name: str, digest: str, comes_back: str = "bit for bit", base: str = "", **facts: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": "ran",
+        "digest": digest,
+        "comes_back": comes_back,
+        "inputs": {"base": {"stage": "base", "key": "k", "digest": base}} if base else {},
+        "versions": {"torch": "1"},
+        "hardware": {"cpu": "a CPU", "cores": 2, "gpu": []},
+        "git": {"commit": "c", "dirty": False},
+        **facts,
+    }
+
+
+BROKEN, WITHIN = ("not reproduced", "sft"), ("within the intervals", None)
 
 
 @pytest.mark.parametrize(
-    ("now", "execution", "verdict", "broken"),
+    ("again_is", "config", "found"),
     [
-        ([stage("base", "b"), stage("sft", "x", base="b")], {}, "not reproduced", "sft"),
-        ([stage("base", "b"), stage("sft", "x", "to rounding", base="b")], {}, "within the intervals", None),
-        ([stage("base", "b"), stage("sft", "x", "", base="b")], {}, "within the intervals", None),
-        ([stage("base", "y", "to rounding"), stage("sft", "x", base="y")], {}, "within the intervals", None),
-        ([stage("base", "b"), stage("sft", "x", base="b")], {"threads": 1}, "within the intervals", None),
-        ([stage("base", "b"), stage("sft", "s", base="b")], {}, "bit for bit", None),
+        ([stage("base", "b"), stage("sft", "s", base="b")], {}, ("bit for bit", None)),
+        ([stage("base", "b"), stage("sft", "x", base="b")], {}, BROKEN),
+        ([stage("base", "b"), stage("sft", "x", "to rounding", base="b")], {}, WITHIN),
+        ([stage("base", "b"), stage("sft", "x", "", base="b")], {}, WITHIN),
+        ([stage("base", "y", "to rounding"), stage("sft", "x", base="y")], {}, WITHIN),
+        ([stage("base", "b"), stage("sft", "x", base="b", versions={"torch": "2"})], {}, WITHIN),
+        ([stage("base", "b"), stage("sft", "x", base="b", hardware={"cpu": "another"})], {}, WITHIN),
+        ([stage("base", "b"), stage("sft", "x", base="b", git={"commit": "c", "dirty": True})], {}, WITHIN),
+        ([stage("base", "b"), stage("sft", "x", base="b")], {"sft": {"micro_batch_size": 2}}, WITHIN),
+        ([stage("base", "b"), stage("sft", "x", base="b")], {"execution": {"threads": 1}}, WITHIN),
     ],
 )
 def test_other_bytes_are_judged_by_what_the_stage_promised(
-    now: list[dict[str, Any]], execution: dict[str, Any], verdict: str, broken: str | None
+    again_is: list[dict[str, Any]], config: dict[str, Any], found: tuple[str, str | None]
 ) -> None:
-    config = {**REPORT["config"], "execution": {"threads": 2}}
-    first = {**REPORT, "config": config, "stages": [stage("base", "b"), stage("sft", "s", base="b")]}
-    later = {**first, "stages": now, "config": {**config, "execution": {"threads": 2, **execution}}}
-    found = compare(first, later)
-    assert (found["verdict"], found["broken"]) == (verdict, broken)
-    assert found["differences"] == [f"execution.{name}: 2 -> {value}" for name, value in execution.items()]
+    how = {**REPORT["config"], "execution": {"threads": 2}, "sft": {"micro_batch_size": 1}}
+    first = {**REPORT, "config": how, "stages": [stage("base", "b"), stage("sft", "s", base="b")]}
+    compared = compare(first, {**first, "stages": again_is, "config": {**how, **config}})
+    assert (compared["verdict"], compared["broken"]) == found
+    assert compared["differences"] == (["execution.threads: 2 -> 1"] if "execution" in config else [])
+    earlier = {**first, "stages": [{**one, "state": "cached"} for one in first["stages"]]}  # nobody knows its threads
+    assert compare(earlier, {**first, "stages": again_is})["broken"] is None
+
+
+def test_grading_goes_by_the_clock_and_is_not_judged_by_its_bytes() -> None:
+    first = {**REPORT, "stages": [stage("score.sft", "s")]}
+    assert compare(first, {**first, "stages": [stage("score.sft", "x")]})["broken"] is None
 
 
 def test_a_record_is_a_run_a_folder_or_a_file(home: Path, tmp_path: Path) -> None:
