@@ -129,7 +129,7 @@ def test_a_file_that_was_graded_here_is_enough(tmp_path: Path) -> None:
         (("--published", "0.616"), "--published: 0.616 may be a share or per cent"),
         (("--published", "161"), "--published: 161 is not between"),
         (("--published", "61.6", "--benchmark", "humaneval"), "--benchmark: humaneval: .* has gsm8k"),
-        (("--published", "61.6", "--tolerance", "0"), "--tolerance: 0 is not between"),
+        (("--published", "61.6", "--tolerance", "0"), "--tolerance: 0 is no tolerance"),
         (("--published", "61.6", "--samples", "4"), "--samples: nothing is sampled"),
         (("--published", "61.6", "--few-shot", "mine.yaml"), "--few-shot: nothing is sampled"),
         (("--published", "61.6", "--temperature", "0"), "--temperature: nothing is sampled"),

@@ -227,7 +227,8 @@ def test_a_job_takes_nothing_of_this_machine(
     base = next(stage for stage in build_graph(settings) if stage.program == "base")
     with pytest.raises(StageFailed):
         executor.ensure(base)
-    assert given == [{"device": "cuda", "threads": None, "data_dir": None, "locks": 1}]
+    asked = {"device": "cuda", "threads": None, "data_dir": None, "deterministic": False}
+    assert given == [{**asked, "locks": 1}]
 
 
 def test_what_is_no_job_still_needs_its_gpu_here(
