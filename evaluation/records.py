@@ -165,7 +165,8 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def line_not_text(path: Path) -> int:
-    """The number of the first line that is not UTF-8. The decoder, which reads ahead, does not know it."""
+    """The number of the first line that is not UTF-8, which a decoder that reads ahead does not know; of the last line
+    that can be read, where a compressed file is cut off there."""
     with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
         number = 0
         with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile):  # it is damaged as well: after that line

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.engines.vllm_internals import HEAD_SIZES
-from evaluation.harness.nearest import nearest
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.disk import check_disk
 from pipeline.checks.export import check_exports
@@ -25,7 +24,7 @@ from pipeline.core.errors import ConfigError
 from pipeline.core.shipped import how_to_install, shipped
 from pipeline.launch.by_hand import RANK, RENDEZVOUS, check_address, rendezvous
 from pipeline.launch.machine import leased_gpus, stage_device, visible_gpus
-from pipeline.plan.graph import Stage, build_graph
+from pipeline.plan.graph import Stage, build_graph, check_stage
 from pipeline.plan.interpreters import Interpreters
 from pipeline.plan.planning import Planned
 from stages.base.settings import MAKE, gguf_file
@@ -68,9 +67,7 @@ def _check_launches(config: PipelineConfig) -> None:
     kinds = {stage.name: stage.kind for stage in graph} | {stage.program: stage.kind for stage in graph}
     for section in ("launch", "time_limit_s"):
         for name in getattr(config.execution, section):
-            if name not in kinds:
-                where = f"execution.{section}.{name}"
-                raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, kinds)}", where=where)
+            check_stage(graph, name, f"execution.{section}.{name}")
     several = dict.fromkeys(kind.name for kind in kinds.values() if kind.several_processes)
     for name, launch in config.execution.launch.items():
         where = f"execution.launch.{name}"

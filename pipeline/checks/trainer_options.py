@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
-from pipeline.core.interpreters import Interpreter, code_of_a_moment, environment_of
+from pipeline.core.interpreters import Interpreter, code_of_a_moment, run_under
 from pipeline.launch.environment import python_path
 from pipeline.plan.code import code_of
 from pipeline.plan.graph import Stage
@@ -64,5 +64,4 @@ def _ask(stage: Stage, trainer: dict[str, Any], interpreter: Interpreter | None)
         command = [sys.executable, "-P", "-c", program]
         return subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)
     with code_of_a_moment() as code:
-        environment, command = environment_of(interpreter.python, code), [interpreter.python, "-P", "-c", program]
-        return subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)
+        return run_under(interpreter.python, ["-P", "-c", program], code, asked=asked)

@@ -129,15 +129,7 @@ def _probe(python: str, modules: tuple[str, ...], state: tuple[int, ...]) -> Int
     fix = f"Name a Python {oldest} or newer, or the folder of a virtual environment that has one."
     with code_of_a_moment() as code:
         try:
-            answer = subprocess.run(
-                [python, "-c", PROBE, json.dumps(modules)],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=PROBE_SECONDS,
-                env=environment_of(python, code),
-            )
+            answer = run_under(python, ["-c", PROBE, json.dumps(modules)], code, timeout_s=PROBE_SECONDS)
         except subprocess.TimeoutExpired:
             raise _Unusable(f"{python} has not said in {PROBE_SECONDS:g} s what it has", fix) from None
         except OSError as error:
@@ -188,6 +180,38 @@ def environment_of(python: str, code: str, environment: Mapping[str, str] = os.e
     if not os.path.isfile(os.path.join(changed["VIRTUAL_ENV"], "pyvenv.cfg")):
         del changed["VIRTUAL_ENV"]
     return changed
+
+
+def run_under(
+    python: str,
+    arguments: list[str],
+    code: str,
+    *,
+    asked: str = "",
+    timeout_s: float | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> subprocess.CompletedProcess[str]:
+    """What another interpreter answers.
+
+    Args:
+        arguments: of the interpreter.
+        code: the folder that this project's code is imported from (`code_of_a_moment`).
+        asked: what stands on its standard input.
+        environment: of a process that the pipeline's own interpreter would run.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended in `timeout_s` seconds.
+        OSError: it cannot be started.
+    """
+    return subprocess.run(
+        [python, *arguments],
+        input=asked,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        env=environment_of(python, code, environment),
+    )
 
 
 def _others(python_path: str) -> list[str]:

@@ -11,6 +11,7 @@ from pipeline.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "vcore-pipeline"
+PACKAGES = ("pipeline", "stages", "evaluation")
 SHARE = PurePosixPath("share/vcore")
 
 

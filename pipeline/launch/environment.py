@@ -6,17 +6,14 @@ import socket
 from pipeline.core.shipped import ROOT
 
 
-def stage_environment(
-    device: str, threads: int | None, *, hub: bool, deterministic: bool = False, batch_invariant: bool = False
-) -> dict[str, str]:
+def stage_environment(device: str, threads: int | None, *, hub: bool, deterministic: bool = False) -> dict[str, str]:
     """Only what must be set before a library is imported, or keeps libraries quiet and offline.
 
     Args:
         threads: CPU threads of the process; None where the machine it will run on is not known yet
             (pipeline/launch/slurm.py).
         hub: whether the stage may reach the hub.
-        deterministic: whether kernels on a GPU have to give results that come back bit for bit.
-        batch_invariant: whether vLLM may be asked for that, too.
+        deterministic: whether kernels on a GPU, torch's and vLLM's, have to give results that come back bit for bit.
     """
     env = dict(os.environ)
     if threads is not None:
@@ -51,8 +48,7 @@ def stage_environment(
         env["TRITON_F32_DEFAULT"] = "ieee"
         if deterministic:
             env["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS is not, and torch refuses its products
-            if batch_invariant:
-                env["VLLM_BATCH_INVARIANT"] = "1"
+            env["VLLM_BATCH_INVARIANT"] = "1"
     return env
 
 

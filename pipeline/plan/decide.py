@@ -6,7 +6,7 @@ from typing import Literal
 from evaluation.harness.nearest import nearest
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
-from pipeline.plan.graph import Stage, build_graph, downstream, select_stages, upstream
+from pipeline.plan.graph import Stage, build_graph, check_stage, downstream, select_stages, upstream
 from pipeline.plan.keys import KeyMaker
 from pipeline.plan.reasons import OWN_PARTS, against_nearest, differences, resumes_from
 from pipeline.store.documents import Preimage
@@ -162,11 +162,8 @@ def chosen_stages(stages: list[Stage], options: Options) -> tuple[set[str], set[
     """
 
     def select(option: str, name: str) -> set[str]:
-        names = select_stages(stages, name)
-        if not names:
-            known = {s.name for s in stages} | {s.program for s in stages}
-            raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, known)}", where=f"--{option} {name}")
-        return set(names)
+        check_stage(stages, name, f"--{option} {name}")
+        return set(select_stages(stages, name))
 
     if options.only is not None and options.until is not None:
         raise ConfigError("--only runs one stage, --until all up to one", where="--until", fix="Give one of the two.")

@@ -6,7 +6,9 @@ This is the place to look for what depends on what: one function, read top to bo
 import dataclasses
 from typing import Any
 
+from evaluation.harness.nearest import nearest
 from pipeline.config.schema import PipelineConfig
+from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, BaseSettings
 from stages.base.stage import STAGE as BASE
 from stages.data.settings import BenchmarkSource
@@ -232,6 +234,13 @@ def _choose_prompts(config: PipelineConfig, checkpoint: str, gate: tuple[str, ..
 def select_stages(stages: list[Stage], name: str) -> list[str]:
     """Names of the stages a word on the command line means: a stage, or all stages of one program (`score`)."""
     return [s.name for s in stages if name in (s.name, s.program)]
+
+
+def check_stage(stages: list[Stage], name: str, where: str) -> None:
+    """Raise `ConfigError` about the place `where` unless the name is that of a stage, or of all stages of a program."""
+    known = [word for stage in stages for word in (stage.name, stage.program)]
+    if name not in known:
+        raise ConfigError(f"this pipeline has no stage {name!r}{nearest(name, known)}", where=where)
 
 
 def upstream(stages: list[Stage], names: set[str]) -> set[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.interpreters import PROBE_SECONDS, Interpreter, code_of_a_moment, environment_of
+from pipeline.core.interpreters import PROBE_SECONDS, Interpreter, code_of_a_moment, run_under
 from pipeline.plan.user_code import UserCode, user_code
 from stages.harness.declaration import CustomCode
 
@@ -58,16 +58,9 @@ def packages(names: tuple[str, ...]) -> frozenset[str]:
 
 def _ask(interpreter: Interpreter, question: str, about: dict[str, Any], where: str) -> Any:
     with code_of_a_moment() as code:
-        command = [interpreter.python, "-P", "-m", "pipeline.plan.inside", question]
+        words, asked = ["-P", "-m", "pipeline.plan.inside", question], json.dumps(about)
         try:
-            answer = subprocess.run(
-                command,
-                input=json.dumps(about),
-                capture_output=True,
-                text=True,
-                timeout=PROBE_SECONDS,
-                env=environment_of(interpreter.python, code),
-            )
+            answer = run_under(interpreter.python, words, code, asked=asked, timeout_s=PROBE_SECONDS)
         except subprocess.TimeoutExpired:
             message = f"{interpreter.python} has not said in {PROBE_SECONDS:g} s what {where} needs"
             raise ConfigError(message, where=where, fix="Try it again, or look at what that machine does.") from None

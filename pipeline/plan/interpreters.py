@@ -6,18 +6,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from evaluation.harness.nearest import nearest
 from pipeline.config.execution import entry_for
 from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.core.interpreters import Interpreter, find_python, probe
-from pipeline.core.shipped import ROOT
+from pipeline.core.shipped import PACKAGES, ROOT
 from pipeline.plan.code import imported_modules, mark, module_file, parse
-from pipeline.plan.graph import Stage, build_graph
+from pipeline.plan.graph import Stage, build_graph, check_stage
 from stages.base.settings import BaseSettings, gguf_file
 from stages.harness.versions import library_versions
-
-OURS = ("pipeline", "stages", "evaluation")
 
 
 class Interpreters:
@@ -31,11 +28,8 @@ class Interpreters:
         if not settings:
             return
         graph = build_graph(config)
-        known = [word for stage in graph for word in (stage.name, stage.program)]
         for name in settings:
-            if name not in known:
-                what = f"this pipeline has no stage {name!r}{nearest(name, known)}"
-                raise ConfigError(what, where=f"execution.python.{name}")
+            check_stage(graph, name, f"execution.python.{name}")
         pythons = {name: find_python(given, f"execution.python.{name}") for name, given in settings.items()}
         needed: dict[str, set[str]] = {python: set() for python in pythons.values()}
         for stage in graph:
@@ -84,7 +78,7 @@ def imports_of(stage: Stage) -> frozenset[str]:
     pending = [f"{kind.program}.__main__", *kind.loads(settings)]
     files = [ROOT / source for source in kind.sources]
     pending += [_module_name(file) for place in files for file in sorted(place.rglob("*.py")) if lazily]
-    found, ours = set[str](), {*OURS, kind.program.partition(".")[0]}
+    found, ours = set[str](), {*PACKAGES, kind.program.partition(".")[0]}
     seen = set[str]()
     while pending:
         module = pending.pop()

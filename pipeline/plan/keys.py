@@ -48,7 +48,11 @@ class KeyMaker:
             for name, origins in self.origins.items()
         }
         """Stage -> label -> what stands for it in the key."""
-        self._versions = {stage.name: self._versions_now(stage) for stage in stages}
+        kinds = {(self.interpreters.of(stage.name), self.libraries(stage)): stage for stage in stages}
+        found = {
+            kind: self._versions_now(stage) for kind, stage in kinds.items()
+        }  # stages of a kind have the same ones
+        self._versions = {s.name: found[self.interpreters.of(s.name), self.libraries(s)] for s in stages}
         self._memo = store.memo
         store.memo.save()
 

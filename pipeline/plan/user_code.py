@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
-from pipeline.core.shipped import ROOT, is_checkout
+from pipeline.core.shipped import PACKAGES, ROOT, is_checkout
 from pipeline.plan.code import imported_modules, mark
 from stages.harness.declaration import CustomCode
 
@@ -28,7 +28,6 @@ READS = "READS"
 """The name under which a module lists the files that it reads, relative to itself."""
 READING = re.compile(r"open|read_\w+|load(?!s$|_state_dict$)\w*|from_(pretrained|file)|genfromtxt|fromfile|memmap|CDLL")
 """Names of functions that read files, as a rule."""
-OURS = ("pipeline", "stages", "evaluation")
 SUFFIXES = (
     *importlib.machinery.EXTENSION_SUFFIXES,
     *importlib.machinery.SOURCE_SUFFIXES,
@@ -73,7 +72,7 @@ def user_code(code: CustomCode, libraries: Iterable[str]) -> UserCode:
         for name in set(imported) - seen:
             seen.add(name)
             top = name.partition(".")[0]
-            if top in OURS:
+            if top in PACKAGES:
                 ours.add(name)
             elif distributions.get(top) or top.replace("_", "-") in libraries:
                 continue

@@ -213,11 +213,7 @@ class _StageRun:
         execution, outside = self.run.config.execution, self.run.decider.keys.outside[self.stage.name]
         hub = any(entry.hub is not None for entry in outside.values())
         environment = stage_environment(
-            machine.device,
-            machine.threads_given,
-            hub=hub,
-            deterministic=machine.deterministic,
-            batch_invariant=self.stage.kind.batch_invariant(self.stage.settings),
+            machine.device, machine.threads_given, hub=hub, deterministic=machine.deterministic
         )
         interpreter = self.run.decider.keys.interpreters.of(self.stage.name)
         if interpreter is not None:

@@ -36,7 +36,6 @@ STAGE = StageDeclaration(
     libraries=("torch", "transformers", "tokenizers", "vllm"),
     uses_gpu=True,
     deterministic_on_gpu=lambda s: s.engine == "vllm",
-    batch_invariant=lambda s: s.engine == "vllm",
     contexts=lambda s: [Context("generate.max_model_len", s.max_model_len)],
     completions=_completions,
     vllm=_vllm,

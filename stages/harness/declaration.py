@@ -168,10 +168,9 @@ class StageDeclaration(Generic[S]):
     uses_gpu: bool = False
     """Whether it computes on a GPU where there is one, and leases it."""
     deterministic_on_gpu: Callable[[S], bool] = lambda settings: False
-    """Whether its result comes back bit for bit on a GPU where `execution.deterministic` is set."""
-    batch_invariant: Callable[[S], bool] = lambda settings: False
-    """Whether vLLM's batch-invariant mode may be asked for. It puts functions of vLLM's in the place of some of torch's
-    in the whole process, without a backward pass, so a process that also trains is none."""
+    """Whether its result comes back bit for bit on a GPU where `execution.deterministic` is set. Not that of a process
+    in which vLLM samples and torch trains: vLLM's batch-invariant mode puts functions of its own, without a backward
+    pass, in the place of some of torch's."""
     several_processes: bool = False
     """Whether torchrun or accelerate may share its work out over processes."""
     splits_model: tuple[str, ...] = ()

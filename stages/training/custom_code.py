@@ -74,7 +74,7 @@ def _refuse_unplanned(path: Path, before: set[str], digests: Mapping[str, str]) 
     """Refuse modules of packages that were loaded for this file, are not installed, and are not in the key."""
     paths = sysconfig.get_paths()
     installed = [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()]
-    installed += [site.getusersitepackages(), str(Path(__file__).parents[2])]
+    installed += [site.getusersitepackages(), str(Path(__file__).resolve().parents[2])]
     for name in sorted(sys.modules.keys() - before):
         file = getattr(sys.modules[name], "__file__", None)
         if (

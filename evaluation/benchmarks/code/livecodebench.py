@@ -44,7 +44,7 @@ def _problem(name: str, number: int, row: Mapping[str, Any], folder: Path) -> Pr
     where = f"{name}, row {number}"
     problem_id = text(row, ("question_id",), where)
     try:
-        function = _object(row, where).get("func_name")
+        function = _metadata(row, where).get("func_name")
         date = datetime.datetime.fromisoformat(text(row, ("contest_date",), where))
     except ValueError as error:
         raise RecordError(f"{where} ({problem_id}): metadata or contest_date: {error}") from error
@@ -61,7 +61,10 @@ def _problem(name: str, number: int, row: Mapping[str, Any], folder: Path) -> Pr
         benchmark=name,
         kind="code",
         # Read as it is: the lines of the question are part of the protocol.
-        prompt=prompt_of(_as_it_is(row, "question_content", where), _as_it_is(row, "starter_code", where)),
+        prompt=prompt_of(
+            _as_it_is(row, "question_content", where),
+            _as_it_is(row, "starter_code", where, may_be_empty=True),  # a program that reads standard input has none
+        ),
         gold="",
         tests={"packed": stored, **rules, "time_limit_s": TIME_LIMIT_S, "star_imports": True, "digits": DIGITS},
         meta={
@@ -74,17 +77,17 @@ def _problem(name: str, number: int, row: Mapping[str, Any], folder: Path) -> Pr
     )
 
 
-def _object(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _metadata(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The JSON object in the column `metadata`. Raises `ValueError` where it is none; else as `text` does."""
     value = json.loads(text(row, ("metadata",), where))
     if not isinstance(value, dict):
         raise ValueError(f"{value!r:.40} is no object")
     return value
 
 
-def _as_it_is(row: Mapping[str, Any], name: str, where: str) -> str:
-    """The text of a column with its own line ends; of the starter code, which a program on standard input has not, also
-    none. Raises `RecordError`."""
-    if name == "starter_code" and name in row and not row[name]:
+def _as_it_is(row: Mapping[str, Any], name: str, where: str, *, may_be_empty: bool = False) -> str:
+    """The text of a column with its own line ends. Raises `RecordError` as `text` does, where it may not be empty."""
+    if may_be_empty and name in row and not row[name]:
         return ""
     text(row, (name,), where)
     return str(row[name])

@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config.schema import load_config
 from pipeline.core.errors import ConfigError
-from pipeline.core.interpreters import Interpreter, code_of_a_moment, environment_of
+from pipeline.core.interpreters import Interpreter, code_of_a_moment, run_under
 from pipeline.plan.graph import Stage, build_graph
 from pipeline.plan.interpreters import Interpreters, imports_of
 
@@ -75,11 +74,7 @@ def _import_error(interpreter: Interpreter, stage: Stage) -> str:
     """What an interpreter says that cannot import the code of a stage, or what that imports; empty where it can."""
     modules = [*sorted(imports_of(stage)), f"{stage.kind.program}.run"]
     with code_of_a_moment() as code:
-        done = subprocess.run(
-            [interpreter.python, "-P", "-c", IMPORT, json.dumps(modules)],
-            capture_output=True,
-            text=True,
-            env=environment_of(interpreter.python, code, {**os.environ, **QUIET}),
-        )
+        words = ["-P", "-c", IMPORT, json.dumps(modules)]
+        done = run_under(interpreter.python, words, code, environment={**os.environ, **QUIET})
     last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return f"{interpreter.python} cannot import what it needs: {last}" if done.returncode else ""
