@@ -90,7 +90,7 @@ def make_model(folder: Path) -> None:
         num_attention_heads=6,
         num_key_value_heads=3,
         head_dim=32,
-        max_position_embeddings=512,
+        max_position_embeddings=1024,
         tie_word_embeddings=True,
         **ids,
     )

@@ -125,8 +125,10 @@ def stay_outside(folder: str, channel: int, server: int, users: tuple[int, int])
         watch(channel, order)
     # Ending by a signal would leave the child to process 1, which in a container may be a program that reaps none.
     signal(SIGTERM, lambda *_: os.kill(pid, SIGKILL))
-    os.waitpid(pid, 0)
-    signal(SIGTERM, SIG_IGN)  # the number may be another's by now
+    # Not reaped before the signal is ignored: the handler would fail, or end another process that has the number by
+    # then. A process that an exception ends takes longer than most programs, for Python clears its whole memory.
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    signal(SIGTERM, SIG_IGN)
     end_all()
     os._exit(0)
 
