@@ -1,9 +1,16 @@
 """The direction along which VCORE measures utilities: a probe gradient, an average of them, or what training has
-anyway, the gradient of the step before or the optimizer's momentum."""
+anyway, the gradient of the step before or the optimizer's momentum; and moving parameters along it."""
 
+from __future__ import annotations
+
+import dataclasses
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from stages.sft.method_settings import VcoreSettings
 from stages.sft.reweighting.base import Direction, Evaluator
@@ -81,3 +88,99 @@ class ProbeDirection:
 def norm(direction: Direction) -> float:
     """Euclidean norm over all parameters."""
     return distributed.number(torch.nn.utils.get_total_norm(direction))
+
+
+SLICE = {"cpu": 2**18}
+"""Device -> elements that are moved at once, which takes little memory: on a CPU as many as stay in its cache."""
+LARGE_SLICE = 2**24
+"""The same elsewhere, where each slice is a wait for the device."""
+
+
+@contextmanager
+def moved(parameters: Sequence[Tensor], direction: Direction, amount: float) -> Iterator[None]:
+    """Within: `amount` times the direction is added to the parameters. Afterwards they are what they were, bit for bit.
+
+    Going back by subtraction leaves rounding. What it would leave is known beforehand, and kept as a difference of the
+    numbers' bits: one byte for each parameter, where a copy takes four. The few for which a byte is too little, near
+    zero beside their step, are kept themselves. The direction must not change within.
+    """
+    taken: list[_Move | _Copy] = []
+    try:
+        with torch.no_grad():
+            for parameter, part in zip(parameters, direction, strict=True):
+                _move(_local(parameter), _local(part), amount, taken)
+        yield
+    finally:
+        with torch.no_grad():
+            for part in reversed(taken):
+                part.undo()
+
+
+def _move(parameter: Tensor, direction: Tensor, amount: float, taken: list[_Move | _Copy]) -> None:
+    """Move one parameter. How it comes back is in `taken` before it changes, so that it does, whatever fails."""
+    direction = direction.to(parameter.dtype)
+    if parameter.dtype != torch.float32 or not parameter.is_contiguous():
+        taken.append(_Copy(parameter, parameter.clone()))
+        parameter.add_(direction, alpha=amount)
+        return
+    difference = torch.empty_like(parameter, dtype=torch.int8)
+    size = SLICE.get(parameter.device.type, LARGE_SLICE)
+    flat = parameter.view(-1), direction.reshape(-1), difference.view(-1)
+    for place, step, missing in zip(*(tensor.split(size) for tensor in flat), strict=True):
+        move = _Move(place, step, missing, amount)
+        there = move.prepare()
+        taken.append(move)
+        place.copy_(there)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+@dataclasses.dataclass
+class _Copy:
+    """What a parameter was."""
+
+    parameter: Tensor
+    before: Tensor
+
+    def undo(self) -> None:
+        self.parameter.copy_(self.before)
+
+
+@dataclasses.dataclass
+class _Move:
+    """A step of some parameters in float32, and what going back would get wrong.
+
+    Sums of products are taken in two operations, each rounded by itself, so that they are the same both times.
+    """
+
+    parameter: Tensor
+    direction: Tensor
+    difference: Tensor
+    amount: float
+    places: Tensor | None = None
+    before: Tensor | None = None
+
+    def prepare(self) -> Tensor:
+        """Where the parameters have to go. Notes how they come back."""
+        step = self.direction * self.amount
+        there = self.parameter + step
+        missing = _bits(self.parameter) - _bits(there - step)
+        self.difference.copy_(missing)  # of what does not fit, some of the bits
+        wide = missing != self.difference
+        number = int(wide.sum())
+        if number:
+            self.places = torch.nonzero_static(wide, size=number).squeeze(-1)
+            self.before = self.parameter[self.places]
+        return there
+
+    def undo(self) -> None:
+        self.parameter.sub_(self.direction * self.amount)
+        _bits(self.parameter).add_(self.difference)
+        if self.places is not None and self.before is not None:
+            self.parameter[self.places] = self.before
+
+
+def _bits(numbers: Tensor) -> Tensor:
+    return numbers.view(torch.int32)

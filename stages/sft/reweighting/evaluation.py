@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stages.harness.context import StageError
 from stages.sft.reweighting.base import Batch, Direction, Prepared, row_digests, supervised
-from stages.sft.reweighting.direction import norm
+from stages.sft.reweighting.direction import moved, norm
 from stages.sft.reweighting.forward_mode import ForwardMode
 from stages.sft.row_values import times_row_weights
 from stages.sft.trl_internals import HeadSignals, language_model, token_log_probs
@@ -166,16 +166,8 @@ class ModelEvaluator:
 
     @contextmanager
     def perturbed(self, direction: Direction, amount: float) -> Iterator[None]:
-        copies = [parameter.detach().clone() for parameter in self.parameters]
-        try:
-            with torch.no_grad():
-                for parameter, part in zip(self.parameters, direction, strict=True):
-                    parameter.add_(part.to(parameter.dtype), alpha=amount)
+        with moved(self.parameters, direction, amount):
             yield
-        finally:  # copied back, not subtracted: rounding would not cancel
-            with torch.no_grad():
-                for parameter, copy in zip(self.parameters, copies, strict=True):
-                    parameter.copy_(copy)
 
     def preconditioned(self, direction: Direction) -> Direction:
         optimizer = self.optimizer()

@@ -149,7 +149,7 @@ SHAPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SHAPES)
-def test_full_fine_tuning_with_vcore_takes_a_tenth_more_than_plain_sft(tmp_path: Path, size: str) -> None:
+def test_full_fine_tuning_with_vcore_takes_hardly_more_than_plain_sft(tmp_path: Path, size: str) -> None:
     """Of models of which nothing is allocated, on a GPU, in bfloat16."""
     common = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}
     Qwen3Config(**common, **SHAPES[size]).save_pretrained(tmp_path)
@@ -160,5 +160,5 @@ def test_full_fine_tuning_with_vcore_takes_a_tenth_more_than_plain_sft(tmp_path:
         step = Step(settings.method, 1, 4096, 32, "bfloat16", gradient_checkpointing=True)
         peaks.append(max(peaks_of(step, described).phases.values()))
     assert peaks[0] > 16 * 0.59e9, "weights, gradients and Adam's state"
-    assert peaks[1] <= 1.12 * peaks[0]
+    assert peaks[1] <= 1.01 * peaks[0]
     assert peak_memory_gib() - before < 1

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from stages.harness.context import StageError
+from stages.sft.footprint.live import LiveBytes
+from stages.sft.reweighting import direction as directions
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.reweighting.vcore import Vcore
 from stages.sft.settings import SftSettings
@@ -104,3 +106,54 @@ def test_what_an_optimizer_keeps_is_asked_of_it() -> None:
     optimizer.step()
     with pytest.raises(StageError, match="SGD keeps no average of the gradients"):
         evaluator.momentum()
+
+
+AWKWARD = [0.0, -0.0, 1e-45, -3e-39, 1e-30, 3e38, float("inf"), float("nan"), 1.0, -1.0]
+
+
+@pytest.mark.parametrize("amount", [1e-6, -1.0, 1e6])
+def test_parameters_that_were_moved_are_what_they_were_bit_for_bit(
+    amount: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers near zero, whose step is all that is left of them, as well; in slices that do not come out even."""
+    monkeypatch.setitem(directions.SLICE, "cpu", 1000)
+    draw = torch.Generator().manual_seed(0)
+    some = [torch.randn(70, 50, generator=draw), torch.tensor(AWKWARD), torch.zeros(3), torch.randn(30, 20).T]
+    some += [torch.randn(40, generator=draw).bfloat16()]
+    along = [torch.randn(part.shape, generator=draw) ** 5 for part in some]
+    parameters, before = [torch.nn.Parameter(part) for part in some], [part.clone() for part in some]
+    with directions.moved(parameters, along, amount):
+        for parameter, old, part in zip(parameters, before, along, strict=True):
+            there = old.double() + amount * part
+            near = torch.allclose(parameter.double(), there, rtol=1e-2, atol=1e-6, equal_nan=True)
+            assert near or old.isinf().any() or old.abs().max() > 1e38
+    for parameter, old in zip(parameters, before, strict=True):
+        kind = torch.int32 if old.dtype == torch.float32 else torch.int16
+        assert torch.equal(parameter.detach().contiguous().view(kind), old.contiguous().view(kind))
+
+
+def test_a_move_that_fails_halfway_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for want of memory."""
+    monkeypatch.setitem(directions.SLICE, "cpu", 4)
+    parameters = [torch.nn.Parameter(torch.arange(10.0)), torch.nn.Parameter(torch.ones(2))]
+    prepare, calls = directions._Move.prepare, iter(range(10))
+
+    def failing(self: Any) -> Tensor:
+        if next(calls) == 2:
+            raise torch.OutOfMemoryError
+        return prepare(self)
+
+    monkeypatch.setattr(directions._Move, "prepare", failing)
+    with pytest.raises(torch.OutOfMemoryError), directions.moved(parameters, [torch.ones(10), torch.ones(2)], 0.1):
+        raise AssertionError("it was not moved")
+    assert torch.equal(parameters[0].detach(), torch.arange(10.0))
+
+
+def test_a_move_keeps_a_byte_for_each_parameter() -> None:
+    parameters = [torch.nn.Parameter(torch.randn(300, 400))]
+    with LiveBytes() as live:
+        live.begin(parameters)
+        before = live.now
+        with directions.moved(parameters, [torch.randn(300, 400)], 1e-3):
+            kept = live.now - before - 4 * 120_000  # without the direction, which was made within
+    assert 120_000 <= kept < 150_000
