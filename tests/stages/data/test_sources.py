@@ -256,3 +256,9 @@ def test_a_source_with_fewer_rows_than_were_asked_for_says_so(tmp_path: Path) ->
     (said,) = notes(tmp_path, sft=[{**source, "rows": 99}])
     assert said.endswith("mine.jsonl has 4 rows that are kept, and 99 were asked for")
     assert notes(tmp_path, sft=[{**source, "rows": 4}]) == []
+
+
+@pytest.mark.parametrize("columns", [{"prompt": ""}, {"answer": " "}, {"tests": ["public_tests", ""]}])
+def test_the_name_of_a_column_is_not_empty(columns: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(columns))}: is the name of a column, and empty"):
+        Columns.model_validate(columns)

@@ -1,0 +1,73 @@
+"""What VCORE costs where FSDP2 shares the model out over two processes, and what each of them holds in tensors.
+
+`pytest tests/performance/bench_sharded.py -o "python_files=bench_*.py" -s`. gloo on a CPU: processor time of both
+processes together, all methods in turn in one pair, over plain SFT's; tensors as the process counts them, without what
+libraries and allocator take. The floor is in forward passes, as in bench_sft.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.performance.bench_sft import METHODS, MODES, floor, make_model, train
+
+ROUNDS = 3
+SHARDED = {name: METHODS[name] for name in ("uniform", "dft", "vcore, central", "vcore, ema r=1/16")} | {
+    "vcore, default": {"name": "vcore", "utility": "finite_difference"}
+}
+
+
+def measure(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of each method: processor seconds of this process' step, round by round; most bytes of tensors; the floor."""
+    from stages.sft.footprint.live import LiveBytes
+    from stages.training import distributed
+    from tests.stages.sft.sharded.program import shard_on_the_cpu
+
+    shard_on_the_cpu()
+    found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in SHARDED}
+    for index in range(ROUNDS + 1):
+        for number, (name, method) in enumerate(SHARDED.items()):
+            own = folder / f"{index}-{number}-{os.environ['RANK']}"
+            if index < ROUNDS:
+                clock, _, settings = train(own, folder / "base", method, MODES["full"])
+                found[name]["floor"] = floor(settings)
+                found[name]["seconds"].append(sum(distributed.gather(clock.step)))
+            else:
+                with LiveBytes() as live:
+                    train(own, folder / "base", method, MODES["full"])
+                found[name]["bytes"] = max(live.peaks.values())
+            gc.collect()
+    return found
+
+
+def test_sharded_steps(tmp_path: Path) -> None:
+    make_model(tmp_path / "base")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [*torchrun, "-m", "tests.performance.bench_sharded", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    plain = found["uniform"]
+    print(f"\n  plain SFT: {statistics.median(plain['seconds']):.2f} s of processor time a step, both processes")
+    for name, of_method in found.items():
+        ratios = [one / other for one, other in zip(of_method["seconds"], plain["seconds"], strict=True)]
+        tensors = of_method["bytes"] / plain["bytes"]
+        print(
+            f"  {name:20} time {min(ratios):.2f} to {max(ratios):.2f} (floor {of_method['floor']:.2f}),"
+            f" tensors {tensors:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    where = Path(sys.argv[1])
+    measured = measure(where)
+    if os.environ["RANK"] == "0":
+        (where / "found.json").write_text(json.dumps(measured), encoding="utf-8")
