@@ -40,7 +40,7 @@ const vcore = (() => {
 
   const place = (view, values) => `#${view}?${new URLSearchParams(values || {})}`;
   const link = (text, view, values) => element("a", { href: place(view, values) }, text);
-  const note = (...texts) => element("p", { class: "note" }, texts);
+  const note = (...texts) => element("p", { class: "note" }, ...texts);
 
   // `kinds`: class of each column, as in the tables of reports. A cell is a text, an element or a list of both.
   function table(titles, kinds, rows) {

@@ -119,9 +119,9 @@
         link("artifact", "artifact", { n: site.scores[number].artifact })),
       ...(texts.question ? [element("small", null, "problem"), pre(texts.question)] : []),
       ...await sampleParts(site, number, row),
-      ...(same.length > 1 ? [note("Samples of this problem: ", same.map((at) => [at === row
+      ...(same.length > 1 ? [note("Samples of this problem: ", same.flatMap((at, i) => [i ? ", " : "", at === row
         ? element("b", null, columns.sample[at]) : link(columns.sample[at], "sample", { score: number, row: at }),
-      ` ${vcore.verdict(columns.verdict[at])} `]).flat())] : []),
+      ` ${vcore.verdict(columns.verdict[at])}`]))] : []),
     ];
   });
 

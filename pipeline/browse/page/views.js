@@ -159,7 +159,7 @@
         ...(headline ? [["measured", headline]] : [])]),
       vcore.graph(site.artifacts, vcore.lineage(site.artifacts, n), n),
       ...(inputs.length
-        ? [note("Inputs: ", inputs.map(([input, , stage, from]) => `${input} of ${stage} ${from} `))] : []),
+        ? [note("Inputs: ", inputs.map(([input, , stage, from]) => `${input} of ${stage} ${from}`).join(", "))] : []),
       ...(numbers.length ? [element("h2", null, "Scores"),
         table(SCORES, SCORE_KINDS, numbers.map((number) => scoreRow(site, number)))] : []),
       element("h2", null, "Runs"),

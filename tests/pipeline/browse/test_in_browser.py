@@ -32,6 +32,23 @@ class _Address:
         return f"{self.page.as_uri()}#{self.view}"
 
 
+def _shown(site: Path, view: str, folder: Path) -> str:
+    """The markup of a view, whose scripts have run."""
+    address = _Address(site / "index.html", view)
+    answer = browse(address, folder, "--virtual-time-budget=5000", "--dump-dom")  # type: ignore[arg-type]
+    assert [line for line in answer.stderr.splitlines() if "CONSOLE" in line] == []
+    return answer.stdout[answer.stdout.index("<main") :]
+
+
+def test_a_sample_leads_to_the_others_of_its_problem(tmp_path: Path) -> None:
+    make_nights(tmp_path, [Night({"grpo": [["correct", "wrong", "wrong"]] * 2})], samples=True)
+    site = tmp_path / "site"
+    build_site(tmp_path, site)
+    others = ['<a href="#sample?score=0&amp;row=3">0</a> correct', "<b>1</b> wrong"]
+    others += ['<a href="#sample?score=0&amp;row=5">2</a> wrong']
+    assert f"Samples of this problem: {', '.join(others)}</p>" in _shown(site, "sample?score=0&row=4", tmp_path)
+
+
 def test_every_view_shows_its_part_without_errors(tmp_path: Path) -> None:
     answers = {("sft", 3, 0): HOSTILE, ("sft", 4, 0): THOUGHT}
     night = Night({"base": right(10), "sft": right(50), "grpo": right(48, first=6)}, answers=answers)
@@ -41,10 +58,7 @@ def test_every_view_shows_its_part_without_errors(tmp_path: Path) -> None:
     base, sft, grpo = (score_of(site, "20260101", name) for name in ("base", "sft", "grpo"))
 
     def shown(view: str) -> str:
-        address = _Address(site / "index.html", view)
-        answer = browse(address, tmp_path, "--virtual-time-budget=5000", "--dump-dom")  # type: ignore[arg-type]
-        assert [line for line in answer.stderr.splitlines() if "CONSOLE" in line] == []
-        return answer.stdout[answer.stdout.index("<main") :]
+        return _shown(site, view, tmp_path)
 
     run = shown("run?id=20260101-020000-nightly")
     assert run.count("<rect") == 10

@@ -3,21 +3,17 @@ in a browser."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.performance.bench_history import measured
+from tests.performance.browse.tab import opened
 from tests.pipeline.history.nights import Night, make_nights
-from tests.stages.report.test_browser import CHROME, QUIET
+from tests.stages.report.test_browser import CHROME
 
 RUNS, PROBLEMS, WORDS = 400, 250, 150
 SEARCHES = ({"text": "7"}, {"text": "question 12"}, {"verdict": "w"}, {"text": "no such words"})
@@ -46,7 +42,8 @@ def test_a_site_of_400_runs(home: Path, tmp_path: Path) -> None:
     print(f"  {size / 2**20:.0f} MiB in {sum(file.is_file() for file in site.rglob('*'))} files")
     if CHROME is None:
         pytest.skip("no browser here: FILTERING WAS NOT MEASURED")
-    with browser(tmp_path, site / "index.html") as evaluate:
+    with opened(tmp_path, (site / "index.html").as_uri()) as tab:
+        evaluate = tab.evaluate
         while evaluate("document.readyState") != "complete":
             time.sleep(0.1)
         print(f"  first paint after {evaluate(PAINT):.0f} ms")
@@ -69,30 +66,3 @@ FILTER = """(async () => {
   const found = vcore.filterSamples(window.sets, %s);
   return { ms: performance.now() - started, found: found.length };
 })()"""
-
-
-@contextlib.contextmanager
-def browser(folder: Path, page: Path) -> Iterator[Any]:
-    """A page in a headless browser; yields what evaluates JavaScript in it and returns the value it promises."""
-    client = pytest.importorskip("websockets.sync.client")
-    options = [*QUIET, f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0"]
-    process = subprocess.Popen([str(CHROME), *options, page.as_uri()], stderr=subprocess.DEVNULL)
-    try:
-        port = folder / "profile" / "DevToolsActivePort"
-        while not port.is_file() or not port.read_text().strip():
-            time.sleep(0.1)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text().split()[0]}/json") as answer:
-            target = next(t for t in json.load(answer) if t["type"] == "page")
-        with client.connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
-
-            def evaluate(expression: str) -> Any:
-                asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-                socket.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": asked}))
-                answer = json.loads(socket.recv(timeout=120))
-                assert "exceptionDetails" not in answer["result"], answer
-                return answer["result"]["result"].get("value")
-
-            yield evaluate
-    finally:
-        process.terminate()
-        process.wait(timeout=30)

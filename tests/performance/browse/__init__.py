@@ -1,0 +1,1 @@
+"""The pages of results beside others, in a browser."""
