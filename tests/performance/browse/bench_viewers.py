@@ -1,7 +1,7 @@
 """The same samples in the page of `vcore browse` and in inspect_ai's log viewer, both in the same browser.
 
-`make bench PYTEST_ARGS="-k viewers" VCORE_BENCH_INSPECT=PYTHON`, where PYTHON is an interpreter of an environment of its
-own in which `pip install inspect_ai` was run. VCORE_BENCH_SAMPLES says how many samples (10000,100000),
+`make bench PYTEST_ARGS="-k viewers" VCORE_BENCH_INSPECT=PYTHON`, where PYTHON is an interpreter of an environment of
+its own in which `pip install inspect_ai` was run. VCORE_BENCH_SAMPLES says how many samples (10000,100000),
 VCORE_BENCH_ROUNDS how many rounds (3). One benchmark with four samples a problem is a score of our store, and a log in
 inspect_ai's own format, written and served by its own commands.
 
