@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import os
 import re
 import shutil
@@ -16,6 +17,11 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
+_SPEC = importlib.util.spec_from_file_location("lock", ROOT / "tools" / "lock.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+LOCK = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(LOCK)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -63,6 +69,21 @@ def wheel(folder: Path, name: str, version: str, *requires: str) -> None:
         file.writestr(f"{info}/RECORD", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("fastapi[standard]<0.137.0,>=0.133.0", "fastapi[standard]>=0.133.0"),
+        ("FastAPI!=0.140.0,<=0.150", "FastAPI!=0.140.0"),
+        ("transformers<5.18,>=5.5.3", "transformers<5.18,>=5.5.3"),
+        ("outlines[api]==1; platform_system == 'Linux'", "outlines[api]==1"),
+        ("outlines; python_version < '3'", None),
+        ("ray; extra == 'ray'", None),
+    ],
+)
+def test_what_is_asked_in_place_of_an_engine(said: str, asked: str | None) -> None:
+    assert LOCK.of_engine(said) == asked
+
+
 @pytest.mark.slow
 def test_a_list_is_made_kept_and_checked(tmp_path: Path) -> None:
     index, requirements = tmp_path / "index", tmp_path / "requirements"
@@ -87,7 +108,7 @@ def test_a_list_is_made_kept_and_checked(tmp_path: Path) -> None:
     made.write_text("# nothing yet\n")
     wheel(index, "direct", "1.0", "inner")
     wheel(index, "inner", "1.0")
-    wheel(index, "engine", "3.1")
+    wheel(index, "engine", "3.1", 'absent; extra == "more"', "absent<3; python_version < '3'")
     wheel(index, "triton", "1.0")
     assert lock("cpu").returncode == 0
     assert pins() == ["direct==1.0", "engine==3.1", "inner==1.0"]
@@ -111,6 +132,21 @@ def test_a_list_is_made_kept_and_checked(tmp_path: Path) -> None:
 
     assert lock("cpu").returncode == 0
     assert pins() == ["direct==1.0", "engine==3.2", "inner==1.1", "more==5.0"], "triton is left out"
+
+    for version in ("0.136.3", "0.150.0"):
+        wheel(index, "fastapi", version)
+    wheel(index, "engine", "3.3", "fastapi<0.137,>=0.133", "more<6")
+    wheel(index, "direct", "1.1", "inner", "fastapi>=0.139")
+    assert lock("cpu").returncode == 0
+    together = ["direct==1.1", "engine==3.3", "fastapi==0.150.0", "inner==1.1", "more==5.0"]
+    assert pins() == together, "what the engine says of fastapi does not count"
+    assert check_head(made.read_text(), "cpu")["resolved"].endswith(", without vLLM's upper bound of fastapi")
+    assert lock("--check", "cpu").returncode == 0
+    wheel(index, "engine", "3.4", "inner<1")
+    refused = lock("cpu")
+    assert refused.returncode == 1, "any other bound counts"
+    assert "lock: pip cannot resolve the cpu set" in refused.stderr
+
     refused = lock("tpu")
     assert refused.returncode == 2
     assert "no list for tpu" in refused.stderr
