@@ -5,7 +5,8 @@
 # Seen: with SQLAlchemy 2.0.58 it does. With 2.1.9 the server answers as healthy, takes the deployment, shows its schedule as active, and
 #   creates no run, ever. The only trace is in the server's own log, where the scheduling service fails once a loop with
 #   "Can't evaluate bulk DML statement". A nightly job is simply not there in the morning.
-# Versions: prefect 3.7.7, fastapi 0.136.3 (newer ones keep this server from starting), SQLAlchemy 2.0.58 and 2.1.9.
+# Versions: prefect 3.7.7, fastapi 0.136.3 (newer ones keep this server from starting), SQLAlchemy 2.0.58 and 2.1.9. With Prefect 3.9.1,
+#   which no longer inserts the state among the columns of a run, the runs are there.
 # Takes about three minutes and 300 MB; the server listens on 127.0.0.1 only.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -8,6 +8,9 @@ for which Python and platform. With --keep every version that is pinned stays, a
 changes, and the head. With --check each list is resolved against itself and nothing is written: exit 1 and one line per
 difference when a pin contradicts another, a needed package is missing, or nothing needs one. Reads package metadata;
 nothing is installed. The CPU list needs an index or a file with torch's CPU build (requirements/README.md).
+
+An upper bound of vLLM's on a package in SET_ASIDE does not count: pip has no option for that, so it is asked for what
+vLLM requires, without the bound, in place of vLLM itself.
 """
 
 import argparse
@@ -20,10 +23,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a CPU machine does without, and why: requirements/README.md.
 LEFT_OUT = {"cpu": {"torchvision", "torchaudio", "torchcodec", "triton", "opencv-python-headless"}, "cuda": set()}
+# Packages of which vLLM's metadata allow no version as new as the lists have, and why: requirements/README.md.
+SET_ASIDE = {"fastapi"}
 NOTES = {
     "cpu": f"Left out on purpose: {', '.join(sorted(LEFT_OUT['cpu']))} (requirements/README.md).",
     "cuda": "Not verified: it was never installed or run on a GPU.",
@@ -35,13 +44,10 @@ def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
     """name -> version of every package that a machine needs, as pip resolves it, less what is left out."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, engines = declared["project"], declared["project"]["optional-dependencies"] | declared["dependency-groups"]
-    command = [sys.executable, "-m", "pip", *RESOLVE, "-qq", *(["-c", str(constraints)] if constraints else [])]
-    command += [*project["dependencies"], *engines[machine]]
-    resolution = subprocess.run(command, capture_output=True, text=True)
-    if resolution.returncode:
-        sys.exit(f"lock: pip cannot resolve the {machine} set:\n{resolution.stderr}")
-    packages = [item["metadata"] for item in json.loads(resolution.stdout)["install"]]
-    versions = {package["name"]: package["version"] for package in packages}
+    found = packages(machine, engines[machine], constraints, "--no-deps")
+    needs = [needed for engine in found for text in engine.get("requires_dist", []) if (needed := of_engine(text))]
+    found += packages(machine, [*project["dependencies"], *needs], constraints)
+    versions = {package["name"]: package["version"] for package in found}
     if machine == "cuda" and "cpu" in versions["torch"]:
         without = "run again without the index or folder it comes from (`pip config list`)"
         sys.exit(f"lock: pip finds torch's CPU build first; {without}")
@@ -52,15 +58,37 @@ def resolve(machine: str, constraints: Path | None) -> dict[str, str]:
     }
 
 
+def packages(machine: str, requirements: list[str], constraints: Path | None, *options: str) -> list[dict[str, Any]]:
+    """The metadata of what pip would install for these requirements."""
+    command = [sys.executable, "-m", "pip", *RESOLVE, "-qq", *(["-c", str(constraints)] if constraints else [])]
+    resolution = subprocess.run([*command, *options, *requirements], capture_output=True, text=True)
+    if resolution.returncode:
+        sys.exit(f"lock: pip cannot resolve the {machine} set:\n{resolution.stderr}")
+    return [item["metadata"] for item in json.loads(resolution.stdout)["install"]]
+
+
+def of_engine(text: str) -> str | None:
+    """What an engine requires, as pip is asked for it: without a bound that is set aside. None for an extra's."""
+    needed = Requirement(text)
+    if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+        return None
+    if normal(needed.name) in SET_ASIDE:
+        kept = [str(bound) for bound in needed.specifier if not bound.operator.startswith("<")]
+        needed.specifier = SpecifierSet(",".join(kept))
+    needed.marker = None
+    return str(needed)
+
+
 def head(machine: str, keep: bool) -> list[str]:
     """The comment that a list begins with: what it is, and how it was made, here and now."""
     today = datetime.datetime.now(datetime.UTC).date()
     libc = " ".join(filter(None, platform.libc_ver()))
     source = "dependencies and the extra cuda" if machine == "cuda" else "dependencies and the group cpu"
+    aside = f"without vLLM's upper bound of {', '.join(sorted(SET_ASIDE))}"
     facts = {
         "command": f"python tools/lock.py {'--keep ' if keep else ''}{machine}",
         "resolver": f"pip {importlib.metadata.version('pip')}: pip {' '.join(RESOLVE)}",
-        "resolved": f"{source} of pyproject.toml{', held to the pins before' if keep else ''}",
+        "resolved": f"{source} of pyproject.toml, {aside}{', held to the pins before' if keep else ''}",
         "index as of": f"{today} (UTC); what came out later was not there to choose",
         "made for": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} "
         f"{platform.machine()}, {libc or 'another libc'}",

@@ -45,7 +45,7 @@ IMPORTS = {
     ),
     "Prefect server": (
         "import prefect.server.api.server, prefect; print(prefect.__version__)",
-        "fastapi must be below 0.137.",
+        "Prefect 3.7.7 needs fastapi below 0.137, and 3.9 one of 0.139 to 0.150.",
     ),
     "math-verify": ("import math_verify, importlib.metadata as m; print(m.version('math-verify'))", ""),
 }
@@ -182,7 +182,7 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
         elif not requirement.specifier.contains(have.partition("+")[0], prereleases=True):
             advice = _setup()
             if name == "sqlalchemy":
-                advice = f"With SQLAlchemy {have} Prefect's scheduler silently creates no runs. {_setup()}"
+                advice = f"With SQLAlchemy {have} the scheduler of Prefect 3.7 silently creates no runs. {_setup()}"
             findings.append(Finding(name, "fail", f"{have}, needs {requirement.specifier}", advice))
     if vllm is None:
         advice = f"Only engine and rollout `transformers` can run. {_setup()}"

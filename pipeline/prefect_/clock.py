@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from prefect.client.schemas.schedules import CronSchedule
@@ -23,8 +24,7 @@ SAMPLE = 600
 
 def next_times(schedule: CronSchedule, count: int = 3) -> list[datetime]:
     """When a schedule starts runs next, in its own time zone. Raises `ValueError` where it never does."""
-    dates = asyncio.run(schedules.CronSchedule(cron=schedule.cron, timezone=schedule.timezone).get_dates(n=count))
-    return list(dates)
+    return _plain(schedules.CronSchedule(cron=schedule.cron, timezone=schedule.timezone), n=count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,13 @@ def _utc(time: datetime) -> datetime:
 def _dates(cron: str, timezone: str, start: datetime, end: datetime) -> list[datetime]:
     """The times of a cron line from `start` up to, not including, `end`."""
     schedule = schedules.CronSchedule(cron=cron, timezone=timezone)
-    return list(asyncio.run(schedule.get_dates(n=SAMPLE, start=start, end=end - timedelta(seconds=1))))
+    return _plain(schedule, n=SAMPLE, start=start, end=end - timedelta(seconds=1))
+
+
+def _plain(schedule: schedules.CronSchedule, **asked: Any) -> list[datetime]:
+    """The schedule's times in its zone, as Python's own datetimes: those of Prefect warn of some of their methods."""
+    zone = ZoneInfo(schedule.timezone or "UTC")
+    return [datetime.fromtimestamp(date.timestamp(), zone) for date in asyncio.run(schedule.get_dates(**asked))]
 
 
 def _times(dates: list[datetime]) -> str:
