@@ -84,11 +84,11 @@ def head(machine: str, keep: bool) -> list[str]:
     today = datetime.datetime.now(datetime.UTC).date()
     libc = " ".join(filter(None, platform.libc_ver()))
     source = "dependencies and the extra cuda" if machine == "cuda" else "dependencies and the group cpu"
-    aside = f"without vLLM's upper bound of {', '.join(sorted(SET_ASIDE))}"
+    aside = f", without vLLM's upper bound of {', '.join(sorted(SET_ASIDE))}" if SET_ASIDE else ""
     facts = {
         "command": f"python tools/lock.py {'--keep ' if keep else ''}{machine}",
         "resolver": f"pip {importlib.metadata.version('pip')}: pip {' '.join(RESOLVE)}",
-        "resolved": f"{source} of pyproject.toml, {aside}{', held to the pins before' if keep else ''}",
+        "resolved": f"{source} of pyproject.toml{aside}{', held to the pins before' if keep else ''}",
         "index as of": f"{today} (UTC); what came out later was not there to choose",
         "made for": f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} "
         f"{platform.machine()}, {libc or 'another libc'}",

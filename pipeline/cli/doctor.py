@@ -181,7 +181,7 @@ def versions(requirements: list[str], installed: dict[str, str]) -> list[Finding
             findings.append(Finding(name, "fail", "not installed", _setup()))
         elif not requirement.specifier.contains(have.partition("+")[0], prereleases=True):
             advice = _setup()
-            if name == "sqlalchemy":
+            if name == "sqlalchemy" and installed.get("prefect", "").startswith("3.7."):
                 advice = f"With SQLAlchemy {have} the scheduler of Prefect 3.7 silently creates no runs. {_setup()}"
             findings.append(Finding(name, "fail", f"{have}, needs {requirement.specifier}", advice))
     if vllm is None:

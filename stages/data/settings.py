@@ -45,8 +45,10 @@ class Columns(StageSettings):
     def _consistent(self) -> Self:
         for role in type(self).model_fields:
             named = getattr(self, role)
-            if any(not name.strip() for name in (named if isinstance(named, list) else [named]) if name is not None):
-                raise ValueError(f"{role}: is the name of a column, and empty")
+            if named == [] or any(
+                name is not None and not name.strip() for name in (named if isinstance(named, list) else [named])
+            ):
+                raise ValueError(f"{role}: names no column; name one, or leave it out")
         if self.setup is not None and self.tests is None:
             raise ValueError("setup: runs before the asserts of a column of tests; name that too")
         if self.messages is not None and (self.prompt, self.completion, self.reasoning) != (

@@ -2,12 +2,13 @@
 
 `pytest tests/performance/bench_grpo_step.py -o "python_files=bench_*.py" -s`. CPU time of the process on one thread.
 Each trainer has a process of its own, in turn with the other, and both have the same engine, prompts, rewards and
-micro-batches: what differs is what StageTrainer adds to GRPOTrainer.
+micro-batches: what differs is what StageTrainer adds to GRPOTrainer. VCORE_BENCH_OUT: a folder for a drawing of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -30,7 +31,7 @@ QUESTION = "Add 2 and " * 8
 
 
 def measure(folder: Path, base: Path, trainer: str, lengths: list[int]) -> dict[str, float]:
-    """CPU seconds of a step and of the sampling in it, the least of the steps after the first."""
+    """CPU seconds of a step, and of all of it but the sampling: each the least of the steps after the first."""
     from evaluation.engines import vllm_internals
 
     vllm_internals.prepare_environment(1)
@@ -116,6 +117,7 @@ def test_whole_step(tmp_path: Path) -> None:
     from tests.performance.bench_sft import make_model
 
     make_model(tmp_path / "base")
+    first: dict[str, dict[str, dict[str, float]]] = {}
     for number, (name, lengths) in enumerate(LENGTHS.items()):
         found: dict[str, list[dict[str, float]]] = {trainer: [] for trainer in TRAINERS}
         for index in range(ROUNDS):
@@ -133,6 +135,33 @@ def test_whole_step(tmp_path: Path) -> None:
             for part in ("train", "step"):
                 ratios = [one[part] / other[part] for one, other in zip(found[trainer], found["TRL"], strict=True)]
                 print(f"  {trainer}: {part} {min(ratios):.2f} to {max(ratios):.2f}")
+    if folder_of_drawing := os.environ.get("VCORE_BENCH_OUT"):
+        draw(first, Path(folder_of_drawing, "grpo-step.png"))
+
+
+def draw(measured: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
+    """A bar for each trainer and set of lengths: a step's sampling and training, over the whole of TRL's step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    axes = figure.subplots()
+    labels: list[str] = []
+    for name, trainers in measured.items():
+        whole = trainers["TRL"]["step"]
+        for trainer, seconds in trainers.items():
+            sampling, place = (seconds["step"] - seconds["train"]) / whole, len(labels)
+            axes.barh(place, sampling, color="#8a8f98", label=None if labels else "sampling, weights, rewards")
+            rest = seconds["train"] / whole
+            axes.barh(place, rest, left=sampling, color="#2f81f7", label=None if labels else "training")
+            axes.text(sampling + rest + 0.01, place, f"{seconds['step'] / whole:.2f}", va="center", fontsize=8)
+            labels.append(f"{name}: {trainer}")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel("processor time of a step of 128 completions, TRL's = 1")
+    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

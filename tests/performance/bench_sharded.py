@@ -1,8 +1,8 @@
-"""What VCORE costs where FSDP2 shares the model out over two processes, and what each of them holds in tensors.
+"""What VCORE costs where FSDP2 shares the model out over two processes.
 
 `pytest tests/performance/bench_sharded.py -o "python_files=bench_*.py" -s`. gloo on a CPU: processor time of both
-processes together, all methods in turn in one pair, over plain SFT's; tensors as the process counts them, without what
-libraries and allocator take. The floor is in forward passes, as in bench_sft.py.
+processes together, all methods in turn in one pair, over plain SFT's. The floor is in forward passes, as in
+bench_sft.py.
 """
 
 from __future__ import annotations
@@ -25,24 +25,18 @@ SHARDED = {name: METHODS[name] for name in ("uniform", "dft", "vcore, central", 
 
 
 def measure(folder: Path) -> dict[str, dict[str, Any]]:
-    """Of each method: processor seconds of this process' step, round by round; most bytes of tensors; the floor."""
-    from stages.sft.footprint.live import LiveBytes
+    """Of each method: processor seconds of a step of both processes, round by round, and the floor."""
     from stages.training import distributed
     from tests.stages.sft.sharded.program import shard_on_the_cpu
 
     shard_on_the_cpu()
     found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in SHARDED}
-    for index in range(ROUNDS + 1):
+    for index in range(ROUNDS):
         for number, (name, method) in enumerate(SHARDED.items()):
             own = folder / f"{index}-{number}-{os.environ['RANK']}"
-            if index < ROUNDS:
-                clock, _, settings = train(own, folder / "base", method, MODES["full"])
-                found[name]["floor"] = floor(settings)
-                found[name]["seconds"].append(sum(distributed.gather(clock.step)))
-            else:
-                with LiveBytes() as live:
-                    train(own, folder / "base", method, MODES["full"])
-                found[name]["bytes"] = max(live.peaks.values())
+            clock, _, settings = train(own, folder / "base", method, MODES["full"])
+            found[name]["floor"] = floor(settings)
+            found[name]["seconds"].append(sum(distributed.gather(clock.step)))
             gc.collect()
     return found
 
@@ -59,11 +53,7 @@ def test_sharded_steps(tmp_path: Path) -> None:
     print(f"\n  plain SFT: {statistics.median(plain['seconds']):.2f} s of processor time a step, both processes")
     for name, of_method in found.items():
         ratios = [one / other for one, other in zip(of_method["seconds"], plain["seconds"], strict=True)]
-        tensors = of_method["bytes"] / plain["bytes"]
-        print(
-            f"  {name:20} time {min(ratios):.2f} to {max(ratios):.2f} (floor {of_method['floor']:.2f}),"
-            f" tensors {tensors:.2f}"
-        )
+        print(f"  {name:20} time {min(ratios):.2f} to {max(ratios):.2f} (floor {of_method['floor']:.2f})")
 
 
 if __name__ == "__main__":

@@ -94,6 +94,8 @@ SLICE = {"cpu": 2**18}
 """Device -> elements that are moved at once, which takes little memory: on a CPU as many as stay in its cache."""
 LARGE_SLICE = 2**24
 """The same elsewhere, where each slice is a wait for the device."""
+BYTES_KEPT = 12
+"""For a parameter that is kept itself: its place and what it was."""
 
 
 @contextmanager
@@ -102,22 +104,29 @@ def moved(parameters: Sequence[Tensor], direction: Direction, amount: float) -> 
 
     Going back by subtraction leaves rounding. What it would leave is known beforehand, and kept as a difference of the
     numbers' bits: one byte for each parameter, where a copy takes four. The few for which a byte is too little, near
-    zero beside their step, are kept themselves. The direction must not change within.
+    zero beside their step, are kept themselves.
+
+    Neither the parameters nor the direction may change within. Raises `RuntimeError` where the direction has, when
+    there is no way back.
     """
     taken: list[_Move | _Copy] = []
+    versions = [part._version for part in direction]
     try:
         with torch.no_grad():
             for parameter, part in zip(parameters, direction, strict=True):
                 _move(_local(parameter), _local(part), amount, taken)
         yield
     finally:
+        if [part._version for part in direction] != versions:
+            raise RuntimeError("the direction changed while the parameters were moved along it")
         with torch.no_grad():
-            for part in reversed(taken):
-                part.undo()
+            for step in reversed(taken):
+                step.undo()
 
 
 def _move(parameter: Tensor, direction: Tensor, amount: float, taken: list[_Move | _Copy]) -> None:
-    """Move one parameter. How it comes back is in `taken` before it changes, so that it does, whatever fails."""
+    """Move one parameter. How it comes back is in `taken` before it changes, so that a lack of memory ends in no
+    mixture of old and new."""
     direction = direction.to(parameter.dtype)
     if parameter.dtype != torch.float32 or not parameter.is_contiguous():
         taken.append(_Copy(parameter, parameter.clone()))
@@ -161,6 +170,7 @@ class _Move:
     amount: float
     places: Tensor | None = None
     before: Tensor | None = None
+    """What is at the places; without places, what all of them were."""
 
     def prepare(self) -> Tensor:
         """Where the parameters have to go. Notes how they come back."""
@@ -170,15 +180,20 @@ class _Move:
         self.difference.copy_(missing)  # of what does not fit, some of the bits
         wide = missing != self.difference
         number = int(wide.sum())
-        if number:
+        if number * BYTES_KEPT > self.parameter.nbytes:
+            self.before = self.parameter.clone()
+        elif number:
             self.places = torch.nonzero_static(wide, size=number).squeeze(-1)
             self.before = self.parameter[self.places]
         return there
 
     def undo(self) -> None:
+        if self.before is not None and self.places is None:
+            self.parameter.copy_(self.before)
+            return
         self.parameter.sub_(self.direction * self.amount)
         _bits(self.parameter).add_(self.difference)
-        if self.places is not None and self.before is not None:
+        if self.before is not None:
             self.parameter[self.places] = self.before
 
 

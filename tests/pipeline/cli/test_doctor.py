@@ -31,7 +31,8 @@ def installed(**changes: str | None) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("changes", "name", "level", "advice"),
     [
-        ({"sqlalchemy": "2.1.9"}, "sqlalchemy", "fail", "silently creates no runs"),
+        ({"sqlalchemy": "2.1.9", "prefect": "3.7.7"}, "sqlalchemy", "fail", "silently creates no runs"),
+        ({"sqlalchemy": "2.1.9", "prefect": "3.9.1"}, "sqlalchemy", "fail", "make setup"),
         ({"fastapi": "0.151.0"}, "fastapi", "fail", "make setup"),
         ({"trl": "1.15.0"}, "trl", "fail", "make setup"),
         ({"torch": None}, "torch", "fail", "make setup"),

@@ -149,11 +149,21 @@ def test_a_move_that_fails_halfway_is_taken_back(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(parameters[0].detach(), torch.arange(10.0))
 
 
-def test_a_move_keeps_a_byte_for_each_parameter() -> None:
-    parameters = [torch.nn.Parameter(torch.randn(300, 400))]
+@pytest.mark.parametrize(("size", "least", "most"), [(1.0, 120_000, 150_000), (1e-6, 600_000, 605_000)])
+def test_a_move_keeps_a_byte_for_each_parameter_and_never_more_than_a_copy_besides(
+    size: float, least: int, most: int
+) -> None:
+    """The second case is of steps beside which nothing is left of the parameters."""
+    parameters = [torch.nn.Parameter(size * torch.randn(300, 400))]
     with LiveBytes() as live:
         live.begin(parameters)
         before = live.now
         with directions.moved(parameters, [torch.randn(300, 400)], 1e-3):
             kept = live.now - before - 4 * 120_000  # without the direction, which was made within
-    assert 120_000 <= kept < 150_000
+    assert least <= kept <= most
+
+
+def test_a_direction_that_changes_while_parameters_are_moved_is_an_error() -> None:
+    along = [torch.ones(3)]
+    with pytest.raises(RuntimeError, match="the direction changed"), directions.moved([torch.zeros(3)], along, 0.1):
+        along[0].mul_(2)
