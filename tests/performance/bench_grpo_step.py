@@ -150,16 +150,16 @@ def draw(measured: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
         whole = trainers["TRL"]["step"]
         for trainer, seconds in trainers.items():
             sampling, place = (seconds["step"] - seconds["train"]) / whole, len(labels)
-            axes.barh(place, sampling, color="#8a8f98", label=None if labels else "sampling, weights, rewards")
+            axes.barh(place, sampling, color="#8a8f98", label=None if labels else "sampling")
             rest = seconds["train"] / whole
-            axes.barh(place, rest, left=sampling, color="#2f81f7", label=None if labels else "training")
+            axes.barh(place, rest, left=sampling, color="#2f81f7", label=None if labels else "training and all else")
             axes.text(sampling + rest + 0.01, place, f"{seconds['step'] / whole:.2f}", va="center", fontsize=8)
             labels.append(f"{name}: {trainer}")
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1)
     axes.set_xlabel("processor time of a step of 128 completions, TRL's = 1")
-    axes.legend(fontsize=8, loc="lower right", frameon=False)
+    figure.legend(fontsize=8, loc="outside upper right", ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=110)
 
