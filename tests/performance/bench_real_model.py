@@ -1,5 +1,5 @@
-"""A pretrained model's sampling on a CPU: vLLM beside transformers, number formats, with and without compilation, and
-this project's engine beside vLLM's own offline interface.
+"""A pretrained model on a CPU: its sampling (vLLM beside transformers, number formats, with and without compilation,
+this project's engine beside vLLM's own offline interface), and plain SFT beside TRL's own SFTTrainer.
 
 `VCORE_BENCH_MODEL=FOLDER pytest tests/performance/bench_real_model.py -o "python_files=bench_*.py" -s`, where the
 folder is a complete checkpoint, such as `model` in the artifact of the base stage of configs/smollm2-135m.yaml. Each
@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 MODEL = os.environ.get("VCORE_BENCH_MODEL", "")
+ROWS = os.environ.get("VCORE_BENCH_ROWS", "")
 THREADS = os.cpu_count() or 1
 PROMPT = 100
 BATCHES = ((1, 64), (16, 64), (128, 64))
@@ -183,3 +184,29 @@ if __name__ == "__main__":
     else:
         result = humaneval_directly(Path(given["generations"]))
     print("\n" + FOUND + json.dumps(result))
+
+
+@pytest.mark.skipif(not ROWS, reason="NOT MEASURED: VCORE_BENCH_ROWS names no sft.jsonl, as the data stage makes it")
+def test_sft_beside_trls_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain SFT in bfloat16 on rows as long as these, 32 a step: processor time on one thread, in turns."""
+    from transformers import AutoTokenizer
+
+    from tests.performance import bench_sft
+
+    monkeypatch.setattr(bench_sft, "STEPS", 3)
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    rows = [json.loads(line) for line in Path(ROWS).read_text(encoding="utf-8").splitlines()[: 32 * 3]]
+    texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in rows]
+    lengths = [min(512, len(tokenizer(text)["input_ids"])) for text in texts]
+    at_once: dict[str, Any] = {"dtype": "bfloat16", "micro_batch_size": 16}
+    variants = {"TRL": (True, at_once), "ours": (False, at_once), "ours, packed": (False, at_once | {"packing": True})}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for index in range(ROUNDS):
+        for number, (name, (stock, cut)) in enumerate(variants.items()):
+            folder = tmp_path / f"{index}-{number}"
+            step, positions = bench_sft.train_on_lengths(folder, Path(MODEL), lengths, stock, cut)
+            seconds[name].append(step)
+            print(f"\n  {name}: {step:.1f} s a step, {positions} positions in all", end="")
+    for name, spent in seconds.items():
+        ratios = [one / other for one, other in zip(seconds["TRL"], spent, strict=True)]
+        print(f"\n  {name}: tokens/s {min(ratios):.2f} to {max(ratios):.2f} times TRL's", end="")
