@@ -97,8 +97,7 @@ def test_a_server_that_is_killed_is_replaced() -> None:
     with Sandbox() as sandbox:
         [server] = servers(os.getpid()) - before
         os.kill(server, signal.SIGKILL)
-        while server in sandbox_processes():
-            time.sleep(0.01)
+        os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
         assert run(sandbox, "def f(): return 1").values == [1]
 
 
