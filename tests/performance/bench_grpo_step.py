@@ -52,7 +52,7 @@ def measure(folder: Path, base: Path, trainer: str, lengths: list[int]) -> dict[
     configure_engine(open_stage(GrpoSettings, write_spec(folder / "spec", "grpo", settings, {}, threads=1)))
     sampling, ends, spent = [0.0], [], []
 
-    class OfLengths(vllm_generation.LLM.func):  # type: ignore[misc, name-defined]
+    class OfLengths(vllm_generation.LLM.func):
         """Samples as many tokens of each completion as it is told, whatever they are."""
 
         def generate(self, prompts: Any, sampling_params: Any, **options: Any) -> Any:
@@ -68,7 +68,7 @@ def measure(folder: Path, base: Path, trainer: str, lengths: list[int]) -> dict[
     arguments = vllm_generation.LLM.keywords
     vllm_generation.LLM = lambda *args, **options: OfLengths(*args, **{**options, **arguments})
 
-    class Ends(TrainerCallback):  # type: ignore[misc]
+    class Ends(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(time.process_time())
             spent.append(sampling[0])

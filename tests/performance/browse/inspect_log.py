@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from inspect_ai.log import (  # type: ignore[import-not-found]
+from inspect_ai.log import (
     EvalConfig,
     EvalDataset,
     EvalMetric,
@@ -25,9 +25,9 @@ from inspect_ai.log import (  # type: ignore[import-not-found]
     EvalSpec,
     EvalStats,
 )
-from inspect_ai.log._recorders.eval import EvalRecorder  # type: ignore[import-not-found]
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput  # type: ignore[import-not-found]
-from inspect_ai.scorer import CORRECT, INCORRECT, Score  # type: ignore[import-not-found]
+from inspect_ai.log._recorders.eval import EvalRecorder
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ModelOutput
+from inspect_ai.scorer import CORRECT, INCORRECT, Score
 
 MODEL = "vcore/grpo"
 BATCH = 500

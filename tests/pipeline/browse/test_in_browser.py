@@ -22,20 +22,9 @@ pytestmark = [
 THOUGHT = f"<think>\n{'step by step ' * 20}\n</think>\nSo it is \\boxed{{4}}."
 
 
-class _Address:
-    """A view of a page, for `browse`, which asks for the address of a file."""
-
-    def __init__(self, page: Path, view: str) -> None:
-        self.page, self.view = page, view
-
-    def as_uri(self) -> str:
-        return f"{self.page.as_uri()}#{self.view}"
-
-
 def _shown(site: Path, view: str, folder: Path) -> str:
     """The markup of a view, whose scripts have run."""
-    address = _Address(site / "index.html", view)
-    answer = browse(address, folder, "--virtual-time-budget=5000", "--dump-dom")  # type: ignore[arg-type]
+    answer = browse(site / "index.html", folder, "--virtual-time-budget=5000", "--dump-dom", view=view)
     assert [line for line in answer.stderr.splitlines() if "CONSOLE" in line] == []
     return answer.stdout[answer.stdout.index("<main") :]
 

@@ -48,15 +48,17 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return pages_of(folder, cells) / "report.html"
 
 
-def browse(page: Path, folder: Path, *options: str, scheme: str = LIGHT) -> subprocess.CompletedProcess[str]:
-    """Open a page with a profile of its own; what the page's console says is on stderr."""
+def browse(
+    page: Path, folder: Path, *options: str, scheme: str = LIGHT, view: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Open a page, at one of its views if it has any, with a profile of its own; what its console says is on stderr."""
     assert CHROME is not None
     own = [
         f"--user-data-dir={folder / 'profile'}",
         f"--blink-settings=preferredColorScheme={scheme}",
         "--enable-logging=stderr",
     ]
-    command = [CHROME, *QUIET, *own, "--window-size=1150,1800", *options, page.as_uri()]
+    command = [CHROME, *QUIET, *own, "--window-size=1150,1800", *options, page.as_uri() + (f"#{view}" if view else "")]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr[-2000:]
     return answer
