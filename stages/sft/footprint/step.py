@@ -26,7 +26,7 @@ from stages.sft.method_settings import MethodSettings
 from stages.sft.reweighting import make_method
 from stages.sft.reweighting.base import Batch, Direction, Method, Prepared, Window
 from stages.sft.reweighting.diagnostics import Concentration
-from stages.sft.reweighting.direction import SLICE
+from stages.sft.reweighting.direction import LARGE_SLICE, moved
 from stages.sft.reweighting.evaluation import ModelEvaluator
 from stages.sft.trl_internals import (
     add_output_layer,
@@ -89,7 +89,6 @@ def peaks_of(step: Step, described: Any) -> Peaks:
         stack.enter_context(lists_of_ones())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
-        stack.enter_context(_in_large_slices())
         model = _model(step, described)
         if step.on_gpu:
             stack.enter_context(_as_on_a_gpu(step, model))
@@ -128,6 +127,12 @@ class _ShallowEvaluator(ModelEvaluator):
             return super().utilities(batch, direction)
 
     @contextmanager
+    def perturbed(self, direction: Direction, amount: float) -> Iterator[None]:
+        """In slices as on a GPU: those of a CPU are for its cache, and without content they would only be many."""
+        with moved(self.parameters, direction, amount, LARGE_SLICE):
+            yield
+
+    @contextmanager
     def _shallow(self) -> Iterator[None]:
         """Within: the model has fewer layers, where it asks its config how many, as transformers' models do."""
         config = self.model.config.get_text_config()
@@ -137,18 +142,6 @@ class _ShallowEvaluator(ModelEvaluator):
             yield
         finally:
             config.num_hidden_layers = usual
-
-
-@contextmanager
-def _in_large_slices() -> Iterator[None]:
-    """Within: parameters are moved in slices as on a GPU. Those of a CPU are for its cache, and without content they
-    would only be many."""
-    usual = dict(SLICE)
-    SLICE.clear()
-    try:
-        yield
-    finally:
-        SLICE.update(usual)
 
 
 @contextmanager

@@ -76,8 +76,8 @@ class Evaluator(Protocol):
         """<direction, grad l_t> of each next token by forward-mode differentiation, [rows, positions - 1], float32."""
 
     def perturbed(self, direction: Direction, amount: float) -> AbstractContextManager[None]:
-        """Within: all trained parameters moved by `amount * direction`, which must not change there. After, in any
-        case: restored bit for bit."""
+        """Within: all trained parameters moved by `amount * direction`. After, in any case: restored bit for bit.
+        Raises `RuntimeError` where the direction has changed within."""
 
     def preconditioned(self, direction: Direction) -> Direction:
         """The direction over the root of the optimizer's second moments, as in Adam; itself before the first step."""

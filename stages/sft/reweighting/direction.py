@@ -1,12 +1,9 @@
 """The direction along which VCORE measures utilities: a probe gradient, an average of them, or what training has
 anyway, the gradient of the step before or the optimizer's momentum; and moving parameters along it."""
 
-from __future__ import annotations
-
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -90,8 +87,8 @@ def norm(direction: Direction) -> float:
     return distributed.number(torch.nn.utils.get_total_norm(direction))
 
 
-SLICE = {"cpu": 2**18}
-"""Device -> elements that are moved at once, which takes little memory: on a CPU as many as stay in its cache."""
+CACHE_SLICE = 2**18
+"""Elements that are moved at once on a CPU: as many as stay in its cache."""
 LARGE_SLICE = 2**24
 """The same elsewhere, where each slice is a wait for the device."""
 BYTES_KEPT = 12
@@ -99,102 +96,72 @@ BYTES_KEPT = 12
 
 
 @contextmanager
-def moved(parameters: Sequence[Tensor], direction: Direction, amount: float) -> Iterator[None]:
+def moved(
+    parameters: Sequence[Tensor], direction: Direction, amount: float, slice_size: int | None = None
+) -> Iterator[None]:
     """Within: `amount` times the direction is added to the parameters. Afterwards they are what they were, bit for bit.
 
     Going back by subtraction leaves rounding. What it would leave is known beforehand, and kept as a difference of the
     numbers' bits: one byte for each parameter, where a copy takes four. The few for which a byte is too little, near
     zero beside their step, are kept themselves.
 
-    Neither the parameters nor the direction may change within. Raises `RuntimeError` where the direction has, when
-    there is no way back.
+    Args:
+        direction: a tensor of each parameter's shape.
+        slice_size: elements that are moved at once; the rest of what moving takes is of their size.
+
+    Raises:
+        RuntimeError: the direction has changed within, so that there is no way back. Nor may the parameters change.
     """
-    taken: list[_Move | _Copy] = []
     versions = [part._version for part in direction]
-    try:
+    with ExitStack() as back:  # goes all of the way, whatever fails on it
         with torch.no_grad():
             for parameter, part in zip(parameters, direction, strict=True):
-                _move(_local(parameter), _local(part), amount, taken)
+                _move(_local(parameter), _local(part), amount, slice_size, back)
         yield
-    finally:
         if [part._version for part in direction] != versions:
             raise RuntimeError("the direction changed while the parameters were moved along it")
-        with torch.no_grad():
-            for step in reversed(taken):
-                step.undo()
-
-
-def _move(parameter: Tensor, direction: Tensor, amount: float, taken: list[_Move | _Copy]) -> None:
-    """Move one parameter. How it comes back is in `taken` before it changes, so that a lack of memory ends in no
-    mixture of old and new."""
-    direction = direction.to(parameter.dtype)
-    if parameter.dtype != torch.float32 or not parameter.is_contiguous():
-        taken.append(_Copy(parameter, parameter.clone()))
-        parameter.add_(direction, alpha=amount)
-        return
-    difference = torch.empty_like(parameter, dtype=torch.int8)
-    size = SLICE.get(parameter.device.type, LARGE_SLICE)
-    flat = parameter.view(-1), direction.reshape(-1), difference.view(-1)
-    for place, step, missing in zip(*(tensor.split(size) for tensor in flat), strict=True):
-        move = _Move(place, step, missing, amount)
-        there = move.prepare()
-        taken.append(move)
-        place.copy_(there)
 
 
 def _local(tensor: Tensor) -> Tensor:
     return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-@dataclasses.dataclass
-class _Copy:
-    """What a parameter was."""
+def _move(parameter: Tensor, direction: Tensor, amount: float, slice_size: int | None, back: ExitStack) -> None:
+    direction = direction.to(parameter.dtype)
+    if parameter.dtype != torch.float32 or not parameter.is_contiguous():
+        back.callback(parameter.copy_, parameter.clone())
+        parameter.add_(direction, alpha=amount)
+        return
+    difference = torch.empty_like(parameter, dtype=torch.int8)
+    size = slice_size or (CACHE_SLICE if parameter.device.type == "cpu" else LARGE_SLICE)
+    flat = parameter.view(-1), direction.reshape(-1), difference.view(-1)
+    for place, step, missing in zip(*(tensor.split(size) for tensor in flat), strict=True):
+        _move_slice(place, step, missing, amount, back)
 
-    parameter: Tensor
-    before: Tensor
 
-    def undo(self) -> None:
-        self.parameter.copy_(self.before)
+def _move_slice(parameters: Tensor, direction: Tensor, difference: Tensor, amount: float, back: ExitStack) -> None:
+    """Move some parameters, [n] in float32, when `back` knows how they come back. The product and the sum are two
+    operations, each rounded by itself, so that they are the same both times; `difference` is [n] in int8."""
+    step = direction * amount
+    there = parameters + step
+    missing = _bits(parameters) - _bits(there - step)
+    difference.copy_(missing)  # of what does not fit, some of the bits
+    wide = missing != difference
+    number = int(wide.sum())
+    if number * BYTES_KEPT > parameters.nbytes:
+        back.callback(parameters.copy_, parameters.clone())
+    else:
+        places = torch.nonzero_static(wide, size=number).squeeze(-1)
+        back.callback(_move_back, parameters, direction, difference, amount, places, parameters[places])
+    parameters.copy_(there)
 
 
-@dataclasses.dataclass
-class _Move:
-    """A step of some parameters in float32, and what going back would get wrong.
-
-    Sums of products are taken in two operations, each rounded by itself, so that they are the same both times.
-    """
-
-    parameter: Tensor
-    direction: Tensor
-    difference: Tensor
-    amount: float
-    places: Tensor | None = None
-    before: Tensor | None = None
-    """What is at the places; without places, what all of them were."""
-
-    def prepare(self) -> Tensor:
-        """Where the parameters have to go. Notes how they come back."""
-        step = self.direction * self.amount
-        there = self.parameter + step
-        missing = _bits(self.parameter) - _bits(there - step)
-        self.difference.copy_(missing)  # of what does not fit, some of the bits
-        wide = missing != self.difference
-        number = int(wide.sum())
-        if number * BYTES_KEPT > self.parameter.nbytes:
-            self.before = self.parameter.clone()
-        elif number:
-            self.places = torch.nonzero_static(wide, size=number).squeeze(-1)
-            self.before = self.parameter[self.places]
-        return there
-
-    def undo(self) -> None:
-        if self.before is not None and self.places is None:
-            self.parameter.copy_(self.before)
-            return
-        self.parameter.sub_(self.direction * self.amount)
-        _bits(self.parameter).add_(self.difference)
-        if self.before is not None:
-            self.parameter[self.places] = self.before
+def _move_back(
+    parameters: Tensor, direction: Tensor, difference: Tensor, amount: float, places: Tensor, kept: Tensor
+) -> None:
+    parameters.sub_(direction * amount)
+    _bits(parameters).add_(difference)
+    parameters[places] = kept
 
 
 def _bits(numbers: Tensor) -> Tensor:
