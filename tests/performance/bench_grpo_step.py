@@ -131,6 +131,7 @@ def test_whole_step(tmp_path: Path) -> None:
         print(
             f"\n  {name}: TRL's step {found['TRL'][0]['step']:.1f} s, of it training {found['TRL'][0]['train']:.1f} s"
         )
+        first[name] = {trainer: runs[0] for trainer, runs in found.items()}
         for trainer in list(TRAINERS)[1:]:
             for part in ("train", "step"):
                 ratios = [one[part] / other[part] for one, other in zip(found[trainer], found["TRL"], strict=True)]

@@ -16,12 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
-from trl import SFTTrainer
 
 from pipeline.estimate.time import extra_passes
 from stages.sft.method_settings import VcoreSettings
@@ -129,7 +127,7 @@ def train(
     context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
     prepare_torch(context)
     model, tokenizer = load_model_and_tokenizer(base, context.settings.dtype if context.settings.lora else "float32")
-    rows = tiny_demonstrations(BATCH * STEPS)
+    rows = tiny_demonstrations(int(settings["batch_size"]) * STEPS)
     for row in rows:  # full rows: every position counts
         row["completion"][0]["content"] *= 12
     clock = Clock()
@@ -202,75 +200,6 @@ def test_step_cost(tmp_path: Path, mode: str) -> None:
         shown = ["" if value is None else f"{value:.{digits}f}" for value, digits in ((memory, 2), (ranks[name], 3))]
         print(f"{name:22} {table[name]['time']:6.2f} {floors[name]:6.2f} {shown[0]:>7} {shown[1]:>26}")
     print(json.dumps({mode: table}))
-
-
-def train_on_lengths(
-    folder: Path, base: Path, lengths: list[int], stock: bool, cut: dict[str, Any]
-) -> tuple[float, int]:
-    """CPU seconds of a plain SFT step of 32 rows, and the positions that the model computed."""
-    settings: dict[str, Any] = {"method": {"name": "uniform"}, "max_steps": STEPS, "batch_size": 32, **cut}
-    settings |= {"max_length": 512, "logging_steps": STEPS}
-    context = open_stage(SftSettings, write_spec(folder, "sft", settings, {}, threads=1))
-    prepare_torch(context)
-    model, tokenizer = load_model_and_tokenizer(base, "float32")
-    positions: list[int] = []
-    model.model.layers[0].register_forward_pre_hook(
-        lambda _, args: positions.append(args[0].shape[0] * args[0].shape[1])
-    )
-    draw = np.random.default_rng(0)
-    rows = [
-        {"input_ids": draw.integers(10, 250, length).tolist(), "completion_mask": [int(i >= 4) for i in range(length)]}
-        for length in lengths
-    ]
-    clock = Clock()
-    method: dict[str, Any] = {}
-    if not stock:
-        method = {"method": make_method(context.settings.method, tokenizer, context.seed)}
-        method["max_tokens"] = context.settings.max_tokens_per_micro_batch
-        method["packing"] = context.settings.packing
-    trainer = (SFTTrainer if stock else ReweightingTrainer)(
-        model=model,
-        args=trainer_config(context),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=[clock],
-        **method,
-    )
-    if not stock:
-        trainer.snapshots.due = lambda step, steps: False
-    trainer.train()
-    return clock.step, sum(positions)
-
-
-def test_rows_of_real_lengths(tmp_path: Path) -> None:
-    """Plain SFT beside TRL's own SFTTrainer on rows whose 95th percentile is over three times the median."""
-    make_model(tmp_path / "base")
-    count = 32 * STEPS
-    normal = [statistics.NormalDist(np.log(80), 0.75).inv_cdf((row + 0.5) / count) for row in range(count)]
-    lengths = np.clip(np.exp(normal), 8, 512).astype(int).tolist()
-    variants: dict[str, tuple[bool, dict[str, Any]]] = {
-        "SFTTrainer, 4 rows": (True, {"micro_batch_size": 4}),
-        "4 rows": (False, {"micro_batch_size": 4}),
-        "budget of 1,024": (False, {"max_tokens_per_micro_batch": 1024}),
-        "4 rows, packing": (False, {"micro_batch_size": 4, "packing": True}),
-        "1,024, packing": (False, {"max_tokens_per_micro_batch": 1024, "packing": True}),
-        "SFTTrainer, all 32": (True, {}),
-        "all 32, packing": (False, {"packing": True}),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    positions = {}
-    for index in range(ROUNDS):
-        for number, (name, (stock, cut)) in enumerate(variants.items()):
-            folder = tmp_path / f"{index}-{number}"
-            step, positions[name] = train_on_lengths(folder, tmp_path / "base", lengths, stock, cut)
-            seconds[name].append(step)
-    print(f"\nSFT, {sum(lengths)} tokens")
-    plain, *_ = seconds.values()
-    for name, spent in seconds.items():
-        speeds = [one / other for one, other in zip(plain, spent, strict=True)]
-        print(
-            f"{name:20} {positions[name]} positions, tokens/s over SFTTrainer's {min(speeds):.2f} to {max(speeds):.2f}"
-        )
 
 
 def test_directions_beside_the_gradient_of_many_rows(tmp_path: Path) -> None:
