@@ -123,7 +123,7 @@ class Engine(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EngineOptions:
-    """How to load a model. Only `dtype` and `max_model_len` change results; the rest is how the machine is used.
+    """How to load a model. `dtype`, `max_model_len` and `cpu_compile` change results; the rest is use of the machine.
 
     Attributes:
         device: `cpu` or `cuda`.
@@ -135,6 +135,7 @@ class EngineOptions:
         tensor_parallel: number of GPUs that share one model (cuda only).
         data_parallel: number of engines, each with its own part of the GPUs or threads.
         cpu_kv_cache_gib: memory for vLLM's key-value cache in GiB (cpu only).
+        cpu_compile: whether vLLM compiles the model (cpu only), for which it takes a C++ compiler and a minute or more.
         thinking: whether requests may have a thinking budget.
     """
 
@@ -147,6 +148,7 @@ class EngineOptions:
     tensor_parallel: int = 1
     data_parallel: int = 1
     cpu_kv_cache_gib: int = 1
+    cpu_compile: bool = False
     thinking: bool = False
 
 

@@ -44,7 +44,7 @@ class VLLMEngine:
     def __init__(self, model: str, options: EngineOptions) -> None:
         require_vllm(options.device)
         if options.device == "cpu":
-            vllm_internals.prepare_environment(options.threads)
+            vllm_internals.prepare_environment(options.threads, options.cpu_compile)
         self.tokenizer = load_tokenizer(model, chat=False)  # tokens come rendered
         import vllm
 
@@ -105,7 +105,7 @@ def _device_arguments(model: str, options: EngineOptions) -> dict[str, Any]:
             "tensor_parallel_size": options.tensor_parallel,
         }
     return vllm_internals.cpu_engine_arguments(
-        max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib
+        max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib, options.cpu_compile
     )
 
 

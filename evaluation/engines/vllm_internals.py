@@ -4,9 +4,9 @@ Checked with vLLM 0.31; tests/evaluation/engines/test_vllm_internals.py has a ca
 backend that this file works around (on a GPU none of them applies):
 
 - vLLM reads its environment when it, or torch, is imported. Its sampler is compiled by inductor, a warm-up of 16 s that
-  needs a C++ compiler and gains nothing at small sizes, so compilation is switched off. Its in-process mode keeps the
-  engine in this process, which shares the trainer's random state. Without OMP_NUM_THREADS it limits the whole process
-  to one thread.
+  needs a C++ compiler and gains nothing at small sizes, so compilation is switched off unless it is asked for. Its
+  in-process mode keeps the engine in this process, which shares the trainer's random state. Without OMP_NUM_THREADS it
+  limits the whole process to one thread.
 - Its linear layers hand their weights to a kernel that packs them, and drop the originals, so nothing can be loaded
   into a running engine. Which kernel that is depends on the processor, the number format and the layer's size.
 - Chunked prefill with a seed per request raises "CPU Generator does not use offset".
@@ -20,8 +20,9 @@ from typing import Any
 
 from evaluation.engines.base import EngineLost, EngineUnavailable, InFlight
 
+UNCOMPILED = "TORCH_COMPILE_DISABLE"
 ENVIRONMENT = {
-    "TORCH_COMPILE_DISABLE": "1",
+    UNCOMPILED: "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -46,13 +47,19 @@ its kernels take."""
 _CHOOSES_KERNEL = "dispatch_cpu_unquantized_gemm"
 
 
-def prepare_environment(threads: int) -> None:
+def prepare_environment(threads: int, compiled: bool = False) -> None:
     """Set the environment of this process for vLLM on a CPU. Call it before torch and vLLM are imported.
+
+    Args:
+        threads: that it computes with, where OMP_NUM_THREADS does not say.
+        compiled: whether torch may compile.
 
     Raises:
         RuntimeError: vLLM has already been imported without this environment, which could not take effect any more.
     """
     environment = {**ENVIRONMENT, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    if compiled:
+        environment[UNCOMPILED] = "0"
     missing = sorted(name for name, value in environment.items() if os.environ.get(name) != value)
     if "vllm" in sys.modules and missing:
         raise RuntimeError(f"vLLM was imported before its CPU environment was set ({', '.join(missing)})")
@@ -123,10 +130,11 @@ def _first_beyond(probabilities: Any, exponential: Any) -> Any:
     return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
 
 
-def cpu_engine_arguments(max_batched_tokens: int, kv_cache_gib: int) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` on a CPU: no graphs, no chunked prefill, a fixed cache size in GiB, shared prompts."""
+def cpu_engine_arguments(max_batched_tokens: int, kv_cache_gib: int, compiled: bool = False) -> dict[str, Any]:
+    """Arguments of `vllm.LLM` on a CPU: no chunked prefill, a fixed cache size in GiB, shared prompts, and a model that
+    is compiled or not."""
     return {
-        "enforce_eager": True,
+        "enforce_eager": not compiled,
         "enable_chunked_prefill": False,
         "block_size": SHARED_PROMPT_TOKENS,
         "max_num_batched_tokens": max_batched_tokens,

@@ -57,6 +57,7 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     check_lengths(stages, model_length(config))
     check_memory(config, [stage for stage in here if device[stage.name] == "cpu"])
     _check_heads(config, [stage for stage in stages if device[stage.name] == "cpu"])
+    _check_compiler([stage for stage in here if device[stage.name] == "cpu"])
     check_disk(config, plan)
     check_trainer_options(stages, config.home_folder / "cache", interpreters)
 
@@ -261,3 +262,14 @@ def _check_heads(config: PipelineConfig, on_cpu: list[Stage]) -> None:
             where="base.head_dim" if config.model == MAKE else "model",
             fix="Use another size, or the engine and rollout `transformers`.",
         )
+
+
+def _check_compiler(on_cpu: list[Stage]) -> None:
+    """What compiles a model has the compiler that torch takes: CXX, else g++."""
+    compiler = os.environ.get("CXX") or "g++"
+    for stage in on_cpu:
+        vllm = stage.kind.vllm(stage.settings)
+        if vllm is not None and vllm.cpu_compile and shutil.which(compiler) is None:
+            message = f"compiling a model takes a C++ compiler, and there is no {compiler}"
+            fix = "Install one (apt install g++), name it in CXX, or leave the setting out."
+            raise ConfigError(message, where=f"{stage.program}.cpu_compile", fix=fix)

@@ -210,7 +210,7 @@ class CpuEstimate:
         if not samples:
             return Cost(planned, note="not estimated: the number of problems is known when the data stage has run")
         at_once = min(samples, settings.max_concurrent)
-        speed = self._sampling(settings.engine, settings.dtype, asked / samples, int(at_once))
+        speed = self._sampling(settings.engine, settings.dtype, asked / samples, int(at_once), settings.cpu_compile)
         cache = settings.cpu_kv_cache_gib - MEASURED_CACHE_GIB if settings.engine == "vllm" else 0
         time = speed.times["load_s"] + speed.times["prompt_s"] * read + speed.times["token_s"] * new
         bound = "at most " if at_most else ""
@@ -231,10 +231,10 @@ class CpuEstimate:
         self.measured[f"training in {settings.dtype}"] = found
         return found
 
-    def _sampling(self, engine: str, dtype: str, prompt: float, at_once: int) -> Measured:
-        kind = {"engine": engine, "dtype": dtype}
+    def _sampling(self, engine: str, dtype: str, prompt: float, at_once: int, compiled: bool = False) -> Measured:
+        kind = {"engine": engine, "dtype": dtype, "cpu_compile": compiled}
         found = self.measure(SAMPLES, kind, {"prompt_tokens": max(1, round(prompt)), "at_once": at_once})
-        self.measured[f"sampling in {dtype}"] = found
+        self.measured[f"sampling in {dtype}{', compiled' if compiled else ''}"] = found
         return found
 
     def _trained(self, settings: Training) -> int:

@@ -225,4 +225,5 @@ def protocol(
         "engine": settings.engine,
         "engine_version": engine_version,
         "dtype": settings.dtype if tokenizer is not None else UNKNOWN,
+        **({"cpu_compile": True} if settings.cpu_compile else {}),
     }

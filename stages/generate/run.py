@@ -179,6 +179,7 @@ def _open(ctx: Context[GenerateSettings], folder: Path, prompts: list[PlannedPro
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
+        cpu_compile=settings.cpu_compile,
         thinking=settings.thinking_budget is not None,
     )
     try:

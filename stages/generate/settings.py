@@ -179,7 +179,14 @@ class ServerSettings(StageSettings):
     """Seconds without a byte after which an answer counts as broken off; a sample may wait so long for its turn."""
 
 
-CHECKPOINT_ONLY = ("dtype", "gpu_memory_utilization", "tensor_parallel", "data_parallel", "cpu_kv_cache_gib")
+CHECKPOINT_ONLY = (
+    "dtype",
+    "gpu_memory_utilization",
+    "tensor_parallel",
+    "data_parallel",
+    "cpu_kv_cache_gib",
+    "cpu_compile",
+)
 """Settings of an engine that loads a checkpoint; a server was started with its own."""
 
 
@@ -234,6 +241,9 @@ class GenerateSettings(StageSettings):
     threads."""
     cpu_kv_cache_gib: int = execution(1, gt=0)
     """Memory for vLLM's key-value cache (cpu), in GiB."""
+    cpu_compile: bool = identity(False)
+    """Have vLLM compile the model (cpu), which takes a C++ compiler and a minute or more at each load, samples faster
+    in large batches, and rounds otherwise. On a GPU vLLM compiles anyway."""
 
     def budget(self, benchmark: BenchmarkSettings) -> int | None:
         """The thinking budget of a benchmark's samples, in tokens."""
@@ -270,6 +280,12 @@ class GenerateSettings(StageSettings):
             if benchmark.from_generation_config:
                 why = "a server shows no generation_config.json; say how to sample"
                 raise ValueError(f"benchmarks.{index}.from_generation_config: {why}")
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_compiles(self) -> Self:
+        if self.cpu_compile and self.engine == "transformers":
+            raise ValueError("cpu_compile: is for the engine vllm, not transformers")
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ class SamplingSpeed(StageSettings):
 
     engine: Literal["vllm", "transformers"] = execution("vllm")
     dtype: Literal["float32", "bfloat16", "float16"] = execution("float32")
+    cpu_compile: bool = execution(False)
     prompt_tokens: int = execution(gt=0)
     at_once: int = execution(gt=0)
     """Completions at once; at most `MOST` are tried."""
@@ -46,7 +47,7 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
     settings = ctx.settings
     if settings.engine == "vllm":
         require_vllm("cpu")
-        prepare_environment(ctx.machine.threads)
+        prepare_environment(ctx.machine.threads, settings.cpu_compile)
     folder = ctx.output / "model"
     vocabulary = _write_checkpoint(ctx, folder)
     before, length = peak_memory_gib(), settings.prompt_tokens + NEW_TOKENS + 1
@@ -57,6 +58,7 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
             max_model_len=length,
             threads=ctx.machine.threads,
             max_concurrent=MOST,
+            cpu_compile=settings.cpu_compile,
         )
         engine = open_engine(settings.engine, folder, options)
     draw = random.Random(0)

@@ -22,6 +22,7 @@ def _vllm(settings: GenerateSettings) -> Vllm | None:
         tensor_parallel=settings.tensor_parallel,
         data_parallel=settings.data_parallel,
         cpu_kv_cache_gib=settings.cpu_kv_cache_gib,
+        cpu_compile=settings.cpu_compile,
     )
 
 

@@ -92,6 +92,8 @@ class Vllm:
     """Engines of one stage process."""
     cpu_kv_cache_gib: int = 0
     """Memory for the key-value cache of one engine on a CPU, in GiB."""
+    cpu_compile: bool = False
+    """Whether it compiles the model on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)

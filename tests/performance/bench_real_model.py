@@ -85,14 +85,10 @@ def _engine(way: Way) -> Any:
     if way.engine == "vllm":
         from evaluation.engines import vllm_internals
 
-        if way.compiled:
-            vllm_internals.ENVIRONMENT.pop("TORCH_COMPILE_DISABLE")
-            arguments = vllm_internals.cpu_engine_arguments
-            vllm_internals.cpu_engine_arguments = lambda *given: {**arguments(*given), "enforce_eager": False}
-        vllm_internals.prepare_environment(THREADS)
+        vllm_internals.prepare_environment(THREADS, way.compiled)
     from evaluation.engines import EngineOptions, SamplingRequest, open_engine
 
-    options = EngineOptions(device="cpu", dtype=way.dtype, max_model_len=512, threads=THREADS)
+    options = EngineOptions("cpu", way.dtype, max_model_len=512, threads=THREADS, cpu_compile=way.compiled)
     engine = open_engine("vllm" if way.engine == "vllm" else "transformers", Path(MODEL), options)
 
     def sample(count: int, tokens: int) -> int:
@@ -187,13 +183,12 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not ROWS, reason="NOT MEASURED: VCORE_BENCH_ROWS names no sft.jsonl, as the data stage makes it")
-def test_sft_beside_trls_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sft_beside_trls_own(tmp_path: Path) -> None:
     """Plain SFT in bfloat16 on rows as long as these, 32 a step: processor time on one thread, in turns."""
     from transformers import AutoTokenizer
 
-    from tests.performance import bench_sft
+    from tests.performance.bench_sft_step import train_on_lengths
 
-    monkeypatch.setattr(bench_sft, "STEPS", 3)
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     rows = [json.loads(line) for line in Path(ROWS).read_text(encoding="utf-8").splitlines()[: 32 * 3]]
     texts = [tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False) for row in rows]
@@ -204,9 +199,9 @@ def test_sft_beside_trls_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for index in range(ROUNDS):
         for number, (name, (stock, cut)) in enumerate(variants.items()):
             folder = tmp_path / f"{index}-{number}"
-            step, positions = bench_sft.train_on_lengths(folder, Path(MODEL), lengths, stock, cut)
-            seconds[name].append(step)
-            print(f"\n  {name}: {step:.1f} s a step, {positions} positions in all", end="")
+            run = train_on_lengths(folder, Path(MODEL), lengths, stock, cut, steps=3)
+            seconds[name].append(run.step)
+            print(f"\n  {name}: {run.step:.1f} s a step, {run.positions} positions in all", end="")
     for name, spent in seconds.items():
         ratios = [one / other for one, other in zip(seconds["TRL"], spent, strict=True)]
         print(f"\n  {name}: tokens/s {min(ratios):.2f} to {max(ratios):.2f} times TRL's", end="")

@@ -124,6 +124,15 @@ def test_sizes_that_can_be(tmp_path: Path, overrides: list[str]) -> None:
     planned(tmp_path, *overrides)
 
 
+def test_what_compiles_a_model_has_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    message = refused(tmp_path, "generate.cpu_compile=true")
+    assert "generate.cpu_compile: compiling a model takes a C++ compiler, and there is no no-such-compiler" in message
+    assert "cpu_compile: is for the engine vllm" in refused(
+        tmp_path, "generate={engine: transformers, cpu_compile: true}"
+    )
+
+
 def test_parameters_of_a_made_model_are_counted_as_they_are() -> None:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
