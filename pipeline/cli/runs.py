@@ -111,7 +111,11 @@ def plan(
     if estimated:
         from pipeline.cli.planning.estimate import print_estimate
 
-        print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
+        stop_on_signals()  # what measures the machine ends with this command, whoever stops it
+        try:
+            print_estimate(config, overrides or [], options(force, start, only, until, triggers), as_json)
+        except KeyboardInterrupt as stop:
+            raise Interrupted("interrupted") from stop
         return
     from pipeline.checks.hints import hints
     from pipeline.launch.machine import leased_gpus

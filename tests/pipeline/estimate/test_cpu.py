@@ -1,6 +1,11 @@
 """Time, memory and disk on a CPU: the counting on given speeds, and the whole command on this machine's own."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +201,31 @@ def test_the_command_measures_this_machine(tmp_path: Path, monkeypatch: pytest.M
     assert 0.3 < stages["sft"]["memory_gib"] < stages["grpo"]["memory_gib"] < found["memory_gib"]
     assert 0 < found["disk_gib"] < found["disk_free_gib"]
     assert set(found["measured"]) == {"training in float32", "sampling in float32"}
+
+
+def at_work_on(folder: Path) -> list[psutil.Process]:
+    """Processes whose command names a file below the folder."""
+    return [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or [])]
+
+
+@pytest.mark.slow
+def test_what_measures_ends_with_the_command(tmp_path: Path) -> None:
+    config(tmp_path)
+    measured = tmp_path / "measured"
+    measured.mkdir()
+    command = [sys.executable, "-m", "pipeline", "plan", str(tmp_path / "small.yaml"), "--estimate"]
+    environment = {**os.environ, "TMPDIR": str(measured)}
+    asked = subprocess.Popen([*command, "--set", f"home={tmp_path / 'home'}"], env=environment, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 120
+        while not at_work_on(measured):
+            assert asked.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        asked.send_signal(signal.SIGTERM)
+        _, printed = asked.communicate(timeout=60)
+    finally:
+        asked.kill()
+    assert asked.returncode == 130, printed
+    assert b"Traceback" not in printed
+    assert not at_work_on(measured)
