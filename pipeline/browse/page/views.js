@@ -65,12 +65,29 @@
     return pairs;
   }
 
+  // Of each benchmark of a run, the scores of its checkpoints, one after the other.
+  const MOST_LINES = 3;
+
+  function outcome(site, run) {
+    const places = new Map(run.stages.map((stage, place) => [stage[1], place]));
+    const numbers = scoresOf(site, [...places.keys()].filter((index) => index >= 0))
+      .sort((a, b) => places.get(site.scores[a].artifact) - places.get(site.scores[b].artifact));
+    const values = new Map();
+    numbers.forEach((number) => {
+      const { benchmark, value } = site.scores[number];
+      values.set(benchmark, [...(values.get(benchmark) || []), (100 * value).toFixed(1)]);
+    });
+    const lines = [...values].map(([benchmark, each]) => element("div", null, `${benchmark} ${each.join(" → ")} %`));
+    const more = lines.length - MOST_LINES;
+    return more > 0 ? [...lines.slice(0, MOST_LINES), element("small", null, `and ${more} more`)] : lines;
+  }
+
   const stagesThat = (run, state) => run.stages.filter((stage) => stage[3] === state).length;
 
   views.set("runs", (site, values) => {
     const rows = site.runs.map((run) => ({
       text: `${run.id} ${run.status} ${run.command}`.toLowerCase(),
-      cells: () => [link(run.id, "run", { id: run.id }),
+      cells: () => [link(run.id, "run", { id: run.id }), outcome(site, run),
         element("span", { class: run.status === "failed" ? "bad" : null }, run.status),
         run.started.slice(0, 16), run.seed ?? "", `${stagesThat(run, "ran")} ran, ${stagesThat(run, "cached")} cached`],
     }));
@@ -78,8 +95,8 @@
     return [note(`${site.runs.length} runs, ${site.artifacts.length} artifacts and ${site.samples.toLocaleString("en")}`
       + ` samples of ${site.home}, as of ${site.made.slice(0, 16)} UTC.${left}`),
     ...site.trouble.map((line) => element("p", { class: "note bad" }, line)),
-    ...searchable(rows, ["run", "status", "started", "seed", "stages"], ["free", "", "", "number", ""], values,
-      "runs")];
+    ...searchable(rows, ["run", "scores, checkpoint by checkpoint", "status", "started", "seed", "stages"],
+      ["free", "", "", "", "number", ""], values, "runs")];
   });
 
   views.set("run", (site, values) => {

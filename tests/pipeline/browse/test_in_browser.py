@@ -49,6 +49,7 @@ def test_every_view_shows_its_part_without_errors(tmp_path: Path) -> None:
     def shown(view: str) -> str:
         return _shown(site, view, tmp_path)
 
+    assert re.search(r"<div>\w+ 10\.0 → 50\.0 → 48\.0 %</div>", shown("runs"))
     run = shown("run?id=20260101-020000-nightly")
     assert run.count("<rect") == 10
     assert f'href="#flips?before={sft}&amp;after={grpo}"' in run
