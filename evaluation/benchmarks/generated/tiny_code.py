@@ -18,7 +18,7 @@ PHRASES = {"+": "plus {}", "-": "minus {}", "*": "times {}"}
 LENGTHS = (2, 3)
 LARGEST = {"+": 20, "-": 20, "*": 9}
 TEST_INPUTS = (3, 10, -4)
-ONE_LINE_SHARE = {2: 0.3, 3: 0.8}
+ONE_LINE_SHARE = {2: 0.3, 3: 0.75}
 """Share of demonstrations written as one expression without parentheses, by number of operations."""
 
 
