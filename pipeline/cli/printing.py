@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -25,8 +26,9 @@ err = Console(highlight=False, stderr=True)
 
 
 class _Stream(io.FileIO):
-    """A standard stream whose reader may leave, as in `vcore score ... | head -1`: the rest goes nowhere, and the
-    command does what it would have done. What else ends it, such as a full disk, is raised once."""
+    """A standard stream whose reader may leave, as in `vcore score ... | head -1`, or whose terminal may be closed: the
+    rest goes nowhere, and the command does what it would have done. What else ends it, such as a full disk, is raised
+    once."""
 
     def write(self, data: Any) -> int:
         try:
@@ -34,7 +36,7 @@ class _Stream(io.FileIO):
         except OSError as error:
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), self.fileno())
-            if not isinstance(error, BrokenPipeError):
+            if not isinstance(error, BrokenPipeError) and error.errno != errno.EIO:
                 raise
             return super().write(data)
 

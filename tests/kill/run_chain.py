@@ -11,6 +11,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from pipeline.cli.printing import outlive_readers
 from pipeline.config.schema import load_config
 from pipeline.core.errors import UserError
 from pipeline.core.signals import stop_on_signals
@@ -55,6 +56,7 @@ def prepare(home: Path, flow: bool, at_once: int, slow: bool) -> Session:
 
 
 def main() -> None:
+    outlive_readers()
     stop_on_signals()
     try:
         run(prepare(Path(sys.argv[1]), "--flow" in sys.argv, 2 if "--two" in sys.argv else 1, "--slow" in sys.argv))

@@ -8,16 +8,20 @@ how many kills are tried with and without Prefect ("60,20"); the default is what
 from __future__ import annotations
 
 import collections
+import contextlib
+import fcntl
 import os
 import random
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.run.record import list_runs
 from pipeline.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,3 +139,34 @@ def test_killed_anywhere(tmp_path: Path, flow: bool, capsys: pytest.CaptureFixtu
         print(f"\n{kills} kills {'with' if flow else 'without'} Prefect:")
         for what, count in sorted(outcomes.items()):
             print(f"  {count:4d}  {what}")
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_stops_a_run_like_ctrl_c(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    ours, terminal = os.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tests.kill.run_chain", str(home), "--slow"],
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    try:
+        os.set_blocking(ours, False)
+        while not any("stage" in kind for kind in processes(home).values()):
+            with contextlib.suppress(BlockingIOError):
+                os.read(ours, 65536)  # or what the run prints would fill the terminal
+            assert run.poll() is None
+            time.sleep(0.05)
+        os.close(ours)
+        assert run.wait(60) == 130
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    assert not wait_until_all_ended(home, 25)
+    [record] = list_runs(home)
+    assert record.status == "interrupted"
