@@ -23,10 +23,14 @@ from stages.training.lora import lora_config
 from stages.training.settings import LoraSettings
 from stages.training.setup import prepare_torch
 
-BUDGET_S = 12.0
-"""Seconds that the measured micro-batch may take, as far as a short one tells; it is made smaller for that."""
+BUDGET_S, LONGEST_S = 12.0, 48.0
+"""Seconds that the measured micro-batch may take on a quiet machine, and on this one, as far as a short one tells; it
+is made smaller for that."""
 WARM_UP = 64
 """Tokens of the short micro-batch, which also sets up torch's kernels and the optimizer's state."""
+LEAST_TOKENS = 4 * WARM_UP
+"""Of the measured micro-batch, where it has as many, however long they take: of the memory that a few more tokens than
+the short one's add, most would be chance."""
 
 
 class TrainingSpeed(StageSettings):
@@ -70,8 +74,7 @@ def run(ctx: Context[TrainingSpeed]) -> Result:
         with Stopwatch(ctx.machine.threads) as stepped:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    rows = max(1, min(settings.rows, int(BUDGET_S / warm.seconds * short / settings.length)))
-    length = min(settings.length, max(short, int(BUDGET_S / warm.seconds * short)))
+    rows, length = _measurable(settings, warm, short)
     tokens = rows * length
     with Stopwatch(ctx.machine.threads) as forward, torch.no_grad():
         _losses(model, rows, length, settings)
@@ -89,6 +92,14 @@ def run(ctx: Context[TrainingSpeed]) -> Result:
         "token_gib": token_gib,
     }
     return Result({"tokens": tokens}, metrics)
+
+
+def _measurable(settings: TrainingSpeed, warm: Stopwatch, tokens: int) -> tuple[int, int]:
+    """Rows of the measured micro-batch, and their length in tokens. `warm` is what so many tokens took."""
+    busy_s, quiet_s = warm.each(tokens)
+    fitting = max(LEAST_TOKENS, int(min(BUDGET_S / quiet_s, LONGEST_S / busy_s)))
+    length = min(settings.length, fitting)
+    return max(1, min(settings.rows, fitting // length)), length
 
 
 def _prepared(model: Any, settings: TrainingSpeed) -> Any:

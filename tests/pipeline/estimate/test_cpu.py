@@ -24,6 +24,7 @@ from pipeline.plan.planning import make_plan
 from pipeline.store.documents import Manifest
 from pipeline.store.store import Artifact, Store
 from stages.harness.stopwatch import Stopwatch
+from stages.training.speed import LEAST_TOKENS, WARM_UP, TrainingSpeed, _measurable
 from tests.pipeline.helpers import config
 from tests.stages.base.test_gguf import write_gguf
 from tests.tiny import make_tiny_model, write_jsonl
@@ -229,3 +230,16 @@ def test_what_measures_ends_with_the_command(tmp_path: Path) -> None:
     assert asked.returncode == 130, printed
     assert b"Traceback" not in printed
     assert not at_work_on(measured)
+
+
+def test_a_busy_machine_is_measured_on_tokens_enough_to_tell_their_memory() -> None:
+    settings = TrainingSpeed(rows=32, length=107)
+    warm = Stopwatch(threads=2)
+    warm._cores, warm.seconds, warm.others = 2, 0.5, 0.0
+    assert _measurable(settings, warm, WARM_UP) == (14, 107)
+    warm.seconds, warm.others = 4.0, 0.88
+    assert _measurable(settings, warm, WARM_UP) == (7, 107)
+    warm.seconds = 40.0
+    assert _measurable(settings, warm, WARM_UP) == (LEAST_TOKENS // 107, 107)
+    assert _measurable(settings.model_copy(update={"length": 20}), warm, 20) == (12, 20)
+    assert _measurable(settings.model_copy(update={"rows": 1, "length": 5000}), warm, WARM_UP) == (1, LEAST_TOKENS)
