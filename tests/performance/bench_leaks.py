@@ -113,6 +113,7 @@ def binaries(folder: Path) -> int:
     return sum(1 for path in folder.rglob("binaries/*"))
 
 
+@pytest.mark.timeout(0)
 def test_ten_thousand_random_programs_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     python = Problem("sum", "bench", "code", "?", "", {"cases": CASES, "time_limit_s": 0.5})
