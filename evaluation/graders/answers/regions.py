@@ -7,7 +7,7 @@ from dataclasses import replace
 from evaluation.graders.answers.nodes import Comparison, Equation, Group, Leaf, Node, Piece, Region, both_signs, split
 from evaluation.graders.notation import number_form, squeezed, value
 
-VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'?")
+VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'*")
 _FALLING = {">": "<", "\\ge": "\\le"}
 _LOWEST, _HIGHEST = "-\\infty", "\\infty"
 

@@ -22,6 +22,7 @@ from evaluation.graders.answers.nodes import (
     split,
 )
 from evaluation.graders.answers.regions import VARIABLE, as_region, comparison, flat, joined, united
+from evaluation.graders.answers.unknowns import DERIVATIVE
 from evaluation.graders.notation import WRAPPED, number_form, squeezed, value
 
 _DEEPEST = 8  # brackets within brackets; no answer has as many
@@ -74,7 +75,8 @@ _PHRASE = re.compile(
 )
 _LETTERS = re.compile(r"[^\W\d_]+(?:(?:[\s.-]+|(?<=[^\W\d_]{2})['’])[^\W\d_]+)*\.?")
 _SPOKEN = re.compile(r"(?!.*[aeiou])(?=.{3})[^\W\d_]*[b-df-hj-np-tv-wz]y[^\W\d_]*", re.IGNORECASE)  # try, Lynn
-_PUNCTUATION = re.compile(r"\A\s*(?:an?|the)\s+(?=\w{3})|[^\w+-]+", re.IGNORECASE)
+_PUNCTUATION = re.compile(r"\A\s*(?:an?|the)\s+(?=\w{3})|[^\w+'-]+", re.IGNORECASE)
+_APOSTROPHE = re.compile(r"(?<![A-Z'])'+|'+(?=[a-z])")  # the prime of a point stays: BAC'D'
 _PREDICATE = re.compile(r"(\\text\s*\{\s*)(?:is|are)\s+")
 
 
@@ -155,7 +157,8 @@ def as_list(node: Node) -> Node:
 
 def words(text: str) -> Words:
     """Words without punctuation, white space, and the article before them."""
-    written = _PUNCTUATION.sub("", text) or text.strip()
+    unquoted = text.strip().strip("'") if text.lstrip().startswith("'") else text
+    written = _APOSTROPHE.sub("", _PUNCTUATION.sub("", unquoted.replace("’", "'"))) or text.strip()
     return Words(written.casefold(), written)
 
 
@@ -238,7 +241,7 @@ def _condition(cell: str) -> str:
 
 def _group(text: str, part: Callable[[str], Node]) -> Group | None:
     """What a pair of brackets around the whole with commas in it is."""
-    opening = re.match(r"[(\[]|\\\{|\\langle\b", text)
+    opening = re.match(r"[(\[]|\\\{|\\langle(?![A-Za-z])", text)
     end = re.search(r"(?:[)\]]|\\\}|\\rangle)$", text)
     if opening is None or end is None or closing(text) != end.start():
         return None
@@ -269,7 +272,7 @@ def _equation(text: str, part: Callable[[str], Node]) -> Equation | None:
 
 
 def _is_name(side: str) -> bool:
-    return not side or _NAME.fullmatch(side) is not None
+    return not side or _NAME.fullmatch(side) is not None or DERIVATIVE.fullmatch(side) is not None
 
 
 def _squeezed_name(side: str) -> str:
