@@ -57,7 +57,8 @@ _NAMES = {
     r"\cdot": "centerdot bullet",
     "-": "textminus",
     r"\%": "percent",
-    "": "! therefore checkmark protect relax strut noindent centering mathstrut hline null / pounds euro texteuro textdollar dollar yen "
+    "": "! therefore checkmark "
+    "protect relax strut noindent centering mathstrut hline null / pounds euro texteuro textdollar dollar yen "
     "textsterling",
 }
 _CALLED = {name: canonical for canonical, names in _NAMES.items() for name in names.split()}

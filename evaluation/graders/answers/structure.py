@@ -21,6 +21,7 @@ from evaluation.graders.answers.nodes import (
     closing,
     split,
 )
+from evaluation.graders.answers.ranges import date_or_range, without_ranges
 from evaluation.graders.answers.regions import VARIABLE, as_region, comparison, flat, joined, united
 from evaluation.graders.answers.unknowns import DERIVATIVE
 from evaluation.graders.notation import WRAPPED, number_form, squeezed, value
@@ -49,6 +50,11 @@ _ENVIRONMENT = re.compile(
     r"(?P<open>\\?[{(\[|]?)\s*\\begin\{(?P<name>[pbvBV]?(?:small)?matrix|array|cases|"
     r"align(?:ed)?|gather(?:ed)?|split)\*?\}"
     r"(?:\s*\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\*?\}\s*(?P<close>\\?[})\]|]?)",
+    re.DOTALL,
+)
+_MULTIPLE = re.compile(
+    r"(?P<factor>-|[-+]?\s*(?:\d+(?:\.\d+)?(?:\s*/\s*\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{[^{}]*\}|[A-Za-z]))"
+    r"\s*(?:\\cdot|\\times)?\s*(?P<matrix>[(\[]?\s*\\begin\{.*)",
     re.DOTALL,
 )
 _BUILDER = re.compile(
@@ -99,6 +105,10 @@ def parse(cleaned: str, depth: int = 0) -> Node:
         return Group("set", ())
     if (environment := _ENVIRONMENT.fullmatch(text)) is not None:
         return _environment(environment, part)
+    if (multiple := _MULTIPLE.fullmatch(text)) is not None:
+        matrix = part(multiple["matrix"])
+        if isinstance(matrix, Group) and (scaled := _scaled(multiple["factor"], matrix)) is not None:
+            return scaled
     if (residue := _MODULO.fullmatch(text)) is not None and residue["value"]:
         values = re.sub(r"\\equiv", "=", residue["value"])
         return Residue(part(values), residue["modulus"])
@@ -132,6 +142,8 @@ def _one(text: str) -> Node:
         return _clock(int(hour[1]), 0, 0, hour[2].lower())
     if len(parts := [part for _, part in split(text, {":"})]) > 1 and all(part.strip() for part in parts):
         return Ratio(tuple(number_form(part) for part in parts))
+    if (dashed := date_or_range(text)) is not None:
+        return dashed
     without = re.sub(r"\\text\s*\{[^{}]*\}", "", text)
     if (
         (without != text and not re.search(r"[\w\\]", without))
@@ -226,11 +238,21 @@ def _environment(match: re.Match[str], part: Callable[[str], Node]) -> Node:
     if is_list and "&" not in body.replace("&=", "=").replace("& =", "="):
         nodes = [part(row.replace("&", "").rstrip(",;. ")) for row in rows]
         return nodes[0] if len(nodes) == 1 else joined([(",", node) for node in nodes])
-    cells = [tuple(part(_condition(cell)) for cell in row.split("&")) for row in rows]
+    cells = [without_ranges(tuple(part(_condition(cell)) for cell in row.split("&"))) for row in rows]
     grid = tuple(Group("row", row) for row in cells)
     if is_list:
         return Group("cases", grid)
     return Leaf(match[0]) if "|" in match["open"] or name[0] in "vV" else Group("matrix", grid)
+
+
+def _scaled(factor: str, matrix: Group) -> Group | None:
+    """A number times a matrix of expressions."""
+    rows = [row.items for row in matrix.items if isinstance(row, Group)]
+    if matrix.kind != "matrix" or not all(isinstance(cell, Leaf) and cell.text for row in rows for cell in row):
+        return None
+    factor = f"({'-1' if factor == '-' else factor.removeprefix('+')})"
+    cells = [tuple(Leaf(f"{factor} \\cdot ({cell.text})") for cell in row if isinstance(cell, Leaf)) for row in rows]
+    return Group("matrix", tuple(Group("row", row) for row in cells))
 
 
 def _condition(cell: str) -> str:
@@ -253,7 +275,7 @@ def _group(text: str, part: Callable[[str], Node]) -> Group | None:
     if len(parts) < 2 or not all(parts):
         return None
     brackets = "()" if opening[0] == "\\langle" else opening[0] + end[0]
-    return Group("tuple", tuple(map(part, parts)), brackets)
+    return Group("tuple", without_ranges(tuple(map(part, parts))), brackets)
 
 
 def _equation(text: str, part: Callable[[str], Node]) -> Equation | None:

@@ -15,7 +15,7 @@ DERIVATIVE = re.compile(
     rf"\\frac\s*\{{\s*(?P<of>{_D}{_ORDER}\s*{_NAME})\s*\}}\s*\{{\s*(?P<by>(?:{_D}\s*{_NAME}{_ORDER}\s*)+)\}}"
     r"|(?<![A-Za-z\\])(?P<plain_of>d\s*[A-Za-z])\s*/\s*(?P<plain_by>d\s*[A-Za-z])(?![A-Za-z])"
 )
-"""A derivative of something that has only a name: \\frac{dy}{dx}, \\frac{\\partial^2 u}{\\partial x\\partial y}, ds/dt."""
+"""A derivative of what has only a name: \\frac{dy}{dx}, \\frac{\\partial^2 u}{\\partial x\\partial y}, ds/dt."""
 _PRIMED = re.compile(
     rf"(?P<name>\\[A-Za-z]+|[A-Za-z]|(?<![\d.])\d+(?:\.\d+)?)(?P<index>\s*{_INDEX})?(?P<primes>'+)(?!\d)"
     rf"(?P<later>\s*{_INDEX})?"
