@@ -4,14 +4,15 @@ import re
 
 from evaluation.graders.answers.nodes import Leaf, Node, Range, Words
 from evaluation.graders.answers.quantity import split_unit
-from evaluation.graders.notation import WRAPPED, value
+from evaluation.graders.notation import WRAPPED, squeezed, value
 
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
 _DATE = re.compile(
     r"(?P<first>[12]\d{3})(?P<sign>[-/.])(?P<month>\d{1,2})(?P=sign)(?P<day>\d{1,2})"
     r"|(?P<one>\d{1,2})(?P<mark>[-/.])(?P<other>\d{1,2})(?P=mark)(?P<last>[12]\d{3})"
 )
-_RANGE = re.compile(rf"(?P<low>{_NUMBER})\s*(?:-{{1,3}}|—)\s*(?P<high>\d.*)", re.DOTALL)
+_MARK = r"\\%|\^\s*\\circ(?![A-Za-z])"
+_RANGE = re.compile(rf"(?P<low>{_NUMBER})\s*(?P<mark>{_MARK})?\s*(?:-{{1,3}}|—)\s*(?P<high>\d.*)", re.DOTALL)
 
 
 def date_or_range(text: str) -> Words | Range | None:
@@ -19,7 +20,8 @@ def date_or_range(text: str) -> Words | Range | None:
 
     A date is words: which part is the day is not known, so that parts are compared in their order.
     """
-    text = WRAPPED.sub(r"\1", text).strip()
+    written = text
+    text = re.sub(r"\A\(([^()]*)\)\Z", r"\1", WRAPPED.sub(r"\1", text).strip()).strip()
     if (date := _DATE.fullmatch(text)) is not None:
         parts = [part for name in ("first", "month", "day", "one", "other", "last") if (part := date[name])]
         if all(0 < int(part) < 32 for part in parts if len(part) < 3):
@@ -27,7 +29,11 @@ def date_or_range(text: str) -> Words | Range | None:
     if (pair := _RANGE.fullmatch(text)) is None:
         return None
     high, unit = split_unit(pair["high"], plain=False)
-    return Range(pair["low"], high, unit, text) if re.fullmatch(_NUMBER, high) else None
+    if high.endswith("\\%"):
+        high, unit = high.removesuffix("\\%").strip(), "\\%"
+    if re.fullmatch(_NUMBER, high) is None or (pair["mark"] and squeezed(pair["mark"]) != squeezed(unit)):
+        return None
+    return Range(pair["low"], high, unit, written)
 
 
 def as_difference(node: Node) -> Node:
