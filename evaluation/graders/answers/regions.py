@@ -10,6 +10,7 @@ from evaluation.graders.notation import number_form, squeezed, value
 
 VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'*")
 _FALLING = {">": "<", "\\ge": "\\le"}
+_NO_VARIABLES = {"e", "\\pi", "\\infty", "\\frac", "\\sqrt", "\\cdot"}
 _LOWEST, _HIGHEST = "-\\infty", "\\infty"
 
 
@@ -127,9 +128,8 @@ def relations(node: Node, other: Node) -> list[tuple[str, str, str]]:
     region = as_region(node)
     if region is None:
         return []
-    letters = (
-        set(re.findall(r"\\[A-Za-z]+|[A-Za-z]", " ".join(other.sides))) if isinstance(other, Comparison) else set()
-    )
+    sides = " ".join(other.sides) if isinstance(other, Comparison) else ""
+    letters = set(re.findall(r"\\[A-Za-z]+|[A-Za-z]", sides)) - _NO_VARIABLES
     variable = region.variable or (letters.pop() if len(letters) == 1 else "")
     if not variable:
         return []
