@@ -49,6 +49,8 @@ _INFERENCE = re.compile(
     r"rounded|rounds|sorry|oops|hmm|that is|in other words|(?:in|a) total|altogether|from|substitut\w*)\b",
     re.IGNORECASE,
 )
+# After these, alone between two boxes, the second one is named only to be ruled out.
+_REJECTION = re.compile(r"[\s,;(—–-]*(?:and |but )?(?:not|rather than|instead of|as opposed to)\s*", re.IGNORECASE)
 LONGEST_GAP = 200
 """Characters between two boxes of one list."""
 MOST_LISTED = 50
@@ -69,12 +71,15 @@ def answer_of(text: str) -> str | None:
 
     A box that is empty or holds a placeholder ("...", "your answer"), which comes from repeating the instruction, does
     not count. Boxes that one sentence lists ("\\boxed{3}, \\boxed{5} and \\boxed{7}") are one answer, "3, 5, 7", each
-    value once; a box before words that infer or correct (so, wait, =) is not one of them. Phrases such as "The answer
+    value once; a box before words that infer or correct (so, wait, =) is not one of them,
+    and one after "not" or "rather than" does not count. Phrases such as "The answer
     is" are left out. Also read are \\boxed 5, which TeX allows, and a text whose backslashes are all doubled,
     \\\\boxed{\\\\frac12}, which is then undone. Linear in the length.
     """
     boxes = _boxes(text)
     while boxes and _is_placeholder(boxes[-1].content):
+        boxes.pop()
+    while len(boxes) > 1 and _is_rejected(text, boxes[-2], boxes[-1]):
         boxes.pop()
     if not boxes:
         return None
@@ -124,6 +129,12 @@ def _without_phrase(content: str) -> str:
         return content.strip()
     font = "" if phrase["end"] else phrase["font"] or ""
     return (font + content[phrase.end() :]).strip() or content.strip()
+
+
+def _is_rejected(text: str, one: _Box, other: _Box) -> bool:
+    """Whether the second of two boxes is what the first one is said not to be: \\boxed{3}, not \\boxed{4}."""
+    between = text[one.end : other.start] if other.start - one.end <= LONGEST_GAP else ""
+    return not _is_placeholder(one.content) and _REJECTION.fullmatch(_MARKUP.sub(" ", between)) is not None
 
 
 def _lists(text: str, one: _Box, other: _Box) -> bool:

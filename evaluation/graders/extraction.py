@@ -6,7 +6,7 @@ from evaluation.graders.boxes import answer_of
 from evaluation.graders.fences import blocks
 from evaluation.graders.reachable import is_stub, parse, syntax_error_line
 
-VERSION = "3"  # part of every score's protocol; raise it when another part of the same completion may be the answer
+VERSION = "4"  # part of every score's protocol; raise it when another part of the same completion may be the answer
 THINK = "<think>"
 MOST_CUTS = 20  # how often a text that is no program is cut to find one in it
 _TAG = re.compile(r"<(?P<closes>/?)think>")

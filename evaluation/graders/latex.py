@@ -57,12 +57,28 @@ _NAMES = {
     r"\cdot": "centerdot bullet",
     "-": "textminus",
     r"\%": "percent",
-    "": "! protect relax strut noindent centering mathstrut hline null / pounds euro texteuro textdollar dollar yen "
+    "": "! therefore checkmark "
+    "protect relax strut noindent centering mathstrut hline null / pounds euro texteuro textdollar dollar yen "
     "textsterling",
 }
 _CALLED = {name: canonical for canonical, names in _NAMES.items() for name in names.split()}
 _TOKEN = re.compile(r"\\(?:([A-Za-z]+)\*?|(.))|([{}^_])|\s+|.", re.DOTALL)
 _OPENING = re.compile(r"\s*\{")
+_PRIME = re.compile(r"\^\s*(?:\{(?P<several>(?:\s*(?:\\prime(?![A-Za-z])|'))+)\s*\}|\\prime(?![A-Za-z]))")
+_T = r"T|\\(?:top|intercal)(?![A-Za-z])|\\text\s*\{\s*T\s*\}"
+_TRANSPOSE = re.compile(rf"\^\s*(?:{_T}|\{{\s*(?:{_T})\s*\}})")
+_MINUS = re.compile(r"\^-(\d+|[A-Za-z])")
+_FOREIGN = {
+    "tg": r"\tan",
+    "ctg": r"\cot",
+    "cotg": r"\cot",
+    "arctg": r"\arctan",
+    "arcctg": r"\arccot",
+    "lg": r"\log_{10}",
+}
+_FUNCTION = re.compile(
+    rf"\\(?:operatorname\*?\s*\{{\s*(?P<set>{'|'.join(_FOREIGN)})\s*\}}|(?P<name>{'|'.join(_FOREIGN)})(?![A-Za-z]))"
+)
 _OPTION = re.compile(r"\s*\[[^\]]*\]")
 
 
@@ -119,6 +135,17 @@ def without_markup(text: str) -> str:
             if part == "]":  # \sqrt[3]{2}
                 takes_argument = True
     return "".join(parts)
+
+
+def with_usual_names(text: str) -> str:
+    r"""LaTeX with \tan for \tg, \log_{10} for \lg, and the like."""
+    return _FUNCTION.sub(lambda name: _FOREIGN[name["set"] or name["name"]] + " ", text)
+
+
+def with_plain_exponents(text: str) -> str:
+    r"""Text without markup in which x^{\prime} is x', A^{\top} and A^T are A^{T}, and 2^-1 is 2^{-1}."""
+    text = _PRIME.sub(lambda prime: "'" * max(1, (prime["several"] or "").replace("\\prime", "'").count("'")), text)
+    return _MINUS.sub(r"^{-\1}", _TRANSPOSE.sub("^{T}", text))
 
 
 def _after_argument(text: str, place: int) -> int:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-from evaluation.graders.latex import without_markup
+from evaluation.graders.latex import with_plain_exponents, with_usual_names, without_markup
 
 _SYMBOLS = str.maketrans(
     {"°": "^\\circ ", "℃": "^\\circ \\text{C}", "℉": "^\\circ \\text{F}", "º": "^\\circ ", "∞": "\\infty "}
@@ -97,13 +97,14 @@ def clean(answer: str) -> str:
     text = _GROUPING.sub("", _CURRENCY.sub("", text)) if "\\" in text or "$" in text or not text.isascii() else text
     if "\\" in text or "{" in text:
         text = _CHOOSE.sub(lambda pair: f"\\{_CHOSEN[pair[2]]}{{{pair[1]}}}{{{pair[3]}}}", text)
-        text = _DISPLAY.sub(" ", text)
+        text = _DISPLAY.sub(" ", with_usual_names(text))
         text = _ROMAN.sub(lambda words: f"\\text{{{words[1] or words[2] or ''}}}", text)
         text = without_markup(_NOT.sub(lambda sign: "\\ne " if sign[1] == "=" else "\\notin ", text))
         text = _NUMBER_IN_WORDS.sub(r"\1\\text{ \2}", _WITHOUT_LETTERS.sub(r"\1", _DEGREE.sub(r"^\\circ", text)))
         text = _SYMBOL_IN_WORDS.sub(r" \1", _MICRO.sub(r"\\text{µ", _UNIT.sub(_unit, text)))
         text = _SHORT_FRACTION.sub(_fraction, _SHORT_ROOT.sub(r"\\sqrt{\1}", text))
         text = _REPEATING.sub(_repeating, text)
+    text = with_plain_exponents(text) if "^" in text else text
     text = _PERCENT_WORD.sub(r"\\% ", _without_bold(_without_marks(text)))
     return text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").strip()
 

@@ -5,9 +5,10 @@ import re
 from latex2sympy2_extended import NormalizationConfig, normalize_latex
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from math_verify import verify
-from sympy import Basic, Expr, Float, I, MatrixBase, Symbol, simplify
+from sympy import Basic, Derivative, Expr, Float, I, MatrixBase, Symbol, simplify
 
 from evaluation.graders.answers.equality import RELATIVE, ROUNDED
+from evaluation.graders.answers.unknowns import with_symbols
 
 _FORM = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
 _SYMBOLS = ConversionConfig(lowercase_symbols=False)
@@ -18,6 +19,7 @@ _IN_DEGREES = re.compile(
 )
 _WITHOUT_BRACES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^(?:\{[^{}]*\}|\d))?)\s*(?=\{\\frac)")
 _NUMBER_WITH_INDEX = re.compile(r"(?<![A-Za-z_\d])\d+\s*_|\\(?:sin|cos|tan)\s*_")
+_CONSTANTS = frozenset("abckmn")  # letters that do not depend on what a derivative is taken by
 _DIGITS = 1000  # to which the difference of two exact numbers is computed, before they count as equal
 
 
@@ -60,6 +62,8 @@ def _read(text: str, is_real: bool | None) -> Basic | MatrixBase | None:
     """The expression that a text is; None where it is none, or where the parser would leave a part out."""
     if "\\ldots" in text or _NUMBER_WITH_INDEX.search(text):
         return None
+    is_partial = "\\partial" in text
+    text = with_symbols(text)
     if _TRIGONOMETRIC.search(text):
         text = _IN_DEGREES.sub(r"{\\frac{\\pi \\cdot \g<angle>}{180}}", text)
         text = _WITHOUT_BRACES.sub(r"\1 ", text)
@@ -68,12 +72,25 @@ def _read(text: str, is_real: bool | None) -> Basic | MatrixBase | None:
         return None
     try:
         read = latex2sympy(text, is_real=is_real, normalization_config=None, conversion_config=_SYMBOLS)
+        read = _unevaluated(read, is_partial=is_partial)
         letters = [] if is_real else [one for one in read.free_symbols if one.name in ("i", "imath")]
         return read.subs(dict.fromkeys(letters, I)) if letters else read
     except Exception as error:  # bare ones of the parser, for what it cannot read
         if isinstance(error, MemoryError):
             raise
         return None
+
+
+def _unevaluated(read: Basic, *, is_partial: bool) -> Basic:
+    """An expression in which symbols stand for the derivatives of unknown functions: of y by x, but not of x^2 by x.
+    Letters other than those of constants may depend on x, unless the derivative is partial."""
+    symbols: dict[Basic, Basic] = {}
+    for derivative in read.atoms(Derivative):
+        by, of = set(derivative.variables), derivative.expr
+        others = {symbol.name for symbol in of.free_symbols - by}
+        if not of.is_number and (not by <= of.free_symbols or not (is_partial or others <= _CONSTANTS)):
+            symbols[derivative] = Symbol(f"unknown {derivative}", real=True)
+    return read.xreplace(symbols) if symbols else read
 
 
 def _equal(gold: Basic | MatrixBase, answer: Basic | MatrixBase) -> bool:

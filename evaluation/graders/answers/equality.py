@@ -14,18 +14,25 @@ from evaluation.graders.answers.nodes import (
     Group,
     Leaf,
     Node,
+    Range,
     Ratio,
     Region,
     Residue,
     Words,
+    by_name,
+    has_region,
+    names,
+    without_repetitions,
 )
 from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
-from evaluation.graders.answers.regions import as_region, normal
+from evaluation.graders.answers.ranges import as_difference
+from evaluation.graders.answers.regions import as_region, normal, relations
 from evaluation.graders.answers.structure import as_list, parse, same_spoken, same_words, words
 from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, without_percent
 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
 RELATIVE = Fraction(1, 10**6)  # numbers further apart than this share of the larger are never equal
+Relations = list[tuple[str, str, str]]  # left, sign, right
 _INFINITE = {"\\infty", "-\\infty", "+\\infty"}
 
 _RADIANS = re.compile(
@@ -88,14 +95,21 @@ class Equality:
             return self._same_times(gold, answer)
         if isinstance(gold, Ratio) or isinstance(answer, Ratio):
             return self._same_ratios(gold, answer)
-        if _has_region(gold) or _has_region(answer):
+        if has_region(gold) or has_region(answer):
             regions = as_region(gold), as_region(answer)
             if regions[0] is not None and regions[1] is not None:
                 return self._same_regions(normal(regions[0]), normal(regions[1]))
-        if isinstance(gold, Comparison) and isinstance(answer, Comparison):
-            return self._same_comparisons(gold, answer)
+        if isinstance(gold, Comparison) or isinstance(answer, Comparison):
+            both = relations(gold, answer), relations(answer, gold)
+            if all(both):
+                return self._same_comparisons(gold, answer, *both)
         if isinstance(gold, Group) or isinstance(answer, Group):
             return self._same_groups(gold, answer)
+        if isinstance(gold, Range) and isinstance(answer, Range):
+            pairs = (gold.low, answer.low), (gold.high, answer.high)
+            return all(self._same_leaves(f"{one} {gold.unit}", f"{two} {answer.unit}") for one, two in pairs)
+        # A range is no number. So 12-15 is not -3, which nobody leaves as it is; 7-2 is 5.
+        gold, answer = as_difference(gold), as_difference(answer)
         if isinstance(gold, Leaf) and isinstance(answer, Leaf):
             return same_spoken(gold.text, answer.text) or self._same_leaves(gold.text, answer.text)
         if isinstance(gold, Leaf) and isinstance(answer, Words):
@@ -117,17 +131,25 @@ class Equality:
             return "" in (gold.name, answer.name) and self._same(gold.right, answer.right)
         return self._algebra.same_relation((sides[0][0], sides[0][1]), (sides[1][0], sides[1][1])) != 0
 
-    def _same_comparisons(self, gold: Comparison, answer: Comparison) -> bool:
-        if len(gold.signs) == 1 and len(answer.signs) == 1:
-            (left, right), (other_left, other_right) = gold.sides, answer.sides
-            sign = self._algebra.same_relation((left, right), (other_left, other_right))
-            flipped = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
-            return sign != 0 and answer.signs[0] == (
-                gold.signs[0] if sign > 0 else flipped.get(gold.signs[0], gold.signs[0])
-            )
-        return gold.signs == answer.signs and all(
-            itertools.starmap(self._same_leaves, zip(gold.sides, answer.sides, strict=True))
-        )
+    def _same_comparisons(self, gold: Node, answer: Node, relations: Relations, others: Relations) -> bool:
+        if isinstance(gold, Comparison) and isinstance(answer, Comparison) and len(gold.signs) > 1:
+            pairs = zip(gold.sides, answer.sides, strict=False)
+            if gold.signs == answer.signs and all(itertools.starmap(self._same_leaves, pairs)):
+                return True
+        return self._same_relations(relations, others)
+
+    def _same_relations(self, gold: Relations, answer: Relations) -> bool:
+        """Whether each inequality of one is a multiple of one of the other, and they are as many."""
+        left = list(answer)
+        for low, sign, high in gold:
+            for other in left:
+                factor = self._algebra.same_relation((low, high), (other[0], other[2])) if sign == other[1] else 0
+                if factor > 0 or (factor and sign == "\\ne"):
+                    left.remove(other)
+                    break
+            else:
+                return False
+        return not left
 
     def _same_residues(self, gold: Node, answer: Node) -> bool:
         if isinstance(gold, Residue) and isinstance(answer, Residue):
@@ -185,7 +207,8 @@ class Equality:
 
     def _same_regions(self, gold: Region, answer: Region) -> bool:
         if None not in (gold.variable, answer.variable) and gold.variable != answer.variable:
-            return False
+            both = relations(gold, answer), relations(answer, gold)
+            return all(both) and self._same_relations(*both)  # y < 3-x is x < 3-y
         if gold.holes is not None or answer.holes is not None:
             if gold.holes is None or answer.holes is None:
                 return False
@@ -201,13 +224,15 @@ class Equality:
         if not isinstance(gold, Group) or not isinstance(answer, Group):
             group, other = (gold, answer) if isinstance(gold, Group) else (answer, gold)
             assert isinstance(group, Group)
-            if group is answer and group.kind == "list" and len(_names(group)) < 2:  # 2\sqrt3 or \sqrt{12}
+            if group is answer and group.kind == "list" and len(names(group)) < 2:  # 2\sqrt3 or \sqrt{12}
                 return all(self._same(gold, item) for item in group.items)
             if group.kind != "set" or len(group.items) != 1:
                 return False
             return self._same(*((group.items[0], other) if group is gold else (other, group.items[0])))
-        if any(one.name is not None and _names(other) - {one.name} for one, other in ((gold, answer), (answer, gold))):
+        if any(one.name is not None and names(other) - {one.name} for one, other in ((gold, answer), (answer, gold))):
             return False
+        if gold.kind == answer.kind == "set":
+            gold, answer = without_repetitions(gold), without_repetitions(answer)
         kinds, count = {gold.kind, answer.kind}, len(gold.items)
         if count != len(answer.items) or kinds in ({"set", "tuple"}, {"set", "row"}):
             return False
@@ -221,10 +246,12 @@ class Equality:
             return False
         dots = any(isinstance(item, Dots) for item in (*gold.items, *answer.items))
         if (kinds <= {"set", "list"} or (gold.kind, answer.kind) == ("list", "row")) and not dots:
+            if len(names(gold)) > 1 and not all(isinstance(item, Equation) for item in answer.items):
+                return all(itertools.starmap(self._same, zip(gold.items, answer.items, strict=True)))  # whose is which
             return self._same_in_any_order(gold.items, answer.items)
         if kinds == {"cases"}:
             return self._same_in_any_order(gold.items, answer.items)
-        left, right = (_by_name(group) for group in (gold, answer))
+        left, right = (by_name(group) for group in (gold, answer))
         return all(itertools.starmap(self._same, zip(left, right, strict=True)))
 
     def _same_in_any_order(self, gold: Sequence[Node], answer: Sequence[Node]) -> bool:
@@ -306,25 +333,7 @@ class Equality:
         return self._algebra.equal(gold, answer)
 
 
-def _has_region(node: Node) -> bool:
-    return isinstance(node, Region) or (isinstance(node, Group) and any(isinstance(i, Region) for i in node.items))
-
-
-def _names(group: Group) -> set[str]:
-    """What the items of a group are said to be values of."""
-    names = {group.name, *(item.name for item in group.items if isinstance(item, Equation))}
-    return {name for name in names if name is not None}
-
-
 def _whole(node: Node) -> int | None:
     node = node.right if isinstance(node, Equation) else node
     number = value(node.text) if isinstance(node, Leaf) else None
     return int(number) if number is not None and number.denominator == 1 else None
-
-
-def _by_name(group: Group) -> Sequence[Node]:
-    """The items in order; equations like x = 1 in that of their names, without these."""
-    equations = [item for item in group.items if isinstance(item, Equation) and item.name is not None]
-    if group.kind != "list" or len(equations) != len(group.items):
-        return group.items
-    return [item.right for item in sorted(equations, key=lambda item: item.name or "")]

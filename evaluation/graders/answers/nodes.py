@@ -1,7 +1,8 @@
 """Maths: the parts of a tree that an answer is read as, and how its text is taken apart at commas and other signs."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -96,7 +97,17 @@ class Residue:
     modulus: str
 
 
-Node = Leaf | Words | Dots | Equation | Comparison | Region | Group | Clock | Ratio | Residue
+@dataclass(frozen=True)
+class Range:
+    """Two numbers with a dash between them, their unit, and the whole as it is written: 12-15 years."""
+
+    low: str
+    high: str
+    unit: str
+    text: str
+
+
+Node = Leaf | Words | Dots | Equation | Comparison | Region | Group | Clock | Ratio | Residue | Range
 
 _OPEN = {"(", "[", "{", "\\{", "\\langle", "\\lfloor", "\\lceil"}
 _CLOSE = {")", "]", "}", "\\}", "\\rangle", "\\rfloor", "\\rceil"}
@@ -142,3 +153,27 @@ def both_signs(text: str) -> list[str]:
         return [plus, minus]
     halves = [text.replace("\\pm", sign, 1) for sign in "+-"]
     return [whole for half in halves for whole in both_signs(half)]
+
+
+def has_region(node: Node) -> bool:
+    """Whether a node is a region, or a group with one."""
+    return isinstance(node, Region) or (isinstance(node, Group) and any(isinstance(i, Region) for i in node.items))
+
+
+def without_repetitions(group: Group) -> Group:
+    """A set with each item once."""
+    return group if Dots() in group.items else replace(group, items=tuple(dict.fromkeys(group.items)))
+
+
+def names(group: Group) -> set[str]:
+    """What the items of a group are said to be values of."""
+    found = {group.name, *(item.name for item in group.items if isinstance(item, Equation))}
+    return {name for name in found if name is not None}
+
+
+def by_name(group: Group) -> Sequence[Node]:
+    """The items in order; equations like x = 1 in that of their names, without these."""
+    equations = [item for item in group.items if isinstance(item, Equation) and item.name is not None]
+    if group.kind != "list" or len(equations) != len(group.items):
+        return group.items
+    return [item.right for item in sorted(equations, key=lambda item: item.name or "")]

@@ -1,5 +1,6 @@
 """Maths: inequalities, intervals and unions of them as one thing, a region of the real line."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -7,8 +8,9 @@ from dataclasses import replace
 from evaluation.graders.answers.nodes import Comparison, Equation, Group, Leaf, Node, Piece, Region, both_signs, split
 from evaluation.graders.notation import number_form, squeezed, value
 
-VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'?")
+VARIABLE = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:\s*_\s*(?:\w|\{\w+\}))?'*")
 _FALLING = {">": "<", "\\ge": "\\le"}
+_NO_VARIABLES = {"e", "\\pi", "\\infty", "\\frac", "\\sqrt", "\\cdot"}
 _LOWEST, _HIGHEST = "-\\infty", "\\infty"
 
 
@@ -115,6 +117,30 @@ def as_region(node: Node) -> Region | None:
         named = all(part.variable is not None for part in parts)
         return _by_their_bounds(parts) if named and node.joined == "," else None
     return None
+
+
+def relations(node: Node, other: Node) -> list[tuple[str, str, str]]:
+    """The inequalities left < right, left \\le right, left \\ne right that a node is all of; none where it is something
+    else. An interval is one of the variable of `other`, where that has a single letter."""
+    if isinstance(node, Comparison):
+        pairs = zip(node.signs, itertools.pairwise(node.sides), strict=True)
+        return [(b, _FALLING[sign], a) if sign in _FALLING else (a, sign, b) for sign, (a, b) in pairs]
+    region = as_region(node)
+    if region is None:
+        return []
+    sides = " ".join(other.sides) if isinstance(other, Comparison) else ""
+    letters = set(re.findall(r"\\[A-Za-z]+|[A-Za-z]", sides)) - _NO_VARIABLES
+    variable = region.variable or (letters.pop() if len(letters) == 1 else "")
+    if not variable:
+        return []
+    if region.holes is not None:
+        return [(variable, "\\ne", hole) for hole in region.holes]
+    if len(region.pieces) != 1 or region.pieces[0].left == region.pieces[0].right:
+        return []
+    piece = region.pieces[0]
+    below = (piece.left, "\\le" if piece.closed_left else "<", variable)
+    above = (variable, "\\le" if piece.closed_right else "<", piece.right)
+    return [below] * (piece.left != _LOWEST) + [above] * (piece.right != _HIGHEST)
 
 
 def union(regions: Sequence[Region]) -> Region | None:

@@ -21,7 +21,9 @@ from evaluation.graders.answers.nodes import (
     closing,
     split,
 )
+from evaluation.graders.answers.ranges import date_or_range, without_ranges
 from evaluation.graders.answers.regions import VARIABLE, as_region, comparison, flat, joined, united
+from evaluation.graders.answers.unknowns import DERIVATIVE
 from evaluation.graders.notation import WRAPPED, number_form, squeezed, value
 
 _DEEPEST = 8  # brackets within brackets; no answer has as many
@@ -50,6 +52,11 @@ _ENVIRONMENT = re.compile(
     r"(?:\s*\{[lcr| ]*\})?(?P<body>.*)\\end\{(?P=name)\*?\}\s*(?P<close>\\?[})\]|]?)",
     re.DOTALL,
 )
+_MULTIPLE = re.compile(
+    r"(?P<factor>-|[-+]?\s*(?:\d+(?:\.\d+)?(?:\s*/\s*\d+)?|\\frac\{[^{}]*\}\{[^{}]*\}|\\sqrt\{[^{}]*\}|[A-Za-z]))"
+    r"\s*(?:\\cdot|\\times)?\s*(?P<matrix>[(\[]?\s*\\begin\{.*)",
+    re.DOTALL,
+)
 _BUILDER = re.compile(
     r"\\\{\s*(?P<variable>[^\\{}|:,]+?)\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid|\\vert|\||:)(?P<condition>.*)\\\}",
     re.DOTALL,
@@ -74,7 +81,8 @@ _PHRASE = re.compile(
 )
 _LETTERS = re.compile(r"[^\W\d_]+(?:(?:[\s.-]+|(?<=[^\W\d_]{2})['’])[^\W\d_]+)*\.?")
 _SPOKEN = re.compile(r"(?!.*[aeiou])(?=.{3})[^\W\d_]*[b-df-hj-np-tv-wz]y[^\W\d_]*", re.IGNORECASE)  # try, Lynn
-_PUNCTUATION = re.compile(r"\A\s*(?:an?|the)\s+(?=\w{3})|[^\w+-]+", re.IGNORECASE)
+_PUNCTUATION = re.compile(r"\A\s*(?:an?|the)\s+(?=\w{3})|[^\w+'-]+", re.IGNORECASE)
+_APOSTROPHE = re.compile(r"(?<![A-Z'])'+|'+(?=[a-z])")  # the prime of a point stays: BAC'D'
 _PREDICATE = re.compile(r"(\\text\s*\{\s*)(?:is|are)\s+")
 
 
@@ -97,6 +105,10 @@ def parse(cleaned: str, depth: int = 0) -> Node:
         return Group("set", ())
     if (environment := _ENVIRONMENT.fullmatch(text)) is not None:
         return _environment(environment, part)
+    if (multiple := _MULTIPLE.fullmatch(text)) is not None:
+        matrix = part(multiple["matrix"])
+        if isinstance(matrix, Group) and (scaled := _scaled(multiple["factor"], matrix)) is not None:
+            return scaled
     if (residue := _MODULO.fullmatch(text)) is not None and residue["value"]:
         values = re.sub(r"\\equiv", "=", residue["value"])
         return Residue(part(values), residue["modulus"])
@@ -130,6 +142,8 @@ def _one(text: str) -> Node:
         return _clock(int(hour[1]), 0, 0, hour[2].lower())
     if len(parts := [part for _, part in split(text, {":"})]) > 1 and all(part.strip() for part in parts):
         return Ratio(tuple(number_form(part) for part in parts))
+    if (dashed := date_or_range(text)) is not None:
+        return dashed
     without = re.sub(r"\\text\s*\{[^{}]*\}", "", text)
     if (
         (without != text and not re.search(r"[\w\\]", without))
@@ -155,7 +169,8 @@ def as_list(node: Node) -> Node:
 
 def words(text: str) -> Words:
     """Words without punctuation, white space, and the article before them."""
-    written = _PUNCTUATION.sub("", text) or text.strip()
+    unquoted = text.strip().strip("'") if text.lstrip().startswith("'") else text
+    written = _APOSTROPHE.sub("", _PUNCTUATION.sub("", unquoted.replace("’", "'"))) or text.strip()
     return Words(written.casefold(), written)
 
 
@@ -223,11 +238,21 @@ def _environment(match: re.Match[str], part: Callable[[str], Node]) -> Node:
     if is_list and "&" not in body.replace("&=", "=").replace("& =", "="):
         nodes = [part(row.replace("&", "").rstrip(",;. ")) for row in rows]
         return nodes[0] if len(nodes) == 1 else joined([(",", node) for node in nodes])
-    cells = [tuple(part(_condition(cell)) for cell in row.split("&")) for row in rows]
+    cells = [without_ranges(tuple(part(_condition(cell)) for cell in row.split("&"))) for row in rows]
     grid = tuple(Group("row", row) for row in cells)
     if is_list:
         return Group("cases", grid)
     return Leaf(match[0]) if "|" in match["open"] or name[0] in "vV" else Group("matrix", grid)
+
+
+def _scaled(factor: str, matrix: Group) -> Group | None:
+    """A number times a matrix of expressions."""
+    rows = [row.items for row in matrix.items if isinstance(row, Group)]
+    if matrix.kind != "matrix" or not all(isinstance(cell, Leaf) and cell.text for row in rows for cell in row):
+        return None
+    factor = f"({'-1' if factor == '-' else factor.removeprefix('+')})"
+    cells = [tuple(Leaf(f"{factor} \\cdot ({cell.text})") for cell in row if isinstance(cell, Leaf)) for row in rows]
+    return Group("matrix", tuple(Group("row", row) for row in cells))
 
 
 def _condition(cell: str) -> str:
@@ -238,7 +263,7 @@ def _condition(cell: str) -> str:
 
 def _group(text: str, part: Callable[[str], Node]) -> Group | None:
     """What a pair of brackets around the whole with commas in it is."""
-    opening = re.match(r"[(\[]|\\\{|\\langle\b", text)
+    opening = re.match(r"[(\[]|\\\{|\\langle(?![A-Za-z])", text)
     end = re.search(r"(?:[)\]]|\\\}|\\rangle)$", text)
     if opening is None or end is None or closing(text) != end.start():
         return None
@@ -250,7 +275,7 @@ def _group(text: str, part: Callable[[str], Node]) -> Group | None:
     if len(parts) < 2 or not all(parts):
         return None
     brackets = "()" if opening[0] == "\\langle" else opening[0] + end[0]
-    return Group("tuple", tuple(map(part, parts)), brackets)
+    return Group("tuple", without_ranges(tuple(map(part, parts))), brackets)
 
 
 def _equation(text: str, part: Callable[[str], Node]) -> Equation | None:
@@ -269,7 +294,7 @@ def _equation(text: str, part: Callable[[str], Node]) -> Equation | None:
 
 
 def _is_name(side: str) -> bool:
-    return not side or _NAME.fullmatch(side) is not None
+    return not side or _NAME.fullmatch(side) is not None or DERIVATIVE.fullmatch(side) is not None
 
 
 def _squeezed_name(side: str) -> str:

@@ -49,6 +49,19 @@ def test_a_box_that_is_corrected_concluded_from_or_rewritten_is_no_part_of_the_a
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\\boxed{9}, not \\boxed{4}", "$\\boxed{9}$ and not $\\boxed{4}$.", "It is \\boxed{9} rather than \\boxed{4}.",
+        "\\boxed{9} instead of \\boxed{4}", "\\boxed{9} (not \\boxed{4})", "\\boxed{9}, not \\boxed{4}, not \\boxed{5}",
+        "\\boxed{9}\\text{, not }\\boxed{4}", "not \\boxed{4} but \\boxed{9}", "\\boxed{4}? Not at all: \\boxed{9}",
+        "\\boxed{4} is not right, it is \\boxed{9}", "\\boxed{4} is not it. \\boxed{9}", "Not \\boxed{9}",
+    ],
+)  # fmt: skip
+def test_a_box_that_is_ruled_out_is_not_the_answer(text: str) -> None:
+    assert answer_of(text) == "9"
+
+
+@pytest.mark.parametrize(
     "text", ["\\boxed{\\frac12} or \\boxed{0.5}", "\\boxed{0.50} and \\boxed{0.5}", "\\boxed{0.5}, \\boxed{0.5}"]
 )
 def test_one_value_in_two_boxes_is_named_once(text: str) -> None:
