@@ -246,7 +246,8 @@ class Equality:
             return False
         dots = any(isinstance(item, Dots) for item in (*gold.items, *answer.items))
         if (kinds <= {"set", "list"} or (gold.kind, answer.kind) == ("list", "row")) and not dots:
-            if len(names(gold)) > 1 and not all(isinstance(item, Equation) for item in answer.items):
+            unknowns = {name.partition("_")[0].strip() for name in names(gold)}  # x_1 and x_2 are values of one
+            if len(unknowns) > 1 and not all(isinstance(item, Equation) for item in answer.items):
                 return all(itertools.starmap(self._same, zip(gold.items, answer.items, strict=True)))  # whose is which
             return self._same_in_any_order(gold.items, answer.items)
         if kinds == {"cases"}:
