@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from evaluation.benchmarks.program_tests import checked_calls, checked_cases
 from evaluation.benchmarks.prompts import maths_prompt
 from evaluation.benchmarks.rows import check_set, text, valid_text
 from evaluation.conversations import Turn, is_conversation, request_of
 from evaluation.graders import choice
 from evaluation.graders.extraction import boxed_answer
 from evaluation.graders.notation import clean, value
-from evaluation.graders.programs.checks import checked_calls, checked_cases
 from evaluation.graders.programs.tests import BadTests
 from evaluation.loading import read_file
 from evaluation.records import Kind, Problem, RecordError

@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.graders.programs.checks import checked_cases
+from evaluation.benchmarks.program_tests import checked_cases
 from evaluation.graders.programs.tests import BadTests
 from evaluation.records import RecordError
 
