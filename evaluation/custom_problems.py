@@ -1,6 +1,7 @@
 """Custom problems: a benchmark from a user's local file, which no module of this package defines."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from evaluation.graders.programs.tests import BadTests
 from evaluation.loading import read_file
 from evaluation.records import Kind, Problem, RecordError
 
+_SOLUTION = re.compile(r"^[ \t]*####", re.MULTILINE)
+_SENTENCE = re.compile(r"\s*(?:\w+,?\s+)?the\s+(?:final\s+|correct\s+)?answer\s+is\b", re.IGNORECASE)
 COLUMNS = (
     "prompt and gold, and where you like id; "
     "code also tests (an object, see docs/own.md; with cases it needs no gold), and beginning for base models"
@@ -73,11 +76,16 @@ def _id(row: Mapping[str, Any], number: int, where: str) -> str:
 
 
 def never_equal(kind: Kind, gold: str) -> str | None:
-    """Why the grader counts no answer as the gold one, whatever a model writes; None where one may be."""
+    """Why the grader counts no answer as the gold one, whatever a model writes, or none but the same solution put into
+    a box; None where one may be."""
     if kind == "choice" and choice.letter(gold) != gold:
         return "it has to be the letter of an option, A, B, ..., as a capital alone"
     if kind != "maths":
         return None
+    if _SOLUTION.search(gold):
+        return "it is a solution as GSM8K's files have it; the answer is what stands behind ####"
+    if _SENTENCE.match(gold):
+        return "it is a sentence; the answer alone has to stand there"
     if not clean(gold):
         return "nothing is left of it without markup and punctuation"
     if boxed_answer(f"\\boxed{{{gold}}}") is None and value(clean(gold)) is None:

@@ -113,6 +113,9 @@ def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
             {"prompt": "a", "gold": "\\frac{"},
             "no answer can equal the gold one, .*: it has a brace",
         ),
+        ("maths", {"prompt": "a", "gold": "2+3=5\n#### 5"}, "the answer is what stands behind ####"),
+        ("maths", {"prompt": "a", "gold": "The answer is 5."}, "it is a sentence; the answer alone"),
+        ("maths", {"prompt": "a", "gold": "So the final answer is $5$"}, "it is a sentence; the answer alone"),
         ("choice", {"prompt": "a", "gold": "b"}, "it has to be the letter of an option"),
         ("choice", {"prompt": "a", "gold": "seven"}, "it has to be the letter of an option"),
     ],
@@ -131,7 +134,8 @@ def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[
 @pytest.mark.parametrize(
     ("kind", "gold"),
     [("maths", 0.5), ("maths", "nan"), ("maths", "n"), ("maths", "{5"), ("maths", r"\boxed{5}"),
-     ("maths", r"$\frac12$"), ("maths", r"1, 2, \ldots, n"), ("maths", "no solution"), ("choice", "B")],
+     ("maths", r"$\frac12$"), ("maths", r"1, 2, \ldots, n"), ("maths", "no solution"), ("maths", "no answer is right"),
+     ("choice", "B")],
 )  # fmt: skip
 def test_a_gold_answer_that_an_answer_can_equal_is_taken(tmp_path: Path, kind: str, gold: object) -> None:
     path = tmp_path / "mine.jsonl"
