@@ -79,8 +79,9 @@ def check_chat_template(tokenizer: Any) -> None:
     """Check that a conversation rendered up to where the assistant speaks is one that an answer follows.
 
     Raises:
-        ValueError: there is no template, none that is the default, it fails on a question, leaves the question out, or
-            ends before what it writes between a question and its answer, which the model would have to guess.
+        ValueError: there is no template, none that is the default, it fails on a question, leaves the question out,
+            ends before what it writes between a question and its answer, which the model would have to guess, or opens
+            another answer behind a finished one, which training would teach.
     """
     if not chat_template(tokenizer):
         raise ValueError("the tokenizer has no chat template")
@@ -100,6 +101,27 @@ def check_chat_template(tokenizer: Any) -> None:
             f"the chat template ignores add_generation_prompt: a prompt ends without the {header!r} that it writes "
             "before each answer. In a local copy of the checkpoint, have it end with that, between "
             "{% if add_generation_prompt %} and {% endif %}"
+        )
+    _check_end(tokenizer, [*asked, {"role": "assistant", "content": answer}], whole)
+
+
+def _check_end(tokenizer: Any, messages: Sequence[dict[str, str]], whole: str) -> None:
+    """Check that a question and its answer, rendered as `whole`, end where the answer's turn does. Raises `ValueError`
+    where what opens an answer follows: the template writes it whatever add_generation_prompt is."""
+    question, answer = (message["content"] for message in messages)
+    more = "And 2+2?"
+    try:
+        longer = rendered(tokenizer, [*messages, {"role": "user", "content": more}])
+    except ValueError:  # a template for one question
+        return
+    before, found, ending = whole.rpartition(answer)
+    between = longer.rpartition(more)[0].rpartition(answer)[2]
+    opened = ending[common(ending, between) :].strip()
+    if found and opened and before.partition(question)[2].rstrip().endswith(opened):
+        raise ValueError(
+            f"the chat template does not heed add_generation_prompt: behind a finished answer it writes {ending!r}, "
+            "which opens another one, and training would teach that. In a local copy of the checkpoint, put what opens "
+            "an answer between {% if add_generation_prompt %} and {% endif %}"
         )
 
 

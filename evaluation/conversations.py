@@ -24,7 +24,10 @@ _CALLS = ("tool_calls", "function_call", "tool_call_id")
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether a column's value is a list of messages, the JSON text of one, or its columns (`{"role": [...], ...}`)."""
+    """Whether a column's value is a list of messages, the JSON text of one, or its columns (`{"role": [...], ...}`),
+    also where these are of different lengths, which `turns_of` refuses."""
+    if _uneven(value):
+        return True
     value = _listed(value)
     return isinstance(value, list) and bool(value) and all(isinstance(m, Mapping) and _form(m) for m in value)
 
@@ -36,9 +39,12 @@ def turns_of(value: Any, where: str) -> list[Turn]:
     thought before the answer becomes `reasoning_content`. Fields that only describe a message are left out.
 
     Raises:
-        RecordError: not such a list, a role, call or part that training on text has no place for, or a message without
-            text.
+        RecordError: not such a list, columns of different lengths, a role, call or part that training on text has no
+            place for, or a message without text.
     """
+    if _uneven(value):
+        lengths = ", ".join(f"{len(column)} of {name!r}" for name, column in value.items())
+        raise RecordError(f"{where} holds messages as columns of different lengths: {lengths}")
     if not is_conversation(value):
         raise RecordError(
             f"{where} is {value!r:.200}, expected a list of messages with role and content (or from and value)"
@@ -68,9 +74,19 @@ def _listed(value: Any) -> Any:
     if isinstance(value, str) and value.lstrip().startswith("[") and ('"role"' in value or '"from"' in value):
         with contextlib.suppress(ValueError):
             return json.loads(value)
-    if isinstance(value, Mapping) and _form(value) and all(isinstance(column, list) for column in value.values()):
+    if _by_columns(value):
         return [dict(zip(value, message, strict=True)) for message in zip(*value.values(), strict=True)]
     return value
+
+
+def _by_columns(value: Any) -> bool:
+    """Whether the value is an object of lists, one for each field of the messages."""
+    return isinstance(value, Mapping) and bool(_form(value)) and all(isinstance(one, list) for one in value.values())
+
+
+def _uneven(value: Any) -> bool:
+    """Whether the value holds messages by columns that are not equally long."""
+    return _by_columns(value) and len(set(map(len, value.values()))) > 1
 
 
 def _form(message: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -75,6 +75,29 @@ def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
         ("maths", {"gold": "2"}, "no column 'prompt'"),
         ("code", {"prompt": "f", "gold": "def f(): 1"}, "tests needs to be an object with entry_point"),
         ("code", {"prompt": "f", "gold": "def f(): 1", "tests": {"entry_point": "f"}}, "asserts or inputs"),
+        (
+            "code",
+            {"prompt": "f", "gold": "def f(): 1", "tests": {"entry_point": "f", "inputs": []}},
+            "tests: inputs is .*a list of at least one list of arguments",
+        ),
+        (
+            "code",
+            {"prompt": "f", "gold": "def g(): 1", "tests": {"entry_point": "f", "inputs": [[]]}},
+            "the reference program does not define f",
+        ),
+        (
+            "code",
+            {"prompt": "f", "tests": {"cases": [{"input": "1", "output": "x"}], "function": "f"}},
+            "output is 'x', and of a function it has to be the value as JSON",
+        ),
+        ("maths", {"prompt": "a\ud83d 1+1?", "gold": "2"}, "column 'prompt' is no valid text: surrogates"),
+        ("maths", {"prompt": "a", "gold": "2\ud83d"}, "column 'gold' is no valid text"),
+        ("maths", {"prompt": "a", "gold": "2", "id": "\ud83d"}, "column 'id' is no valid text"),
+        (
+            "maths",
+            {"prompt": {"role": ["system", "user"], "content": ["a"]}, "gold": "2"},
+            "prompt holds messages as columns of different lengths: 2 of 'role', 1 of 'content'",
+        ),
         ("maths", {"prompt": "a", "gold": float("nan")}, "gold is nan, which no answer equals"),
         ("maths", {"prompt": "a", "gold": float("-inf")}, "gold is -inf, which no answer equals"),
         ("maths", {"prompt": "a", "gold": "..."}, "no answer can equal the gold one, '...': a box"),
@@ -90,14 +113,19 @@ def test_the_pages_pipeline_runs(tmp_path: Path) -> None:
             {"prompt": "a", "gold": "\\frac{"},
             "no answer can equal the gold one, .*: it has a brace",
         ),
+        ("maths", {"prompt": "a", "gold": "2+3=5\n#### 5"}, "the answer is what stands behind ####"),
+        ("maths", {"prompt": "a", "gold": "The answer is 5."}, "it is a sentence; the answer alone"),
+        ("maths", {"prompt": "a", "gold": "So the final answer is $5$"}, "it is a sentence; the answer alone"),
         ("choice", {"prompt": "a", "gold": "b"}, "it has to be the letter of an option"),
         ("choice", {"prompt": "a", "gold": "seven"}, "it has to be the letter of an option"),
     ],
 )
 def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[str, object], message: str) -> None:
     path = tmp_path / "mine.jsonl"
+    first = "def f(x): return x" if kind == "code" else "B"
     path.write_text(
-        json.dumps({"prompt": "a", "gold": "B", "tests": {"entry_point": "f", "inputs": []}}) + f"\n{json.dumps(row)}\n"
+        json.dumps({"prompt": "a", "gold": first, "tests": {"entry_point": "f", "inputs": [[1]]}})
+        + f"\n{json.dumps(row)}\n"
     )
     with pytest.raises(RecordError, match=rf"mine.jsonl:2.*{message}"):
         read_custom(path, "mine", kind, None)  # type: ignore[arg-type]
@@ -106,7 +134,8 @@ def test_a_row_that_is_no_problem_is_named(tmp_path: Path, kind: str, row: dict[
 @pytest.mark.parametrize(
     ("kind", "gold"),
     [("maths", 0.5), ("maths", "nan"), ("maths", "n"), ("maths", "{5"), ("maths", r"\boxed{5}"),
-     ("maths", r"$\frac12$"), ("maths", r"1, 2, \ldots, n"), ("maths", "no solution"), ("choice", "B")],
+     ("maths", r"$\frac12$"), ("maths", r"1, 2, \ldots, n"), ("maths", "no solution"), ("maths", "no answer is right"),
+     ("choice", "B")],
 )  # fmt: skip
 def test_a_gold_answer_that_an_answer_can_equal_is_taken(tmp_path: Path, kind: str, gold: object) -> None:
     path = tmp_path / "mine.jsonl"
@@ -119,6 +148,8 @@ def test_ids_are_distinct_and_files_are_not_empty(tmp_path: Path) -> None:
     path.write_text('{"id": 1, "prompt": "a", "gold": 1}\n' * 2)
     with pytest.raises(RecordError, match="the problem 1 occurs twice"):
         read_custom(path, "mine", "maths", None)
+    path.write_text('{"id": null, "prompt": "a", "gold": 1}\n' * 2)  # as a table has it for a row without one
+    assert [problem.id for problem in read_custom(path, "mine", "maths", None)] == ["1", "2"]
     path.write_text("")
     with pytest.raises(RecordError, match="no problems"):
         read_custom(path, "mine", "maths", None)

@@ -15,7 +15,7 @@ def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
     """The first of the columns `names` that the row has, as text with \\n line ends.
 
     Raises:
-        RecordError: there is none of them, or it is empty or no text.
+        RecordError: there is none of them, or it is empty, no text, or no valid one.
     """
     for name in names:
         if (value := row.get(name)) is not None:
@@ -24,10 +24,20 @@ def text(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
             value = value.replace("\r\n", "\n")
             if not value.strip():
                 raise RecordError(f"{where}: column {name!r} is empty")
-            return value
+            return valid_text(value, f"{where}: column {name!r}")
     if empty := [name for name in names if name in row]:
         raise RecordError(f"{where}: column {empty[0]!r} is empty")
     raise RecordError(f"{where}: no column {' or '.join(map(repr, names))}; the row has {sorted(row)}")
+
+
+def valid_text(value: str, what: str) -> str:
+    """The text. Raises `RecordError` where no file can hold it and no tokenizer take it: half a pair of escapes,
+    "\\ud83d", which JSON can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{what} is no valid text: {error.reason}") from None
+    return value
 
 
 def integer(value: Any, where: str) -> str:

@@ -22,6 +22,8 @@ def resolve(origin: Origin, memo: DigestMemo) -> OutsideInput:
     if origin.path.is_dir() != bool(origin.holds):
         raise ConfigError(f"{origin.path} is no {'folder' if origin.holds else 'file'}", where=origin.label, fix=fix)
     if not origin.holds:
+        if not origin.path.is_file():  # reading a named pipe would wait for a writer
+            raise ConfigError(f"{origin.path} is no regular file", where=origin.label, fix=fix)
         return OutsideInput(sha256=memo.sha256(origin.path))
     if not (origin.path / origin.holds).is_file():  # before everything in a large folder is read
         message = f"{origin.path} holds no {origin.holds}"

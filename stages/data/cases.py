@@ -16,7 +16,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evaluation.graders.programs.tests import BadTests, case_tests
+from evaluation.benchmarks.program_tests import checked_cases
+from evaluation.graders.programs.tests import BadTests
 from evaluation.records import RecordError
 
 PAIRS = (("inputs", "outputs"), ("input", "output"))
@@ -73,7 +74,7 @@ def joined(parts: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
 def checked(tests: dict[str, Any], where: str) -> dict[str, Any]:
     """The tests, which a grader can use. Raises `RecordError` otherwise."""
     try:
-        case_tests(tests)
+        checked_cases(tests)
     except BadTests as error:
         raise RecordError(f"{where}: tests: {error}") from error
     return tests

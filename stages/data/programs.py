@@ -79,7 +79,7 @@ def tests_of(value: Any, program: str, setup: Any, where: str) -> dict[str, Any]
             ) from None
     by_cases = are_cases(value)
     if by_cases or not isinstance(value, list):
-        tests = cases_of(value, where) if by_cases else program_tests(value, where)
+        tests = cases_of(value, where) if by_cases else program_tests(value, where, program)
         if setup is not None:
             raise RecordError(
                 f"{where}: columns.setup is for a list of asserts; an object of tests has a setup of its own"

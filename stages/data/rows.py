@@ -74,9 +74,11 @@ def demonstrations(
         answers = answers_of(row, source, label, number)
         weight = {} if column is None else {"weight": weight_of(row, column, label, number)}
         for nth, (turns, answer) in enumerate(answers, start=1):
-            if after_thinking(answer["content"]) is None:
+            answered = after_thinking(answer["content"])
+            if answered is None or not answered.strip():
+                what = "a <think> that is never closed" if answered is None else "a thought and nothing after it"
                 raise StageError(
-                    f"{label}: row {number}: an answer has a <think> that is never closed, so it answers nothing",
+                    f"{label}: row {number}: an answer has {what}, so it answers nothing",
                     "Correct or remove that row: what comes after the thought begins with </think>.",
                 )
             id = f"{name}:{number}" if len(answers) == 1 else f"{name}:{number}.{nth}"

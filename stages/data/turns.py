@@ -1,6 +1,8 @@
 """The conversation in a row: what is asked and what is answered, from columns of text or of messages."""
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ from stages.data.settings import Columns, SourceSettings
 from stages.data.values import text_of, value_of
 from stages.harness.context import StageError
 
+_TAGS = re.compile(r"</?think>")
+_BETWEEN_TAGS = re.compile(r"\s*<think>(.*)</think>\s*", re.DOTALL)
 WHOLE = ("messages", "conversations", "conversation")
 """Columns that hold whole conversations in the data sets of most people."""
 
@@ -20,7 +24,8 @@ def answers_of(
     """For each answer that an SFT row demonstrates, the turns before it and the answer itself.
 
     Raises:
-        StageError: a column is not there or holds something else; the message names it and the row.
+        StageError: a column is not there or holds something else, or a thought beside an answer is not one text without
+            tags or within one pair of them; the message names the column or the thought, and the row.
     """
     columns = source.columns
     column = _whole(columns, row, ("prompt", "completion"), label, number)
@@ -30,7 +35,7 @@ def answers_of(
         turns = _asked(row, columns, label, number)
         asked = len(turns)
         turns += _answer(row, columns, label, number)
-    turns = [*_system(row, turns, columns, label, number), *turns]
+    turns = [*_system(row, turns, columns, label, number), *(_untagged(turn, label, number) for turn in turns)]
     roles = [turn["role"] for turn in turns]
     answers = [at for at, role in enumerate(roles) if role == "assistant" and at >= asked and "user" in roles[:at]]
     if not answers:
@@ -44,6 +49,23 @@ def answers_of(
             "Keep one of the two.",
         )
     return [(turns[:at], turns[at]) for at in (answers if source.turns == "all" else answers[-1:])]
+
+
+def _untagged(turn: Turn, label: str, number: int) -> Turn:
+    """The turn, with a thought in a place of its own freed of the pair of tags around it, which what writes the thought
+    puts there (a chat template, or `stages.sft.rendering`). Raises `StageError` where a tag is left in it."""
+    thought = turn.get("reasoning_content", "")
+    if not _TAGS.search(thought):
+        return turn
+    around = _BETWEEN_TAGS.fullmatch(thought)
+    inner = thought if around is None else around[1].strip()
+    if tag := _TAGS.search(inner):
+        raise StageError(
+            f"{label}: row {number}: the thought that has a place of its own holds {tag[0]} as well",
+            "Leave the tags out there, or write one pair around the whole thought.",
+        )
+    rest = {name: value for name, value in turn.items() if name != "reasoning_content"}
+    return rest | ({"reasoning_content": inner} if inner else {})
 
 
 def request_in(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> list[Turn]:
@@ -96,11 +118,20 @@ def _whole(columns: Columns, row: Mapping[str, Any], needed: tuple[str, ...], la
 def _messages(row: Mapping[str, Any], column: str, label: str, number: int) -> list[Turn]:
     try:
         turns = turns_of(value_of(row, column, label, number), f"{label}: row {number}: column {column!r}")
-        if row.get("tools") not in (None, [], "", "[]"):
+        if _offered(row.get("tools")):
             raise RecordError(f"{label}: row {number} offers tools to the model; calls of tools are not trained on")
     except RecordError as error:
         raise StageError(str(error), "Correct or remove that row, or set columns (docs/data.md).") from None
     return turns
+
+
+def _offered(tools: Any) -> bool:
+    """Whether a column of tools holds any, itself or as JSON text (`"[]"`, `"null"`)."""
+    if isinstance(tools, str):
+        with contextlib.suppress(ValueError):
+            return bool(json.loads(tools))
+        return bool(tools.strip())
+    return bool(tools)
 
 
 def _asked(row: Mapping[str, Any], columns: Columns, label: str, number: int) -> list[Turn]:

@@ -153,6 +153,35 @@ def test_a_template_without_a_header_of_its_own_passes(template: str) -> None:
     check_chat_template(tokenizer_with(template))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        TURNS + "<|im_start|>assistant\n",
+        TURNS + "{{ '<|im_start|>assistant\n<think>\n' if add_generation_prompt else '<|im_start|>assistant\n' }}",
+        "{% for m in messages %}{{ m.role.title() }}: {{ m.content }}\n{% endfor %}Assistant:",
+    ],
+    ids=["always", "a thought where asked for", "names"],
+)
+def test_a_template_that_opens_an_answer_behind_a_finished_one_is_refused(template: str) -> None:
+    """SFT would train each answer with the beginning of another."""
+    with pytest.raises(ValueError, match=r"does not heed add_generation_prompt.*(?i:assistant).*opens another one"):
+        check_chat_template(tokenizer_with(template))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        TURNS + "{{ '<|im_start|>assistant\n' if messages[-1].role != 'assistant' }}",
+        "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'user' %}Q: {{ m.content }}\nA:{% else %} {{ m.content }}\n{% endif %}"
+        "{% endfor %}{{ eos_token if messages[-1].role == 'assistant' }}",
+    ],
+    ids=["by the last message", "the same end for all", "end of text behind the last"],
+)
+def test_a_template_that_ends_where_the_answer_does_passes(template: str) -> None:
+    check_chat_template(tokenizer_with(template))
+
+
 def test_what_a_template_refuses_or_leaves_out_is_said() -> None:
     refuses = tokenizer_with(
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHAT_TEMPLATE

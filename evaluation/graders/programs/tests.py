@@ -2,6 +2,8 @@
 
 import ast
 import dataclasses
+import keyword
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -113,6 +115,8 @@ def case_tests(tests: Mapping[str, Any]) -> CaseTests:
     for name, value in (("checker", checker), ("function", function)):
         if value is not None and (not isinstance(value, str) or not value.strip()):
             raise BadTests(f"{name} is {value!r:.40}, not text")
+    if function is not None and (not function.isidentifier() or keyword.iskeyword(function)):
+        raise BadTests(f"function is {function!r:.40}, and no function has such a name")
     if function is not None and (checker is not None or "comparison" in tests):
         raise BadTests("checker and comparison are for what a program prints; values of a function are equal or not")
     if checker is not None and "comparison" in tests:
@@ -165,14 +169,36 @@ def _limit(value: Any) -> bool:
 def _check_checker(source: str) -> None:
     """Raises `BadTests` for what is no Python, or plainly defines no `check`: on every output it would be in error."""
     try:
-        nodes = list(ast.walk(syntax_tree(source)))
+        tree = syntax_tree(source)
     except UNPARSABLE as error:
         raise BadTests(f"the checker is no Python: {error}") from error
-    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    names |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    names |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
-    if not names & {"check", "*"}:
+    names = bound_names(tree)
+    if not {"check", "*"} & set(names):
         raise BadTests("the checker defines no check(input, output, expected)")
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    if len(functions) == names["check"] == 1 and not functions[0].decorator_list and not _takes_three(functions[0]):
+        raise BadTests("check of the checker has to take three arguments: input, output, expected")
+
+
+def bound_names(tree: ast.Module) -> Counter[str]:
+    """The names that a program binds anywhere, each as often as it does; "*" where it imports all of a module."""
+    names: Counter[str] = Counter()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names[node.name] += 1
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names[node.id] += 1
+        elif isinstance(node, ast.alias):
+            names[node.asname or node.name] += 1
+    return names
+
+
+def _takes_three(function: ast.FunctionDef) -> bool:
+    """Whether it can be called with three arguments by their places."""
+    given = function.args
+    places = len(given.posonlyargs) + len(given.args)
+    needed = places - len(given.defaults)
+    return needed <= 3 and (places >= 3 or given.vararg is not None) and None not in given.kw_defaults
 
 
 def _case(row: Any, where: str) -> Case:

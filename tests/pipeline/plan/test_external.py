@@ -1,5 +1,6 @@
 """What is read from outside the store: which commit it stands for, and what to do where it cannot be had."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -155,3 +156,12 @@ def test_a_missing_local_copy_of_a_task_names_data_dir_and_a_file_of_ones_own_do
 def test_revisions_of_benchmarks_are_of_benchmarks_that_have_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"benchmark_revisions.aime25: .*did you mean 'aime24'"):
         config(tmp_path, "benchmark_revisions={aime25: main}")
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """Reading it would wait for somebody who writes, in every command that plans."""
+    pipe = tmp_path / "rows.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=r"rows\.jsonl is no regular file") as refused:
+        resolved(tmp_path, "data", f"data.sft.0={{file: {pipe}}}")
+    assert refused.value.where == "data.sft.0"

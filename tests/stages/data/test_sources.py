@@ -247,6 +247,10 @@ def test_prompts_that_rl_can_learn_nothing_of_are_counted(tmp_path: Path) -> Non
     assert "mine.jsonl:2, '...'" in never
     assert "mine.jsonl:3 and mine.jsonl:5" in contradicting
     assert notes(tmp_path, rl=[{**source, "rows": 1}]) == []
+    rows = [{"question": "2 + 3?", "result": "2+3=5\n#### 5"}, {"question": "1 + 4?", "result": "The answer is 5."}]
+    (said,) = notes(tmp_path, rl=[{**source, "file": jsonl(tmp_path / "gsm8k.jsonl", rows)}])
+    assert said.startswith("data.rl.0: 2 of 2 prompts have a gold answer that no answer can equal; the first is")
+    assert said.endswith("the answer is what stands behind ####")
 
 
 def test_a_source_with_fewer_rows_than_were_asked_for_says_so(tmp_path: Path) -> None:
