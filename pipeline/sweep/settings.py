@@ -13,6 +13,7 @@ baseline: {method: uniform}       # what the others are compared with, seed by s
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -72,6 +73,8 @@ class SweepSettings(StageSettings):
                 if not values or not all(isinstance(settings, dict) for settings in values.values()):
                     example = "uniform: {sft.method: {name: uniform}}"
                     raise ValueError(f"{axis}: each variant is a mapping of settings: {example}")
+                for name, settings in values.items():
+                    _check_order(axis, name, [str(key) for key in settings])
             elif not isinstance(values, list) or not values:
                 raise ValueError(f"{axis}: takes a list of values, or named variants")
             if len({label_of(value) for value in values}) < len(values):
@@ -100,6 +103,13 @@ class SweepSettings(StageSettings):
             if label_of(label) not in self.axes[axis]:
                 raise ValueError(f"{place}: {label!r} is none of {', '.join(self.axes[axis])}")
         return self
+
+
+def _check_order(axis: str, variant: str, keys: list[str]) -> None:
+    """Settings are applied one after the other, so that a section after a part of it would undo the part."""
+    for part, section in itertools.combinations(keys, 2):
+        if part.startswith(f"{section}."):
+            raise ValueError(f"{axis}: {variant} sets {part} and then all of {section}; write {section} first")
 
 
 def label_of(value: Any) -> str:
