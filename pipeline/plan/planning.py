@@ -54,12 +54,15 @@ def make_plan(config: PipelineConfig, store: Store, options: Options | None = No
 def plan_stages(decider: Decider) -> list[Planned]:
     """Plan every stage (with the options `only` or `until`: that stage and what it needs).
 
-    Raises `ConfigError` where a stage should run alone while something it needs is not cached.
+    Raises `ConfigError` where a stage should run alone while something it needs is not cached, and where code of the
+    user's own could not be loaded.
     """
     plan: dict[str, Planned] = {}
     for stage in decider.stages:
         if decider.chosen is None or stage.name in decider.chosen:
             planned = _plan_stage(stage, plan, decider)
+            if planned.state != "HIT":
+                decider.keys.check_imports(stage)
             plan[stage.name] = dataclasses.replace(planned, notes=tuple(decider.keys.notes(stage)))
     if decider.options.only is not None:
         alone = set(select_stages(decider.stages, decider.options.only))

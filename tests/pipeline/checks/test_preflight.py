@@ -156,7 +156,7 @@ def test_parameters_of_a_made_model_are_counted_as_they_are() -> None:
 
 REWARD = """
 import functools
-import torch_that_is_not_installed as torch
+import elsewhere as torch
 from elsewhere import imported
 
 def reward(problems, completions, finish_reasons, scale=100, *, floor):
@@ -221,6 +221,7 @@ def test_rewards_are_looked_at_without_being_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("reward.py").write_text(REWARD)
+    Path("elsewhere.py").write_text("raise AssertionError('a plan runs nothing of the user\'s')\n")
     override = f"grpo.rewards={{custom: [{{file: reward.py, {given}}}]}}"
     if message is None:
         planned(tmp_path, override)
@@ -229,15 +230,34 @@ def test_rewards_are_looked_at_without_being_run(
 
 
 METHOD = """
+import dataclasses
 from stages.sft.reweighting.base import Method
 
 class Weights(Method):
     def __init__(self, power: float): ...
+    def weigh(self, losses, mask, prepared): ...
 
 class Alone:
     def weigh(self, losses, mask, prepared): ...
 
 def made(power): ...
+
+class Plain(Method):
+    def weigh(self, losses, mask, prepared): ...
+
+class Child(Plain): ...
+
+class Typo(Method):
+    def weight(self, losses, mask, prepared): ...
+
+class Anchored(Method):
+    def __init__(self): self.anchor = 1
+
+class Of(Elsewhere, Method): ...
+
+@dataclasses.dataclass
+class Data(Method):
+    power: float
 """
 
 
@@ -253,6 +273,14 @@ def made(power): ...
         ("class_name: made", "sft.method.class_name: made of method.py is no class"),
         ("options: {pwoer: 2.0}", "sft.method.options: Weights of method.py takes no 'pwoer'; did you mean 'power'?"),
         ("options: {}", "sft.method.options: Weights of method.py needs power"),
+        ("class_name: Plain", None),
+        ("class_name: Plain, options: {b: 1}", "sft.method.options: Plain of method.py takes no 'b'"),
+        ("class_name: Child", None),
+        ("class_name: Child, options: {b: 1}", "sft.method.options: Child of method.py takes no 'b'"),
+        ("class_name: Typo", "Typo of method.py defines no weigh, finish or anchor, so that it would change nothing"),
+        ("class_name: Anchored", None),
+        ("class_name: Of, options: {b: 1}", None),
+        ("class_name: Data, options: {power: 1}", None),
     ],
 )
 def test_methods_are_looked_at_without_being_run(
@@ -285,6 +313,36 @@ def test_files_of_ones_own_that_are_missing_or_no_python(tmp_path: Path, overrid
         assert f"{where}: {file} is not Python: " in refused(tmp_path, override.format(file=file)).replace(
             ":1 is", " is"
         )
+
+
+@pytest.mark.parametrize(
+    ("line", "missing"),
+    [
+        ("import torhc", "torhc"),
+        ("import torhc.nn as nn", "torhc.nn"),
+        ("from stages.sft.reweighting.bsae import Method", "stages.sft.reweighting.bsae"),
+        ("import helper", "torhc"),
+        ("try:\n    import torhc\nexcept ImportError:\n    torhc = None", None),
+        ("def later():\n    import torhc", None),
+        ("import helpr", "helpr"),
+        ("import numpy.linalg, json, sys\nfrom xml.etree import ElementTree\nimport space.inner", None),
+    ],
+)
+def test_imports_of_what_is_not_there_are_seen_before_anything_runs(
+    tmp_path: Path, line: str, missing: str | None
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(f"\n{line}\ndef reward(problems, completions, finish_reasons): ...\n")
+    (tmp_path / "helper.py").write_text("\nimport torhc\n")
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "inner.py").touch()
+    override = f"grpo.rewards={{custom: [{{file: {file}}}]}}"
+    if missing is None:
+        planned(tmp_path, override)
+    else:
+        place = tmp_path / "helper.py" if line == "import helper" else file
+        said = refused(tmp_path, override)
+        assert f"grpo.rewards.custom.0.file: {place}:2 imports {missing}, which this Python does not have" in said
 
 
 def test_a_folder_with_several_gguf_files_is_asked_which(tmp_path: Path) -> None:

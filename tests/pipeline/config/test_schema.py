@@ -198,9 +198,9 @@ def test_vllm_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_home_that_no_path_can_be(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(ConfigError, match=r"home: .*loop is a link that leads to itself"):
-        load_config(write(tmp_path), [f"home={tmp_path}/loop"])
+        load(tmp_path, f"home={tmp_path}/loop")
     with pytest.raises(ConfigError, match=r"home: holds a null byte"):
-        load_config(write(tmp_path), [r'home="a\0b"'])
+        load(tmp_path, r'home="a\0b"')
 
 
 def test_environment_variables_fill_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
