@@ -192,7 +192,7 @@ def _score_folder(home: Path, name: str) -> Path:
     """The artifact of a score stage, by its key or the beginning of it, or of a run, by default that of its last
     checkpoint."""
     from pipeline.run.gc import SHORTEST_KEY
-    from pipeline.run.record import find_run, load_run
+    from pipeline.run.record import continue_command, find_run, load_run
     from pipeline.store.store import Store
 
     if name.endswith((".jsonl", ".gz")) or "/" in name:
@@ -207,7 +207,14 @@ def _score_folder(home: Path, name: str) -> Path:
     keys = {s.name.partition(".")[2]: s.key for s in record.stages if s.name.startswith("score.")}
     if not keys or (checkpoint and checkpoint not in keys):
         of = f" of {checkpoint}" if checkpoint else ""
-        raise ConfigError(f"run {record.id} has no scores{of}" + (f"; it has {', '.join(keys)}" if keys else ""))
+        has = f"; it has {', '.join(keys)}" if keys else ""
+        to_come = {stage.removeprefix("score.") for stage in record.left if stage.startswith("score.")}
+        if to_come and record.status != "done" and (not checkpoint or checkpoint in to_come):
+            said = {"running": "is running and has not come to them", "failed": "failed before it came to them"}
+            how = said.get(record.status, f"was {record.status} before it came to them")
+            fix = "" if record.status == "running" else f"Continue it with: {continue_command(record)}"
+            raise ConfigError(f"run {record.id} has no scores{of}: it {how}{has}", fix=fix)
+        raise ConfigError(f"run {record.id} has no scores{of}{has}")
     # By key and not by the path in the record: the home may have moved, and what is damaged is noticed.
     checkpoint = checkpoint or list(keys)[-1]
     found = Store.existing(home).find("score", keys[checkpoint])

@@ -207,7 +207,9 @@ def check_path(document: Document, name: str) -> None:
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{value}: this machine knows no such user", where=where, fix="Write the whole path.") from None
+        raise ConfigError(
+            f"{value}: this machine knows no such user", where=where, fix="Write the whole path."
+        ) from None
     try:
         path.stat()
     except OSError as error:

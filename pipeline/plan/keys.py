@@ -80,7 +80,7 @@ class KeyMaker:
         return [f"{file} seems to read files; {advice}" for file in silent]
 
     def check_imports(self, stage: Stage) -> None:
-        """Raise `ConfigError` for a file of the user's own that could not be loaded, since what it imports is nowhere."""
+        """Raise `ConfigError` for a file of the user's own that imports what is nowhere, and so could not be loaded."""
         interpreter = self.interpreters.of(stage.name)
         python = "this Python does" if interpreter is None else f"{interpreter.python} does"
         for setting, code in self._user_code[stage.name].items():

@@ -20,7 +20,8 @@ STATES: dict[str, State] = {"hit": "HIT", "fetch": "HIT", "accept": "HIT", "resu
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One stage of a plan. `key` is unknown (None) while an input has not been made: the state is then WAIT."""
+    """One stage of a plan. `key` is unknown (None) while an input has not been made: the state is then WAIT, as it is
+    while another process computes the key."""
 
     stage: Stage
     state: State
@@ -93,6 +94,8 @@ def _plan_stage(stage: Stage, plan: dict[str, Planned], decider: Decider) -> Pla
     key, artifact = decision.key, decision.artifact
     if artifact is not None:
         key, seconds = artifact.key, artifact.manifest.seconds
+    if state in ("RUN", "RESUME") and (holder := decider.store.holder(stage.program, key)) is not None:
+        state, reason = "WAIT", f"is being computed by {holder}"
     if forced and state == "RESUME":  # a plan says what was asked for
         state = "RUN"
     return Planned(stage, state, reason, key, decision.preimage, artifact, forced, seconds)

@@ -154,7 +154,7 @@ def _read(file: Path, module: str, where: str, mark: tuple[int, int, int]) -> Pa
 
 
 def _at_once(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """(module, line) of the absolute imports that run whenever a module does: none in a function, an `if` or a `try`."""
+    """(module, line) of the absolute imports that run whenever a module does: not in a function, an `if`, a `try`."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)

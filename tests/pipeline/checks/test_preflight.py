@@ -221,7 +221,7 @@ def test_rewards_are_looked_at_without_being_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("reward.py").write_text(REWARD)
-    Path("elsewhere.py").write_text("raise AssertionError('a plan runs nothing of the user\'s')\n")
+    Path("elsewhere.py").write_text("raise AssertionError('a plan runs none of this')\n")
     override = f"grpo.rewards={{custom: [{{file: reward.py, {given}}}]}}"
     if message is None:
         planned(tmp_path, override)

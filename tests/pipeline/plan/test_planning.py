@@ -2,6 +2,7 @@
 no stage runs."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,30 @@ def test_left_state_is_resumed(tmp_path: Path) -> None:
     (state / "checkpoint").write_text("x")
     resumed = plan(tmp_path)["base"]
     assert (resumed.state, resumed.reason) == ("RESUME", "an interrupted attempt left its state")
+
+
+def test_an_attempt_that_came_to_nothing_is_not_resumed(tmp_path: Path) -> None:
+    work = tmp_path / "home" / "work" / "base" / str(plan(tmp_path)["base"].key)
+    (work / "state" / "checkpoints").mkdir(parents=True)
+    progress = {"event": "progress", "phase": "base", "step": 0, "total": 20, "time": 1.0}
+    (work / "events.jsonl").write_text(json.dumps(progress) + "\n")
+    assert (plan(tmp_path)["base"].state, plan(tmp_path)["base"].reason) == ("RUN", "never run")
+    (work / "state" / "samples.jsonl").write_text("{}\n")  # a later attempt has told nothing of these yet
+    resumed = plan(tmp_path)["base"]
+    assert (resumed.state, resumed.reason) == ("RESUME", "an interrupted attempt left its state")
+
+
+def test_what_another_process_computes_is_waited_for(tmp_path: Path) -> None:
+    key = str(plan(tmp_path)["base"].key)
+    state = tmp_path / "home" / "work" / "base" / key / "state"
+    state.mkdir(parents=True)
+    (state / "checkpoint").write_text("x")
+    with Store(tmp_path / "home").lock("base", key, print):
+        busy = plan(tmp_path)["base"]
+        assert busy.state == "WAIT"
+        assert busy.reason.startswith(f"is being computed by process {os.getpid()} on ")
+        assert busy.key == key
+    assert plan(tmp_path)["base"].state == "RESUME", "the lock is free, whoever held it last"
 
 
 def test_a_resumed_stage_says_from_where(tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ RECIPES = "recipe: {a: {sft.learning_rate: 5e-3}, b: {sft.learning_rate: 6e-3}}"
             "sft.method.threshold: [0.1, 0.2]\n  sft.method: [{name: profit, threshold: 0.3}]",
             r"sweep.yaml:\d+: the axes sft.method.threshold and sft.method overlap",
         ),
-        ("sft.method: [{name: profit}]\n  sft.method.threshold: [0.1, 0.2]", "sft.method and sft.method.threshold overlap"),
+        (
+            "sft.method: [{name: profit}]\n  sft.method.threshold: [0.1, 0.2]",
+            "sft.method and sft.method.threshold overlap",
+        ),
         ("rate: {a: {sft.method.threshold: 0.1, sft.method: {name: profit}}}", "write sft.method first"),
         ("home: [one, two]", "home changes home, and all cells share one store"),
         ("name: [one, two]", "every cell has a name of its own"),
