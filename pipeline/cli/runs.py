@@ -23,6 +23,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.printing import (
     count,
+    gib,
     out,
     plain_table,
     print_gate,
@@ -184,7 +185,7 @@ def show_run(
     if record.error:
         show(f"[red]{escape(record.error)}[/]")
     for stage in record.stages:
-        memory = f"{stage.peak_memory_gib:.1f} GiB" if stage.peak_memory_gib else ""
+        memory = gib(stage.peak_memory_gib) if stage.peak_memory_gib else ""
         show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {memory:>9}  {stage.folder}")
     if record.status != "done":
         _print_left(record)

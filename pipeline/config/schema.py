@@ -114,6 +114,8 @@ class PipelineConfig(StageSettings):
                 raise ValueError(f"benchmarks.{index}.max_new_tokens: {room}")
         if self.model == MAKE and self.model_revision != "main":
             raise ValueError("model_revision: is for models of the hub, and this one is made; leave it out")
+        if self.model_revision != "main" and os.path.exists(os.path.expanduser(self.model)):
+            raise ValueError(f"model_revision: is for models of the hub, and {self.model} is here; leave it out")
         _rl_fits_together(self)
         _served_fits_together(self)
         sizes = {benchmark.name: benchmark.problems for benchmark in self.benchmarks}

@@ -175,10 +175,11 @@ def _apply(document: Document, override: str) -> None:
     *sections, last = name.strip().split(".")
     node: Any = document.values
     for part in sections:
-        path = (*path, _index(node, part, where) if isinstance(node, list) else part)
         if isinstance(node, list):
-            node = node[path[-1]]
+            index = _index(node, part, where)
+            path, node = (*path, index), node[index]
         else:
+            path = (*path, part)
             if node.get(part) is None:
                 node[part] = {}
             node = node[part]

@@ -41,6 +41,12 @@ class PublishedSettings(StageSettings):
     grpo: dict[str, dict[str, float]] = execution({})
 
     @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that are named, each once, also of those that stand together."""
+        named = (name for table in (self.base, self.sft, self.grpo) for name in table)
+        return list(dict.fromkeys(part for name in named for part in name.split("+")))
+
+    @property
     def trained(self) -> list[tuple[str, str, str, float]]:
         """Checkpoint, benchmark, label and value of each score after training."""
         tables = {"sft": self.sft, "grpo": self.grpo}
@@ -85,6 +91,12 @@ class SweepSettings(StageSettings):
     def _known_published(self) -> SweepSettings:
         if self.published is None:
             return self
+        published = self.published
+        base = [("base", benchmark, "", value) for benchmark, value in published.base.items()]
+        for checkpoint, benchmark, label, value in [*base, *published.trained]:
+            if not 0 <= value <= 100:
+                place = ".".join(filter(None, ("published", checkpoint, benchmark, label)))
+                raise ValueError(f"{place}: {value:g} is no score in per cent, from 0 to 100")
         axis = self.published.axis
         if axis not in self.matrix:
             raise ValueError(f"published.axis: {axis!r} is no axis; there is {', '.join(self.matrix)}")

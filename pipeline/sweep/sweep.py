@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evaluation.benchmarks import names
+from evaluation.harness.nearest import nearest
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import load_config
 from pipeline.config.yaml_file import Document, read
@@ -168,10 +170,12 @@ class SweepPlan:
 def plan_sweep(sweep: Sweep) -> SweepPlan:
     """Plan every cell. Raises `ConfigError` naming the cell whose config is wrong."""
     planned: list[PlannedCell] = []
+    benchmarks = set(names())
     store: Store | None = None
     for cell in sweep.cells:
         try:
             config = load_config(sweep.config, list(cell.overrides))
+            benchmarks |= {benchmark.name for benchmark in config.benchmarks}
             store = store or Store(config.home_folder)
             decider = Decider(config, store)
             stages = plan_stages(decider)
@@ -181,6 +185,10 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
             where = f"cell {labels}: {error.where}".rstrip(": ")
             raise ConfigError(error.message, where=where, fix=error.fix) from error
         planned.append(PlannedCell(cell, stages, computations(stages, decider.keys)))
+    for name in sweep.settings.published.benchmarks if sweep.settings.published is not None else ():
+        if name not in benchmarks:
+            message = f"published: there is no benchmark {name!r}{nearest(name, benchmarks)}"
+            raise ConfigError(message, where=str(sweep.file), fix="Correct the name, or leave the score out.")
     assert store is not None  # a matrix has at least one cell
     distinct = {cell.computations[stage.stage.name]: stage for cell in planned for stage in cell.stages}
     missing = [stage for stage in distinct.values() if stage.state != "HIT"]

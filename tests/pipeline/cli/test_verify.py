@@ -143,6 +143,16 @@ def test_wrong_arguments_about_scores(tmp_path: Path, arguments: tuple[str, ...]
         run(folder, *arguments)
 
 
+def test_a_word_that_means_nothing_is_told_what_it_could_have_meant(tmp_path: Path) -> None:
+    kinds = r"nosuch is no checkpoint folder, \.gguf file, hub id \(OWNER/NAME\), scores file, key or run"
+    arguments = ("nosuch", "--published", 50, "--home", tmp_path / "home")
+    with pytest.raises(ConfigError, match=f"{kinds}; and there is no store in .*home"):
+        run(*arguments)
+    Store(tmp_path / "home")
+    with pytest.raises(ConfigError, match=f"{kinds} of .*home"):
+        run(*arguments)
+
+
 def test_several_benchmarks_or_one_without_a_size_need_a_word_more(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "scores.jsonl", [*scores(1, 9), *scores(1, 9, "word_problems")])
     with pytest.raises(ConfigError, match=r"--benchmark: which one\?: .* has gsm8k, word_problems"):

@@ -115,6 +115,21 @@ def test_published_scores_of_unknown_labels_are_refused(tmp_path: Path) -> None:
         load_sweep(write(tmp_path, SWEEP + published), [])
 
 
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ("sft: {word_problems: {vcore: 500}}", r"published.sft.word_problems.vcore: 500 is no score in per cent"),
+        ("base: {word_problems: -1}", r"published.base.word_problems: -1 is no score in per cent"),
+        ("sft: {aime42: {vcore: 50}}", r"published: there is no benchmark 'aime42'; did you mean 'aime2"),
+        ("base: {aime24+aime42: 50}", r"published: there is no benchmark 'aime42'"),
+    ],
+)
+def test_published_scores_that_can_be_none_are_refused(tmp_path: Path, scores: str, message: str) -> None:
+    published = f"published: {{source: a paper, axis: method, {scores}}}"
+    with pytest.raises(ConfigError, match=message):
+        plan_sweep(load_sweep(write(tmp_path, SWEEP + published), home(tmp_path)))
+
+
 def test_the_recorded_command_is_the_whole_command(tmp_path: Path) -> None:
     assert command_line(Path("s.yaml"), ["seed=1"], 1, None, 0) == "vcore sweep s.yaml --set seed=1"
     whole = "vcore sweep s.yaml --jobs 3 --ray auto --gpus-per-cell 0.5"
