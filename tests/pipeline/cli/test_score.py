@@ -117,12 +117,12 @@ def test_a_second_opinion_that_always_agrees_leaves_no_file(tmp_path: Path) -> N
 
 def test_a_generated_benchmark_is_scored_on_as_many_problems_as_were_sampled(tmp_path: Path) -> None:
     problems = load(get("word_problems"), "test", limit=3, seed=5)
-    rows = [{"problem_id": problem.id, "completion": f"\\boxed{{{problem.answer}}}"} for problem in problems]
+    rows = [{"problem_id": problem.id, "completion": f"\\boxed{{{problem.gold}}}"} for problem in problems]
     file = tmp_path / "generations.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = json.loads(run("word_problems", file, "--problems", 3, "--problem-seed", 5, "--json"))
     assert (found["n"], found["value"], found["missing"]) == (3, 1.0, 0)
-    with pytest.raises(ConfigError, match="word_problems is generated: .* --problems N"):
+    with pytest.raises(ConfigError, match=r"word_problems is generated: .* --problems N"):
         run("word_problems", file)
     with pytest.raises(ConfigError, match="humaneval: its problems are not generated; leave --problem-seed out"):
         run("humaneval", file, "--problem-seed", 5)

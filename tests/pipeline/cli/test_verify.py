@@ -16,6 +16,7 @@ from evaluation.records import Score, write_jsonl
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
 from pipeline.share.verify import examples
+from pipeline.store.store import Store
 from tests.tiny import make_tiny_model
 
 SPLITS = ("test", "dev")
