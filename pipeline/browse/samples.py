@@ -132,5 +132,6 @@ def _questions(data: Artifact | None, benchmark: str) -> dict[str, str]:
 
 
 def _line(text: str) -> str:
-    """The beginning of a text on one line, for a column."""
-    return " ".join(text[: 2 * COLUMN_CHARACTERS].split())[:COLUMN_CHARACTERS]
+    """The beginning of a text on one line, for a column, with ⏎ where a line of it ended: of a program, a comment."""
+    lines = (" ".join(line.split()) for line in text[: 2 * COLUMN_CHARACTERS].splitlines())
+    return " ⏎ ".join(filter(None, lines))[:COLUMN_CHARACTERS]

@@ -15,13 +15,17 @@ from stages.harness.declaration import CustomCode
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr | None
 """What a name of a module is bound to; None where that cannot be seen (an import)."""
+TAKES_NOTHING = ast.parse("lambda self: None", mode="eval").body
+"""The `__init__` of a class that has none, nor its parents."""
 
 
 def check_custom_code(stages: Iterable[Stage]) -> None:
     """Raise `ConfigError` for a file that does not parse, a name that it does not define or defines as something else,
-    and options that it does not take. What cannot be seen without running the file passes."""
+    options that it does not take, and a class that defines nothing of what it is for. What cannot be seen without
+    running the file passes."""
     for code in (code for stage in stages for code in stage.kind.custom_code(stage.settings)):
-        definition = _definition(code)
+        tree = parse_custom(code.file, f"{code.setting}.file")
+        definition = _definition(code, tree)
         what = f"{code.name} of {code.file}"
         where = f"{code.setting}.{code.name_field}"
         if not _may_be(code.kind, definition):
@@ -34,19 +38,80 @@ def check_custom_code(stages: Iterable[Stage]) -> None:
             if not definition.bases:
                 message = f"{what} does not derive from {code.base}"
                 raise ConfigError(message, where=where, fix=f"See {code.page}.")
-            made = [node for node in definition.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
-            definition = made[-1] if made and not definition.decorator_list else None
+            family = _family(definition, tree, code.base)
+            _check_defines(family, code, what)
+            definition = _maker(definition, family)
         if isinstance(definition, ast.FunctionDef | ast.Lambda):
             _check_options(_signature(definition), code, what)
 
 
-def _definition(code: CustomCode) -> Definition:
-    tree = parse_custom(code.file, f"{code.setting}.file")
+def _definition(code: CustomCode, tree: ast.Module) -> Definition:
     bound = dict(_bound(tree.body))
     if code.name not in bound and "*" not in bound:
         message = f"{code.file} defines no {code.name!r}{nearest(code.name, bound)}"
         raise ConfigError(message, where=f"{code.setting}.{code.name_field}")
     return bound.get(code.name)
+
+
+def _family(definition: ast.ClassDef, tree: ast.Module, base: str) -> list[ast.ClassDef] | None:
+    """A class and the classes of its file that it derives from, itself first, down to `base`; None where it also has
+    parents that cannot be seen, or something else has a hand in making it."""
+    bound, bases = dict(_bound(tree.body)), _names_of(base, tree)
+    family: list[ast.ClassDef] = []
+    pending = [definition]
+    while pending:
+        one = pending.pop(0)
+        if one.decorator_list or one.keywords:
+            return None
+        family.append(one)
+        for parent in map(ast.unparse, one.bases):
+            its = bound.get(parent)
+            if isinstance(its, ast.ClassDef) and its not in family:
+                pending.append(its)
+            elif parent not in bases:
+                return None
+    return family
+
+
+def _names_of(base: str, tree: ast.Module) -> set[str]:
+    """What a file may call a class: by the imports at its top."""
+    module, _, name = base.rpartition(".")
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (node.module, alias.name) == (module, name):
+                    names.add(alias.asname or name)
+                elif f"{node.module}.{alias.name}" == module:
+                    names.add(f"{alias.asname or alias.name}.{name}")
+        elif isinstance(node, ast.Import):
+            names |= {f"{alias.asname or module}.{name}" for alias in node.names if alias.name == module}
+    return names
+
+
+def _check_defines(family: list[ast.ClassDef] | None, code: CustomCode, what: str) -> None:
+    """Whether a class defines one of the things that it is there for, in its body or on itself."""
+    if family is None or not code.defines:
+        return
+    defined = {name for one in family for name, _ in _bound(one.body)}
+    nodes = [node for one in family for node in ast.walk(one)]
+    defined |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    if not defined & set(code.defines):
+        listed = f"{', '.join(code.defines[:-1])} or {code.defines[-1]}" if len(code.defines) > 1 else code.defines[0]
+        near = nearest(code.defines[0], sorted(defined)).replace("did you mean", "is it")
+        message = f"{what} defines no {listed}, so that it would change nothing{near}"
+        raise ConfigError(message, where=f"{code.setting}.{code.name_field}", fix=f"See {code.page}.")
+
+
+def _maker(definition: ast.ClassDef, family: list[ast.ClassDef] | None) -> Definition:
+    """The `__init__` that makes a class; None where it cannot be seen."""
+    for one in family or [definition]:
+        bound = dict(_bound(one.body))
+        if "__new__" in bound or one.decorator_list:
+            return None
+        if "__init__" in bound:
+            return bound["__init__"]
+    return None if family is None else TAKES_NOTHING
 
 
 def _bound(body: Iterable[ast.stmt]) -> Iterator[tuple[str, Definition]]:

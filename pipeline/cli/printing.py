@@ -88,6 +88,11 @@ def mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
+def gib(amount: float) -> str:
+    """`1.5 GiB`, and of little `15 MiB`; `amount` is in GiB."""
+    return f"{amount:.1f} GiB" if amount >= 0.1 else f"{1024 * amount:.0f} MiB"
+
+
 def warn_of_unreadable_runs(home: Path, consequence: str = "") -> None:
     """Name the run records that are passed over, and what comes of it."""
     from pipeline.run.record import unreadable_runs

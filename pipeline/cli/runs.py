@@ -1,7 +1,7 @@
 """Commands of `vcore` about one run: `run` and `plan`, and about those that were: `runs` and `show`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.markup import escape
 
@@ -23,6 +23,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.printing import (
     count,
+    gib,
     out,
     plain_table,
     print_gate,
@@ -34,6 +35,9 @@ from pipeline.cli.printing import (
 )
 from pipeline.core.errors import Interrupted
 from pipeline.core.signals import stop_on_signals
+
+if TYPE_CHECKING:
+    from pipeline.run.documents import RunRecordDocument
 
 COLOURS = {"HIT": "cyan", "RUN": "green", "RESUME": "yellow", "WAIT": "magenta"}
 
@@ -181,9 +185,26 @@ def show_run(
     if record.error:
         show(f"[red]{escape(record.error)}[/]")
     for stage in record.stages:
-        memory = f"{stage.peak_memory_gib:.1f} GiB" if stage.peak_memory_gib else ""
+        memory = gib(stage.peak_memory_gib) if stage.peak_memory_gib else ""
         show(f"  {stage.name:<15} {stage.state:<7} {stage.seconds:>7.1f} s  {memory:>9}  {stage.folder}")
+    if record.status != "done":
+        _print_left(record)
     print_gate(record)
     if (folder / "report.json").is_file():
         print_results(folder)
         show(f"\nReport: {folder / 'report.html'}")
+
+
+def _print_left(record: "RunRecordDocument") -> None:
+    """The stages that a run is at, or was at when it ended; those it has not reached; and how to go on."""
+    from pipeline.run.record import continue_command
+
+    alive = record.status == "running"
+    failed = record.status == "failed" and len(record.at) == 1  # of several at once, one has failed
+    word = "running" if alive else "failed" if failed else "interrupted"
+    for name in record.at:
+        show(f"  {name:<15} [yellow]{word}[/]")
+    if rest := [name for name in record.left if name not in record.at]:
+        show(f"  {'to come' if alive else 'not reached'}: {', '.join(rest)}")
+    if not alive:
+        show(f"Continue with: {escape(continue_command(record))}")

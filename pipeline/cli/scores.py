@@ -1,6 +1,7 @@
 """`vcore score` and `vcore compare`: generations and scores from anywhere. They need no pipeline."""
 
 import dataclasses
+import glob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,12 @@ def score(
         Path | None,
         option("--data", "The benchmark's local file, or a folder with local copies.", envvar="VCORE_DATA_DIR"),
     ] = None,
+    problems: Annotated[
+        int | None, option("--problems", "Only the first so many; of a benchmark that is generated, how many.", min=1)
+    ] = None,
+    problem_seed: Annotated[
+        int | None, option("--problem-seed", "Of a benchmark that is generated: the seed (default: 0).", min=0)
+    ] = None,
     partial: Annotated[bool, option("--partial", "Score a file that leaves problems out.")] = False,
     second: Annotated[
         bool, option("--second-opinion", "Say where math-verify alone disagrees; scores do not change. Maths only.")
@@ -99,7 +106,8 @@ def score(
         _check_writable(out_file, [path for path in (generations, data) if path is not None])
     try:
         settings = ScoreSettings(packages=package or [])
-        metrics, scores = score_file(benchmark, generations, data, partial, settings, second)
+        chosen = {"count": problems, "seed": problem_seed}
+        metrics, scores = score_file(benchmark, generations, data, partial, settings, second, **chosen)
     except StageError as error:
         raise StageFailed("score", error.message, fix=error.fix) from error
     except (OSError, ValueError) as error:
@@ -107,8 +115,10 @@ def score(
     try:
         if out_file is not None:
             write_jsonl(out_file, scores)
-            if second:
-                write_jsonl(_second_file(out_file), metrics["second_opinion"]["rows"])
+            if second and (rows := metrics["second_opinion"]["rows"]):
+                write_jsonl(_second_file(out_file), rows)
+            elif second:  # none disagrees, and what lies there is of an earlier call
+                _second_file(out_file).unlink(missing_ok=True)
     except OSError as error:  # a disk that is full, say
         raise ConfigError(f"the scores cannot be written: {error}", where="--out") from error
     finally:  # the numbers are not lost with the file
@@ -173,41 +183,58 @@ def _print_metrics(benchmark: str, metrics: dict[str, Any]) -> None:
         show(f"  fields that were not looked at: {escape(', '.join(metrics['ignored_fields']))}")
 
 
-def read_scores(home: Path, name: str) -> tuple[Path, dict[str, Measured]]:
-    """The file or folder that a word on the command line means, and its scores; `ConfigError` where it means none."""
-    path = score_path(home, name)
+def read_scores(home: Path, name: str, kinds: str = "") -> tuple[Path, dict[str, Measured]]:
+    """The file or folder that a word on the command line means, and its scores; `ConfigError` where it means none.
+
+    Args:
+        kinds: what else than scores the word might have meant, for that error: `folder, `.
+    """
+    path = score_path(home, name, kinds)
     try:
         return path, read_measured(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{name}: the scores cannot be read: {error}") from error
 
 
-def score_path(home: Path, name: str) -> Path:
+def score_path(home: Path, name: str, kinds: str = "") -> Path:
     """The file or folder of scores that a word on the command line means; `ConfigError` where it means none."""
     path = Path(name).expanduser()
-    return path if path.exists() else _score_folder(home, name)
+    return path if path.exists() else _score_folder(home, name, kinds)
 
 
-def _score_folder(home: Path, name: str) -> Path:
+def _score_folder(home: Path, name: str, kinds: str) -> Path:
     """The artifact of a score stage, by its key or the beginning of it, or of a run, by default that of its last
     checkpoint."""
     from pipeline.run.gc import SHORTEST_KEY
-    from pipeline.run.record import find_run, load_run
+    from pipeline.run.record import continue_command, find_run, load_run
     from pipeline.store.store import Store
 
     if name.endswith((".jsonl", ".gz")) or "/" in name:
         raise ConfigError(f"there is no file or folder {name}")
+    run, _, checkpoint = name.partition(":")
+    message = f"{name} is no {kinds}scores file, key or run"
+    if not (home / "store").is_dir():
+        fix = "Name the home folder of earlier runs: --home FOLDER."
+        raise ConfigError(f"{message}; and there is no store in {home}", fix=fix)
     if len(name) >= SHORTEST_KEY:
         artifacts = Store.existing(home).artifacts()
         named = [folder for program, key, folder in artifacts if program == "score" and key.startswith(name)]
         if len(named) == 1:
             return named[0]
-    run, _, checkpoint = name.partition(":")
+    if run != "latest" and not any((home / "runs").glob(f"{glob.escape(run)}*/run.json")):
+        raise ConfigError(f"{message} of {home}", fix="Keys: vcore store ls. Runs: vcore runs.")
     record = load_run(find_run(home, run))
     keys = {s.name.partition(".")[2]: s.key for s in record.stages if s.name.startswith("score.")}
     if not keys or (checkpoint and checkpoint not in keys):
         of = f" of {checkpoint}" if checkpoint else ""
-        raise ConfigError(f"run {record.id} has no scores{of}" + (f"; it has {', '.join(keys)}" if keys else ""))
+        has = f"; it has {', '.join(keys)}" if keys else ""
+        to_come = {stage.removeprefix("score.") for stage in record.left if stage.startswith("score.")}
+        if to_come and record.status != "done" and (not checkpoint or checkpoint in to_come):
+            said = {"running": "is running and has not come to them", "failed": "failed before it came to them"}
+            how = said.get(record.status, f"was {record.status} before it came to them")
+            fix = "" if record.status == "running" else f"Continue it with: {continue_command(record)}"
+            raise ConfigError(f"run {record.id} has no scores{of}: it {how}{has}", fix=fix)
+        raise ConfigError(f"run {record.id} has no scores{of}{has}")
     # By key and not by the path in the record: the home may have moved, and what is damaged is noticed.
     checkpoint = checkpoint or list(keys)[-1]
     found = Store.existing(home).find("score", keys[checkpoint])

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from pipeline.cli.options import AsJson, ConfigFile, Home, Overrides, argument, option
-from pipeline.cli.printing import count, err, mib, out, plain_table, print_json, show, warn_of_unreadable_runs
+from pipeline.cli.printing import count, err, gib, mib, out, plain_table, print_json, show, warn_of_unreadable_runs
 from pipeline.core.errors import EXIT_STAGE_FAILED, ConfigError
 
 app = typer.Typer(help="Look into the artifact store.", no_args_is_help=True)
@@ -83,7 +83,7 @@ def store_show(artifact: ArtifactName, home: Home = Path(".vcore"), as_json: AsJ
         table.add_row("adopted", escape(f"{adopted.at} from {adopted.source}: {'; '.join(adopted.differences)}"))
     commit = f", commit {manifest.git.commit}" if manifest.git.commit else ""
     changes = " and changes" if manifest.git.dirty else ""
-    memory = f", at most {manifest.peak_memory_gib:.1f} GiB of memory" if manifest.peak_memory_gib else ""
+    memory = f", at most {gib(manifest.peak_memory_gib)} of memory" if manifest.peak_memory_gib else ""
     table.add_row("made", f"{manifest.started}, {manifest.seconds:.1f} s{memory}{commit}{changes}")
     for name, source in manifest.inputs.items():
         table.add_row("input", f"{name}: {source.stage} {source.key[:12]}")

@@ -115,7 +115,7 @@ def _existing_scores(home: Path, name: str) -> Scores | None:
         is_model = path.suffix == ".gguf" or (path.is_dir() and not (path / "scores.jsonl").is_file())
     else:
         is_model = "/" in name and not name.endswith((".jsonl", ".gz"))  # OWNER/NAME
-    return None if is_model else read_scores(home, name)
+    return None if is_model else read_scores(home, name, "checkpoint folder, .gguf file, hub id (OWNER/NAME), ")
 
 
 def _claims(

@@ -17,7 +17,7 @@ from evaluation.harness.nearest import nearest
 from pipeline.config.execution import ExecutionSettings
 from pipeline.config.export import Exports
 from pipeline.config.gate import GateSettings, check_gate, check_more_samples
-from pipeline.config.yaml_file import Document, Location, read
+from pipeline.config.yaml_file import Document, Location, check_path, read
 from pipeline.core.errors import ConfigError
 from stages.base.settings import MAKE, BaseSettings
 from stages.data.settings import DataSettings, SourceSettings
@@ -114,6 +114,8 @@ class PipelineConfig(StageSettings):
                 raise ValueError(f"benchmarks.{index}.max_new_tokens: {room}")
         if self.model == MAKE and self.model_revision != "main":
             raise ValueError("model_revision: is for models of the hub, and this one is made; leave it out")
+        if self.model_revision != "main" and os.path.exists(os.path.expanduser(self.model)):
+            raise ValueError(f"model_revision: is for models of the hub, and {self.model} is here; leave it out")
         _rl_fits_together(self)
         _served_fits_together(self)
         sizes = {benchmark.name: benchmark.problems for benchmark in self.benchmarks}
@@ -153,24 +155,12 @@ def load_config(path: Path, overrides: list[str] | None = None) -> PipelineConfi
             document.values[name] = os.environ[variable]
             document.places[(name,)] = variable
     for name in ("home", "data_dir", "model"):
-        _check_home(document, name)
+        check_path(document, name)
     try:
         return PipelineConfig.model_validate(document.values)
     except ValidationError as error:
         problems = [_explain(detail, document) for detail in error.errors()]
         raise ConfigError("\n".join(dict.fromkeys(problems))) from None
-
-
-def _check_home(document: Document, name: str) -> None:
-    """Raise `ConfigError` for a path below the home folder of a user that this machine does not know (`~name/...`)."""
-    value = document.values.get(name)
-    try:
-        Path(value if isinstance(value, str) else "").expanduser()
-    except RuntimeError:
-        where = f"{document.place((name,))}: {name}"
-        raise ConfigError(
-            f"{value}: this machine knows no such user", where=where, fix="Write the whole path."
-        ) from None
 
 
 def _each_benchmark_once(config: PipelineConfig) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime
+import errno
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -93,9 +95,10 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
             f"the YAML tag {node.tag.value} is not allowed", where=where, fix="Write the value without it."
         )
     if isinstance(node, CommentedMap):
-        for key in node:
-            places[(*path, key)] = f"{file}:{node.lc.key(key)[0] + 1}" if key in node.lc.data else str(file)
-        return {key: _plain(value, (*path, key), file, places) for key, value in node.items()}
+        names = {key: _name(key, places.get(path, str(file))) for key in node}
+        for key, name in names.items():
+            places[(*path, name)] = f"{file}:{node.lc.key(key)[0] + 1}" if key in node.lc.data else str(file)
+        return {names[key]: _plain(value, (*path, names[key]), file, places) for key, value in node.items()}
     if isinstance(node, CommentedSeq):
         for index in range(len(node)):
             places[(*path, index)] = f"{file}:{node.lc.item(index)[0] + 1}"
@@ -111,6 +114,14 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
     raise ConfigError(
         f"a value of type {type(node).__name__}, which no setting takes", where=where, fix="Write a number or a text."
     )
+
+
+def _name(key: Any, where: str) -> str:
+    """A key as text, since every one names a setting or a variant: what YAML takes for a date or a number, too."""
+    plain = _plain(key, (), Path(where), {(): where})
+    if isinstance(plain, dict | list):
+        raise ConfigError("a key that is a list or a mapping", where=where, fix="Write a name.")
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 def _merge(
@@ -160,28 +171,48 @@ def _apply(document: Document, override: str) -> None:
     except ConfigError as error:  # of a tag or a type
         error.where = where
         raise
-    path: Location = tuple(int(part) if part.isdigit() else part for part in name.strip().split("."))
+    path: Location = ()
+    *sections, last = name.strip().split(".")
     node: Any = document.values
-    for depth, part in enumerate(path[:-1]):
+    for part in sections:
         if isinstance(node, list):
-            node = node[_index(node, part, where)]
+            index = _index(node, part, where)
+            path, node = (*path, index), node[index]
         else:
+            path = (*path, part)
             if node.get(part) is None:
                 node[part] = {}
             node = node[part]
         if not isinstance(node, dict | list):
-            raise ConfigError(f"{'.'.join(map(str, path[: depth + 1]))} is a single value, not a section", where=where)
-    last = path[-1]
-    if isinstance(node, list):
-        node[_index(node, last, where)] = value
-    else:
-        node[last] = value
+            raise ConfigError(f"{'.'.join(map(str, path))} is a single value, not a section", where=where)
+    path = (*path, _index(node, last, where) if isinstance(node, list) else last)
+    node[path[-1]] = value
     for old in [p for p in document.places if p[: len(path)] == path]:
         del document.places[old]
     document.places[path] = where
 
 
-def _index(node: list[Any], part: str | int, where: str) -> int:
-    if not isinstance(part, int) or part >= len(node):
+def _index(node: list[Any], part: str, where: str) -> int:
+    if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
         raise ConfigError(f"{part!r} is not an index into a list of {len(node)}", where=where)
-    return part
+    return int(part)
+
+
+def check_path(document: Document, name: str) -> None:
+    """Raise `ConfigError` for what no path can be: below the home folder of a user that this machine does not know
+    (`~name/...`), a link that leads to itself, or with a null byte."""
+    value = document.values.get(name)
+    where, text = f"{document.place((name,))}: {name}", value if isinstance(value, str) else ""
+    if "\0" in text:
+        raise ConfigError("holds a null byte, which no path has", where=where, fix="Leave it out.")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{value}: this machine knows no such user", where=where, fix="Write the whole path."
+        ) from None
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{value} is a link that leads to itself", where=where, fix="Name a folder.") from None

@@ -8,7 +8,7 @@ from pipeline.config.schema import PipelineConfig
 from pipeline.core.errors import ConfigError
 from pipeline.plan.graph import Stage, build_graph, check_stage, downstream, select_stages, upstream
 from pipeline.plan.keys import KeyMaker
-from pipeline.plan.reasons import OWN_PARTS, against_nearest, differences, resumes_from
+from pipeline.plan.reasons import OWN_PARTS, against_nearest, came_to_nothing, differences, resumes_from
 from pipeline.store.documents import Preimage
 from pipeline.store.mirror import Mirror
 from pipeline.store.store import Artifact, Store
@@ -114,7 +114,9 @@ class Decider:
             if earlier is not None:
                 passed = "; ".join(differences(earlier.manifest.preimage, preimage))
                 return Decision("accept", key, preimage, earlier, stored.damage, passed)
-        resumable = self.store.has_state(stage.program, key)
+        resumable = self.store.has_state(stage.program, key) and not came_to_nothing(
+            self.store.work(stage.program, key)
+        )
         return Decision("resume" if resumable else "run", key, preimage, None, stored.damage)
 
     def _acceptable(self, stage: Stage, preimage: Preimage) -> Artifact | None:

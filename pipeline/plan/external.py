@@ -59,17 +59,24 @@ def _hub_commit(origin: Origin) -> str:
     try:
         commit = lookup(origin.hub, revision=origin.revision, timeout=10).sha
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        message = f"the hub has no {origin.hub_kind} {origin.hub} at revision {origin.revision}"
+        message = f"{_no_folder(origin)}the hub has no {origin.hub_kind} {origin.hub} at revision {origin.revision}"
         fix = f"Check the name; for one that is private or gated, `hf auth login`. Or without the hub: {origin.fix}"
         raise ConfigError(message, where=origin.label, fix=fix) from error
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
-        message = f"needs {origin.hub} from the hub, which does not answer ({type(error).__name__})"
+        message = f"{_no_folder(origin)}needs {origin.hub} from the hub, which does not answer ({type(error).__name__})"
         cached = "HF_HUB_OFFLINE=1 takes what the hub's cache has."
         raise ConfigError(message, where=origin.label, fix=f"{origin.fix} {cached}") from error
     if commit is None:
         message = f"the hub names no commit for {origin.hub} at {origin.revision}"
         raise ConfigError(message, where=origin.label, fix=origin.fix)
     return str(commit)
+
+
+def _no_folder(origin: Origin) -> str:
+    """What comes first of a model without an owner, whose name is nearly always meant as that of a folder."""
+    if origin.hub_kind != "model" or "/" in origin.hub:
+        return ""
+    return f"there is no folder {origin.hub}; as an id of the hub: "
 
 
 def _cached_commit(origin: Origin) -> str:
@@ -82,7 +89,8 @@ def _cached_commit(origin: Origin) -> str:
             origin.hub, repo_type=origin.hub_kind, revision=origin.revision, local_files_only=True
         )
     except RevisionResolutionError as error:
-        message = f"needs {origin.hub} from the hub, but HF_HUB_OFFLINE is set and it is not in the hub's cache"
+        missing = "but HF_HUB_OFFLINE is set and it is not in the hub's cache"
+        message = f"{_no_folder(origin)}needs {origin.hub} from the hub, {missing}"
         kind = " --repo-type dataset" if origin.hub_kind == "dataset" else ""
         revision = f" --revision {origin.revision}" if origin.revision != "main" else ""
         fix = f"Fetch it where there is a network (hf download {origin.hub}{kind}{revision})."

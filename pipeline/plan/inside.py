@@ -33,6 +33,7 @@ def user_code_in(interpreter: Interpreter, code: CustomCode, libraries: Iterable
         ours=frozenset(told["ours"]),
         distributions=frozenset(told["distributions"]),
         silent=[Path(path) for path in told["silent"]],
+        absent=told["absent"],
     )
 
 
@@ -90,6 +91,7 @@ def main(question: str) -> int:
                 "ours": sorted(found.ours),
                 "distributions": sorted(found.distributions),
                 "silent": [str(path) for path in found.silent],
+                "absent": found.absent,
             }
     except ConfigError as error:
         print("\n" + json.dumps([error.message, error.where, error.fix]))

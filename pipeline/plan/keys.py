@@ -79,6 +79,15 @@ class KeyMaker:
         advice = f"an edit of these reruns nothing unless {READS} lists them (docs/keys.md)"
         return [f"{file} seems to read files; {advice}" for file in silent]
 
+    def check_imports(self, stage: Stage) -> None:
+        """Raise `ConfigError` for a file of the user's own that imports what is nowhere, and so could not be loaded."""
+        interpreter = self.interpreters.of(stage.name)
+        python = "this Python does" if interpreter is None else f"{interpreter.python} does"
+        for setting, code in self._user_code[stage.name].items():
+            for name, place in code.absent.items():
+                fix = "Correct the name, install it, or import it in the function that needs it."
+                raise ConfigError(f"{place} imports {name}, which {python} not have", where=f"{setting}.file", fix=fix)
+
     def preimage(self, stage: Stage, inputs: dict[str, Artifact]) -> Preimage:
         """Everything the stage's result depends on; the key is its digest."""
         return self.own(stage).model_copy(

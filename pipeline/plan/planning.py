@@ -20,7 +20,8 @@ STATES: dict[str, State] = {"hit": "HIT", "fetch": "HIT", "accept": "HIT", "resu
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """One stage of a plan. `key` is unknown (None) while an input has not been made: the state is then WAIT."""
+    """One stage of a plan. `key` is unknown (None) while an input has not been made: the state is then WAIT, as it is
+    while another process computes the key."""
 
     stage: Stage
     state: State
@@ -54,12 +55,15 @@ def make_plan(config: PipelineConfig, store: Store, options: Options | None = No
 def plan_stages(decider: Decider) -> list[Planned]:
     """Plan every stage (with the options `only` or `until`: that stage and what it needs).
 
-    Raises `ConfigError` where a stage should run alone while something it needs is not cached.
+    Raises `ConfigError` where a stage should run alone while something it needs is not cached, and where code of the
+    user's own could not be loaded.
     """
     plan: dict[str, Planned] = {}
     for stage in decider.stages:
         if decider.chosen is None or stage.name in decider.chosen:
             planned = _plan_stage(stage, plan, decider)
+            if planned.state != "HIT":
+                decider.keys.check_imports(stage)
             plan[stage.name] = dataclasses.replace(planned, notes=tuple(decider.keys.notes(stage)))
     if decider.options.only is not None:
         alone = set(select_stages(decider.stages, decider.options.only))
@@ -90,6 +94,8 @@ def _plan_stage(stage: Stage, plan: dict[str, Planned], decider: Decider) -> Pla
     key, artifact = decision.key, decision.artifact
     if artifact is not None:
         key, seconds = artifact.key, artifact.manifest.seconds
+    if state in ("RUN", "RESUME") and (holder := decider.store.holder(stage.program, key)) is not None:
+        state, reason = "WAIT", f"is being computed by {holder}"
     if forced and state == "RESUME":  # a plan says what was asked for
         state = "RUN"
     return Planned(stage, state, reason, key, decision.preimage, artifact, forced, seconds)

@@ -125,30 +125,42 @@ def _leaves(value: Any, path: str = "") -> frozenset[tuple[str, str]]:
 def resumes_from(work: Path) -> str:
     """From where an interrupted attempt goes on, as far as its work folder says: `resumes from checkpoint-120; it had
     come to ...`."""
-    checkpoints = [
-        file.parent.name for file in (work / "state" / "checkpoints").glob("checkpoint-*/trainer_state.json")
-    ]
-    steps = [
-        int(name.removeprefix("checkpoint-")) for name in checkpoints if name.removeprefix("checkpoint-").isdigit()
-    ]
+    steps = _checkpoints(work)
     begun = f"resumes from checkpoint-{max(steps)}" if steps else "an interrupted attempt left its state"
-    reached = _last_progress(work / "events.jsonl")
-    return f"{begun}; it had come to {reached}" if reached else begun
+    last = _last_progress(work / "events.jsonl")
+    if last is None or last.step == 0:
+        return begun
+    return f"{begun}; it had come to {last.step}{f' of {last.total}' if last.total else ''} ({last.phase})"
 
 
-def _last_progress(events: Path) -> str:
-    """`131 of 400 (sft)`, the last progress that an attempt told; empty where it told none."""
+def came_to_nothing(work: Path) -> bool:
+    """Whether an attempt says that it ended at its first step: it left no checkpoint and no samples, so that there is
+    nothing to go on from, whatever else lies in its folder."""
+    last = _last_progress(work / "events.jsonl")
+    samples = any(file.stat().st_size for file in (work / "state").glob("*.jsonl"))
+    return last is not None and last.step == 0 and not samples and not _checkpoints(work)
+
+
+def _checkpoints(work: Path) -> list[int]:
+    """The steps of the checkpoints that an attempt has left."""
+    files = (work / "state" / "checkpoints").glob("checkpoint-*/trainer_state.json")
+    names = [file.parent.name.removeprefix("checkpoint-") for file in files]
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _last_progress(events: Path) -> Progress | None:
+    """The last progress that an attempt told; None where it told none."""
     try:
         with open(events, "rb") as file:
             file.seek(max(0, events.stat().st_size - 2**16))
             lines = file.read().splitlines()
     except OSError:
-        return ""
+        return None
     for line in reversed(lines):
         try:
             event = EVENT.validate_json(line)
         except ValueError:  # the first or the last line, cut
             continue
         if isinstance(event, Progress):
-            return f"{event.step}{f' of {event.total}' if event.total else ''} ({event.phase})"
-    return ""
+            return event
+    return None

@@ -16,12 +16,12 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.core.errors import ConfigError
 from pipeline.core.shipped import PACKAGES, ROOT, is_checkout
-from pipeline.plan.code import imported_modules, mark
+from pipeline.plan.code import imported_modules, mark, module_file
 from stages.harness.declaration import CustomCode
 
 READS = "READS"
@@ -49,6 +49,9 @@ class UserCode:
     """Installed from a package index."""
     silent: list[Path] = dataclasses.field(default_factory=list)
     """Of the custom file and the modules, those that seem to read files and list none."""
+    absent: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Modules that are nowhere and without which the custom file cannot be loaded -> the file and line that imports
+    each."""
 
 
 def user_code(code: CustomCode, libraries: Iterable[str]) -> UserCode:
@@ -63,9 +66,13 @@ def user_code(code: CustomCode, libraries: Iterable[str]) -> UserCode:
     file = Path(code.file).expanduser()
     found, ours, distributions = UserCode(), set[str](), dict[str, frozenset[str]]()
     pending, seen = [("", file)] if file.is_file() else [], set[str]()
+    needed = {file}
     while pending:
         module, source = pending.pop()
-        imported, reads = _parsed(source, module, code)
+        imported, reads, at_once = _parsed(source, module, code)
+        if source in needed:
+            found.absent.update(_absent(source, at_once, file.parent))
+            needed |= {location for name, _ in at_once if (location := _locate(name, file.parent)) is not None}
         found.reads.update({name: source.parent / name for name in reads or ()})
         if reads is None:
             found.silent.append(source)
@@ -100,8 +107,23 @@ def parse_custom(file: str | Path, where: str) -> ast.Module:
         raise ConfigError(message, where=where, fix="Name a Python file.") from None
 
 
-Parsed = tuple[tuple[str, ...], tuple[str, ...] | None]
-"""Modules that a module imports, and files that it lists as read; None where it lists none and seems to read some."""
+Parsed = tuple[tuple[str, ...], tuple[str, ...] | None, tuple[tuple[str, int], ...]]
+"""Modules that a module imports; files that it lists as read, None where it lists none and seems to read some; and
+those of the modules that it cannot be loaded without, each with its line."""
+
+
+def _absent(source: Path, at_once: Iterable[tuple[str, int]], beside: Path) -> Iterator[tuple[str, str]]:
+    """(module, file:line) of the imports that would end a stage as soon as it loads the file. Of packages of others
+    the name is looked for, not what is in them, which they may make when they are imported."""
+    for name, line in at_once:
+        top = name.partition(".")[0]
+        if top in PACKAGES:
+            there = module_file(name) is not None or ROOT.joinpath(*name.split(".")).is_dir()
+        else:
+            file, folders = _find(top, beside)
+            there = top in sys.stdlib_module_names or file is not None or bool(folders)
+        if not there:
+            yield name, f"{source}:{line}"
 
 
 def _parsed(file: Path, module: str, code: CustomCode) -> Parsed:
@@ -128,7 +150,16 @@ def _read(file: Path, module: str, where: str, mark: tuple[int, int, int]) -> Pa
     imported = {*imported_modules(tree, module, is_package=is_package), *parents}
     listed = _listed(tree, file, where)
     silent = listed is None and any(READING.fullmatch(function) for function, _ in calls)
-    return tuple(sorted(imported)), None if silent else tuple(listed or ())
+    return tuple(sorted(imported)), None if silent else tuple(listed or ()), tuple(_at_once(tree))
+
+
+def _at_once(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """(module, line) of the absolute imports that run whenever a module does: not in a function, an `if`, a `try`."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+            yield node.module, node.lineno
 
 
 def _listed(tree: ast.Module, file: Path, where: str) -> list[str] | None:
@@ -153,6 +184,11 @@ def _locate(name: str, beside: Path) -> Path | None:
 
     By hand: `importlib.util.find_spec` runs the packages around a module, and fails in nested namespaces.
     """
+    return _find(name, beside)[0]
+
+
+def _find(name: str, beside: Path) -> tuple[Path | None, list[Path]]:
+    """As `_locate`, with the folders that modules inside it are in, which a namespace has as well."""
     first = 0 if sys.flags.safe_path else 1  # a stage's own first entry is none (python -P)
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     # An interpreter beside that of an installed package is led to its code by a link, and to no library beside it.
@@ -163,7 +199,7 @@ def _locate(name: str, beside: Path) -> Path | None:
         file, folders = _in_folders(part, folders)
         if depth == 0 and file is None:
             file, folders = _by_finder(part, folders)
-    return file
+    return file, folders
 
 
 def _in_folders(part: str, folders: list[Path]) -> tuple[Path | None, list[Path]]:

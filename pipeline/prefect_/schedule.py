@@ -2,7 +2,7 @@
 
 import re
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
@@ -32,7 +32,8 @@ def cron_schedule(cron: str, timezone: str) -> CronSchedule:
     """
     try:
         ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+        next_times(CronSchedule(cron="@daily", timezone=timezone), count=1)  # the scheduler has a list of its own
+    except (KeyError, ValueError, OSError) as error:  # OSError: a folder of zones, such as Europe
         fix = "For example Europe/Berlin, or UTC."
         raise ConfigError(f"there is no time zone {timezone!r}", where="--timezone", fix=fix) from error
     fix = 'Minute, hour, day, month, weekday: --cron "0 2 * * *" is every night at two.'

@@ -38,6 +38,10 @@ class ServerUnavailable(Exception):
     """The home has no Prefect server, and none can be started: why."""
 
 
+class _NotStarted(Exception):
+    """What became of a server that was started, as far as it is known: `ended with code 1, see LOG`."""
+
+
 def prepare_environment(home: Path) -> None:
     """Settings Prefect reads at import: quiet console, no analytics, and a home of its own unless a server or a home is
     given."""
@@ -101,16 +105,20 @@ def home_server(home: Path, *, own: bool) -> str:
             return address
         log = home / "server.log"
         said = log.stat().st_size if log.is_file() else 0
-        server = _start_embedded(home, lock)
-        if server is None and own and UNUSABLE.search(_text_from(log, said)) and _alone():
+        try:
+            server = _start_embedded(home, lock)
+        except _NotStarted as error:
+            if not own or not UNUSABLE.search(_text_from(log, said)) or not _alone():
+                raise ServerUnavailable(f"the home's server {error}") from error
             aside = home / f"damaged-{time.time_ns()}"
             aside.mkdir()
             for name in DATABASE:
                 if (home / name).is_file():
                     os.rename(home / name, aside / name)
-            server = _start_embedded(home, lock)
-        if server is None:
-            raise ServerUnavailable(f"the home's server does not start, see {log}")
+            try:
+                server = _start_embedded(home, lock)
+            except _NotStarted as again:
+                raise ServerUnavailable(f"the home's server {again}") from again
         write_holder(lock, f"{read_holder(lock)} ready")
         return server.address
 
@@ -146,7 +154,7 @@ def _text_from(file: Path, offset: int) -> str:
         return handle.read().decode(errors="replace")
 
 
-def _start_embedded(home: Path, lock: TextIO) -> Server | None:
+def _start_embedded(home: Path, lock: TextIO) -> Server:
     port = free_port()
     write_holder(lock, f"{socket.gethostname()} http://127.0.0.1:{port}/api")
     command = [sys.executable, "-P", "-m", "pipeline.prefect_.embedded", str(port), str(home / LEASE)]
@@ -184,10 +192,10 @@ def running_server(port: int, say: Callable[[str], None]) -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     dies_with_us = [sys.executable, "-P", "-m", "pipeline.launch.commands", str(os.getpid())]
     # The UI runs in the browser and would look for port 4200.
-    server = _start([*dies_with_us, *command], port, {"PREFECT_UI_API_URL": address}, log)
-    if server is None:
-        fix = "See the end of that log; another --port may help."
-        raise ConfigError("the Prefect server does not start", where=str(log), fix=fix)
+    try:
+        server = _start([*dies_with_us, *command], port, {"PREFECT_UI_API_URL": address}, log)
+    except _NotStarted as error:
+        raise ConfigError(f"the Prefect server {error}", where="--port", fix="Another --port may help.") from error
     try:
         os.environ["PREFECT_API_URL"] = address  # for the processes that runs are started in
         with temporary_settings({PREFECT_API_URL: address}):
@@ -199,8 +207,9 @@ def running_server(port: int, say: Callable[[str], None]) -> Iterator[str]:
 
 def _start(
     command: list[str], port: int, environment: dict[str, str], log: Path, locks: tuple[int, ...] = ()
-) -> Server | None:
-    """Start a server in a session of its own and wait until it answers; None where it ends instead, or takes too long.
+) -> Server:
+    """Start a server in a session of its own and wait until it answers. Raises `_NotStarted` where it ends instead, or
+    takes too long.
 
     Args:
         command: serves Prefect's API on `port`.
@@ -208,6 +217,7 @@ def _start(
         log: gets all its output.
         locks: descriptors that it keeps open.
     """
+    said = log.stat().st_size if log.is_file() else 0
     with open(log, "ab") as output:
         process = subprocess.Popen(
             command,
@@ -228,8 +238,13 @@ def _start(
     except BaseException:
         server.stop()
         raise
+    code = process.poll()
     server.stop()
-    return None
+    if code is None:
+        what = f"does not answer {START_TIMEOUT_S:.0f} s after its start (is the machine busy?)"
+    else:
+        what = f"ended with code {code} before it answered"
+    raise _NotStarted(f"{what}, see {log}" if log.stat().st_size > said else what)
 
 
 def health(address: str) -> int | None:

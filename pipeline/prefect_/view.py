@@ -66,7 +66,7 @@ class PrefectView(View):
         done = event.total and event.step == event.total
         rounded = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in event.metrics.items()}
         metrics = "  ".join(f"{name} {value}" for name, value in rounded.items())
-        text = f"{event.phase} {event.count}  {metrics}".rstrip()
+        text = f"{f'{event.phase} {event.count}'.rstrip()}  {metrics}".rstrip()
         if now - self._logged >= LOG_EVERY_S or done:
             self._logged = now
             self._logger.info(text)

@@ -97,6 +97,7 @@ class RunRecordDocument(Document):
     error: str | None = None
     plan: list[PlannedEntry]
     stages: list[StageEntry]
+    under_way: list[str] | None = None  # stages that began and have no artifact yet; None in records of older versions
     outside: dict[str, OutsideInput] = {}  # what the stages read from outside the store, by its label
     anchor: str | None = None  # the run or file that this one's scores were held against
     anchor_blessed: bool = False  # whether somebody chose it; otherwise it is the first run of its kind
@@ -104,3 +105,15 @@ class RunRecordDocument(Document):
     moved: list[MovedScore] | None = None  # the result of that comparison; None before it
     gate: list[GateVerdict] | None = None  # verdicts on the checks of the config; None where none was judged
     further: list[FurtherSamples] = []  # with which undecided checks were judged again
+
+    @property
+    def left(self) -> list[str]:
+        """The stages of the plan that have no artifact, in order: those under way, and those not reached."""
+        made = {stage.name for stage in self.stages}
+        return [planned.stage for planned in self.plan if planned.stage and planned.stage not in made]
+
+    @property
+    def at(self) -> list[str]:
+        """The stages that the run is at, or was at when it ended. A record that does not say ran one after the
+        other."""
+        return self.left[:1] if self.under_way is None else [name for name in self.left if name in self.under_way]

@@ -70,6 +70,7 @@ class RunRecord:
             error=None,
             plan=[PlannedEntry.model_validate(planned) for planned in plan],
             stages=[],
+            under_way=[],
             outside={},
         )
         record = cls(folder, data, config.model_dump(mode="json"), say)
@@ -84,6 +85,12 @@ class RunRecord:
         wait_for_lock(self._alive)  # others hold it only for the moment in which they look
         write_json(self.folder / "config.json", self.config)
 
+    def stage_begins(self, name: str) -> None:
+        """Note that a stage is under way. Called by threads where stages run at once."""
+        with self._lock:
+            self.data.under_way = [*(self.data.under_way or []), name]
+            self.save()
+
     def stage_done(self, outcome: StageOutcome) -> None:
         """Called by threads where stages run at once."""
         with self._lock:
@@ -91,6 +98,7 @@ class RunRecord:
             self.data.stages.append(StageEntry.model_validate({**outcome.as_json(), "folder": folder}))
             order = [planned.stage for planned in self.data.plan]
             self.data.stages.sort(key=lambda stage: order.index(stage.name) if stage.name in order else 0)
+            self.data.under_way = [name for name in self.data.under_way or [] if name != outcome.stage]
             self.data.outside |= outcome.artifact.manifest.preimage.outside
             self.save()
 
@@ -251,6 +259,15 @@ def whole_command(command: str) -> str:
     """The command of a run without the options that made it a part, or compute again what is there now."""
     words = iter(shlex.split(command))
     return shlex.join(word for word in words if not (word in PARTIAL and next(words, "") is not None))
+
+
+def continue_command(record: RunRecordDocument) -> str:
+    """The command that goes on where a run ended: it forces nothing again that the run had computed by then."""
+    made = {stage.name for stage in record.stages}
+    words = shlex.split(record.command)
+    pairs = list(zip(words, [*words[1:], ""], strict=True))
+    again = [index for index, (word, name) in enumerate(pairs) if word == "--force" and name in made]
+    return shlex.join(word for index, word in enumerate(words) if index not in again and index - 1 not in again)
 
 
 def outside_of(report: dict[str, Any], home: Path) -> dict[str, Any]:

@@ -175,6 +175,7 @@ class Session:
         with _disk_errors(self.store.home, f"stage {stage.name}"):
             if stage.after:
                 self._pass_gate(stage)
+            self.record.stage_begins(stage.name)
             outcome = self.executor.ensure(stage, view)
             self.record.stage_done(outcome)
             if outcome.state == "ran" and outcome.seconds >= WORTH_SAYING_S and (left := self.outlook):

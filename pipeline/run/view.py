@@ -56,7 +56,7 @@ class View:
             self.line(f"  {stage:<15} [yellow]{escape(event.message)}[/]")
             return
         metrics = "  ".join(f"{name} {_number(value)}" for name, value in event.metrics.items())
-        text = f"{event.phase} {event.count}  {metrics}".rstrip()
+        text = f"{f'{event.phase} {event.count}'.rstrip()}  {metrics}".rstrip()
         if self._live:
             self._live.update(self._bars[stage], total=event.total, completed=event.step, text=escape(text))
             return

@@ -234,7 +234,7 @@ class Store:
             waiting: called once while another process holds the key, with who that is.
             check: called again and again meanwhile; it may raise to give up.
         """
-        with open_lock(self.home / "locks" / f"{program}.{key}.lock") as file:
+        with open_lock(self._lock_file(program, key)) as file:
             if not try_lock(file):
                 waiting(read_holder(file) or "another process")
                 while not try_lock(file):
@@ -243,6 +243,17 @@ class Store:
             write_holder(file, this_process())
             os.set_inheritable(file.fileno(), True)
             yield file.fileno()
+
+    def holder(self, program: str, key: str) -> str | None:
+        """Who computes the key now: the process that holds its lock; None where none does."""
+        try:
+            with open(self._lock_file(program, key), encoding="utf-8") as file:
+                return None if try_lock(file, shared=True) else read_holder(file) or "another process"
+        except OSError:  # nobody has held it yet, or it is not ours to look at
+            return None
+
+    def _lock_file(self, program: str, key: str) -> Path:
+        return self.home / "locks" / f"{program}.{key}.lock"
 
     def artifacts(self) -> Iterator[tuple[str, str, Path]]:
         """Every (stage, key, folder) in the store."""

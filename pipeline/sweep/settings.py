@@ -13,6 +13,7 @@ baseline: {method: uniform}       # what the others are compared with, seed by s
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -38,6 +39,12 @@ class PublishedSettings(StageSettings):
     """Of the model before any training."""
     sft: dict[str, dict[str, float]] = execution({})
     grpo: dict[str, dict[str, float]] = execution({})
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that are named, each once, also of those that stand together."""
+        named = (name for table in (self.base, self.sft, self.grpo) for name in table)
+        return list(dict.fromkeys(part for name in named for part in name.split("+")))
 
     @property
     def trained(self) -> list[tuple[str, str, str, float]]:
@@ -72,6 +79,8 @@ class SweepSettings(StageSettings):
                 if not values or not all(isinstance(settings, dict) for settings in values.values()):
                     example = "uniform: {sft.method: {name: uniform}}"
                     raise ValueError(f"{axis}: each variant is a mapping of settings: {example}")
+                for name, settings in values.items():
+                    _check_order(axis, name, [str(key) for key in settings])
             elif not isinstance(values, list) or not values:
                 raise ValueError(f"{axis}: takes a list of values, or named variants")
             if len({label_of(value) for value in values}) < len(values):
@@ -82,6 +91,12 @@ class SweepSettings(StageSettings):
     def _known_published(self) -> SweepSettings:
         if self.published is None:
             return self
+        published = self.published
+        base = [("base", benchmark, "", value) for benchmark, value in published.base.items()]
+        for checkpoint, benchmark, label, value in [*base, *published.trained]:
+            if not 0 <= value <= 100:
+                place = ".".join(filter(None, ("published", checkpoint, benchmark, label)))
+                raise ValueError(f"{place}: {value:g} is no score in per cent, from 0 to 100")
         axis = self.published.axis
         if axis not in self.matrix:
             raise ValueError(f"published.axis: {axis!r} is no axis; there is {', '.join(self.matrix)}")
@@ -100,6 +115,13 @@ class SweepSettings(StageSettings):
             if label_of(label) not in self.axes[axis]:
                 raise ValueError(f"{place}: {label!r} is none of {', '.join(self.axes[axis])}")
         return self
+
+
+def _check_order(axis: str, variant: str, keys: list[str]) -> None:
+    """Settings are applied one after the other, so that a section after a part of it would undo the part."""
+    for part, section in itertools.combinations(keys, 2):
+        if part.startswith(f"{section}."):
+            raise ValueError(f"{axis}: {variant} sets {part} and then all of {section}; write {section} first")
 
 
 def label_of(value: Any) -> str:

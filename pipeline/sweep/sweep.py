@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evaluation.benchmarks import names
+from evaluation.harness.nearest import nearest
 from pipeline.checks.preflight import preflight
 from pipeline.config.schema import load_config
-from pipeline.config.yaml_file import read
+from pipeline.config.yaml_file import Document, read
 from pipeline.core.digests import digest
 from pipeline.core.errors import ConfigError
 from pipeline.plan.decide import Decider
@@ -25,6 +27,8 @@ from pipeline.store.store import Store
 from pipeline.sweep.settings import Labels, SweepSettings, label_of
 
 LONGEST_NAME = 100
+SHARED = {"home": "all cells share one store", "name": "every cell has a name of its own, made of its labels"}
+"""Settings that no axis may change, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,7 @@ def load_sweep(path: Path, overrides: list[str]) -> Sweep:
             for e in error.errors()
         ]
         raise ConfigError("\n".join(": ".join(filter(None, place)) for place in places)) from None
+    _check_axes(settings, document)
     _no_axis_overridden(settings, overrides)
     variants = [_variants(axis, values) for axis, values in settings.matrix.items()]
     cells = tuple(_cell(settings, combination, overrides) for combination in itertools.product(*variants))
@@ -84,12 +89,42 @@ def _cell(settings: SweepSettings, combination: Sequence[tuple[str, dict[str, An
     return Cell(labels, name, (*sets, *overrides, f"name={name}"))
 
 
+def _check_axes(settings: SweepSettings, document: Document) -> None:
+    """No setting is changed by two axes, which would leave one of them without effect under labels that say otherwise;
+    and none that all cells share is changed by any."""
+    paths = {axis: _changed(axis, values) for axis, values in settings.matrix.items()}
+    for axis, changed in paths.items():
+        where = document.place(("matrix", axis))
+        for key, why in SHARED.items():
+            if key in changed:
+                raise ConfigError(f"{axis} changes {key}, and {why}", where=where, fix="Leave it out of the matrix.")
+    for (one, its), (other, others) in itertools.combinations(paths.items(), 2):
+        for a, b in itertools.product(its, others):
+            if _overlap(a, b):
+                both = f"both change {a}" if a == b else f"overlap: {a} and {b}"
+                raise ConfigError(
+                    f"the axes {one} and {other} {both}",
+                    where=document.place(("matrix", other)),
+                    fix="Make one axis of named variants of them, each with all that it changes.",
+                )
+
+
+def _changed(axis: str, values: Any) -> tuple[str, ...]:
+    """The settings that an axis changes, each once."""
+    return tuple(dict.fromkeys(key for _, change in _variants(axis, values) for key in change))
+
+
+def _overlap(a: str, b: str) -> bool:
+    """Whether two paths of settings are the same, or one is a part of what the other sets."""
+    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+
+
 def _no_axis_overridden(settings: SweepSettings, overrides: Sequence[str]) -> None:
     """An override comes last, so that of an axis would make every cell the same under labels that say otherwise."""
     for override, (axis, values) in itertools.product(overrides, settings.matrix.items()):
         key = override.partition("=")[0].strip()
-        for changed in {changed for _, change in _variants(axis, values) for changed in change}:
-            if f"{key}.".startswith(f"{changed}.") or f"{changed}.".startswith(f"{key}."):
+        for changed in _changed(axis, values):
+            if _overlap(key, changed):
                 raise ConfigError(
                     f"{key} is what the axis {axis} changes from cell to cell",
                     where=f"--set {override}",
@@ -135,10 +170,12 @@ class SweepPlan:
 def plan_sweep(sweep: Sweep) -> SweepPlan:
     """Plan every cell. Raises `ConfigError` naming the cell whose config is wrong."""
     planned: list[PlannedCell] = []
+    benchmarks = set(names())
     store: Store | None = None
     for cell in sweep.cells:
         try:
             config = load_config(sweep.config, list(cell.overrides))
+            benchmarks |= {benchmark.name for benchmark in config.benchmarks}
             store = store or Store(config.home_folder)
             decider = Decider(config, store)
             stages = plan_stages(decider)
@@ -148,6 +185,10 @@ def plan_sweep(sweep: Sweep) -> SweepPlan:
             where = f"cell {labels}: {error.where}".rstrip(": ")
             raise ConfigError(error.message, where=where, fix=error.fix) from error
         planned.append(PlannedCell(cell, stages, computations(stages, decider.keys)))
+    for name in sweep.settings.published.benchmarks if sweep.settings.published is not None else ():
+        if name not in benchmarks:
+            message = f"published: there is no benchmark {name!r}{nearest(name, benchmarks)}"
+            raise ConfigError(message, where=str(sweep.file), fix="Correct the name, or leave the score out.")
     assert store is not None  # a matrix has at least one cell
     distinct = {cell.computations[stage.stage.name]: stage for cell in planned for stage in cell.stages}
     missing = [stage for stage in distinct.values() if stage.state != "HIT"]

@@ -135,7 +135,9 @@ class CustomCode:
     page: str
     """The page of docs/ that describes it."""
     base: str = ""
-    """For a class: what it has to derive from."""
+    """For a class: what it has to derive from. That takes no options itself."""
+    defines: tuple[str, ...] = ()
+    """For a class: what makes it do anything; one of these at least."""
 
 
 def _nothing(*_: Any) -> tuple[()]:

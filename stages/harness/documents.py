@@ -125,8 +125,8 @@ class Progress(Document):
 
     @property
     def count(self) -> str:
-        """`131/400`, or `131` where the total is not known."""
-        return f"{self.step}/{self.total}" if self.total else str(self.step)
+        """`131/400`, or `131` where the total is not known; empty where a phase of unknown length begins."""
+        return f"{self.step}/{self.total}" if self.total else str(self.step or "")
 
 
 Event = Annotated[Note | Progress, Field(discriminator="event")]

@@ -25,6 +25,9 @@ def score_file(
     partial: bool = False,
     settings: ScoreSettings | None = None,
     second: bool = False,
+    *,
+    count: int | None = None,
+    seed: int | None = None,
 ) -> Scored:
     """Score a file of generations from anywhere against a benchmark's test split.
 
@@ -34,6 +37,8 @@ def score_file(
         data: folder with local copies of the benchmarks, or this benchmark's own file; None asks the hub.
         partial: whether the file may leave problems out, and hold rows of a benchmark that shares some of the prompts.
         second: whether to ask for a second opinion, for maths only.
+        count: only so many problems, the first ones; a generated benchmark, which makes so many, needs it.
+        seed: of generated problems; None takes 0, as a config does.
 
     Returns:
         The benchmark's metrics, as in `metrics.json`, and the scores in the order of the file. The metrics have
@@ -45,14 +50,21 @@ def score_file(
         `evaluation.second_opinion` returns it.
 
     Raises:
-        ValueError: unknown benchmark, one that is generated and so has no fixed test split, or `second` for another
-            kind than maths.
+        ValueError: unknown benchmark, one that is generated without `count`, `count` or `seed` for what leaves no such
+            choice, or `second` for another kind than maths.
         evaluation.loading.LoadError: the benchmark's problems cannot be loaded.
         RecordError: a line is no record, repeats a sample or names an unknown problem; problems are missing, or have
             different numbers of samples.
         StageError: the grader itself failed on too many, or the sandbox is weaker than the settings ask.
     """
     settings = settings or ScoreSettings()
+    made = benchmark != OWN_GOLDS and get(benchmark).generate is not None
+    if benchmark == OWN_GOLDS and count is not None:
+        raise ValueError("rows that bring their own gold are all the problems there are; leave --problems out")
+    if seed is not None and not made:
+        raise ValueError(f"{benchmark}: its problems are not generated; leave --problem-seed out")
+    if made and count is None:
+        raise ValueError(f"{benchmark} is generated: say how many problems, as they were sampled: --problems N")
     if benchmark == OWN_GOLDS:
         read, problems = read_own_golds(Path(path))
         kind: Kind = "maths"
@@ -60,7 +72,7 @@ def score_file(
         kind = get(benchmark).kind
         if second and kind != "maths":
             raise ValueError(f"{benchmark}: there is a second opinion on maths only; leave --second-opinion out")
-        problems = {problem.id: problem for problem in _load(benchmark, data)}
+        problems = {problem.id: problem for problem in _load(benchmark, data, count, seed or 0)}
         read = read_any(benchmark, Path(path), problems, partial)
     generations, known = list(read.generations.values()), {benchmark: problems}
     answered = check_samples(path, read.generations, known)[benchmark]
@@ -94,9 +106,9 @@ def score_file(
     }, scores
 
 
-def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
+def _load(benchmark: str, data: str | Path | None, count: int | None, seed: int) -> list[Problem]:
     if data is None or Path(data).expanduser().is_dir():
-        return load(get(benchmark), "test", data)
+        return load(get(benchmark), "test", data, count, seed)
     path = Path(data).expanduser()
     if not path.exists():
         raise LoadError(
@@ -106,4 +118,4 @@ def _load(benchmark: str, data: str | Path | None) -> list[Problem]:
     if parse is None:
         raise LoadError(f"{benchmark} is generated: it has no file")
     loose = get(benchmark).sources["test"].loose_csv
-    return parse("test", (row for _, row in read_file(path, loose_csv=loose)))
+    return parse("test", (row for _, row in read_file(path, loose_csv=loose)))[:count]

@@ -46,6 +46,7 @@ def _custom_code(settings: SftSettings) -> Iterator[CustomCode]:
             positional=1,
             page="docs/methods.md",
             base="stages.sft.reweighting.base.Method",
+            defines=("weigh", "finish", "anchor"),
         )
 
 

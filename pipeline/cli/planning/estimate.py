@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 from rich.markup import escape
 
-from pipeline.cli.printing import err, out, plain_table, print_json, show
+from pipeline.cli.printing import err, gib, out, plain_table, print_json, show
 from pipeline.config.schema import PipelineConfig, load_config
 from pipeline.core.errors import ConfigError
 from pipeline.estimate import memory
@@ -77,8 +77,8 @@ def _print(need: Need, here: float | None) -> None:
         rows["the most at once"] = need.peak(gpu)
     table = plain_table("what", "GiB", title=need.stage, right="GiB")
     table.show_header = False
-    for what, gib in rows.items():
-        table.add_row(f"  {what}", f"{gib:8.2f} GiB", style="bold" if what == "the most at once" else None)
+    for what, amount in rows.items():
+        table.add_row(f"  {what}", f"{amount:8.2f} GiB", style="bold" if what == "the most at once" else None)
     out.print(table)
     for note in need.notes:
         show(f"  {escape(note)}")
@@ -120,7 +120,7 @@ def _print_cpu_estimate(path: Path, overrides: list[str], options: Options, as_j
     table = plain_table("stage", "state", "time", *(["as busy as now"] if busy else []), "memory", "made of", fold=True)
     for cost in costs:
         bound = "at most " if cost.at_most else ""
-        peak = f"{bound}{cost.memory_gib:.1f} GiB" if cost.memory_gib is not None else ""
+        peak = f"{bound}{gib(cost.memory_gib)}" if cost.memory_gib is not None else ""
         times = [_quiet(cost.times, cost.at_most), *([_duration(cost.total.now)] if busy else [])]
         shown = times if cost.times else [""] * len(times)
         table.add_row(cost.planned.stage.name, cost.planned.state, *shown, peak, escape(cost.note))
@@ -157,7 +157,7 @@ def _free(home: Path) -> int:
 
 def _compare(what: str, needed: float, there: float, verb: str) -> None:
     short = "" if needed <= there else "  [red]too little[/]"
-    show(f"{what}: {needed:.1f} GiB at most at once, {verb} {there:.1f} GiB{short}")
+    show(f"{what}: {gib(needed)} at most at once, {verb} {gib(there)}{short}")
 
 
 def _quiet(times: dict[str, Seconds], at_most: bool) -> str:

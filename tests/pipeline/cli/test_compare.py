@@ -100,7 +100,7 @@ def test_a_run_names_its_checkpoints_wherever_its_home_has_moved(tmp_path: Path)
     assert "+70.0 points" in run("latest:base", "latest", "--home", home)
     with pytest.raises(ConfigError, match="has no scores of grpo; it has base, sft"):
         run("latest:base", "2026:grpo", "--home", home)
-    with pytest.raises(ConfigError, match="there is no run 'nope'"):
+    with pytest.raises(ConfigError, match="nope is no scores file, key or run of"):
         run("latest", "nope", "--home", home)
     file = home / "store" / "score" / _key(home / "runs" / name, "score.sft") / "scores.jsonl"
     file.chmod(0o644)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from evaluation.benchmarks import get
 from evaluation.benchmarks.code import ojbench
 from evaluation.grading import Grader
+from evaluation.loading import load
 from evaluation.records import Score, read_records, write_jsonl
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
@@ -103,6 +105,29 @@ def test_a_second_opinion_is_told_apart_from_the_scores(tmp_path: Path) -> None:
     said = run("maths", file, "--second-opinion")
     assert "alone: disagrees on 1 of 3 (33.3 % [6.1, 79.2])" in " ".join(said.split())
     assert "1 (sample 0): gold '3', extracted '3 dollars': correct, second opinion wrong" in said
+
+
+def test_a_second_opinion_that_always_agrees_leaves_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "generations.jsonl"
+    file.write_text(json.dumps({"problem_id": 1, "completion": "\\boxed{3}", "gold": 3}) + "\n")
+    (tmp_path / "scores.second-opinion.jsonl").write_text("of an earlier call\n")
+    run("maths", file, "--second-opinion", "--out", tmp_path / "scores.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generations.jsonl", "scores.jsonl"]
+
+
+def test_a_generated_benchmark_is_scored_on_as_many_problems_as_were_sampled(tmp_path: Path) -> None:
+    problems = load(get("word_problems"), "test", limit=3, seed=5)
+    rows = [{"problem_id": problem.id, "completion": f"\\boxed{{{problem.gold}}}"} for problem in problems]
+    file = tmp_path / "generations.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = json.loads(run("word_problems", file, "--problems", 3, "--problem-seed", 5, "--json"))
+    assert (found["n"], found["value"], found["missing"]) == (3, 1.0, 0)
+    with pytest.raises(ConfigError, match=r"word_problems is generated: .* --problems N"):
+        run("word_problems", file)
+    with pytest.raises(ConfigError, match="humaneval: its problems are not generated; leave --problem-seed out"):
+        run("humaneval", file, "--problem-seed", 5)
+    with pytest.raises(ConfigError, match="leave --problems out"):
+        run("maths", file, "--problems", 5)
 
 
 def test_there_is_no_second_opinion_on_programs(generations: Path) -> None:

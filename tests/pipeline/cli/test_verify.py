@@ -16,6 +16,7 @@ from evaluation.records import Score, write_jsonl
 from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError
 from pipeline.share.verify import examples
+from pipeline.store.store import Store
 from tests.tiny import make_tiny_model
 
 SPLITS = ("test", "dev")
@@ -141,6 +142,16 @@ def test_wrong_arguments_about_scores(tmp_path: Path, arguments: tuple[str, ...]
     folder = artifact(tmp_path, 18, 1319)
     with pytest.raises(ConfigError, match=message):
         run(folder, *arguments)
+
+
+def test_a_word_that_means_nothing_is_told_what_it_could_have_meant(tmp_path: Path) -> None:
+    kinds = r"nosuch is no checkpoint folder, \.gguf file, hub id \(OWNER/NAME\), scores file, key or run"
+    arguments = ("nosuch", "--published", 50, "--home", tmp_path / "home")
+    with pytest.raises(ConfigError, match=f"{kinds}; and there is no store in .*home"):
+        run(*arguments)
+    Store(tmp_path / "home")
+    with pytest.raises(ConfigError, match=f"{kinds} of .*home"):
+        run(*arguments)
 
 
 def test_several_benchmarks_or_one_without_a_size_need_a_word_more(tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ def test_errors_name_file_and_line_and_all_are_shown(tmp_path: Path) -> None:
         ),
         (["benchmarks.0={name: aime24, max_new_tokens: 64}"], r"benchmark aime24: needs .* from the hub"),
         (["model=Qwen/Qwen3-0.6B"], r"model: needs Qwen/Qwen3-0.6B from the hub"),
+        (["model=my-model"], r"model: there is no folder my-model; as an id of the hub: needs my-model from the hub"),
         (["execution.min_free_gib=1e9"], r"execution.min_free_gib: .*GiB free"),
         (["home=/proc/nothing"], r"home: the store folder .* cannot be written"),
     ],
@@ -193,6 +194,19 @@ def test_vllm_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"generate.engine: vLLM is not installed\n.*transformers"):
         plan_only(path, [f"home={tmp_path / 'home'}"], Options())
     preflight(config, plan)
+
+
+def test_a_local_model_has_no_revision(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model_revision: is for models of the hub, and .* is here; leave it out"):
+        load(tmp_path, f"model={tmp_path}", "model_revision=abc")
+
+
+def test_a_home_that_no_path_can_be(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ConfigError, match=r"home: .*loop is a link that leads to itself"):
+        load(tmp_path, f"home={tmp_path}/loop")
+    with pytest.raises(ConfigError, match=r"home: holds a null byte"):
+        load(tmp_path, r'home="a\0b"')
 
 
 def test_environment_variables_fill_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

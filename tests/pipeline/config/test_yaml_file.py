@@ -48,6 +48,14 @@ def test_overrides_set_values_sections_and_list_items(tmp_path: Path) -> None:
     assert document.place(("benchmarks", 0, "problems")) == "--set benchmarks.0.problems=7"
 
 
+def test_keys_are_text_whatever_yaml_takes_them_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "snapshot:\n  2024-01-01: {a: 1}\n  7: {a: 2}\n  true: {a: 3}\n")
+    document = read(path, ["snapshot.7.a=5"])
+    assert document.values == {"snapshot": {"2024-01-01": {"a": 1}, "7": {"a": 5}, "true": {"a": 3}}}
+    assert document.place(("snapshot", "2024-01-01")) == f"{path}:2"
+    assert document.place(("snapshot", "7", "a")) == "--set snapshot.7.a=5"
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [

@@ -142,28 +142,6 @@ def test_damage_is_a_reason(tmp_path: Path) -> None:
     assert damaged["sft"].state == "WAIT"
 
 
-def test_left_state_is_resumed(tmp_path: Path) -> None:
-    key = plan(tmp_path)["base"].key
-    state = tmp_path / "home" / "work" / "base" / str(key) / "state"
-    state.mkdir(parents=True)
-    (state / "checkpoint").write_text("x")
-    resumed = plan(tmp_path)["base"]
-    assert (resumed.state, resumed.reason) == ("RESUME", "an interrupted attempt left its state")
-
-
-def test_a_resumed_stage_says_from_where(tmp_path: Path) -> None:
-    work = tmp_path / "home" / "work" / "base" / str(plan(tmp_path)["base"].key)
-    for name, whole in (("checkpoint-90", True), ("checkpoint-120", True), ("checkpoint-130", False)):
-        (work / "state" / "checkpoints" / name).mkdir(parents=True)
-        if whole:
-            (work / "state" / "checkpoints" / name / "trainer_state.json").write_text("{}")
-    events = [{"event": "progress", "phase": "sft", "step": step, "total": 400} for step in (130, 131)]
-    (work / "events.jsonl").write_text(
-        "".join(json.dumps(event) + "\n" for event in [*events, {"event": "note"}]) + '{"event": "prog'
-    )
-    assert plan(tmp_path)["base"].reason == "resumes from checkpoint-120; it had come to 131 of 400 (sft)"
-
-
 def test_a_stage_that_waits_says_what_was_changed_in_it(tmp_path: Path) -> None:
     make(tmp_path)
     changed = plan(tmp_path, "sft.learning_rate=1e-3", "grpo.steps=7")

@@ -26,6 +26,9 @@ from tests.prefect_server import query
     [
         ("every night", "UTC", "--cron: 'every night' has 2 fields"),
         ("0 2 * * *", "Mars/Olympus", "no time zone 'Mars/Olympus'"),
+        ("0 2 * * *", "localtime", "no time zone 'localtime'"),
+        ("0 2 * * *", "Europe", "no time zone 'Europe'"),
+        ("0 2 * * *", "", "no time zone ''"),
         ("0 0 2 * * *", "UTC", "--cron: '0 0 2 [*] [*] [*]' has 6 fields, and a cron line has five"),
         ("0 0 2 * * * 2027", "UTC", "has 7 fields"),
         ("0 2 * *", "UTC", "has 4 fields"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,48 @@ def test_a_run_without_a_report_says_why_and_what_would_bring_one(tmp_path: Path
     report.write_text("{}")
     with pytest.raises(ConfigError, match=f"such as {whole.folder.name}"):
         report_of(part.folder)
+
+
+def test_a_run_shows_the_stage_that_it_is_at_and_how_it_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    Store(home)
+    names = ["data", "score.base", "sft", "score.sft"]
+    plan = [{"stage": name, "state": "RUN", "key": None} for name in names]
+    command = "vcore run small.yaml --force data --set seed=1 --force sft"
+    record = RunRecord.start(home, config(tmp_path), command, plan)
+    record.data.stages = [StageEntry(name=name, key="k", state="ran") for name in names[:2]]
+    record.stage_begins("sft")
+
+    def shown() -> str:
+        return CliRunner().invoke(app, ["show", "--home", str(home)]).output
+
+    def compared() -> str:
+        return str(CliRunner().invoke(app, ["compare", "latest:sft", "latest:base", "--home", str(home)]).exception)
+
+    assert re.search(r"  sft +running\n  to come: score.sft\n", shown())
+    assert "has no scores of sft: it is running and has not come to them; it has base" in compared()
+    record.end("interrupted")
+    assert re.search(r"  sft +interrupted\n  not reached: score.sft\n", shown())
+    left = "vcore run small.yaml --set seed=1 --force sft"
+    assert f"Continue with: {left}\n" in shown()
+    said = compared()
+    assert "has no scores of sft: it was interrupted before it came to them; it has base" in said
+    assert f"Continue it with: {left}" in said
+    assert "has no scores of nosuch; it has base" in str(
+        CliRunner().invoke(app, ["compare", "latest:nosuch", "latest:base", "--home", str(home)]).exception
+    )
+
+
+def test_a_record_of_an_older_version_is_at_the_first_stage_that_it_lacks(tmp_path: Path) -> None:
+    record = start(tmp_path)
+    record.data.plan = [PlannedEntry(stage=name, key=None) for name in ("data", "base", "sft")]
+    record.data.stages = [StageEntry(name="data", key="k", state="ran")]
+    record.end("failed")
+    old = json.loads((record.folder / "run.json").read_text())
+    del old["under_way"]
+    (record.folder / "run.json").write_text(json.dumps(old))
+    read = load_run(record.folder)
+    assert (read.at, read.left) == (["base"], ["base", "sft"])
 
 
 def test_a_run_lives_until_it_ends(tmp_path: Path) -> None:

@@ -77,10 +77,57 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path: Path, change: tupl
         plan_sweep(load_sweep(write(tmp_path, SWEEP.replace(*change)), home(tmp_path)))
 
 
+RECIPES = "recipe: {a: {sft.learning_rate: 5e-3}, b: {sft.learning_rate: 6e-3}}"
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        (f"sft.learning_rate: [1e-3, 2e-3]\n  {RECIPES}", "sft.learning_rate and recipe both change sft.learning_rate"),
+        (f"{RECIPES}\n  sft.learning_rate: [1e-3, 2e-3]", "recipe and sft.learning_rate both change sft.learning_rate"),
+        (
+            "sft.method.threshold: [0.1, 0.2]\n  sft.method: [{name: profit, threshold: 0.3}]",
+            r"sweep.yaml:\d+: the axes sft.method.threshold and sft.method overlap",
+        ),
+        (
+            "sft.method: [{name: profit}]\n  sft.method.threshold: [0.1, 0.2]",
+            "sft.method and sft.method.threshold overlap",
+        ),
+        ("rate: {a: {sft.method.threshold: 0.1, sft.method: {name: profit}}}", "write sft.method first"),
+        ("home: [one, two]", "home changes home, and all cells share one store"),
+        ("name: [one, two]", "every cell has a name of its own"),
+    ],
+)
+def test_an_axis_that_would_have_no_effect_is_refused(tmp_path: Path, axes: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_sweep(write(tmp_path, f"config: small.yaml\nname: s\nmatrix:\n  {axes}\n"), [])
+
+
+def test_a_variant_may_be_named_by_a_date_or_a_number(tmp_path: Path) -> None:
+    text = "config: small.yaml\nname: s\nmatrix:\n  snapshot: {2024-01-01: {seed: 1}, 7: {seed: 2}}\n"
+    cells = load_sweep(write(tmp_path, text), []).cells
+    assert [cell.labels for cell in cells] == [{"snapshot": "2024-01-01"}, {"snapshot": "7"}]
+
+
 def test_published_scores_of_unknown_labels_are_refused(tmp_path: Path) -> None:
     published = "published: {source: a paper, axis: method, sft: {word_problems: {vcoer: 99.0}}}"
     with pytest.raises(ConfigError, match="'vcoer' is none of sft, vcore"):
         load_sweep(write(tmp_path, SWEEP + published), [])
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ("sft: {word_problems: {vcore: 500}}", r"published.sft.word_problems.vcore: 500 is no score in per cent"),
+        ("base: {word_problems: -1}", r"published.base.word_problems: -1 is no score in per cent"),
+        ("sft: {aime42: {vcore: 50}}", r"published: there is no benchmark 'aime42'; did you mean 'aime2"),
+        ("base: {aime24+aime42: 50}", r"published: there is no benchmark 'aime42'"),
+    ],
+)
+def test_published_scores_that_can_be_none_are_refused(tmp_path: Path, scores: str, message: str) -> None:
+    published = f"published: {{source: a paper, axis: method, {scores}}}"
+    with pytest.raises(ConfigError, match=message):
+        plan_sweep(load_sweep(write(tmp_path, SWEEP + published), home(tmp_path)))
 
 
 def test_the_recorded_command_is_the_whole_command(tmp_path: Path) -> None:
