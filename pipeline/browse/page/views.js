@@ -68,12 +68,9 @@
   // Of each benchmark of a run, the scores of its checkpoints, one after the other.
   const MOST_LINES = 3;
 
-  function outcome(site, run) {
-    const places = new Map(run.stages.map((stage, place) => [stage[1], place]));
-    const numbers = scoresOf(site, [...places.keys()].filter((index) => index >= 0))
-      .sort((a, b) => places.get(site.scores[a].artifact) - places.get(site.scores[b].artifact));
+  function outcome(site, run, scored) {
     const values = new Map();
-    numbers.forEach((number) => {
+    run.stages.flatMap((stage) => scored.get(stage[1]) || []).forEach((number) => {
       const { benchmark, value } = site.scores[number];
       values.set(benchmark, [...(values.get(benchmark) || []), (100 * value).toFixed(1)]);
     });
@@ -85,9 +82,11 @@
   const stagesThat = (run, state) => run.stages.filter((stage) => stage[3] === state).length;
 
   views.set("runs", (site, values) => {
+    const scored = new Map(); // artifact -> its scores, found once for all rows and every letter that is typed
+    site.scores.forEach(({ artifact }, number) => scored.set(artifact, [...(scored.get(artifact) || []), number]));
     const rows = site.runs.map((run) => ({
       text: `${run.id} ${run.status} ${run.command}`.toLowerCase(),
-      cells: () => [link(run.id, "run", { id: run.id }), outcome(site, run),
+      cells: () => [link(run.id, "run", { id: run.id }), outcome(site, run, scored),
         element("span", { class: run.status === "failed" ? "bad" : null }, run.status),
         run.started.slice(0, 16), run.seed ?? "", `${stagesThat(run, "ran")} ran, ${stagesThat(run, "cached")} cached`],
     }));
