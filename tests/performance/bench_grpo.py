@@ -80,7 +80,7 @@ def measure(spec: Path) -> dict[str, Any]:
     timed(accelerate.Accelerator, "backward", "backward")
     timed(torch.optim.AdamW, "step", "optimizer")
 
-    class Ends(TrainerCallback):  # type: ignore[misc]
+    class Ends(TrainerCallback):
         def on_step_end(self, *arguments: Any, **options: Any) -> None:
             ends.append((time.perf_counter(), dict(spent)))
 

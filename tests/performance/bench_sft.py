@@ -99,7 +99,7 @@ def make_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-class Clock(TrainerCallback):  # type: ignore[misc]
+class Clock(TrainerCallback):
     """CPU seconds from the end of one step to the end of the next: everything a step costs, its probe included."""
 
     def __init__(self) -> None:

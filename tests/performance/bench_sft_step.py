@@ -58,7 +58,7 @@ class Measured:
     positions: int
 
 
-class Profile(TrainerCallback):  # type: ignore[misc]
+class Profile(TrainerCallback):
     """Seconds from the end of one step to the end of the next, and within them those of what `timed` wraps."""
 
     def __init__(self) -> None:

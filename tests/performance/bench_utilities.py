@@ -83,7 +83,7 @@ def agreement(one: Tensor, other: Tensor, mask: Tensor) -> float:
     return sum(found) / len(found)
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):
     """Measures before some of the steps; what it finds is in `found`, by the number of steps done."""
 
     def __init__(self, held_out: Dataset, further: Dataset) -> None:

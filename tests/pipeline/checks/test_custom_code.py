@@ -36,6 +36,14 @@ if torch:
 """
 
 
+def judge(tmp_path: Path, override: str, message: str | None) -> None:
+    """The plan of a config passes, or is refused with a message."""
+    if message is None:
+        planned(tmp_path, override)
+    else:
+        assert message in refused(tmp_path, override)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -75,10 +83,7 @@ def test_rewards_are_looked_at_without_being_run(
     Path("reward.py").write_text(REWARD)
     Path("elsewhere.py").write_text("raise AssertionError('a plan runs none of this')\n")
     override = f"grpo.rewards={{custom: [{{file: reward.py, {given}}}]}}"
-    if message is None:
-        planned(tmp_path, override)
-    else:
-        assert f"grpo.rewards.{message}" in refused(tmp_path, override)
+    judge(tmp_path, override, message and f"grpo.rewards.{message}")
 
 
 METHOD = """
@@ -141,10 +146,7 @@ def test_methods_are_looked_at_without_being_run(
     monkeypatch.chdir(tmp_path)
     Path("method.py").write_text(METHOD)
     override = f"sft.method={{name: custom, file: method.py, {given}}}"
-    if message is None:
-        planned(tmp_path, override)
-    else:
-        assert message in refused(tmp_path, override)
+    judge(tmp_path, override, message)
 
 
 @pytest.mark.parametrize(
