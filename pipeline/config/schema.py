@@ -255,6 +255,15 @@ def _task_can_train(where: str, source: SourceSettings, *, demonstrations: bool)
         raise ValueError(f"{where}.shuffle: {name} is generated, its rows are random; another seed makes others")
 
 
+_FORMS = {
+    "name": "a name is made of letters, digits and . _ -, and begins with a letter or a digit",
+    "notify": "give type and name of a Prefect notification block, such as slack-webhook/my-channel",
+    "project": "a project's name has at most 128 characters, and none of / \\ # ? % :",
+    "api_key_env": "give the name of an environment variable, such as OPENAI_API_KEY",
+}
+"""Settings with a pattern -> what it says."""
+
+
 def _explain(detail: ErrorDetails, document: Document) -> str:
     """One pydantic error as `place: setting: what is wrong`."""
     path = _yaml_path(detail["loc"], document.values, keep_last=detail["type"] == "missing")
@@ -282,6 +291,8 @@ def _explain(detail: ErrorDetails, document: Document) -> str:
                 message.partition(":")[2].strip(),
             )
     elif "input" in detail and not isinstance(detail["input"], dict | list):
+        if detail["type"] == "string_pattern_mismatch":
+            message = _FORMS.get(str(path[-1]), message)
         message = f"{message} (found {detail['input']!r})"
     place = document.place(path)
     return ": ".join(part for part in (place, name, message) if part)

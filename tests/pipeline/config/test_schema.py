@@ -45,7 +45,11 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
         ("execution.threads=100000", r"execution.threads: .*less than or equal to 4096"),
         ("seed=-1", r"seed: .*greater than or equal to 0"),
         ("seed=0.5", r"seed: .*integer"),
-        ("name=a b", r"name: .*pattern"),
+        ("name=a b", r"name: a name is made of letters.*found 'a b'"),
+        (
+            "execution.notify=slack",
+            r"execution.notify: give type and name of a Prefect .*, such as slack-webhook/my-.*'slack'",
+        ),
         ("benchmarks=[]", r"benchmarks: .*at least 1"),
         (
             "benchmarks.0.name=word_problem",

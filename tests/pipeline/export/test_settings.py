@@ -54,7 +54,7 @@ def test_several_trackers_are_a_list(tmp_path: Path) -> None:
         ("[{to: wandb}, {to: wandb, uri: x}]", "export.1.uri: unknown setting; known: entity, folder, mode, project"),
         ("[{to: wandb}, {to: wandb}]", "export: wandb is listed twice with the same settings"),
         ("{to: wandb, mode: offlin}", "export.mode: Input should be 'online' or 'offline' (found 'offlin')"),
-        ("{to: wandb, project: a/b}", "export.project: String should match pattern"),
+        ("{to: wandb, project: a/b}", "export.project: a project's name has at most 128 characters"),
         ("{to: mlflow, time_limit_s: 0}", "export.time_limit_s: Input should be greater than 0"),
     ],
 )
