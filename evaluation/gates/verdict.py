@@ -21,8 +21,8 @@ class Rule:
 
     def __str__(self) -> str:
         points = f"{100 * self.margin:g} points"
-        said = {"drop": f"may drop by {points}", "change": f"may change by {points}", "exceed": f"must gain {points}"}
-        return said[self.kind]
+        said = {"drop": "may drop by", "change": "may change by", "exceed": "must gain more than"}
+        return f"{said[self.kind]} {points}"
 
 
 @dataclasses.dataclass(frozen=True)

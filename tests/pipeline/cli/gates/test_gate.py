@@ -52,7 +52,9 @@ def test_exit_codes_are_0_for_pass_3_for_fail_4_for_undecided(files: tuple[Path,
     code, said = run(same, other, "--max-drop", 0.5)
     assert (code, said.split()[0]) == (4, "UNDECIDED")
     assert "problems would decide" in said
-    assert run(same, other, "--must-exceed", 2)[0] == 3
+    code, said = run(same, other, "--must-exceed", 2)
+    assert (code, said.split()[0]) == (3, "FAIL")
+    assert "must gain more than 2 points" in said
     assert run(worse, same, "--must-exceed", 2)[0] == 0
     assert run(same, worse, "--max-change", 3)[0] == 3
 
