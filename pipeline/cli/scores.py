@@ -206,7 +206,7 @@ def _score_folder(home: Path, name: str, kinds: str) -> Path:
     """The artifact of a score stage, by its key or the beginning of it, or of a run, by default that of its last
     checkpoint."""
     from pipeline.run.gc import SHORTEST_KEY
-    from pipeline.run.record import continue_command, find_run, load_run
+    from pipeline.run.record import another_with, continue_command, find_run, load_run
     from pipeline.store.store import Store
 
     if name.endswith((".jsonl", ".gz")) or "/" in name:
@@ -234,7 +234,9 @@ def _score_folder(home: Path, name: str, kinds: str) -> Path:
             how = said.get(record.status, f"was {record.status} before it came to them")
             fix = "" if record.status == "running" else f"Continue it with: {continue_command(record)}"
             raise ConfigError(f"run {record.id} has no scores{of}: it {how}{has}", fix=fix)
-        raise ConfigError(f"run {record.id} has no scores{of}{has}")
+        stage = f"score.{checkpoint}".removesuffix(".")
+        fix = another_with(home, stage) if run == "latest" else ""
+        raise ConfigError(f"run {record.id} has no scores{of}{has}", fix=fix)
     # By key and not by the path in the record: the home may have moved, and what is damaged is noticed.
     checkpoint = checkpoint or list(keys)[-1]
     found = Store.existing(home).find("score", keys[checkpoint])

@@ -17,7 +17,7 @@ from pipeline.core.errors import ConfigError, StoreError
 from pipeline.core.locks import open_lock, try_lock
 from pipeline.run.documents import RunRecordDocument
 from pipeline.run.gates.baseline import blessed_runs, load_blessed
-from pipeline.run.record import find_run, list_runs, load_run
+from pipeline.run.record import another_with, find_run, list_runs, load_run
 from pipeline.store.store import Artifact, Store
 
 SHORTEST_KEY = 4
@@ -48,7 +48,7 @@ def find_artifact(store: Store, name: str) -> Artifact:
     if stage not in keys:
         known = ", ".join(keys) or "none"
         message = f"{name!r} is no key of this store, and run {record.id} has no stage {stage!r}; it has {known}"
-        raise ConfigError(message)
+        raise ConfigError(message, fix=another_with(store.home, stage) if run in ("", "latest") else "")
     return whole_artifact(store, stage.partition(".")[0], keys[stage])
 
 

@@ -194,6 +194,14 @@ def list_runs(home: Path) -> list[RunRecordDocument]:
     return [record for folder in _folders(home) if (record := read_run(folder)) is not None]
 
 
+def another_with(home: Path, stage: str) -> str:
+    """What to do where the latest run has no such stage, or none of this kind: name the newest run that has, if any."""
+    for record in reversed(list_runs(home)):
+        if any(f"{entry.name}.".startswith(f"{stage}.") for entry in record.stages):
+            return f"The latest run that has: {record.id}. Others: vcore runs"
+    return ""
+
+
 def unreadable_runs(home: Path) -> list[Path]:
     """The records that `list_runs` leaves out."""
     return [folder / "run.json" for folder in _folders(home) if read_run(folder) is None]

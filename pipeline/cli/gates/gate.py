@@ -87,6 +87,10 @@ def _run(
     from pipeline.run.record import find_run, load_run
     from pipeline.store.store import Store
 
+    if ":" in name or Path(name).is_file():
+        what = f"{name} names scores, and without B it is a run that is judged"
+        fix = "Name the run alone, or give B and what may pass: --max-drop 1"
+        raise ConfigError(what, where="vcore gate A", fix=fix)
     folder = find_run(home, name)
     settings, record = _settings(folder), load_run(folder)
     if level is not None:

@@ -194,6 +194,10 @@ def test_a_run_without_checks_or_scores_says_so(tmp_path: Path) -> None:
         run("20260101", "--home", tmp_path)
     with pytest.raises(ConfigError, match="no checks"):
         run("latest", "--home", tmp_path, "--max-drop", 1)
+    with pytest.raises(ConfigError, match=r"nightly has no scores of sft\nThe latest run that has: 20260101"):
+        run("latest:sft", "latest", "--home", tmp_path, "--max-drop", 1)
+    with pytest.raises(ConfigError, match=r"latest:sft names scores, .*\nName the run alone, or give B"):
+        run("latest:sft", "--home", tmp_path)
     with pytest.raises(ConfigError, match="has no gsm9k; it has gsm8k"):
         run("20260101", "--home", tmp_path, "--max-drop", 1, "--benchmark", "gsm9k")
     with pytest.raises(ConfigError, match="cannot be a baseline: it has no score"):
