@@ -90,7 +90,7 @@
         element("span", { class: run.status === "failed" ? "bad" : null }, run.status),
         run.started.slice(0, 16), run.seed ?? "", `${stagesThat(run, "ran")} ran, ${stagesThat(run, "cached")} cached`],
     }));
-    const left = site.left_out ? ` The samples of ${site.left_out} older scores did not fit.` : "";
+    const left = site.left_out ? ` The samples of ${site.left_out} scores did not fit.` : "";
     return [note(`${site.runs.length} runs, ${site.artifacts.length} artifacts and ${site.samples.toLocaleString("en")}`
       + ` samples of ${site.home}, as of ${site.made.slice(0, 16)} UTC.${left}`),
     ...site.trouble.map((line) => element("p", { class: "note bad" }, line)),

@@ -30,6 +30,7 @@ def browse(
         return
     for line in site.trouble:
         err.print(f"[yellow]{escape(line)}[/]", soft_wrap=True)
-    left = f"; {count(site.left_out, 'older score')} without samples (--samples)" if site.left_out else ""
+    beyond = f"; {count(site.left_out, 'score')} without samples, which do not fit into --samples {samples}"
+    left = beyond if site.left_out else ""
     show(f"{count(site.runs, 'run')}, {count(site.artifacts, 'artifact')}, {count(site.samples, 'sample')}{left}")
     show(f"Site: {escape(str(site.page))}")

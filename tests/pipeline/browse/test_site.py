@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.browse.samples import CHUNK_ROWS
 from pipeline.browse.site import PAGE, SCRIPTS, build_site
+from pipeline.cli.app import app
 from pipeline.core.errors import ConfigError, StoreError
 from tests.pipeline.history.nights import GSM, Night, make_nights, right
 
@@ -135,6 +137,8 @@ def test_the_samples_of_newer_runs_come_first_and_what_does_not_fit_is_counted(t
     built = build_site(tmp_path, tmp_path / "site", most_samples=250)
     assert (built.samples, built.left_out) == (200, 1)
     assert [s["samples"] for s in value(tmp_path / "site", "site")["scores"]] == [100, 100, 0]
+    said = CliRunner().invoke(app, ["browse", "--home", str(tmp_path), "--samples", "99"]).output
+    assert "0 samples; 3 scores without samples, which do not fit into --samples 99" in said
     assert score_of(tmp_path / "site", "20260101", "sft") == 2
 
 
