@@ -32,6 +32,9 @@ def read_record(home: Path, name: str) -> tuple[dict[str, Any], str]:
     """
     path, run = Path(name).expanduser(), None
     if not path.exists():
+        if "/" in name or path.suffix == ".json":
+            fix = "Name a run (vcore runs), or a report.json or manifest.json that is there."
+            raise ConfigError("there is no such file or folder", where=name, fix=fix)
         path = report_of(find_run(home, name))
         run = path.parent
     elif path.is_dir():

@@ -92,6 +92,8 @@ def test_a_record_is_a_run_a_folder_or_a_file(home: Path, tmp_path: Path) -> Non
         read_record(home, str(tmp_path / "other.json"))
     with pytest.raises(ConfigError, match="there is no run 'nope'"):
         read_record(home, "nope")
+    with pytest.raises(ConfigError, match=r"repor.json: there is no such file or folder"):
+        read_record(home, str(run / "repor.json"))
 
 
 def test_a_manifest_stands_for_the_run_that_ended_with_it(
