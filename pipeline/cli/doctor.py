@@ -91,12 +91,12 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this environment and say what to do about what is wrong."""
-    if config is None and overrides:
+    if config is None and rewards is None and overrides:
         raise ConfigError("there is no config to override", where="--set", fix="vcore doctor CONFIG --set KEY=VALUE")
     if rewards is not None and config is not None:
         raise ConfigError("probes its own config, and nothing else", where="--rewards", fix="Leave CONFIG out.")
     if rewards is not None:
-        probes = probe_rewards(rewards)
+        probes = probe_rewards(rewards, overrides)
         print_json(probes) if as_json else out.print(probe_table(probes))
         failed = any(probe["fooled"] for probe in probes)
     else:
@@ -108,12 +108,12 @@ def doctor(
         raise typer.Exit(EXIT_STAGE_FAILED)
 
 
-def probe_rewards(file: Path) -> list[dict[str, Any]]:
+def probe_rewards(file: Path, overrides: list[str] | None = None) -> list[dict[str, Any]]:
     """Completions that try to fool the rewards of a config, each with its verdict and reward.
 
     Raises `ConfigError` where the config has no RL, `StageFailed` for a reward function that is none.
     """
-    grpo = load_config(file).grpo
+    grpo = load_config(file, overrides).grpo
     if grpo is None:
         message = f"{file} has no RL whose rewards could be probed"
         raise ConfigError(message, where="grpo", fix="Add a `grpo:` section.")

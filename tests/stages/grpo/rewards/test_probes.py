@@ -61,3 +61,9 @@ def test_doctor_exits_1_for_a_reward_that_length_can_fool(tmp_path: Path) -> Non
     fooled = [item["name"] for item in json.loads(result.output) if item["fooled"]]
     assert "many boxes, the right one among them" in fooled
     assert "honest solution" not in fooled
+
+
+def test_doctor_overrides_settings_of_the_config_whose_rewards_it_probes() -> None:
+    demo = Path(__file__).resolve().parents[4] / "configs" / "demo.yaml"
+    result = CliRunner().invoke(app, ["doctor", "--rewards", str(demo), "--set", "grpo=null"])
+    assert "has no RL whose rewards could be probed" in str(result.exception)
