@@ -149,8 +149,11 @@ def store_gc(
         show(f"{removal.bytes / 2**20:>10.1f} MiB  {removal.what:<24} {removal.reason}")
     if yes:
         out.print(f"{mib(freed)} freed" + "".join(f"; {name} is in use and stays" for name in busy))
+    elif removals:
+        out.print(f"{count(len(removals), 'folder')}, {mib(size)}; --yes removes them")
     else:
-        out.print(f"{count(len(removals), 'folder')}, {mib(size)}" + ("; --yes removes them" if removals else ""))
+        below = f"the store is below {max_size}, or " if max_size else ""
+        out.print(f"Nothing to remove: {below}kept runs need all that is there (docs/orchestration.md).")
 
 
 @app.command("adopt")

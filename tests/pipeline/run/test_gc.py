@@ -253,6 +253,8 @@ def test_commands(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["store", "show", "sft", *home])
     assert shown.exit_code == 0, shown.output
     assert "model/weights" in shown.output
+    kept = CliRunner().invoke(app, ["store", "gc", *home]).output
+    assert kept.startswith("Nothing to remove: kept runs need all that is there")
     listed = CliRunner().invoke(app, ["store", "gc", "--keep-last", "0", *home, "--json"])
     assert json.loads(listed.output)["removed"] is False
     assert len(json.loads(listed.output)["removals"]) == 11
