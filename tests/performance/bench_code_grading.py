@@ -1,5 +1,5 @@
-"""Grading code: the reference programs of HumanEval+ through `vcore score`, and through EvalPlus on the same machine in
-the same run.
+"""Grading code: the reference programs of HumanEval+, and samples of models, through `vcore score`, and through
+EvalPlus on the same machine in the same run.
 
 VCORE_TEST_DATA names the folder with local copies of the benchmarks. VCORE_EVALPLUS_PYTHON names an interpreter that
 has EvalPlus; without it only ours is measured. One is made with: python -m venv evalplus && evalplus/bin/pip install
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from evaluation.benchmarks import get
+from evaluation.graders import extraction
 from evaluation.grading import Grader, Item
 from evaluation.loading import load
 from evaluation.records import Problem
@@ -117,41 +118,66 @@ def test_processor_time_of_one_verdict(kind: str) -> None:
     print(f"\n  {kind}: {1000 * each[1]:.1f} ms a verdict ({1000 * each[0]:.1f} to {1000 * each[2]:.1f}, 3 times)")
 
 
-def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:
+PLUS = {
+    "humaneval_plus": ("humaneval", "HUMANEVAL_OVERRIDE_PATH", "humanevalplus/HumanEvalPlus.jsonl.gz"),
+    "mbpp_plus": ("mbpp", "MBPP_OVERRIDE_PATH", "mbppplus/MbppPlus.jsonl.gz"),
+}
+"""EvalPlus' name of a benchmark, the variable that gives it the problems, and the file of them."""
+
+
+def plus_problems(benchmark: str) -> tuple[Path, list[Problem]]:
+    """The folder of local copies, and a benchmark's problems from there."""
     data = os.environ.get("VCORE_TEST_DATA")
     if data is None:
         pytest.skip("set VCORE_TEST_DATA to local copies of the benchmarks")
-    problems = load(get("humaneval_plus"), "test", Path(data))
-    samples = tmp_path / "samples.jsonl"
-    samples.write_text("".join(json.dumps({"task_id": p.id, "solution": p.gold}) + "\n" for p in problems))
+    return Path(data), load(get(benchmark), "test", Path(data))
+
+
+def beside_evalplus(benchmark: str, data: Path, programs: Sequence[tuple[str, str]], folder: Path) -> None:
+    """Grade (problem, program) pairs with `vcore score` and with EvalPlus, and print times and their ratio."""
+    samples = folder / "samples.jsonl"
+    samples.write_text("".join(json.dumps({"task_id": id, "solution": text}) + "\n" for id, text in programs))
     cores = len(os.sched_getaffinity(0))
 
-    ours = [sys.executable, "-m", "pipeline", "score", "humaneval_plus", str(samples), "--data", data, "--json"]
+    ours = [sys.executable, "-m", "pipeline", "score", benchmark, str(samples), "--data", str(data), "--json"]
     wall, cpu, printed = timed(ours, {"PYTHONPATH": str(ROOT)})
-    score = json.loads(printed)
-    passed = f"{score['verdicts']['correct']} of {score['n']} pass"
-    print(f"\n  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {passed}")
+    passed = json.loads(printed)["verdicts"].get("correct", 0)
+    print(f"\n  {benchmark}, {len(programs):,} programs")
+    print(f"  vcore score: {wall:.1f} s, {cpu:.1f} CPU s on {cores} cores, {passed} pass")
 
     evalplus = os.environ.get("VCORE_EVALPLUS_PYTHON")
     if evalplus is None:
         pytest.skip("set VCORE_EVALPLUS_PYTHON to measure EvalPlus beside it")
-    plain = tmp_path / "HumanEvalPlus.jsonl"
-    plain.write_bytes(gzip.decompress((Path(data) / "humanevalplus" / "HumanEvalPlus.jsonl.gz").read_bytes()))
-    command = [
-        evalplus,
-        "-m",
-        "evalplus.evaluate",
-        "--dataset",
-        "humaneval",
-        "--samples",
-        str(samples),
-        "--i-just-wanna-run",
-    ]
-    environment = {
-        "HUMANEVAL_OVERRIDE_PATH": str(plain),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }  # it computes its references as we do
-    their_wall, their_cpu, printed = timed([*command, "--parallel", str(cores)], environment)
-    last = [line for line in printed.splitlines() if "pass@1" in line]
-    print(f"  EvalPlus:    {their_wall:.1f} s, {their_cpu:.1f} CPU s, {last}")
+    name, variable, file = PLUS[benchmark]
+    plain = folder / f"{name}.jsonl"
+    plain.write_bytes(gzip.decompress((data / file).read_bytes()))
+    command = [evalplus, "-m", "evalplus.evaluate", "--dataset", name, "--samples", str(samples), "--i-just-wanna-run"]
+    # A cache of its own and empty: EvalPlus computes what the references return, as we do.
+    environment = {variable: str(plain), "XDG_CACHE_HOME": str(folder / "cache")}
+    their_wall, their_cpu, _ = timed([*command, "--parallel", str(cores)], environment)
+    verdicts = json.loads(samples.with_name("samples_eval_results.json").read_text())["eval"]
+    theirs = sum(row["base_status"] == row["plus_status"] == "pass" for rows in verdicts.values() for row in rows)
+    print(f"  EvalPlus:    {their_wall:.1f} s, {their_cpu:.1f} CPU s, {theirs} pass")
     print(f"  ratio: wall {wall / their_wall:.2f}, CPU {cpu / their_cpu:.2f}")
+
+
+def test_humaneval_plus_beside_evalplus(tmp_path: Path) -> None:
+    data, problems = plus_problems("humaneval_plus")
+    beside_evalplus("humaneval_plus", data, [(problem.id, str(problem.gold)) for problem in problems], tmp_path)
+
+
+@pytest.mark.parametrize("benchmark", PLUS)
+def test_samples_of_models_beside_evalplus(tmp_path: Path, benchmark: str) -> None:
+    """VCORE_BENCH_SAMPLES names `generations.jsonl` files of models, with `:` between them."""
+    files = os.environ.get("VCORE_BENCH_SAMPLES")
+    if not files:
+        pytest.skip("set VCORE_BENCH_SAMPLES to generations of models")
+    data, problems = plus_problems(benchmark)
+    entry_points = {problem.id: problem.tests["entry_point"] for problem in problems}
+    rows = [json.loads(line) for file in files.split(":") for line in Path(file).read_text().splitlines()]
+    programs = [
+        (row["problem_id"], extraction.program(row["completion"], entry_points[row["problem_id"]]) or "")
+        for row in rows
+        if row["benchmark"] == benchmark
+    ]
+    beside_evalplus(benchmark, data, programs, tmp_path)

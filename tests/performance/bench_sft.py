@@ -1,4 +1,5 @@
-"""What token weights cost: one optimizer step of each method over plain SFT's, and the peak memory of its process.
+"""What token weights cost: one optimizer step of each method over plain SFT's (median of five rounds, with their
+spread), and the peak memory of its process.
 
 `pytest tests/performance/bench_sft.py -o "python_files=bench_*.py" -s`. Process CPU time on one thread, steps of all
 methods in turn, so that a busy machine changes all alike. Floors are in forward passes F of the batch: a backward pass
@@ -9,6 +10,7 @@ probe's share of the batch.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,7 +37,7 @@ from stages.training.lora import lora_config
 from stages.training.setup import prepare_torch
 from tests.tiny import make_tiny_tokenizer, open_stage, tiny_demonstrations, write_spec
 
-BATCH, LENGTH, STEPS, ROUNDS = 16, 128, 5, 2
+BATCH, LENGTH, STEPS, ROUNDS = 16, 128, 5, 5
 METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"name": "uniform"},
     "dft": {"name": "dft"},
@@ -56,6 +58,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "vcore, momentum": {"name": "vcore", "direction": "momentum"},
     "vcore, paper": {"name": "vcore", "preset": "paper"},
 }
+CHOSEN = os.environ.get("VCORE_BENCH_METHODS", "")
+"""Names of METHODS with `;` between them, to be measured beside plain SFT; empty for all."""
 MEMORY_OF = ("uniform", "asft", "vcore, default", "vcore, central", "vcore, jvp", "vcore, paper")
 """Methods whose memory is measured, each in a process of its own."""
 MODES: dict[str, dict[str, Any]] = {
@@ -177,28 +181,29 @@ def peak_memory(base: Path, folder: Path, method: str, mode: str) -> float:
 @pytest.mark.parametrize("mode", MODES)
 def test_step_cost(tmp_path: Path, mode: str) -> None:
     make_model(tmp_path / "base")
-    spent: dict[str, list[float]] = {name: [] for name in METHODS}
+    methods = {name: METHODS[name] for name in ["uniform", *CHOSEN.split(";")]} if CHOSEN else METHODS
+    spent: dict[str, list[float]] = {name: [] for name in methods}
     floors, ranks = {}, {}
     for index in range(ROUNDS):
-        for name, method in METHODS.items():
+        for name, method in methods.items():
             folder = tmp_path / f"{index}-{len(spent[name])}-{abs(hash(name))}"
             clock, trainer, settings = train(folder, tmp_path / "base", method, MODES[mode])
             spent[name].append(clock.step)
             floors[name], ranks[name] = floor(settings), agreement_with_exact(trainer)
-    plain = min(spent["uniform"])
+    plain = statistics.median(spent["uniform"])
     start = peak_memory(tmp_path / "base", tmp_path / "m0", "uniform", mode)
     print(f"\n{mode}: plain SFT {1000 * plain:.0f} ms CPU a step of {BATCH} x {LENGTH} tokens, peak {start:.0f} MiB")
-    print(f"{'method':22} {'time':>6} {'floor':>6} {'memory':>7} {'rank correlation to exact':>26}")
+    print(f"{'method':22} {'time':>20} {'floor':>6} {'memory':>7} {'rank correlation to exact':>26}")
     table = {}
-    for index, name in enumerate(METHODS):
-        memory = (
-            peak_memory(tmp_path / "base", tmp_path / f"m{index + 1}", name, mode) / start
-            if name in MEMORY_OF
-            else None
-        )
-        table[name] = {"time": min(spent[name]) / plain, "floor": floors[name], "memory": memory, "rank": ranks[name]}
+    for index, name in enumerate(methods):
+        ratios = sorted(one / other for one, other in zip(spent[name], spent["uniform"], strict=True))
+        time_of = {"time": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]}
+        measured = peak_memory(tmp_path / "base", tmp_path / f"m{index + 1}", name, mode) if name in MEMORY_OF else None
+        memory = None if measured is None else measured / start
+        table[name] = {**time_of, "floor": floors[name], "memory": memory, "rank": ranks[name]}
+        spread = f"{time_of['time']:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
         shown = ["" if value is None else f"{value:.{digits}f}" for value, digits in ((memory, 2), (ranks[name], 3))]
-        print(f"{name:22} {table[name]['time']:6.2f} {floors[name]:6.2f} {shown[0]:>7} {shown[1]:>26}")
+        print(f"{name:22} {spread:>20} {floors[name]:6.2f} {shown[0]:>7} {shown[1]:>26}", flush=True)
     print(json.dumps({mode: table}))
 
 
