@@ -1,6 +1,6 @@
 """Very small programming tasks, made from a seed: "Write a Python function f(x) that returns x plus 17, then times 3."
 
-The demonstrations are of mixed quality: many, and most of the longer ones, are one-line expressions without
+The demonstrations are of mixed quality: half, and most of the longer ones, are one-line expressions without
 parentheses, which are wrong wherever a product follows a sum (`return x + 17 * 3`). The others go step by step and name
 each step in a comment first, as a program shows its work. Supervised fine-tuning imitates both; reinforcement learning
 finds that the step-by-step form passes the tests.
@@ -18,8 +18,9 @@ PHRASES = {"+": "plus {}", "-": "minus {}", "*": "times {}"}
 LENGTHS = (2, 3)
 LARGEST = {"+": 20, "-": 20, "*": 9}
 TEST_INPUTS = (3, 10, -4)
-ONE_LINE_SHARE = {2: 0.3, 3: 0.75}
-"""Share of demonstrations written as one expression without parentheses, by number of operations."""
+ONE_LINE_SHARE = {2: 0.5, 3: 0.75}
+"""Share of demonstrations written as one expression without parentheses, by number of operations. Over half of all, so
+that a greedy completion after SFT is one in most cases, and not by the toss of a coin."""
 
 
 @dataclasses.dataclass(frozen=True)

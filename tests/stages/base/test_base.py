@@ -33,7 +33,7 @@ def test_the_corpus_shows_no_worked_solution_in_the_chat_format_and_only_train_c
 
 
 def test_the_tokenizer_keeps_small_numbers_and_marks_whole() -> None:
-    texts = [corpus.text_of(document) for document in corpus.word_problem_documents(300, 0)]
+    texts = [corpus.text_of(document) for document in corpus.word_problem_documents(400, 0)]
     tokenizer = train_tokenizer(texts, 600, 512)
     for number in range(2, 31):
         assert len(tokenizer.tokenize(f" {number}")) == 1
