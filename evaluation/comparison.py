@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -16,11 +17,13 @@ UNKNOWN = "unknown"
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The scores of one checkpoint on one benchmark, with the protocol they were made under where that is known."""
+    """The scores of one checkpoint on one benchmark, with the protocol they were made under, and how many samples were
+    cut at the token limit, where that is known."""
 
     scores: Sequence[Score]
     protocol: str | None = None
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    truncated: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +62,10 @@ class Comparison:
 def compare(benchmark: str, before: str, after: str, old: Measured, new: Measured) -> Comparison:
     """`new` against `old`, problem by problem; `before` and `after` are their names.
 
-    Protocols are compared where both are known.
+    Protocols are compared where both are known; they hold the problems' digest.
 
     Raises:
-        ValueError: the problems or the numbers of samples are not the same.
+        ValueError: the problems, their gold answers or the numbers of samples are not the same.
     """
     if old.protocol is not None and new.protocol is not None and old.protocol != new.protocol:
         return Comparison(benchmark, before, after, None, protocols=tuple(differences(old.details, new.details)))
@@ -72,6 +75,8 @@ def compare(benchmark: str, before: str, after: str, old: Measured, new: Measure
         apart = sorted(first.keys() ^ second.keys())
         which = f"{len(apart)} are in one only ({apart[0]})"
         raise ValueError(f"{benchmark}: {before} and {after} are not of the same problems: {which}")
+    if (other := other_gold(golds(old.scores), golds(new.scores))) is not None:
+        raise ValueError(f"{benchmark}: {before} and {after} are not of the same problems: {other}")
     if len(old.scores) != len(new.scores):
         k1, k2 = len(old.scores) // len(first), len(new.scores) // len(first)
         raise ValueError(f"{benchmark}: {before} has {k1} samples a problem, {after} has {k2}")
@@ -95,6 +100,20 @@ def right_shares(scores: Sequence[Score]) -> dict[str, float]:
     return {problem: fmean(right) for problem, right in samples.items()}
 
 
+def golds(scores: Sequence[Score]) -> dict[str, str]:
+    """Problem -> its gold answer."""
+    return {score.problem_id: score.gold for score in scores}
+
+
+def other_gold(old: Mapping[str, str], new: Mapping[str, str]) -> str | None:
+    """Which problem has another gold answer in the one than in the other, so that the same id means two problems; None
+    where there is none."""
+    for problem, gold in old.items():
+        if problem in new and new[problem].strip() != gold.strip():
+            return f"{problem} has the gold answer {gold!r:.60} in one, {new[problem]!r:.60} in the other"
+    return None
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
     """The fields in which two protocols differ, with both values."""
     lines = []
@@ -111,13 +130,14 @@ def read_measured(path: Path) -> dict[str, Measured]:
     """Benchmark -> scores, of a scores file or of the folder of a score artifact, which has the protocols too.
 
     Raises:
-        OSError, ValueError: no such file, a damaged one (`RecordError` with the line), or a folder without scores.
+        OSError, ValueError: no such file, a damaged one (`RecordError` with the line), problems with different numbers
+            of samples, or a folder without scores.
     """
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Measured] = {}
     if path.is_dir():
         if not (path / "scores.jsonl").is_file():
             raise RecordError(f"{path}: no scores.jsonl here")
-        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        metrics = _protocols(path / "metrics.json")
         path = path / "scores.jsonl"
     rows: dict[str, list[Score]] = {}
     seen: set[tuple[str, str, int]] = set()
@@ -128,8 +148,28 @@ def read_measured(path: Path) -> dict[str, Measured]:
         rows.setdefault(score.benchmark, []).append(score)
     if not rows:
         raise RecordError(f"{path}: no scores")
-    measured = {}
     for name, scores in rows.items():
-        entry = metrics.get(name, {})
-        measured[name] = Measured(scores, entry.get("protocol"), entry.get("protocol_details", {}))
-    return measured
+        counts = Counter(score.problem_id for score in scores)
+        usual = Counter(counts.values()).most_common(1)[0][0]
+        if (odd := next((problem for problem, n in counts.items() if n != usual), None)) is not None:
+            raise RecordError(f"{path}: {name} {odd} has {counts[odd]} samples, others have {usual}")
+    return {name: dataclasses.replace(metrics.get(name, Measured(())), scores=rows[name]) for name in rows}
+
+
+def _protocols(path: Path) -> dict[str, Measured]:
+    """Benchmark -> what the metrics of a score artifact say of its scores. Raises `RecordError` where they are none."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: not JSON: {error}") from error
+    if not isinstance(metrics, dict):
+        raise RecordError(f"{path}: expected an object, found {type(metrics).__name__}")
+    found = {}
+    for name, entry in metrics.items():
+        told = entry if isinstance(entry, dict) else {}
+        protocol, details, truncated = (told.get(key) for key in ("protocol", "protocol_details", "truncated"))
+        forms = isinstance(protocol, str | None), isinstance(details, dict | None), isinstance(truncated, int | None)
+        if told is not entry or not all(forms):
+            raise RecordError(f"{path}: {name}: not the metrics of a score stage")
+        found[name] = Measured((), protocol, details or {}, truncated)
+    return found

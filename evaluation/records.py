@@ -184,9 +184,12 @@ def _object(line: str, where: str) -> dict[str, Any]:
     except KeyTwice as error:
         raise RecordError(f"{where}: {error}") from error
     except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
-        raise RecordError(f"{where}: not a JSON object: {error}") from error
+        reason = "a number of thousands of digits" if "int_max_str_digits" in str(error) else error
+        raise RecordError(f"{where}: not a JSON object: {reason}") from error
     if not isinstance(value, dict):
-        raise RecordError(f"{where}: expected a JSON object, found {type(value).__name__}")
+        known = {list: "an array", str: "text", int: "a number", float: "a number", bool: str(value).lower()}
+        what = known.get(type(value), "null")
+        raise RecordError(f"{where}: expected a JSON object, found {what}; each line is one object")
     return value
 
 

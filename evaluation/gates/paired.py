@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from evaluation.comparison import Measured, right_shares
+from evaluation.comparison import Measured, golds, other_gold, right_shares
 from evaluation.comparison import differences as protocol_differences
 from evaluation.gates.margin import Differences, differences
 
@@ -25,6 +25,7 @@ class Sampled:
         protocol, details: under which they were made; None and empty where that is not known.
         truncated, no_answer: share of samples that were cut at the token limit, and that gave no answer; None where
             that is not known.
+        golds: problem -> its gold answer; empty where they are not at hand.
     """
 
     shares: Mapping[str, float]
@@ -33,14 +34,11 @@ class Sampled:
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     truncated: float | None = None
     no_answer: float | None = None
+    golds: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def of_scores(measured: Measured, truncated: int | None = None) -> Sampled:
-    """Scores as a gate looks at them.
-
-    Args:
-        truncated: samples that were cut at the token limit, which scores do not say.
-    """
+def of_scores(measured: Measured) -> Sampled:
+    """Scores as a gate looks at them."""
     scores = measured.scores
     shares = right_shares(scores)
     return Sampled(
@@ -48,8 +46,9 @@ def of_scores(measured: Measured, truncated: int | None = None) -> Sampled:
         len(scores) // len(shares),
         measured.protocol,
         measured.details,
-        None if truncated is None else truncated / len(scores),
+        None if measured.truncated is None else measured.truncated / len(scores),
         Counter(score.verdict for score in scores)["no_answer"] / len(scores),
+        golds(scores),
     )
 
 
@@ -73,6 +72,8 @@ def pair(old: Sampled, new: Sampled, *, any_samples: bool = False) -> Difference
     if old.shares.keys() != new.shares.keys():
         apart = sorted(old.shares.keys() ^ new.shares.keys())
         raise ValueError(f"they are not of the same problems: {len(apart)} are in one only ({apart[0]})")
+    if (other := other_gold(old.golds, new.golds)) is not None:
+        raise ValueError(f"they are not of the same problems: {other}")
     if old.samples != new.samples and not any_samples:
         raise ValueError(f"{old.samples} samples a problem before, {new.samples} after")
     return differences([old.shares[problem] for problem in new.shares], list(new.shares.values()))

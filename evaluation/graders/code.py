@@ -71,7 +71,7 @@ from evaluation.sandbox import ProgramResult, Sandbox, SandboxError
 from evaluation.sandbox.comparison import Expected, is_root, short
 from evaluation.sandbox.values import MalformedValue
 
-VERSION = "6"  # part of every score's protocol; raise it when the same program may get another verdict
+VERSION = "7"  # part of every score's protocol; raise it when the same program may get another verdict
 REFERENCE_FACTOR = 4.0
 
 

@@ -22,7 +22,7 @@ from evaluation.graders.notation import clean, whole_number
 from evaluation.harness.child_processes import wait_or_kill
 from evaluation.records import Verdict
 
-VERSION = "6"  # part of every score's protocol; raise it when the same answer may get another verdict
+VERSION = "7"  # part of every score's protocol; raise it when the same answer may get another verdict
 MAX_ANSWER = 2000  # characters; no reference answer has nearly as many, and longer text only keeps workers busy
 START_S = 120.0  # seconds a worker may take to import sympy and math-verify; it is about one on an idle machine
 

@@ -69,8 +69,17 @@ _REPEATING_WHOLE = re.compile(r"([-+]?)(\d+)\.(\d*)(?:\((\d+)\)|(\d{1,6}?)\5{2,}
 _MIXED = re.compile(r"([-+]?\s*\d+)\s+(\d+)\s*/\s*(\d+)")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?|[+-]?\d{1,2}(?:,\d{2})+,\d{3}|[+-]?\d{1,3}(?:['’]\d{3})+")
 _SPACED = re.compile(r"[+-]? ?\d{1,3}(?: \d{3})+(?:\.\d*)?|[+-] ?\d+(?:\.\d*)?")
-_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})")
-_POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
+_SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})((?:\s+[^\W\d_]|\s*\\text(?![A-Za-z])).*)?", re.DOTALL)
+_SCIENTIFIC_WITHIN = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE](\d{1,4})(?!\w|\.\d|\)?\s*_)")
+_TIMES_TEN = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*[xX]\s*(?=10\s*\^)")
+_POWER_OF_TEN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:\\times|\\cdot|\*)10\^(?:\{([+-]?\d{1,3})\}|(\d))")
+_NEGATIVE = re.compile(
+    r"\A(?:\\text\s*\{\s*(?:minus|negative)\s*\}|(?:minus|negative)\s)\s*(?=[\d.]|\\frac|\\sqrt|\\pi)", re.IGNORECASE
+)
+_INFINITY = re.compile(r"\A(?:\\text\s*\{\s*)?([+-]?)\s*infinity\s*\}?\Z", re.IGNORECASE)
+_STARS = re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])")  # a power as programs write it; **5** is bold
+_EXPONENT = re.compile(r"\^\{(-?\d)\}(?!\d)")
+_POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7, "万": 4, "亿": 8}
 _IN_WORDS = re.compile(
     rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})(?![A-Za-z])\s*(.*)", re.DOTALL
 )
@@ -104,8 +113,10 @@ def clean(answer: str) -> str:
         text = _SYMBOL_IN_WORDS.sub(r" \1", _MICRO.sub(r"\\text{µ", _UNIT.sub(_unit, text)))
         text = _SHORT_FRACTION.sub(_fraction, _SHORT_ROOT.sub(r"\\sqrt{\1}", text))
         text = _REPEATING.sub(_repeating, text)
+    text = _STARS.sub("^", text) if "**" in text else text
     text = with_plain_exponents(text) if "^" in text else text
     text = _PERCENT_WORD.sub(r"\\% ", _without_bold(_without_marks(text)))
+    text = _INFINITY.sub(r"\1\\infty", text)
     return text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").strip()
 
 
@@ -114,10 +125,12 @@ _CHOSEN = {"choose": "binom", "over": "frac"}
 
 def number_form(item: str) -> str:
     """One cleaned item in the form that algebra reads right: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e,
-    "3 1/2" is 3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 0.(3) and 0.333... are \\frac{1}{3}."""
-    item = item.strip()
+    "3 1/2" is 3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 0.(3) and 0.333... are \\frac{1}{3}, minus 3
+    is -3."""
+    item = _NEGATIVE.sub("-", item.strip())
     if (match := _SCIENTIFIC.fullmatch(item)) is not None:
-        return f"{match[1]} \\times 10^{{{match[2]}}}"
+        return f"{match[1]} \\times 10^{{{match[2]}}}{match[3] or ''}"
+    item = _SCIENTIFIC_WITHIN.sub(r"\1 \\times 10^{\2}", item)
     if (match := _IN_WORDS.fullmatch(item)) is not None:
         return f"{_ungrouped(match[1])} \\times 10^{{{_POWERS[match[3]]}}}{match[2] or ' '}{match[4]}".strip()
     if (match := _MIXED.fullmatch(item)) is not None:
@@ -125,6 +138,15 @@ def number_form(item: str) -> str:
     if (match := _REPEATING_WHOLE.fullmatch(item)) is not None:
         return match[1] + _as_fraction(match[2], match[3], match[4] or match[5])
     return item
+
+
+def without_letter_x(one: str, other: str) -> tuple[str, str]:
+    """Both, where only one of them has the letter x and has it for a sign, 1.5 x 10^4, with the sign in its place."""
+    for text, beside in ((one, other), (other, one)):
+        if (times := _TIMES_TEN.match(text)) is not None and not re.search("[xX]", beside + text[times.end() :]):
+            plain = f"{times[1]} \\times {text[times.end() :]}"
+            return (plain, other) if text is one else (one, plain)
+    return one, other
 
 
 def as_text(answer: str) -> str:
@@ -136,8 +158,9 @@ def as_text(answer: str) -> str:
 
 
 def squeezed(cleaned: str) -> str:
-    """A cleaned answer for comparison as text: words out of their \\text{}, without white space but between digits."""
-    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", WRAPPED.sub(r"\1", cleaned))
+    """A cleaned answer for comparison as text: words out of their \\text{}, exponents of one digit out of their braces,
+    without white space but between digits."""
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", _EXPONENT.sub(r"^\1", WRAPPED.sub(r"\1", cleaned)))
 
 
 def whole_number(answer: str) -> str | None:
@@ -154,7 +177,8 @@ def whole_number(answer: str) -> str | None:
 
 
 def value(cleaned: str) -> Fraction | None:
-    """The number of a cleaned answer that is a decimal, a ratio of whole numbers or a mixed number; None for others."""
+    """The number of a cleaned answer that is a decimal, also times a power of ten, a ratio of whole numbers or a mixed
+    number; None for others."""
     text = _together(cleaned)
     if re.search(r"\d\s+\d", text) is None:
         text = "".join(text.split())
@@ -162,6 +186,8 @@ def value(cleaned: str) -> Fraction | None:
         return None
     if _DECIMAL.fullmatch(text):
         return Fraction(text)
+    if (scaled := _POWER_OF_TEN.fullmatch(text)) is not None:
+        return Fraction(scaled[1]) * Fraction(10) ** int(scaled[2] or scaled[3])
     ratio = _RATIO.fullmatch(text)
     if ratio is None:
         return None

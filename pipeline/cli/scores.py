@@ -60,9 +60,9 @@ def compare(
         if c.unknown:
             show(f"    [yellow]A server did not say, so it may differ: {escape(', '.join(c.unknown))}[/]")
     if unknown:
-        show(f"[yellow]Sampled how is not known for {', '.join(unknown)}: a scores file tells no protocol.[/]")
+        show(f"[yellow]Sampled how is not known for {escape(', '.join(unknown))}: a scores file tells no protocol.[/]")
     if alone:
-        out.print(f"Not compared, on one side only: {', '.join(alone)}")
+        show(f"Not compared, on one side only: {escape(', '.join(alone))}")
 
 
 def score(

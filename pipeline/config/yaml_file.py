@@ -15,6 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from pipeline.core.errors import ConfigError
 
 Location = tuple[str | int, ...]
+MOST = 2**63
+"""Whole numbers from here up are refused: no setting means one, and arithmetic with floats ends at them."""
 
 
 @dataclasses.dataclass
@@ -39,6 +41,14 @@ def read(path: Path, overrides: list[str] | None = None) -> Document:
     return document
 
 
+_TOO_DEEP = "nested too deeply, or a value with an anchor that holds itself"
+
+
+def _no_value(error: ValueError) -> str:
+    """What the parser could not make a value of: a date, or a number of more digits than Python reads."""
+    return "a number of thousands of digits" if "digits" in str(error) else f"a date that does not exist: {error}"
+
+
 def _line_of_no_date(text: str) -> int | None:
     """Number of the first line with what is written as a date and is none; the parser does not tell."""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -57,7 +67,8 @@ def _read_chain(path: Path, seen: list[Path]) -> Document:
     if not path.is_file():
         where = f"extends in {seen[-1]}" if seen else ""
         fix = "Name a YAML file. To begin with a shipped one: vcore config ls, vcore init NAME"
-        raise ConfigError(f"config file {path} does not exist", where=where, fix=fix)
+        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+        raise ConfigError(f"config file {path} {what}", where=where, fix=fix)
     try:
         parsed = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
     except MarkedYAMLError as error:
@@ -69,19 +80,23 @@ def _read_chain(path: Path, seen: list[Path]) -> Document:
         raise ConfigError("not a text file in UTF-8", where=str(path)) from error
     except ValueError as error:
         line = _line_of_no_date(path.read_text(encoding="utf-8"))
-        raise ConfigError(
-            f"a date that does not exist: {error}", where=f"{path}:{line}" if line else str(path)
-        ) from error
+        raise ConfigError(_no_value(error), where=f"{path}:{line}" if line else str(path)) from error
+    except RecursionError as error:
+        raise ConfigError(_TOO_DEEP, where=str(path)) from error
     if not isinstance(parsed, CommentedMap):
         raise ConfigError("a pipeline is a YAML mapping with sections such as data, sft, grpo", where=str(path))
     document = Document({}, {(): str(path)})
-    document.values = _plain(parsed, (), path, document.places)
+    try:
+        document.values = _plain(parsed, (), path, document.places)
+    except RecursionError as error:
+        raise ConfigError(_TOO_DEEP, where=str(path)) from error
     base = document.values.pop("extends", None)
     if base is None:
         return document
-    if not isinstance(base, str):
+    if not isinstance(base, str) or not base.strip():
         raise ConfigError("extends takes the path of one YAML file", where=document.place(("extends",)))
-    parent = _read_chain(path.parent / base, [*seen, path.resolve()])
+    check_path(Document({"extends": base}, document.places), "extends")
+    parent = _read_chain(path.parent / Path(base).expanduser(), [*seen, path.resolve()])
     _merge(parent.values, document.values, (), parent.places, document.places)
     parent.places[()] = str(path)
     return parent
@@ -105,6 +120,9 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
         return [_plain(value, (*path, index), file, places) for index, value in enumerate(node)]
     if isinstance(node, bool) or node is None:
         return node
+    if isinstance(node, int) and abs(node) >= MOST:
+        where = places.get(path, str(file))
+        raise ConfigError("a whole number that no setting takes", where=where, fix=f"At most {MOST - 1}.")
     for plain_type in (int, float, str):
         if isinstance(node, plain_type):
             return plain_type(node)
@@ -167,7 +185,9 @@ def _apply(document: Document, override: str) -> None:
     except YAMLError as error:
         raise ConfigError(f"the value is not valid YAML: {' '.join(str(error).split())}", where=where) from error
     except ValueError as error:
-        raise ConfigError(f"a date that does not exist: {error}", where=where) from error
+        raise ConfigError(_no_value(error), where=where) from error
+    except RecursionError as error:
+        raise ConfigError(_TOO_DEEP, where=where) from error
     except ConfigError as error:  # of a tag or a type
         error.where = where
         raise

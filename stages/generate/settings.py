@@ -202,8 +202,9 @@ def server_url(address: str) -> str:
         ValueError: it is none, or holds what a record may not hold.
     """
     parts = urlsplit(address)
-    if not parts.hostname:
-        raise ValueError(f"{parts.scheme}:// names no host")
+    if not parts.hostname or any(map(str.isspace, address)):
+        raise ValueError(f"{parts.scheme}:// names no host, or one with white space in it")
+    _ = parts.port  # raises for one that is no number, or out of range
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         why = "an address stands in records; a key goes into an environment variable (generate.server.api_key_env)"
         raise ValueError(f"the address of a server has no user, password or query in it: {why}")

@@ -76,6 +76,12 @@ def _checked(rewards: Any, expected: int, where: str) -> list[float]:
     if len(rewards) != expected:
         raise StageError(f"{where} returned {len(rewards)} rewards for {expected} completions", FIX)
     for index, reward in enumerate(rewards):
-        if not isinstance(reward, numbers.Real) or not math.isfinite(reward):  # numpy's scalars are Real, too
+        try:
+            is_number = isinstance(reward, numbers.Real) and math.isfinite(reward)  # numpy's scalars are Real, too
+        except OverflowError as error:  # a whole number that no float holds, and that may be too long to be shown
+            raise StageError(
+                f"{where} returned a number for completion {index} that is no float: {error}", FIX
+            ) from error
+        if not is_number:
             raise StageError(f"{where} returned {reward!r} for completion {index}: not a finite number", FIX)
     return [float(reward) for reward in rewards]

@@ -8,6 +8,11 @@ from typing import Any
 from evaluation.thinking import TAGS
 
 DONE = "[DONE]"
+INTERRUPTED = ("abort", "error", "insufficient_system_resource")
+"""Reasons to finish (vLLM's, DeepSeek's) that are none: what came is half an answer."""
+REASONS = dict.fromkeys(("max_tokens", "max_length", "model_length"), "length")
+REASONS |= dict.fromkeys(("eos", "eos_token", "end_turn", "stop_sequence"), "stop")
+"""What some servers say, in the words of the others."""
 
 
 class BrokenAnswer(Exception):
@@ -24,7 +29,7 @@ class Answer:
 
     Attributes:
         text: of the completion; a thought that the server keeps apart stands before it, between its tags.
-        finish_reason: in the server's words.
+        finish_reason: `stop` or `length`, or in the server's own words.
         model: that the server says it asked; None where it does not say.
         prompt_tokens, completion_tokens: by the server's count. The latter has the thought in it.
         reasoning_tokens: of these, where the server says.
@@ -82,35 +87,40 @@ class Reading:
             raise NoAnswer(f"a choice of another form: {part.get('choices')!r:.120}") from error
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
+        if choice.get("index"):
+            raise ValueError("a second choice")
         said = choice.get("delta") or choice.get("message") or choice
-        text = said.get("content") or choice.get("text") or ""
-        thought = said.get("reasoning_content") or said.get("reasoning") or ""
+        text = _text(said.get("content") or choice.get("text"))
+        thought = _text(said.get("reasoning_content") or said.get("reasoning"))
         self._text.append(text)
         self._thought.append(thought)
         self.tokens += bool(text or thought)
-        self._ids += choice.get("token_ids") or []
+        self._ids += [int(token) for token in choice.get("token_ids") or []]
         self._prompt_ids = choice.get("prompt_token_ids") or self._prompt_ids
         given = choice.get("logprobs") or {}
         if given.get("content"):
             self._logprobs += [float(token["logprob"]) for token in given["content"]]
         elif given.get("token_logprobs"):
             self._logprobs += [float(value) for value in given["token_logprobs"]]
-        self._finish = choice.get("finish_reason") or self._finish
+        self._finish = _text(choice.get("finish_reason")) or self._finish
 
     def answer(self) -> Answer:
-        """The whole answer.
+        """The whole answer, once all of it has been added.
 
         Raises:
-            BrokenAnswer: it has no end.
-            NoAnswer: it has no count of its tokens, without which a cut completion cannot be told from a whole one.
+            BrokenAnswer: the server ended it for a reason of its own.
+            NoAnswer: it has no reason to finish, or no count of its tokens, without which a cut completion cannot be
+                told from a whole one.
         """
         if self._finish is None:
-            raise BrokenAnswer("the answer broke off before its end")
+            raise NoAnswer("no `finish_reason` comes with an answer")
+        if self._finish in INTERRUPTED:
+            raise BrokenAnswer(f"the answer was interrupted (finish_reason {self._finish})")
         if self._usage is None:
             raise NoAnswer("no count of tokens (`usage`) comes with an answer")
         try:
             prompt, completion = int(self._usage["prompt_tokens"]), int(self._usage["completion_tokens"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise NoAnswer(f"a count of tokens of another form: {self._usage!r:.120}") from error
         if min(prompt, completion) < 0:
             raise NoAnswer(f"a count of tokens below 0: {self._usage!r:.120}")
@@ -118,19 +128,27 @@ class Reading:
         if thought:
             closed = TAGS[1] if text or self._finish != "length" else ""
             text = f"{TAGS[0]}{thought}{closed}{text}"
-        details = self._usage.get("completion_tokens_details") or {}
+        details = self._usage.get("completion_tokens_details")
+        reasoning = details.get("reasoning_tokens") if isinstance(details, dict) else None
         return Answer(
             text=text,
-            finish_reason=self._finish,
-            model=self._model,
+            finish_reason=REASONS.get(self._finish, self._finish),
+            model=None if self._model is None else str(self._model),
             prompt_tokens=prompt,
             completion_tokens=completion,
-            reasoning_tokens=details.get("reasoning_tokens"),
+            reasoning_tokens=reasoning if isinstance(reasoning, int) else None,
             prompt_token_ids=self._prompt_ids,
             token_ids=self._ids or None,
             logprobs=self._logprobs or None,
             fingerprint=self._fingerprint,
         )
+
+
+def _text(value: Any) -> str:
+    """The text of a message: text, nothing, or a list of parts that are text. Raises `TypeError` for anything else."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return "".join(part["text"] for part in value)
 
 
 def events(lines: Iterable[str]) -> Iterator[Any]:

@@ -104,7 +104,9 @@ class Server:
         entries = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(entries, list):
             return ServerFacts()  # no list of models: the first request will say whether it has this one
-        models = {entry["id"]: entry for entry in entries if isinstance(entry, dict) and "id" in entry}
+        models = {
+            entry["id"]: entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+        }
         if models and self.model not in models:
             some = ", ".join(list(models)[:8]) + (", ..." if len(models) > 8 else "")
             raise ServerError(f"{self.url} has no model {self.model}; it has {some}", "Name one of these.")

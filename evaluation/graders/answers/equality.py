@@ -24,11 +24,11 @@ from evaluation.graders.answers.nodes import (
     names,
     without_repetitions,
 )
-from evaluation.graders.answers.quantity import contradiction, contradicts_itself, split_unit, without_base
+from evaluation.graders.answers.quantity import base_of, contradiction, contradicts_itself, split_unit, without_base
 from evaluation.graders.answers.ranges import as_difference
 from evaluation.graders.answers.regions import as_region, normal, relations
 from evaluation.graders.answers.structure import as_list, parse, same_spoken, same_words, words
-from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, without_percent
+from evaluation.graders.notation import WRAPPED, squeezed, value, whole_number, without_letter_x, without_percent
 
 ROUNDED = 6  # decimals that a number written as a decimal is compared to
 RELATIVE = Fraction(1, 10**6)  # numbers further apart than this share of the larger are never equal
@@ -286,15 +286,17 @@ class Equality:
     def _same_leaves(self, gold: str, answer: str) -> bool:
         if squeezed(gold) == squeezed(answer):
             return True
+        gold, answer = without_letter_x(gold, answer)
         gold, gold_unit = split_unit(gold, plain=False)
         number = value(without_percent(gold))
         answer, unit = split_unit(answer, plain=number is not None)
         self.reason = contradiction(gold, answer) or ""
         if self.reason:
             return False
+        is_numeral = base_of(gold) not in (None, "10")
         gold, answer = without_base(gold, answer)
-        if squeezed(gold) == squeezed(answer):
-            return True
+        if squeezed(gold) == squeezed(answer) or is_numeral:
+            return squeezed(gold).lstrip("0") == squeezed(answer).lstrip("0")
         if ("\\circ" in gold_unit) != ("\\circ" in unit) and _RADIANS.search(gold + answer):
             angles = (gold, gold_unit), (answer, unit)
             gold, answer = (

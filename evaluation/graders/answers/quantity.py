@@ -2,7 +2,7 @@
 
 import re
 
-from evaluation.graders.notation import WRAPPED, clean, value, whole_number, without_percent
+from evaluation.graders.notation import WRAPPED, clean, number_form, value, whole_number, without_percent
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _FRACTION = r"\\frac\{\d+\}\{\d+\}"
@@ -32,6 +32,7 @@ _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _MARKED_TAIL = re.compile(rf"(?:(?:{_CIRCLE})?(?:\s*(?:/|\\cdot\b|\.)?\s*{_MARKED})+|{_CIRCLE}\s*[CFK]?)\s*$")
 _PART = re.compile(r"\\text\s*\{([^{}]*)\}|\^\s*\{?\s*(-?\d)\s*\}?|(\^\s*\\circ)|(\s*/\s*)?([^\W\d_]+)")
 _COMMAND = re.compile(r"\\(?!text)[a-z]+")
+_PAIR = re.compile(r"\s+([A-Za-z]+)\s*/\s*([A-Za-z]+)")  # m/s, where one letter alone would be a variable
 _PER = re.compile(r"/\s*([^\W\d_]+)")  # km/h
 _WORD = re.compile(r"[^\W\d_]+")
 _UNITS = """
@@ -64,7 +65,7 @@ _SHORT = re.compile(
 _CHANGING = re.compile(
     r"or|and|plus|minus|least|most|not|base|remainder|squared|cubed|factorial|pi|root|sqrt|dozens?|half|halves|mod|modulo|"
     r"if|when|where|unless|except|(?-i:k)|(?:third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth)s?|"
-    r"(?:hundred|thousand|million|billion|trillion)s?|тыс|млн|млрд|tausend|millionen|milliarden|"
+    r"(?:hundred|thousand|million|billion|trillion|lakh|crore)s?|tens|negative|тыс|млн|млрд|tausend|millionen|milliarden|"
     r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
     r".*(?:[万亿十半打多余或和]|千(?![克米瓦])|百(?!分)).*",
@@ -75,7 +76,7 @@ _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|[Α-Ωα-ω]|\\(?:alpha|beta|ga
 _PLAIN_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b\.?")
 _CONJUNCTION = re.compile(r"\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
 _BASE = re.compile(
-    r"[({]?(-?[0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*(?:\\text\{)?\s*(?:base\s+)?([0-9a-z]+)\s*\}*|([0-9]))"
+    r"[({]?(-?[0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*\(?(?:\\text\{)?\s*\(?(?:base\s+)?([0-9a-z]+)\s*\)?\}*\)?\}*|([0-9]))"
 )
 _BASES = dict(zip(("two", "three", "four", "five", "six", "seven", "eight", "nine"), "23456789", strict=True))
 _BASES["ten"] = "10"
@@ -115,6 +116,8 @@ def _is_unit(tail: str, *, plain: bool) -> bool:
     circle = re.match(_CIRCLE, tail)
     beside = WRAPPED.sub(" ", tail if circle is None else tail[circle.end() :]).replace("\\cdot", " ")
     if circle is not None and beside.strip() in ("C", "F", "K"):
+        return True
+    if plain and (pair := _PAIR.fullmatch(tail)) is not None and {pair[1], pair[2]} <= _CANONICAL.keys():
         return True
     words = _WORD.findall(_PER.sub(lambda per: " " if per[1] in _CANONICAL else per[0], beside))
     if words and beside[0].isalpha() and not (_needs_no_space(words[0]) and (plain or not words[0].isascii())):
@@ -180,7 +183,7 @@ def known_unit(answer: str) -> tuple[str, ...] | None:
         return ("percent",)
     if (code := _CODE.match(cleaned)) is not None:
         return (_CODES[code[1]],) if _CODES[code[1]] else None
-    unit = canonical_unit(written) if (written := split_unit(cleaned, plain=True)[1]) else None
+    unit = canonical_unit(written) if (written := split_unit(number_form(cleaned), plain=True)[1]) else None
     return ("dollar",) if unit is None and _DOLLAR.fullmatch(answer.replace(r"\$", "")) else unit
 
 
@@ -196,7 +199,7 @@ def contradiction(gold: str, answer: str) -> str | None:
     """Why one cleaned expression cannot be the gold one, whatever algebra says; None where it may be."""
     if _apart(answer) and not _apart(gold):
         return "digits with white space between them are no number"
-    if _base(answer) not in (_base(gold), None if _base(gold) is not None else "10"):
+    if base_of(answer) not in (base_of(gold), None if base_of(gold) is not None else "10"):
         return "in another base"
     number = _NUMBER.match(answer)
     if number is not None and value(without_percent(gold)) is not None and _changes(answer[number.end() :]):
@@ -224,12 +227,14 @@ def _apart(cleaned: str) -> bool:
 
 
 def without_base(gold: str, answer: str) -> tuple[str, str]:
-    """Both without the base that a cleaned gold answer is written in, 2516_8; the answer may have left it out. Ten is
-    the base of a gold answer that names none."""
+    """Both without the base that a cleaned gold answer is written in, 2516_8, with digits above nine as capitals; the
+    answer may have left it out. Ten is the base of a gold answer that names none."""
     one, other = _BASE.fullmatch(gold), _BASE.fullmatch(answer)
-    return gold if one is None else one[1], answer if other is None else other[1]
+    digits = gold if one is None else one[1], answer if other is None else other[1]
+    return digits if one is None else (digits[0].upper(), digits[1].upper() if digits[1].isalnum() else digits[1])
 
 
-def _base(cleaned: str) -> str | None:
+def base_of(cleaned: str) -> str | None:
+    """The base that a cleaned numeral is written in, "8" of 2516_8; None where it names none."""
     number = _BASE.fullmatch(cleaned)
     return None if number is None else _BASES.get(number[2], number[2]) if number[2] else number[3]

@@ -41,6 +41,9 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 _HOUR = re.compile(r"(\d{1,2})\s*(?:\\text\s*\{)?\s*([ap])\s*\.?\s*m\.?\s*\}?\.?", re.IGNORECASE)
+_NAMED_HOUR = re.compile(
+    r"(?:12(?:\s*:\s*00)?\s*)?(?:\\text\s*\{)?\s*(?:12(?:\s*:\s*00)?\s+)?(noon|midnight)\s*\}?\.?", re.IGNORECASE
+)
 _MODULO = re.compile(
     r"(?P<value>.*?)[\s,]*\(?\s*(?:\\[pb]?mod(?![A-Za-z])|\\text\s*\{\s*\(?\s*mod\s*\}|\bmod\b)"
     r"\s*\{?\s*(?P<modulus>\w+)\s*\}?\s*\)?",
@@ -138,6 +141,8 @@ def parse(cleaned: str, depth: int = 0) -> Node:
 def _one(text: str) -> Node:
     if (clock := _CLOCK.fullmatch(text)) is not None and int(clock[1]) < 25 and int(clock[2]) < 60:
         return _clock(int(clock[1]), int(clock[2]), int(clock[3] or 0), (clock[4] or "").lower())
+    if (word := _NAMED_HOUR.fullmatch(text)) is not None:
+        return Clock(12 * 3600, "p") if word[1].lower() == "noon" else Clock(0, "a")
     if (hour := _HOUR.fullmatch(text)) is not None and 0 < int(hour[1]) < 13:
         return _clock(int(hour[1]), 0, 0, hour[2].lower())
     if len(parts := [part for _, part in split(text, {":"})]) > 1 and all(part.strip() for part in parts):
@@ -196,9 +201,10 @@ def same_words(gold: str, answer: str) -> bool:
 
 
 def _clock(hours: int, minutes: int, seconds: int, half: str) -> Clock:
+    hours %= 24
     if half and hours <= 12:
         hours = hours % 12 + (12 if half == "p" else 0)
-    return Clock(hours * 3600 + minutes * 60 + seconds, half or ("p" if hours > 12 else ""))
+    return Clock(hours * 3600 + minutes * 60 + seconds, half or ("p" if hours > 12 else "" if hours else "a"))
 
 
 def _outside(text: str) -> str:

@@ -28,7 +28,14 @@ LEAST_OUTPUT = 2**20
 """Bytes of output that are read at least; beyond this, four times what is expected, to the next power of two: a program
 that finds the number learns nothing of what is expected."""
 CHECKER_S = 10.0
-_CHECK = "\ndef _accepts(*texts): return True if check(*texts) else False"
+_CHECK = """
+def _accepts(*texts):
+    said = check(*texts)
+    never_false = isinstance(said, (str, bytes)) or callable(said) or said != said
+    if never_false or any(hasattr(said, name) for name in ("__await__", "__next__", "__anext__")):
+        raise TypeError(f"check returned {type(said).__name__}, which is neither true nor false")
+    return True if said else False
+"""
 
 
 @dataclasses.dataclass(frozen=True)

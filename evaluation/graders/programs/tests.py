@@ -175,9 +175,13 @@ def _check_checker(source: str) -> None:
     names = bound_names(tree)
     if not {"check", "*"} & set(names):
         raise BadTests("the checker defines no check(input, output, expected)")
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
-    if len(functions) == names["check"] == 1 and not functions[0].decorator_list and not _takes_three(functions[0]):
-        raise BadTests("check of the checker has to take three arguments: input, output, expected")
+    either = ast.FunctionDef | ast.AsyncFunctionDef
+    functions = [node for node in tree.body if isinstance(node, either) and node.name == "check"]
+    if len(functions) == names["check"] == 1 and not functions[0].decorator_list:
+        if not _takes_three(functions[0]):
+            raise BadTests("check of the checker has to take three arguments: input, output, expected")
+        if isinstance(functions[0], ast.AsyncFunctionDef) or _yields(functions[0]):
+            raise BadTests("check of the checker has to return true or false; it is async, or yields")
 
 
 def bound_names(tree: ast.Module) -> Counter[str]:
@@ -193,7 +197,19 @@ def bound_names(tree: ast.Module) -> Counter[str]:
     return names
 
 
-def _takes_three(function: ast.FunctionDef) -> bool:
+def _yields(function: ast.FunctionDef) -> bool:
+    """Whether a call of it makes a generator; what functions within it do is their own."""
+    inner: list[ast.AST] = list(function.body)
+    while inner:
+        node = inner.pop()
+        if isinstance(node, ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.GeneratorExp):
+            inner += ast.iter_child_nodes(node)
+    return False
+
+
+def _takes_three(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether it can be called with three arguments by their places."""
     given = function.args
     places = len(given.posonlyargs) + len(given.args)

@@ -201,13 +201,9 @@ def file_scores(path: Path) -> dict[tuple[str, str], Sampled]:
     """The scores in a file or in the folder of a score artifact. Raises `ConfigError` where they cannot be read."""
     try:
         measured = read_measured(path)
-        cut = {}
-        if path.is_dir():
-            entries = _METRICS.validate_json((path / "metrics.json").read_bytes())
-            cut = {benchmark: entry.truncated for benchmark, entry in entries.items()}
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: the scores cannot be read: {error}") from error
-    return {(ANY, benchmark): of_scores(one, cut.get(benchmark)) for benchmark, one in measured.items()}
+    return {(ANY, benchmark): of_scores(one) for benchmark, one in measured.items()}
 
 
 def find_anchor(

@@ -80,6 +80,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a checker of one argument": (CASES | {"checker": "def check(o): return True"}, "take three arguments: input,"),
     "a checker of four arguments": (CASES | {"checker": "def check(a, b, c, d): return True"}, "take three arguments"),
     "a checker with a name to give": (CASES | {"checker": "def check(a, b, c, *, d): return 1"}, "take three"),
+    "a checker to be awaited": (
+        CASES | {"checker": "async def check(i, o, e): return o == e"},
+        "it is async, or yields",
+    ),
+    "a checker that yields": (CASES | {"checker": "def check(i, o, e):\n if o: yield 1"}, "it is async, or yields"),
 }
 
 

@@ -1,5 +1,6 @@
 """`vcore compare`: files, artifacts and runs, paired; what may not be compared is not."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,43 @@ def test_what_does_not_pair_is_refused(tmp_path: Path) -> None:
         run(a, artifact(tmp_path / "e", [*scores([True]), *scores([True])]))
     with pytest.raises(ConfigError, match="there is no file or folder"):
         run(a, tmp_path / "nothing.jsonl")
+
+
+def test_the_same_ids_with_other_gold_answers_are_other_problems(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", scores([True] * 12))
+    others = [dataclasses.replace(score, gold="2") for score in scores([True] * 12)]
+    write_jsonl(tmp_path / "b.jsonl", others)
+    files = [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    for command in (["compare", *files], ["gate", *files, "--max-drop", "1"]):
+        said = CliRunner().invoke(app, command)
+        assert "p0 has the gold answer '1' in one, '2' in the other" in str(said.exception)
+
+
+def test_problems_with_different_numbers_of_samples_are_no_scores(tmp_path: Path) -> None:
+    """As many in all as two of each would be: a count of the whole does not tell."""
+    rows = [*scores([True] * 6, samples=3), *(Score("aime24", f"q{i}", 0, "wrong", "1", "1") for i in range(4))]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(ConfigError, match="aime24 p0 has 3 samples, others have 1"):
+        run(tmp_path / "a.jsonl", tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    ["{", "[]", '{"aime24": null}', '{"aime24": {"protocol": 5}}', '{"aime24": {"protocol_details": []}}'],
+)
+def test_metrics_that_are_none_are_named(tmp_path: Path, metrics: str) -> None:
+    folder = artifact(tmp_path / "a", scores([True] * 12))
+    (folder / "metrics.json").write_text(metrics)
+    for command in (["compare", str(folder), str(folder)], ["gate", str(folder), str(folder), "--max-drop", "1"]):
+        said = CliRunner().invoke(app, command)
+        assert isinstance(said.exception, ConfigError)
+        assert "a/metrics.json: " in said.exception.message
+
+
+def test_names_of_benchmarks_are_no_markup(tmp_path: Path) -> None:
+    for name in "ab":
+        write_jsonl(tmp_path / name, [*scores([True], benchmark="[x]y[/z]"), *scores([True], benchmark=f"[/{name}]")])
+    assert "not known for [x]y[/z]" in run(tmp_path / "a", tmp_path / "b").replace("\n", " ")
 
 
 def test_an_unknown_protocol_differs_from_none() -> None:

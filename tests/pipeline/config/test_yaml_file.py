@@ -65,6 +65,14 @@ def test_keys_are_text_whatever_yaml_takes_them_for(tmp_path: Path) -> None:
         ("extends: missing.yaml\n", [], "missing.yaml does not exist"),
         ("extends: a.yaml\n", [], "extends itself"),
         ("extends: [x]\n", [], r"a\.yaml:1: extends takes the path"),
+        ("extends: ''\n", [], r"a\.yaml:1: extends takes the path"),
+        ("extends: .\n", [], r"is a folder"),
+        ('extends: "a\\0b"\n', [], r"a\.yaml:1: extends: holds a null byte"),
+        (f"a: {'9' * 40}\n", [], r"a\.yaml:1: a whole number that no setting takes"),
+        (f"a: {'9' * 5000}\n", [], r"a\.yaml: a number of thousands of digits"),
+        ("a: 1\n", [f"a={'9' * 5000}"], "a number of thousands of digits"),
+        (f"a: {'[' * 400}{']' * 400}\n", [], r"a\.yaml: nested too deeply"),
+        ("a: 1\n", ["a=&x [*x]"], "a value with an anchor that holds itself"),
         ("a: 1\n", ["a"], "KEY=VALUE"),
         ("a: 1\n", ["a.b=2"], "single value, not a section"),
         ("a: [1]\n", ["a.5=2"], "not an index"),
@@ -78,6 +86,13 @@ def test_mistakes_are_named(tmp_path: Path, text: str, overrides: list[str], mes
     path = write(tmp_path, "a.yaml", text)
     with pytest.raises(ConfigError, match=message):
         read(path, overrides)
+
+
+def test_extends_knows_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path, "base.yaml", "a: 1\n")
+    (tmp_path / "below").mkdir()
+    assert read(write(tmp_path / "below", "child.yaml", "extends: ~/base.yaml\n")).values == {"a": 1}
 
 
 def test_missing_file(tmp_path: Path) -> None:

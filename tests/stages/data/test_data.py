@@ -101,7 +101,13 @@ def test_all_kinds_of_files_give_the_same_rows(tmp_path: Path) -> None:
         ('{"question": NaN, "solution": "b"}\n', COLUMNS, "row 1: column 'question' is nan, expected text"),
         ('\n{"question": "\\ud83d", "solution": "b"}\n', COLUMNS, "row 2: column 'question' is no valid text"),
         ('{"question": "a", "solution": "b"}\n{broken\n', COLUMNS, "mine.jsonl:2: not a JSON object"),
-        ("[1, 2]\n", COLUMNS, "mine.jsonl:1: expected a JSON object, found list"),
+        ("[1, 2]\n", COLUMNS, "mine.jsonl:1: expected a JSON object, found an array; each line is"),
+        ("null\n", COLUMNS, "mine.jsonl:1: expected a JSON object, found null"),
+        (
+            f'{{"question": {"9" * 5000}}}\n',
+            COLUMNS,
+            "mine.jsonl:1: not a JSON object: a number of thousands of digits",
+        ),
     ],
 )
 def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str, columns: dict[str, str], message: str) -> None:

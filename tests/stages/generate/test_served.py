@@ -157,7 +157,12 @@ def test_an_address_has_one_form(address: str, url: str) -> None:
     assert server_url(address) == url
 
 
-@pytest.mark.parametrize("address", ["http://me:secret@host/v1", "https://host/v1?key=abc", "http:///v1"])
+NO_ADDRESSES = ["http://exa mple/v1", "http://host:99999/v1", "http://host:port/v1"]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://me:secret@host/v1", "https://host/v1?key=abc", "http:///v1", *NO_ADDRESSES]
+)
 def test_an_address_that_records_may_not_hold_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=r"address|names no host"):
+    with pytest.raises(ValueError, match=r"address|names no host|Port"):
         server_url(address)

@@ -88,10 +88,20 @@ def test_a_checker_accepts_every_right_answer(grader: Grader) -> None:
     assert (unreadable.verdict, "cannot read 'seven" in unreadable.detail) == ("wrong", True)
 
 
+def test_a_checker_may_return_what_is_true_or_false_by_its_truth(grader: Grader) -> None:
+    tests = cases(("", "1"), checker="import re\ndef check(i, o, e): return re.fullmatch('[12]', o.strip())")
+    assert [judge(grader, f"print({n})", tests).verdict for n in (1, 2, 3)] == ["correct", "correct", "wrong"]
+
+
 def test_a_checker_that_fails_on_the_expected_output_is_the_graders_error(grader: Grader) -> None:
     for broken in (
         "def check(input, output, expected): return nothing",
         "def check(i, o, e): return o == 'x' or 1 / 0",
+        "def check(i, o, e): return 'wrong answer'",
+        "def check(i, o, e): return o.isdigit",
+        "def check(i, o, e): return (one for one in o)",
+        "async def accepts(i, o, e): return False\ncheck = accepts",
+        "def check(i, o, e): return float('nan')",
     ):
         result = judge(grader, "print(1)", cases(("", "1"), checker=broken))
         assert result.verdict == "grader_error", result

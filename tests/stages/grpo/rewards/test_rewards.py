@@ -232,6 +232,7 @@ def test_a_function_of_ones_own_sees_problem_text_and_finish_reason(tmp_path: Pa
         ("return [1.0]", "returned 1 rewards for 2 completions"),
         ("return [1.0, float('nan')]", "returned nan for completion 1"),
         ("return [None, 1.0]", "returned None for completion 0"),
+        ("return [1.0, 10**5000]", "returned a number for completion 1 that is no float"),
         ("return 3", "returned int, not a list"),
         ("raise KeyError('gold')", "reward brevity of .*mine.py raised KeyError: 'gold'"),
         ("return (", "mine.py: SyntaxError"),

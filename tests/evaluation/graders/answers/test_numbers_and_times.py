@@ -1,0 +1,50 @@
+"""Numbers times powers of ten, in bases and in words, and times of day: what equals what."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from evaluation.grading import Grader
+from evaluation.records import Problem
+
+GOLDS: dict[str, tuple[list[str], list[str]]] = {
+    r"6.02\times10^{23}": (
+        ["602000000000000000000000", "6.02e23", r"6.02 \cdot 10^{23}"],
+        ["602000000000000000000001", "6.02e22", r"6.03\times 10^{23}"],
+    ),
+    "12300": (["1.23 x 10^4", "1.23 X 10^{4}", "1.23e4", "1.23E+4", "1.2e4+300"], ["1.23 x 10^5", "1.23x", "12300x"]),
+    r"3.00\times10^8 \text{ m/s}": (["3e8 m/s", r"3e8\text{ m/s}", "300000000"], ["3e8 km/h", "3e7 m/s"]),
+    r"2x\cdot 10^3": (["2x 10^3", "2000x"], ["2000"]),
+    "12": (["12 m/s", "1.2e1"], ["12 + 3e0", "12 lakh", "12 crores", "12 tens", "12 negative", "minus 12", "12 x/y"]),
+    "1200000": (["12 lakh", "1.2 million"], ["12 crore"]),
+    "-12": (["minus 12", r"\text{negative } 12", "Negative 12"], ["minus 13", "12", "minus -12"]),
+    r"9.8\text{ m/s}^2": (["9.8 m/s²", "9.8 m/s^{2}", "9.8 m/s^2"], ["9.8 m/s", "9.8 m/s³"]),
+    "1A_{16}": (["1a_{16}", "1a", "1A", "1A_{(16)}"], ["1B", "26", "1A_{15}"]),
+    "2516_8": (["2516_{(8)}", r"2516_{(\text{eight})}", "2516"], ["2516_{(9)}", "2517", "1258+1258"]),
+    "1E5_{16}": (["1e5_{16}", "1E5_{(16)}"], ["100000", "1E6"]),
+    "5_{10}": (["5", "10/2"], ["6"]),
+    r"\infty": (["infinity", r"\text{Infinity}", "+infinity", "∞"], ["-infinity", "infinite", "1"]),
+    "x^{10}+1": (["x**10 + 1", "1+x^{10}"], ["x**1 + 1", "x**11 + 1"]),
+    r"12:00 \text{ p.m.}": (
+        ["noon", "12 noon", r"\text{12:00 noon}", "12:00"],
+        ["midnight", "0:00", "24:00", "12:00 a.m."],
+    ),
+    r"12:00 \text{ a.m.}": (["midnight", "0:00", "24:00", "12:00"], ["noon", "12:00 p.m."]),
+    "12:30": (["0:30", "12:30 a.m."], ["noon", "12:31"]),
+}
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(workers=1, maths_timeout_s=60.0) as grader:
+        yield grader
+
+
+@pytest.mark.parametrize("gold", GOLDS)
+def test_what_equals_what(grader: Grader, gold: str) -> None:
+    right, wrong = GOLDS[gold]
+    answers = [*right, *wrong]
+    problem = Problem("1", "test", "maths", "?", gold)
+    graded = grader.grade([(problem, f"\\boxed{{{answer}}}", "stop") for answer in answers])
+    expected = ["correct"] * len(right) + ["wrong"] * len(wrong)
+    assert dict(zip(answers, (one.verdict for one in graded), strict=True)) == dict(zip(answers, expected, strict=True))
