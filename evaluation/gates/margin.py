@@ -156,6 +156,8 @@ def _restricted(seen: Differences, margin: float) -> list[tuple[float, float]]:
 def _tail(null: list[tuple[float, float]], mean: float, n: int, step: float) -> float:
     """Chance that the mean of n draws from `null`, whole numbers of `step` apart, is at least `mean`."""
     cells = [(x, p) for x, p in null if p > 0]
+    # Where each problem moved by as much, no two means are as near as a step: with +1 and -1 alone they are two apart.
+    step *= math.gcd(*(round((x - cells[0][0]) / step) for x, _ in cells)) or 1
     at = mean - step / (2 * n)  # between this value and the one below it
     if at <= min(x for x, _ in cells):
         return 1.0

@@ -80,6 +80,8 @@ def reproduction(
     the mean over problems of k/(k - 1) p (1 - p). On the basis `SAME_PROBLEMS` the standard error is
     sqrt(w (1 + 1/k) / n), the 1 being the published sample's, and the quantile is Student's, with a degree of freedom
     for each problem but one whose samples scatter. Where fewer than two do, the basis is the other one.
+    It takes for granted that the published run's samples scatter as these do. That holds where it is the same model;
+    one that differs may scatter more, and is then called `REPRODUCED` in more than 5 % of the cases at the tolerance.
 
     Args:
         published: share of right answers.

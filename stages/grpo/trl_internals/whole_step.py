@@ -10,6 +10,7 @@ from trl import GRPOTrainer
 from stages.grpo.trl_internals import shared_prompts
 from stages.grpo.trl_internals.sampler_check import SamplerCheck
 from stages.grpo.trl_internals.shared_prompts import Shared
+from stages.grpo.trl_internals.step_means import StepMeans
 from stages.training import distributed
 from stages.training.dealing import Lengths, deal, deal_together, deal_within
 from stages.training.same_outputs import check_same, has_dropout
@@ -25,8 +26,8 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
     """A GRPOTrainer whose optimizer step is the same however its completions are cut into micro-batches.
 
     TRL takes three means over the micro-batch of one process; here they are over all tokens of the optimizer step: the
-    loss `bnpo`, the quantile of entropy above which tokens are trained on, and the entropy bonus. The load-balancing
-    loss of a mixture of experts stays TRL's, since a forward pass defines it.
+    loss `bnpo`, the quantile of entropy above which tokens are trained on, and the entropy bonus. So are the curves
+    that `StepMeans` names. The load-balancing loss of experts stays TRL's, since a forward pass defines it.
 
     So the completions of a step are dealt to its micro-batches by length. TRL pads all of a rollout to the longest. And
     those that move no weight are left out of forward and backward pass, where that changes nothing: see `_trained_on`.
@@ -64,6 +65,7 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
         self._entropies: torch.Tensor | None = None
         bounds = self.vllm_importance_sampling_clip_min, self.vllm_importance_sampling_clip_max
         self._check = SamplerCheck(self.vllm_importance_sampling_mode, *bounds)
+        self._means = StepMeans(by_sequence=self.importance_sampling_level == "sequence")
         self._reuses = False
         """Whether the rollout in use has no log-probabilities of the trainer, but gets them in the training forward."""
         self._scored: dict[str, Any] = {}
@@ -250,9 +252,12 @@ class WholeStepTrainer(GRPOTrainer):  # type: ignore[misc]
             coefficient = 0.0
         self._scored = inputs = dict(inputs)
         loss: torch.Tensor = super()._compute_loss(model, inputs)
-        if self._reuses and (self._step + 1) % self.current_gradient_accumulation_steps == 0:
-            for name, value in self._check.curves().items():
-                self._metrics["train"][name].append(value)
+        if self.model.training:
+            self._means.add(inputs["completion_mask"])
+            if (self._step + 1) % self.current_gradient_accumulation_steps == 0:
+                self._means.finish(self._metrics["train"])
+                for name, value in self._check.curves().items() if self._reuses else ():
+                    self._metrics["train"][name].append(value)
         share = 1.0
         if self.loss_type in MEANS_OF_COMPLETIONS:
             share = len(inputs["prompt_ids"]) / self.args.per_device_train_batch_size
