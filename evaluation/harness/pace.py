@@ -14,6 +14,9 @@ EVERY_S = 2.0
 """Seconds between two reports."""
 RECENT = 30
 """Reports that the tokens per second are measured over, a minute: with fewer completions in flight it falls."""
+FEW = 8
+"""Tokens a completion, or a quarter of its limit, before which the time left is not told: while prompts are read,
+tokens come a hundred times slower than after it."""
 Show = Callable[[int, dict[str, int | str]], None]
 """Takes the number of finished completions and the figures of a report."""
 
@@ -45,6 +48,7 @@ class Pace:
         """`limits` are the most tokens of each completion that is asked for."""
         self._show, self._engine, self._limits = show, engine, limits
         self._room = sum(limits)
+        self._few = min(FEW, self._room / max(len(limits), 1) / 4)
         self.tokens = self._done = self._ended = 0
         self._recent = deque([(time.monotonic(), 0)], maxlen=RECENT)
         self._over = threading.Event()
@@ -67,7 +71,10 @@ class Pace:
         rate = (tokens - before) / max(now - begun, 1e-9)
         figures: dict[str, int | str] = {"tokens": tokens, "running": flying.running, "waiting": left - flying.running}
         figures["tokens_per_s"] = round(rate)
-        if left and rate > 0:
+        if tokens < self._few * (self._done + flying.running):
+            self._recent.clear()
+            self._recent.append((now, tokens))
+        elif left and rate > 0:
             more = expected_tokens(left, max(self._room - flying.tokens, left), tokens, self._ended)
             figures["left"] = ("" if self._ended else "up to ") + in_words(more / rate)
         self._show(self._done, figures)

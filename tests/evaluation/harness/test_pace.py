@@ -48,6 +48,19 @@ def test_figures_count_finished_and_unfinished_completions(monkeypatch: pytest.M
     assert watched.tokens == 130
 
 
+def test_while_prompts_are_read_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
+    shown: list[Any] = []
+    engine: Any = Flying()
+    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [256] * 100)
+    for seconds, running, tokens in ((30, 50, 50), (60, 100, 150), (70, 100, 1150), (80, 100, 2150)):
+        clock[0], engine.now = seconds, InFlight(running, tokens)
+        watched.report()
+    assert [figures["tokens_per_s"] for figures in shown] == [2, 3, 100, 100]
+    assert [figures.get("left") for figures in shown] == [None, None, "up to 4 min", "up to 4 min"]
+
+
 def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
