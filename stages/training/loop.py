@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 import zipfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tensorboardX import SummaryWriter
 from transformers import TrainerCallback, TrainerState
 from transformers.integrations import TensorBoardCallback
 
+from evaluation.harness.pace import in_words
 from stages.harness.context import Context, StageError, StageStopped
 from stages.training import distributed
 from stages.training.library_internals import load_weights
@@ -140,6 +142,10 @@ def train(ctx: Context[Any], trainer: Any) -> None:
         raise StageStopped
 
 
+RECENT = 32
+"""Steps that the time left is judged by: more than serve one rollout."""
+
+
 class StageCallback(TrainerCallback):  # type: ignore[misc]
     """Connects a Trainer to the stage: progress, the training curve, and leaving on request.
 
@@ -151,6 +157,7 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.ctx, self.phase, self.shown = ctx, phase, shown
         self.tokens = self.seconds = self._tokens_before = 0.0
         self._last_log = self._last_tokens = time.monotonic()
+        self._ends: deque[tuple[float, int]] = deque(maxlen=RECENT)
 
     @property
     def tokens_per_second(self) -> float:
@@ -168,8 +175,9 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         self.ctx.progress(state.global_step, state.max_steps, self.phase)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._ends.append((time.monotonic(), state.global_step))
         if not control.should_log:  # otherwise on_log reports the same step with its metrics
-            self.ctx.progress(state.global_step, state.max_steps, self.phase)
+            self.ctx.progress(state.global_step, state.max_steps, self.phase, **self._left(state))
         # Each process asks the others after each step, so that all of them know of a request after the same step.
         if any(distributed.gather(self.ctx.stop_requested)):
             self.ctx.stop_requested = True
@@ -196,7 +204,17 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
             tokens = values["num_tokens"] - self._tokens_before
             shown["tokens_per_s"] = round(tokens / max(now - self._last_tokens, 1e-9))
             self._tokens_before, self._last_tokens, self.tokens = values["num_tokens"], now, self.tokens + tokens
-        self.ctx.progress(state.global_step, state.max_steps, self.phase, **shown)
+        self.ctx.progress(state.global_step, state.max_steps, self.phase, **shown, **self._left(state))
+
+    def _left(self, state: Any) -> dict[str, str]:
+        """The time that the steps to come will take, as the recent ones did, from the second step on: the first one is
+        slow. Nothing at the end."""
+        if len(self._ends) < 2:
+            return {}
+        (begun, first), (now, step) = self._ends[0], self._ends[-1]
+        if step == first or step >= state.max_steps:
+            return {}
+        return {"left": in_words((state.max_steps - step) * (now - begun) / (step - first))}
 
 
 def tensorboard(ctx: Context[Any]) -> list[TrainerCallback]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState
 
 from stages.harness.context import StageError
 from stages.training.checkpoint import load_model_and_tokenizer, make_saveable, save_checkpoint
@@ -175,6 +175,23 @@ def test_rates_count_tokens_where_they_come_and_time_always(tmp_path: Path, monk
         callback.on_log(None, TrainerState(global_step=step, max_steps=6), None, {"loss": 0.0, **logs})
     assert [shown.get("tokens_per_s") for shown in ctx.shown[1:]] == [500, None, 250, None]
     assert (callback.tokens, callback.seconds, callback.tokens_per_second) == (2000.0, 8.0, 250.0)
+
+
+def test_the_time_left_is_that_of_recent_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step, which warms up, does not count; half of the steps are logged."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    ctx: Any = Reported(tmp_path)
+    callback = StageCallback(ctx, "sft")
+    callback.on_train_begin(None, TrainerState(global_step=0, max_steps=40), None)
+    for step in range(1, 41):
+        now += 100.0 if step == 1 else 10.0
+        state, control = TrainerState(global_step=step, max_steps=40), TrainerControl(should_log=step % 2 == 0)
+        callback.on_step_end(None, state, control)
+        if control.should_log:
+            callback.on_log(None, state, control, {"loss": 0.0})
+    assert [shown.get("left") for shown in ctx.shown[1:5]] == [None, "6 min", "6 min", "6 min"]
+    assert [shown.get("left") for shown in ctx.shown[-3:]] == ["20 s", "10 s", None]
 
 
 def test_the_whole_configuration_is_recorded_without_the_machines_paths(tmp_path: Path) -> None:
