@@ -19,8 +19,6 @@ from evaluation.engines.base import (
 )
 from evaluation.thinking import TAGS, how_thinking_ended, thinking_tokens
 
-_MIN_BATCHED_TOKENS = 16_384
-
 
 def require_vllm(device: str) -> None:
     """Raise `EngineUnavailable` where vLLM is not installed; does not import it."""
@@ -105,7 +103,7 @@ def _device_arguments(model: str, options: EngineOptions) -> dict[str, Any]:
             "tensor_parallel_size": options.tensor_parallel,
         }
     return vllm_internals.cpu_engine_arguments(
-        max(_context(model, options), _MIN_BATCHED_TOKENS), options.cpu_kv_cache_gib, options.cpu_compile
+        max(_context(model, options), vllm_internals.BATCHED_TOKENS), options.cpu_kv_cache_gib, options.cpu_compile
     )
 
 

@@ -39,6 +39,9 @@ SHARED_PROMPT_TOKENS = 32
 of all samples of a problem. vLLM's own block on a CPU has 128 tokens, as many as a short prompt; 32 is the least that
 its kernels take."""
 
+BATCHED_TOKENS = 16_384
+"""The most tokens of prompts that one pass on a CPU reads, or as many as the context has."""
+
 # vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm, which linear layers and embeddings import where they
 # call it. Relied on by GRPO with vLLM on a CPU: it chooses between oneDNN, with AMX kernels of SGLang's, and zentorch,
 # each with a packed copy of a layer's weights, and TRL's weight synchronisation then has nothing to load into, or loads

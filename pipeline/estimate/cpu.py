@@ -11,7 +11,7 @@ import math
 import psutil
 
 from evaluation.benchmarks import get
-from evaluation.engines.vllm_internals import SHARED_PROMPT_TOKENS
+from evaluation.engines.vllm_internals import BATCHED_TOKENS, SHARED_PROMPT_TOKENS
 from pipeline.config.schema import PipelineConfig
 from pipeline.estimate.lengths import PROMPT_TOKENS, Counter, Texts
 from pipeline.estimate.measure import Measure, Measured, Seconds
@@ -33,8 +33,6 @@ LIBRARIES_GIB = 1.0
 HEAP = 1.6
 """What the heap of a training grows to over its steps, whose micro-batches differ in length, for what one of them
 needs: from two runs of a model of 135 million parameters."""
-MEASURED_CACHE_GIB = 1
-"""Of vLLM's cache while it is measured."""
 DOCUMENT_TOKENS = 90
 """Of a worked problem that a made model reads, on average (docs/results)."""
 KEPT_CHECKPOINTS = 3
@@ -172,8 +170,7 @@ class CpuEstimate:
             read = _prompt_tokens(grpo.rollout, prompt, grpo.num_generations) / grpo.num_generations
             rollout = engine.times["prompt_s"] * read + engine.times["token_s"] * completion
             times = {"generate": rollout * (samples * rollouts), **times}
-            cache = grpo.cpu_kv_cache_gib - MEASURED_CACHE_GIB
-            peak += engine.numbers["engine_gib"] + cache if grpo.rollout == "vllm" else 0.0
+            peak += self._engine_memory(engine, grpo, samples, prompt, completion) if grpo.rollout == "vllm" else 0.0
         bound = "at most " if at_most else ""
         note = (
             f"{rollouts} rollouts of {samples} completions of {bound}{completion:.0f} tokens, prompts of {prompt:.0f}"
@@ -211,12 +208,13 @@ class CpuEstimate:
             return Cost(planned, note="not estimated: the number of problems is known when the data stage has run")
         at_once = min(samples, settings.max_concurrent)
         speed = self._sampling(settings.engine, settings.dtype, asked / samples, int(at_once), settings.cpu_compile)
-        cache = settings.cpu_kv_cache_gib - MEASURED_CACHE_GIB if settings.engine == "vllm" else 0
+        memory = speed.numbers["libraries_gib"]
+        memory += self._engine_memory(speed, settings, int(at_once), asked / samples, new / samples)
         time = speed.times["load_s"] + speed.times["prompt_s"] * read + speed.times["token_s"] * new
         bound = "at most " if at_most else ""
         note = f"{samples:,.0f} samples of {bound}{new / samples:.0f} tokens, prompts of {asked / samples:.0f}"
         note += f" (without {', '.join(unknown)}, whose size is not known yet)" if unknown else ""
-        return Cost(planned, {"generate": time}, at_most, speed.peak_gib + cache, note=note)
+        return Cost(planned, {"generate": time}, at_most, memory, note=note)
 
     def _training(self, settings: Training, rows: int, length: float, scored: float) -> Measured:
         found = self.measure(
@@ -236,6 +234,17 @@ class CpuEstimate:
         found = self.measure(SAMPLES, kind, {"prompt_tokens": max(1, round(prompt)), "at_once": at_once})
         self.measured[f"sampling in {dtype}{', compiled' if compiled else ''}"] = found
         return found
+
+    def _engine_memory(
+        self, speed: Measured, settings: GrpoSettings | GenerateSettings, at_once: int, prompt: float, new: float
+    ) -> float:
+        """GiB of an engine that draws `at_once` completions: itself, a pass over prompts, and the cache as far as it is
+        filled (on a CPU, untouched memory takes none)."""
+        place = self.shape.kv_bytes / 2 * BYTES[settings.dtype] / 2**30
+        read, filled = at_once * prompt, place * at_once * (prompt + new)
+        if not isinstance(settings, GenerateSettings) or settings.engine == "vllm":
+            read, filled = min(read, max(BATCHED_TOKENS, prompt)), min(filled, settings.cpu_kv_cache_gib)
+        return speed.numbers["engine_gib"] + max(0.0, speed.numbers["read_gib"] - place) * read + filled
 
     def _trained(self, settings: Training) -> int:
         return training_state(self.shape, settings.lora, settings.dtype, Split())[1]

@@ -41,8 +41,9 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
     - `prompt_s`, `token_s`: seconds of a prompt's token, and of a new token, while `at_once` completions are drawn; all
       as `Stopwatch.each` gives them;
     - `others`: share of the cores that other processes took meanwhile;
-    - `engine_gib`: what the engine takes, its libraries, weights and cache;
-    - the process' peak memory, which the result has anyway.
+    - `libraries_gib`: resident memory before the engine is there, and `engine_gib`: what the engine adds, having read
+      one prompt;
+    - `read_gib`: what each further token of the prompts that are read in one pass adds, with its place in the cache.
     """
     settings = ctx.settings
     if settings.engine == "vllm":
@@ -72,7 +73,9 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
 
     sample(1, 2)  # sets everything up
     at_once = max(1, min(settings.at_once, MOST, int(BUDGET_S / sample(1, 1)[0].each()[1])))
+    alone = peak_memory_gib()
     prefill, first = sample(at_once, 1)
+    reading = peak_memory_gib()
     whole, tokens = sample(at_once, NEW_TOKENS)
     engine.close()
     pairs = zip(whole.each(), prefill.each(), strict=True)
@@ -80,10 +83,12 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
         "load_s": load.each(),
         "prompt_s": prefill.each(at_once * settings.prompt_tokens),
         # Reading the prompts took as long in both; on a busy machine one of them may have been held up.
-        "token_s": [max(both - reading, 0.1 * both) / (tokens - first) for both, reading in pairs],
+        "token_s": [max(both - read, 0.1 * both) / (tokens - first) for both, read in pairs],
         "at_once": at_once,
         "others": whole.others,
-        "engine_gib": peak_memory_gib() - before,
+        "libraries_gib": before,
+        "engine_gib": alone - before,
+        "read_gib": (reading - alone) / max(1, (at_once - 1) * settings.prompt_tokens),
     }
     return Result({"tokens": tokens}, metrics)
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from evaluation.engines.vllm_internals import BATCHED_TOKENS
 from pipeline.cli.app import app
 from pipeline.cli.planning import estimate
 from pipeline.core.errors import ConfigError
@@ -36,7 +37,7 @@ TRAINING = Measured(
 )
 SAMPLING = Measured(
     {"load_s": Seconds(10, 10), "prompt_s": Seconds(0.001, 0.001), "token_s": Seconds(0.01, 0.01)},
-    {"engine_gib": 1.5, "others": 0.0},
+    {"libraries_gib": 1.0, "engine_gib": 1.5, "read_gib": 0.0, "others": 0.0},
     peak_gib=2.5,
 )
 
@@ -58,6 +59,11 @@ def costs(
     estimate.ended = ended or {}
     found = estimate.costs()
     return {cost.planned.stage.name: cost for cost in found}
+
+
+def place(tmp_path: Path) -> float:
+    """GiB that a token takes in the small pipeline's cache."""
+    return shape_of(config(tmp_path)).kv_bytes * 2 / 2**30
 
 
 def test_sft_takes_its_steps_its_rows_and_its_method(tmp_path: Path) -> None:
@@ -84,12 +90,11 @@ def test_rl_is_split_into_sampling_and_training(tmp_path: Path) -> None:
     assert grpo.times["train"].quiet == pytest.approx(completions * 214 * (0.002 + 0.001) + 2 * 0.5), "a reference"
     twice = costs(tmp_path, "grpo.num_iterations=2")["grpo"].times["train"].quiet
     assert twice == pytest.approx(completions / 2 * 214 * (2 * 0.002 + 0.001) + 2 * 0.5), "a pass for the sampler"
-    assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 214 + 1.5), (
-        "the engine is in the trainer's process"
-    )
+    engine = 1.5 + place(tmp_path) * 128 * 214
+    assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 214 + engine), "it is in the trainer's process"
     shared = costs(tmp_path, "grpo.share_prompts=true")["grpo"]
     assert shared.times["train"].quiet == pytest.approx(completions / 8 * (150 + 8 * 64) * 0.002 + 2 * 0.5)
-    assert shared.memory_gib == pytest.approx(1 + HEAP * 0.001 * 16 * (150 + 8 * 64) + 1.5)
+    assert shared.memory_gib == pytest.approx(1 + HEAP * 0.001 * 16 * (150 + 8 * 64) + engine)
     alone = costs(tmp_path, "grpo.rollout=vllm_server", "grpo.server_url=http://other:8000")["grpo"]
     assert list(alone.times) == ["train"]
 
@@ -100,7 +105,7 @@ def test_rl_is_counted_with_completions_as_long_as_they_were(tmp_path: Path) -> 
     for ended in ({"word_problems": 20.0}, {"rl": 20.0, "word_problems": 60.0}):
         grpo = costs(tmp_path, ended=ended)["grpo"]
         assert not grpo.at_most
-        assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 170 + 1.5)
+        assert grpo.memory_gib == pytest.approx(1 + HEAP * 0.001 * 128 * 170 + 1.5 + place(tmp_path) * 128 * 170)
         assert grpo.times["train"].quiet == pytest.approx(2 * 128 * 170 * 0.002 + 2 * 0.5)
     assert costs(tmp_path, ended={"gsm8k": 20.0})["grpo"].at_most, "of other problems"
 
@@ -112,9 +117,22 @@ def test_an_evaluation_loads_reads_and_samples(tmp_path: Path) -> None:
     other = costs(tmp_path, "benchmarks.0.samples=3", "benchmarks.0.temperature=1.0", "generate.engine=transformers")
     assert other["generate.base"].total.quiet == pytest.approx(10 + 60 * (150 * 0.001 + 64 * 0.01))
     assert generate.at_most
-    assert generate.memory_gib == 2.5
+    assert generate.memory_gib == pytest.approx(2.5 + place(tmp_path) * 60 * 214)
     settings = next(settings for program, settings in asked if program == SAMPLES)
     assert settings["at_once"] == 60
+
+
+def test_an_engine_takes_what_it_reads_at_once_and_fills_of_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SAMPLING.numbers, "read_gib", 1e-4)
+    size, sets = place(tmp_path), ("benchmarks.0.samples=20", "benchmarks.0.temperature=1.0")
+    few = costs(tmp_path, *sets, "generate.max_concurrent=100")["generate.base"]
+    assert few.memory_gib == pytest.approx(2.5 + (1e-4 - size) * 15_000 + size * 21_400)
+    many = costs(tmp_path, *sets, "generate.max_concurrent=400")["generate.base"]
+    assert many.memory_gib == pytest.approx(2.5 + (1e-4 - size) * BATCHED_TOKENS + size * 400 * 214), "in passes"
+    monkeypatch.setattr("pipeline.estimate.cpu.BYTES", {"float32": 4 / size / 1000, "bfloat16": 2})
+    assert costs(tmp_path, *sets)["generate.base"].memory_gib == pytest.approx(2.5 + 1), "no more than the cache has"
 
 
 def artifact(folder: Path) -> Artifact:
