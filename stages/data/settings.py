@@ -9,7 +9,9 @@ from stages.generate.settings import Asked
 from stages.harness.own_files import AskedColumns, CustomProblems
 from stages.harness.settings import StageSettings, execution, identity, identity_where_set
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+TEXT_ENDINGS = (".csv", ".csv.gz")
+"""Endings of tables whose cells are all text."""
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", *TEXT_ENDINGS, ".parquet")
 """Endings of files that rows are read from."""
 
 
@@ -40,8 +42,8 @@ class SourceSettings(StageSettings):
     task: str | None = identity(None)
     """A benchmark that has a `train` split, for example word_problems, tiny_code or gsm8k."""
     file: str | None = execution(None)
-    """A local file: .jsonl, .json (an array), either with .gz, or .parquet. Its path is execution: its digest is an
-    input and enters the key."""
+    """A local file: .jsonl, .json (an array) or .csv, each also with .gz, or .parquet. Its path is execution: its
+    digest is an input and enters the key."""
     hub: str | None = identity(None)
     """A dataset on the hub."""
     hub_config: str | None = identity(None)
@@ -91,6 +93,8 @@ class SourceSettings(StageSettings):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
         if self.file is not None and not self.file.endswith(ENDINGS):
             raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(ENDINGS)}; turn it into one of these")
+        if self.file is not None and self.file.endswith(TEXT_ENDINGS):
+            self._fits_a_table_of_text()
         if self.shuffle and self.rows is None:
             raise ValueError("shuffle: draws `rows` of the source at random; say how many")
         if self.template is not None and "{prompt}" not in self.template:
@@ -104,6 +108,15 @@ class SourceSettings(StageSettings):
         if self.verified and self.columns.answer is None:
             raise ValueError("columns.answer: verified demonstrations need the column with the gold answer")
         return self
+
+    def _fits_a_table_of_text(self) -> None:
+        """Raise `ValueError` for what asks for anything but text."""
+        if self.columns.weight is not None:
+            raise ValueError("columns.weight: weights are numbers, and a .csv holds text alone; use .jsonl or .parquet")
+        for column, value in self.where.items():
+            if not isinstance(value, str):
+                why = f"a .csv holds text alone, and {value!r} is none; put what the file has into quotation marks"
+                raise ValueError(f"where.{column}: {why}")
 
 
 class BenchmarkSource(StageSettings):
