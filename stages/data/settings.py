@@ -91,6 +91,8 @@ class SourceSettings(StageSettings):
             raise ValueError("columns.weight: is of a file or a hub dataset, and demonstrations of a task have none")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
+        if self.task is not None and self.columns != Columns():
+            raise ValueError("columns: are of a file or a hub dataset, and a task of ours has its own")
         if self.file is not None and not self.file.endswith(ENDINGS):
             raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(ENDINGS)}; turn it into one of these")
         if self.file is not None and self.file.endswith(TEXT_ENDINGS):
