@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ COLUMNS = (
     "prompt and gold, and where you like id; "
     "code also tests (an object, see docs/own.md; with cases it needs no gold), and beginning for base models"
 )
-"""What the file has to hold, for messages."""
+"""What the file has to hold where no column is named, for messages."""
 
 
 def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list[Problem]:
-    """The problems of a local file (.jsonl, .json or .parquet), as the benchmark `name`.
+    """The problems of a local file (`evaluation.loading.read_file` has the forms), as the benchmark `name`.
 
     Args:
         path: the file, with `COLUMNS`; a prompt is text, or a list of messages that ends with the user's.
@@ -42,9 +42,16 @@ def read_custom(path: Path, name: str, kind: Kind, template: str | None) -> list
             twice, or there are no rows.
         OSError: the file cannot be read.
     """
+    return problems_of(read_file(path), path, name, kind, template)
+
+
+def problems_of(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], path: Path, name: str, kind: Kind, template: str | None
+) -> list[Problem]:
+    """The problems in numbered rows of a file, which have `COLUMNS`; the rest, and errors, as in `read_custom`."""
     template = template or (maths_prompt("{prompt}") if kind == "maths" else "{prompt}")
     problems = []
-    for number, row in read_file(path):
+    for number, row in rows:
         where = f"{path}:{number}"
         context: list[Turn] = []
         if is_conversation(row.get("prompt")):

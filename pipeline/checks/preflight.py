@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.engines.vllm_internals import HEAD_SIZES
+from pipeline.checks.columns import check_columns
 from pipeline.checks.custom_code import check_custom_code
 from pipeline.checks.disk import check_disk
 from pipeline.checks.export import check_exports
@@ -53,6 +54,7 @@ def preflight(config: PipelineConfig, plan: Sequence[Planned]) -> None:
     _check_environment(stages)
     _check_what_needs_gpus([stage for stage in stages if device[stage.name] == "cpu"])
     check_custom_code(stages)
+    check_columns(stages)
     check_batches(config, stages)
     check_lengths(stages, model_length(config))
     check_memory(config, [stage for stage in here if device[stage.name] == "cpu"])

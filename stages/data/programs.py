@@ -10,21 +10,32 @@ from typing import Any
 from evaluation.custom_problems import program_tests
 from evaluation.records import RecordError
 from stages.data.cases import are_cases, cases_of, checked, is_empty, joined
-from stages.data.settings import SourceSettings
 from stages.data.values import value_of
 from stages.harness.context import StageError
+from stages.harness.own_files import AskedColumns
 
 
 def row_tests(
-    row: Mapping[str, Any], source: SourceSettings, program: str, label: str, number: int, *, demonstrated: bool = False
+    row: Mapping[str, Any],
+    columns: AskedColumns,
+    program: str,
+    label: str,
+    number: int,
+    *,
+    language: str | None = None,
+    demonstrated: bool = False,
 ) -> dict[str, Any]:
     """The tests in a row's columns; none where no column is named. Raises `StageError`.
 
     Args:
+        row: the row.
+        columns: name those with tests and set-up.
         program: the reference program, or "" where there is none.
+        label: the setting that names the source, for messages.
+        number: the row's.
+        language: of tests by cases that do not say theirs; None is Python.
         demonstrated: tests that are no cases may do without it: they are for a demonstration.
     """
-    columns = source.columns
     if columns.tests is None:
         return {}
     setup = None if columns.setup is None else value_of(row, columns.setup, label, number)
@@ -36,8 +47,8 @@ def row_tests(
             values = (value_of(row, column, label, number) for column in named)
             # One of them may be empty: some problems have no private tests.
             tests = joined([tests_of(v, program, setup, where) for v in values if v and not is_empty(v)], where)
-        if source.language is not None and "language" not in tests:
-            tests = _in_language(tests, source.language, where)
+        if language is not None and "language" not in tests:
+            tests = _in_language(tests, language, where)
         if not program and not demonstrated and "cases" not in tests:
             raise RecordError(f"{where}: tests that are no cases need the reference program: columns.answer")
     except RecordError as error:

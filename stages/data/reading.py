@@ -215,7 +215,7 @@ def _item(row: Mapping[str, Any], source: SourceSettings, label: str, number: in
     gold = "" if columns.answer is None else gold_of(row, columns.answer, label, number)
     if source.verified:
         return Problem(str(number), "data", "maths", "", gold), completion, "stop"
-    tests = row_tests(row, source, gold, label, number, demonstrated=True)
+    tests = row_tests(row, columns, gold, label, number, language=source.language, demonstrated=True)
     return Problem(f"{label}:{number}", "data", "code", "", gold, tests), completion, "stop"
 
 

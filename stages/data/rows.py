@@ -124,9 +124,9 @@ def rl_problems(
     kind: Kind = "maths" if columns.tests is None else "code"
     problems = []
     for number, row in read(source, label, ctx):
-        turns = request_in(row, source, label, number)
+        turns = request_in(row, columns, label, number)
         gold = "" if columns.answer is None else gold_of(row, columns.answer, label, number)
-        tests = row_tests(row, source, gold, label, number)
+        tests = row_tests(row, columns, gold, label, number, language=source.language)
         *context, asked = _worded(source, turns, tests.get("asserts", []), f"{label}: row {number}")
         problem = Problem(f"{name}:{number}", name, kind, asked["content"], gold, tests, context=context)
         problems.append(TrainingRow(problem.id, problem, _questions(turns)))

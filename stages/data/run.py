@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from evaluation.benchmarks import get, names
-from evaluation.custom_problems import COLUMNS, read_custom
 from evaluation.graders.programs import packed
 from evaluation.graders.programs.tests import refusals
 from evaluation.loading import digest
-from evaluation.records import Problem, RecordError, write_jsonl
+from evaluation.records import Problem, write_jsonl
 from stages.data.overlap import Hit, ReportedQuestions
+from stages.data.own_problems import own_problems
 from stages.data.questions import Question, question
 from stages.data.reading import Dropped, load_task
 from stages.data.rows import Row, T, TrainingRow, demonstrations, labelled, refuse_repeated, rl_problems
@@ -114,12 +114,7 @@ def _with_cases(problems: Iterable[Problem], folder: Path) -> Iterator[Problem]:
 def _benchmark(source: BenchmarkSource, ctx: Context[DataSettings]) -> list[Problem]:
     label = f"benchmark {source.name}"
     if source.own is not None:
-        file = Path(source.own.file).expanduser()
-        try:
-            problems = read_custom(file, source.name, source.own.kind, source.own.template)[: source.problems]
-        except (RecordError, OSError) as error:
-            raise StageError(f"{label}: {error}", f"The file needs the columns {COLUMNS}.") from error
-        return _enough(problems, source, label)
+        return _enough(own_problems(source.own, source.name)[: source.problems], source, label)
     benchmark = get(source.name)
     loaded = load_task(benchmark, source.split, source.problems, source.seed, label, ctx, where=source.where)
     problems = _enough(loaded, source, label)

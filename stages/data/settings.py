@@ -5,52 +5,28 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from stages.generate.settings import Asked, CustomProblems
+from stages.generate.settings import Asked
+from stages.harness.own_files import AskedColumns, CustomProblems
 from stages.harness.settings import StageSettings, execution, identity, identity_where_set
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+TEXT_ENDINGS = (".csv", ".csv.gz")
+"""Endings of tables whose cells are all text."""
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", *TEXT_ENDINGS, ".parquet")
 """Endings of files that rows are read from."""
 
 
-class Columns(StageSettings):
-    """Names of the columns of a dataset that is not one of our tasks.
+class Columns(AskedColumns):
+    """Names of the columns of training rows."""
 
-    `reward_model.ground_truth` is a value inside an object, `generations.0` an item of a list.
-    """
-
-    prompt: str = identity("prompt")
-    """What is asked: text, or a list of messages that ends with the user's."""
     completion: str | None = identity("completion")
     """The demonstration (SFT): text, or a list of messages."""
-    messages: str | None = identity(None)
-    """Whole conversations, in place of `prompt` and `completion`: a list of messages with role and content, or from and
-    value. Where the usual two columns are not there, `messages`, `conversations` or `conversation` is found."""
-    system: str | None = identity(None)
-    """The system message, where a column of its own holds it; empty in rows that have none."""
     reasoning: str | None = identity(None)
     """What was thought before the `completion` (SFT), where a column of its own holds it."""
-    answer: str | None = identity(None)
-    """Column with the gold answer (RL): for maths the answer, for code the reference program, which tests by cases do
-    not need."""
-    tests: str | list[str] | None = identity(None)
-    """Column with the tests of a program, for code problems (RL) and with `verify: tests`: an object, a list of
-    asserts, or cases as the usual sets hold them (docs/own.md). Cases of several columns, [public_tests,
-    private_tests], are put together."""
-    setup: str | None = identity(None)
-    """Column with code that runs before a list of asserts: text, or a list of lines."""
     weight: str | None = identity_where_set(None)
     """Column with the weight of a demonstration (SFT), a number of at least 0 that SFT multiplies its loss by."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        for role in type(self).model_fields:
-            named = getattr(self, role)
-            if named == [] or any(
-                name is not None and not name.strip() for name in (named if isinstance(named, list) else [named])
-            ):
-                raise ValueError(f"{role}: names no column; name one, or leave it out")
-        if self.setup is not None and self.tests is None:
-            raise ValueError("setup: runs before the asserts of a column of tests; name that too")
+    def _one_place_for_a_conversation(self) -> Self:
         if self.messages is not None and (self.prompt, self.completion, self.reasoning) != (
             "prompt",
             "completion",
@@ -66,8 +42,8 @@ class SourceSettings(StageSettings):
     task: str | None = identity(None)
     """A benchmark that has a `train` split, for example word_problems, tiny_code or gsm8k."""
     file: str | None = execution(None)
-    """A local file: .jsonl, .json (an array), either with .gz, or .parquet. Its path is execution: its digest is an
-    input and enters the key."""
+    """A local file: .jsonl, .json (an array) or .csv, each also with .gz, or .parquet. Its path is execution: its
+    digest is an input and enters the key."""
     hub: str | None = identity(None)
     """A dataset on the hub."""
     hub_config: str | None = identity(None)
@@ -115,8 +91,12 @@ class SourceSettings(StageSettings):
             raise ValueError("columns.weight: is of a file or a hub dataset, and demonstrations of a task have none")
         if self.task is not None and (self.where or self.template is not None or self.verified):
             raise ValueError("where, template and verified: are for a file or a hub dataset, not for a task of ours")
+        if self.task is not None and self.columns != Columns():
+            raise ValueError("columns: are of a file or a hub dataset, and a task of ours has its own")
         if self.file is not None and not self.file.endswith(ENDINGS):
             raise ValueError(f"file: {Path(self.file).name} is none of {', '.join(ENDINGS)}; turn it into one of these")
+        if self.file is not None and self.file.endswith(TEXT_ENDINGS):
+            self._fits_a_table_of_text()
         if self.shuffle and self.rows is None:
             raise ValueError("shuffle: draws `rows` of the source at random; say how many")
         if self.template is not None and "{prompt}" not in self.template:
@@ -130,6 +110,15 @@ class SourceSettings(StageSettings):
         if self.verified and self.columns.answer is None:
             raise ValueError("columns.answer: verified demonstrations need the column with the gold answer")
         return self
+
+    def _fits_a_table_of_text(self) -> None:
+        """Raise `ValueError` for what asks for anything but text."""
+        if self.columns.weight is not None:
+            raise ValueError("columns.weight: weights are numbers, and a .csv holds text alone; use .jsonl or .parquet")
+        for column, value in self.where.items():
+            if not isinstance(value, str):
+                why = f"a .csv holds text alone, and {value!r} is none; put what the file has into quotation marks"
+                raise ValueError(f"where.{column}: {why}")
 
 
 class BenchmarkSource(StageSettings):

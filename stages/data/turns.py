@@ -11,6 +11,7 @@ from evaluation.records import RecordError
 from stages.data.settings import Columns, SourceSettings
 from stages.data.values import text_of, value_of
 from stages.harness.context import StageError
+from stages.harness.own_files import AskedColumns
 
 _TAGS = re.compile(r"</?think>")
 _BETWEEN_TAGS = re.compile(r"\s*<think>(.*)</think>\s*", re.DOTALL)
@@ -68,13 +69,13 @@ def _untagged(turn: Turn, label: str, number: int) -> Turn:
     return rest | ({"reasoning_content": inner} if inner else {})
 
 
-def request_in(row: Mapping[str, Any], source: SourceSettings, label: str, number: int) -> list[Turn]:
-    """What an RL row asks: turns that end with the user's. Of a whole conversation, its last answer is left out.
+def request_in(row: Mapping[str, Any], columns: AskedColumns, label: str, number: int) -> list[Turn]:
+    """What a row of RL or of a benchmark asks: turns that end with the user's. Of a whole conversation, its last answer
+    is left out.
 
     Raises:
         StageError: a column is not there or holds something else; the message names it and the row.
     """
-    columns = source.columns
     column = _whole(columns, row, ("prompt",), label, number)
     if column is None:
         turns = _asked(row, columns, label, number)
@@ -98,12 +99,15 @@ def gold_of(row: Mapping[str, Any], column: str, label: str, number: int) -> str
     return text
 
 
-def _whole(columns: Columns, row: Mapping[str, Any], needed: tuple[str, ...], label: str, number: int) -> str | None:
+def _whole(
+    columns: AskedColumns, row: Mapping[str, Any], needed: tuple[str, ...], label: str, number: int
+) -> str | None:
     """The column with whole conversations, if there is one: as the settings say, or else the one column with such a
     name where the usual columns are not there; `StageError` where several have one."""
-    if columns.messages is not None or columns.prompt == columns.completion:
+    completion = columns.completion if isinstance(columns, Columns) else "completion"
+    if columns.messages is not None or (isinstance(columns, Columns) and columns.prompt == completion):
         return columns.messages or columns.prompt
-    usual = (columns.prompt, columns.completion) == ("prompt", "completion")
+    usual = (columns.prompt, completion) == ("prompt", "completion")
     found = [name for name in WHOLE if name in row]
     if not found or not usual or all(name in row for name in needed):
         return None
@@ -134,7 +138,7 @@ def _offered(tools: Any) -> bool:
     return bool(tools)
 
 
-def _asked(row: Mapping[str, Any], columns: Columns, label: str, number: int) -> list[Turn]:
+def _asked(row: Mapping[str, Any], columns: AskedColumns, label: str, number: int) -> list[Turn]:
     value = value_of(row, columns.prompt, label, number)
     if not is_conversation(value):
         return [{"role": "user", "content": text_of(row, columns.prompt, label, number)}]
@@ -171,7 +175,7 @@ def _answer(row: Mapping[str, Any], columns: Columns, label: str, number: int) -
     return [turn]
 
 
-def _system(row: Mapping[str, Any], turns: list[Turn], columns: Columns, label: str, number: int) -> list[Turn]:
+def _system(row: Mapping[str, Any], turns: list[Turn], columns: AskedColumns, label: str, number: int) -> list[Turn]:
     if columns.system is None or not value_of(row, columns.system, label, number):
         return []
     if turns[0]["role"] == "system":

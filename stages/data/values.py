@@ -13,6 +13,26 @@ MOST_WEIGHT = 1_000_000
 def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setting: str = "columns") -> Any:
     """A row's value, by the column's name or by its path to inside of one (`reward_model.ground_truth`,
     `generations.0`); `StageError` where there is none."""
+    try:
+        return _found(row, column)
+    except KeyError:
+        raise StageError(
+            f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}",
+            f"Set {label}.{setting}.",
+        ) from None
+
+
+def has_column(row: Mapping[str, Any], column: str) -> bool:
+    """Whether `value_of` finds a value, which may be null."""
+    try:
+        _found(row, column)
+    except KeyError:
+        return False
+    return True
+
+
+def _found(row: Mapping[str, Any], column: str) -> Any:
+    """The value; `KeyError` where there is none."""
     if column in row:
         return row[column]
     value: Any = row
@@ -22,10 +42,7 @@ def value_of(row: Mapping[str, Any], column: str, label: str, number: int, setti
         elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
         else:
-            raise StageError(
-                f"{label}: row {number} has no column {column!r}; it has {', '.join(sorted(row))}",
-                f"Set {label}.{setting}.",
-            )
+            raise KeyError(column)
     return value
 
 

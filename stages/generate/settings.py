@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, model_validator
 
+from stages.harness.own_files import CustomProblems
 from stages.harness.settings import StageSettings, TemplateDate, execution, identity
 
 
@@ -60,25 +61,6 @@ class Example(StageSettings):
     answer: str = identity(min_length=1)
 
 
-class CustomProblems(StageSettings):
-    """A benchmark of your own: a local file of problems. See docs/own.md."""
-
-    file: str = execution()
-    """A .jsonl, .json (either with .gz) or .parquet file with `prompt` and `gold`. Its path is execution: its content
-    enters the key of the data."""
-    kind: Literal["maths", "code", "choice"] = identity("maths")
-    """How answers are graded."""
-    template: str | None = identity(None)
-    """What the user message says, with {prompt} for the problem. None: the paper's instruction for maths, else the
-    prompt alone."""
-
-    @model_validator(mode="after")
-    def _template_has_a_place(self) -> Self:
-        if self.template is not None and "{prompt}" not in self.template:
-            raise ValueError("template: has no {prompt} in it")
-        return self
-
-
 MOST_SAMPLES = 65_536
 """Of a problem: several times what studies of repeated sampling draw. More is a slip of the keyboard."""
 
@@ -126,6 +108,13 @@ class BenchmarkSettings(StageSettings):
     enable_thinking: bool | None = identity(None)
     """None: that of `generate`."""
     few_shot: list[Example] = identity([])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns_are_of_a_file(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "columns" in values:
+            raise ValueError("own.columns: columns are those of a file of yours, own: {file: ..., columns: {...}}")
+        return values
 
     @model_validator(mode="before")
     @classmethod

@@ -57,10 +57,11 @@ def shown_prompts(config: PipelineConfig, count: int, model: str) -> list[dict[s
         ConfigError: problems or tokenizer cannot be read, or the tokenizer has no chat template.
     """
     from evaluation.benchmarks import get
-    from evaluation.custom_problems import read_custom
     from evaluation.engines.base import load_tokenizer
     from evaluation.loading import load
+    from stages.data.own_problems import own_problems
     from stages.generate.plan import plan_prompts
+    from stages.harness.context import StageError
 
     try:
         chat = any(benchmark.prompt == "chat" for benchmark in config.benchmarks)
@@ -68,7 +69,7 @@ def shown_prompts(config: PipelineConfig, count: int, model: str) -> list[dict[s
         if not config.served:
             tokenizer = load_tokenizer(model, chat, config.template_date, config.model_revision)
         problems = {
-            b.name: read_custom(Path(b.own.file).expanduser(), b.name, b.own.kind, b.own.template)[:count]
+            b.name: own_problems(b.own, b.name)[:count]
             if b.own is not None
             else load(get(b.name), b.split, config.data_folder, b.problems, b.problem_seed, where=b.where)[:count]
             for b in config.benchmarks
@@ -84,6 +85,8 @@ def shown_prompts(config: PipelineConfig, count: int, model: str) -> list[dict[s
             }
             for prompt in plan_prompts(settings, problems, tokenizer)
         ]
+    except StageError as error:
+        raise ConfigError(error.message, fix=error.fix) from error
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
 

@@ -43,7 +43,7 @@ def refused(folder: Path, *overrides: str) -> str:
             "data.rl.0={file: x.jsonl, shuffle: true, columns: {answer: a}}",
             r"data.rl.0.shuffle: draws `rows` of the source at random",
         ),
-        ("data.rl.0={file: x.csv, columns: {answer: a}}", r"data.rl.0.file: x.csv is none of .jsonl, .jsonl.gz, .json"),
+        ("data.rl.0={file: x.tsv, columns: {answer: a}}", r"data.rl.0.file: x.tsv is none of .jsonl, .jsonl.gz, .json"),
     ],
 )
 def test_sources_that_cannot_be(tmp_path: Path, override: str, message: str) -> None:

@@ -61,6 +61,43 @@ def load(tmp_path: Path, *overrides: str, text: str = CONFIG) -> None:
             "benchmarks.0={name: x, own: {file: x.jsonl, template: hi}}",
             r"benchmarks.0.own.template: has no {prompt}|template: has no",
         ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {gold: a}}}",
+            r"benchmarks.0.own.columns.gold: unknown setting; known: answer, beginning, id, ",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {completion: a}}}",
+            r"benchmarks.0.own.columns.completion: unknown setting",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {prompt: q, answer: q}}}",
+            r"benchmarks.0.own.columns.answer: is the column 'q', which prompt is too",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {prompt: gold}}}",
+            r"benchmarks.0.own.columns.answer: is the column 'gold', which prompt is too",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {answer: ' '}}}",
+            r"benchmarks.0.own.columns.answer: names no column",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {prompt: q, messages: m}}}",
+            r"benchmarks.0.own.columns.messages: holds whole conversations; leave out prompt",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, columns: {tests: t}}}",
+            r"benchmarks.0.own.columns.tests: is for kind: code, and the kind is maths",
+        ),
+        (
+            "benchmarks.0={name: x, own: {file: x.jsonl, kind: code, columns: {setup: s}}}",
+            r"benchmarks.0.own.columns.setup: runs before the asserts of a column of tests",
+        ),
+        (
+            "benchmarks.0={name: math500, columns: {prompt: q}}",
+            r"benchmarks.0.own.columns: columns are those of a file of yours",
+        ),
+        ("benchmarks.0={name: math500, own: {file: x.jsonl, columns: {prompt: q}}}", r"'math500' is taken"),
         ("benchmarks.0.problems=null", r"benchmarks.0.problems: word_problems is generated; say how many"),
         ("benchmarks.0.where={steps: 2}", r"benchmarks.0.where: is for benchmarks of real data that are read by name"),
         ("benchmarks.0={name: x, own: {file: x.jsonl}, where: {level: 1}}", r"benchmarks.0.where: is for benchmarks"),

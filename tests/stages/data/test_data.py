@@ -159,7 +159,16 @@ def test_marks_and_line_ends_of_other_systems_do_not_reach_the_rows(tmp_path: Pa
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"file": "mine.csv"}, r"file: mine.csv is none of .jsonl, .jsonl.gz, .json, .json.gz, .parquet"),
+        (
+            {"file": "mine.tsv"},
+            r"file: mine.tsv is none of .jsonl, .jsonl.gz, .json, .json.gz, .csv, .csv.gz, .parq",
+        ),
+        (
+            {"file": "mine.csv", "columns": {"weight": "w"}},
+            "columns.weight: weights are numbers",
+        ),
+        ({"file": "mine.csv.gz", "where": {"level": 1}}, "where.level: a .csv holds text alone, and 1 is none"),
+        ({"task": "gsm8k", "columns": {"prompt": "question"}}, "columns: are of a file or a hub dataset"),
         ({"file": "mine.jsonl", "shuffle": True}, r"shuffle: draws `rows` of the source at random; say how many"),
         (
             {"file": "mine.jsonl", "template": "{prompt} {tests}"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import os
 import tempfile
@@ -53,6 +55,36 @@ def test_rows_of_a_file_are_drawn_among_those_that_are_kept(tmp_path: Path, hund
     assert numbers(tmp_path / "more", **source, rows=20)[:10] == ten, "a larger sample holds the smaller one"
     assert sorted(numbers(tmp_path / "all", **source, rows=90)) == list(range(0, 100, 2))
     assert numbers(tmp_path / "first", file=hundred, rows=10) == list(range(10))
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.csv.gz"])
+def test_the_cells_of_a_table_are_text_as_they_are_written(tmp_path: Path, name: str) -> None:
+    tests = json.dumps({"entry_point": "f", "inputs": [[1]]}).replace('"', '""')
+    table = (
+        "\ufeffquestion,result,level,tests,messages\r\n"
+        f'"Which, if any?",007,1,"{tests}",\r\n'
+        f'"Two\r\nlines?",1.50,2,"{tests}",\r\n'
+    )
+    with gzip.open(tmp_path / name, "wb") if name.endswith(".gz") else (tmp_path / name).open("wb") as file:
+        file.write(table.encode())
+    source = {"file": str(tmp_path / name), "columns": COLUMNS}
+    demonstrated = {**source, "columns": {"prompt": "question", "completion": "result"}, "where": {"level": "2"}}
+    output = made(tmp_path, rl=[source], sft=[demonstrated])
+    found = [(p.id, p.prompt, p.gold) for p in read_records(output / "rl.jsonl", Problem)]
+    assert found == [(f"{name}:1", "Which, if any?", "007"), (f"{name}:2", "Two\nlines?", "1.50")]
+    (row,) = [json.loads(line) for line in (output / "sft.jsonl").read_text().splitlines()]
+    assert (row["prompt"][0]["content"], row["completion"][0]["content"]) == ("Two\nlines?", "1.50")
+
+
+def test_tests_and_messages_in_a_table_are_json(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "f"}]
+    row = [json.dumps(turns), "def f(x): return x", json.dumps({"entry_point": "f", "inputs": [[1]]})]
+    with (tmp_path / "mine.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["chat", "code", "tests"], row])
+    columns = {"messages": "chat", "answer": "code", "tests": "tests"}
+    output = made(tmp_path, rl=[{"file": str(tmp_path / "mine.csv"), "columns": columns}])
+    (problem,) = read_records(output / "rl.jsonl", Problem)
+    assert (problem.kind, problem.prompt, problem.tests["inputs"]) == ("code", "f", [[1]])
 
 
 def test_a_drawn_row_keeps_its_number(tmp_path: Path, hundred: str) -> None:
