@@ -35,6 +35,7 @@ REDUCED = [
     "grpo.prompts_per_step=4",
     "benchmarks.0.problems=40",
     "benchmarks.1.problems=16",
+    "execution.stages_at_once=1",
 ]
 ORDER = [
     "data",
