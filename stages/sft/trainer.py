@@ -87,6 +87,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)
         self._start_window(tokens=1)
+        self._said_zero = False
         self._unlogged: defaultdict[str, list[float]] = defaultdict(list)
         """Metrics of the optimizer steps since the last log."""
 
@@ -220,6 +221,9 @@ class ReweightingTrainer(TrainerWithOwnState):
             sums = self._per_token.over_ranks(self.evaluator)
             losses = {name: value / self._window_tokens for name, value in zip(PER_TOKEN, sums, strict=True)}
             self.drop_curves(PER_TOKEN)
+            if losses["weighted_loss"] == 0 < losses["uniform_loss"] and not self._said_zero:
+                self._said_zero = True
+                self.note(f"step {self.state.global_step + 1}: all tokens have the weight 0, and teach nothing")
             if self.anchored is not None:
                 [divergence] = self._divergence.over_ranks(self.evaluator)
                 losses["anchor_kl"] = divergence / self._window_tokens
