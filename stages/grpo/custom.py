@@ -16,6 +16,8 @@ from stages.training.custom_code import NO_DIGESTS, load_custom
 
 RewardFunction = Callable[[list[Problem], list[str], list[str]], list[float]]
 """Problems, completions and finish reasons (`stop` or `length`), equally many -> a reward for each."""
+LARGEST = 1e15
+"""Of a reward. Advantages are float32, which does not hold the squares of much larger ones."""
 FIX = "Check `grpo.rewards.custom` (file, function, options); docs/rl.md has a complete example."
 
 
@@ -40,8 +42,9 @@ def load_reward(settings: CustomReward, digests: Mapping[str, str] = NO_DIGESTS)
         raise StageError(f"{where} is no function but {function!r}", FIX)
 
     def checked(problems: list[Problem], completions: list[str], finish_reasons: list[str]) -> list[float]:
+        expected = len(completions)  # it may change the lists it is given
         call = functools.partial(function, problems, completions, finish_reasons, **settings.options)
-        return _checked(_in_time(call, settings.timeout_s, where), len(completions), where)
+        return _checked(_in_time(call, settings.timeout_s, where), expected, where)
 
     return checked
 
@@ -84,4 +87,7 @@ def _checked(rewards: Any, expected: int, where: str) -> list[float]:
             ) from error
         if not is_number:
             raise StageError(f"{where} returned {reward!r} for completion {index}: not a finite number", FIX)
+        if abs(reward) > LARGEST:
+            excess = f"{where} returned {float(reward):g} for completion {index}: larger than advantages can be"
+            raise StageError(excess, f"Scale it to {LARGEST:g} at most; only differences within a group count.")
     return [float(reward) for reward in rewards]

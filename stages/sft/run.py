@@ -87,6 +87,10 @@ def run(ctx: Context[SftSettings]) -> Result:
     dataset = trainer.train_dataset
     _report_truncation(ctx, dataset, total=len(rows), stops=tokenizer.eos_token_id)
     _report_weights(ctx, dataset)
+    steps = planned_steps(settings, len(dataset))
+    if settings.warmup_steps >= steps:
+        warming = f"sft.warmup_steps: {settings.warmup_steps} leave nothing of {steps} steps"
+        ctx.note(f"{warming}: the learning rate stays below {settings.learning_rate:g}")
     train(ctx, trainer)
     trained = whole_model(ctx, trainer, base, frozen_dtype)
     if not ctx.main:
@@ -95,7 +99,7 @@ def run(ctx: Context[SftSettings]) -> Result:
     merged: dict[str, float] = {}
     if settings.lora:
         trained, merged["merge_difference"] = merge_adapter(trained, dataset[0]["input_ids"], ctx.output / "adapter")
-    saved, steps = ctx.output / "model", planned_steps(settings, len(dataset))
+    saved = ctx.output / "model"
     save_checkpoint(trained, tokenizer, saved, settings.dtype)
     proof = training_proof(
         trained, tokenizer, before=base, after=saved, dtype=settings.dtype, state=trainer.state, planned_steps=steps

@@ -34,6 +34,8 @@ from stages.training import distributed
 
 PREPARED = "reweighting"
 """Extra entry of a micro-batch: what the method prepared for it."""
+PER_TOKEN = ("uniform_loss", "weighted_loss", "entropy", "mean_token_accuracy")
+"""Curves that are sums over the supervised tokens of an optimizer step, by their number."""
 METHOD_STATE = "reweighting.json"
 METHOD_TENSORS = "reweighting.safetensors"
 
@@ -85,6 +87,7 @@ class ReweightingTrainer(TrainerWithOwnState):
         self.note = note
         self.snapshots = Snapshots(self.train_dataset, self.processing_class)
         self._start_window(tokens=1)
+        self._said_zero = False
         self._unlogged: defaultdict[str, list[float]] = defaultdict(list)
         """Metrics of the optimizer steps since the last log."""
 
@@ -114,7 +117,7 @@ class ReweightingTrainer(TrainerWithOwnState):
 
     def _start_window(self, tokens: int) -> None:
         self._window_tokens = tokens
-        self._losses = Sums(2)
+        self._per_token = Sums(len(PER_TOKEN))
         self._divergence = Sums(1)
         self._concentration = Concentration()
 
@@ -194,7 +197,8 @@ class ReweightingTrainer(TrainerWithOwnState):
             if WEIGHT in values:
                 factors = times_row_weights(torch.ones_like(losses) if factors is None else factors, values)
             weighted = losses if factors is None else losses * factors
-            self._losses.add(losses.double().sum(), weighted.double().sum())
+            summed = losses, weighted, output.entropy, output.is_top1
+            self._per_token.add(*(of_tokens.detach().double().sum() for of_tokens in summed))
             return factors
 
         at_rest = partial(self.evaluator.modes, training=False)
@@ -214,8 +218,12 @@ class ReweightingTrainer(TrainerWithOwnState):
                 for parameter in self.model.parameters():
                     if parameter.grad is not None:
                         parameter.grad.mul_(outcome.scale)
-            names, sums = ("uniform_loss", "weighted_loss"), self._losses.over_ranks(self.evaluator)
-            losses = {name: value / self._window_tokens for name, value in zip(names, sums, strict=True)}
+            sums = self._per_token.over_ranks(self.evaluator)
+            losses = {name: value / self._window_tokens for name, value in zip(PER_TOKEN, sums, strict=True)}
+            self.drop_curves(PER_TOKEN)
+            if losses["weighted_loss"] == 0 < losses["uniform_loss"] and not self._said_zero:
+                self._said_zero = True
+                self.note(f"step {self.state.global_step + 1}: all tokens have the weight 0, and teach nothing")
             if self.anchored is not None:
                 [divergence] = self._divergence.over_ranks(self.evaluator)
                 losses["anchor_kl"] = divergence / self._window_tokens

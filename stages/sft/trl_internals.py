@@ -5,7 +5,7 @@ Each is used here alone, by what relies on it. tests/stages/sft/test_trl_interna
 read where a new version has changed it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,12 @@ class TrainerWithOwnState(SFTTrainer):  # type: ignore[misc]
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         self._signature_columns = list(dict.fromkeys([*self._signature_columns, *self.row_values]))
+
+    def drop_curves(self, names: Iterable[str]) -> None:
+        """Forget what TRL has noted of these curves since the last log: its means over micro-batches, which change with
+        the cut, and of several processes leave some out at an epoch's end. Relies on `_metrics`."""
+        for name in names:
+            self._metrics["train"].pop(name, None)
 
     def write_own_state(self, folder: Path) -> None:
         """Add files to the checkpoint `folder`; called in the main process only."""

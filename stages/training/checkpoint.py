@@ -47,6 +47,10 @@ def load_model_and_tokenizer(folder: Path, dtype: str, date: str | None = None) 
     if missing := sorted(info["missing_keys"]):
         names = ", ".join(missing[:3])
         raise StageError(f"{folder}: {len(missing)} weights are missing and would be random: {names}", fix)
+    if not tokenizer("What is 1 + 1?", add_special_tokens=False)["input_ids"]:
+        # Without its file, such as tokenizer.json, transformers makes one of special tokens alone.
+        problem = f"the tokenizer ({len(tokenizer)} tokens) has none for text: is its file there?"
+        raise StageError(f"{folder}: {problem}", fix)
     try:
         check_chat_template(tokenizer)
     except ValueError as error:

@@ -194,6 +194,8 @@ class StageCallback(TrainerCallback):  # type: ignore[misc]
         values = {name: value for name, value in logs.items() if isinstance(value, int | float)}
         if not math.isfinite(values["loss"]):
             fix = "Lower the learning rate or the gradient clip."
+            if state.global_step == 1:
+                fix = "It is of the model before any step: check its weights, and weights of rows."
             raise StageError(f"the loss is {values['loss']} at step {state.global_step}", fix)
         self.ctx.curve(state.global_step, **values)
         now = time.monotonic()

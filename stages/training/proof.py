@@ -33,7 +33,8 @@ def training_proof(
         The proof for `Result`: steps, first and last loss, relative change of the weights, and what was checked.
 
     Raises:
-        StageError: a step is missing, a loss not finite, no weight changed, or the checkpoint differs from the model.
+        StageError: a step is missing, a loss or a weight not finite, no weight changed, or the checkpoint differs from
+            the model.
     """
     if planned_steps < 1 or state.global_step != planned_steps:
         fix = "See the log; this is an error in the stage."
@@ -42,6 +43,10 @@ def training_proof(
     if not losses or not all(map(math.isfinite, losses)):
         fix = "Lower the learning rate; see the curve in record/metrics.jsonl."
         raise StageError("the training loss is missing or not finite", fix)
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:  # a loss is logged before its step, and not in each
+        problem = f"{len(broken)} trained weights are not finite after the last step, the first of them {broken[0]}"
+        raise StageError(problem, "Lower the learning rate; with logging_steps: 1 the curve shows where it went wrong.")
     saved, saved_tokenizer = load_model_and_tokenizer(after, dtype)
     trained, reloaded = model.state_dict(), saved.state_dict()
     differ = [name for name in reloaded if name not in trained or not torch.equal(trained[name].cpu(), reloaded[name])]

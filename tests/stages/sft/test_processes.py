@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -17,6 +18,7 @@ from tests.tiny import open_stage, run_stage_program, tiny_demonstrations, write
 BRIEF = {"batch_size": 8, "max_length": 128, "max_steps": 2, "learning_rate": 0.1, "trainer": {"optim": "sgd"}}
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 TRAINS = """
+import json
 import sys
 from pathlib import Path
 
@@ -31,6 +33,7 @@ for spec in sys.argv[1:]:
     trainer = train(open_stage(SftSettings, Path(spec)))
     if trainer.accelerator.is_main_process:
         save_file(weights(trainer), Path(spec).with_name("two.safetensors"))
+        Path(spec).with_name("two.json").write_text(json.dumps(trainer.state.log_history))
 leave(0)  # as a stage does: at the interpreter's end gloo now and then aborts a process whose work is done
 """
 
@@ -92,7 +95,12 @@ def test_two_processes_give_the_weights_of_one_whatever_the_number_of_rows(
     far = {}
     for name, folder in folders.items():
         whole = write_spec(folder / "one", "sft", {**settings, "method": METHODS[name]}, inputs)
-        one, split = weights(train(open_stage(SftSettings, whole))), load_file(folder / "two.safetensors")
+        trainer = train(open_stage(SftSettings, whole))
+        one, split = weights(trainer), load_file(folder / "two.safetensors")
+        for curve in ("entropy", "mean_token_accuracy"):
+            history = trainer.state.log_history, json.loads((folder / "two.json").read_text(encoding="utf-8"))
+            alone, shared = ([entry[curve] for entry in entries if curve in entry] for entries in history)
+            assert shared == pytest.approx(alone, rel=1e-3), (name, curve)
         apart, moved = (
             sum(float((one[tensor] - other[tensor]).square().sum()) for tensor in start) for other in (split, start)
         )

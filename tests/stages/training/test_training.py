@@ -85,6 +85,14 @@ def test_no_proof_without_a_change(base: Path, tmp_path: Path) -> None:
         prove((model, tokenizer, tmp_path / "same"), base)
 
 
+def test_no_proof_for_weights_that_the_last_step_broke(trained: tuple[Any, Any, Path], base: Path) -> None:
+    with torch.no_grad():
+        trained[0].model.norm.weight[0] = torch.nan
+    with pytest.raises(StageError, match=r"1 trained weights are not finite .* model.norm.weight") as error:
+        prove(trained, base)
+    assert "learning rate" in error.value.fix
+
+
 def test_no_proof_for_a_checkpoint_that_is_not_the_model(trained: tuple[Any, Any, Path], base: Path) -> None:
     with torch.no_grad():
         trained[0].model.norm.weight[0] += 1e-6
@@ -146,6 +154,10 @@ def test_tokenizers_that_cannot_chat_with_the_model_are_refused(base: Path) -> N
         load_model_and_tokenizer(base, "float32")
     (base / "chat_template.jinja").unlink()
     with pytest.raises(StageError, match="no chat template"):
+        load_model_and_tokenizer(base, "float32")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (base / name).unlink()
+    with pytest.raises(StageError, match=r"the tokenizer \(1 tokens\) has none for text"):
         load_model_and_tokenizer(base, "float32")
 
 

@@ -226,11 +226,17 @@ def test_a_function_of_ones_own_sees_problem_text_and_finish_reason(tmp_path: Pa
     assert custom(tmp_path, body, options={"scale": 10}) == [20.0, 40.75]
 
 
+def test_a_function_of_ones_own_may_change_the_lists_it_is_given(tmp_path: Path) -> None:
+    assert custom(tmp_path, "problems.clear(); completions.clear(); return [1.0, 2.0]") == [1.0, 2.0]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ("return [1.0]", "returned 1 rewards for 2 completions"),
+        ("completions.pop(); return [1.0]", "returned 1 rewards for 2 completions"),
         ("return [1.0, float('nan')]", "returned nan for completion 1"),
+        ("return [1.0, -1e30]", "returned -1e\\+30 for completion 1: larger than advantages can be"),
         ("return [None, 1.0]", "returned None for completion 0"),
         ("return [1.0, 10**5000]", "returned a number for completion 1 that is no float"),
         ("return 3", "returned int, not a list"),
