@@ -44,6 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "iw_sft": {"name": "iw_sft"},
     "deft": {"name": "deft"},
     "eaft": {"name": "eaft"},
+    "profit": {"name": "profit", "threshold": 0.1},
     "trim_sft": {"name": "trim_sft"},
     "prift": {"name": "prift"},
     "prift, mass": {"name": "prift", "weights": "mass"},
