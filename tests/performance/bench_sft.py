@@ -37,7 +37,8 @@ from stages.training.lora import lora_config
 from stages.training.setup import prepare_torch
 from tests.tiny import make_tiny_tokenizer, open_stage, tiny_demonstrations, write_spec
 
-BATCH, LENGTH, STEPS, ROUNDS = 16, 128, 5, 5
+BATCH, LENGTH, STEPS = 16, 128, 5
+ROUNDS = int(os.environ.get("VCORE_BENCH_ROUNDS", "5"))
 METHODS: dict[str, dict[str, Any]] = {
     "uniform": {"name": "uniform"},
     "dft": {"name": "dft"},
@@ -136,6 +137,9 @@ def train(
     for row in rows:  # full rows: every position counts
         row["completion"][0]["content"] *= 12
     clock = Clock()
+    weighting = make_method(context.settings.method, tokenizer, context.seed)
+    if isinstance(weighting, Vcore):
+        keep_direction(weighting)
     trainer = ReweightingTrainer(
         model=model,
         args=trainer_config(context),
@@ -143,24 +147,35 @@ def train(
         processing_class=tokenizer,
         peft_config=lora_config(context.settings.lora),
         callbacks=[clock],
-        method=make_method(context.settings.method, tokenizer, context.seed),
+        method=weighting,
     )
     trainer.snapshots.due = lambda step, steps: False  # three times a run, whatever its length
     trainer.train()
     return clock, trainer, context.settings
 
 
+def keep_direction(method: Vcore) -> None:
+    """Have the method remember the last direction it took, as `kept`."""
+    take = method.probe.next
+
+    def taken(*given: Any) -> Any:
+        method.kept = take(*given)
+        return method.kept
+
+    method.probe.next = taken
+
+
 def agreement_with_exact(trainer: ReweightingTrainer) -> float | None:
     """Mean rank correlation of the method's utilities with the exact float32 ones of the same direction."""
     method = trainer.method
-    if not isinstance(method, Vcore) or method._direction is None:
+    if not isinstance(method, Vcore) or method.kept is None:
         return None
     evaluator = trainer.evaluator
     batch = evaluator.model_inputs(evaluator.collate([trainer.train_dataset[index] for index in range(8)]))
     mask = batch["labels"][:, 1:] != -100
-    measured = method.measurement.measure(batch, evaluator, method._direction)
+    measured = method.measurement.measure(batch, evaluator, method.kept)
     evaluator.bfloat16, kept = False, evaluator.bfloat16
-    exact = Derivatives().measure(batch, evaluator, method._direction)
+    exact = Derivatives().measure(batch, evaluator, method.kept)
     evaluator.bfloat16 = kept
     found = rank_agreement(measured, exact, mask)
     return sum(found) / len(found)
