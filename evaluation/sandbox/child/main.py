@@ -20,7 +20,7 @@ import gc
 import marshal
 import os
 import time
-from signal import SIG_IGN, SIGINT, SIGKILL, SIGTERM, default_int_handler, signal
+from signal import SIG_BLOCK, SIGINT, SIGKILL, SIGTERM, default_int_handler, pthread_sigmask, signal
 
 from evaluation.sandbox.child import cases, isolation, native, packages
 from evaluation.sandbox.child.program import run_program
@@ -125,10 +125,11 @@ def stay_outside(folder: str, channel: int, server: int, users: tuple[int, int])
         watch(channel, order)
     # Ending by a signal would leave the child to process 1, which in a container may be a program that reaps none.
     signal(SIGTERM, lambda *_: os.kill(pid, SIGKILL))
-    # Not reaped before the signal is ignored: the handler would fail, or end another process that has the number by
-    # then. A process that an exception ends takes longer than most programs, for Python clears its whole memory.
+    # Not reaped before the signal is held off: the handler would fail, or end another process that has the number by
+    # then. A process that an exception ends takes longer than most programs, for Python clears its whole memory. And
+    # SIG_IGN in place of the handler would not do: a signal of just then finds none, and Python prints an OSError.
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    signal(SIGTERM, SIG_IGN)
+    pthread_sigmask(SIG_BLOCK, (SIGTERM,))
     end_all()
     os._exit(0)
 
