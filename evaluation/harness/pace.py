@@ -71,7 +71,7 @@ class Pace:
         rate = (tokens - before) / max(now - begun, 1e-9)
         figures: dict[str, int | str] = {"tokens": tokens, "running": flying.running, "waiting": left - flying.running}
         figures["tokens_per_s"] = round(rate)
-        if tokens < self._few * (self._done + flying.running):
+        if not self._done and tokens < self._few * flying.running:
             self._recent.clear()
             self._recent.append((now, tokens))
         elif left and rate > 0:

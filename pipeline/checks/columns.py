@@ -9,8 +9,8 @@ from stages.harness.own_files import BenchmarkColumns
 
 
 def check_columns(stages: Sequence[Stage]) -> None:
-    """Raise `ConfigError` where no row of a file has a column that its benchmark's settings name, or where the
-    file holds no rows."""
+    """Raise `ConfigError` where no row of a file has a column that its benchmark's settings name, or the
+    file cannot be read."""
     settings = [stage.settings for stage in stages if isinstance(stage.settings, DataSettings)]
     for benchmark in (benchmark for one in settings for benchmark in one.benchmarks):
         if benchmark.own is None or benchmark.own.columns == BenchmarkColumns():

@@ -15,8 +15,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from pipeline.core.errors import ConfigError
 
 Location = tuple[str | int, ...]
-MOST = 2**63
-"""Whole numbers from here up are refused: no setting means one, and arithmetic with floats ends at them."""
+MOST = 2**1023
+"""Whole numbers from here up are refused: no setting means one, and no float holds them."""
 
 
 @dataclasses.dataclass
@@ -122,7 +122,7 @@ def _plain(node: Any, path: Location, file: Path, places: dict[Location, str]) -
         return node
     if isinstance(node, int) and abs(node) >= MOST:
         where = places.get(path, str(file))
-        raise ConfigError("a whole number that no setting takes", where=where, fix=f"At most {MOST - 1}.")
+        raise ConfigError("a whole number of hundreds of digits", where=where)
     for plain_type in (int, float, str):
         if isinstance(node, plain_type):
             return plain_type(node)

@@ -48,7 +48,7 @@ def find_artifact(store: Store, name: str) -> Artifact:
     if stage not in keys:
         known = ", ".join(keys) or "none"
         message = f"{name!r} is no key of this store, and run {record.id} has no stage {stage!r}; it has {known}"
-        raise ConfigError(message, fix=another_with(store.home, stage) if run in ("", "latest") else "")
+        raise ConfigError(message, fix=another_with(store.home, stage, exact=True) if run in ("", "latest") else "")
     return whole_artifact(store, stage.partition(".")[0], keys[stage])
 
 

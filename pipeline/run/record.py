@@ -194,10 +194,12 @@ def list_runs(home: Path) -> list[RunRecordDocument]:
     return [record for folder in _folders(home) if (record := read_run(folder)) is not None]
 
 
-def another_with(home: Path, stage: str) -> str:
-    """What to do where the latest run has no such stage, or none of this kind: name the newest run that has, if any."""
+def another_with(home: Path, stage: str, *, exact: bool = False) -> str:
+    """What to do where the latest run has no such stage, nor, unless `exact`, one of this kind: name the newest run
+    that has, if any."""
     for record in reversed(list_runs(home)):
-        if any(f"{entry.name}.".startswith(f"{stage}.") for entry in record.stages):
+        names = [entry.name for entry in record.stages]
+        if stage in names or (not exact and any(name.startswith(f"{stage}.") for name in names)):
             return f"The latest run that has: {record.id}. Others: vcore runs"
     return ""
 

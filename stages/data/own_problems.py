@@ -90,4 +90,5 @@ def _optional(row: Mapping[str, Any], named: str | None, usual: str, taken: set[
     column = named or usual
     if (named is None and usual in taken) or not has_column(row, column):
         return None
-    return value_of(row, column, "", 0)
+    value = value_of(row, column, "", 0)
+    return None if value == "" else value  # an empty cell of a table

@@ -88,7 +88,7 @@ def run(ctx: Context[SamplingSpeed]) -> Result:
         "others": whole.others,
         "libraries_gib": before,
         "engine_gib": alone - before,
-        "read_gib": (reading - alone) / max(1, (at_once - 1) * settings.prompt_tokens),
+        "read_gib": (reading - alone) / ((at_once - 1) * settings.prompt_tokens) if at_once > 1 else 0.0,
     }
     return Result({"tokens": tokens}, metrics)
 

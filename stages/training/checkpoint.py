@@ -47,7 +47,7 @@ def load_model_and_tokenizer(folder: Path, dtype: str, date: str | None = None) 
     if missing := sorted(info["missing_keys"]):
         names = ", ".join(missing[:3])
         raise StageError(f"{folder}: {len(missing)} weights are missing and would be random: {names}", fix)
-    if not tokenizer("What is 1 + 1?", add_special_tokens=False)["input_ids"]:
+    if not tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys() - set(tokenizer.all_special_tokens):
         # Without its file, such as tokenizer.json, transformers makes one of special tokens alone.
         problem = f"the tokenizer ({len(tokenizer)} tokens) has none for text: is its file there?"
         raise StageError(f"{folder}: {problem}", fix)

@@ -108,10 +108,12 @@ class Reading:
         """The whole answer, once all of it has been added.
 
         Raises:
-            BrokenAnswer: the server ended it for a reason of its own.
-            NoAnswer: it has no reason to finish, or no count of its tokens, without which a cut completion cannot be
-                told from a whole one.
+            BrokenAnswer: it has no end, or the server ended it for a reason of its own.
+            NoAnswer: it has a count of its tokens and no reason to finish, or the other way round; without either a cut
+                completion cannot be told from a whole one.
         """
+        if self._finish is None and self._usage is None:
+            raise BrokenAnswer("the answer broke off before its end")
         if self._finish is None:
             raise NoAnswer("no `finish_reason` comes with an answer")
         if self._finish in INTERRUPTED:

@@ -35,8 +35,13 @@ def load_method(settings: CustomSettings, digests: Mapping[str, str] = NO_DIGEST
     path = Path(settings.file).expanduser()
     if not isinstance(made, Method):
         raise StageError(f"{path}: {settings.class_name} does not derive from stages.sft.reweighting.base.Method", FIX)
-    checked = type(settings.class_name, (_Checked, type(made)), {"path": path})
-    object.__setattr__(made, "__class__", checked)  # also of a frozen dataclass; what is its own stays
+    if "weigh" in getattr(made, "__dict__", {}):
+        raise StageError(f"{path}: {settings.class_name} sets `weigh` on the object; define it in the class", FIX)
+    try:
+        checked = type(settings.class_name, (_Checked, type(made)), {"path": path})
+        object.__setattr__(made, "__class__", checked)  # also of a frozen dataclass; what is its own stays
+    except TypeError as error:  # __init_subclass__ with arguments, __slots__ of another layout
+        raise StageError(f"{path}: no class can derive from {settings.class_name}: {error}", FIX) from error
     return made
 
 

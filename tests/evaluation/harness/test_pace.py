@@ -61,6 +61,20 @@ def test_while_prompts_are_read_no_time_is_told(monkeypatch: pytest.MonkeyPatch)
     assert [figures.get("left") for figures in shown] == [None, None, "up to 4 min", "up to 4 min"]
 
 
+def test_short_answers_have_a_time_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
+    shown: list[Any] = []
+    engine: Any = Flying()
+    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [1024] * 100)
+    watched.report()
+    for index in range(50):
+        watched.add(index, Sampled("B", 2, "stop"))
+    clock[0], engine.now = 10.0, InFlight(10, 10)
+    watched.report()
+    assert (shown[-1]["tokens_per_s"], shown[-1]["left"]) == (11, "10 s")
+
+
 def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])

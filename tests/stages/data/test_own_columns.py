@@ -178,3 +178,11 @@ def test_a_table_of_text_holds_tests_as_json_where_they_are_named(tmp_path: Path
     assert problems(file, {"tests": "tests"}, "code")[0].tests == {"entry_point": "f", "inputs": [[1]]}
     with pytest.raises(StageError, match="tests needs to be an object"):
         problems(file, {}, "code")
+
+
+def test_an_empty_cell_of_a_table_is_a_value_that_is_not_there(tmp_path: Path) -> None:
+    rows = [{**row, "id": "", "beginning": ""} for row in ROWS]
+    mapped = problems(write(tmp_path / "a.csv", rows), MAPPED)
+    assert [problem.id for problem in mapped] == [
+        problem.id for problem in problems(write(tmp_path / "b.csv", ROWS), MAPPED)
+    ]

@@ -127,6 +127,20 @@ def test_weights_that_are_none_are_named(tmp_path: Path, code: str, message: str
         load_method(weighing(tmp_path, code)).weigh(LOSSES, MASK, {})
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def __init_subclass__(cls, kind): pass", "no class can derive from Weights"),
+        ("def __init__(self): self.weigh = lambda *given: None", "sets `weigh` on the object"),
+    ],
+)
+def test_a_class_that_cannot_be_held_to_its_weights_is_refused(tmp_path: Path, code: str, message: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"from stages.sft.reweighting.base import Method\n\nclass Weights(Method):\n    {code}\n")
+    with pytest.raises(StageError, match=message):
+        load_method(CustomSettings(name="custom", file=str(file)))
+
+
 @pytest.mark.parametrize(("code", "error"), [("1 / 0", "ZeroDivisionError: division"), ("exit(0)", "SystemExit: 0")])
 def test_a_method_that_raises_is_an_error_with_its_line(tmp_path: Path, code: str, error: str) -> None:
     with pytest.raises(StageError, match=f"mine.py:6: weigh raised {error}"):

@@ -65,3 +65,12 @@ def test_an_answer_that_the_server_interrupted_is_asked_for_again() -> None:
 
 def test_a_model_whose_name_is_no_text_is_another_one() -> None:
     assert answer({"text": "4", "finish_reason": "stop"}, model=5).model == "5"
+
+
+def test_a_stream_that_ends_in_the_middle_is_half_an_answer() -> None:
+    """Neither a reason to finish nor a count, as where a proxy ends it; the next attempt may be whole."""
+    reading = Reading()
+    reading.add({"choices": [{"index": 0, "delta": {"content": "half"}}]})
+    with pytest.raises(BrokenAnswer, match="broke off") as caught:
+        reading.answer()
+    assert not isinstance(caught.value, NoAnswer)
