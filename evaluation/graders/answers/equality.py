@@ -24,7 +24,13 @@ from evaluation.graders.answers.nodes import (
     names,
     without_repetitions,
 )
-from evaluation.graders.answers.quantity import base_of, contradiction, contradicts_itself, split_unit, without_base
+from evaluation.graders.answers.quantity import (
+    contradiction,
+    contradicts_itself,
+    same_numeral,
+    split_unit,
+    without_base,
+)
 from evaluation.graders.answers.ranges import as_difference
 from evaluation.graders.answers.regions import as_region, normal, relations
 from evaluation.graders.answers.structure import as_list, parse, same_spoken, same_words, words
@@ -292,10 +298,11 @@ class Equality:
         self.reason = contradiction(gold, answer) or ""
         if self.reason:
             return False
-        is_numeral = base_of(gold) not in (None, "10")
+        if (same := same_numeral(gold, answer)) is not None:
+            return same
         gold, answer = without_base(gold, answer)
-        if squeezed(gold) == squeezed(answer) or is_numeral:
-            return squeezed(gold).lstrip("0") == squeezed(answer).lstrip("0")
+        if squeezed(gold) == squeezed(answer):
+            return True
         if ("\\circ" in gold_unit) != ("\\circ" in unit) and _RADIANS.search(gold + answer):
             angles = (gold, gold_unit), (answer, unit)
             gold, answer = (
