@@ -81,7 +81,7 @@ _STARS = re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])")  # a power as programs write 
 _EXPONENT = re.compile(r"\^\{(-?\d)\}(?!\d)")
 _POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7, "万": 4, "亿": 8}
 _IN_WORDS = re.compile(
-    rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})(?![A-Za-z])\s*(.*)", re.DOTALL
+    rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})s?(?![A-Za-z])\s*(.*)", re.DOTALL
 )
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
