@@ -70,7 +70,7 @@ _MIXED = re.compile(r"([-+]?\s*\d+)\s+(\d+)\s*/\s*(\d+)")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?|[+-]?\d{1,2}(?:,\d{2})+,\d{3}|[+-]?\d{1,3}(?:['’]\d{3})+")
 _SPACED = re.compile(r"[+-]? ?\d{1,3}(?: \d{3})+(?:\.\d*)?|[+-] ?\d+(?:\.\d*)?")
 _SCIENTIFIC = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})((?:\s+[^\W\d_]|\s*\\text(?![A-Za-z])).*)?", re.DOTALL)
-_SCIENTIFIC_WITHIN = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE](\d{1,4})(?!\w|\.\d|\)?\s*_)")
+_SCIENTIFIC_WITHIN = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[eE](\d{1,4})(?!\w|\.\d|[)}]*\s*_)")
 _TIMES_TEN = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*[xX]\s*(?=10\s*\^)")
 _POWER_OF_TEN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:\\times|\\cdot|\*)10\^(?:\{([+-]?\d{1,3})\}|(\d))")
 _NEGATIVE = re.compile(
@@ -81,7 +81,7 @@ _STARS = re.compile(r"(?<=[\w)}])\*\*(?=[\w({-])")  # a power as programs write 
 _EXPONENT = re.compile(r"\^\{(-?\d)\}(?!\d)")
 _POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12, "lakh": 5, "crore": 7, "万": 4, "亿": 8}
 _IN_WORDS = re.compile(
-    rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})(?![A-Za-z])\s*(.*)", re.DOTALL
+    rf"([+-]?\d[\d,]*(?:\.\d+)?)\s*(\\text\{{)?\s*({'|'.join(_POWERS)})s?(?![A-Za-z])\s*(.*)", re.DOTALL
 )
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)")
@@ -126,11 +126,11 @@ _CHOSEN = {"choose": "binom", "over": "frac"}
 def number_form(item: str) -> str:
     """One cleaned item in the form that algebra reads right: 1.5e3 is 1.5 \\times 10^{3} and no product with Euler's e,
     "3 1/2" is 3\\frac{1}{2} and not 31/2, 2 million is 2 \\times 10^{6}, 0.(3) and 0.333... are \\frac{1}{3}, minus 3
-    is -3."""
+    is -3. Two spaces before \\times tell what was written with an E."""
     item = _NEGATIVE.sub("-", item.strip())
     if (match := _SCIENTIFIC.fullmatch(item)) is not None:
-        return f"{match[1]} \\times 10^{{{match[2]}}}{match[3] or ''}"
-    item = _SCIENTIFIC_WITHIN.sub(r"\1 \\times 10^{\2}", item)
+        return f"{match[1]}  \\times 10^{{{match[2]}}}{match[3] or ''}"
+    item = _SCIENTIFIC_WITHIN.sub(r"\1  \\times 10^{\2}", item)
     if (match := _IN_WORDS.fullmatch(item)) is not None:
         return f"{_ungrouped(match[1])} \\times 10^{{{_POWERS[match[3]]}}}{match[2] or ' '}{match[4]}".strip()
     if (match := _MIXED.fullmatch(item)) is not None:
@@ -172,14 +172,14 @@ def whole_number(answer: str) -> str | None:
     """
     match = _WHOLE.fullmatch(answer)
     if match is None:
-        match = _WHOLE.fullmatch(_together(clean(answer)))
+        match = _WHOLE.fullmatch(together(clean(answer)))
     return None if match is None else ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
 
 
 def value(cleaned: str) -> Fraction | None:
     """The number of a cleaned answer that is a decimal, also times a power of ten, a ratio of whole numbers or a mixed
     number; None for others."""
-    text = _together(cleaned)
+    text = together(cleaned)
     if re.search(r"\d\s+\d", text) is None:
         text = "".join(text.split())
     if len(text) > MOST_DIGITS:
@@ -203,7 +203,7 @@ def without_percent(cleaned: str) -> str:
     return re.sub(r"\s*\\?%$", "", cleaned.rstrip())
 
 
-def _together(text: str) -> str:
+def together(text: str) -> str:
     """A number whose digits are grouped, by commas, white space or apostrophes, without these; other text as it is."""
     return _ungrouped(text.replace(" ", "") if _SPACED.fullmatch(text) else text)
 

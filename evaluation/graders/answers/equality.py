@@ -24,7 +24,13 @@ from evaluation.graders.answers.nodes import (
     names,
     without_repetitions,
 )
-from evaluation.graders.answers.quantity import base_of, contradiction, contradicts_itself, split_unit, without_base
+from evaluation.graders.answers.quantity import (
+    contradiction,
+    contradicts_itself,
+    same_numeral,
+    split_unit,
+    without_base,
+)
 from evaluation.graders.answers.ranges import as_difference
 from evaluation.graders.answers.regions import as_region, normal, relations
 from evaluation.graders.answers.structure import as_list, parse, same_spoken, same_words, words
@@ -169,9 +175,8 @@ class Equality:
 
     def _same_times(self, gold: Node, answer: Node) -> bool:
         if isinstance(gold, Clock) and isinstance(answer, Clock):
-            if gold.half and answer.half:
-                return gold.seconds == answer.seconds
-            return gold.seconds % 43200 == answer.seconds % 43200  # one of them does not say which half of the day
+            hours = 24 if gold.says_half() and answer.says_half() else 12
+            return (gold.seconds - answer.seconds) % (hours * 3600) == 0
         if isinstance(gold, Clock):
             return False
         assert isinstance(answer, Clock)
@@ -293,10 +298,11 @@ class Equality:
         self.reason = contradiction(gold, answer) or ""
         if self.reason:
             return False
-        is_numeral = base_of(gold) not in (None, "10")
+        if (same := same_numeral(gold, answer)) is not None:
+            return same
         gold, answer = without_base(gold, answer)
-        if squeezed(gold) == squeezed(answer) or is_numeral:
-            return squeezed(gold).lstrip("0") == squeezed(answer).lstrip("0")
+        if squeezed(gold) == squeezed(answer):
+            return True
         if ("\\circ" in gold_unit) != ("\\circ" in unit) and _RADIANS.search(gold + answer):
             angles = (gold, gold_unit), (answer, unit)
             gold, answer = (

@@ -76,10 +76,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Clock:
-    """A time of day: seconds, and a or p where it says which half."""
+    """A time of day: seconds as they are written, 24:00 being 86400 of them, and a or p where it says which half."""
 
     seconds: int
     half: str
+
+    def says_half(self) -> bool:
+        """Whether it can be told which half of the day it is in; the hour after midnight says so by itself."""
+        return bool(self.half) or self.seconds % 86400 < 3600
 
 
 @dataclass(frozen=True)

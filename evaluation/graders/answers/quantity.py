@@ -2,7 +2,16 @@
 
 import re
 
-from evaluation.graders.notation import WRAPPED, clean, number_form, value, whole_number, without_percent
+from evaluation.graders.notation import (
+    WRAPPED,
+    clean,
+    number_form,
+    squeezed,
+    together,
+    value,
+    whole_number,
+    without_percent,
+)
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 _FRACTION = r"\\frac\{\d+\}\{\d+\}"
@@ -76,8 +85,10 @@ _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]|[Α-Ωα-ω]|\\(?:alpha|beta|ga
 _PLAIN_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{2,}\b\.?")
 _CONJUNCTION = re.compile(r"\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b")
 _BASE = re.compile(
-    r"[({]?(-?[0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*\(?(?:\\text\{)?\s*\(?(?:base\s+)?([0-9a-z]+)\s*\)?\}*\)?\}*|([0-9]))"
+    r"(?:[({]|\\text\{)?(-?[0-9][0-9A-Fa-f]*)[)}]?\s*_\s*(?:\{\s*\(?(?:\\text\{)?\s*\(?(?:base\s+)?([0-9a-z]+)\s*\)?\}*\)?\}*|([0-9]))"
 )
+_WITH_E = re.compile(r"(?<![\d.])(\d+)  \\times 10\^\{(\d+)\}")  # as `number_form` writes it
+_NUMERAL = re.compile(r"([-+]?)\s*0*(?=[0-9A-Fa-f])([0-9A-Fa-f]+)(?:\.0*)?")
 _BASES = dict(zip(("two", "three", "four", "five", "six", "seven", "eight", "nine"), "23456789", strict=True))
 _BASES["ten"] = "10"
 
@@ -231,7 +242,22 @@ def without_base(gold: str, answer: str) -> tuple[str, str]:
     answer may have left it out. Ten is the base of a gold answer that names none."""
     one, other = _BASE.fullmatch(gold), _BASE.fullmatch(answer)
     digits = gold if one is None else one[1], answer if other is None else other[1]
-    return digits if one is None else (digits[0].upper(), digits[1].upper() if digits[1].isalnum() else digits[1])
+    return digits if one is None else (digits[0].upper(), digits[1])
+
+
+def same_numeral(gold: str, answer: str) -> bool | None:
+    """Whether an answer has the digits of a gold one in a base other than ten, grouped or not, after zeros or not, and
+    E where `number_form` took it for a power of ten; None where the gold answer is in no such base."""
+    if base_of(gold) in (None, "10"):
+        return None
+    one, other = map(_digits, without_base(gold, answer))
+    return one == other
+
+
+def _digits(text: str) -> str:
+    plain = together(_WITH_E.sub(r"\1E\2", WRAPPED.sub(r"\1", text).strip()))
+    number = _NUMERAL.fullmatch(plain)
+    return squeezed(plain) if number is None else number[1].replace("+", "") + number[2].upper()
 
 
 def base_of(cleaned: str) -> str | None:

@@ -142,7 +142,7 @@ def _one(text: str) -> Node:
     if (clock := _CLOCK.fullmatch(text)) is not None and int(clock[1]) < 25 and int(clock[2]) < 60:
         return _clock(int(clock[1]), int(clock[2]), int(clock[3] or 0), (clock[4] or "").lower())
     if (word := _NAMED_HOUR.fullmatch(text)) is not None:
-        return Clock(12 * 3600, "p") if word[1].lower() == "noon" else Clock(0, "a")
+        return Clock(12 * 3600, "p") if word[1].lower() == "noon" else Clock(0, "a" if "12" in text else "")
     if (hour := _HOUR.fullmatch(text)) is not None and 0 < int(hour[1]) < 13:
         return _clock(int(hour[1]), 0, 0, hour[2].lower())
     if len(parts := [part for _, part in split(text, {":"})]) > 1 and all(part.strip() for part in parts):
@@ -201,10 +201,9 @@ def same_words(gold: str, answer: str) -> bool:
 
 
 def _clock(hours: int, minutes: int, seconds: int, half: str) -> Clock:
-    hours %= 24
     if half and hours <= 12:
         hours = hours % 12 + (12 if half == "p" else 0)
-    return Clock(hours * 3600 + minutes * 60 + seconds, half or ("p" if hours > 12 else "" if hours else "a"))
+    return Clock(hours * 3600 + minutes * 60 + seconds, half or ("p" if hours > 12 else ""))
 
 
 def _outside(text: str) -> str:

@@ -30,9 +30,11 @@ that finds the number learns nothing of what is expected."""
 CHECKER_S = 10.0
 _CHECK = """
 def _accepts(*texts):
+    import numbers, re, sys
     said = check(*texts)
-    never_false = isinstance(said, (str, bytes)) or callable(said) or said != said
-    if never_false or any(hasattr(said, name) for name in ("__await__", "__next__", "__anext__")):
+    numpy = sys.modules.get("numpy")
+    kinds = (type(None), numbers.Number, re.Match, *((numpy.bool_, numpy.number) if numpy else ()))
+    if not isinstance(said, kinds) or said != said:
         raise TypeError(f"check returned {type(said).__name__}, which is neither true nor false")
     return True if said else False
 """

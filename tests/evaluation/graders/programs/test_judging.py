@@ -91,6 +91,18 @@ def test_a_checker_accepts_every_right_answer(grader: Grader) -> None:
 def test_a_checker_may_return_what_is_true_or_false_by_its_truth(grader: Grader) -> None:
     tests = cases(("", "1"), checker="import re\ndef check(i, o, e): return re.fullmatch('[12]', o.strip())")
     assert [judge(grader, f"print({n})", tests).verdict for n in (1, 2, 3)] == ["correct", "correct", "wrong"]
+    for right in ("int(o) % 3", "int(o) % 3 / 2", "True if int(o) < 3 else None", "Decimal(o) % 3"):
+        tests = cases(("", "1"), checker=f"from decimal import Decimal\ndef check(i, o, e): return {right}")
+        assert [judge(grader, f"print({n})", tests).verdict for n in (1, 3)] == ["correct", "wrong"], right
+
+
+def test_a_checker_may_return_a_scalar_of_numpys_but_no_array() -> None:
+    with Grader(workers=1, packages=["numpy"]) as grader:
+        for said, accepted in (("np.bool_(o == e)", "correct"), ("np.isclose(float(o), 1)", "correct"),
+                               ("np.float32(o == e)", "correct"), ("np.array([o == e])", "grader_error")):  # fmt: skip
+            tests = cases(("", "1\n"), checker=f"import numpy as np\ndef check(i, o, e): return {said}")
+            refused = "wrong" if accepted == "correct" else accepted
+            assert [judge(grader, f"print({n})", tests).verdict for n in (1, 2)] == [accepted, refused], said
 
 
 def test_a_checker_that_fails_on_the_expected_output_is_the_graders_error(grader: Grader) -> None:
@@ -102,10 +114,16 @@ def test_a_checker_that_fails_on_the_expected_output_is_the_graders_error(grader
         "def check(i, o, e): return (one for one in o)",
         "async def accepts(i, o, e): return False\ncheck = accepts",
         "def check(i, o, e): return float('nan')",
+        "def check(i, o, e): return (False, 'wrong')",
+        "def check(i, o, e): return [False]",
+        "def check(i, o, e): return {'ok': False}",
+        "def check(i, o, e): return NotImplemented",
+        "class Said: pass\ndef check(i, o, e): return Said()",
     ):
         result = judge(grader, "print(1)", cases(("", "1"), checker=broken))
         assert result.verdict == "grader_error", result
         assert "the checker fails on the expected output" in result.detail
+    assert "check returned Said" in result.detail
 
 
 def test_a_case_has_its_own_limit(grader: Grader) -> None:
