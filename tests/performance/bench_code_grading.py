@@ -171,7 +171,7 @@ def test_samples_of_models_beside_evalplus(tmp_path: Path, benchmark: str) -> No
     """VCORE_BENCH_SAMPLES names `generations.jsonl` files of models, with `:` between them."""
     files = os.environ.get("VCORE_BENCH_SAMPLES")
     if not files:
-        pytest.skip("set VCORE_BENCH_SAMPLES to generations of models")
+        pytest.skip("set VCORE_BENCH_SAMPLES to generations.jsonl files, as `vcore run` leaves them in its store")
     data, problems = plus_problems(benchmark)
     entry_points = {problem.id: problem.tests["entry_point"] for problem in problems}
     rows = [json.loads(line) for file in files.split(":") for line in Path(file).read_text().splitlines()]

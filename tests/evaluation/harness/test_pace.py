@@ -24,63 +24,54 @@ class Flying:
         return self.now
 
 
-def test_figures_count_finished_and_unfinished_completions(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
+def watching(monkeypatch: pytest.MonkeyPatch, limits: list[int]) -> tuple[list[float], Any, pace.Pace, list[Any]]:
+    """A clock at 0, an engine, what watches it, and what that has shown: (finished, figures) of each report."""
+    clock, engine, shown = [0.0], Flying(), list[Any]()
     monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
-    shown: list[tuple[int, dict[str, Any]]] = []
-    engine: Any = Flying()
-    watched = pace.Pace(lambda done, figures: shown.append((done, figures)), engine, [100] * 4)
+    return clock, engine, pace.Pace(lambda *report: shown.append(report), engine, limits), shown
+
+
+def test_figures_count_finished_and_unfinished_completions(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, engine, watched, shown = watching(monkeypatch, [100] * 4)
     watched.report()
     assert shown.pop() == (0, {"tokens": 0, "running": 0, "waiting": 4, "tokens_per_s": 0})
-    clock[0], engine.now = 110.0, InFlight(2, 40)
+    clock[0], engine.now = 10.0, InFlight(2, 40)
     watched.report()  # nothing has ended: 400 - 40 tokens at 4 a second
     assert shown.pop() == (0, {"tokens": 40, "running": 2, "waiting": 2, "tokens_per_s": 4, "left": "up to 2 min"})
     watched.add(0, Sampled("", 100, "length"))
-    clock[0], engine.now = 120.0, InFlight(2, 60)
+    clock[0], engine.now = 20.0, InFlight(2, 60)
     watched.report()
     assert shown.pop() == (1, {"tokens": 160, "running": 2, "waiting": 1, "tokens_per_s": 8, "left": "up to 30 s"})
     watched.add(1, Sampled("", 10, "stop"))
     watched.add(2, Sampled("", 10, "stop"))
     watched.add(3, Sampled("", 10, "stop"))
-    clock[0], engine.now = 130.0, InFlight(0, 0)
+    clock[0], engine.now = 30.0, InFlight(0, 0)
     watched.report()
     assert shown.pop() == (4, {"tokens": 130, "running": 0, "waiting": 0, "tokens_per_s": 4})
     assert watched.tokens == 130
 
 
 def test_while_prompts_are_read_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
-    shown: list[Any] = []
-    engine: Any = Flying()
-    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [256] * 100)
+    clock, engine, watched, shown = watching(monkeypatch, [256] * 100)
     for seconds, running, tokens in ((30, 50, 50), (60, 100, 150), (70, 100, 1150), (80, 100, 2150)):
         clock[0], engine.now = seconds, InFlight(running, tokens)
         watched.report()
-    assert [figures["tokens_per_s"] for figures in shown] == [2, 3, 100, 100]
-    assert [figures.get("left") for figures in shown] == [None, None, "up to 4 min", "up to 4 min"]
+    assert [figures["tokens_per_s"] for _, figures in shown] == [2, 3, 100, 100]
+    assert [figures.get("left") for _, figures in shown] == [None, None, "up to 4 min", "up to 4 min"]
 
 
 def test_short_answers_have_a_time_left_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
-    shown: list[Any] = []
-    engine: Any = Flying()
-    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [1024] * 100)
+    clock, engine, watched, shown = watching(monkeypatch, [1024] * 100)
     watched.report()
     for index in range(50):
         watched.add(index, Sampled("B", 2, "stop"))
     clock[0], engine.now = 10.0, InFlight(10, 10)
     watched.report()
-    assert (shown[-1]["tokens_per_s"], shown[-1]["left"]) == (11, "10 s")
+    assert (shown[-1][1]["tokens_per_s"], shown[-1][1]["left"]) == (11, "10 s")
 
 
 def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(pace.time, "monotonic", lambda: clock[0])
-    shown: list[Any] = []
-    engine: Any = Flying()
-    watched = pace.Pace(lambda done, figures: shown.append(figures), engine, [10**6])
+    clock, engine, watched, shown = watching(monkeypatch, [10**6])
     tokens = 0
     for rate in (100, 10):
         for _ in range(60):
@@ -88,8 +79,8 @@ def test_the_rate_is_that_of_the_last_minute(monkeypatch: pytest.MonkeyPatch) ->
             tokens += round(rate * pace.EVERY_S)
             engine.now = InFlight(1, tokens)
             watched.report()
-    assert shown[58]["tokens_per_s"] == 100
-    assert shown[-1]["tokens_per_s"] == 10
+    assert shown[58][1]["tokens_per_s"] == 100
+    assert shown[-1][1]["tokens_per_s"] == 10
 
 
 def test_while_nothing_has_ended_by_itself_all_the_room_counts() -> None:
