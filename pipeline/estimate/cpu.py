@@ -32,7 +32,7 @@ LIBRARIES_GIB = 1.0
 """Of a process that trains or samples: from experience, for the check that a measurement fits."""
 HEAP = 2.0
 """What the heap of a training grows to over its steps, whose micro-batches differ in length, for what one of them
-needs: from six runs of a model of 135 million parameters on three machines."""
+needs: from SFT and GRPO of a model of 135 million parameters (docs/gpu.md says how near it comes)."""
 DOCUMENT_TOKENS = 90
 """Of a worked problem that a made model reads, on average (docs/results)."""
 KEPT_CHECKPOINTS = 3
